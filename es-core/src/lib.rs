@@ -1,0 +1,45 @@
+#![doc = include_str!("../README.md")]
+
+// So that the derives' absolute paths also hold inside this crate.
+extern crate self as es_core;
+
+pub mod aggregate;
+pub mod error;
+pub mod event;
+pub mod execute;
+pub mod memory;
+pub mod policy;
+pub mod projection;
+pub mod projector;
+pub mod read_model;
+pub mod rebuild;
+pub mod schema;
+pub mod snapshot;
+pub mod source;
+pub mod store;
+pub mod stream;
+pub mod testing;
+mod worker;
+
+#[doc(hidden)]
+pub mod __private {
+    //! What the derives need of other crates.
+    pub use bytes;
+    pub use serde;
+    pub use serde_json;
+}
+
+pub use aggregate::Aggregate;
+pub use es_macros::{Event, EventSet};
+pub use event::*;
+pub use execute::*;
+pub use memory::MemoryStore;
+pub use policy::*;
+pub use projection::{Keys, Order, Projection, Unfoldable};
+pub use projector::{Location, Projector, ProjectorError};
+pub use read_model::*;
+pub use schema::*;
+pub use snapshot::*;
+pub use source::*;
+pub use store::*;
+pub use stream::*;

@@ -1,0 +1,55 @@
+//! Every port in memory: the reference that the conformance suites are checked against, and a
+//! store for tests. It keeps every promise but durability.
+
+mod log;
+mod read_models;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use async_trait::async_trait;
+use tokio::sync::watch;
+
+use crate::{
+    snapshot::{Snapshot, SnapshotError, SnapshotStore},
+    stream::{Position, StreamId},
+};
+
+/// An event store, snapshot store and read model store in memory. Clones share their content.
+#[derive(Debug, Clone, Default)]
+pub struct MemoryStore {
+    state: Arc<Mutex<State>>,
+    head: watch::Sender<Position>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    log: log::Log,
+    snapshots: HashMap<StreamId, Snapshot>,
+    read_models: read_models::ReadModels,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for MemoryStore {
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, SnapshotError> {
+        Ok(self.state().snapshots.get(stream).cloned())
+    }
+
+    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError> {
+        self.state().snapshots.insert(snapshot.stream.clone(), snapshot);
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! Read models as pure folds.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::event::{EventSet, Recorded};
+
+/// The longest key of a document, in bytes.
+pub const MAX_KEY_BYTES: usize = 512;
+
+/// A fold of events into documents with keys.
+///
+/// Both functions are pure, so one definition serves catch-up, Kafka, rebuild, and tests without
+/// a database ([`testing::project`](crate::testing::project)).
+///
+/// # Delivery
+/// Each document is the fold of exactly the events that touch it, each once, in the declared
+/// [`Order`] (R9).
+pub trait Projection: Send + Sync + 'static {
+    /// Its stable name; at most 64 bytes of `[a-z0-9-]`.
+    const NAME: &'static str;
+
+    /// Increase it whenever [`keys`](Self::keys), [`fold`](Self::fold) or the document's form change: the read
+    /// model is then rebuilt beside the one that serves.
+    const VERSION: u32 = 1;
+
+    /// The order in which a document must see its events. The default is always right.
+    const ORDER: Order = Order::PerKey;
+
+    /// What it listens to.
+    type Event: EventSet;
+
+    /// What it keeps under a key.
+    type Document: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// The keys of the documents that `event` touches (1 to [`MAX_KEY_BYTES`] bytes, no control
+    /// characters). They follow from the event alone.
+    fn keys(&self, event: &Recorded<Self::Event>) -> Keys;
+
+    /// Folds `event` into the document under `key`; `None` is a document that does not exist.
+    ///
+    /// # Errors
+    /// [`Unfoldable`] when the event contradicts the document: the projector stops there (R11).
+    fn fold(
+        &self,
+        key: &str,
+        document: &mut Option<Self::Document>,
+        event: &Recorded<Self::Event>,
+    ) -> Result<(), Unfoldable>;
+}
+
+/// The order that a document needs to see its events in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// Each document is fed by one stream: its key is the stream's id, and the projection listens
+    /// to one category. Shards and Kafka partitions may be folded apart; the projector checks the
+    /// keys.
+    PerStream,
+    /// A document may gather several streams and sees all their events in log order. From Kafka
+    /// such a projection reads through a merge of all partitions.
+    PerKey,
+}
+
+/// The keys of the documents that an event touches.
+pub type Keys = Vec<String>;
+
+/// An event contradicts the document into which it is to be folded.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Unfoldable {
+    reason: String,
+}
+
+impl Unfoldable {
+    /// Says what the contradiction is.
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into() }
+    }
+}

@@ -1,0 +1,429 @@
+//! The port to read models: documents, and the checkpoints that commit with them.
+
+use std::{fmt, marker::PhantomData, str::FromStr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::{error::BoxError, projection::Projection, stream::Position};
+
+/// Keeps the documents of read models together with the checkpoints of their projectors.
+///
+/// A read model is a projection's documents in one or more *generations*: one serves the readers,
+/// another may be under construction. A generation is fed through *shards* of its source, each
+/// with a checkpoint of its own.
+///
+/// # Cancel safety
+/// Dropping the future of any call leaves either nothing or the whole (R7).
+#[async_trait]
+pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
+    /// The generation that serves `projection`.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn serving(&self, projection: &str) -> Result<Option<Generation>, ReadModelError>;
+
+    /// The generation in `state` of `projection`; where there is none, a new and empty one of
+    /// `version`. Two callers at once get the same one.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn ensure_generation(
+        &self,
+        projection: &str,
+        version: u32,
+        state: GenerationState,
+    ) -> Result<Generation, ReadModelError>;
+
+    /// Puts the building generation in the place of the serving one, in one step: readers see the
+    /// whole old or the whole new one, and workers of the old one are fenced (R12). The documents
+    /// of the old one are deleted.
+    ///
+    /// # Errors
+    /// [`PromoteError::Behind`] when it has not reached what readers may have seen already.
+    async fn promote(&self, building: &Generation) -> Result<(), PromoteError>;
+
+    /// Deletes a building generation with its documents and checkpoints; no-op where there is none.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn discard(&self, building: &Generation) -> Result<(), ReadModelError>;
+
+    /// Makes sure that each of `shards` has a checkpoint (position 0 when new), so that
+    /// [`reached`](Self::reached) knows what it waits for.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError>;
+
+    /// Takes the lease on a shard and fences its former owner: later commits under the former
+    /// token fail (R9). The checkpoint is created if it is missing.
+    ///
+    /// With [`Takeover::WhenFree`] a lease that another owner holds and has not let expire is left
+    /// alone: `None`.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn acquire(
+        &self,
+        generation: &Generation,
+        shard: &Shard,
+        owner: Uuid,
+        takeover: Takeover,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, ReadModelError>;
+
+    /// Prolongs the lease by `ttl` from now.
+    ///
+    /// # Errors
+    /// [`CommitError::Fenced`] when it is lost.
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError>;
+
+    /// Gives the lease back, so that another owner need not wait for its end. No-op when it is lost.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError>;
+
+    /// Writes documents and checkpoint in one transaction, if the checkpoint still is what `lease`
+    /// says (compare-and-set on token and position). It prolongs the lease by `ttl` too.
+    ///
+    /// # Errors
+    /// [`CommitError::Fenced`]: nothing was written; take the lease again to learn why.
+    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError>;
+
+    /// The documents under `keys` in `generation`, in the order of `keys`.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError>;
+
+    /// The document under `key` in whichever generation serves `projection` at this moment.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Bytes>, ReadModelError>;
+
+    /// Documents of the serving generation whose keys lie in `range`, in byte order of the keys.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, ReadModelError>;
+
+    /// The position up to which `generation` holds everything: the least of its checkpoints, 0
+    /// where it has none.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn reached(&self, generation: &Generation) -> Result<Position, ReadModelError>;
+}
+
+/// One copy of a read model.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Generation {
+    /// Its number, unique in the store.
+    pub id: i64,
+    /// [`Projection::NAME`].
+    pub projection: String,
+    /// [`Projection::VERSION`] that folds it.
+    pub version: u32,
+}
+
+/// What a generation is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerationState {
+    /// Readers see it.
+    Serving,
+    /// It is being rebuilt beside the one that serves.
+    Building,
+}
+
+impl GenerationState {
+    /// The word that stores keep.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Building => "building",
+        }
+    }
+}
+
+/// A part of a source with an order of its own: `log`, or one Kafka partition.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard(pub String);
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// How far a projector has come in one shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Every event of the shard up to this position is folded.
+    pub position: Position,
+    /// The last event that was folded: tells another history from this one.
+    pub event_id: Option<Uuid>,
+    /// Where the source goes on, in words of the source (Kafka offsets); the log needs none.
+    pub cursor: Option<String>,
+}
+
+/// Whether a lease may be taken from a live owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// No: wait until it is released or expires.
+    WhenFree,
+    /// Yes: someone else (Kafka's group coordinator) has decided who owns the shard.
+    Always,
+}
+
+/// The right to advance one shard of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Of which generation.
+    pub generation: Generation,
+    /// Which shard.
+    pub shard: Shard,
+    /// Who holds it.
+    pub owner: Uuid,
+    /// The fencing token: greater than every earlier one of this shard.
+    pub token: i64,
+    /// Where the shard stands.
+    pub checkpoint: Checkpoint,
+}
+
+/// What one commit writes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Documents to write.
+    pub upserts: Vec<(String, Bytes)>,
+    /// Documents to delete.
+    pub deletes: Vec<String>,
+    /// The checkpoint after it.
+    pub checkpoint: Checkpoint,
+}
+
+/// A range of keys in byte order: those that start with `prefix` and come after `after`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// What the keys start with.
+    pub prefix: String,
+    /// The key after which the range starts: a cursor. It need not start with `prefix`.
+    pub after: Option<String>,
+    /// The first key that no longer belongs to the range.
+    pub before: Option<String>,
+}
+
+impl KeyRange {
+    /// All keys that start with `prefix`.
+    pub fn prefix(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..Self::default() }
+    }
+
+    /// The part of it after `key`.
+    pub fn after(self, key: impl Into<String>) -> Self {
+        Self { after: Some(key.into()), ..self }
+    }
+
+    /// The part of it before `key`.
+    pub fn before(self, key: impl Into<String>) -> Self {
+        Self { before: Some(key.into()), ..self }
+    }
+
+    /// Whether `key` lies in it.
+    pub fn contains(&self, key: &str) -> bool {
+        key.starts_with(&self.prefix)
+            && self.after.as_deref().is_none_or(|after| key > after)
+            && self.before.as_deref().is_none_or(|before| key < before)
+    }
+}
+
+/// A read model store failed; trying again may succeed.
+#[derive(Debug, thiserror::Error)]
+#[error("the read model store failed")]
+pub struct ReadModelError(#[source] pub BoxError);
+
+/// Why a commit did not happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Another worker has taken the shard, the generation is gone, or this very commit was made
+    /// before. Nothing was written.
+    #[error("the lease on shard {0} is lost")]
+    Fenced(Shard),
+    /// The store failed; the outcome is unknown.
+    #[error(transparent)]
+    Store(#[from] ReadModelError),
+}
+
+/// Why a generation was not promoted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PromoteError {
+    /// Readers would go back in time.
+    #[error("the new generation has reached {building}, the serving one {serving}")]
+    Behind {
+        /// How far the new one is.
+        building: Position,
+        /// How far the old one is.
+        serving: Position,
+    },
+    /// It is not under construction (any more).
+    #[error("the generation is not under construction")]
+    NotBuilding,
+    /// The store failed; the outcome is unknown.
+    #[error(transparent)]
+    Store(#[from] ReadModelError),
+}
+
+/// What a write hands out, and what a read can wait for (R13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub Position);
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}", self.0)
+    }
+}
+
+impl FromStr for Token {
+    type Err = InvalidToken;
+
+    fn from_str(text: &str) -> Result<Self, InvalidToken> {
+        let number = text.strip_prefix('p').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        number.and_then(|digits| digits.parse().ok()).map(|position| Self(Position::new(position))).ok_or(InvalidToken)
+    }
+}
+
+impl Serialize for Token {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A text that no write has handed out as a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a token of this service")]
+pub struct InvalidToken;
+
+/// The documents of one projection, for queries.
+#[derive(Debug)]
+pub struct ReadModel<P> {
+    store: Arc<dyn ReadModelStore>,
+    projection: PhantomData<fn() -> P>,
+}
+
+impl<P> Clone for ReadModel<P> {
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), projection: PhantomData }
+    }
+}
+
+impl<P: Projection> ReadModel<P> {
+    /// The read model of `P` in `store`.
+    pub fn new(store: Arc<dyn ReadModelStore>) -> Self {
+        Self { store, projection: PhantomData }
+    }
+
+    /// The document under `key`.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn get(&self, key: &str) -> Result<Option<P::Document>, QueryError> {
+        let stored = self.store.get(P::NAME, key).await?;
+        stored.map(|bytes| open::<P>(key, &bytes)).transpose()
+    }
+
+    /// Up to `limit` documents whose keys lie in `range`, in byte order of the keys. Pass the last
+    /// key as [`KeyRange::after`] to go on.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(String, P::Document)>, QueryError> {
+        let stored = self.store.scan(P::NAME, range, limit).await?;
+        stored.into_iter().map(|(key, bytes)| open::<P>(&key, &bytes).map(|document| (key, document))).collect()
+    }
+
+    /// How far it is: everything up to this position is in it.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub async fn reached(&self) -> Result<Position, QueryError> {
+        match self.store.serving(P::NAME).await? {
+            Some(generation) => Ok(self.store.reached(&generation).await?),
+            None => Ok(Position::ZERO),
+        }
+    }
+
+    /// Returns when the write that handed out `token` is in the read model (R13).
+    ///
+    /// # Errors
+    /// [`QueryError::Lagging`] when that takes longer than `patience`.
+    pub async fn wait_for(&self, token: Token, patience: Duration) -> Result<(), QueryError> {
+        let deadline = Instant::now() + patience;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            let reached = self.reached().await?;
+            if reached >= token.0 {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(QueryError::Lagging { reached, wanted: token.0 });
+            }
+            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    }
+}
+
+fn open<P: Projection>(key: &str, bytes: &[u8]) -> Result<P::Document, QueryError> {
+    serde_json::from_slice(bytes).map_err(|reason| QueryError::Document {
+        projection: P::NAME,
+        key: key.to_owned(),
+        reason,
+    })
+}
+
+/// Why a query has no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] ReadModelError),
+    /// A stored document does not have the form that the code expects: was
+    /// [`Projection::VERSION`] increased when it changed?
+    #[error("the document {key:?} of {projection} does not fit")]
+    Document {
+        /// Of which projection.
+        projection: &'static str,
+        /// Under which key.
+        key: String,
+        /// In what way.
+        #[source]
+        reason: serde_json::Error,
+    },
+    /// The read model has not come far enough in the time given.
+    #[error("the read model has reached position {reached}, the write is at {wanted}")]
+    Lagging {
+        /// How far it is.
+        reached: Position,
+        /// How far the reader wants it to be.
+        wanted: Position,
+    },
+}

@@ -1,0 +1,77 @@
+//! What can go wrong between a Rust type and its stored bytes.
+
+use uuid::Uuid;
+
+use crate::{
+    event::RecordedEvent,
+    stream::{Position, StreamId, Version},
+};
+
+/// An event that cannot be read: it names the event and the reason (R14).
+#[derive(Debug, thiserror::Error)]
+#[error("cannot decode {name} v{schema_version} at position {position} (stream {stream}, version {version})")]
+pub struct DecodeError {
+    /// The stream that holds it.
+    pub stream: StreamId,
+    /// Its place in the stream.
+    pub version: Version,
+    /// Its place in the log.
+    pub position: Position,
+    /// Its identity.
+    pub event_id: Uuid,
+    /// Its stored wire name.
+    pub name: String,
+    /// Its stored schema version.
+    pub schema_version: u32,
+    /// Why.
+    #[source]
+    pub reason: Undecodable,
+}
+
+impl DecodeError {
+    pub(crate) fn new(event: &RecordedEvent, reason: Undecodable) -> Self {
+        Self {
+            stream: event.stream.clone(),
+            version: event.version,
+            position: event.position,
+            event_id: event.id,
+            name: event.data.name.to_string(),
+            schema_version: event.data.schema_version,
+            reason,
+        }
+    }
+}
+
+/// Why stored bytes are not an event of the type that was asked for.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Undecodable {
+    /// No variant carries this wire name.
+    #[error("no event of this type has the wire name {0:?}")]
+    UnknownName(String),
+    /// The schema version is newer than the code, or its upcaster is missing.
+    #[error("schema version {found} is neither the current one ({current}) nor has it an upcaster")]
+    UnknownVersion {
+        /// The stored version.
+        found: u32,
+        /// The version that the code writes.
+        current: u32,
+    },
+    /// The payload does not have the shape of its schema version.
+    #[error("the payload does not fit")]
+    Shape(#[source] serde_json::Error),
+    /// The stored metadata is not what the framework writes.
+    #[error("the metadata does not fit")]
+    Metadata(#[source] serde_json::Error),
+}
+
+/// An event or document that cannot be written as JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot encode {what}")]
+pub struct EncodeError {
+    /// The wire name of the event, or what else was to be written.
+    pub what: &'static str,
+    /// Why.
+    #[source]
+    pub reason: serde_json::Error,
+}

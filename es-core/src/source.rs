@@ -1,0 +1,236 @@
+//! The port to sources of events: the log itself, or Kafka.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::{
+    error::BoxError,
+    event::{Categories, RecordedEvent},
+    projection::Order,
+    read_model::{Checkpoint, Shard, Takeover},
+    store::{EventStore, ReadError},
+    stream::Position,
+};
+
+/// Where a projector's events come from.
+#[async_trait]
+pub trait EventSource: fmt::Debug + Send + Sync + 'static {
+    /// Opens the source for one reader.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError>;
+}
+
+/// Who reads, and what.
+#[derive(Debug, Clone)]
+pub struct Subscription {
+    /// The reader's stable name. Workers of the same name share the shards.
+    pub reader: String,
+    /// What it listens to.
+    pub categories: Categories,
+    /// The order that it needs. A source delivers in this order or refuses.
+    pub order: Order,
+}
+
+/// An open source. Dropping it gives its shards back.
+#[async_trait]
+pub trait EventFeed: fmt::Debug + Send {
+    /// All shards of the source, assigned to this reader or not.
+    fn shards(&self) -> Vec<Shard>;
+
+    /// Whether the source decides who owns a shard, or leaves that to leases.
+    fn takeover(&self) -> Takeover;
+
+    /// What happens next. It returns within about a second, with an empty batch if need be.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    ///
+    /// # Errors
+    /// [`SourceError`]; afterwards the feed is spent.
+    async fn next(&mut self) -> Result<Delivery, SourceError>;
+
+    /// Starts an assigned shard behind `checkpoint`; before that it delivers no batch.
+    ///
+    /// # Errors
+    /// [`SourceError`], among them [`SourceError::OtherHistory`].
+    async fn start(&mut self, shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError>;
+}
+
+/// What a source tells its reader.
+#[derive(Debug)]
+pub enum Delivery {
+    /// These shards are now the reader's: it takes their leases and starts each.
+    Assigned(Vec<Shard>),
+    /// These shards are someone else's now: the reader forgets them.
+    Revoked(Vec<Shard>),
+    /// Events of a started shard.
+    Batch(Batch),
+    /// Nothing has happened for a while: time to renew leases.
+    Idle,
+}
+
+/// Events of one shard that follow on what it delivered before.
+#[derive(Debug)]
+pub struct Batch {
+    /// The shard.
+    pub shard: Shard,
+    /// Its events in position order. Events of other categories may be left out.
+    pub events: Vec<RecordedEvent>,
+    /// The checkpoint that holds once they are folded. Its position may lie beyond the last event
+    /// when the source knows that nothing is missing.
+    pub checkpoint: Checkpoint,
+    /// Whether the source had nothing more at this moment.
+    pub at_end: bool,
+}
+
+/// Why a source cannot deliver.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// It failed; opening it again may succeed.
+    #[error("the source failed")]
+    Unavailable(#[source] BoxError),
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// It holds something that is not an event of this framework.
+    #[error("the record at {place} is damaged: {reason}")]
+    Damaged {
+        /// Where.
+        place: String,
+        /// In what way.
+        reason: String,
+    },
+    /// What the checkpoint says was folded is not what the source holds: the log was restored from
+    /// an older copy, or the checkpoint belongs to another log.
+    #[error("position {position} holds another event than the one that was folded: the source has another history")]
+    OtherHistory {
+        /// Where they differ.
+        position: Position,
+    },
+    /// The source no longer holds what comes after the checkpoint.
+    #[error("the source no longer holds what follows the checkpoint at {place}")]
+    Expired {
+        /// Where.
+        place: String,
+    },
+    /// The source cannot keep the order that the reader needs.
+    #[error("this source cannot keep the order {0:?}")]
+    Order(Order),
+}
+
+impl SourceError {
+    /// Whether opening the source again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::Read(ReadError::Store(_)))
+    }
+}
+
+/// The log as a source: one shard in commit order, which suits every projection.
+#[derive(Debug, Clone)]
+pub struct LogSource {
+    store: Arc<dyn EventStore>,
+    batch: usize,
+}
+
+impl LogSource {
+    /// The most events of one batch, unless set otherwise.
+    pub const DEFAULT_BATCH: usize = 1_000;
+
+    /// The log of `store`.
+    pub fn new(store: Arc<dyn EventStore>) -> Self {
+        Self { store, batch: Self::DEFAULT_BATCH }
+    }
+
+    /// Reads at most `events` at once.
+    pub fn batch(self, events: usize) -> Self {
+        Self { batch: events.max(1), ..self }
+    }
+
+    /// The one shard of a log.
+    pub fn shard() -> Shard {
+        Shard("log".into())
+    }
+}
+
+#[async_trait]
+impl EventSource for LogSource {
+    async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        Ok(Box::new(LogFeed {
+            store: self.store.clone(),
+            batch: self.batch,
+            categories: subscription.categories.clone(),
+            assigned: false,
+            after: None,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct LogFeed {
+    store: Arc<dyn EventStore>,
+    batch: usize,
+    categories: Categories,
+    assigned: bool,
+    after: Option<Checkpoint>,
+}
+
+/// How long a feed waits for news before it says that there is none.
+const IDLE: Duration = Duration::from_millis(500);
+
+#[async_trait]
+impl EventFeed for LogFeed {
+    fn shards(&self) -> Vec<Shard> {
+        vec![LogSource::shard()]
+    }
+
+    fn takeover(&self) -> Takeover {
+        Takeover::WhenFree
+    }
+
+    async fn next(&mut self) -> Result<Delivery, SourceError> {
+        if !self.assigned {
+            self.assigned = true;
+            return Ok(Delivery::Assigned(self.shards()));
+        }
+        let Some(after) = &mut self.after else {
+            tokio::time::sleep(IDLE).await;
+            return Ok(Delivery::Idle);
+        };
+        let mut events = self.store.read_log(after.position, self.batch).await?;
+        let Some(last) = events.last() else {
+            return match tokio::time::timeout(IDLE, self.store.wait_past(after.position)).await {
+                Ok(waited) => {
+                    waited?;
+                    // The news itself comes with the next call.
+                    Ok(Delivery::Idle)
+                }
+                Err(_) => Ok(Delivery::Idle),
+            };
+        };
+        // Dense positions make every loss visible (R3).
+        if events[0].position != after.position.next() {
+            return Err(ReadError::Gap { after: after.position, found: events[0].position }.into());
+        }
+        let at_end = events.len() < self.batch;
+        let checkpoint = Checkpoint { position: last.position, event_id: Some(last.id), cursor: None };
+        *after = checkpoint.clone();
+        events.retain(|event| self.categories.contains(event.stream.category()));
+        Ok(Delivery::Batch(Batch { shard: LogSource::shard(), events, checkpoint, at_end }))
+    }
+
+    async fn start(&mut self, _shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError> {
+        if let (Some(folded), true) = (checkpoint.event_id, checkpoint.position > Position::ZERO) {
+            let before = Position::new(checkpoint.position.get() - 1);
+            let stored = self.store.read_log(before, 1).await?;
+            if stored.first().is_none_or(|event| event.id != folded) {
+                return Err(SourceError::OtherHistory { position: checkpoint.position });
+            }
+        }
+        self.after = Some(checkpoint.clone());
+        Ok(())
+    }
+}

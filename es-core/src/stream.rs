@@ -1,0 +1,252 @@
+//! Where events live: streams, and the three numbers that order them.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// The longest category, in bytes. It becomes part of a Kafka topic name, whose limit is 249.
+pub const MAX_CATEGORY_BYTES: usize = 64;
+
+/// The longest stream name (`<category>-<id>`), in bytes.
+pub const MAX_STREAM_BYTES: usize = 255;
+
+/// Categories that start with this belong to the framework.
+pub const RESERVED_PREFIX: &str = "es_";
+
+/// The name of one aggregate's events: `<category>-<id>`, for example `order-ORD-12345`.
+///
+/// The category is lower-case ASCII (`[a-z][a-z0-9_]*`), so that the first `-` ends it; the id is
+/// any text without control characters. Cloning is cheap.
+///
+/// ```
+/// use es_core::StreamId;
+///
+/// let stream = StreamId::new("order", "ORD-12345")?;
+/// assert_eq!(stream.as_str(), "order-ORD-12345");
+/// assert_eq!(stream.category(), "order");
+/// assert_eq!(stream.id(), "ORD-12345");
+/// # Ok::<(), es_core::InvalidStream>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId {
+    name: Arc<str>,
+    category_len: u8,
+}
+
+impl StreamId {
+    /// The stream of the aggregate `id` in `category`.
+    ///
+    /// # Errors
+    /// [`InvalidStream`] tells which rule the name breaks.
+    pub fn new(category: &str, id: &str) -> Result<Self, InvalidStream> {
+        check_category(category)?;
+        if id.is_empty() {
+            return Err(InvalidStream::EmptyId);
+        }
+        if id.chars().any(char::is_control) {
+            return Err(InvalidStream::ControlCharacter);
+        }
+        let bytes = category.len() + 1 + id.len();
+        if bytes > MAX_STREAM_BYTES {
+            return Err(InvalidStream::TooLong { bytes });
+        }
+        let category_len = u8::try_from(category.len()).map_err(|_| InvalidStream::TooLong { bytes })?;
+        Ok(Self { name: format!("{category}-{id}").into(), category_len })
+    }
+
+    /// The whole name.
+    pub fn as_str(&self) -> &str {
+        &self.name
+    }
+
+    /// What kind of aggregate it is.
+    pub fn category(&self) -> &str {
+        &self.name[..usize::from(self.category_len)]
+    }
+
+    /// Which aggregate of its category it is.
+    pub fn id(&self) -> &str {
+        &self.name[usize::from(self.category_len) + 1..]
+    }
+}
+
+/// Tells whether `category` may name a category of the application.
+///
+/// # Errors
+/// [`InvalidStream::Category`] or [`InvalidStream::Reserved`].
+pub fn check_category(category: &str) -> Result<(), InvalidStream> {
+    let mut bytes = category.bytes();
+    let well_formed = category.len() <= MAX_CATEGORY_BYTES
+        && bytes.next().is_some_and(|first| first.is_ascii_lowercase())
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
+    if !well_formed {
+        return Err(InvalidStream::Category { category: category.to_owned() });
+    }
+    if category.starts_with(RESERVED_PREFIX) {
+        return Err(InvalidStream::Reserved { category: category.to_owned() });
+    }
+    Ok(())
+}
+
+impl FromStr for StreamId {
+    type Err = InvalidStream;
+
+    fn from_str(name: &str) -> Result<Self, InvalidStream> {
+        let (category, id) = name.split_once('-').ok_or(InvalidStream::EmptyId)?;
+        Self::new(category, id)
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl fmt::Debug for StreamId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.name, f)
+    }
+}
+
+impl Serialize for StreamId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name)
+    }
+}
+
+impl<'de> Deserialize<'de> for StreamId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Why a text is not the name of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidStream {
+    /// The category breaks `[a-z][a-z0-9_]*` or is longer than [`MAX_CATEGORY_BYTES`].
+    #[error("category {category:?} is not of the form [a-z][a-z0-9_]* with at most {MAX_CATEGORY_BYTES} bytes")]
+    Category {
+        /// What was given.
+        category: String,
+    },
+    /// The category starts with [`RESERVED_PREFIX`].
+    #[error("category {category:?} starts with {RESERVED_PREFIX:?}, which is reserved to the framework")]
+    Reserved {
+        /// What was given.
+        category: String,
+    },
+    /// There is no id after the category.
+    #[error("the id is empty")]
+    EmptyId,
+    /// The id holds NUL or another control character.
+    #[error("the id holds a control character")]
+    ControlCharacter,
+    /// The whole name is longer than [`MAX_STREAM_BYTES`].
+    #[error("the name has {bytes} bytes, the limit is {MAX_STREAM_BYTES}")]
+    TooLong {
+        /// How long it is.
+        bytes: usize,
+    },
+}
+
+macro_rules! counter {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(u64);
+
+        impl $name {
+            /// Before the first event.
+            pub const ZERO: Self = Self(0);
+
+            /// The number itself.
+            pub const fn new(number: u64) -> Self {
+                Self(number)
+            }
+
+            /// The number itself.
+            pub const fn get(self) -> u64 {
+                self.0
+            }
+
+            /// The number after this one.
+            pub const fn next(self) -> Self {
+                Self(self.0 + 1)
+            }
+
+            /// The number that databases without unsigned integers store.
+            pub fn to_i64(self) -> i64 {
+                i64::try_from(self.0).unwrap_or(i64::MAX)
+            }
+
+            /// What [`to_i64`](Self::to_i64) stored; a negative number, which no append writes, is zero.
+            pub fn from_i64(stored: i64) -> Self {
+                Self(u64::try_from(stored).unwrap_or(0))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+counter! {
+    /// How many events a stream has; the n-th event has version n, and 0 is the empty stream.
+    Version
+}
+
+counter! {
+    /// Place in the whole log: dense, starts at 1, equals commit order. 0 is before the first event.
+    Position
+}
+
+/// What an append expects of its stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Expected {
+    /// Nothing: append behind whatever is there.
+    Any,
+    /// That it is empty.
+    NoStream,
+    /// That it is not empty.
+    StreamExists,
+    /// That it has exactly this version; `Exact(0)` is [`NoStream`](Self::NoStream).
+    Exact(Version),
+}
+
+impl Expected {
+    /// Whether a stream at `actual` is what was expected.
+    pub fn holds(self, actual: Version) -> bool {
+        match self {
+            Self::Any => true,
+            Self::NoStream => actual == Version::ZERO,
+            Self::StreamExists => actual > Version::ZERO,
+            Self::Exact(version) => actual == version,
+        }
+    }
+
+    /// The version that the stream must have, where the expectation names one.
+    pub fn version(self) -> Option<Version> {
+        match self {
+            Self::NoStream => Some(Version::ZERO),
+            Self::Exact(version) => Some(version),
+            Self::Any | Self::StreamExists => None,
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any version"),
+            Self::NoStream => f.write_str("no stream"),
+            Self::StreamExists => f.write_str("an existing stream"),
+            Self::Exact(version) => write!(f, "version {version}"),
+        }
+    }
+}

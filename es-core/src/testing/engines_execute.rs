@@ -1,0 +1,253 @@
+//! What executing commands must do on every store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::{
+    account::{Account, AccountCommand, Overdrawn},
+    event_store,
+};
+use crate::{
+    execute::{Context, ExecuteError, LoadError, Repository},
+    memory::MemoryStore,
+    schema::Undecodable,
+    snapshot::{Snapshot, SnapshotStore},
+    store::{Append, AppendError, EventStore, IdempotencyKey},
+    stream::{Expected, Position, StreamId, Version},
+};
+
+/// Tests the engines on a store: `engine_suite!(async { … })` with an expression that makes an
+/// empty store which implements [`EventStore`], [`SnapshotStore`], `ReadModelStore` and `Clone`.
+#[macro_export]
+macro_rules! engine_suite {
+    ($make:expr) => {
+        $crate::__suite! { engines_execute, $make,
+            r2_every_concurrent_command_takes_effect_once
+            r6_a_repeated_command_returns_its_first_receipt
+            r6_concurrent_repetitions_take_effect_once
+            r8_snapshots_change_nothing_but_time
+            r8_a_snapshot_of_another_history_is_ignored
+            r14_an_undecodable_event_is_named
+            a_refusal_is_never_given_on_a_stale_state
+            a_client_that_saw_another_version_is_refused
+            a_command_without_events_writes_nothing
+            states_of_the_past_can_be_loaded
+        }
+        $crate::__suite! { engines_project, $make,
+            r9_killed_workers_leave_the_fold_of_the_log
+            r11_an_event_that_cannot_be_folded_stops_the_projector_before_it
+            r11_a_reaction_that_fails_for_good_stops_the_policy_before_it
+            r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log
+            r12_an_interrupted_rebuild_goes_on
+            r12_a_new_version_is_rebuilt_beside_the_old_one
+            r12_an_outdated_program_leaves_the_newer_read_model_alone
+            r13_a_read_waits_for_its_write
+            r16_shutdown_hands_the_shards_over_at_once
+            a_checkpoint_of_another_history_is_refused
+            policies_react_once_although_they_are_killed
+        }
+    };
+}
+
+fn key(key: &str, content: &str) -> Context {
+    Context::default().idempotent(IdempotencyKey::new(key).expect("a valid key"), content.as_bytes())
+}
+
+/// R2
+pub async fn r2_every_concurrent_command_takes_effect_once<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    // Half of the clients share a cache, the others are in another process, so to speak.
+    let repositories = [Repository::<Account>::new(store), Repository::<Account>::new(store).cache(0)];
+    let mut clients = JoinSet::new();
+    for client in 0..8 {
+        let accounts = repositories[client % 2].clone().attempts(1_000);
+        clients.spawn(async move {
+            for _ in 0..10 {
+                accounts.execute("hot", AccountCommand::Deposit(1)).await.expect("it wins at last");
+            }
+        });
+    }
+    clients.join_all().await;
+    let account = repositories[0].load("hot").await.expect("loaded");
+    assert_eq!((account.state.balance, account.version), (80, Version::new(80)));
+}
+
+/// R6
+pub async fn r6_a_repeated_command_returns_its_first_receipt<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    let accounts = Repository::<Account>::new(store);
+    accounts.execute("a", AccountCommand::Deposit(10)).await.expect("executed");
+    let first = accounts.execute_with("a", AccountCommand::Withdraw(10), key("k", "w10")).await.expect("executed");
+    accounts.execute("a", AccountCommand::Deposit(3)).await.expect("executed");
+    for repository in [&accounts, &Repository::new(store)] {
+        // By now the command would be refused: what counts is that it was granted before.
+        let again =
+            repository.execute_with("a", AccountCommand::Withdraw(10), key("k", "w10")).await.expect("repeated");
+        assert!(again.repeated && !first.repeated);
+        assert_eq!((again.version, again.position), (first.version, first.position));
+        let reused = repository.execute_with("a", AccountCommand::Withdraw(1), key("k", "w1")).await;
+        assert!(matches!(reused, Err(ExecuteError::Append(AppendError::KeyReused))), "{reused:?}");
+    }
+    assert_eq!(accounts.load("a").await.expect("loaded").version, Version::new(3));
+}
+
+/// R6
+pub async fn r6_concurrent_repetitions_take_effect_once<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    let mut clients = JoinSet::new();
+    for _ in 0..12 {
+        let accounts = Repository::<Account>::new(store);
+        clients.spawn(async move { accounts.execute_with("a", AccountCommand::Deposit(5), key("k", "d5")).await });
+    }
+    let receipts: Vec<_> = clients.join_all().await.into_iter().map(|receipt| receipt.expect("executed")).collect();
+    assert_eq!(receipts.iter().filter(|receipt| !receipt.repeated).count(), 1);
+    assert!(receipts.iter().all(|receipt| receipt.position == receipts[0].position));
+    assert_eq!(Repository::<Account>::new(store).load("a").await.expect("loaded").state.balance, 5);
+}
+
+async fn deposits<S: EventStore + SnapshotStore + Clone>(store: &S, count: u64) -> Account {
+    let accounts = Repository::<Account>::new(store).snapshot_every(10);
+    for amount in 1..=count {
+        accounts.execute("a", AccountCommand::Deposit(amount)).await.expect("executed");
+    }
+    accounts.load("a").await.expect("loaded").state
+}
+
+fn stream() -> StreamId {
+    StreamId::new("account", "a").expect("a valid name")
+}
+
+async fn stored_snapshot(store: &impl SnapshotStore) -> Snapshot {
+    store.load_snapshot(&stream()).await.expect("loaded").expect("one was taken")
+}
+
+/// R8
+pub async fn r8_snapshots_change_nothing_but_time<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    let truth = deposits(store, 37).await;
+    let good = stored_snapshot(store).await;
+    assert_eq!(good.version, Version::new(30));
+    // That it is used at all shows in a snapshot which is sound in all but its state.
+    let wrong = Account { balance: 1_000_000, changes: 30 };
+    let believed = Snapshot::of(stream(), good.version, good.event_id, &wrong).expect("it can be written");
+    store.save_snapshot(believed).await.expect("saved");
+    let loaded = Repository::<Account>::new(store).load("a").await.expect("loaded");
+    assert_eq!(loaded.state.balance, truth.balance - (1..=30).sum::<u64>() + 1_000_000);
+
+    let damaged = [
+        Snapshot { checksum: good.checksum ^ 1, ..good.clone() },
+        Snapshot { state: Bytes::from(good.state.to_vec().replace_first(b'4', b'9')), ..good.clone() },
+        Snapshot { state: Bytes::new(), ..good.clone() },
+        Snapshot { version: Version::new(29), ..good.clone() },
+        Snapshot { state_version: 99, ..good.clone() },
+        Snapshot { stream: StreamId::new("account", "b").expect("a valid name"), ..good.clone() },
+    ];
+    for snapshot in damaged {
+        store.save_snapshot(Snapshot { stream: stream(), ..snapshot.clone() }).await.expect("saved");
+        let loaded = Repository::<Account>::new(store).load("a").await.expect("loaded");
+        assert_eq!((loaded.state, loaded.version), (truth.clone(), Version::new(37)), "{snapshot:?}");
+    }
+    let without = Repository::<Account>::with_snapshots(Arc::new(store.clone()), Arc::new(MemoryStore::new()));
+    assert_eq!(without.load("a").await.expect("loaded").state, truth);
+    // The next one due takes the place of the damaged one.
+    deposits(store, 5).await;
+    assert_eq!(stored_snapshot(store).await.version, Version::new(40));
+}
+
+trait ReplaceFirst {
+    fn replace_first(self, from: u8, to: u8) -> Self;
+}
+
+impl ReplaceFirst for Vec<u8> {
+    fn replace_first(mut self, from: u8, to: u8) -> Self {
+        let found = self.iter_mut().find(|byte| **byte == from).expect("the balance is 465");
+        *found = to;
+        self
+    }
+}
+
+/// R8
+pub async fn r8_a_snapshot_of_another_history_is_ignored<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    let truth = deposits(store, 12).await;
+    let wrong = Account { balance: 7, changes: 7 };
+    for (version, event_id) in [(10, uuid::Uuid::now_v7()), (500, uuid::Uuid::now_v7())] {
+        let foreign = Snapshot::of(stream(), Version::new(version), event_id, &wrong).expect("it can be written");
+        store.save_snapshot(foreign).await.expect("saved");
+        assert_eq!(Repository::<Account>::new(store).load("a").await.expect("loaded").state, truth);
+    }
+}
+
+type Case = (&'static str, u32, &'static str, fn(&Undecodable) -> bool);
+
+/// R14
+pub async fn r14_an_undecodable_event_is_named<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    let cases: [Case; 3] = [
+        (
+            "account.exploded",
+            1,
+            "{}",
+            |reason| matches!(reason, Undecodable::UnknownName(name) if name == "account.exploded"),
+        ),
+        ("account.deposited", 9, r#"{"amount":1}"#, |reason| {
+            matches!(reason, Undecodable::UnknownVersion { found: 9, current: 1 })
+        }),
+        ("account.deposited", 1, r#"{"amount":"much"}"#, |reason| matches!(reason, Undecodable::Shape(_))),
+    ];
+    for (number, (name, version, payload, expected)) in (1..).zip(cases) {
+        let id = format!("a{number}");
+        let mut event = event_store::event(payload);
+        (event.data.name, event.data.schema_version) = (name.into(), version);
+        let stream = StreamId::new("account", &id).expect("a valid name");
+        store.append(Append::new(stream.clone(), Expected::NoStream, vec![event])).await.expect("appended");
+        match Repository::<Account>::new(store).load(&id).await {
+            Err(LoadError::Decode(error)) => {
+                assert!(expected(&error.reason), "{error:?}");
+                assert_eq!(
+                    (&error.stream, error.version, error.position),
+                    (&stream, Version::new(1), Position::new(number))
+                );
+                assert_eq!((error.name.as_str(), error.schema_version), (name, version));
+            }
+            other => panic!("expected a decoding error, got {other:?}"),
+        }
+    }
+}
+
+/// A cache may be behind; a refusal never is.
+pub async fn a_refusal_is_never_given_on_a_stale_state<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    let (here, elsewhere) = (Repository::<Account>::new(store), Repository::<Account>::new(store));
+    here.execute("a", AccountCommand::Deposit(1)).await.expect("executed");
+    elsewhere.execute("a", AccountCommand::Deposit(9)).await.expect("executed");
+    here.execute("a", AccountCommand::Withdraw(10)).await.expect("there is enough");
+    let refused = elsewhere.execute("a", AccountCommand::Withdraw(1)).await;
+    assert!(matches!(refused, Err(ExecuteError::Rejected(Overdrawn { balance: 0 }))), "{refused:?}");
+}
+
+/// `If-Match`
+pub async fn a_client_that_saw_another_version_is_refused<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    let accounts = Repository::<Account>::new(store);
+    let seen = |version| Context { if_version: Some(Version::new(version)), ..Context::default() };
+    accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await.expect("executed");
+    let stale = accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
+    assert!(matches!(stale, Err(ExecuteError::Stale(conflict)) if conflict.actual == Version::new(1)), "{stale:?}");
+    // Another process moved it on: the cache says 1, the client knows better.
+    Repository::<Account>::new(store).execute("a", AccountCommand::Deposit(1)).await.expect("executed");
+    accounts.execute_with("a", AccountCommand::Deposit(1), seen(2)).await.expect("executed");
+}
+
+/// Deciding that nothing is to be done is a valid answer.
+pub async fn a_command_without_events_writes_nothing<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    let accounts = Repository::<Account>::new(store);
+    let receipt = accounts.execute("a", AccountCommand::Deposit(0)).await.expect("executed");
+    assert_eq!((receipt.version, receipt.position), (Version::ZERO, Position::ZERO));
+    assert_eq!(store.head().await.expect("a head"), Position::ZERO);
+}
+
+/// As of any version.
+pub async fn states_of_the_past_can_be_loaded<S: EventStore + SnapshotStore + Clone>(store: &S) {
+    deposits(store, 12).await;
+    let accounts = Repository::<Account>::new(store);
+    for version in 0..=12 {
+        let loaded = accounts.load_at("a", Version::new(version)).await.expect("loaded").expect("it has come so far");
+        assert_eq!((loaded.state.balance, loaded.version.get()), (version * (version + 1) / 2, version));
+    }
+    assert!(accounts.load_at("a", Version::new(13)).await.expect("loaded").is_none());
+}

@@ -1,0 +1,333 @@
+//! What projectors, rebuilds and policies must do on every store.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
+    project,
+};
+use crate::{
+    event::Recorded,
+    execute::Repository,
+    policy::{Policy, PolicyError, PolicyRunner, reaction},
+    projection::Projection,
+    projector::{Projector, ProjectorError},
+    read_model::{
+        Changes, Checkpoint, GenerationState, KeyRange, QueryError, ReadModel, ReadModelStore, Takeover, Token,
+    },
+    snapshot::SnapshotStore,
+    source::{LogSource, SourceError},
+    store::EventStore,
+    stream::Position,
+};
+
+/// How long a read may take to catch up in a test: only a failure waits for it.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// All three ports in one.
+pub trait Store: EventStore + SnapshotStore + ReadModelStore + Clone {}
+impl<S: EventStore + SnapshotStore + ReadModelStore + Clone> Store for S {}
+
+fn source(store: &impl Store) -> Arc<LogSource> {
+    // Small batches, so that a test has many of them.
+    Arc::new(LogSource::new(Arc::new(store.clone())).batch(7))
+}
+
+fn projector<P: Projection>(projection: P, store: &impl Store) -> Projector<P> {
+    Projector::new(projection, source(store), Arc::new(store.clone())).lease(Duration::from_millis(100))
+}
+
+fn read_model<P: Projection>(store: &impl Store) -> ReadModel<P> {
+    ReadModel::new(Arc::new(store.clone()))
+}
+
+type Running = JoinHandle<Result<(), ProjectorError>>;
+
+fn spawn<P: Projection>(projector: Projector<P>, shutdown: &CancellationToken) -> Running {
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move { projector.run(shutdown).await })
+}
+
+/// Ten clients make deposits on ten accounts.
+fn load(store: &impl Store, each: u64) -> JoinSet<()> {
+    let accounts = Repository::<Account>::new(store).attempts(1_000);
+    let mut clients = JoinSet::new();
+    for client in 0..10 {
+        let accounts = accounts.clone();
+        clients.spawn(async move {
+            for number in 0..each {
+                let id = format!("a{}", (client + number) % 10);
+                accounts.execute(&id, AccountCommand::Deposit(1)).await.expect("executed");
+            }
+        });
+    }
+    clients
+}
+
+async fn deposit(store: &impl Store, amount: u64) -> Token {
+    let accounts = Repository::<Account>::new(store);
+    accounts.execute("a", AccountCommand::Deposit(amount)).await.expect("executed").token
+}
+
+/// Waits for the read model and compares it with the fold of the log.
+async fn assert_equals_the_fold<P: Projection>(projection: P, store: &impl Store)
+where
+    P::Document: PartialEq + std::fmt::Debug,
+{
+    let head = store.head().await.expect("a head");
+    let model = read_model::<P>(store);
+    model.wait_for(Token(head), PATIENCE).await.expect("it catches up");
+    let log = store.read_log(Position::ZERO, 100_000).await.expect("the log");
+    let truth: Vec<_> = project(&projection, &log).expect("the fold").into_iter().collect();
+    assert_eq!(model.scan(KeyRange::default(), 100_000).await.expect("a scan"), truth);
+}
+
+/// R9
+pub async fn r9_killed_workers_leave_the_fold_of_the_log(store: &impl Store) {
+    let clients = load(store, 30);
+    let shutdown = CancellationToken::new();
+    let start = || {
+        [
+            spawn(projector(Histories, store), &shutdown),
+            spawn(projector(Ledger::<1>::default(), store), &shutdown),
+            spawn(projector(Ledger::<1>::default(), store), &shutdown),
+        ]
+    };
+    let mut workers = Vec::from(start());
+    let ledger = read_model::<Ledger>(store);
+    for quarter in 1..=3 {
+        // Dropped wherever they are, as soon as they have come another quarter of the way.
+        ledger.wait_for(Token(Position::new(quarter * 75)), PATIENCE).await.expect("they make progress");
+        workers.drain(..).for_each(|worker| worker.abort());
+        workers.extend(start());
+    }
+    clients.join_all().await;
+    assert_equals_the_fold(Histories, store).await;
+    assert_equals_the_fold(Ledger::<1>::default(), store).await;
+    shutdown.cancel();
+    for worker in workers {
+        worker.await.expect("no panic").expect("it stops in order");
+    }
+}
+
+/// R11
+pub async fn r11_an_event_that_cannot_be_folded_stops_the_projector_before_it(store: &impl Store) {
+    for amount in [1, 2, 666, 3] {
+        deposit(store, amount).await;
+    }
+    let one_by_one = Arc::new(LogSource::new(Arc::new(store.clone())).batch(1));
+    let read_models: Arc<dyn ReadModelStore> = Arc::new(store.clone());
+    let poisoned = Projector::new(Ledger::<1> { poison: Some(666) }, one_by_one.clone(), read_models.clone());
+    let error = poisoned.run(CancellationToken::new()).await.expect_err("it stops");
+    match &error {
+        ProjectorError::Unfoldable { key, event, .. } => {
+            assert_eq!((key.as_str(), event.position, event.event.as_str()), ("all", Position::new(3), "account-a@3"));
+        }
+        other => panic!("expected the poison, got {other:?}"),
+    }
+    assert_eq!(read_model::<Ledger>(store).reached().await.expect("asked"), Position::new(2));
+    // Mended, it goes on with the very event at which it stopped.
+    let shutdown = CancellationToken::new();
+    let mended = spawn(Projector::new(Ledger::<1>::default(), one_by_one, read_models), &shutdown);
+    assert_equals_the_fold(Ledger::<1>::default(), store).await;
+    shutdown.cancel();
+    mended.await.expect("no panic").expect("it stops in order");
+}
+
+/// R12
+pub async fn r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log(store: &impl Store) {
+    let shutdown = CancellationToken::new();
+    let serving = spawn(projector(Ledger::<1>::default(), store), &shutdown);
+    load(store, 10).join_all().await;
+    assert_equals_the_fold(Ledger::<1>::default(), store).await;
+    let before = store.serving(Ledger::<1>::NAME).await.expect("asked").expect("one serves");
+
+    let clients = load(store, 30);
+    let watcher = tokio::spawn({
+        let (model, shutdown) = (read_model::<Ledger>(store), shutdown.clone());
+        async move {
+            let mut seen = 0;
+            while !shutdown.is_cancelled() {
+                let page = model.get("all").await.expect("a read").expect("it never goes away");
+                assert!(page.positions.len() >= seen, "readers never go back in time");
+                seen = page.positions.len();
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    let rebuilt = projector(Ledger::<1>::default(), store).rebuild(shutdown.clone()).await.expect("rebuilt");
+    assert_ne!(rebuilt.expect("it was not interrupted").id, before.id);
+    clients.join_all().await;
+    // The worker of the old generation was fenced and has taken up the new one.
+    assert_equals_the_fold(Ledger::<1>::default(), store).await;
+    shutdown.cancel();
+    watcher.await.expect("the reader was content");
+    serving.await.expect("no panic").expect("it stops in order");
+}
+
+/// R12
+pub async fn r12_an_interrupted_rebuild_goes_on(store: &impl Store) {
+    load(store, 5).join_all().await;
+    let poisoned = Ledger::<1> { poison: Some(666) };
+    deposit(store, 666).await;
+    projector(poisoned, store).rebuild(CancellationToken::new()).await.expect_err("it cannot pass the poison");
+    let building = store.ensure_generation("ledger", 1, GenerationState::Building).await.expect("asked");
+    let reached = store.reached(&building).await.expect("asked");
+    assert!(reached > Position::ZERO, "what was folded is kept");
+    assert_eq!(store.serving("ledger").await.expect("asked"), None);
+    let mended = projector(Ledger::<1>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");
+    assert_eq!(mended, Some(building), "it went on with the same generation");
+    assert_equals_the_fold(Ledger::<1>::default(), store).await;
+}
+
+/// R12
+pub async fn r12_a_new_version_is_rebuilt_beside_the_old_one(store: &impl Store) {
+    let shutdown = CancellationToken::new();
+    let first = spawn(projector(Ledger::<1>::default(), store), &shutdown);
+    load(store, 5).join_all().await;
+    assert_equals_the_fold(Ledger::<1>::default(), store).await;
+    let second = spawn(projector(Ledger::<2>::default(), store), &shutdown);
+    while store.serving("ledger").await.expect("asked").is_none_or(|generation| generation.version < 2) {
+        tokio::task::yield_now().await;
+    }
+    load(store, 5).join_all().await;
+    assert_equals_the_fold(Ledger::<2>::default(), store).await;
+    let outdated = first.await.expect("no panic").expect_err("it makes way for the new version");
+    assert!(matches!(outdated, ProjectorError::Outdated { serving: 2, ours: 1 }), "{outdated:?}");
+    shutdown.cancel();
+    second.await.expect("no panic").expect("it stops in order");
+}
+
+/// R12
+pub async fn r12_an_outdated_program_leaves_the_newer_read_model_alone(store: &impl Store) {
+    store.ensure_generation("ledger", 2, GenerationState::Serving).await.expect("made");
+    deposit(store, 1).await;
+    let error = projector(Ledger::<1>::default(), store).run(CancellationToken::new()).await.expect_err("it refuses");
+    assert!(matches!(error, ProjectorError::Outdated { serving: 2, ours: 1 }), "{error:?}");
+}
+
+/// R13
+pub async fn r13_a_read_waits_for_its_write(store: &impl Store) {
+    let model = read_model::<Ledger>(store);
+    let token = deposit(store, 1).await;
+    match model.wait_for(token, Duration::from_millis(1)).await {
+        Err(QueryError::Lagging { reached, wanted }) => assert_eq!((reached, wanted), (Position::ZERO, token.0)),
+        other => panic!("nobody projects, got {other:?}"),
+    }
+    let shutdown = CancellationToken::new();
+    let worker = spawn(projector(Ledger::<1>::default(), store), &shutdown);
+    for amount in 1..20 {
+        let token = deposit(store, amount).await;
+        model.wait_for(token, PATIENCE).await.expect("it catches up");
+        let page = model.get("all").await.expect("a read").expect("it is there");
+        assert_eq!(page.positions.last(), Some(&token.0.get()), "its own write is in it");
+    }
+    shutdown.cancel();
+    worker.await.expect("no panic").expect("it stops in order");
+}
+
+/// R16
+pub async fn r16_shutdown_hands_the_shards_over_at_once(store: &impl Store) {
+    // With leases of an hour, a successor gets on only if they are given back.
+    for round in 1..=3 {
+        let token = deposit(store, round).await;
+        let shutdown = CancellationToken::new();
+        let worker = spawn(projector(Ledger::<1>::default(), store).lease(Duration::from_hours(1)), &shutdown);
+        read_model::<Ledger>(store).wait_for(token, PATIENCE).await.expect("it catches up");
+        shutdown.cancel();
+        let stopped = tokio::time::timeout(PATIENCE, worker).await.expect("in bounded time");
+        stopped.expect("no panic").expect("it stops in order");
+    }
+}
+
+/// After a restore from an older copy, the log holds something else at the checkpoint.
+pub async fn a_checkpoint_of_another_history_is_refused(store: &impl Store) {
+    deposit(store, 1).await;
+    let generation = store.ensure_generation("ledger", 1, GenerationState::Serving).await.expect("made");
+    let ttl = Duration::ZERO;
+    let lease = store.acquire(&generation, &LogSource::shard(), Uuid::now_v7(), Takeover::Always, ttl).await;
+    let checkpoint = Checkpoint { position: Position::new(1), event_id: Some(Uuid::now_v7()), cursor: None };
+    let changes = Changes { checkpoint, ..Changes::default() };
+    store.commit(&lease.expect("asked").expect("free"), changes, ttl).await.expect("committed");
+    let error = projector(Ledger::<1>::default(), store).run(CancellationToken::new()).await.expect_err("it refuses");
+    let ProjectorError::Source(SourceError::OtherHistory { position }) = error else { panic!("{error:?}") };
+    assert_eq!(position, Position::new(1));
+}
+
+/// For each deposit of a customer a bonus goes to another account.
+#[derive(Debug)]
+struct Bonus {
+    accounts: Repository<Account>,
+    refuse: Option<u64>,
+}
+
+#[async_trait]
+impl Policy for Bonus {
+    const NAME: &'static str = "bonus";
+    type Event = AccountEvent;
+
+    async fn react(&self, event: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+        let id = event.stream.id();
+        let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
+        if id.starts_with("bonus") {
+            return Ok(());
+        }
+        if self.refuse == Some(amount) {
+            return Err(PolicyError::Permanent("no".into()));
+        }
+        let context = reaction(event, Self::NAME, "deposit")?;
+        self.accounts.execute_with(format!("bonus-{id}"), AccountCommand::Deposit(1), context).await?;
+        Ok(())
+    }
+}
+
+fn bonus(store: &impl Store, refuse: Option<u64>) -> PolicyRunner<Bonus> {
+    let accounts = Repository::<Account>::new(store).attempts(1_000);
+    PolicyRunner::new(Bonus { accounts, refuse }, source(store), Arc::new(store.clone()))
+        .lease(Duration::from_millis(100))
+}
+
+/// R6, R9
+pub async fn policies_react_once_although_they_are_killed(store: &impl Store) {
+    let clients = load(store, 5);
+    let shutdown = CancellationToken::new();
+    let start = || {
+        let (runner, shutdown) = (bonus(store, None), shutdown.clone());
+        tokio::spawn(async move { runner.run(shutdown).await })
+    };
+    let mut worker = start();
+    // Killed in the middle of a batch, whose first reactions come again then.
+    for position in [20, 45, 75] {
+        store.wait_past(Position::new(position)).await.expect("it goes on");
+        worker.abort();
+        worker = start();
+    }
+    clients.join_all().await;
+    // 50 deposits and as many bonuses: the last one is at position 100.
+    store.wait_past(Position::new(99)).await.expect("it goes on");
+    let checked = Repository::<Account>::new(store);
+    for number in 0..10 {
+        let bonus = checked.load(&format!("bonus-a{number}")).await.expect("loaded");
+        assert_eq!(bonus.state.balance, 5);
+    }
+    let log = store.read_log(Position::ZERO, 1_000).await.expect("the log");
+    let effects = log.iter().filter(|event| event.stream.id().starts_with("bonus"));
+    assert!(effects.clone().all(|event| event.metadata.causation_id.is_some()), "cause and effect are linked");
+    assert_eq!(effects.count(), 50);
+    shutdown.cancel();
+    worker.await.expect("no panic").expect("it stops in order");
+}
+
+/// R11
+pub async fn r11_a_reaction_that_fails_for_good_stops_the_policy_before_it(store: &impl Store) {
+    deposit(store, 1).await;
+    deposit(store, 13).await;
+    let error = bonus(store, Some(13)).run(CancellationToken::new()).await.expect_err("it stops");
+    let ProjectorError::Reaction { event, .. } = error else { panic!("{error:?}") };
+    assert_eq!(event.event, "account-a@2");
+}

@@ -1,0 +1,296 @@
+//! What every read model store must do: commit by compare-and-set, fence, promote.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::{
+    read_model::{
+        Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, PromoteError, ReadModelStore,
+        Shard, Takeover,
+    },
+    stream::Position,
+};
+
+/// Tests a read model store: `read_model_store_suite!(async { … })` with an expression that makes
+/// an empty store which implements [`ReadModelStore`] and `Clone`.
+#[macro_export]
+macro_rules! read_model_store_suite {
+    ($make:expr) => {
+        $crate::__suite! { read_model_store, $make,
+            r9_documents_and_checkpoint_commit_together
+            r9_a_commit_from_a_stale_checkpoint_writes_nothing
+            r9_a_fenced_worker_writes_nothing
+            r9_of_concurrent_commits_exactly_one_wins
+            r9_a_checkpoint_comes_back_as_it_was_committed
+            leases_exclude_others_until_released_or_expired
+            generations_are_created_once
+            r12_a_rebuild_is_invisible_until_promoted
+            r12_promotion_refuses_to_go_back_in_time
+            r12_workers_of_a_replaced_generation_are_fenced
+            r12_a_discarded_rebuild_leaves_no_trace
+            r13_reached_is_the_least_of_all_shards
+            scans_follow_byte_order_within_their_range
+        }
+    };
+}
+
+const MODEL: &str = "suite";
+const TTL: Duration = Duration::from_mins(1);
+
+async fn serving(store: &impl ReadModelStore) -> Generation {
+    store.ensure_generation(MODEL, 1, GenerationState::Serving).await.expect("a generation")
+}
+
+async fn building(store: &impl ReadModelStore) -> Generation {
+    store.ensure_generation(MODEL, 2, GenerationState::Building).await.expect("a generation")
+}
+
+fn shard(name: &str) -> Shard {
+    Shard(name.to_owned())
+}
+
+async fn lease(store: &impl ReadModelStore, generation: &Generation, name: &str) -> Lease {
+    let owner = Uuid::now_v7();
+    let lease = store.acquire(generation, &shard(name), owner, Takeover::Always, TTL).await.expect("a lease");
+    lease.expect("it is taken from whoever has it")
+}
+
+fn at(position: u64) -> Checkpoint {
+    Checkpoint { position: Position::new(position), event_id: Some(Uuid::now_v7()), cursor: None }
+}
+
+fn changes(position: u64, upserts: &[(&str, &str)], deletes: &[&str]) -> Changes {
+    Changes {
+        upserts: upserts.iter().map(|(key, body)| ((*key).to_owned(), Bytes::from((*body).to_owned()))).collect(),
+        deletes: deletes.iter().map(|key| (*key).to_owned()).collect(),
+        checkpoint: at(position),
+    }
+}
+
+/// Commits and moves the lease's own checkpoint on, as a projector does.
+async fn commit(store: &impl ReadModelStore, lease: &mut Lease, changes: Changes) -> Result<(), CommitError> {
+    let checkpoint = changes.checkpoint.clone();
+    store.commit(lease, changes, TTL).await?;
+    lease.checkpoint = checkpoint;
+    Ok(())
+}
+
+#[track_caller]
+fn fenced(outcome: Result<(), CommitError>) {
+    match outcome {
+        Err(CommitError::Fenced(_)) => {}
+        other => panic!("expected to be fenced, got {other:?}"),
+    }
+}
+
+async fn get(store: &impl ReadModelStore, key: &str) -> Option<String> {
+    let body = store.get(MODEL, key).await.expect("a read");
+    body.map(|body| String::from_utf8(body.to_vec()).expect("text"))
+}
+
+async fn reached(store: &impl ReadModelStore, generation: &Generation) -> u64 {
+    store.reached(generation).await.expect("a read").get()
+}
+
+/// R9
+pub async fn r9_documents_and_checkpoint_commit_together(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let mut lease = lease(store, &generation, "log").await;
+    commit(store, &mut lease, changes(3, &[("a", "1"), ("b", "2"), ("c", "3")], &[])).await.expect("committed");
+    commit(store, &mut lease, changes(5, &[("a", "4")], &["b", "never there"])).await.expect("committed");
+    assert_eq!((get(store, "a").await, get(store, "b").await), (Some("4".into()), None));
+    let keys = ["c".to_owned(), "b".to_owned(), "a".to_owned()];
+    let loaded = store.load(&generation, &keys).await.expect("loaded");
+    assert_eq!(loaded, [Some(Bytes::from("3")), None, Some(Bytes::from("4"))], "in the order of the keys");
+    assert_eq!(reached(store, &generation).await, 5);
+}
+
+/// R9
+pub async fn r9_a_commit_from_a_stale_checkpoint_writes_nothing(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let mut lease = lease(store, &generation, "log").await;
+    let before = lease.clone();
+    commit(store, &mut lease, changes(3, &[("a", "1")], &[])).await.expect("committed");
+    fenced(store.commit(&before, changes(3, &[("a", "again")], &[]), TTL).await);
+    assert_eq!((get(store, "a").await, reached(store, &generation).await), (Some("1".into()), 3));
+}
+
+/// R9
+pub async fn r9_a_fenced_worker_writes_nothing(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let zombie = lease(store, &generation, "log").await;
+    let mut heir = lease(store, &generation, "log").await;
+    assert!(heir.token > zombie.token);
+    fenced(store.commit(&zombie, changes(2, &[("a", "zombie")], &[]), TTL).await);
+    fenced(store.renew(&zombie, TTL).await);
+    // Its release takes nothing from the heir either.
+    store.release(&zombie).await.expect("no-op");
+    commit(store, &mut heir, changes(2, &[("a", "heir")], &[])).await.expect("committed");
+    assert_eq!(get(store, "a").await, Some("heir".into()));
+}
+
+/// R9
+pub async fn r9_of_concurrent_commits_exactly_one_wins<S: ReadModelStore + Clone>(store: &S) {
+    let generation = serving(store).await;
+    let lease = lease(store, &generation, "log").await;
+    let mut racers = JoinSet::new();
+    for racer in 0..12 {
+        let (store, lease) = (store.clone(), lease.clone());
+        racers.spawn(async move { store.commit(&lease, changes(4, &[(&format!("r{racer}"), "1")], &[]), TTL).await });
+    }
+    let outcomes = racers.join_all().await;
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+    assert_eq!(store.scan(MODEL, KeyRange::default(), 100).await.expect("a scan").len(), 1);
+}
+
+/// R9
+pub async fn r9_a_checkpoint_comes_back_as_it_was_committed(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let mut first = lease(store, &generation, "log").await;
+    assert_eq!(first.checkpoint, Checkpoint::default());
+    let checkpoint = Checkpoint { cursor: Some("{\"order-events/0\":7}".into()), ..at(12) };
+    let moved = Changes { checkpoint: checkpoint.clone(), ..Changes::default() };
+    commit(store, &mut first, moved).await.expect("committed");
+    assert_eq!(lease(store, &generation, "log").await.checkpoint, checkpoint);
+}
+
+/// One owner at a time.
+pub async fn leases_exclude_others_until_released_or_expired(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let shard = shard("log");
+    let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
+    let first = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("free");
+    assert_eq!(store.acquire(&generation, &shard, two, Takeover::WhenFree, TTL).await.expect("asked"), None);
+    let again =
+        store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("its own");
+    assert!(again.token > first.token);
+    store.renew(&again, TTL).await.expect("renewed");
+    store.release(&again).await.expect("released");
+    let second = store.acquire(&generation, &shard, two, Takeover::WhenFree, Duration::ZERO).await.expect("asked");
+    let second = second.expect("it was released");
+    fenced(store.commit(&again, changes(1, &[], &[]), TTL).await);
+    // A lease of no length has expired.
+    let third = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked");
+    assert!(third.expect("it has expired").token > second.token);
+}
+
+/// However many ask.
+pub async fn generations_are_created_once<S: ReadModelStore + Clone>(store: &S) {
+    assert_eq!(store.serving(MODEL).await.expect("asked"), None);
+    let mut racers = JoinSet::new();
+    for _ in 0..12 {
+        let store = store.clone();
+        racers.spawn(async move { (serving(&store).await, building(&store).await) });
+    }
+    let made = racers.join_all().await;
+    assert!(made.iter().all(|generations| *generations == made[0]));
+    let (serving, building) = &made[0];
+    assert_ne!(serving.id, building.id);
+    assert_eq!((serving.version, building.version), (1, 2));
+    assert_eq!(store.serving(MODEL).await.expect("asked").as_ref(), Some(serving));
+    let asked_for_three = store.ensure_generation(MODEL, 3, GenerationState::Serving).await.expect("asked");
+    assert_eq!(&asked_for_three, serving, "what exists keeps its version");
+}
+
+/// R12
+pub async fn r12_a_rebuild_is_invisible_until_promoted(store: &impl ReadModelStore) {
+    let old = serving(store).await;
+    let mut old_lease = lease(store, &old, "log").await;
+    commit(store, &mut old_lease, changes(5, &[("a", "old"), ("gone", "old")], &[])).await.expect("committed");
+    let new = building(store).await;
+    let mut new_lease = lease(store, &new, "log").await;
+    commit(store, &mut new_lease, changes(5, &[("a", "new")], &[])).await.expect("committed");
+    assert_eq!(get(store, "a").await, Some("old".into()));
+    store.promote(&new).await.expect("promoted");
+    assert_eq!((get(store, "a").await, get(store, "gone").await), (Some("new".into()), None));
+    assert_eq!(store.serving(MODEL).await.expect("asked"), Some(new.clone()));
+    // Its own worker goes on without noticing.
+    commit(store, &mut new_lease, changes(6, &[("a", "newer")], &[])).await.expect("committed");
+    assert_eq!(get(store, "a").await, Some("newer".into()));
+    assert!(matches!(store.promote(&new).await, Err(PromoteError::NotBuilding)));
+}
+
+/// R12
+pub async fn r12_promotion_refuses_to_go_back_in_time(store: &impl ReadModelStore) {
+    let old = serving(store).await;
+    let mut old_lease = lease(store, &old, "log").await;
+    commit(store, &mut old_lease, changes(9, &[("a", "old")], &[])).await.expect("committed");
+    let new = building(store).await;
+    let mut new_lease = lease(store, &new, "log").await;
+    commit(store, &mut new_lease, changes(8, &[("a", "new")], &[])).await.expect("committed");
+    let refusal = store.promote(&new).await.expect_err("it is behind");
+    assert!(
+        matches!(refusal, PromoteError::Behind { building, serving } if (building.get(), serving.get()) == (8, 9)),
+        "{refusal:?}"
+    );
+    assert_eq!(get(store, "a").await, Some("old".into()));
+    commit(store, &mut old_lease, changes(10, &[], &[])).await.expect("the old one goes on");
+}
+
+/// R12
+pub async fn r12_workers_of_a_replaced_generation_are_fenced(store: &impl ReadModelStore) {
+    let old = serving(store).await;
+    let mut old_lease = lease(store, &old, "log").await;
+    commit(store, &mut old_lease, changes(1, &[("a", "old")], &[])).await.expect("committed");
+    let new = building(store).await;
+    let mut new_lease = lease(store, &new, "log").await;
+    commit(store, &mut new_lease, changes(1, &[("a", "new")], &[])).await.expect("committed");
+    store.promote(&new).await.expect("promoted");
+    fenced(store.commit(&old_lease, changes(2, &[("a", "zombie")], &[]), TTL).await);
+    fenced(store.renew(&old_lease, TTL).await);
+    let late = store.acquire(&old, &shard("log"), Uuid::now_v7(), Takeover::WhenFree, TTL).await.expect("asked");
+    assert_eq!(late, None, "nobody can take up the old generation again");
+    assert_eq!(get(store, "a").await, Some("new".into()));
+}
+
+/// R12
+pub async fn r12_a_discarded_rebuild_leaves_no_trace(store: &impl ReadModelStore) {
+    serving(store).await;
+    let first = building(store).await;
+    let mut first_lease = lease(store, &first, "log").await;
+    commit(store, &mut first_lease, changes(3, &[("a", "1")], &[])).await.expect("committed");
+    store.discard(&first).await.expect("discarded");
+    store.discard(&first).await.expect("no-op");
+    fenced(store.commit(&first_lease, changes(4, &[], &[]), TTL).await);
+    let second = building(store).await;
+    assert_ne!(second.id, first.id);
+    assert_eq!(store.load(&second, &["a".to_owned()]).await.expect("loaded"), [None]);
+    assert_eq!(lease(store, &second, "log").await.checkpoint, Checkpoint::default());
+}
+
+/// R13
+pub async fn r13_reached_is_the_least_of_all_shards(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    assert_eq!(reached(store, &generation).await, 0);
+    store.ensure_shards(&generation, &[shard("p0"), shard("p1")]).await.expect("ensured");
+    let mut zero = lease(store, &generation, "p0").await;
+    commit(store, &mut zero, changes(7, &[], &[])).await.expect("committed");
+    assert_eq!(reached(store, &generation).await, 0, "p1 has not begun");
+    let mut one = lease(store, &generation, "p1").await;
+    commit(store, &mut one, changes(4, &[], &[])).await.expect("committed");
+    store.ensure_shards(&generation, &[shard("p0"), shard("p1")]).await.expect("no-op");
+    assert_eq!(reached(store, &generation).await, 4);
+}
+
+/// Byte order, whatever the database's locale says.
+pub async fn scans_follow_byte_order_within_their_range(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let mut lease = lease(store, &generation, "log").await;
+    let keys = ["B/1", "a/1", "a/10", "a/2", "a/é", "a0", "b/1", "a%_", "a/"];
+    let upserts: Vec<(&str, &str)> = keys.iter().map(|key| (*key, "{}")).collect();
+    commit(store, &mut lease, changes(1, &upserts, &[])).await.expect("committed");
+    let scan = async |range: KeyRange, limit| {
+        let found = store.scan(MODEL, range, limit).await.expect("a scan");
+        found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    assert_eq!(scan(KeyRange::default(), 100).await, ["B/1", "a%_", "a/", "a/1", "a/10", "a/2", "a/é", "a0", "b/1"]);
+    assert_eq!(scan(KeyRange::prefix("a/"), 100).await, ["a/", "a/1", "a/10", "a/2", "a/é"]);
+    assert_eq!(scan(KeyRange::prefix("a/").after("a/1"), 2).await, ["a/10", "a/2"]);
+    assert_eq!(scan(KeyRange::prefix("a/").before("a/2"), 100).await, ["a/", "a/1", "a/10"]);
+    assert_eq!(scan(KeyRange::prefix("a%"), 100).await, ["a%_"]);
+    assert_eq!(scan(KeyRange::prefix("none"), 100).await, [""; 0]);
+    assert_eq!(store.scan("another model", KeyRange::default(), 10).await.expect("a scan"), []);
+}

@@ -1,0 +1,133 @@
+//! `#[derive(Event)]`.
+
+use std::collections::HashMap;
+
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{quote, quote_spanned};
+use syn::{DeriveInput, spanned::Spanned};
+
+use crate::{
+    attributes::{self, Schema, Upcaster},
+    input::{Derive, Errors, enum_of},
+    payload::Payload,
+};
+
+const EVENT: Derive =
+    Derive {
+        name: "Event", variant: "kind of event", example: "#[event(name = \"order.placed\")] Placed { … }, …"
+    };
+
+/// One variant.
+struct Kind<'a> {
+    variant: &'a Ident,
+    schema: Schema,
+    payload: Payload<'a>,
+}
+
+pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
+    let mut errors = Errors::default();
+    let data = enum_of(input, &EVENT, &mut errors)?;
+    let category = attributes::category(&input.attrs, &input.ident, &mut errors);
+    let prefix = category.as_ref().map_or_else(|| "order".to_owned(), syn::LitStr::value);
+    let mut kinds: Vec<Kind<'_>> = Vec::new();
+    for variant in &data.variants {
+        let payload = Payload::new(variant, &input.ident, &mut errors);
+        if let Some(schema) = attributes::schema(variant, &prefix, &mut errors) {
+            kinds.push(Kind { variant: &variant.ident, schema, payload });
+        }
+    }
+    check_names(&kinds, &mut errors);
+    errors.or(|| implementation(&input.ident, category.as_ref(), &kinds))
+}
+
+fn check_names(kinds: &[Kind<'_>], errors: &mut Errors) {
+    let mut taken: HashMap<String, &Ident> = HashMap::new();
+    for Kind { variant, schema, .. } in kinds {
+        let name = schema.name.value();
+        if let Some(first) = taken.get(&name) {
+            let message = format!("{name:?} is already the wire name of `{first}`");
+            errors.at(&schema.name, format!("{message}; write another one for `{variant}`"));
+        } else {
+            taken.insert(name, variant);
+        }
+    }
+}
+
+fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'_>]) -> TokenStream {
+    let variants: Vec<_> = kinds.iter().map(|kind| kind.variant).collect();
+    let schemas: Vec<_> = kinds.iter().map(Kind::schema).collect();
+    let encode_arms = kinds.iter().map(|kind| kind.payload.encode_arm(&kind.schema.name));
+    let decode_arms = kinds.iter().map(Kind::decode_arm);
+    quote! {
+        #[automatically_derived]
+        #[allow(deprecated)]
+        impl ::es_core::Event for #ident {
+            const CATEGORY: &'static str = #category;
+
+            const SCHEMAS: &'static [::es_core::EventSchema] = &[#(#schemas),*];
+
+            fn schema(&self) -> ::es_core::EventSchema {
+                match self {
+                    #(Self::#variants { .. } => #schemas,)*
+                }
+            }
+
+            fn encode(
+                &self,
+            ) -> ::core::result::Result<::es_core::__private::bytes::Bytes, ::es_core::EncodeError>
+            {
+                match self {
+                    #(#encode_arms)*
+                }
+            }
+
+            fn decode(
+                __name: &::core::primitive::str,
+                __version: ::core::primitive::u32,
+                __payload: &[::core::primitive::u8],
+            ) -> ::core::result::Result<Self, ::es_core::Undecodable> {
+                match __name {
+                    #(#decode_arms)*
+                    _ => ::core::result::Result::Err(::es_core::Undecodable::UnknownName(
+                        ::std::borrow::ToOwned::to_owned(__name),
+                    )),
+                }
+            }
+        }
+    }
+}
+
+impl Kind<'_> {
+    fn schema(&self) -> TokenStream {
+        let Schema { name, version, .. } = &self.schema;
+        quote!(::es_core::EventSchema { name: #name, version: #version })
+    }
+
+    fn decode_arm(&self) -> TokenStream {
+        let Schema { name, version, upcasters } = &self.schema;
+        let current = self.payload.decode_block(name);
+        let upcasts = upcasters.iter().map(upcast_arm);
+        quote! {
+            #name => match __version {
+                #version => #current
+                #(#upcasts)*
+                found => ::core::result::Result::Err(
+                    ::es_core::Undecodable::UnknownVersion { found, current: #version }
+                ),
+            },
+        }
+    }
+}
+
+/// Located at the function, so that a wrong signature is reported there; resolved like the rest, so
+/// that `__payload` is found when the function's path comes out of a macro.
+fn upcast_arm(Upcaster { from, function, .. }: &Upcaster) -> TokenStream {
+    let span = Span::call_site().located_at(function.span());
+    quote_spanned! {span=>
+        #from => {
+            let __old = ::es_core::__private::serde_json::from_slice(__payload)
+                .map_err(::es_core::Undecodable::Shape)?;
+            ::core::result::Result::Ok(#function(__old))
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! Derive macros of the event-sourcing framework.
+//!
+//! Use them through `es_core`, which re-exports both beside the traits of the same names.
+
+use proc_macro::TokenStream;
+use syn::{DeriveInput, parse_macro_input};
+
+mod attributes;
+mod event;
+mod event_set;
+mod input;
+mod payload;
+mod rules;
+
+/// Derives `es_core::Event` for an enum with one variant for each kind of event.
+///
+/// ```
+/// use es_core::Event;
+///
+/// #[derive(Event)]
+/// #[event(category = "order")]
+/// enum OrderEvent {
+///     #[event(name = "order.placed", version = 2, upcast(1 = placed_without_currency))]
+///     Placed { total: String, currency: String },
+///     #[event(name = "order.cancelled")]
+///     Cancelled,
+/// }
+///
+/// #[derive(serde::Deserialize)]
+/// struct PlacedV1 {
+///     total: String,
+/// }
+///
+/// fn placed_without_currency(old: PlacedV1) -> OrderEvent {
+///     OrderEvent::Placed { total: old.total, currency: "EUR".into() }
+/// }
+///
+/// let placed = OrderEvent::Placed { total: "9.99".into(), currency: "EUR".into() };
+/// assert_eq!(placed.encode().unwrap(), r#"{"total":"9.99","currency":"EUR"}"#);
+/// assert_eq!(OrderEvent::Cancelled.encode().unwrap(), "{}");
+/// ```
+///
+/// # Attributes
+///
+/// | where | attribute | meaning |
+/// |---|---|---|
+/// | enum | `#[event(category = "order")]` | Required. The category of the streams: a lower-case letter, then lower-case letters, digits and `_`; at most 64 bytes, not starting with `es_`. |
+/// | variant | `#[event(name = "order.placed")]` | Required, unique in the enum. The wire name: words of lower-case letters, digits and `_`, joined by dots; at most 128 bytes. It is stored and must never change. |
+/// | variant | `#[event(version = 2)]` | The schema version that is written, from 1 up; 1 when left out. |
+/// | variant | `#[event(upcast(1 = path::to::function))]` | Reads an old version: a `fn(Old) -> Self`, where `Old` implements `Deserialize`. One for each old version that a log may hold. |
+/// | variant | `#[serde(…)]` | A serde *container* attribute for the variant's payload, such as `rename_all` or `deny_unknown_fields`. |
+/// | field | `#[serde(…)]` | Any serde field attribute, such as `default`, `with`, `skip_serializing_if` or `flatten`. |
+///
+/// # Payloads
+///
+/// | variant | JSON |
+/// |---|---|
+/// | `Placed { total: String }` | an object of the fields |
+/// | `Captured(Capture)` | the content itself |
+/// | `Cancelled` | `{}`; any object is accepted when it is read |
+///
+/// The enum needs neither `Serialize` nor `Deserialize`. Where it has them, for another purpose,
+/// their attributes on the enum do not touch the stored payload.
+#[proc_macro_derive(Event, attributes(event, serde))]
+pub fn derive_event(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    event::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}
+
+/// Derives `es_core::EventSet` for an enum whose every variant wraps one member: an `Event` enum or
+/// another set.
+///
+/// ```
+/// use es_core::{Event, EventSet};
+///
+/// # #[derive(Event)] #[event(category = "order")]
+/// # enum OrderEvent { #[event(name = "order.placed")] Placed }
+/// # #[derive(Event)] #[event(category = "payment")]
+/// # enum PaymentEvent { #[event(name = "payment.captured")] Captured }
+/// #[derive(EventSet)]
+/// enum SalesEvent {
+///     Order(OrderEvent),
+///     Payment(PaymentEvent),
+/// }
+/// assert!(SalesEvent::categories().contains("order"));
+/// ```
+///
+/// # Attributes
+///
+/// | where | attribute | meaning |
+/// |---|---|---|
+/// | | none | The members tell everything. |
+///
+/// Its categories are those of its members. An event is offered to the members in the order of the
+/// variants and belongs to the first one that has its category, so no two members should share one.
+#[proc_macro_derive(EventSet)]
+pub fn derive_event_set(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    event_set::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+}

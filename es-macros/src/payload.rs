@@ -1,0 +1,192 @@
+//! How one variant's content becomes JSON and back.
+//!
+//! serde's own derives do the work, on structs that are generated inside the function bodies: so
+//! its attributes mean what they always mean, and the user's enum needs no serde derive.
+
+use proc_macro2::{Group, Ident, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
+use syn::{Attribute, Field, Fields, LitStr, Member, Variant, spanned::Spanned};
+
+use crate::input::Errors;
+
+/// A variant's content.
+pub(crate) struct Payload<'a> {
+    of: &'a Ident,
+    variant: &'a Ident,
+    fields: Vec<PayloadField<'a>>,
+    newtype: bool,
+    serde: Vec<&'a Attribute>,
+}
+
+struct PayloadField<'a> {
+    member: Member,
+    local: Ident,
+    ty: TokenStream,
+    field: &'a Field,
+}
+
+impl<'a> Payload<'a> {
+    /// The content of `variant`, a variant of `of`.
+    pub(crate) fn new(variant: &'a Variant, of: &'a Ident, errors: &mut Errors) -> Self {
+        let newtype = matches!(variant.fields, Fields::Unnamed(_));
+        if newtype && variant.fields.len() != 1 {
+            let name = &variant.ident;
+            let message = if variant.fields.is_empty() {
+                format!("this variant has no fields; write `{name}` without parentheses")
+            } else {
+                format!(
+                    "stored fields need names, because their order may change; give the fields names: \
+                     `{name} {{ field: Type, … }}`"
+                )
+            };
+            errors.at(&variant.fields, message);
+        }
+        let fields = variant.fields.members().zip(&variant.fields).enumerate();
+        let fields = fields.map(|(index, (member, field))| PayloadField {
+            member,
+            local: format_ident!("__field{index}"),
+            ty: without_self(field.ty.to_token_stream(), of),
+            field,
+        });
+        Self { of, variant: &variant.ident, fields: fields.collect(), newtype, serde: serde_attributes(&variant.attrs) }
+    }
+
+    /// The match arm that writes it.
+    pub(crate) fn encode_arm(&self, name: &LitStr) -> TokenStream {
+        let variant = self.variant;
+        if self.fields.is_empty() {
+            return quote! {
+                Self::#variant { .. } => ::core::result::Result::Ok(
+                    ::es_core::__private::bytes::Bytes::from_static(b"{}")
+                ),
+            };
+        }
+        // A struct of borrowed fields would be simpler, but a `with` or `skip_serializing_if` that
+        // is generic need not accept a `&&T`. So serde gets the fields' own types, on behalf of a
+        // "remote" type that is the user's enum, and borrows the values through getters.
+        let remote = self.of.to_string();
+        let getters = self.fields.iter().map(|field| self.getter(field));
+        let shape = self.shape(|PayloadField { local, field, .. }| {
+            let getter = local.to_string();
+            // Located at the type, so that serde's complaints about it are shown there.
+            quote_spanned!(field.ty.span()=> #[serde(getter = #getter)])
+        });
+        quote! {
+            Self::#variant { .. } => {
+                #(#getters)*
+                #[derive(::es_core::__private::serde::Serialize)]
+                #[serde(crate = "::es_core::__private::serde", remote = #remote)]
+                #shape
+                let mut __json = ::std::vec::Vec::with_capacity(128);
+                match __Shape::serialize(
+                    self,
+                    &mut ::es_core::__private::serde_json::Serializer::new(&mut __json),
+                ) {
+                    ::core::result::Result::Ok(()) => ::core::result::Result::Ok(
+                        ::es_core::__private::bytes::Bytes::from(__json)
+                    ),
+                    ::core::result::Result::Err(reason) => ::core::result::Result::Err(
+                        ::es_core::EncodeError { what: #name, reason }
+                    ),
+                }
+            }
+        }
+    }
+
+    /// The function that borrows `field` from the enum; it is only called in the variant's arm.
+    fn getter(&self, PayloadField { member, local, ty, .. }: &PayloadField<'_>) -> TokenStream {
+        let (of, variant) = (self.of, self.variant);
+        quote! {
+            fn #local(event: &#of) -> &#ty {
+                match event {
+                    #of::#variant { #member: value, .. } => value,
+                    #[allow(unreachable_patterns)]
+                    _ => ::core::unreachable!(),
+                }
+            }
+        }
+    }
+
+    /// The block that reads it from `__payload`.
+    pub(crate) fn decode_block(&self, name: &LitStr) -> TokenStream {
+        let object = self.fields.is_empty().then(|| {
+            // serde lets a struct without fields be an array, too.
+            let ignored = quote!(::es_core::__private::serde::de::IgnoredAny);
+            quote! {
+                ::es_core::__private::serde_json::from_slice::<
+                    ::std::collections::BTreeMap<::std::string::String, #ignored>
+                >(__payload).map_err(::es_core::Undecodable::Shape)?;
+            }
+        });
+        let fields = (!self.fields.is_empty() || !self.serde.is_empty()).then(|| {
+            let expecting = format!("the fields of `{}`", name.value());
+            let expecting = (!mentions(&self.serde, "expecting")).then(|| quote!(#[serde(expecting = #expecting)]));
+            let shape = self.shape(|_| TokenStream::new());
+            let pattern = self.construct(&quote!(__Shape));
+            quote! {
+                #[derive(::es_core::__private::serde::Deserialize)]
+                #[serde(crate = "::es_core::__private::serde")]
+                #expecting
+                #shape
+                let #pattern = ::es_core::__private::serde_json::from_slice::<__Shape>(__payload)
+                    .map_err(::es_core::Undecodable::Shape)?;
+            }
+        });
+        let variant = self.variant;
+        let value = self.construct(&quote!(Self::#variant));
+        quote! {{ #fields #object ::core::result::Result::Ok(#value) }}
+    }
+
+    /// The struct `__Shape` with the fields and serde attributes of the variant.
+    fn shape(&self, extra: impl Fn(&PayloadField<'_>) -> TokenStream) -> TokenStream {
+        let serde = &self.serde;
+        let fields = self.fields.iter().map(|field| {
+            let (extra, ty) = (extra(field), &field.ty);
+            let serde = serde_attributes(&field.field.attrs);
+            let name = field.field.ident.as_ref().map(|name| quote!(#name:));
+            quote!(#extra #(#serde)* #name #ty)
+        });
+        if self.newtype {
+            quote!(#(#serde)* struct __Shape(#(#fields),*);)
+        } else {
+            quote!(#(#serde)* struct __Shape { #(#fields),* })
+        }
+    }
+
+    /// `path { member: __field0, … }`, which is a pattern as well; tuples allow it, too.
+    fn construct(&self, path: &TokenStream) -> TokenStream {
+        let members = self.fields.iter().map(|field| &field.member);
+        let locals = self.fields.iter().map(|field| &field.local);
+        quote!(#path { #(#members: #locals),* })
+    }
+}
+
+fn serde_attributes(attributes: &[Attribute]) -> Vec<&Attribute> {
+    attributes.iter().filter(|attribute| attribute.path().is_ident("serde")).collect()
+}
+
+fn mentions(attributes: &[&Attribute], word: &str) -> bool {
+    let mut tokens = attributes.iter().flat_map(|attribute| match &attribute.meta {
+        syn::Meta::List(list) => list.tokens.clone(),
+        _ => TokenStream::new(),
+    });
+    tokens.any(|token| matches!(token, TokenTree::Ident(ident) if ident == word))
+}
+
+/// `Self` would mean another type in a generated struct.
+fn without_self(tokens: TokenStream, of: &Ident) -> TokenStream {
+    let replace = |token| match token {
+        TokenTree::Ident(ident) if ident == "Self" => {
+            let mut of = of.clone();
+            of.set_span(ident.span());
+            of.into()
+        }
+        TokenTree::Group(group) => {
+            let mut replaced = Group::new(group.delimiter(), without_self(group.stream(), of));
+            replaced.set_span(group.span());
+            replaced.into()
+        }
+        other => other,
+    };
+    tokens.into_iter().map(replace).collect()
+}

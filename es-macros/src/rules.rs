@@ -1,0 +1,67 @@
+//! Which categories, wire names and versions are valid.
+
+use std::collections::HashSet;
+
+use syn::LitStr;
+
+use crate::{attributes::Upcaster, input::Errors};
+
+/// Same limits as `es_core::StreamId`.
+const MAX_CATEGORY_BYTES: usize = 64;
+const RESERVED_PREFIX: &str = "es_";
+const MAX_NAME_BYTES: usize = 128;
+
+pub(crate) fn check_upcasters(upcasters: &[Upcaster], current: u32, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for Upcaster { literal, from, .. } in upcasters {
+        if *from == 0 {
+            errors.at(literal, "schema versions start at 1; remove this upcaster");
+        } else if *from >= current {
+            let next = from.saturating_add(1);
+            errors.at(
+                literal,
+                format!(
+                    "an upcaster reads an old version, and {current} is the current one; write \
+                     `version = {next}` if version {from} is old, or remove the upcaster"
+                ),
+            );
+        }
+        if !seen.insert(from) {
+            errors.at(literal, format!("version {from} has two upcasters; keep one"));
+        }
+    }
+}
+
+pub(crate) fn check_category(literal: &LitStr, errors: &mut Errors) {
+    let category = literal.value();
+    let rule = if category.len() > MAX_CATEGORY_BYTES {
+        format!("a category has at most {MAX_CATEGORY_BYTES} bytes; write a shorter one")
+    } else if category.starts_with(RESERVED_PREFIX) {
+        format!("categories that start with `{RESERVED_PREFIX}` belong to the framework; write another prefix")
+    } else if !category.starts_with(|first: char| first.is_ascii_lowercase()) || !is_word(&category) {
+        "a category is a lower-case letter, then lower-case letters, digits and `_`; write for \
+         example `category = \"order\"`"
+            .to_owned()
+    } else {
+        return;
+    };
+    errors.at(literal, format!("{category:?} cannot be a category: {rule}"));
+}
+
+pub(crate) fn check_name(literal: &LitStr, errors: &mut Errors) {
+    let name = literal.value();
+    let rule = if name.len() > MAX_NAME_BYTES {
+        format!("a wire name has at most {MAX_NAME_BYTES} bytes; write a shorter one")
+    } else if !name.split('.').all(is_word) {
+        "a wire name is words of lower-case letters, digits and `_`, joined by dots; write for \
+         example `name = \"order.placed\"`"
+            .to_owned()
+    } else {
+        return;
+    };
+    errors.at(literal, format!("{name:?} cannot be a wire name: {rule}"));
+}
+
+fn is_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}

@@ -1,0 +1,160 @@
+//! Processes that never outlive this one.
+
+use std::fs::{self, File};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::interrupt::Interrupt;
+use crate::{Failure, Result};
+
+/// How often a waiting loop looks.
+pub(crate) const TICK: Duration = Duration::from_millis(20);
+
+/// How long a command that was asked to end may take before it is killed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+const SIGINT: i32 = 2;
+const SIGQUIT: i32 = 3;
+
+/// The process group of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    /// Its own: everything the command starts ends with it.
+    Own,
+    /// The one that owns the terminal: the command can read from it, and gets Ctrl-C from it directly.
+    Terminal,
+}
+
+/// A command whose process the kernel ends with `signal` when this process dies without a chance to do it (`kill -9`).
+///
+/// The kernel ties the process to the thread that starts it, so it must be started from the main thread. Systems without
+/// `setpriv` do without: there the next run ends what was left over.
+pub(crate) fn mortal(program: &Path, signal: &str) -> Command {
+    static SETPRIV: OnceLock<bool> = OnceLock::new();
+    let supported = *SETPRIV.get_or_init(|| {
+        let mut probe = Command::new("setpriv");
+        probe.args(["--pdeathsig", "KILL", "true"]).stdout(Stdio::null()).stderr(Stdio::null());
+        probe.status().is_ok_and(|status| status.success())
+    });
+    if !supported {
+        return Command::new(program);
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", signal, "--"]).arg(program);
+    command
+}
+
+/// Runs a command that prepares something; its output goes to `log`, and shows up only in the failure.
+pub(crate) fn run_quietly(mut command: Command, what: &str, log: &Path, interrupt: &Interrupt) -> Result<()> {
+    let failed = |error| Failure::cannot(what, error);
+    let output = File::create(log).map_err(failed)?;
+    command.stdin(Stdio::null()).stdout(output.try_clone().map_err(failed)?).stderr(output);
+    let mut child = command.spawn().map_err(failed)?;
+    loop {
+        if let Some(status) = child.try_wait().map_err(failed)? {
+            if status.success() {
+                return Ok(());
+            }
+            return Err(Failure::cannot(what, format!("{status}: {}", reason(log))));
+        }
+        if let Err(stopped) = interrupt.check() {
+            // It may be gone already: the terminal sends Ctrl-C to it as well.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(stopped);
+        }
+        thread::sleep(TICK);
+    }
+}
+
+/// Runs a command of the user to its end and gives its exit code; signals that come meanwhile are passed on.
+pub(crate) fn run_to_end(mut command: Command, group: Group, interrupt: &Interrupt) -> Result<i32> {
+    let name = format!("run {}", Path::new(command.get_program()).display());
+    if group == Group::Own {
+        command.process_group(0);
+    }
+    let mut child = command.spawn().map_err(|error| Failure::cannot(&name, error))?;
+    let target = if group == Group::Own { format!("-{}", child.id()) } else { child.id().to_string() };
+    let mut seen = 0;
+    let mut since = None;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(|error| Failure::cannot(&name, error))? {
+            break status;
+        }
+        // The terminal has sent its own signals to the whole foreground group already.
+        let from_terminal = |signal| group == Group::Terminal && matches!(signal, SIGINT | SIGQUIT);
+        if let Some(signal) = interrupt.signal().filter(|signal| !from_terminal(*signal)) {
+            let asked: Instant = *since.get_or_insert_with(Instant::now);
+            if interrupt.count() > seen {
+                seen = interrupt.count();
+                let again = asked.elapsed() > TICK * 10;
+                send(if again { "KILL" } else { signal_name(signal) }, &target);
+            } else if asked.elapsed() > PATIENCE {
+                send("KILL", &target);
+            }
+        }
+        thread::sleep(TICK);
+    };
+    if group == Group::Own {
+        // A test that failed may have left a process of its own behind.
+        send("KILL", &target);
+        interrupt.check()?;
+    }
+    Ok(exit_code(status))
+}
+
+/// Sends a signal to a process, or with a `-` before the number to a group; one that is gone is none of our worry.
+pub(crate) fn send(signal: &str, target: &str) {
+    // The shell's kill: the program of that name is not on every machine, and the system call would be unsafe code.
+    let _ = Command::new("sh")
+        .args(["-c", "kill -s \"$1\" -- \"$2\"", "sh", signal, target])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// Sends the signal to a server of ours and waits for its end; kills it when it takes too long.
+pub(crate) fn end(child: &mut Child, signal: &str) {
+    send(signal, &child.id().to_string());
+    let asked = Instant::now();
+    while asked.elapsed() < PATIENCE {
+        // An error means that there is no such child any more.
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        thread::sleep(TICK);
+    }
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// What a log most likely tells as the reason: the first line that speaks of an error and the one after it, where Java and
+/// Maven name the cause, else the last line.
+pub(crate) fn reason(log: &Path) -> String {
+    let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
+    let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let telling = |line: &&str| ["ERROR", "FATAL", "error:", "E: "].iter().any(|word| line.contains(word));
+    let first = lines.iter().position(telling).unwrap_or(lines.len().saturating_sub(1));
+    let told: String =
+        lines[first..].iter().take(2).copied().collect::<Vec<_>>().join(" / ").chars().take(400).collect();
+    let told = if told.is_empty() { "no output" } else { &told };
+    format!("{told} (log: {})", log.display())
+}
+
+fn signal_name(signal: i32) -> &'static str {
+    match signal {
+        1 => "HUP",
+        SIGINT => "INT",
+        SIGQUIT => "QUIT",
+        _ => "TERM",
+    }
+}
+
+/// The exit code as a shell would give it.
+fn exit_code(status: ExitStatus) -> i32 {
+    status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1)
+}

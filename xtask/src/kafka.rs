@@ -1,0 +1,82 @@
+//! A private Kafka of one node.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::home::Home;
+use crate::interrupt::Interrupt;
+use crate::server::Server;
+use crate::{Failure, Result, children, tools};
+
+const READY: &str = "Kafka Server started";
+
+/// Kafka takes seconds to go in good order, and its data is thrown away.
+const STOP: &str = "KILL";
+
+/// Any cluster has to have an id, and every cluster here is alone.
+const CLUSTER: &str = "5L6g3nShT-eMCtK--X86sw";
+
+const SETTINGS: &str = include_str!("../servers/server.properties");
+
+/// Formats the data directory that every run gets a copy of: quicker than a second Java for each.
+pub(crate) fn create_template(home: &Home, interrupt: &Interrupt) -> Result<()> {
+    let data = home.path.join("kafka-template");
+    let settings = home.path.join("kafka-template.properties");
+    // Formatting writes no port down, but wants the settings to be valid.
+    write_settings(&settings, &data, [9092, 9093])?;
+    let mut format = command(home, &tools::java(interrupt)?, &home.path);
+    format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]).arg(&settings);
+    children::run_quietly(format, "format a Kafka cluster", &home.path.join("kafka-format.log"), interrupt)
+}
+
+/// Copies the template into the directory of the run; gives the place of the copy.
+pub(crate) fn copy_template(home: &Home, run: &Path) -> Result<PathBuf> {
+    let data = run.join("kafka");
+    let failed = |error| Failure::cannot("copy the Kafka template", error);
+    fs::create_dir_all(&data).map_err(failed)?;
+    for entry in fs::read_dir(home.path.join("kafka-template")).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        fs::copy(entry.path(), data.join(entry.file_name())).map_err(failed)?;
+    }
+    Ok(data)
+}
+
+/// Starts Kafka on the ports (broker, controller), with the copy of the template.
+pub(crate) fn spawn(home: &Home, run: &Path, data: &Path, java: &Path, ports: [u16; 2]) -> Result<Server> {
+    let settings = run.join("server.properties");
+    write_settings(&settings, data, ports)?;
+    let log = run.join("kafka.log");
+    let failed = |error| Failure::cannot("start Kafka", error);
+    let output = File::create(&log).map_err(failed)?;
+    let mut kafka = command(home, java, run);
+    kafka.arg("kafka.Kafka").arg(&settings);
+    kafka.stdin(Stdio::null()).stdout(output.try_clone().map_err(failed)?).stderr(output);
+    // Away from the terminal: Ctrl-C must not stop the server before the tests that use it.
+    let child = kafka.process_group(0).spawn().map_err(failed)?;
+    Server::new("Kafka", child, log, READY, STOP, run.join("kafka.pid"))
+}
+
+fn write_settings(path: &Path, data: &Path, [broker, controller]: [u16; 2]) -> Result<()> {
+    let settings = SETTINGS
+        .replace("@DATA@", &data.to_string_lossy())
+        .replace("@BROKER_PORT@", &broker.to_string())
+        .replace("@CONTROLLER_PORT@", &controller.to_string());
+    fs::write(path, settings).map_err(|error| Failure::cannot(format!("write {}", path.display()), error))
+}
+
+/// Java with Kafka's libraries, tuned for a quick start and a small size. What it would leave in the system's temporary
+/// directory when it is killed goes to `temporary`.
+fn command(home: &Home, java: &Path, temporary: &Path) -> Command {
+    let logging = tools::workspace().join("xtask/servers/log4j2.properties");
+    let mut command = children::mortal(java, STOP);
+    command
+        .args(["-Xms64m", "-Xmx512m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
+        .arg(format!("-Dlog4j2.configurationFile={}", logging.display()))
+        .arg("-XX:-UsePerfData")
+        .arg(format!("-Djava.io.tmpdir={}", temporary.display()))
+        .arg("-cp")
+        .arg(home.path.join("kafka/*"));
+    command
+}

@@ -1,0 +1,157 @@
+//! Development tasks: starts the real servers, runs the tests against them, stops them.
+
+mod account;
+mod children;
+mod fetch;
+mod home;
+mod interrupt;
+mod kafka;
+mod postgres;
+mod server;
+mod servers;
+mod tools;
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, IsTerminal};
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use crate::children::Group;
+use crate::interrupt::Interrupt;
+use crate::servers::Servers;
+
+const USAGE: &str = "\
+Usage: cargo xtask <command>
+
+  test [arguments of cargo test]   starts Postgres and Kafka, runs cargo test on the whole workspace, stops them
+                                   (with -p or --manifest-path among the arguments: on that package only)
+  servers [-- command …]           starts them, prints their addresses and runs the command,
+                                   or waits for Ctrl-C or the end of the input; stops them
+
+A server whose address is given by the environment (DATABASE_URL, KAFKA_BROKERS) is used as it is.";
+
+/// Why a task ended before its time.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Something could not be had: what, and why.
+    Cannot(String),
+    /// A signal asked for the end.
+    Interrupted(i32),
+}
+
+impl Failure {
+    /// The failure `cannot {what}: {why}`.
+    pub(crate) fn cannot(what: impl fmt::Display, why: impl fmt::Display) -> Self {
+        Self::Cannot(format!("cannot {what}: {why}"))
+    }
+}
+
+/// The result of a step of a task.
+pub(crate) type Result<T> = std::result::Result<T, Failure>;
+
+/// Tells the user something. Only on stderr: stdout belongs to cargo and to the `export` lines.
+pub(crate) fn say(message: impl fmt::Display) {
+    eprintln!("xtask: {message}");
+}
+
+fn main() -> ExitCode {
+    let mut arguments = env::args_os().skip(1);
+    let task = arguments.next().unwrap_or_default();
+    let mut arguments: Vec<OsString> = arguments.collect();
+    if arguments.first().is_some_and(|first| first == "--") {
+        arguments.remove(0);
+    }
+    let outcome = match task.to_str() {
+        Some("test") => test(arguments),
+        Some("servers") => servers(&arguments),
+        Some("help" | "--help" | "-h") => {
+            println!("{USAGE}");
+            Ok(0)
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            Ok(2)
+        }
+    };
+    let code = match outcome {
+        Ok(code) => code,
+        Err(Failure::Cannot(why)) => {
+            say(why);
+            2
+        }
+        Err(Failure::Interrupted(signal)) => 128 + signal,
+    };
+    ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// Runs the tests of the workspace, or of the packages named in the arguments, against real servers.
+fn test(arguments: Vec<OsString>) -> Result<i32> {
+    let interrupt = Interrupt::listen()?;
+    tools::for_native_builds(&interrupt)?;
+    let servers = Servers::start(&interrupt)?;
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = children::mortal(Path::new(&cargo), "TERM");
+    cargo.arg("test").envs(servers.variables());
+    if !names_packages(&arguments) {
+        cargo.arg("--workspace");
+    }
+    cargo.args(arguments);
+    // The tests start processes of their own; a group lets all of them be ended together.
+    children::run_to_end(cargo, Group::Own, &interrupt)
+}
+
+/// Whether cargo is told by its arguments which packages to test; `--workspace` would overrule them.
+fn names_packages(arguments: &[OsString]) -> bool {
+    arguments.iter().map(|argument| argument.to_string_lossy()).take_while(|argument| argument != "--").any(
+        |argument| {
+            (argument.starts_with("-p") && !argument.starts_with("--"))
+                || argument == "--package"
+                || argument.starts_with("--package=")
+                || argument.starts_with("--manifest-path")
+        },
+    )
+}
+
+/// Runs a command with the servers, or leaves them running until the user has had enough.
+fn servers(command: &[OsString]) -> Result<i32> {
+    let interrupt = Interrupt::listen()?;
+    let servers = Servers::start(&interrupt)?;
+    let exports: Vec<String> = servers.variables().map(|(name, value)| format!("export {name}='{value}'")).collect();
+    if let Some((program, arguments)) = command.split_first() {
+        say(exports.join("; "));
+        let mut command = children::mortal(Path::new(program), "TERM");
+        command.args(arguments).envs(servers.variables());
+        // A shell or a pager needs the terminal, which only the foreground group has.
+        let group = if io::stdin().is_terminal() { Group::Terminal } else { Group::Own };
+        return children::run_to_end(command, group, &interrupt);
+    }
+    println!("{}", exports.join("\n"));
+    say("the servers run until Ctrl-C or the end of the input");
+    let input = thread::spawn(|| io::copy(&mut io::stdin(), &mut io::sink()));
+    while interrupt.signal().is_none() && !input.is_finished() {
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn packages_are_looked_for_before_the_arguments_of_the_test_binary() {
+        assert!(names_packages(&words("-p es-core name")));
+        assert!(names_packages(&words("-pes-core")));
+        assert!(names_packages(&words("--package=es-core")));
+        assert!(!names_packages(&words("--profile fast name")));
+        assert!(!names_packages(&words("name -- -p x")));
+    }
+}

@@ -1,0 +1,116 @@
+//! Both servers: started together, stopped when dropped.
+
+use std::env;
+use std::fs;
+use std::net::TcpListener;
+use std::time::Instant;
+
+use crate::home::{Home, RunDirectory};
+use crate::interrupt::Interrupt;
+use crate::server::Server;
+use crate::{Failure, Result, fetch, kafka, postgres, say, tools};
+
+/// How often a start is tried when somebody else took the port meanwhile.
+const ATTEMPTS: usize = 3;
+
+/// The servers of this run. Dropping stops those it started and removes their data.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    // In the order of dropping: the directory goes after the servers that use it.
+    running: Vec<Server>,
+    variables: Vec<(&'static str, String)>,
+    directory: Option<RunDirectory>,
+}
+
+impl Servers {
+    /// Starts the servers whose address the environment does not give, and waits until they are ready.
+    pub(crate) fn start(interrupt: &Interrupt) -> Result<Self> {
+        let mut servers = Self { running: Vec::new(), variables: Vec::new(), directory: None };
+        let database = servers.given("DATABASE_URL");
+        let brokers = servers.given("KAFKA_BROKERS");
+        if database && brokers {
+            return Ok(servers);
+        }
+        let home = Home::find()?;
+        {
+            let _lock = home.lock(interrupt)?;
+            home.clear_dead_runs();
+            fetch::prepare(&home, interrupt)?;
+            servers.directory = Some(home.create_run()?);
+        }
+        let started = Instant::now();
+        for _ in 0..ATTEMPTS {
+            if servers.attempt(&home, database, brokers, interrupt)? {
+                let names: Vec<_> = servers.running.iter().map(Server::name).collect();
+                say(format!("{} ready in {:.1} s", names.join(" and "), started.elapsed().as_secs_f32()));
+                return Ok(servers);
+            }
+            servers.running.clear();
+        }
+        Err(Failure::cannot("start the servers", format!("ports were taken {ATTEMPTS} times")))
+    }
+
+    /// The environment that tells programs where the servers are.
+    pub(crate) fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.variables.iter().map(|(name, value)| (*name, value.as_str()))
+    }
+
+    /// Whether the environment gives the address already.
+    fn given(&mut self, name: &'static str) -> bool {
+        let value = env::var(name).ok().filter(|value| !value.is_empty());
+        if let Some(value) = &value {
+            say(format!("{name} is set: using that server"));
+            self.variables.push((name, value.clone()));
+        }
+        value.is_some()
+    }
+
+    /// Starts what is not given, both at the same time. Gives false when a port was taken.
+    fn attempt(&mut self, home: &Home, database: bool, brokers: bool, interrupt: &Interrupt) -> Result<bool> {
+        let run = match &self.directory {
+            Some(directory) => directory.path.clone(),
+            None => return Ok(false),
+        };
+        let [postgres_port, broker, controller] = free_ports()?;
+        let mut variables = Vec::new();
+        // Kafka first: it takes longer.
+        if !brokers {
+            let data = run.join("kafka");
+            let _ = fs::remove_dir_all(&data);
+            let data = kafka::copy_template(home, &run)?;
+            let java = tools::java(interrupt)?;
+            self.running.push(kafka::spawn(home, &run, &data, &java, [broker, controller])?);
+            variables.push(("KAFKA_BROKERS", format!("127.0.0.1:{broker}")));
+        }
+        if !database {
+            let _ = fs::remove_dir_all(run.join("postgres"));
+            let data = postgres::copy_template(home, &run, interrupt)?;
+            self.running.push(postgres::spawn(home, &run, &data, postgres_port)?);
+            variables.push(("DATABASE_URL", format!("postgres://postgres@127.0.0.1:{postgres_port}/postgres")));
+        }
+        for server in &mut self.running {
+            if !server.wait_until_ready(interrupt)? {
+                return Ok(false);
+            }
+        }
+        if !database && !postgres::answers(postgres_port) {
+            return Err(Failure::cannot("start Postgres", "it is ready, but nothing answers on its port"));
+        }
+        self.variables.extend(variables);
+        Ok(true)
+    }
+}
+
+/// Ports that nobody listens on, all different.
+fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    let mut ports = [0; N];
+    // All are held until the last is found: the system would give the first away again otherwise.
+    let mut listeners = Vec::new();
+    for port in &mut ports {
+        let failed = |error| Failure::cannot("find a free port", error);
+        let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
+        *port = listener.local_addr().map_err(failed)?.port();
+        listeners.push(listener);
+    }
+    Ok(ports)
+}
