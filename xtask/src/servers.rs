@@ -87,6 +87,8 @@ impl Servers {
             let data = postgres::copy_template(home, &run, interrupt)?;
             self.running.push(postgres::spawn(home, &run, &data, postgres_port)?);
             variables.push(("DATABASE_URL", format!("postgres://postgres@127.0.0.1:{postgres_port}/postgres")));
+            // Nobody else's server is crashed by a test.
+            variables.push(("ES_POSTGRES_MAY_CRASH", "1".to_owned()));
         }
         for server in &mut self.running {
             if !server.wait_until_ready(interrupt)? {

@@ -1,0 +1,163 @@
+//! The connections to the file: one that writes, a few that read.
+
+use std::{
+    mem,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::sync::{Mutex as TurnLock, OwnedMutexGuard, Semaphore, SemaphorePermit};
+
+use crate::{error::Failure, file::File};
+
+/// The most queries that run at once. Each connection has a thread of its own.
+const READERS: usize = 4;
+
+/// What a write does inside its transaction.
+pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
+
+/// All connections of one store.
+///
+/// One connection makes all writes, appends and read models alike. SQLite lets one writer in at a time anyway, and
+/// makes the others poll with growing pauses, so that a busy appender would starve a projector on a second connection;
+/// here they wait in a fair queue. Other processes are kept out by `BEGIN IMMEDIATE`.
+///
+/// A connection whose query failed or was cancelled is dropped, not returned: nobody inherits half a transaction.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    file: File,
+    writer: Arc<TurnLock<Writer>>,
+    readers: Semaphore,
+    idle: Mutex<Vec<SqliteConnection>>,
+}
+
+#[derive(Debug)]
+enum Writer {
+    Open(SqliteConnection),
+    /// In use, or lost by a failure: the next turn opens another one.
+    Absent,
+    Closed,
+}
+
+impl Connections {
+    pub(crate) fn new(file: File, writer: SqliteConnection) -> Self {
+        Self {
+            file,
+            writer: Arc::new(TurnLock::new(Writer::Open(writer))),
+            readers: Semaphore::new(READERS),
+            idle: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// A connection to read with, as soon as fewer than [`READERS`] are in use.
+    pub(crate) async fn reader(&self) -> Result<Reader<'_>, Failure> {
+        let permit = self.readers.acquire().await.map_err(|_| Failure::Closed)?;
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = match idle {
+            Some(connection) => connection,
+            None => self.file.connect_reader().await?,
+        };
+        Ok(Reader { connections: self, connection, _permit: permit })
+    }
+
+    /// The connection to write with, once all who asked earlier are done.
+    pub(crate) async fn turn(&self) -> Result<Turn, Failure> {
+        let mut writer = self.writer.clone().lock_owned().await;
+        let connection = match mem::replace(&mut *writer, Writer::Absent) {
+            Writer::Open(connection) => connection,
+            Writer::Absent => self.file.connect_writer().await?,
+            Writer::Closed => {
+                *writer = Writer::Closed;
+                return Err(Failure::Closed);
+            }
+        };
+        Ok(Turn { writer, connection })
+    }
+
+    /// Runs `work` in a transaction that holds the write lock.
+    ///
+    /// Until its turn comes a dropped caller leaves nothing; from then on a task of its own carries the transaction
+    /// to its end (R7). The turn goes with it, so there is never more than one such task.
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> Work<'c, T> + Send + 'static,
+    {
+        let mut turn = self.turn().await?;
+        let task = tokio::spawn(async move {
+            let mut transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
+            let outcome = work(&mut transaction).await?;
+            transaction.commit().await?;
+            turn.give_back();
+            Ok(outcome)
+        });
+        task.await.map_err(|_| Failure::Interrupted)?
+    }
+
+    /// Ends all reading, waits for the writer's turn, and moves the write-ahead log into the file.
+    pub(crate) async fn close(&self) -> Result<(), Failure> {
+        self.readers.close();
+        let idle = mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        for reader in idle {
+            // It has nothing to lose.
+            let _ = reader.close().await;
+        }
+        let mut writer = self.writer.lock().await;
+        let connection = match mem::replace(&mut *writer, Writer::Closed) {
+            Writer::Open(connection) => Some(connection),
+            Writer::Absent => self.file.connect_writer().await.map(Some)?,
+            Writer::Closed => None,
+        };
+        if let Some(mut connection) = connection {
+            sqlx::query(include_str!("sql/checkpoint_wal.sql")).execute(&mut connection).await?;
+            connection.close().await?;
+        }
+        Ok(())
+    }
+}
+
+/// A connection to read with.
+#[derive(Debug)]
+pub(crate) struct Reader<'a> {
+    connections: &'a Connections,
+    connection: SqliteConnection,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Reader<'_> {
+    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    /// Keeps the connection for the next query; one that is not given back is closed.
+    pub(crate) fn give_back(self) {
+        // The lock comes before the question: whoever closes asks for it last, and finds what is pushed here.
+        let mut idle = self.connections.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.connections.readers.is_closed() {
+            idle.push(self.connection);
+        }
+    }
+}
+
+/// The right to write, and the connection to do it with.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    writer: OwnedMutexGuard<Writer>,
+    connection: SqliteConnection,
+}
+
+impl Turn {
+    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    /// Keeps the connection for the next turn; one that is not given back is closed.
+    pub(crate) fn give_back(mut self) {
+        *self.writer = Writer::Open(self.connection);
+    }
+}

@@ -1,0 +1,111 @@
+//! Documents of read models.
+
+use bytes::Bytes;
+use es_core::{Generation, KeyRange};
+use sqlx::{Row, SqliteConnection};
+
+use crate::{
+    log::rows_limit,
+    packed::{Packed, json},
+};
+
+/// Writes and deletes documents of `generation`. The caller's transaction also moves the checkpoint.
+pub(crate) async fn write(
+    connection: &mut SqliteConnection,
+    generation: i64,
+    upserts: &[(String, Bytes)],
+    deletes: &[String],
+) -> Result<(), sqlx::Error> {
+    if !upserts.is_empty() {
+        let mut packed = Packed::with_capacity(upserts.iter().map(|(_, document)| document.len()).sum());
+        let mut rows = Vec::with_capacity(upserts.len());
+        for (key, document) in upserts {
+            let place = packed.push(document);
+            rows.push((key, place.start, place.length));
+        }
+        sqlx::query(include_str!("sql/upsert_documents.sql"))
+            .bind(generation)
+            .bind(json(&rows))
+            .bind(packed.into_bytes())
+            .execute(&mut *connection)
+            .await?;
+    }
+    if !deletes.is_empty() {
+        let query = sqlx::query(include_str!("sql/delete_documents.sql")).bind(generation).bind(json(&deletes));
+        query.execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// The documents under `keys`, in the order of `keys`.
+pub(crate) async fn load(
+    connection: &mut SqliteConnection,
+    generation: &Generation,
+    keys: &[String],
+) -> Result<Vec<Option<Bytes>>, sqlx::Error> {
+    let query = sqlx::query_scalar(include_str!("sql/load_documents.sql")).bind(generation.id).bind(json(&keys));
+    let documents: Vec<Option<Vec<u8>>> = query.fetch_all(connection).await?;
+    Ok(documents.into_iter().map(|document| document.map(Bytes::from)).collect())
+}
+
+/// The document under `key` in the generation that serves.
+pub(crate) async fn get(
+    connection: &mut SqliteConnection,
+    projection: &str,
+    key: &str,
+) -> Result<Option<Bytes>, sqlx::Error> {
+    let query = sqlx::query_scalar(include_str!("sql/get_document.sql")).bind(projection).bind(key);
+    let document: Option<Vec<u8>> = query.fetch_optional(connection).await?;
+    Ok(document.map(Bytes::from))
+}
+
+/// Documents of the generation that serves, in byte order of their keys.
+pub(crate) async fn scan(
+    connection: &mut SqliteConnection,
+    projection: &str,
+    range: &KeyRange,
+    limit: usize,
+) -> Result<Vec<(String, Bytes)>, sqlx::Error> {
+    // Both ends are keys, so that the index finds them.
+    let first = range.after.as_ref().unwrap_or(&range.prefix).max(&range.prefix);
+    let end = match (end_of_prefix(&range.prefix), &range.before) {
+        (Some(end), Some(before)) => Some(end.min(before.clone())),
+        (end, before) => end.or_else(|| before.clone()),
+    };
+    let query = sqlx::query(include_str!("sql/scan_documents.sql"))
+        .bind(projection)
+        .bind(first)
+        .bind(range.after.as_deref())
+        .bind(end)
+        .bind(rows_limit(limit));
+    let rows = query.fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.try_get("key")?, row.try_get::<Vec<u8>, _>("document")?.into()))).collect()
+}
+
+/// The least text greater than all that start with `prefix`: UTF-8 sorts by bytes as it does by characters. `None`
+/// when there is no such text.
+fn end_of_prefix(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        // Not simply plus one: the range steps over the surrogates.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::end_of_prefix;
+
+    #[test]
+    fn a_prefix_ends_before_the_next_text_that_does_not_start_with_it() {
+        assert_eq!(end_of_prefix("order-"), Some("order.".into()));
+        assert_eq!(end_of_prefix("a\u{D7FF}"), Some("a\u{E000}".into()));
+        assert_eq!(end_of_prefix("a\u{10FFFF}"), Some("b".into()));
+        assert_eq!(end_of_prefix("\u{10FFFF}"), None);
+        assert_eq!(end_of_prefix(""), None);
+    }
+}

@@ -1,0 +1,141 @@
+//! Every translation of SQLite's errors into the framework's.
+
+use std::path::PathBuf;
+
+use es_core::{AppendError, CommitError, PromoteError, ReadError, ReadModelError, SnapshotError, error::BoxError};
+use sqlx::migrate::MigrateError;
+
+/// Why a file could not be opened as an event store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The directory in which the file is to be does not exist.
+    #[error("the directory {} does not exist", .directory.display())]
+    NoDirectory {
+        /// Which directory.
+        directory: PathBuf,
+    },
+    /// The file is something else.
+    #[error("the file is not an SQLite database")]
+    NotADatabase(#[source] BoxError),
+    /// Another process holds the file for longer than a few seconds.
+    #[error("the file is locked by another process")]
+    Locked(#[source] BoxError),
+    /// A newer version of this crate has written to the file.
+    #[error("the file has schema version {found}, which is newer than this program")]
+    NewerSchema {
+        /// The file's schema version.
+        found: i64,
+    },
+    /// The schema cannot be brought up to date: the file holds tables of another origin, or ours were changed.
+    #[error("the schema cannot be brought up to date")]
+    Schema(#[source] BoxError),
+    /// The file cannot be read or written.
+    #[error("the file cannot be opened")]
+    File(#[source] BoxError),
+}
+
+impl From<sqlx::Error> for OpenError {
+    fn from(error: sqlx::Error) -> Self {
+        match primary_code(&error) {
+            Some(code::NOTADB) => Self::NotADatabase(error.into()),
+            Some(code::BUSY | code::LOCKED) => Self::Locked(error.into()),
+            _ => Self::File(error.into()),
+        }
+    }
+}
+
+impl From<MigrateError> for OpenError {
+    fn from(error: MigrateError) -> Self {
+        match error {
+            // What the file has and we do not know: migrations are only ever added.
+            MigrateError::VersionMissing(found) => Self::NewerSchema { found },
+            MigrateError::Execute(cause) if primary_code(&cause) != Some(code::ERROR) => cause.into(),
+            error => Self::Schema(error.into()),
+        }
+    }
+}
+
+/// Why a store could not be closed in good order. What was acknowledged is durable all the same.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// What was in flight did not end in time and was given up: its outcome is unknown.
+    #[error("the writes in flight did not end in time")]
+    Unfinished,
+    /// The write-ahead log was not moved into the file; the next one to open it does so.
+    #[error("the write-ahead log was not moved into the database file")]
+    Checkpoint(#[source] BoxError),
+}
+
+/// Why an operation on the open file failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error("the store is closed")]
+    Closed,
+    #[error("the task that wrote has ended early")]
+    Interrupted,
+    #[error("SQLite failed")]
+    Database(#[from] sqlx::Error),
+}
+
+impl From<Failure> for AppendError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Closed => Self::Closed,
+            failure => Self::Store(failure.into()),
+        }
+    }
+}
+
+impl From<Failure> for ReadError {
+    fn from(failure: Failure) -> Self {
+        Self::Store(failure.into())
+    }
+}
+
+impl From<Failure> for SnapshotError {
+    fn from(failure: Failure) -> Self {
+        Self(failure.into())
+    }
+}
+
+impl From<Failure> for ReadModelError {
+    fn from(failure: Failure) -> Self {
+        Self(failure.into())
+    }
+}
+
+impl From<Failure> for CommitError {
+    fn from(failure: Failure) -> Self {
+        Self::Store(failure.into())
+    }
+}
+
+impl From<Failure> for PromoteError {
+    fn from(failure: Failure) -> Self {
+        Self::Store(failure.into())
+    }
+}
+
+/// Whether the fault lies with what was to be written, so that trying again is in vain (R4).
+pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
+    matches!(primary_code(error), Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH))
+}
+
+/// SQLite's primary result codes, <https://sqlite.org/rescode.html>.
+mod code {
+    pub(super) const ERROR: i32 = 1;
+    pub(super) const BUSY: i32 = 5;
+    pub(super) const LOCKED: i32 = 6;
+    pub(super) const TOOBIG: i32 = 18;
+    pub(super) const CONSTRAINT: i32 = 19;
+    pub(super) const MISMATCH: i32 = 20;
+    pub(super) const NOTADB: i32 = 26;
+}
+
+/// The lowest byte of the extended code that sqlx reports as text.
+fn primary_code(error: &sqlx::Error) -> Option<i32> {
+    let extended: i32 = error.as_database_error()?.code()?.parse().ok()?;
+    Some(extended & 0xff)
+}

@@ -1,0 +1,112 @@
+//! The file: how it is opened, and its schema.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, Connection, SqliteConnection,
+    migrate::Migrator,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::error::OpenError;
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// How long a connection waits for a lock that another process holds.
+pub(crate) const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A database file.
+#[derive(Debug, Clone)]
+pub(crate) struct File {
+    path: PathBuf,
+}
+
+impl File {
+    /// The file at `path`, whose directory must exist.
+    pub(crate) fn at(path: &Path) -> Result<Self, OpenError> {
+        // An absolute path, because SQLite gives a meaning of its own to names like `:memory:` and `file:…`.
+        let path = std::path::absolute(path).map_err(|error| OpenError::File(error.into()))?;
+        match path.parent() {
+            Some(directory) if !directory.is_dir() => Err(OpenError::NoDirectory { directory: directory.to_owned() }),
+            _ => Ok(Self { path }),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn options(&self) -> SqliteConnectOptions {
+        SqliteConnectOptions::new()
+            .filename(&self.path)
+            .busy_timeout(BUSY_TIMEOUT)
+            .foreign_keys(true)
+            .disable_statement_logging()
+    }
+
+    /// A connection that may only read.
+    pub(crate) async fn connect_reader(&self) -> Result<SqliteConnection, sqlx::Error> {
+        // Rows cross from SQLite's thread in steps of this many.
+        self.options().read_only(true).row_buffer_size(256).connect().await
+    }
+
+    /// A connection that may write.
+    pub(crate) async fn connect_writer(&self) -> Result<SqliteConnection, sqlx::Error> {
+        self.writer_options().connect().await
+    }
+
+    fn writer_options(&self) -> SqliteConnectOptions {
+        self.options()
+            // In WAL mode only FULL syncs the log at every commit (R5).
+            .synchronous(SqliteSynchronous::Full)
+            // To what a huge append may have swollen the log, it shrinks again.
+            .pragma("journal_size_limit", "67108864")
+    }
+
+    /// Creates the file if need be, brings its schema up to date, and returns a connection that may write.
+    pub(crate) async fn create(&self) -> Result<SqliteConnection, OpenError> {
+        let deadline = Instant::now() + BUSY_TIMEOUT;
+        loop {
+            // The change to WAL mode fails at once, in spite of busy_timeout, while another process has the new file
+            // open; so this waits by itself.
+            match self.try_create().await {
+                Err(OpenError::Locked(_)) if Instant::now() < deadline => sleep(Duration::from_millis(10)).await,
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_create(&self) -> Result<SqliteConnection, OpenError> {
+        let options = self.writer_options().create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+        let mut connection = options.connect().await?;
+        // Under the write lock, because two processes may open a new file at once. (sqlx's own lock does nothing on
+        // SQLite; its transactions become savepoints inside this one.)
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+        // Not `run`: the compiler cannot prove that its future is Send.
+        MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
+        transaction.commit().await?;
+        Ok(connection)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use super::File;
+
+    #[tokio::test]
+    async fn r5_every_connection_that_writes_syncs_each_commit() {
+        const FULL: i64 = 2;
+        let directory = tempfile::tempdir().unwrap();
+        let file = File::at(&directory.path().join("events.db")).unwrap();
+        for mut connection in [file.create().await.unwrap(), file.connect_writer().await.unwrap()] {
+            let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&mut connection).await.unwrap();
+            let mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut connection).await.unwrap();
+            assert_eq!((synchronous, mode.as_str()), (FULL, "wal"));
+        }
+    }
+}

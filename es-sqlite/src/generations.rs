@@ -1,0 +1,104 @@
+//! Generations of read models: one serves, one may be under construction, retired ones are swept away.
+
+use es_core::{Generation, GenerationState, Position, PromoteError};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+
+use crate::{
+    connections::{Connections, Work},
+    error::Failure,
+};
+
+/// How many documents of a retired generation go in one transaction. Deleting them all at once would hold up every
+/// append for as long as that takes.
+const SWEEP: i64 = 1_000;
+
+/// The generation of `projection` that is in `state`.
+pub(crate) async fn find(
+    connection: &mut SqliteConnection,
+    projection: &str,
+    state: &str,
+) -> Result<Option<Generation>, sqlx::Error> {
+    let query = sqlx::query(include_str!("sql/find_generation.sql")).bind(projection).bind(state);
+    let generation = |row: SqliteRow| {
+        let (id, version) = (row.try_get("id")?, row.try_get("version")?);
+        Ok(Generation { id, projection: projection.to_owned(), version })
+    };
+    query.fetch_optional(connection).await?.map(generation).transpose()
+}
+
+/// The same, made where there is none. The caller holds the write lock.
+pub(crate) async fn ensure(
+    connection: &mut SqliteConnection,
+    projection: &str,
+    version: u32,
+    state: &str,
+) -> Result<Generation, sqlx::Error> {
+    sqlx::query(include_str!("sql/add_generation.sql"))
+        .bind(projection)
+        .bind(version)
+        .bind(state)
+        .execute(&mut *connection)
+        .await?;
+    find(connection, projection, state).await?.ok_or(sqlx::Error::RowNotFound)
+}
+
+/// Puts `building` in the place of the serving generation, unless readers would go back in time (R12). The caller
+/// holds the write lock, so no worker moves either of them meanwhile.
+pub(crate) async fn promote(
+    connection: &mut SqliteConnection,
+    building: i64,
+) -> Result<Result<(), PromoteError>, sqlx::Error> {
+    let query = sqlx::query(include_str!("sql/promotion.sql")).bind(building);
+    let Some(row) = query.fetch_optional(&mut *connection).await? else {
+        return Ok(Err(PromoteError::NotBuilding));
+    };
+    let building_at = Position::from_i64(row.try_get("building_at")?);
+    let serving_at = Position::from_i64(row.try_get("serving_at")?);
+    if building_at < serving_at {
+        return Ok(Err(PromoteError::Behind { building: building_at, serving: serving_at }));
+    }
+    // The old one goes first: an index allows one that serves.
+    if let Some(serving) = row.try_get("serving")? {
+        retire(connection, serving, GenerationState::Serving).await?;
+    }
+    sqlx::query(include_str!("sql/promote.sql")).bind(building).execute(connection).await?;
+    Ok(Ok(()))
+}
+
+/// Takes a generation that is in `state` away from readers and fences its workers. The caller holds the write lock.
+pub(crate) async fn retire(
+    connection: &mut SqliteConnection,
+    generation: i64,
+    state: GenerationState,
+) -> Result<(), sqlx::Error> {
+    let query = sqlx::query(include_str!("sql/retire.sql")).bind(generation).bind(state.as_str());
+    if query.execute(&mut *connection).await?.rows_affected() > 0 {
+        sqlx::query(include_str!("sql/fence.sql")).bind(generation).execute(connection).await?;
+    }
+    Ok(())
+}
+
+/// Deletes what retired generations hold, in small transactions between which others get their turn. Whoever stops in
+/// the middle leaves rows that nobody reads; the next sweep takes them.
+pub(crate) async fn sweep(connections: &Connections) -> Result<(), Failure> {
+    let mut reader = connections.reader().await?;
+    let retired: Vec<i64> = sqlx::query_scalar(include_str!("sql/retired.sql")).fetch_all(reader.connection()).await?;
+    reader.give_back();
+    for generation in retired {
+        while !connections.write(move |connection| sweep_some(connection, generation)).await? {}
+    }
+    Ok(())
+}
+
+/// Returns whether that was all.
+fn sweep_some(connection: &mut SqliteConnection, generation: i64) -> Work<'_, bool> {
+    Box::pin(async move {
+        let query = sqlx::query(include_str!("sql/sweep_documents.sql")).bind(generation).bind(SWEEP);
+        let swept = query.execute(&mut *connection).await?.rows_affected();
+        let done = swept < SWEEP.unsigned_abs();
+        if done {
+            sqlx::query(include_str!("sql/sweep_generation.sql")).bind(generation).execute(connection).await?;
+        }
+        Ok(done)
+    })
+}

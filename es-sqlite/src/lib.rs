@@ -1,0 +1,61 @@
+//! Event store, snapshots and read models on one embedded SQLite file.
+//!
+//! [`SqliteStore`] implements all storage ports of `es_core`. The file may be shared by several
+//! processes of one machine; readers never wait for writers.
+//!
+//! SQL users find the log in the view `event_log` and what the read models serve in the view
+//! `read_models`. Triggers keep every program from changing the log.
+//!
+//! ```
+//! use es_core::{Append, EventData, EventStore, Expected, Metadata, NewEvent, Position, StreamId};
+//! use es_sqlite::SqliteStore;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("events.db");
+//! let store = SqliteStore::open(path).await?;
+//!
+//! let placed = NewEvent {
+//!     id: uuid::Uuid::now_v7(),
+//!     data: EventData { name: "order.placed".into(), schema_version: 1, payload: r#"{"total":"9.99"}"#.into() },
+//!     metadata: Metadata::default(),
+//! };
+//! let stream = StreamId::new("order", "ORD-1")?;
+//! let appended = store.append(Append::new(stream, Expected::NoStream, vec![placed])).await?;
+//! assert_eq!(appended.position, Position::new(1));
+//!
+//! store.close().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+#![expect(clippy::doc_markdown, reason = "SQLite is a name, not code")]
+
+// The open file.
+mod connections;
+mod file;
+mod store;
+
+// An append, from the queue through the writer's batch to its verdict.
+mod batch;
+mod packed;
+mod queue;
+mod verdict;
+mod writer;
+
+// What is read of the log, and snapshots.
+mod log;
+mod rows;
+mod snapshots;
+
+// Read models.
+mod documents;
+mod generations;
+mod leases;
+mod read_models;
+
+mod error;
+
+pub use error::{CloseError, OpenError};
+pub use store::SqliteStore;

@@ -1,0 +1,90 @@
+//! The log as `EventStore`: appends go through the queue, reads have connections of their own.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::{
+    Append, AppendError, Appended, CommandRecord, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
+    StreamId, Version, command_id,
+};
+use tokio::time::timeout;
+
+use crate::{SqliteStore, error::Failure, queue::Prepared, rows};
+
+/// The pauses between two looks for the appends of other processes grow from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+
+#[async_trait]
+impl EventStore for SqliteStore {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.queue().append(Prepared::new(append)?).await
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let query = sqlx::query(include_str!("sql/read_stream.sql"))
+            .bind(stream.as_str())
+            .bind(after.to_i64())
+            .bind(rows_limit(limit));
+        let mut reader = self.connections().reader().await?;
+        let rows = query.fetch_all(reader.connection()).await.map_err(Failure::from)?;
+        reader.give_back();
+        rows.iter().map(rows::event).collect()
+    }
+
+    async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        let query = sqlx::query(include_str!("sql/read_log.sql")).bind(after.to_i64()).bind(rows_limit(limit));
+        let mut reader = self.connections().reader().await?;
+        let rows = query.fetch_all(reader.connection()).await.map_err(Failure::from)?;
+        reader.give_back();
+        let events = rows.iter().map(rows::event).collect::<Result<Vec<_>, _>>()?;
+        let mut before = after;
+        for event in &events {
+            // Dense positions make every loss visible (R3).
+            if event.position != before.next() {
+                return Err(ReadError::Gap { after: before, found: event.position });
+            }
+            before = event.position;
+        }
+        Ok(events)
+    }
+
+    async fn head(&self) -> Result<Position, ReadError> {
+        let mut reader = self.connections().reader().await?;
+        let head = rows::head(reader.connection()).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(head)
+    }
+
+    async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
+        // Subscribed before the first look at the file, so that no append falls between the two.
+        let mut head = self.head_of_this_process();
+        let mut pause = PAUSES.0;
+        while self.head().await? <= after {
+            // This process's appends wake it at once; those of other processes are found by looking. A store that is
+            // being closed wakes nobody, but the next look fails.
+            if let Ok(Ok(_)) = timeout(pause, head.wait_for(|head| *head > after)).await {
+                return Ok(());
+            }
+            pause = (pause * 2).min(PAUSES.1);
+        }
+        Ok(())
+    }
+
+    async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
+        let query = sqlx::query(include_str!("sql/find_command.sql")).bind(command_id(stream, key));
+        let mut reader = self.connections().reader().await?;
+        let row = query.fetch_optional(reader.connection()).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(row.as_ref().map(rows::command).transpose().map_err(Failure::from)?)
+    }
+}
+
+/// A limit as SQL understands it: a negative one would mean none.
+pub(crate) fn rows_limit(limit: usize) -> i64 {
+    i64::try_from(limit).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,41 @@
+//! Many values in one bind: their bytes end to end, and where each lies. So a statement can write any number of rows
+//! in one call, and no value is encoded anew.
+
+use serde::Serialize;
+
+/// Where a value lies, as SQL's `substr` counts: from 1.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    pub(crate) start: usize,
+    pub(crate) length: usize,
+}
+
+/// Values end to end.
+#[derive(Debug)]
+pub(crate) struct Packed {
+    bytes: Vec<u8>,
+}
+
+impl Packed {
+    pub(crate) fn with_capacity(bytes: usize) -> Self {
+        let mut packed = Vec::with_capacity(bytes + 1);
+        // SQLite's substr makes NULL of an empty blob, so that empty values alone would not be kept.
+        packed.push(0);
+        Self { bytes: packed }
+    }
+
+    pub(crate) fn push(&mut self, value: &[u8]) -> Place {
+        let start = self.bytes.len() + 1;
+        self.bytes.extend_from_slice(value);
+        Place { start, length: value.len() }
+    }
+
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// The JSON text of `rows`, made of numbers and texts.
+pub(crate) fn json(rows: &impl Serialize) -> String {
+    serde_json::to_string(rows).expect("numbers and texts are always JSON")
+}

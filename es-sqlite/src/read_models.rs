@@ -1,0 +1,159 @@
+//! Read models as `ReadModelStore`.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use es_core::{
+    Changes, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError, ReadModelError,
+    ReadModelStore, Shard, Takeover,
+};
+use uuid::Uuid;
+
+use crate::{SqliteStore, documents, error::Failure, generations, leases};
+
+#[async_trait]
+impl ReadModelStore for SqliteStore {
+    async fn serving(&self, projection: &str) -> Result<Option<Generation>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let state = GenerationState::Serving.as_str();
+        let found = generations::find(reader.connection(), projection, state).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(found)
+    }
+
+    async fn ensure_generation(
+        &self,
+        projection: &str,
+        version: u32,
+        state: GenerationState,
+    ) -> Result<Generation, ReadModelError> {
+        let projection = projection.to_owned();
+        let ensured = self.connections().write(move |connection| {
+            Box::pin(async move { generations::ensure(connection, &projection, version, state.as_str()).await })
+        });
+        Ok(ensured.await?)
+    }
+
+    async fn promote(&self, building: &Generation) -> Result<(), PromoteError> {
+        let id = building.id;
+        let promoted = self
+            .connections()
+            .write(move |connection| Box::pin(async move { generations::promote(connection, id).await }));
+        promoted.await??;
+        self.sweep().await;
+        Ok(())
+    }
+
+    async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
+        let id = building.id;
+        let retired = self.connections().write(move |connection| {
+            Box::pin(async move { generations::retire(connection, id, GenerationState::Building).await })
+        });
+        retired.await?;
+        self.sweep().await;
+        Ok(())
+    }
+
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
+        let (id, shards) = (generation.id, shards.to_vec());
+        let ensured = self
+            .connections()
+            .write(move |connection| Box::pin(async move { leases::ensure_shards(connection, id, &shards).await }));
+        Ok(ensured.await?)
+    }
+
+    async fn acquire(
+        &self,
+        generation: &Generation,
+        shard: &Shard,
+        owner: Uuid,
+        takeover: Takeover,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, ReadModelError> {
+        let (generation, shard) = (generation.clone(), shard.clone());
+        let acquired = self.connections().write(move |connection| {
+            Box::pin(async move { leases::acquire(connection, generation, shard, owner, takeover, ttl).await })
+        });
+        Ok(acquired.await?)
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
+        let held = lease.clone();
+        let renewed = self
+            .connections()
+            .write(move |connection| Box::pin(async move { leases::renew(connection, &held, ttl).await }));
+        unless_fenced(renewed.await?, lease)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        let held = lease.clone();
+        let released = self
+            .connections()
+            .write(move |connection| Box::pin(async move { leases::release(connection, &held).await }));
+        Ok(released.await?)
+    }
+
+    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
+        let held = lease.clone();
+        let committed = self.connections().write(move |connection| {
+            Box::pin(async move {
+                let Changes { upserts, deletes, checkpoint } = changes;
+                // First the compare-and-set: a zombie writes nothing (R9).
+                let holds = leases::advance(connection, &held, &checkpoint, ttl).await?;
+                if holds {
+                    documents::write(connection, held.generation.id, &upserts, &deletes).await?;
+                }
+                Ok(holds)
+            })
+        });
+        unless_fenced(committed.await?, lease)
+    }
+
+    async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let loaded = documents::load(reader.connection(), generation, keys).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(loaded)
+    }
+
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Bytes>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let document = documents::get(reader.connection(), projection, key).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(document)
+    }
+
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let found = documents::scan(reader.connection(), projection, &range, limit).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(found)
+    }
+
+    async fn reached(&self, generation: &Generation) -> Result<Position, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let reached = leases::reached(reader.connection(), generation.id).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(reached)
+    }
+}
+
+impl SqliteStore {
+    /// Deletes what retired generations hold. The switch has happened already, so a failure here is not the caller's:
+    /// the next sweep, at the latest when the file is opened, takes what this one left.
+    async fn sweep(&self) {
+        if let Err(error) = generations::sweep(self.connections()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "documents of a retired generation are left over");
+        }
+    }
+}
+
+fn unless_fenced(holds: bool, lease: &Lease) -> Result<(), CommitError> {
+    if holds { Ok(()) } else { Err(CommitError::Fenced(lease.shard.clone())) }
+}

@@ -1,0 +1,79 @@
+//! Rows of the log, and what they say.
+
+use es_core::{Appended, CommandRecord, EventData, Fingerprint, Metadata, Position, ReadError, RecordedEvent, Version};
+use sqlx::{Row, SqliteConnection, error::BoxDynError, sqlite::SqliteRow};
+use uuid::Uuid;
+
+use crate::{
+    error::Failure,
+    verdict::{Event, Known},
+};
+
+/// The position of the last event.
+pub(crate) async fn head(connection: &mut SqliteConnection) -> Result<Position, sqlx::Error> {
+    sqlx::query_scalar(include_str!("sql/head.sql")).fetch_one(connection).await.map(Position::from_i64)
+}
+
+/// The event of a row of `read_log.sql` or `read_stream.sql`.
+pub(crate) fn event(row: &SqliteRow) -> Result<RecordedEvent, ReadError> {
+    let position = Position::from_i64(get(row, "position")?);
+    let metadata: Option<&[u8]> = get(row, "metadata")?;
+    let recorded_at_us: i64 = get(row, "recorded_at_us")?;
+    Ok(RecordedEvent {
+        position,
+        stream: get::<&str>(row, "stream")?.parse().map_err(|reason| damaged("stream", reason))?,
+        version: Version::from_i64(get(row, "version")?),
+        id: get(row, "event_id")?,
+        recorded_at: chrono::DateTime::from_timestamp_micros(recorded_at_us).unwrap_or_default(),
+        metadata: Metadata::decode(metadata).map_err(|reason| ReadError::Damaged { position, reason })?,
+        data: EventData {
+            name: get::<&str>(row, "name")?.into(),
+            schema_version: get(row, "schema_version")?,
+            payload: get::<Vec<u8>>(row, "payload")?.into(),
+        },
+    })
+}
+
+/// What a row of `append_state.sql` knows of an append.
+pub(crate) fn known(row: &SqliteRow) -> Result<Known, sqlx::Error> {
+    let version: Option<i64> = row.try_get("version")?;
+    let next = match row.try_get::<Option<Uuid>, _>("event_id")? {
+        Some(id) => Some(Event { id, position: Position::from_i64(row.try_get("position")?) }),
+        None => None,
+    };
+    let command = match row.try_get::<Option<&[u8]>, _>("fingerprint")? {
+        Some(fingerprint) => {
+            let (version, position) = (row.try_get("command_version")?, row.try_get("command_position")?);
+            Some(record(fingerprint, version, position)?)
+        }
+        None => None,
+    };
+    Ok(Known { version: version.map(Version::from_i64).unwrap_or_default(), next, command })
+}
+
+/// The record of a row of `find_command.sql`.
+pub(crate) fn command(row: &SqliteRow) -> Result<CommandRecord, sqlx::Error> {
+    record(row.try_get("fingerprint")?, row.try_get("version")?, row.try_get("position")?)
+}
+
+fn record(fingerprint: &[u8], version: i64, position: i64) -> Result<CommandRecord, sqlx::Error> {
+    let fingerprint: [u8; 32] = fingerprint.try_into().map_err(|reason| decode_error("fingerprint", reason))?;
+    let (version, position) = (Version::from_i64(version), Position::from_i64(position));
+    let appended = Appended { version, position, repeated: false };
+    Ok(CommandRecord { fingerprint: Fingerprint::from(fingerprint), appended })
+}
+
+fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, ReadError>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(column).map_err(|error| Failure::from(error).into())
+}
+
+fn damaged(column: &str, reason: impl Into<BoxDynError>) -> ReadError {
+    Failure::from(decode_error(column, reason)).into()
+}
+
+fn decode_error(column: &str, reason: impl Into<BoxDynError>) -> sqlx::Error {
+    sqlx::Error::ColumnDecode { index: column.to_owned(), source: reason.into() }
+}

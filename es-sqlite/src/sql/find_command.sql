@@ -1,0 +1,3 @@
+-- binds: ?1 command id
+-- locks: none
+SELECT fingerprint, version, position FROM commands WHERE id = ?1

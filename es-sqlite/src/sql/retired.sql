@@ -1,0 +1,3 @@
+-- binds: none
+-- locks: none
+SELECT id FROM generations WHERE state = 'retired' ORDER BY id

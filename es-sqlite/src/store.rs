@@ -1,0 +1,118 @@
+//! The store: an open file, and the task that writes to it.
+
+use std::{fmt, path::Path, sync::Arc, time::Duration};
+
+use es_core::Position;
+use tokio::{
+    sync::{Mutex, Notify, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::{
+    connections::Connections,
+    error::{CloseError, OpenError},
+    file::File,
+    generations,
+    queue::Queue,
+    writer::AppendWriter,
+};
+
+/// How long [`SqliteStore::close`] waits for the appends in the queue, and how long for the connections.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Event store, snapshots and read models on one SQLite file. Clones share its connections.
+///
+/// Concurrent appends of one process are written together, so that they share one sync of the disk. Several processes
+/// may open the file at the same time; they must run on one machine, and the file must not lie on a network drive.
+#[derive(Clone)]
+pub struct SqliteStore {
+    open: Arc<Open>,
+}
+
+struct Open {
+    connections: Arc<Connections>,
+    queue: Queue,
+    head: watch::Sender<Position>,
+    closing: Arc<Notify>,
+    /// The task that writes appends, until it has ended.
+    writer: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl SqliteStore {
+    /// The store in the file at `path`, which is created if it is missing. Its schema is brought up to date.
+    ///
+    /// # Errors
+    /// [`OpenError`]: the directory is missing, the file is something else, is locked, or comes from a newer program.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a file that can be opened.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let file = File::at(path.as_ref())?;
+        let writer = file.create().await?;
+        let connections = Arc::new(Connections::new(file, writer));
+        // What a crash in the middle of a promotion has left behind.
+        generations::sweep(&connections).await.map_err(|failure| OpenError::File(failure.into()))?;
+        let (queue, queued) = Queue::new();
+        let head = watch::Sender::new(Position::ZERO);
+        let closing = Arc::new(Notify::new());
+        // The task holds nothing that keeps the store open: once all clones are dropped, its queue ends and so does it.
+        let writer = AppendWriter {
+            queue: queued,
+            connections: connections.clone(),
+            head: head.clone(),
+            closing: closing.clone(),
+        };
+        let writer = Mutex::new(Some(tokio::spawn(writer.run())));
+        Ok(Self { open: Arc::new(Open { connections, queue, head, closing, writer }) })
+    }
+
+    /// Finishes what is queued, moves the write-ahead log into the file, and closes all connections. It ends within
+    /// half a minute (R16). Later calls on any clone fail; closing again does nothing.
+    ///
+    /// A store that is dropped instead finishes what is queued too, as long as the runtime lives.
+    ///
+    /// # Errors
+    /// [`CloseError`] when something did not end in good order. The store is closed all the same.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a store that takes no more appends; close it again to finish the rest.
+    pub async fn close(&self) -> Result<(), CloseError> {
+        self.open.closing.notify_one();
+        let mut writer = self.open.writer.lock().await;
+        let finished = match &mut *writer {
+            Some(task) => {
+                let finished = timeout(CLOSE_TIMEOUT, &mut *task).await.is_ok();
+                task.abort();
+                finished
+            }
+            None => true,
+        };
+        *writer = None;
+        let closed = timeout(CLOSE_TIMEOUT, self.open.connections.close()).await;
+        match closed {
+            Ok(Err(failure)) => Err(CloseError::Checkpoint(failure.into())),
+            Ok(Ok(())) if finished => Ok(()),
+            _ => Err(CloseError::Unfinished),
+        }
+    }
+
+    pub(crate) fn connections(&self) -> &Arc<Connections> {
+        &self.open.connections
+    }
+
+    pub(crate) fn queue(&self) -> &Queue {
+        &self.open.queue
+    }
+
+    /// The last position that this process has written, and news of the next ones.
+    pub(crate) fn head_of_this_process(&self) -> watch::Receiver<Position> {
+        self.open.head.subscribe()
+    }
+}
+
+impl fmt::Debug for SqliteStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SqliteStore").field("path", &self.open.connections.file().path()).finish_non_exhaustive()
+    }
+}

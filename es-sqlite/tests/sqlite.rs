@@ -1,0 +1,20 @@
+//! What the SQLite backend promises: the suites that every backend passes, and what only a file can get wrong.
+
+#![expect(clippy::doc_markdown, reason = "SQLite is a name, not code")]
+#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
+
+mod sqlite {
+    mod fixture;
+
+    mod cancelled;
+    mod closing;
+    mod conformance;
+    mod damaged;
+    mod killed;
+    mod opening;
+    mod promotion;
+    mod refused;
+    mod restarted;
+    mod shared;
+    mod view;
+}

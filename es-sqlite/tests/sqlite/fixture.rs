@@ -1,0 +1,66 @@
+//! Files of the tests, and events to put into them.
+
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+};
+
+use es_core::{
+    Append, Appended, EventData, EventStore, Expected, Metadata, NewEvent, Position, RecordedEvent, StreamId,
+};
+use es_sqlite::SqliteStore;
+use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+thread_local! {
+    /// Every test has a thread of its own; its directories go when it ends.
+    static DIRECTORIES: RefCell<Vec<TempDir>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The path of a file that does not exist yet, in a directory of its own.
+pub(crate) fn new_path() -> PathBuf {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("events.db");
+    DIRECTORIES.with_borrow_mut(|directories| directories.push(directory));
+    path
+}
+
+/// A store in a new file.
+pub(crate) async fn new_store() -> SqliteStore {
+    SqliteStore::open(new_path()).await.unwrap()
+}
+
+/// A connection beside the store: another program that uses the file.
+pub(crate) async fn foreign_connection(path: &Path) -> SqliteConnection {
+    SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.unwrap()
+}
+
+pub(crate) fn stream(id: &str) -> StreamId {
+    StreamId::new("test", id).unwrap()
+}
+
+pub(crate) fn event(name: &str) -> NewEvent {
+    let data = EventData { name: name.into(), schema_version: 1, payload: "{}".into() };
+    NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() }
+}
+
+pub(crate) fn append(id: &str, expected: Expected, events: usize) -> Append {
+    Append::new(stream(id), expected, (0..events).map(|_| event("test.happened")).collect())
+}
+
+pub(crate) async fn put(store: &SqliteStore, append: Append) -> Appended {
+    store.append(append).await.unwrap()
+}
+
+/// The whole log, of which it checks that positions and versions are dense (R3).
+pub(crate) async fn dense_log(store: &SqliteStore) -> Vec<RecordedEvent> {
+    let log = store.read_log(Position::ZERO, usize::MAX).await.unwrap();
+    let mut versions = std::collections::HashMap::<_, u64>::new();
+    for (event, position) in log.iter().zip(1..) {
+        let version = versions.entry(&event.stream).or_default();
+        *version += 1;
+        assert_eq!((event.position.get(), event.version.get()), (position, *version));
+    }
+    log
+}

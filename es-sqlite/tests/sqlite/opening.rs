@@ -1,0 +1,89 @@
+//! Files that cannot be opened, and why.
+
+use std::{error::Error, fs};
+
+use es_core::Expected;
+use es_sqlite::{OpenError, SqliteStore};
+use sqlx::{Executor, Row};
+
+use super::fixture::{append, foreign_connection, new_path, put};
+
+#[tokio::test]
+async fn a_missing_directory_is_named() {
+    let directory = new_path().with_file_name("missing");
+    let error = SqliteStore::open(directory.join("events.db")).await.unwrap_err();
+    assert!(matches!(&error, OpenError::NoDirectory { directory: named } if *named == directory), "{error:?}");
+    assert!(!directory.exists());
+}
+
+#[tokio::test]
+async fn another_kind_of_file_is_told_and_left_alone() {
+    let path = new_path();
+    let text = "once upon a time ".repeat(100);
+    fs::write(&path, &text).unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(error, OpenError::NotADatabase(_)), "{error:?}");
+    assert!(error.source().is_some());
+    assert_eq!(fs::read_to_string(&path).unwrap(), text);
+}
+
+#[tokio::test]
+async fn a_directory_is_no_file() {
+    let path = new_path();
+    fs::create_dir(&path).unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(error, OpenError::File(_)), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused() {
+    let path = new_path();
+    SqliteStore::open(&path).await.unwrap().close().await.unwrap();
+    let mut foreign = foreign_connection(&path).await;
+    foreign
+        .execute(
+            "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+             VALUES (9999, 'from the future', true, x'00', 0)",
+        )
+        .await
+        .unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(error, OpenError::NewerSchema { found: 9999 }), "{error:?}");
+}
+
+#[tokio::test]
+async fn tables_of_another_program_are_not_touched() {
+    let path = new_path();
+    let mut foreign = foreign_connection_to_new(&path).await;
+    foreign.execute("CREATE TABLE events (mine TEXT); INSERT INTO events VALUES ('mine')").await.unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(error, OpenError::Schema(_)), "{error:?}");
+    let tables = foreign.fetch_all("SELECT name FROM sqlite_schema").await.unwrap();
+    assert_eq!(tables.iter().map(|row| row.get::<&str, _>(0)).collect::<Vec<_>>(), ["events"]);
+}
+
+async fn foreign_connection_to_new(path: &std::path::Path) -> sqlx::SqliteConnection {
+    fs::write(path, "").unwrap();
+    foreign_connection(path).await
+}
+
+#[tokio::test]
+async fn a_locked_file_is_told_in_bounded_time() {
+    let path = new_path();
+    let mut foreign = foreign_connection_to_new(&path).await;
+    foreign.execute("BEGIN EXCLUSIVE").await.unwrap();
+    let error = SqliteStore::open(&path).await.unwrap_err();
+    assert!(matches!(error, OpenError::Locked(_)), "{error:?}");
+    foreign.execute("COMMIT").await.unwrap();
+    SqliteStore::open(&path).await.expect("it is free again");
+}
+
+#[tokio::test]
+async fn names_that_mean_something_to_sqlite_are_files_like_any_other() {
+    for name in [":memory:", "file:x?mode=memory", "with space & ä.db"] {
+        let path = new_path().with_file_name(name);
+        let store = SqliteStore::open(&path).await.unwrap();
+        put(&store, append("a", Expected::NoStream, 1)).await;
+        assert!(path.is_file(), "{name}");
+    }
+}

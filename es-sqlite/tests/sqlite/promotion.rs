@@ -1,0 +1,76 @@
+//! The switch from one generation to the next.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use es_core::{Changes, Checkpoint, Generation, GenerationState, KeyRange, Position, ReadModelStore, Shard, Takeover};
+use es_sqlite::SqliteStore;
+use sqlx::{Executor, Row};
+use uuid::Uuid;
+
+use super::fixture::{foreign_connection, new_path};
+
+/// More than one sweep deletes at once.
+const DOCUMENTS: usize = 2_500;
+
+async fn fill(store: &SqliteStore, generation: &Generation, document: &'static str) {
+    let (shard, ttl) = (Shard("log".into()), Duration::from_mins(1));
+    let lease = store.acquire(generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
+    let changes = Changes {
+        upserts: (0..DOCUMENTS).map(|key| (format!("{key:05}"), Bytes::from_static(document.as_bytes()))).collect(),
+        deletes: Vec::new(),
+        checkpoint: Checkpoint { position: lease.checkpoint.position.next(), ..Checkpoint::default() },
+    };
+    store.commit(&lease, changes, ttl).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r12_readers_see_the_whole_old_or_the_whole_new_generation() {
+    let path = new_path();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let old = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    fill(&store, &old, "old").await;
+    let new = store.ensure_generation("model", 2, GenerationState::Building).await.unwrap();
+    fill(&store, &new, "new").await;
+    let reader = tokio::spawn({
+        let store = store.clone();
+        async move {
+            let mut scans = 0;
+            loop {
+                let found = store.scan("model", KeyRange::default(), usize::MAX).await.unwrap();
+                assert_eq!(found.len(), DOCUMENTS);
+                assert!(found.iter().all(|(_, document)| *document == found[0].1));
+                scans += 1;
+                if found[0].1 == "new" {
+                    return scans;
+                }
+            }
+        }
+    });
+    store.promote(&new).await.unwrap();
+    assert!(reader.await.unwrap() >= 1);
+    let keys: Vec<_> = (0..DOCUMENTS).map(|key| format!("{key:05}")).collect();
+    assert!(store.load(&old, &keys).await.unwrap().iter().all(Option::is_none), "the old documents are deleted");
+    assert_eq!(store.reached(&new).await.unwrap(), Position::new(1));
+    // SQL users see the same.
+    let mut foreign = foreign_connection(&path).await;
+    let query = "SELECT count(*) FROM read_models WHERE projection = 'model' AND version = 2 AND document = 'new'";
+    assert_eq!(foreign.fetch_one(query).await.unwrap().get::<i64, _>(0), i64::try_from(DOCUMENTS).unwrap());
+}
+
+#[tokio::test]
+async fn r12_what_an_interrupted_promotion_left_is_swept_at_the_next_start() {
+    let path = new_path();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let old = store.ensure_generation("model", 1, GenerationState::Building).await.unwrap();
+    fill(&store, &old, "old").await;
+    store.close().await.unwrap();
+    // The state between the switch and the end of the sweep.
+    let mut foreign = foreign_connection(&path).await;
+    foreign.execute("UPDATE generations SET state = 'retired'; DELETE FROM checkpoints").await.unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let left = foreign.fetch_one("SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM generations)").await;
+    assert_eq!(left.unwrap().get::<i64, _>(0), 0);
+    let new = store.ensure_generation("model", 2, GenerationState::Building).await.unwrap();
+    assert_ne!(new.id, old.id, "an id never comes back");
+}
