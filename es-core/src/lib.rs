@@ -3,23 +3,29 @@
 // So that the derives' absolute paths also hold inside this crate.
 extern crate self as es_core;
 
-pub mod aggregate;
-pub mod error;
-pub mod event;
-pub mod execute;
-pub mod memory;
-pub mod policy;
-pub mod projection;
-pub mod projector;
-pub mod read_model;
-pub mod rebuild;
-pub mod schema;
-pub mod snapshot;
-pub mod source;
-pub mod store;
+// The words.
 pub mod stream;
-pub mod testing;
+pub mod event;
+pub mod schema;
+
+// From a command to the log.
+pub mod aggregate;
+pub mod store;
+pub mod snapshot;
+pub mod execute;
+
+// From the log to a query.
+pub mod projection;
+pub mod read_model;
+pub mod source;
 mod worker;
+pub mod projector;
+pub mod rebuild;
+pub mod policy;
+
+pub mod error;
+pub mod memory;
+pub mod testing;
 
 #[doc(hidden)]
 pub mod __private {

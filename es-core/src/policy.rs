@@ -9,12 +9,12 @@ use crate::{
     error::BoxError,
     event::Metadata,
     event::{EventSet, Recorded, RecordedEvent},
-    execute::{Context, ExecuteError},
+    execute::{Context, ExecuteError, LoadError},
     projection::Order,
     projector::{Location, ProjectorError},
     read_model::{Changes, Generation, GenerationState, ReadModelStore},
     source::{EventSource, Subscription},
-    store::{AppendError, IdempotencyKey, InvalidKey},
+    store::{AppendError, IdempotencyKey, InvalidKey, ReadError},
     worker::{self, Handler, Worker},
 };
 
@@ -71,7 +71,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<ExecuteError<E>> for Pol
     fn from(error: ExecuteError<E>) -> Self {
         match error {
             ExecuteError::Contended { .. }
-            | ExecuteError::Load(_)
+            | ExecuteError::Load(LoadError::Read(ReadError::Store(_)))
             | ExecuteError::Append(AppendError::Store(_) | AppendError::Closed) => Self::Transient(error.into()),
             _ => Self::Permanent(error.into()),
         }

@@ -217,6 +217,10 @@ pub enum ProjectorError {
     /// The generation that it kept no longer serves.
     #[error("another generation has taken its place")]
     Replaced,
+    /// The read model was fed by another source, whose shards stand at different positions: there
+    /// is no one position from which this source could go on. Rebuild it from this source.
+    #[error("the read model is fed by another source and cannot go on from {0:?} without a rebuild")]
+    OtherSource(String),
     /// A newer version of the projection serves: this program is too old for it.
     #[error("version {serving} serves, this program folds version {ours}")]
     Outdated {

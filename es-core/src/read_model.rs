@@ -43,7 +43,9 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
     /// of the old one are deleted.
     ///
     /// # Errors
-    /// [`PromoteError::Behind`] when it has not reached what readers may have seen already.
+    /// [`PromoteError::Behind`] when it has not reached what readers may have seen already: in each
+    /// shard of the old one it must be as far, or, where it has no such shard because it reads from
+    /// another source, its slowest shard must.
     async fn promote(&self, building: &Generation) -> Result<(), PromoteError>;
 
     /// Deletes a building generation with its documents and checkpoints; no-op where there is none.
@@ -52,18 +54,22 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn discard(&self, building: &Generation) -> Result<(), ReadModelError>;
 
-    /// Makes sure that each of `shards` has a checkpoint (position 0 when new), so that
-    /// [`reached`](Self::reached) knows what it waits for.
+    /// Makes sure that `generation` is fed through `shards`, which all belong to one source
+    /// ([`Shard::source`]), and that each of them has a checkpoint.
+    ///
+    /// A generation is fed by one source at a time. Where it was fed by another one, the shards
+    /// change over: if all of the old ones stand at the same position, they are replaced by the
+    /// new ones, which go on from there, so that nothing is folded twice.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError>;
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError>;
 
     /// Takes the lease on a shard and fences its former owner: later commits under the former
-    /// token fail (R9). The checkpoint is created if it is missing.
+    /// token fail (R9).
     ///
-    /// With [`Takeover::WhenFree`] a lease that another owner holds and has not let expire is left
-    /// alone: `None`.
+    /// `None` where there is no such shard, and, with [`Takeover::WhenFree`], where another owner
+    /// holds the lease and has not let it expire.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -156,9 +162,28 @@ impl GenerationState {
     }
 }
 
-/// A part of a source with an order of its own: `log`, or one Kafka partition.
+/// A part of a source with an order of its own: `log`, or one Kafka partition (`order-events/3`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Shard(pub String);
+
+impl Shard {
+    /// The source that it is a part of: what stands before the `/`.
+    pub fn source(&self) -> &str {
+        self.0.split_once('/').map_or(&self.0, |(source, _)| source)
+    }
+}
+
+/// Whether a generation is fed by the source that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changeover {
+    /// It is.
+    Ready,
+    /// Not yet: a worker that reads from another source holds a lease.
+    Busy,
+    /// No: the shards of the former source stand at different positions. Let them reach the same
+    /// one, or rebuild.
+    Uneven,
+}
 
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

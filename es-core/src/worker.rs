@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::{
     event::RecordedEvent,
     projector::ProjectorError,
-    read_model::{Changes, CommitError, Generation, Lease, ReadModelStore, Shard},
+    read_model::{Changeover, Changes, CommitError, Generation, Lease, ReadModelStore, Shard},
     source::{Batch, Delivery, EventFeed, EventSource, Subscription},
 };
 
@@ -66,7 +66,6 @@ impl<'a> Worker<'a> {
         ttl: Duration,
     ) -> Result<Self, ProjectorError> {
         let feed = source.open(subscription).await?;
-        store.ensure_shards(&generation, &feed.shards()).await?;
         let (held, wanted) = (HashMap::new(), Vec::new());
         Ok(Self { handler, store, generation, feed, owner: Uuid::now_v7(), ttl, held, wanted })
     }
@@ -102,10 +101,7 @@ impl<'a> Worker<'a> {
             delivery = self.feed.next() => delivery?,
         };
         match delivery {
-            Delivery::Assigned(shards) => {
-                self.store.ensure_shards(&self.generation, &shards).await?;
-                self.wanted.extend(shards);
-            }
+            Delivery::Assigned(shards) => self.wanted.extend(shards),
             Delivery::Revoked(shards) => {
                 self.wanted.retain(|shard| !shards.contains(shard));
                 self.held.retain(|shard, _| !shards.contains(shard));
@@ -143,7 +139,15 @@ impl<'a> Worker<'a> {
         if batch.events.is_empty() && batch.checkpoint.position <= before {
             return Ok(());
         }
-        let mut changes = self.handler.handle(&self.generation, batch.events).await?;
+        let mut changes = match self.handler.handle(&self.generation, batch.events).await {
+            Ok(changes) => changes,
+            Err(error) => {
+                // Only the holder of the lease has a say: the documents of a generation that was
+                // replaced in the meantime are being deleted, and nothing fits them any more.
+                self.store.renew(&held.lease, self.ttl).await?;
+                return Err(error);
+            }
+        };
         changes.checkpoint = batch.checkpoint;
         let checkpoint = changes.checkpoint.clone();
         self.store.commit(&held.lease, changes, self.ttl).await?;
@@ -153,6 +157,16 @@ impl<'a> Worker<'a> {
     }
 
     async fn take_wanted(&mut self) -> Result<(), ProjectorError> {
+        if self.wanted.is_empty() {
+            return Ok(());
+        }
+        // All shards of the source, and not only the wanted ones: `reached` counts them all.
+        let shards: Vec<Shard> = self.feed.shards().into_iter().chain(self.wanted.iter().cloned()).collect();
+        match self.store.ensure_shards(&self.generation, &shards).await? {
+            Changeover::Ready => {}
+            Changeover::Busy => return Ok(()),
+            Changeover::Uneven => return Err(ProjectorError::OtherSource(shards[0].source().to_owned())),
+        }
         for shard in std::mem::take(&mut self.wanted) {
             let takeover = self.feed.takeover();
             match self.store.acquire(&self.generation, &shard, self.owner, takeover, self.ttl).await? {

@@ -3,25 +3,48 @@
 use std::time::Duration;
 
 use chrono::Utc;
-use es_core::{Checkpoint, Generation, Lease, Position, Shard, Takeover};
+use es_core::{Changeover, Checkpoint, Generation, Lease, Position, Shard, Takeover};
 use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
 use crate::packed::json;
 
-/// Gives each of `shards` a checkpoint.
+/// Gives each of `shards` a checkpoint; where another source fed the generation, they take over from its shards.
 pub(crate) async fn ensure_shards(
     connection: &mut SqliteConnection,
     generation: i64,
     shards: &[Shard],
-) -> Result<(), sqlx::Error> {
-    let shards: Vec<_> = shards.iter().map(|shard| &shard.0).collect();
-    let query = sqlx::query(include_str!("sql/ensure_shards.sql")).bind(generation).bind(json(&shards));
+) -> Result<Changeover, sqlx::Error> {
+    let Some(source) = shards.first().map(Shard::source) else { return Ok(Changeover::Ready) };
+    let query = sqlx::query(include_str!("sql/changeover.sql"))
+        .bind(generation)
+        .bind(source)
+        .bind(Utc::now().timestamp_millis());
+    let former = query.fetch_one(&mut *connection).await?;
+    let (mut position, mut token) = (0_i64, 0_i64);
+    if former.try_get::<i64, _>("others")? > 0 {
+        if former.try_get::<i64, _>("leased")? > 0 {
+            return Ok(Changeover::Busy);
+        }
+        position = former.try_get("fastest")?;
+        if position != former.try_get::<i64, _>("slowest")? {
+            return Ok(Changeover::Uneven);
+        }
+        // A former lease does not come to life again when its source feeds the generation again.
+        token = former.try_get::<i64, _>("token")? + 1;
+        sqlx::query(include_str!("sql/fence.sql")).bind(generation).execute(&mut *connection).await?;
+    }
+    let names: Vec<_> = shards.iter().map(|shard| &shard.0).collect();
+    let query = sqlx::query(include_str!("sql/ensure_shards.sql"))
+        .bind(generation)
+        .bind(json(&names))
+        .bind(position)
+        .bind(token);
     query.execute(connection).await?;
-    Ok(())
+    Ok(Changeover::Ready)
 }
 
-/// Takes the lease on `shard`; `None` when another owner holds it or the generation is gone.
+/// Takes the lease on `shard`; `None` when another owner holds it or there is no such shard.
 pub(crate) async fn acquire(
     connection: &mut SqliteConnection,
     generation: Generation,

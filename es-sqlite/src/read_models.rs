@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
-    Changes, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError, ReadModelError,
-    ReadModelStore, Shard, Takeover,
+    Changeover, Changes, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError,
+    ReadModelError, ReadModelStore, Shard, Takeover,
 };
 use uuid::Uuid;
 
@@ -55,7 +55,7 @@ impl ReadModelStore for SqliteStore {
         Ok(())
     }
 
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
         let (id, shards) = (generation.id, shards.to_vec());
         let ensured = self
             .connections()

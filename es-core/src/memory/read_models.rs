@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::MemoryStore;
 use crate::{
     read_model::{
-        Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, PromoteError, ReadModelError,
-        ReadModelStore, Shard, Takeover,
+        Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, PromoteError,
+        ReadModelError, ReadModelStore, Shard, Takeover,
     },
     stream::Position,
 };
@@ -94,11 +94,14 @@ impl ReadModelStore for MemoryStore {
         let models = &mut self.state().read_models;
         let is_building = |stored: &&Stored| stored.state == GenerationState::Building;
         let new = models.generations.get(&building.id).filter(is_building).ok_or(PromoteError::NotBuilding)?;
-        let building_at = new.reached();
         if let Some(old) = models.find(&building.projection, GenerationState::Serving) {
-            let serving = old.reached();
-            if building_at < serving {
-                return Err(PromoteError::Behind { building: building_at, serving });
+            for (shard, stored) in &old.shards {
+                let serving = stored.checkpoint.position;
+                let same = new.shards.get(shard).map(|shard| shard.checkpoint.position);
+                let building = same.unwrap_or_else(|| new.reached());
+                if building < serving {
+                    return Err(PromoteError::Behind { building, serving });
+                }
             }
             let old = old.generation.id;
             models.generations.remove(&old);
@@ -115,13 +118,33 @@ impl ReadModelStore for MemoryStore {
         Ok(())
     }
 
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
-        if let Some(stored) = self.state().read_models.shards(generation) {
-            for shard in shards {
-                stored.entry(shard.clone()).or_default();
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        let models = &mut self.state().read_models;
+        let (Some(stored), Some(first)) = (models.shards(generation), shards.first()) else {
+            return Ok(Changeover::Ready);
+        };
+        let (mut seed, mut token) = (Position::ZERO, 0);
+        if stored.keys().any(|shard| shard.source() != first.source()) {
+            let now = Instant::now();
+            if stored.values().any(|shard| shard.owner.is_some_and(|(_, until)| until > now)) {
+                return Ok(Changeover::Busy);
             }
+            seed = stored.values().map(|shard| shard.checkpoint.position).max().unwrap_or_default();
+            if stored.values().any(|shard| shard.checkpoint.position != seed) {
+                return Ok(Changeover::Uneven);
+            }
+            // What a lease on a shard of the same name was worth before, it is not worth again.
+            token = stored.values().map(|shard| shard.token + 1).max().unwrap_or_default();
+            stored.clear();
         }
-        Ok(())
+        for shard in shards {
+            stored.entry(shard.clone()).or_insert_with(|| StoredShard {
+                checkpoint: Checkpoint { position: seed, ..Checkpoint::default() },
+                owner: None,
+                token,
+            });
+        }
+        Ok(Changeover::Ready)
     }
 
     async fn acquire(
@@ -133,8 +156,7 @@ impl ReadModelStore for MemoryStore {
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError> {
         let models = &mut self.state().read_models;
-        let Some(shards) = models.shards(generation) else { return Ok(None) };
-        let stored = shards.entry(shard.clone()).or_default();
+        let Some(stored) = models.shards(generation).and_then(|shards| shards.get_mut(shard)) else { return Ok(None) };
         let taken = stored.owner.is_some_and(|(other, until)| other != owner && until > Instant::now());
         if taken && takeover == Takeover::WhenFree {
             return Ok(None);

@@ -75,8 +75,8 @@ impl Aggregate for Account {
     }
 }
 
-/// Each account's history in short: a chain of its versions, which shows every event that was
-/// lost, repeated or reordered.
+/// Each account's history in short: a chain of its versions. An event that was lost, repeated or
+/// reordered cannot be folded.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Histories;
 
@@ -91,7 +91,11 @@ impl Projection for Histories {
     }
 
     fn fold(&self, _: &str, versions: &mut Option<Vec<u64>>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
-        versions.get_or_insert_default().push(event.version.get());
+        let versions = versions.get_or_insert_default();
+        if versions.len() as u64 + 1 != event.version.get() {
+            return Err(Unfoldable::new(format!("{} follows {versions:?}", event.version)));
+        }
+        versions.push(event.version.get());
         Ok(())
     }
 }

@@ -18,10 +18,10 @@ use crate::{
     projection::Projection,
     projector::{Projector, ProjectorError},
     read_model::{
-        Changes, Checkpoint, GenerationState, KeyRange, QueryError, ReadModel, ReadModelStore, Takeover, Token,
+        Changes, Checkpoint, GenerationState, KeyRange, QueryError, ReadModel, ReadModelStore, Shard, Takeover, Token,
     },
     snapshot::SnapshotStore,
-    source::{LogSource, SourceError},
+    source::{Batch, Delivery, EventFeed, EventSource, LogSource, SourceError, Subscription},
     store::EventStore,
     stream::Position,
 };
@@ -111,6 +111,61 @@ pub async fn r9_killed_workers_leave_the_fold_of_the_log(store: &impl Store) {
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
     shutdown.cancel();
     for worker in workers {
+        worker.await.expect("no panic").expect("it stops in order");
+    }
+}
+
+/// The log under another name: another source, as far as checkpoints are concerned.
+#[derive(Debug)]
+struct Copy(Arc<LogSource>);
+
+#[derive(Debug)]
+struct CopyFeed(Box<dyn EventFeed>);
+
+fn copied() -> Shard {
+    Shard("copy".into())
+}
+
+#[async_trait]
+impl EventSource for Copy {
+    async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        Ok(Box::new(CopyFeed(self.0.open(subscription).await?)))
+    }
+}
+
+#[async_trait]
+impl EventFeed for CopyFeed {
+    fn shards(&self) -> Vec<Shard> {
+        vec![copied()]
+    }
+
+    fn takeover(&self) -> Takeover {
+        self.0.takeover()
+    }
+
+    async fn next(&mut self) -> Result<Delivery, SourceError> {
+        Ok(match self.0.next().await? {
+            Delivery::Assigned(_) => Delivery::Assigned(self.shards()),
+            Delivery::Batch(batch) => Delivery::Batch(Batch { shard: copied(), ..batch }),
+            other => other,
+        })
+    }
+
+    async fn start(&mut self, _: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError> {
+        self.0.start(&LogSource::shard(), checkpoint).await
+    }
+}
+
+/// R9
+pub async fn r9_a_change_of_source_folds_nothing_twice(store: &impl Store) {
+    let sources: [Arc<dyn EventSource>; 2] = [source(store), Arc::new(Copy(source(store)))];
+    for round in 0..4 {
+        load(store, 2).join_all().await;
+        let shutdown = CancellationToken::new();
+        let projector = Projector::new(Ledger::<1>::default(), sources[round % 2].clone(), Arc::new(store.clone()));
+        let worker = spawn(projector, &shutdown);
+        assert_equals_the_fold(Ledger::<1>::default(), store).await;
+        shutdown.cancel();
         worker.await.expect("no panic").expect("it stops in order");
     }
 }
@@ -250,6 +305,7 @@ pub async fn a_checkpoint_of_another_history_is_refused(store: &impl Store) {
     deposit(store, 1).await;
     let generation = store.ensure_generation("ledger", 1, GenerationState::Serving).await.expect("made");
     let ttl = Duration::ZERO;
+    store.ensure_shards(&generation, &[LogSource::shard()]).await.expect("ensured");
     let lease = store.acquire(&generation, &LogSource::shard(), Uuid::now_v7(), Takeover::Always, ttl).await;
     let checkpoint = Checkpoint { position: Position::new(1), event_id: Some(Uuid::now_v7()), cursor: None };
     let changes = Changes { checkpoint, ..Changes::default() };

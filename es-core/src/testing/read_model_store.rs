@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use crate::{
     read_model::{
-        Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, PromoteError, ReadModelStore,
-        Shard, Takeover,
+        Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, PromoteError,
+        ReadModelStore, Shard, Takeover,
     },
     stream::Position,
 };
@@ -25,10 +25,14 @@ macro_rules! read_model_store_suite {
             r9_a_fenced_worker_writes_nothing
             r9_of_concurrent_commits_exactly_one_wins
             r9_a_checkpoint_comes_back_as_it_was_committed
+            r9_another_source_goes_on_where_the_former_stood
+            r9_another_source_does_not_start_from_uneven_shards
+            r9_another_source_waits_for_live_leases
             leases_exclude_others_until_released_or_expired
             generations_are_created_once
             r12_a_rebuild_is_invisible_until_promoted
             r12_promotion_refuses_to_go_back_in_time
+            r12_promotion_compares_shard_by_shard
             r12_workers_of_a_replaced_generation_are_fenced
             r12_a_discarded_rebuild_leaves_no_trace
             r13_reached_is_the_least_of_all_shards
@@ -53,6 +57,8 @@ fn shard(name: &str) -> Shard {
 }
 
 async fn lease(store: &impl ReadModelStore, generation: &Generation, name: &str) -> Lease {
+    let ready = store.ensure_shards(generation, &[shard(name)]).await.expect("asked");
+    assert_eq!(ready, Changeover::Ready);
     let owner = Uuid::now_v7();
     let lease = store.acquire(generation, &shard(name), owner, Takeover::Always, TTL).await.expect("a lease");
     lease.expect("it is taken from whoever has it")
@@ -157,10 +163,68 @@ pub async fn r9_a_checkpoint_comes_back_as_it_was_committed(store: &impl ReadMod
     assert_eq!(lease(store, &generation, "log").await.checkpoint, checkpoint);
 }
 
+async fn give_back(store: &impl ReadModelStore, lease: &Lease) {
+    store.release(lease).await.expect("released");
+}
+
+/// R9
+pub async fn r9_another_source_goes_on_where_the_former_stood(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let mut log = lease(store, &generation, "log").await;
+    commit(store, &mut log, changes(7, &[("a", "1")], &[])).await.expect("committed");
+    give_back(store, &log).await;
+    let parts = [shard("topic/0"), shard("topic/1")];
+    assert_eq!(store.ensure_shards(&generation, &parts).await.expect("asked"), Changeover::Ready);
+    assert_eq!(reached(store, &generation).await, 7);
+    let mut part = lease(store, &generation, "topic/1").await;
+    assert_eq!(part.checkpoint, Checkpoint { position: Position::new(7), ..Checkpoint::default() });
+    // Nobody goes on with the former source behind its back.
+    fenced(store.commit(&log, changes(8, &[], &[]), TTL).await);
+    let gone = store.acquire(&generation, &shard("log"), Uuid::now_v7(), Takeover::Always, TTL).await;
+    assert_eq!(gone.expect("asked"), None);
+    // A partition that is added later starts from the beginning, and the others stay where they are.
+    commit(store, &mut part, changes(9, &[], &[])).await.expect("committed");
+    assert_eq!(lease(store, &generation, "topic/2").await.checkpoint, Checkpoint::default());
+    assert_eq!(lease(store, &generation, "topic/1").await.checkpoint.position, Position::new(9));
+}
+
+/// R9
+pub async fn r9_another_source_does_not_start_from_uneven_shards(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    for (name, position) in [("topic/0", 7), ("topic/1", 5)] {
+        let mut part = lease(store, &generation, name).await;
+        commit(store, &mut part, changes(position, &[], &[])).await.expect("committed");
+        give_back(store, &part).await;
+    }
+    let log = [shard("log")];
+    assert_eq!(store.ensure_shards(&generation, &log).await.expect("asked"), Changeover::Uneven);
+    let mut slow = lease(store, &generation, "topic/1").await;
+    commit(store, &mut slow, changes(7, &[], &[])).await.expect("it is as it was, and catches up");
+    give_back(store, &slow).await;
+    assert_eq!(store.ensure_shards(&generation, &log).await.expect("asked"), Changeover::Ready);
+    assert_eq!(reached(store, &generation).await, 7);
+}
+
+/// R9
+pub async fn r9_another_source_waits_for_live_leases(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let mut log = lease(store, &generation, "log").await;
+    let merged = [shard("merged")];
+    assert_eq!(store.ensure_shards(&generation, &merged).await.expect("asked"), Changeover::Busy);
+    commit(store, &mut log, changes(3, &[], &[])).await.expect("it goes on undisturbed");
+    give_back(store, &log).await;
+    assert_eq!(store.ensure_shards(&generation, &merged).await.expect("asked"), Changeover::Ready);
+    // A former lease does not come to life again with the former source.
+    assert_eq!(store.ensure_shards(&generation, &[shard("log")]).await.expect("asked"), Changeover::Ready);
+    fenced(store.commit(&log, changes(4, &[], &[]), TTL).await);
+    assert!(lease(store, &generation, "log").await.token > log.token);
+}
+
 /// One owner at a time.
 pub async fn leases_exclude_others_until_released_or_expired(store: &impl ReadModelStore) {
     let generation = serving(store).await;
     let shard = shard("log");
+    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
     let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
     let first = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("free");
     assert_eq!(store.acquire(&generation, &shard, two, Takeover::WhenFree, TTL).await.expect("asked"), None);
@@ -231,6 +295,34 @@ pub async fn r12_promotion_refuses_to_go_back_in_time(store: &impl ReadModelStor
 }
 
 /// R12
+pub async fn r12_promotion_compares_shard_by_shard(store: &impl ReadModelStore) {
+    let (old, new) = (serving(store).await, building(store).await);
+    let behind = async |new: &Generation, positions: (u64, u64)| match store.promote(new).await {
+        Err(PromoteError::Behind { building, serving }) => assert_eq!((building.get(), serving.get()), positions),
+        other => panic!("readers of a shard would go back, got {other:?}"),
+    };
+    for (shard, position) in [("topic/0", 9), ("topic/1", 4)] {
+        let mut old_lease = lease(store, &old, shard).await;
+        commit(store, &mut old_lease, changes(position, &[], &[])).await.expect("committed");
+    }
+    // From another source: its slowest shard counts.
+    let mut log = lease(store, &new, "log").await;
+    commit(store, &mut log, changes(8, &[], &[])).await.expect("committed");
+    behind(&new, (8, 9)).await;
+    store.discard(&new).await.expect("discarded");
+    // From the same source: the least of both is 4, and yet the first is behind.
+    let new = building(store).await;
+    for (shard, position) in [("topic/0", 7), ("topic/1", 4)] {
+        let mut new_lease = lease(store, &new, shard).await;
+        commit(store, &mut new_lease, changes(position, &[], &[])).await.expect("committed");
+    }
+    behind(&new, (7, 9)).await;
+    let mut new_lease = lease(store, &new, "topic/0").await;
+    commit(store, &mut new_lease, changes(9, &[], &[])).await.expect("committed");
+    store.promote(&new).await.expect("promoted");
+}
+
+/// R12
 pub async fn r12_workers_of_a_replaced_generation_are_fenced(store: &impl ReadModelStore) {
     let old = serving(store).await;
     let mut old_lease = lease(store, &old, "log").await;
@@ -265,13 +357,13 @@ pub async fn r12_a_discarded_rebuild_leaves_no_trace(store: &impl ReadModelStore
 pub async fn r13_reached_is_the_least_of_all_shards(store: &impl ReadModelStore) {
     let generation = serving(store).await;
     assert_eq!(reached(store, &generation).await, 0);
-    store.ensure_shards(&generation, &[shard("p0"), shard("p1")]).await.expect("ensured");
-    let mut zero = lease(store, &generation, "p0").await;
+    store.ensure_shards(&generation, &[shard("topic/0"), shard("topic/1")]).await.expect("ensured");
+    let mut zero = lease(store, &generation, "topic/0").await;
     commit(store, &mut zero, changes(7, &[], &[])).await.expect("committed");
-    assert_eq!(reached(store, &generation).await, 0, "p1 has not begun");
-    let mut one = lease(store, &generation, "p1").await;
+    assert_eq!(reached(store, &generation).await, 0, "the other has not begun");
+    let mut one = lease(store, &generation, "topic/1").await;
     commit(store, &mut one, changes(4, &[], &[])).await.expect("committed");
-    store.ensure_shards(&generation, &[shard("p0"), shard("p1")]).await.expect("no-op");
+    store.ensure_shards(&generation, &[shard("topic/0"), shard("topic/1")]).await.expect("no-op");
     assert_eq!(reached(store, &generation).await, 4);
 }
 

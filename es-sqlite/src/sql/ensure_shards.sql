@@ -1,7 +1,7 @@
--- binds: ?1 generation, ?2 JSON array of shards
+-- binds: ?1 generation, ?2 JSON array of shards, ?3 the position and ?4 the token with which new ones start
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE); a generation that is gone gets none
-INSERT INTO checkpoints (generation, shard)
-SELECT generations.id, item.value
+INSERT INTO checkpoints (generation, shard, position, token)
+SELECT generations.id, item.value, ?3, ?4
 FROM json_each(?2) AS item, generations
 WHERE generations.id = ?1 AND generations.state <> 'retired'
 ON CONFLICT DO NOTHING

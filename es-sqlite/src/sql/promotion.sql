@@ -1,9 +1,22 @@
--- How far a building generation is, and the one it is to replace. No row: it is not being built.
+-- The generation that a building one is to replace, and the shard of it in which readers would lose the most: how far it
+-- is there, and how far the new one is in the same shard (or in its slowest, where it reads from another source).
+-- No row: it is not being built.
 -- binds: ?1 building generation
 -- locks: the caller's write lock keeps the answer true until the switch
-SELECT coalesce((SELECT min(position) FROM checkpoints WHERE generation = building.id), 0) AS building_at,
-       serving.id AS serving,
-       coalesce((SELECT min(position) FROM checkpoints WHERE generation = serving.id), 0) AS serving_at
+WITH shards AS (
+    SELECT old.position AS serving_at,
+           coalesce((SELECT position FROM checkpoints WHERE generation = ?1 AND shard = old.shard),
+                    (SELECT min(position) FROM checkpoints WHERE generation = ?1), 0) AS building_at
+    FROM generations AS building
+    JOIN generations AS serving ON serving.projection = building.projection AND serving.state = 'serving'
+    JOIN checkpoints AS old ON old.generation = serving.id
+    WHERE building.id = ?1
+), worst AS (
+    SELECT building_at, serving_at FROM shards ORDER BY serving_at - building_at DESC LIMIT 1
+)
+SELECT serving.id AS serving,
+       coalesce((SELECT building_at FROM worst), 0) AS building_at,
+       coalesce((SELECT serving_at FROM worst), 0) AS serving_at
 FROM generations AS building
 LEFT JOIN generations AS serving ON serving.projection = building.projection AND serving.state = 'serving'
 WHERE building.id = ?1 AND building.state = 'building'

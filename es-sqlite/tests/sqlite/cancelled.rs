@@ -43,6 +43,7 @@ async fn r7_a_dropped_commit_leaves_nothing_or_the_whole() {
     let owner = Uuid::now_v7();
     let keys = ["a".to_owned(), "b".to_owned()];
     for polls in 0..40 {
+        store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
         let lease = store.acquire(&generation, &shard, owner, Takeover::WhenFree, ttl).await.unwrap().unwrap();
         let position = lease.checkpoint.position.next();
         let document = Bytes::from(position.to_string());

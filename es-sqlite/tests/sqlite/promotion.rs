@@ -15,6 +15,7 @@ const DOCUMENTS: usize = 2_500;
 
 async fn fill(store: &SqliteStore, generation: &Generation, document: &'static str) {
     let (shard, ttl) = (Shard("log".into()), Duration::from_mins(1));
+    store.ensure_shards(generation, std::slice::from_ref(&shard)).await.unwrap();
     let lease = store.acquire(generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
     let changes = Changes {
         upserts: (0..DOCUMENTS).map(|key| (format!("{key:05}"), Bytes::from_static(document.as_bytes()))).collect(),

@@ -55,6 +55,7 @@ async fn r9_a_reopened_read_model_goes_on_where_it_was() {
     let store = SqliteStore::open(&path).await.unwrap();
     let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
     let owner = Uuid::now_v7();
+    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
     let lease = store.acquire(&generation, &shard, owner, Takeover::WhenFree, ttl).await.unwrap().unwrap();
     let checkpoint =
         Checkpoint { position: Position::new(7), event_id: Some(Uuid::now_v7()), cursor: Some("offset 7".into()) };

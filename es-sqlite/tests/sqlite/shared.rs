@@ -113,6 +113,7 @@ async fn r9_a_zombie_in_another_process_cannot_commit() {
     };
     let generation = zombie.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
     // It stalls until its lease has run out (a lease of no length has at once).
+    zombie.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
     let expired =
         zombie.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, Duration::ZERO).await.unwrap().unwrap();
     let lease = successor.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
