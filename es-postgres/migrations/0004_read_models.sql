@@ -1,0 +1,196 @@
+-- Copies of read models. A retired one is invisible; its documents are on their way out.
+CREATE TABLE generations (
+    id         bigint      GENERATED ALWAYS AS IDENTITY,
+    projection text        COLLATE "C" NOT NULL,
+    version    bigint      NOT NULL,        -- unsigned 32 bits
+    state      text        NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT generations_id PRIMARY KEY (id),
+    CONSTRAINT generations_state CHECK (state IN ('serving', 'building', 'retired'))
+);
+CREATE UNIQUE INDEX generations_serving ON generations (projection) WHERE state = 'serving';
+CREATE UNIQUE INDEX generations_building ON generations (projection) WHERE state = 'building';
+
+-- How far a generation has come in each shard of its source, and who may advance it. Every commit
+-- updates one row in place: half of each page is left free for that.
+CREATE TABLE checkpoints (
+    generation  bigint  NOT NULL REFERENCES generations ON DELETE CASCADE,
+    shard       text    COLLATE "C" NOT NULL,
+    position    bigint  NOT NULL DEFAULT 0,
+    event_id    uuid,
+    cursor      text,
+    owner       uuid,
+    token       bigint  NOT NULL DEFAULT 0, -- grows with every change of owner: the fence
+    lease_until timestamptz,                -- by the clock of the database, the only one all owners share
+    CONSTRAINT checkpoints_shard PRIMARY KEY (generation, shard)
+) WITH (fillfactor = 50);
+
+-- Documents as the projection's codec wrote them; bytea, because json would only parse them again on
+-- the way in. Keys sort by their bytes, as the port promises. No foreign key: checkpoints fence writers.
+CREATE TABLE documents (
+    generation bigint NOT NULL,
+    key        text   COLLATE "C" NOT NULL,
+    document   bytea  NOT NULL,
+    CONSTRAINT documents_key PRIMARY KEY (generation, key)
+) WITH (fillfactor = 80);
+
+DO $$
+BEGIN
+    ALTER TABLE documents ALTER document SET COMPRESSION lz4;
+EXCEPTION WHEN feature_not_supported OR invalid_parameter_value THEN
+    NULL;
+END
+$$;
+
+-- For people with psql: what readers see at this moment.
+CREATE VIEW read_models AS
+SELECT g.projection, g.version, d.key, convert_from(d.document, 'UTF8')::jsonb AS document
+  FROM generations g JOIN documents d ON d.generation = g.id
+ WHERE g.state = 'serving';
+
+-- The generation in a_state of a_projection, made where there is none.
+-- Locks: the new row's key; of two callers at once one inserts, the other waits for it and reads.
+CREATE FUNCTION ensure_generation(a_projection text, a_version bigint, a_state text)
+RETURNS TABLE (id bigint, version bigint)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+#variable_conflict use_column
+BEGIN
+    LOOP
+        RETURN QUERY SELECT g.id, g.version FROM generations g WHERE g.projection = a_projection AND g.state = a_state;
+        IF FOUND THEN RETURN; END IF;
+        RETURN QUERY INSERT INTO generations AS g (projection, version, state) VALUES (a_projection, a_version, a_state)
+                     ON CONFLICT DO NOTHING RETURNING g.id, g.version;
+        IF FOUND THEN RETURN; END IF;
+    END LOOP;
+END
+$$;
+
+-- Feeds a generation through a_shards, which belong to one source (what stands before the '/').
+-- outcome: 'ready'; 'busy' when a worker of another source holds a lease; 'uneven' when the shards of another
+-- source stand at different positions. Otherwise the new shards go on where the former ones stood.
+-- Locks: the generation, which keeps promotion and other changeovers out; then the former checkpoints, which
+-- waits for the commits in flight; then the new rows.
+CREATE FUNCTION ensure_shards(a_generation bigint, a_shards text[]) RETURNS text
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    v_source text   := split_part(a_shards[1], '/', 1);
+    v_seed   bigint := 0;
+    v_token  bigint := 0;
+    v_former record;
+BEGIN
+    PERFORM 1 FROM generations g WHERE g.id = a_generation AND g.state <> 'retired' FOR UPDATE;
+    IF NOT FOUND THEN RETURN 'ready'; END IF;
+    PERFORM 1 FROM checkpoints c WHERE c.generation = a_generation AND split_part(c.shard, '/', 1) <> v_source
+      ORDER BY c.shard FOR UPDATE;
+    IF FOUND THEN
+        SELECT min(c.position) AS slowest, max(c.position) AS fastest, max(c.token) AS token,
+               bool_or(c.owner IS NOT NULL AND c.lease_until > clock_timestamp()) AS leased
+          INTO v_former FROM checkpoints c WHERE c.generation = a_generation;
+        IF v_former.leased THEN RETURN 'busy'; END IF;
+        IF v_former.slowest <> v_former.fastest THEN RETURN 'uneven'; END IF;
+        v_seed := v_former.fastest;
+        -- A former lease does not come to life again when its source feeds the generation again.
+        v_token := v_former.token + 1;
+        DELETE FROM checkpoints c WHERE c.generation = a_generation;
+    END IF;
+    INSERT INTO checkpoints (generation, shard, position, token)
+    SELECT a_generation, s.shard, v_seed, v_token FROM unnest(a_shards) s(shard)
+        ON CONFLICT (generation, shard) DO NOTHING;
+    RETURN 'ready';
+END
+$$;
+
+-- Writes documents and checkpoint together; false when the checkpoint is not what the caller thinks.
+-- Locks: the checkpoint's row first, so that of two workers with equal claims one waits and then fails
+-- the comparison; then the documents' rows.
+CREATE FUNCTION commit_changes(
+    a_generation bigint, a_shard text, a_token bigint, a_from bigint,
+    a_position bigint, a_event_id uuid, a_cursor text, a_ttl interval,
+    a_keys text[], a_documents bytea[], a_deletes text[])
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE
+SET search_path FROM CURRENT
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+BEGIN
+    UPDATE checkpoints c
+       SET position = a_position, event_id = a_event_id, cursor = a_cursor, lease_until = clock_timestamp() + a_ttl
+     WHERE c.generation = a_generation AND c.shard = a_shard AND c.token = a_token AND c.position = a_from;
+    IF NOT FOUND THEN RETURN false; END IF;
+    INSERT INTO documents AS d (generation, key, document)
+    SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document)
+        ON CONFLICT (generation, key) DO UPDATE SET document = excluded.document;
+    DELETE FROM documents d WHERE d.generation = a_generation AND d.key = ANY (a_deletes);
+    RETURN true;
+END
+$$;
+
+-- Puts a building generation in the place of the serving one, unless readers would go back in time: in
+-- each shard of the old one it must be as far, or, where it has no such shard because it reads from
+-- another source, its slowest shard must.
+-- outcome: 'promoted', 'behind', 'not building'.
+-- Locks, in this order: both generations, which keeps new checkpoints and other promotions out; then
+-- their checkpoints, which waits for the commits in flight. Only then are positions compared. The old
+-- checkpoints go with the switch: whoever still works on the old generation finds nothing to commit to.
+CREATE FUNCTION promote_generation(a_id bigint, OUT outcome text, OUT building bigint, OUT serving bigint)
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    v_projection text;
+    v_old        bigint;
+    v_slowest    bigint;
+BEGIN
+    SELECT g.projection INTO v_projection FROM generations g WHERE g.id = a_id;
+    PERFORM 1 FROM generations g WHERE g.projection = v_projection ORDER BY g.id FOR UPDATE;
+    IF NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = a_id AND g.state = 'building') THEN
+        outcome := 'not building';
+        RETURN;
+    END IF;
+    SELECT g.id INTO v_old FROM generations g WHERE g.projection = v_projection AND g.state = 'serving';
+    PERFORM 1 FROM checkpoints c WHERE c.generation IN (a_id, v_old) ORDER BY c.generation, c.shard FOR UPDATE;
+    SELECT coalesce(min(c.position), 0) INTO v_slowest FROM checkpoints c WHERE c.generation = a_id;
+    SELECT coalesce(n.position, v_slowest), o.position INTO building, serving
+      FROM checkpoints o
+      LEFT JOIN checkpoints n ON n.generation = a_id AND n.shard = o.shard
+     WHERE o.generation = v_old AND coalesce(n.position, v_slowest) < o.position
+     ORDER BY o.shard
+     LIMIT 1;
+    IF FOUND THEN
+        outcome := 'behind';
+        RETURN;
+    END IF;
+    DELETE FROM checkpoints c WHERE c.generation = v_old;
+    UPDATE generations g SET state = 'retired' WHERE g.id = v_old;
+    UPDATE generations g SET state = 'serving' WHERE g.id = a_id;
+    outcome := 'promoted';
+END
+$$;
+
+-- Takes a building generation out of sight; no-op where it is not building (any more).
+-- Locks: the generation, then its checkpoints, which waits for the commits in flight.
+CREATE FUNCTION discard_generation(a_id bigint) RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+BEGIN
+    UPDATE generations g SET state = 'retired' WHERE g.id = a_id AND g.state = 'building';
+    IF FOUND THEN
+        DELETE FROM checkpoints c WHERE c.generation = a_id;
+    END IF;
+END
+$$;
+
+-- Deletes what retired generations leave behind. It runs after the switch, which stays short; what a
+-- crash leaves is swept with the next one.
+-- Locks: the retired generations that nobody else is sweeping, then their documents.
+CREATE FUNCTION sweep_generations() RETURNS void
+LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+DECLARE
+    v_id bigint;
+BEGIN
+    FOR v_id IN SELECT g.id FROM generations g WHERE g.state = 'retired' ORDER BY g.id FOR UPDATE SKIP LOCKED LOOP
+        DELETE FROM documents d WHERE d.generation = v_id;
+        DELETE FROM generations g WHERE g.id = v_id;
+    END LOOP;
+END
+$$;

@@ -1,0 +1,117 @@
+//! Before the first append: the right server, the right tables, a lane that holds.
+
+use es_core::Position;
+use sqlx::{
+    Connection, PgConnection,
+    migrate::{MigrateError, Migrator},
+};
+
+use crate::{error, session::Session};
+
+static MIGRATIONS: Migrator = sqlx::migrate!();
+
+/// The oldest server that the statements are written for and tested on.
+const OLDEST_SERVER: i32 = 15;
+
+/// Why a store could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The URL is not one of Postgres.
+    #[error("the database URL is not understood")]
+    Url(#[source] sqlx::Error),
+    /// The schema's name would need quotes, is too long or belongs to Postgres.
+    #[error("{name:?} is not the name of a schema ([a-z_][a-z0-9_]*, at most 63 bytes, not pg_*)")]
+    Schema {
+        /// What was given.
+        name: String,
+    },
+    /// The server cannot be reached or does not let us in.
+    #[error("cannot connect to the database")]
+    Connect(#[source] sqlx::Error),
+    /// The server is older than the statements allow.
+    #[error("the server is Postgres {found}, the oldest supported one is {OLDEST_SERVER}")]
+    ServerTooOld {
+        /// Its major version.
+        found: i32,
+    },
+    /// The database does not store UTF-8, in which names and events are written.
+    #[error("the database is encoded in {found}, it must be UTF8")]
+    Encoding {
+        /// Its encoding.
+        found: String,
+    },
+    /// The schema could not be brought up to date.
+    #[error("cannot migrate the schema")]
+    Migrate(#[source] MigrateError),
+    /// Two sessions could hold the lane at once: this server does not keep advisory locks, or a
+    /// pooler between hides them. Positions would not be dense; nothing was written.
+    #[error("two sessions hold the lane at once: the server or a pooler does not keep advisory locks")]
+    NoLane,
+    /// The server failed while the store was being opened.
+    #[error("the database failed")]
+    Server(#[source] sqlx::Error),
+}
+
+/// Makes the schema ready and tells the head of its log.
+pub(crate) async fn prepare(session: &Session) -> Result<Position, ConnectError> {
+    let mut connection = session.open().await.map_err(ConnectError::Connect)?;
+    check_server(&mut connection).await?;
+    migrate(session.schema(), &mut connection).await.map_err(ConnectError::Migrate)?;
+    let mut second = session.open().await.map_err(ConnectError::Connect)?;
+    if !lane_holds(&mut connection, &mut second).await.map_err(ConnectError::Server)? {
+        return Err(ConnectError::NoLane);
+    }
+    let head = sqlx::query_scalar(include_str!("sql/head.sql")).fetch_one(&mut connection).await;
+    let head = Position::from_i64(head.map_err(ConnectError::Server)?);
+    for connection in [connection, second] {
+        // Best effort: it has done its work.
+        let _ = connection.close().await;
+    }
+    Ok(head)
+}
+
+async fn check_server(connection: &mut PgConnection) -> Result<(), ConnectError> {
+    let server = sqlx::query_as(include_str!("sql/server.sql"));
+    let (version, encoding): (i32, String) = server.fetch_one(connection).await.map_err(ConnectError::Server)?;
+    let major = version / 10_000;
+    if major < OLDEST_SERVER {
+        return Err(ConnectError::ServerTooOld { found: major });
+    }
+    if encoding != "UTF8" {
+        return Err(ConnectError::Encoding { found: encoding });
+    }
+    Ok(())
+}
+
+/// Many processes may start at once: the migrator's advisory lock lets one at a time through, and it
+/// creates the schema under that lock too, since two `CREATE SCHEMA IF NOT EXISTS` can collide.
+async fn migrate(schema: &str, connection: &mut PgConnection) -> Result<(), MigrateError> {
+    let mut migrator = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
+    migrator.create_schema(schema.to_owned());
+    migrator.run_direct(None, connection, false).await
+}
+
+/// Whether a second session has to wait for the lane while a first one holds it. A server that only
+/// pretends to lock (it has happened) lets the second one in at once.
+async fn lane_holds(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let take = || sqlx::query(include_str!("sql/take_lane.sql"));
+    let mut holder = first.begin().await?;
+    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *holder).await?;
+    match take().execute(&mut *holder).await {
+        Ok(_) => {}
+        // Someone appends in a long transaction; that the lane keeps us out proves it too.
+        Err(cause) if error::is_lock_timeout(&cause) => return holder.rollback().await.map(|()| true),
+        Err(cause) => return Err(cause),
+    }
+    let mut rival = second.begin().await?;
+    sqlx::query("SET LOCAL lock_timeout = '1ms'").execute(&mut *rival).await?;
+    let held = match take().execute(&mut *rival).await {
+        Ok(_) => false,
+        Err(cause) if error::is_lock_timeout(&cause) => true,
+        Err(cause) => return Err(cause),
+    };
+    rival.rollback().await?;
+    holder.rollback().await?;
+    Ok(held)
+}

@@ -1,0 +1,111 @@
+//! What the database says, in words of the ports. The only place that knows SQLSTATEs and names of
+//! constraints.
+
+use std::sync::Arc;
+
+use es_core::{AppendError, ReadError, ReadModelError, SnapshotError};
+use sqlx::error::DatabaseError;
+
+/// What to do about a failed append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// An event is to blame; its neighbours are innocent.
+    Refused,
+    /// Nobody is to blame: the same statement may succeed later, on the same connection.
+    Busy,
+    /// The connection is gone, and with it the answer: whether the statement was committed is unknown.
+    Lost,
+    /// The store itself is damaged or forbidden: sending it again is in vain.
+    Fatal,
+}
+
+pub(crate) fn fault(error: &sqlx::Error) -> Fault {
+    match error {
+        sqlx::Error::Database(database) => fault_of_database(&**database),
+        sqlx::Error::Encode(_) => Fault::Refused,
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::Tls(_) => Fault::Lost,
+        _ => Fault::Fatal,
+    }
+}
+
+fn fault_of_database(error: &dyn DatabaseError) -> Fault {
+    let code = error.code().unwrap_or_default();
+    match (&*code, code.get(..2).unwrap_or_default()) {
+        // Someone has written to the log beside the lane, or this snapshot is old: look again.
+        ("23505", _) if is_ours(error) => Fault::Busy,
+        // Data, constraints, limits; and what a trigger of the application raises.
+        (_, "22" | "23" | "54") | ("P0001", _) => Fault::Refused,
+        // Cancelled or not available in time; serialization and deadlock; out of resources.
+        ("57014" | "55P03", _) | (_, "40" | "53") => Fault::Busy,
+        // Shut down or terminated; connection trouble; the server has become a read-only replica.
+        ("25006", _) | (_, "57" | "08") => Fault::Lost,
+        _ => Fault::Fatal,
+    }
+}
+
+/// Whether one of the constraints is violated that only a stale snapshot can violate.
+fn is_ours(error: &dyn DatabaseError) -> bool {
+    matches!(error.constraint(), Some("events_position" | "events_version" | "commands_id"))
+}
+
+/// Whether a lock was not to be had in the time allowed.
+pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("55P03")
+}
+
+/// Whether the connection behind `error` must not be used again.
+pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(_) => fault(error) == Fault::Lost,
+        // These arise before anything is sent or after everything has been received.
+        sqlx::Error::Encode(_) | sqlx::Error::RowNotFound => false,
+        _ => true,
+    }
+}
+
+/// The same failure for every append of a batch.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the database did not take the batch in {attempts} attempts")]
+pub struct OutcomeUnknown {
+    /// How often it was sent.
+    pub attempts: u32,
+    /// Why the last attempt failed.
+    #[source]
+    pub last: Arc<sqlx::Error>,
+}
+
+/// The transaction of an [`append_in`](crate::PostgresStore::append_in) looks at an older log than
+/// the one there is, as under `REPEATABLE READ`; nothing was written. Begin it again.
+#[derive(Debug, thiserror::Error)]
+#[error("the transaction's snapshot is older than the log")]
+pub struct StaleSnapshot(#[source] pub sqlx::Error);
+
+/// The writer was stopped before it answered.
+#[derive(Debug, thiserror::Error)]
+#[error("the store was closed before the writer answered")]
+pub(crate) struct Stopped;
+
+/// A row of the verdicts is missing or makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[error("the database answered with status {0} for an append")]
+pub(crate) struct Verdictless(pub(crate) i32);
+
+pub(crate) fn append_in(error: sqlx::Error) -> AppendError {
+    match &error {
+        sqlx::Error::Database(database) if is_ours(&**database) => AppendError::Store(StaleSnapshot(error).into()),
+        _ if fault(&error) == Fault::Refused => AppendError::Refused(error.into()),
+        _ => AppendError::Store(error.into()),
+    }
+}
+
+pub(crate) fn read(error: sqlx::Error) -> ReadError {
+    ReadError::Store(error.into())
+}
+
+pub(crate) fn snapshot(error: sqlx::Error) -> SnapshotError {
+    SnapshotError(error.into())
+}
+
+pub(crate) fn read_model(error: sqlx::Error) -> ReadModelError {
+    ReadModelError(error.into())
+}

@@ -1,0 +1,38 @@
+//! The event store, snapshots and read models on Postgres 15 or newer.
+//!
+//! ```no_run
+//! # async fn example(url: &str) -> Result<(), es_postgres::ConnectError> {
+//! use es_postgres::PostgresStore;
+//!
+//! let store = PostgresStore::connect(url).await?;
+//! // … hand clones of it to repositories, projectors and queries …
+//! store.close().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! One [`PostgresStore`] implements the three ports [`EventStore`](es_core::EventStore),
+//! [`SnapshotStore`](es_core::SnapshotStore) and [`ReadModelStore`](es_core::ReadModelStore) in one
+//! schema of one database. Appends of a process go through one writer, which sends whatever has
+//! queued as one statement (group commit); the server lets one such statement at a time into the
+//! schema (the lane), which makes positions dense and equal to commit order.
+//!
+//! SQL users find the log in the view `event_log` and the read models in the view `read_models` of
+//! the store's schema.
+
+mod append;
+mod connect;
+mod connections;
+mod error;
+mod log;
+mod options;
+mod read_models;
+mod session;
+mod snapshots;
+mod store;
+mod writer;
+
+pub use connect::ConnectError;
+pub use error::{OutcomeUnknown, StaleSnapshot};
+pub use options::PostgresOptions;
+pub use store::PostgresStore;

@@ -1,0 +1,167 @@
+//! What a store is told before it connects.
+
+use std::{fmt, str::FromStr, time::Duration};
+
+use sqlx::postgres::PgConnectOptions;
+
+use crate::{
+    connect::{self, ConnectError},
+    session::Session,
+    store::PostgresStore,
+};
+
+/// How to connect, and the limits of queues and connections.
+#[derive(Clone)]
+pub struct PostgresOptions {
+    url: String,
+    schema: Option<String>,
+    pub(crate) queue_appends: usize,
+    pub(crate) queue_bytes: usize,
+    pub(crate) batch_appends: usize,
+    pub(crate) batch_bytes: usize,
+    pub(crate) reader_connections: usize,
+    pub(crate) patience: Duration,
+    pub(crate) close_within: Duration,
+}
+
+impl PostgresOptions {
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            schema: None,
+            queue_appends: 4_096,
+            queue_bytes: 64 * 1024 * 1024,
+            batch_appends: 1_000,
+            batch_bytes: 2 * 1024 * 1024,
+            reader_connections: 4,
+            patience: Duration::from_secs(10),
+            close_within: Duration::from_secs(10),
+        }
+    }
+
+    /// The schema that holds everything; it is created where it is missing. Default: the URL's
+    /// parameter `schema`, or `es`. Stores in different schemas share nothing, not even the lane.
+    pub fn schema(self, name: impl Into<String>) -> Self {
+        Self { schema: Some(name.into()), ..self }
+    }
+
+    /// How many appends may wait for the writer; further callers wait before they queue (R17).
+    pub fn queue_appends(self, appends: usize) -> Self {
+        Self { queue_appends: appends.max(1), ..self }
+    }
+
+    /// How many bytes of events may wait for the writer; further callers wait before they queue (R17).
+    pub fn queue_bytes(self, bytes: usize) -> Self {
+        Self { queue_bytes: bytes.max(1), ..self }
+    }
+
+    /// The most appends of one statement.
+    pub fn batch_appends(self, appends: usize) -> Self {
+        Self { batch_appends: appends.max(1), ..self }
+    }
+
+    /// The most bytes of one statement; an append that is larger goes alone.
+    pub fn batch_bytes(self, bytes: usize) -> Self {
+        Self { batch_bytes: bytes.max(1), ..self }
+    }
+
+    /// The most connections beside the writer's: for reads, snapshots and read models.
+    pub fn reader_connections(self, connections: usize) -> Self {
+        Self { reader_connections: connections.max(1), ..self }
+    }
+
+    /// How long an append is tried again when the server is gone or busy, before its caller gets
+    /// [`AppendError::Store`](es_core::AppendError::Store).
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// How long [`PostgresStore::close`] waits for what is queued.
+    pub fn close_within(self, limit: Duration) -> Self {
+        Self { close_within: limit, ..self }
+    }
+
+    /// A store that is ready: the schema is up to date, and the server has shown that it keeps the
+    /// lane.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the migrations that are done, each whole.
+    pub async fn connect(self) -> Result<PostgresStore, ConnectError> {
+        let session = self.session()?;
+        let head = connect::prepare(&session).await?;
+        Ok(PostgresStore::start(session, &self, head))
+    }
+
+    fn session(&self) -> Result<Session, ConnectError> {
+        let (url, from_url) = split_schema(&self.url);
+        let options = PgConnectOptions::from_str(&url).map_err(ConnectError::Url)?;
+        let schema = self.schema.clone().or(from_url).unwrap_or_else(|| "es".to_owned());
+        check_schema(&schema)?;
+        Ok(Session::new(options, schema))
+    }
+}
+
+/// The URL holds the password, so it stays out.
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOptions").field("schema", &self.schema).finish_non_exhaustive()
+    }
+}
+
+/// Takes the parameter `schema` out of a URL, since the driver does not know it.
+fn split_schema(url: &str) -> (String, Option<String>) {
+    let Some((address, query)) = url.split_once('?') else { return (url.to_owned(), None) };
+    let mut schema = None;
+    let mut others = Vec::new();
+    for parameter in query.split('&') {
+        match parameter.strip_prefix("schema=") {
+            Some(name) => schema = Some(name.to_owned()),
+            None => others.push(parameter),
+        }
+    }
+    let url = if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) };
+    (url, schema)
+}
+
+/// The name becomes part of SQL text, so it holds nothing that would need quotes.
+fn check_schema(name: &str) -> Result<(), ConnectError> {
+    let mut bytes = name.bytes();
+    let well_formed = name.len() <= 63
+        && bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first == b'_')
+        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && !name.starts_with("pg_");
+    if well_formed { Ok(()) } else { Err(ConnectError::Schema { name: name.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schema_is_taken_out_of_the_url() {
+        let (url, schema) = split_schema("postgres://host/db?sslmode=disable&schema=sales&application_name=x");
+        assert_eq!(url, "postgres://host/db?sslmode=disable&application_name=x");
+        assert_eq!(schema.as_deref(), Some("sales"));
+        assert_eq!(split_schema("postgres://host/db?schema=a"), ("postgres://host/db".into(), Some("a".into())));
+        assert_eq!(split_schema("postgres://host/db"), ("postgres://host/db".into(), None));
+    }
+
+    #[test]
+    fn r15_a_schema_name_that_needs_quotes_is_refused() {
+        for name in ["", "Es", "e s", "es\"; drop", "1es", "pg_es", "é", &"e".repeat(64)] {
+            assert!(matches!(check_schema(name), Err(ConnectError::Schema { .. })), "{name:?}");
+        }
+        for name in ["es", "_es", "es_2", &"e".repeat(63)] {
+            assert!(check_schema(name).is_ok(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn options_do_not_print_the_password() {
+        let options = PostgresOptions::new("postgres://user:secret@host/db");
+        assert!(!format!("{options:?}").contains("secret"));
+    }
+}

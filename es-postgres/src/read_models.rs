@@ -1,0 +1,272 @@
+//! Read models: generations, their checkpoints, their documents.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use es_core::{
+    Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError,
+    ReadModelError, ReadModelStore, Shard, Takeover,
+};
+use sqlx::{
+    Row,
+    postgres::{PgRow, types::PgInterval},
+};
+use uuid::Uuid;
+
+use crate::{error, store::PostgresStore};
+
+#[async_trait]
+impl ReadModelStore for PostgresStore {
+    async fn serving(&self, projection: &str) -> Result<Option<Generation>, ReadModelError> {
+        let rows = self.inner.connections.read(|| sqlx::query(include_str!("sql/serving.sql")).bind(projection)).await;
+        let rows = rows.map_err(error::read_model)?;
+        rows.first().map(|row| generation(row, projection)).transpose().map_err(error::read_model)
+    }
+
+    async fn ensure_generation(
+        &self,
+        projection: &str,
+        version: u32,
+        state: GenerationState,
+    ) -> Result<Generation, ReadModelError> {
+        let ensure = sqlx::query(include_str!("sql/ensure_generation.sql"))
+            .bind(projection)
+            .bind(i64::from(version))
+            .bind(state.as_str());
+        let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
+        one(&rows).and_then(|row| generation(row, projection)).map_err(error::read_model)
+    }
+
+    async fn promote(&self, building: &Generation) -> Result<(), PromoteError> {
+        let promote = sqlx::query(include_str!("sql/promote.sql")).bind(building.id);
+        let rows = self.inner.connections.write(promote).await.map_err(error::read_model)?;
+        promoted(&rows).map_err(error::read_model)??;
+        self.sweep().await;
+        Ok(())
+    }
+
+    async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
+        let discard = sqlx::query(include_str!("sql/discard.sql")).bind(building.id);
+        self.inner.connections.execute(discard).await.map_err(error::read_model)?;
+        self.sweep().await;
+        Ok(())
+    }
+
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        let names: Vec<&str> = shards.iter().map(|shard| shard.0.as_str()).collect();
+        let ensure = sqlx::query(include_str!("sql/ensure_shards.sql")).bind(generation.id).bind(names);
+        let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
+        changeover(&rows).map_err(error::read_model)
+    }
+
+    async fn acquire(
+        &self,
+        generation: &Generation,
+        shard: &Shard,
+        owner: Uuid,
+        takeover: Takeover,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, ReadModelError> {
+        let acquire = sqlx::query(include_str!("sql/acquire.sql"))
+            .bind(generation.id)
+            .bind(&shard.0)
+            .bind(owner)
+            .bind(takeover == Takeover::Always)
+            .bind(interval(ttl));
+        let rows = self.inner.connections.write(acquire).await.map_err(error::read_model)?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (token, checkpoint) = leased(row).map_err(error::read_model)?;
+        Ok(Some(Lease { generation: generation.clone(), shard: shard.clone(), owner, token, checkpoint }))
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
+        let renew = sqlx::query(include_str!("sql/renew.sql"))
+            .bind(lease.generation.id)
+            .bind(&lease.shard.0)
+            .bind(lease.token)
+            .bind(interval(ttl));
+        let renewed = self.inner.connections.execute(renew).await.map_err(error::read_model)?;
+        if renewed == 0 { Err(CommitError::Fenced(lease.shard.clone())) } else { Ok(()) }
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        let release = sqlx::query(include_str!("sql/release.sql"))
+            .bind(lease.generation.id)
+            .bind(&lease.shard.0)
+            .bind(lease.token);
+        self.inner.connections.execute(release).await.map(drop).map_err(error::read_model)
+    }
+
+    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
+        let (keys, documents): (Vec<&str>, Vec<&[u8]>) =
+            changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
+        let commit = sqlx::query(include_str!("sql/commit.sql"))
+            .bind(lease.generation.id)
+            .bind(&lease.shard.0)
+            .bind(lease.token)
+            .bind(lease.checkpoint.position.to_i64())
+            .bind(changes.checkpoint.position.to_i64())
+            .bind(changes.checkpoint.event_id)
+            .bind(&changes.checkpoint.cursor)
+            .bind(interval(ttl))
+            .bind(keys)
+            .bind(documents)
+            .bind(&changes.deletes);
+        let rows = self.inner.connections.write(commit).await.map_err(error::read_model)?;
+        let committed: bool = one(&rows).and_then(|row| row.try_get(0)).map_err(error::read_model)?;
+        if committed { Ok(()) } else { Err(CommitError::Fenced(lease.shard.clone())) }
+    }
+
+    async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+        let load = || sqlx::query(include_str!("sql/load.sql")).bind(generation.id).bind(keys);
+        let rows = self.inner.connections.read(load).await.map_err(error::read_model)?;
+        rows.iter().map(|row| document(row, 0)).collect::<Result<_, _>>().map_err(error::read_model)
+    }
+
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Bytes>, ReadModelError> {
+        let get = || sqlx::query(include_str!("sql/get.sql")).bind(projection).bind(key);
+        let rows = self.inner.connections.read(get).await.map_err(error::read_model)?;
+        rows.first().map_or(Ok(None), |row| document(row, 0)).map_err(error::read_model)
+    }
+
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Vec<(String, Bytes)>, ReadModelError> {
+        let Bounds { from, inclusive, below } = Bounds::of(&range);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.inner.connections.read(|| match &below {
+            None => sqlx::query(include_str!("sql/scan.sql")).bind(projection).bind(&from).bind(inclusive).bind(limit),
+            Some(below) => sqlx::query(include_str!("sql/scan_below.sql"))
+                .bind(projection)
+                .bind(&from)
+                .bind(inclusive)
+                .bind(limit)
+                .bind(below),
+        });
+        let rows = rows.await.map_err(error::read_model)?;
+        let found = rows.iter().map(|row| Ok((row.try_get(0)?, document(row, 1)?.unwrap_or_default())));
+        found.collect::<Result<_, _>>().map_err(error::read_model)
+    }
+
+    async fn reached(&self, generation: &Generation) -> Result<Position, ReadModelError> {
+        let reached = || sqlx::query(include_str!("sql/reached.sql")).bind(generation.id);
+        let rows = self.inner.connections.read(reached).await.map_err(error::read_model)?;
+        let position = one(&rows).and_then(|row| row.try_get(0)).map_err(error::read_model)?;
+        Ok(Position::from_i64(position))
+    }
+}
+
+impl PostgresStore {
+    /// Deletes the documents of retired generations. Nobody sees them any more and the next sweep
+    /// takes what this one leaves, so its failure is not the caller's.
+    async fn sweep(&self) {
+        if let Err(cause) = self.inner.connections.execute(sqlx::query(include_str!("sql/sweep.sql"))).await {
+            tracing::warn!(schema = self.inner.schema, error = %cause, "documents of a retired generation stay for now");
+        }
+    }
+}
+
+/// A range of keys as the index sees it.
+#[derive(Debug, PartialEq, Eq)]
+struct Bounds {
+    from: String,
+    inclusive: bool,
+    below: Option<String>,
+}
+
+impl Bounds {
+    fn of(range: &KeyRange) -> Self {
+        let (from, inclusive) = match &range.after {
+            Some(after) if *after >= range.prefix => (after.clone(), false),
+            _ => (range.prefix.clone(), true),
+        };
+        let below = match (behind(&range.prefix), &range.before) {
+            (Some(behind), Some(before)) => Some(behind.min(before.clone())),
+            (behind, before) => behind.or_else(|| before.clone()),
+        };
+        Self { from, inclusive, below }
+    }
+}
+
+/// The least text behind all those that start with `prefix`. The bytes of UTF-8 sort as its
+/// characters do.
+fn behind(prefix: &str) -> Option<String> {
+    let mut rest = prefix.to_owned();
+    while let Some(last) = rest.pop() {
+        // Skips the surrogates, which are no characters.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            rest.push(next);
+            return Some(rest);
+        }
+    }
+    None
+}
+
+fn interval(ttl: Duration) -> PgInterval {
+    // Beyond ten years a lease is forever, and the sum with the clock still is a timestamp.
+    let ttl = ttl.min(Duration::from_hours(10 * 365 * 24));
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX) }
+}
+
+fn one(rows: &[PgRow]) -> Result<&PgRow, sqlx::Error> {
+    rows.first().ok_or(sqlx::Error::RowNotFound)
+}
+
+fn generation(row: &PgRow, projection: &str) -> Result<Generation, sqlx::Error> {
+    let version = u32::try_from(row.try_get::<i64, _>(1)?).map_err(|reason| sqlx::Error::Decode(reason.into()))?;
+    Ok(Generation { id: row.try_get(0)?, projection: projection.to_owned(), version })
+}
+
+fn changeover(rows: &[PgRow]) -> Result<Changeover, sqlx::Error> {
+    match one(rows)?.try_get::<&str, _>(0)? {
+        "ready" => Ok(Changeover::Ready),
+        "busy" => Ok(Changeover::Busy),
+        "uneven" => Ok(Changeover::Uneven),
+        other => Err(sqlx::Error::Protocol(format!("ensure_shards() said {other:?}"))),
+    }
+}
+
+fn promoted(rows: &[PgRow]) -> Result<Result<(), PromoteError>, sqlx::Error> {
+    let row = one(rows)?;
+    let position = |column| row.try_get::<Option<i64>, _>(column).map(|at| Position::from_i64(at.unwrap_or(0)));
+    Ok(match row.try_get(0)? {
+        "promoted" => Ok(()),
+        "behind" => Err(PromoteError::Behind { building: position(1)?, serving: position(2)? }),
+        _ => Err(PromoteError::NotBuilding),
+    })
+}
+
+fn leased(row: &PgRow) -> Result<(i64, Checkpoint), sqlx::Error> {
+    let position = Position::from_i64(row.try_get(1)?);
+    Ok((row.try_get(0)?, Checkpoint { position, event_id: row.try_get(2)?, cursor: row.try_get(3)? }))
+}
+
+fn document(row: &PgRow, column: usize) -> Result<Option<Bytes>, sqlx::Error> {
+    Ok(row.try_get::<Option<&[u8]>, _>(column)?.map(Bytes::copy_from_slice))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_prefix_ends_where_its_last_character_grows() {
+        assert_eq!(behind("ab").as_deref(), Some("ac"));
+        assert_eq!(behind("a\u{10FFFF}").as_deref(), Some("b"));
+        assert_eq!(behind("\u{D7FF}").as_deref(), Some("\u{E000}"));
+        assert_eq!(behind("\u{10FFFF}"), None);
+        assert_eq!(behind(""), None);
+    }
+
+    #[test]
+    fn a_cursor_outside_the_prefix_does_not_move_the_range() {
+        let bounds = Bounds::of(&KeyRange::prefix("b").after("a"));
+        assert_eq!(bounds, Bounds { from: "b".into(), inclusive: true, below: Some("c".into()) });
+        let bounds = Bounds::of(&KeyRange::prefix("b").after("bb").before("bx"));
+        assert_eq!(bounds, Bounds { from: "bb".into(), inclusive: false, below: Some("bx".into()) });
+    }
+}

@@ -1,0 +1,45 @@
+//! Snapshots: one row a stream.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use es_core::{Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
+use sqlx::{Row, postgres::PgRow};
+
+use crate::{error, store::PostgresStore};
+
+#[async_trait]
+impl SnapshotStore for PostgresStore {
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, SnapshotError> {
+        let rows = self
+            .inner
+            .connections
+            .read(|| sqlx::query(include_str!("sql/load_snapshot.sql")).bind(stream.as_str()))
+            .await
+            .map_err(error::snapshot)?;
+        // A row with numbers that nobody writes is damaged, and a damaged snapshot is no snapshot (R8).
+        Ok(rows.first().and_then(|row| decode(stream, row)))
+    }
+
+    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError> {
+        let save = sqlx::query(include_str!("sql/save_snapshot.sql"))
+            .bind(snapshot.stream.as_str())
+            .bind(snapshot.version.to_i64())
+            .bind(snapshot.event_id)
+            .bind(i64::from(snapshot.state_version))
+            .bind(i64::from(snapshot.checksum))
+            .bind(&snapshot.state[..]);
+        self.inner.connections.execute(save).await.map(drop).map_err(error::snapshot)
+    }
+}
+
+fn decode(stream: &StreamId, row: &PgRow) -> Option<Snapshot> {
+    let version = u64::try_from(row.try_get::<i64, _>(0).ok()?).ok()?;
+    Some(Snapshot {
+        stream: stream.clone(),
+        version: Version::new(version),
+        event_id: row.try_get(1).ok()?,
+        state_version: u32::try_from(row.try_get::<i64, _>(2).ok()?).ok()?,
+        checksum: u32::try_from(row.try_get::<i64, _>(3).ok()?).ok()?,
+        state: Bytes::copy_from_slice(row.try_get(4).ok()?),
+    })
+}

@@ -1,0 +1,176 @@
+//! The store: one writer, a few readers, and the ports they serve.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use es_core::{
+    Append, AppendError, Appended, CommandRecord, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
+    StreamId, Version,
+};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+
+use crate::{
+    append::Prepared,
+    connect::ConnectError,
+    connections::Connections,
+    error::Stopped,
+    log,
+    options::PostgresOptions,
+    session::Session,
+    writer::{Queued, Writer},
+};
+
+/// An event store, snapshot store and read model store in one schema of a Postgres database. Clones
+/// share its writer and its connections.
+///
+/// # Delivery
+/// When the connection breaks under an append, the store sends it again by itself. If it turns out
+/// that the lost attempt was committed, its caller gets [`Appended::repeated`] as `false`, since it is
+/// this call that wrote the events. (The store tells by the position: behind the head that it knew
+/// before. Should another process have written the same append in that very moment, the flag is wrong;
+/// the rest of the outcome is right.)
+///
+/// Dropping the last clone lets the writer finish what is queued; [`close`](Self::close) waits for
+/// that.
+#[derive(Clone)]
+pub struct PostgresStore {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) schema: String,
+    /// The way to the writer; `None` once the store is closed.
+    queue: Mutex<Option<mpsc::Sender<Queued>>>,
+    /// Bytes that may wait for the writer.
+    room: Arc<Semaphore>,
+    most_bytes: usize,
+    writer: AsyncMutex<Option<JoinHandle<()>>>,
+    pub(crate) connections: Connections,
+    most_connections: usize,
+    close_within: Duration,
+    /// The last position that this process knows of.
+    pub(crate) head: watch::Sender<Position>,
+    /// How long the one who polls for other processes' news sleeps; held while polling.
+    pub(crate) poll_pause: AsyncMutex<Duration>,
+}
+
+impl PostgresStore {
+    /// A store in the database at `url`, with default [options](Self::options).
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the migrations that are done, each whole.
+    pub async fn connect(url: &str) -> Result<Self, ConnectError> {
+        Self::options(url).connect().await
+    }
+
+    /// Options for a store in the database at `url` (`postgres://user:password@host:port/database`,
+    /// with the driver's parameters and `schema`).
+    pub fn options(url: &str) -> PostgresOptions {
+        PostgresOptions::new(url)
+    }
+
+    pub(crate) fn start(session: Session, options: &PostgresOptions, head: Position) -> Self {
+        let (queue, queued) = mpsc::channel(options.queue_appends);
+        let head = watch::Sender::new(head);
+        let writer = Writer::new(session.clone(), options, queued, head.clone());
+        // Semaphore permits are bytes; its own limit lies far above any sensible queue.
+        let most_bytes = options.queue_bytes.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
+        let inner = Inner {
+            schema: session.schema().to_owned(),
+            queue: Mutex::new(Some(queue)),
+            room: Arc::new(Semaphore::new(most_bytes)),
+            most_bytes,
+            writer: AsyncMutex::new(Some(tokio::spawn(writer.run()))),
+            connections: Connections::new(session, options.reader_connections),
+            most_connections: options.reader_connections,
+            close_within: options.close_within,
+            head,
+            poll_pause: AsyncMutex::new(log::SHORTEST_PAUSE),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Writes what is queued and closes all connections, in bounded time (R16). Later appends get
+    /// [`AppendError::Closed`]; callers that still wait when the time is over get
+    /// [`AppendError::Store`], since the outcome of what they asked for is unknown.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the store closed to new appends; call it again to wait.
+    pub async fn close(&self) {
+        let inner = &*self.inner;
+        drop(inner.queue.lock().expect("nothing panics while it holds the lock").take());
+        inner.room.close();
+        // Under the lock, so that of two callers both return when it is done.
+        let mut writer = inner.writer.lock().await;
+        if let Some(task) = writer.as_mut() {
+            if tokio::time::timeout(inner.close_within, &mut *task).await.is_err() {
+                tracing::warn!(schema = inner.schema, "the writer did not finish in time and is stopped");
+                task.abort();
+            }
+            *writer = None;
+        }
+        inner.connections.close(inner.most_connections, inner.close_within).await;
+    }
+
+    async fn queue(&self, prepared: Prepared) -> Result<Appended, AppendError> {
+        let inner = &*self.inner;
+        let bytes = prepared.bytes.min(inner.most_bytes);
+        let room = inner.room.clone().acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let room = room.await.map_err(|_| AppendError::Closed)?;
+        let queue = inner.queue.lock().expect("nothing panics while it holds the lock").clone();
+        let (answer, outcome) = oneshot::channel();
+        let queue = queue.ok_or(AppendError::Closed)?;
+        // From here on the writer owns the append: whoever drops this future changes nothing (R7).
+        queue.send(Queued { prepared, answer, _room: room }).await.map_err(|_| AppendError::Closed)?;
+        drop(queue);
+        outcome.await.unwrap_or_else(|_| Err(AppendError::Store(Stopped.into())))
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore").field("schema", &self.inner.schema).finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl EventStore for PostgresStore {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        self.queue(Prepared::new(append)?).await
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        log::read_stream(&self.inner, stream, after, limit).await
+    }
+
+    async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        log::read_log(&self.inner, after, limit).await
+    }
+
+    async fn head(&self) -> Result<Position, ReadError> {
+        log::head(&self.inner).await
+    }
+
+    async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
+        log::wait_past(&self.inner, after).await
+    }
+
+    async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
+        log::find_command(&self.inner, stream, key).await
+    }
+}

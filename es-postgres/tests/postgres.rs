@@ -1,0 +1,16 @@
+//! The store against a real server: `DATABASE_URL` names it, and every test has a schema of its own.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here and now")]
+
+mod postgres {
+    mod server;
+
+    mod suites;
+
+    mod appends;
+    mod connects;
+    mod faults;
+    mod lane;
+    mod read_models;
+    mod shutdown;
+}

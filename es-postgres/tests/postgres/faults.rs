@@ -1,0 +1,174 @@
+//! Connections that break in the middle of things.
+
+use std::{collections::HashSet, time::Duration};
+
+use es_core::{Append, AppendError, EventStore, Expected, Position, ReadModelStore, Version};
+use es_postgres::OutcomeUnknown;
+use tokio::{sync::watch, task::JoinSet};
+
+use super::server::{Schema, Wire, append, appended, event, exact, log, soon, stream};
+
+/// Cuts the writer's connection ten times while eight callers append. The batch that was under way is
+/// sent again with the same ids, and nobody notices.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn r5_terminated_backends_lose_and_repeat_nothing() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let (acknowledged, blows) = (watch::Sender::new(0), watch::Sender::new(0));
+    let killer = {
+        let (mut acknowledged, mut session) = (acknowledged.subscribe(), schema.session().await);
+        let kill = format!(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
+              WHERE application_name = '{}' AND state = 'active' AND query LIKE '%append_batch%'",
+            schema.0
+        );
+        let blows = blows.clone();
+        async move {
+            for round in 0..10 {
+                // After each blow a few appends must come through before the next one.
+                acknowledged.wait_for(|count| *count > round * 10).await.unwrap();
+                while session.number(&kill).await == 0 {}
+                blows.send_modify(|count| *count += 1);
+            }
+        }
+    };
+    let killer = tokio::spawn(killer);
+    let mut writers = JoinSet::new();
+    for writer in 0..8_u64 {
+        let (store, acknowledged, blows) = (store.clone(), acknowledged.clone(), blows.subscribe());
+        writers.spawn(async move {
+            let mut outcomes = Vec::new();
+            while *blows.borrow() < 10 {
+                // Half of them are known by the version behind which they stand, half are remembered.
+                let version = outcomes.len() as u64 * 2;
+                let expected = if writer % 2 == 0 { exact(version) } else { Expected::Any };
+                outcomes.push(store.append(append(&format!("w{writer}"), expected, 2)).await.unwrap());
+                acknowledged.send_modify(|count| *count += 1);
+            }
+            outcomes
+        });
+    }
+    let outcomes: Vec<_> = soon(writers.join_all()).await.into_iter().flatten().collect();
+    soon(killer).await.unwrap();
+    assert!(outcomes.iter().all(|outcome| !outcome.repeated), "each caller is told that it has just been written");
+    let positions: HashSet<Position> = outcomes.iter().map(|outcome| outcome.position).collect();
+    assert_eq!(positions.len(), outcomes.len());
+    assert_eq!(log(&store).await.len(), outcomes.len() * 2);
+}
+
+/// The server has committed, and the connection breaks before the writer hears of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn r5_an_append_whose_answer_is_lost_is_written_once() {
+    let schema = Schema::new();
+    let wire = Wire::new().await;
+    let store = schema.options_through(wire.port).connect().await.unwrap();
+    store.append(append("first", Expected::Any, 1)).await.unwrap();
+    for (id, expected, position) in [("exact", exact(0), 3), ("any", Expected::Any, 5)] {
+        let append = append(id, expected, 2);
+        wire.cut_next_answer();
+        // It is this very call that wrote the events, in its first attempt.
+        assert_eq!(soon(store.append(append.clone())).await.unwrap(), appended(2, position));
+        assert!(wire.has_cut());
+        let again = store.append(append).await.unwrap();
+        assert_eq!(again, es_core::Appended { repeated: true, ..appended(2, position) });
+    }
+    assert_eq!(log(&store).await.len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r5_an_append_that_dies_with_its_session_is_sent_again() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let mut session = schema.session().await;
+    // The trigger commits nothing, but it kills the session right behind the first one's insert.
+    session
+        .run(
+            "CREATE SEQUENCE attempts;
+             CREATE FUNCTION die_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                 IF nextval(TG_ARGV[0]::regclass) = 1 THEN PERFORM pg_terminate_backend(pg_backend_pid()); END IF;
+                 RETURN NULL; END $$",
+        )
+        .await;
+    let arm = format!(
+        "CREATE TRIGGER die_once AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION die_once('{}.attempts')",
+        schema.0
+    );
+    session.run(&arm).await;
+    assert_eq!(soon(store.append(append("a", exact(0), 2))).await.unwrap(), appended(2, 2));
+    assert_eq!(session.number("SELECT last_value FROM attempts").await, 2);
+    assert_eq!(log(&store).await.len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_finds_no_server_gives_up_in_bounded_time() {
+    let schema = Schema::new();
+    let store = schema.options().patience(Duration::from_millis(50)).connect().await.unwrap();
+    let mut session = schema.session().await;
+    // A store whose table is locked away answers as one that is down: not at all.
+    session.run("ALTER TABLE events RENAME TO gone").await;
+    let outcome = soon(store.append(append("a", exact(0), 1))).await;
+    let Err(AppendError::Store(cause)) = outcome else { panic!("{outcome:?}") };
+    assert_eq!(cause.downcast_ref::<OutcomeUnknown>().unwrap().attempts, 1, "what is missing does not come back");
+    session.run("ALTER TABLE gone RENAME TO events").await;
+    session
+        .run(
+            "CREATE FUNCTION busy() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN RAISE EXCEPTION 'busy' USING ERRCODE = '53300'; END $$;
+                 CREATE TRIGGER busy BEFORE INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION busy()",
+        )
+        .await;
+    let outcome = soon(store.append(append("a", exact(0), 1))).await;
+    let Err(AppendError::Store(cause)) = outcome else { panic!("{outcome:?}") };
+    assert!(cause.downcast_ref::<OutcomeUnknown>().unwrap().attempts > 1);
+    session.run("DROP TRIGGER busy ON events").await;
+    assert_eq!(soon(store.append(append("a", exact(0), 1))).await.unwrap(), appended(1, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reads_go_on_after_idle_connections_were_cut() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    store.append(append("a", exact(0), 3)).await.unwrap();
+    assert_eq!(log(&store).await.len(), 3);
+    let mut session = schema.session().await;
+    let ours = format!("FROM pg_stat_activity WHERE application_name = '{}'", schema.0);
+    let killed = session.number(&format!("SELECT count(pg_terminate_backend(pid)) {ours}")).await;
+    assert!(killed >= 2, "the writer's and a reader's");
+    assert_eq!(log(&store).await.len(), 3);
+    assert_eq!(store.append(append("a", exact(3), 1)).await.unwrap(), appended(4, 4));
+    assert!(store.serving("nothing").await.unwrap().is_none());
+}
+
+/// A read whose future is dropped while the server works on it: the answer that still comes must not
+/// reach the next reader.
+#[tokio::test(flavor = "multi_thread")]
+async fn r7_a_cancelled_read_leaves_no_trace() {
+    let schema = Schema::new();
+    let store = schema.options().reader_connections(1).connect().await.unwrap();
+    store.append(append("a", exact(0), 5)).await.unwrap();
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    holder.run("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await;
+    let mut read = Box::pin(store.read_log(Position::ZERO, 10));
+    tokio::select! { biased; _ = &mut read => panic!("the table is locked"), () = watcher.until_blocked(&schema, 1) => {} }
+    drop(read);
+    holder.run("COMMIT").await;
+    let read = soon(store.read_stream(&stream("a"), Version::new(4), 10)).await.unwrap();
+    assert_eq!(read.len(), 1);
+}
+
+/// One caller's events fill the queue: the next one waits outside and leaves nothing when it goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn r17_a_full_queue_makes_callers_wait() {
+    let schema = Schema::new();
+    let store = schema.options().queue_bytes(1_000).connect().await.unwrap();
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    holder.hold_lane().await;
+    let large = Append::new(stream("large"), exact(0), vec![event(&format!("\"{}\"", "x".repeat(5_000)))]);
+    let mut first = Box::pin(store.append(large));
+    tokio::select! { biased; _ = &mut first => panic!("the lane is held"), () = watcher.until_blocked(&schema, 1) => {} }
+    let mut outside = Box::pin(store.append(append("outside", exact(0), 1)));
+    tokio::select! { biased; _ = &mut outside => panic!("there is no room"), () = async {} => {} }
+    holder.run("COMMIT").await;
+    assert_eq!(soon(first).await.unwrap(), appended(1, 1));
+    assert_eq!(soon(outside).await.unwrap(), appended(1, 2));
+}

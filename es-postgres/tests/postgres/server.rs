@@ -1,0 +1,201 @@
+//! The server, and what tests do to it behind the store's back.
+
+use std::{
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use es_core::{Append, Appended, EventData, EventStore, Expected, Metadata, NewEvent, Position, StreamId, Version};
+use es_postgres::{PostgresOptions, PostgresStore};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection, Row,
+    postgres::{PgConnectOptions, PgRow},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use uuid::Uuid;
+
+/// How long something may take that happens at once unless it never does.
+const SOON: Duration = Duration::from_mins(2);
+
+fn url() -> String {
+    std::env::var("DATABASE_URL").expect("DATABASE_URL must name a Postgres server; `cargo xtask test` starts one")
+}
+
+/// One test's schema. It is left behind: its name is never used again.
+pub(crate) struct Schema(pub(crate) String);
+
+impl Schema {
+    pub(crate) fn new() -> Self {
+        Self(format!("t_{}", Uuid::now_v7().simple()))
+    }
+
+    /// Options for a store in it. Its sessions carry the schema's name, so that a test finds them.
+    pub(crate) fn options(&self) -> PostgresOptions {
+        self.options_with("")
+    }
+
+    /// The same by way of a [`Wire`].
+    pub(crate) fn options_through(&self, port: u16) -> PostgresOptions {
+        self.options_with(&format!("&host=127.0.0.1&port={port}"))
+    }
+
+    fn options_with(&self, parameters: &str) -> PostgresOptions {
+        let url = url();
+        let separator = if url.contains('?') { '&' } else { '?' };
+        // Patience for a machine that does a hundred other things.
+        PostgresStore::options(&format!("{url}{separator}application_name={0}&schema={0}{parameters}", self.0))
+            .patience(SOON)
+            .close_within(SOON)
+    }
+
+    pub(crate) async fn store(&self) -> PostgresStore {
+        self.options().connect().await.expect("a server to connect to")
+    }
+
+    /// A session of the test's own that sees the schema.
+    pub(crate) async fn session(&self) -> Session {
+        let mut session = Session(PgConnection::connect(&url()).await.expect("a server to connect to"));
+        session.run(&format!("SET search_path = {}", self.0)).await;
+        session
+    }
+}
+
+/// A store in a new schema.
+pub(crate) async fn store() -> PostgresStore {
+    Schema::new().store().await
+}
+
+/// A session that knows nothing of the store but its tables.
+pub(crate) struct Session(pub(crate) PgConnection);
+
+impl Session {
+    pub(crate) async fn run(&mut self, sql: &str) {
+        sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut self.0).await.expect(sql);
+    }
+
+    pub(crate) async fn rows(&mut self, sql: &str) -> Vec<PgRow> {
+        sqlx::query(AssertSqlSafe(sql.to_owned())).fetch_all(&mut self.0).await.expect(sql)
+    }
+
+    pub(crate) async fn number(&mut self, sql: &str) -> i64 {
+        self.rows(sql).await[0].get(0)
+    }
+
+    /// Takes the lane and keeps it until the session's transaction ends.
+    pub(crate) async fn hold_lane(&mut self) {
+        self.run("BEGIN; SELECT take_lane()").await;
+    }
+
+    /// Returns when `sql` counts at least `least`.
+    pub(crate) async fn until(&mut self, sql: &str, least: i64) {
+        soon(async {
+            while self.number(sql).await < least {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
+    /// Returns when a session of `schema` waits for a lock.
+    pub(crate) async fn until_blocked(&mut self, schema: &Schema, sessions: i64) {
+        let waiting = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock'",
+            schema.0
+        );
+        // The view is a snapshot within a transaction.
+        self.run("SELECT pg_stat_clear_snapshot()").await;
+        soon(async {
+            while self.number(&waiting).await < sessions {
+                self.run("SELECT pg_stat_clear_snapshot()").await;
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+/// A wire to the server that can be cut behind its back.
+pub(crate) struct Wire {
+    pub(crate) port: u16,
+    cut: Arc<AtomicBool>,
+}
+
+impl Wire {
+    pub(crate) async fn new() -> Self {
+        let server: PgConnectOptions = url().parse().unwrap();
+        let server = (server.get_host().to_owned(), server.get_port());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let wire = Self { port: listener.local_addr().unwrap().port(), cut: Arc::default() };
+        let cut = wire.cut.clone();
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                tokio::spawn(carry(client, TcpStream::connect(server.clone()).await.unwrap(), cut.clone()));
+            }
+        });
+        wire
+    }
+
+    /// Breaks the connection instead of carrying the next answer, on whichever connection it comes.
+    pub(crate) fn cut_next_answer(&self) {
+        self.cut.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn has_cut(&self) -> bool {
+        !self.cut.load(Ordering::SeqCst)
+    }
+}
+
+async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicBool>) {
+    let (mut asked, mut answered) = ([0; 8192], [0; 8192]);
+    loop {
+        tokio::select! {
+            Ok(bytes @ 1..) = client.read(&mut asked) => server.write_all(&asked[..bytes]).await.unwrap(),
+            Ok(bytes @ 1..) = server.read(&mut answered) => {
+                if cut.swap(false, Ordering::SeqCst) {
+                    return;
+                }
+                client.write_all(&answered[..bytes]).await.unwrap();
+            }
+            else => return,
+        }
+    }
+}
+
+/// `future`, which is stuck if it is not done soon.
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(SOON, future).await.expect("it is stuck")
+}
+
+pub(crate) fn stream(id: &str) -> StreamId {
+    StreamId::new("test", id).unwrap()
+}
+
+pub(crate) fn event(payload: &str) -> NewEvent {
+    let data = EventData { name: "test.happened".into(), schema_version: 1, payload: payload.to_owned().into() };
+    NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() }
+}
+
+pub(crate) fn append(id: &str, expected: Expected, events: usize) -> Append {
+    Append::new(stream(id), expected, (0..events).map(|n| event(&format!("{{\"n\":{n}}}"))).collect())
+}
+
+pub(crate) fn exact(version: u64) -> Expected {
+    Expected::Exact(Version::new(version))
+}
+
+pub(crate) fn appended(version: u64, position: u64) -> Appended {
+    Appended { version: Version::new(version), position: Position::new(position), repeated: false }
+}
+
+/// The positions and streams of the whole log.
+pub(crate) async fn log(store: &PostgresStore) -> Vec<(u64, String)> {
+    let events = store.read_log(Position::ZERO, 100_000).await.unwrap();
+    events.into_iter().map(|event| (event.position.get(), event.stream.id().to_owned())).collect()
+}
