@@ -1,0 +1,200 @@
+//! Between a consumer's thread and the async reader: a bounded queue, and the reader's answers.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use es_core::{Batch, Checkpoint, Delivery, EventFeed, Shard, SourceError, Takeover};
+use tokio::sync::Notify;
+
+/// How many batches may wait for the reader (R17).
+const CAPACITY: usize = 4;
+/// How long a feed waits for news before it says that there is none.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// What thread and reader share.
+#[derive(Debug, Default)]
+pub(crate) struct Outbox {
+    state: Mutex<State>,
+    /// For the thread: the reader has started a shard, made room, or gone.
+    changed: Condvar,
+    /// For the reader: there is something in the queue.
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    queue: VecDeque<Delivery>,
+    /// Shards that the reader has started and the thread has not taken notice of.
+    starts: HashMap<Shard, Checkpoint>,
+    shards: Vec<Shard>,
+    stopped: bool,
+    ended: bool,
+    failure: Option<SourceError>,
+}
+
+impl State {
+    fn batches(&self) -> usize {
+        self.queue.iter().filter(|delivery| matches!(delivery, Delivery::Batch(_))).count()
+    }
+
+    fn forget(&mut self, shards: &[Shard]) {
+        self.queue.retain(|delivery| !matches!(delivery, Delivery::Batch(batch) if shards.contains(&batch.shard)));
+        self.starts.retain(|shard, _| !shards.contains(shard));
+    }
+}
+
+impl Outbox {
+    pub(crate) fn new(shards: Vec<Shard>) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new(State { shards, ..State::default() }), ..Self::default() })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the reader is gone.
+    pub(crate) fn stopped(&self) -> bool {
+        self.state().stopped
+    }
+
+    pub(crate) fn has_room(&self) -> bool {
+        self.state().batches() < CAPACITY
+    }
+
+    /// Waits until there is room for a batch, but no longer than `patience`.
+    pub(crate) fn wait_for_room(&self, patience: Duration) {
+        let full = |state: &mut State| !state.stopped && state.batches() >= CAPACITY;
+        drop(self.changed.wait_timeout_while(self.state(), patience, full));
+    }
+
+    /// Queues a batch, unless the reader has started the shard anew in the meantime.
+    pub(crate) fn push(&self, batch: Batch) {
+        let mut state = self.state();
+        if !state.stopped && !state.starts.contains_key(&batch.shard) {
+            state.queue.push_back(Delivery::Batch(batch));
+            self.news.notify_one();
+        }
+    }
+
+    pub(crate) fn assigned(&self, shards: Vec<Shard>) {
+        self.state().queue.push_back(Delivery::Assigned(shards));
+        self.news.notify_one();
+    }
+
+    /// The shards are someone else's: what waits of them is dropped.
+    pub(crate) fn revoked(&self, shards: Vec<Shard>) {
+        let mut state = self.state();
+        state.forget(&shards);
+        state.queue.push_back(Delivery::Revoked(shards));
+        self.news.notify_one();
+    }
+
+    pub(crate) fn shards(&self) -> Vec<Shard> {
+        self.state().shards.clone()
+    }
+
+    pub(crate) fn set_shards(&self, shards: Vec<Shard>) {
+        self.state().shards = shards;
+    }
+
+    /// Waits until the reader has started all of `shards`; `None` when it is gone.
+    pub(crate) fn wait_for_starts(&self, shards: &[Shard]) -> Option<Vec<Checkpoint>> {
+        let waiting =
+            |state: &mut State| !state.stopped && shards.iter().any(|shard| !state.starts.contains_key(shard));
+        let mut state = self.changed.wait_while(self.state(), waiting).unwrap_or_else(PoisonError::into_inner);
+        shards.iter().map(|shard| state.starts.remove(shard)).collect()
+    }
+
+    /// Shards that the reader has started again.
+    pub(crate) fn restarts(&self) -> HashMap<Shard, Checkpoint> {
+        std::mem::take(&mut self.state().starts)
+    }
+
+    fn end(&self, failure: Option<SourceError>) {
+        let mut state = self.state();
+        state.ended = true;
+        state.failure = failure;
+        self.news.notify_one();
+    }
+}
+
+/// Runs a consumer on a thread of its own, and tells the reader how it ended.
+pub(crate) fn spawn(
+    name: String,
+    outbox: Arc<Outbox>,
+    run: impl FnOnce(&Arc<Outbox>) -> Result<(), SourceError> + Send + 'static,
+) -> Result<(), SourceError> {
+    /// Also a panic must not leave the reader waiting for ever.
+    struct Ending(Arc<Outbox>, Option<SourceError>);
+    impl Drop for Ending {
+        fn drop(&mut self) {
+            self.0.end(self.1.take());
+        }
+    }
+    let thread = std::thread::Builder::new().name(name).spawn(move || {
+        let mut ending = Ending(outbox.clone(), None);
+        ending.1 = run(&outbox).err();
+    });
+    thread.map(drop).map_err(|error| SourceError::Unavailable(error.into()))
+}
+
+/// The reader's side.
+#[derive(Debug)]
+pub(crate) struct KafkaFeed {
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) takeover: Takeover,
+}
+
+#[async_trait]
+impl EventFeed for KafkaFeed {
+    fn shards(&self) -> Vec<Shard> {
+        self.outbox.shards()
+    }
+
+    fn takeover(&self) -> Takeover {
+        self.takeover
+    }
+
+    async fn next(&mut self) -> Result<Delivery, SourceError> {
+        let deadline = Instant::now() + IDLE;
+        loop {
+            {
+                let mut state = self.outbox.state();
+                if let Some(delivery) = state.queue.pop_front() {
+                    self.outbox.changed.notify_all();
+                    return Ok(delivery);
+                }
+                if state.ended {
+                    let failure = state.failure.take();
+                    return Err(failure.unwrap_or_else(|| SourceError::Unavailable("the consumer has ended".into())));
+                }
+            }
+            // The queue is looked at before and after: dropping this future loses nothing.
+            if tokio::time::timeout_at(deadline.into(), self.outbox.news.notified()).await.is_err() {
+                return Ok(Delivery::Idle);
+            }
+        }
+    }
+
+    async fn start(&mut self, shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError> {
+        let mut state = self.outbox.state();
+        state.forget(std::slice::from_ref(shard));
+        state.starts.insert(shard.clone(), checkpoint.clone());
+        self.outbox.changed.notify_all();
+        Ok(())
+    }
+}
+
+impl Drop for KafkaFeed {
+    /// Tells the thread to end; it leaves the group by itself, so that no runtime thread waits for it.
+    fn drop(&mut self) {
+        let mut state = self.outbox.state();
+        state.stopped = true;
+        state.queue.clear();
+        self.outbox.changed.notify_all();
+    }
+}

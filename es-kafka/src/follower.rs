@@ -1,0 +1,102 @@
+//! Follows the progress of a relay.
+
+use std::time::{Duration, Instant};
+
+use es_core::SourceError;
+use rdkafka::{
+    Offset,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use crate::{
+    client::Quiet,
+    progress::{self, Progress},
+    record,
+    source::KafkaSourceConfig,
+    topics::Topics,
+};
+
+/// How often the topic is looked for before it exists.
+const LOOK: Duration = Duration::from_millis(500);
+/// Progress records read at once; compaction keeps the topic short, but it may be behind.
+const AT_ONCE: usize = 10_000;
+
+/// Reads the progress topic on the thread of a consumer, which polls it.
+pub(crate) struct Follower {
+    consumer: BaseConsumer<Quiet>,
+    topic: String,
+    relay: String,
+    following: bool,
+    looked: Option<Instant>,
+}
+
+impl Follower {
+    pub(crate) fn new(config: &KafkaSourceConfig, reader: &str) -> Result<Self, SourceError> {
+        let consumer = config.consumer(reader).create_with_context(Quiet).map_err(unavailable)?;
+        let (topic, relay) = (Topics::new(&config.topic_prefix).progress(), config.relay.clone());
+        Ok(Self { consumer, topic, relay, following: false, looked: None })
+    }
+
+    /// The newest progress since the last call, without waiting.
+    pub(crate) fn newest(&mut self) -> Result<Option<Progress>, SourceError> {
+        if !self.following && !self.follow()? {
+            return Ok(None);
+        }
+        let mut newest = None;
+        for _ in 0..AT_ONCE {
+            match self.consumer.poll(Duration::ZERO) {
+                Some(Ok(record)) => {
+                    let progress = Progress::of(&record, &self.relay)
+                        .map_err(|reason| SourceError::Damaged { place: record::place(&record), reason })?;
+                    newest = progress.or(newest);
+                }
+                Some(Err(error)) => check(error)?,
+                None => break,
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Starts at the beginning, once the topic exists: before its first relay runs it does not.
+    fn follow(&mut self) -> Result<bool, SourceError> {
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return Ok(false);
+        }
+        self.looked = Some(Instant::now());
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(5)).map_err(unavailable)?;
+        let exists = metadata.topics().iter().any(|topic| topic.name() == self.topic && !topic.partitions().is_empty());
+        if exists {
+            let list = progress::partition(&self.topic, 0, Offset::Beginning).map_err(unavailable)?;
+            self.consumer.assign(&list).map_err(unavailable)?;
+            self.following = true;
+        }
+        Ok(exists)
+    }
+}
+
+pub(crate) fn unavailable(error: KafkaError) -> SourceError {
+    SourceError::Unavailable(error.into())
+}
+
+/// Most errors of a consumer are news about connections, which it mends itself.
+pub(crate) fn check(error: KafkaError) -> Result<(), SourceError> {
+    match error {
+        KafkaError::MessageConsumptionFatal(_)
+        | KafkaError::MessageConsumption(
+            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed,
+        ) => Err(unavailable(error)),
+        error => {
+            tracing::debug!(%error, "kafka consumer");
+            Ok(())
+        }
+    }
+}
+
+/// Whether a partition no longer holds the offset that was asked for.
+pub(crate) fn is_out_of_range(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    )
+}

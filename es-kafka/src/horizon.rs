@@ -1,0 +1,358 @@
+//! Many partitions merged into the order of the log: pure arithmetic, no Kafka.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap},
+};
+
+use es_core::{Batch, Categories, Checkpoint, Position, ReadError, RecordedEvent, Shard, SourceError};
+
+use crate::{
+    lane::{Lane, Mark},
+    offsets::Offsets,
+    progress::Progress,
+    topics::Topics,
+};
+
+/// Merges partitions into position order.
+///
+/// The horizon is the position up to which nothing can be missing: no further than the relay's
+/// progress, whose partitions are all read, and no further than each single partition is known to
+/// be complete. What lies below it is delivered, in order; what lies beyond waits.
+#[derive(Debug)]
+pub(crate) struct Horizon {
+    topics: Topics,
+    categories: Categories,
+    /// Where reading goes on in partitions that have no lane yet.
+    cursor: Offsets,
+    lanes: BTreeMap<String, BTreeMap<i32, Lane>>,
+    progress: Option<Progress>,
+    delivered: Mark,
+}
+
+/// A partition that must be read from now on.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Missing {
+    pub(crate) topic: String,
+    pub(crate) partition: i32,
+    pub(crate) next: i64,
+}
+
+impl Horizon {
+    /// The one shard of a merged source.
+    pub(crate) fn shard() -> Shard {
+        Shard("merged".into())
+    }
+
+    pub(crate) fn new(topics: Topics, categories: Categories, checkpoint: &Checkpoint) -> Result<Self, SourceError> {
+        let cursor = match &checkpoint.cursor {
+            Some(text) => serde_json::from_str(text).map_err(|reason| SourceError::Damaged {
+                place: "the checkpoint of shard merged".into(),
+                reason: reason.to_string(),
+            })?,
+            // Nothing was read from Kafka yet: begin at the beginning, and skip what is folded.
+            None => Offsets::default(),
+        };
+        let delivered = Mark::of(checkpoint);
+        Ok(Self { topics, categories, cursor, lanes: BTreeMap::new(), progress: None, delivered })
+    }
+
+    pub(crate) fn delivered(&self) -> Mark {
+        self.delivered
+    }
+
+    /// The partitions of which `progress` speaks and that are not read yet. They get their lanes here,
+    /// and must be assigned before [`adopt`](Self::adopt) lets the horizon pass: below the progress
+    /// that was adopted before, they hold nothing that was not delivered.
+    pub(crate) fn missing(&mut self, progress: &Progress) -> Vec<Missing> {
+        let mut missing = Vec::new();
+        for (topic, partition, _) in progress.offsets.iter().chain(self.cursor.iter()) {
+            if !self.topics.holds(topic, &self.categories) {
+                continue;
+            }
+            let lanes = self.lanes.entry(topic.to_owned()).or_default();
+            lanes.entry(partition).or_insert_with(|| {
+                let next = self.cursor.next(topic, partition);
+                missing.push(Missing { topic: topic.to_owned(), partition, next });
+                Lane::new(next, self.delivered)
+            });
+        }
+        missing
+    }
+
+    /// Lets the horizon move up to `progress`.
+    pub(crate) fn adopt(&mut self, progress: Progress) -> Result<(), SourceError> {
+        self.delivered.agrees(progress.position, progress.event_id)?;
+        self.progress = Some(progress);
+        Ok(())
+    }
+
+    pub(crate) fn lane(&mut self, topic: &str, partition: i32) -> Option<&mut Lane> {
+        self.lanes.get_mut(topic)?.get_mut(&partition)
+    }
+
+    pub(crate) fn lanes(&mut self) -> impl Iterator<Item = (&str, i32, &mut Lane)> {
+        self.lanes.iter_mut().flat_map(|(topic, lanes)| {
+            lanes.iter_mut().map(move |(partition, lane)| (topic.as_str(), *partition, lane))
+        })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.lanes.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether an event may be delivered at this moment.
+    pub(crate) fn has_events(&self) -> bool {
+        let horizon = self.horizon().position;
+        let mut lanes = self.lanes.values().flat_map(BTreeMap::values);
+        lanes.any(|lane| lane.buffer.front().is_some_and(|(_, event)| event.position <= horizon))
+    }
+
+    fn horizon(&self) -> Mark {
+        let Some(progress) = &self.progress else { return self.delivered };
+        let mut horizon = Mark::from(progress);
+        for (topic, lanes) in &self.lanes {
+            for (partition, lane) in lanes {
+                let complete = lane.complete(progress.offsets.next(topic, *partition), Mark::from(progress));
+                if complete.position < horizon.position {
+                    horizon = complete;
+                }
+            }
+        }
+        // It never goes back, for example to a progress that is older than the checkpoint.
+        if horizon.position > self.delivered.position { horizon } else { self.delivered }
+    }
+
+    /// Up to `limit` events below the horizon, if it has moved.
+    pub(crate) fn advance(&mut self, limit: usize) -> Result<Option<Batch>, SourceError> {
+        let horizon = self.horizon();
+        if horizon.position <= self.delivered.position {
+            return Ok(None);
+        }
+        let (events, reached) = self.below(horizon, limit);
+        self.check_density(&events, reached)?;
+        self.delivered = reached;
+        let mut cursor = self.cursor.clone();
+        for (topic, lanes) in &self.lanes {
+            for (partition, lane) in lanes {
+                cursor.set(topic, *partition, lane.cursor());
+            }
+        }
+        self.cursor = cursor;
+        let text = serde_json::to_string(&self.cursor).expect("topic names and numbers");
+        let all = self.progress.as_ref().is_some_and(|progress| progress.position <= reached.position);
+        Ok(Some(Batch {
+            shard: Self::shard(),
+            events,
+            checkpoint: reached.checkpoint(text),
+            at_end: all && self.lanes().all(|(_, _, lane)| lane.buffer.is_empty()),
+        }))
+    }
+
+    fn below(&mut self, horizon: Mark, limit: usize) -> (Vec<RecordedEvent>, Mark) {
+        let mut lanes: Vec<&mut Lane> = self.lanes.values_mut().flat_map(BTreeMap::values_mut).collect();
+        let front = |lane: &Lane| lane.buffer.front().map(|(_, event)| event.position);
+        let mut heads: BinaryHeap<Reverse<(Position, usize)>> =
+            lanes.iter().enumerate().filter_map(|(index, lane)| Some(Reverse((front(lane)?, index)))).collect();
+        let mut events = Vec::new();
+        while let Some(Reverse((position, index))) = heads.pop() {
+            if position > horizon.position {
+                break;
+            }
+            if events.len() == limit {
+                // Cut between two events: everything up to the last one is delivered.
+                let last: Option<&RecordedEvent> = events.last();
+                let reached =
+                    last.map_or(self.delivered, |event| Mark { position: event.position, event_id: Some(event.id) });
+                return (events, reached);
+            }
+            events.extend(lanes[index].pop());
+            heads.extend(front(lanes[index]).map(|next| Reverse((next, index))));
+        }
+        (events, horizon)
+    }
+
+    /// Whoever listens to everything sees every position: that turns any loss into an alarm (R3).
+    fn check_density(&self, events: &[RecordedEvent], reached: Mark) -> Result<(), SourceError> {
+        if self.categories != Categories::All {
+            return Ok(());
+        }
+        let mut after = self.delivered.position;
+        for event in events {
+            if event.position != after.next() {
+                return Err(ReadError::Gap { after, found: event.position }.into());
+            }
+            after = event.position;
+        }
+        if after == reached.position { Ok(()) } else { Err(ReadError::Gap { after, found: reached.position }.into()) }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use std::collections::VecDeque;
+
+    use es_core::{EventData, Metadata, StreamId, Version};
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn event(position: u64, category: &str) -> RecordedEvent {
+        RecordedEvent {
+            position: Position::new(position),
+            stream: StreamId::new(category, "1").unwrap(),
+            version: Version::new(1),
+            id: Uuid::from_u128(u128::from(position)),
+            recorded_at: chrono::DateTime::UNIX_EPOCH,
+            metadata: Metadata::default(),
+            data: EventData { name: "happened".into(), schema_version: 1, payload: bytes::Bytes::from_static(b"{}") },
+        }
+    }
+
+    /// A log in Kafka: records per partition, and the progress after each transaction.
+    #[derive(Default)]
+    struct Log {
+        partitions: BTreeMap<(String, i32), VecDeque<(i64, RecordedEvent)>>,
+        progress: VecDeque<Progress>,
+        offsets: Offsets,
+        last: u64,
+    }
+
+    impl Log {
+        fn transaction(&mut self, events: usize, random: &mut fastrand::Rng) {
+            for _ in 0..events {
+                self.last += 1;
+                let category = ["order", "payment", "shipment"][random.usize(..3)];
+                let (topic, partition) = (format!("{category}-events"), random.i32(0..3));
+                // Offsets have gaps: markers, aborted records.
+                let offset = self.offsets.next(&topic, partition) + random.i64(0..3);
+                self.offsets.set(&topic, partition, offset + 1);
+                let event = event(self.last, category);
+                self.partitions.entry((topic, partition)).or_default().push_back((offset, event));
+            }
+            self.progress.push_back(Progress {
+                position: Position::new(self.last),
+                event_id: Uuid::from_u128(u128::from(self.last)),
+                offsets: self.offsets.clone(),
+            });
+        }
+    }
+
+    /// Reads `log` in a random interleaving of its partitions and its progress.
+    fn read(
+        log: &mut Log,
+        horizon: &mut Horizon,
+        random: &mut fastrand::Rng,
+        stop_after: usize,
+    ) -> (Vec<u64>, Checkpoint) {
+        let mut seen = Vec::new();
+        let mut unread: BTreeMap<(String, i32), VecDeque<(i64, RecordedEvent)>> = BTreeMap::new();
+        loop {
+            if random.bool()
+                && let Some(progress) = log.progress.pop_front()
+            {
+                for Missing { topic, partition, next } in horizon.missing(&progress) {
+                    let mut records = log.partitions[&(topic.clone(), partition)].clone();
+                    records.retain(|(offset, _)| *offset >= (next - 1).max(0));
+                    unread.insert((topic, partition), records);
+                }
+                horizon.adopt(progress).unwrap();
+            }
+            let keys: Vec<_> = unread.keys().cloned().collect();
+            if !keys.is_empty() {
+                let (topic, partition) = &keys[random.usize(..keys.len())];
+                if let Some((offset, event)) = unread.get_mut(&(topic.clone(), *partition)).unwrap().pop_front() {
+                    horizon.lane(topic, *partition).unwrap().take(offset, event).unwrap();
+                }
+            }
+            if let Some(batch) = horizon.advance(7).unwrap() {
+                seen.extend(batch.events.iter().map(|event| event.position.get()));
+                let at_end = log.progress.is_empty() && batch.checkpoint.position.get() == log.last;
+                let checkpoint = batch.checkpoint;
+                assert_eq!(at_end, batch.at_end && log.progress.is_empty());
+                if at_end || seen.len() >= stop_after {
+                    return (seen, checkpoint);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_interleaving_of_partitions_and_progress_is_delivered_in_log_order() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut log = Log::default();
+            for _ in 0..20 {
+                let events = random.usize(1..12);
+                log.transaction(events, &mut random);
+            }
+            let mut horizon = Horizon::new(Topics::new(""), Categories::All, &Checkpoint::default()).unwrap();
+            let (seen, _) = read(&mut log, &mut horizon, &mut random, usize::MAX);
+            assert_eq!(seen, (1..=log.last).collect::<Vec<_>>(), "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn a_reader_goes_on_at_any_checkpoint_without_loss_or_repetition() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut log = Log::default();
+            for _ in 0..20 {
+                let events = random.usize(1..12);
+                log.transaction(events, &mut random);
+            }
+            let only = Categories::Only(vec!["order", "shipment"]);
+            let kept = log.progress.clone();
+            let mut horizon = Horizon::new(Topics::new(""), only.clone(), &Checkpoint::default()).unwrap();
+            let (mut seen, checkpoint) = read(&mut log, &mut horizon, &mut random, 30);
+            // After compaction only the last progress is left.
+            log.progress = kept.into_iter().skip(19).collect();
+            let mut horizon = Horizon::new(Topics::new(""), only, &checkpoint).unwrap();
+            if checkpoint.position.get() < log.last {
+                let (more, _) = read(&mut log, &mut horizon, &mut random, usize::MAX);
+                seen.extend(more);
+            }
+            let all = log.partitions.values().flatten().map(|(_, event)| event);
+            let mut wanted: Vec<u64> =
+                all.filter(|event| event.stream.category() != "payment").map(|event| event.position.get()).collect();
+            wanted.sort_unstable();
+            assert_eq!(seen, wanted, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn r3_a_hole_in_the_log_is_an_alarm_for_whoever_listens_to_everything() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut log = Log::default();
+        log.transaction(50, &mut random);
+        for records in log.partitions.values_mut() {
+            records.retain(|(_, event)| event.position != Position::new(20));
+        }
+        let mut horizon = Horizon::new(Topics::new(""), Categories::All, &Checkpoint::default()).unwrap();
+        let progress = log.progress.pop_front().unwrap();
+        horizon.missing(&progress);
+        horizon.adopt(progress).unwrap();
+        for ((topic, partition), records) in log.partitions {
+            for (offset, event) in records {
+                horizon.lane(&topic, partition).unwrap().take(offset, event).unwrap();
+            }
+        }
+        let gap = horizon.advance(100).unwrap_err();
+        assert!(matches!(gap, SourceError::Read(ReadError::Gap { .. })), "{gap:?}");
+    }
+
+    #[test]
+    fn another_event_at_the_folded_position_is_another_history() {
+        let folded = Checkpoint { position: Position::new(3), event_id: Some(Uuid::from_u128(99)), cursor: None };
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut log = Log::default();
+        log.transaction(3, &mut random);
+        let mut horizon = Horizon::new(Topics::new(""), Categories::All, &folded).unwrap();
+        let refused = horizon.adopt(log.progress.pop_front().unwrap());
+        assert!(matches!(refused, Err(SourceError::OtherHistory { .. })), "{refused:?}");
+        let mut lane = Lane::new(0, Mark::of(&folded));
+        let refused = lane.take(0, event(3, "order"));
+        assert!(matches!(refused, Err(SourceError::OtherHistory { .. })), "{refused:?}");
+    }
+}

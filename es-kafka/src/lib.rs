@@ -1,0 +1,39 @@
+#![doc = include_str!("../README.md")]
+
+// What stands in Kafka.
+mod offsets;
+mod progress;
+mod record;
+mod topics;
+
+// To Kafka: the relay, and what it is made of.
+mod relay;
+
+mod create;
+mod failure;
+mod pace;
+mod publisher;
+
+// From Kafka: the source, and its two ways of reading.
+mod source;
+
+mod group;
+mod merge;
+
+mod feed;
+mod follower;
+mod horizon;
+mod lane;
+
+mod client;
+
+pub use client::Settings;
+pub use failure::RelayError;
+pub use offsets::Offsets;
+pub use progress::Progress;
+pub use record::{decode, headers};
+#[doc(hidden)]
+pub use relay::Step;
+pub use relay::{Relay, RelayConfig};
+pub use source::{KafkaSource, KafkaSourceConfig};
+pub use topics::Topics;

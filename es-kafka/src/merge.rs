@@ -1,0 +1,175 @@
+//! All partitions as one shard in log order.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use es_core::{Checkpoint, SourceError, Subscription};
+use rdkafka::{
+    Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+};
+
+use crate::{
+    client::Quiet,
+    feed::Outbox,
+    follower::{Follower, check, is_out_of_range, unavailable},
+    horizon::{Horizon, Missing},
+    lane, record,
+    source::KafkaSourceConfig,
+    topics::Topics,
+};
+
+/// How long a poll waits: with it, how late a progress may be noticed.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Reads until the reader is gone. Partitions are assigned by hand: the lease in the read model
+/// store excludes other readers of the one shard.
+pub(crate) fn run(
+    config: &KafkaSourceConfig,
+    subscription: &Subscription,
+    outbox: &Arc<Outbox>,
+) -> Result<(), SourceError> {
+    let shard = Horizon::shard();
+    outbox.assigned(vec![shard.clone()]);
+    let Some(mut checkpoints) = outbox.wait_for_starts(std::slice::from_ref(&shard)) else { return Ok(()) };
+    while let Some(checkpoint) = checkpoints.pop() {
+        let mut merge = Merge::open(config, subscription, &checkpoint)?;
+        loop {
+            if outbox.stopped() {
+                return Ok(());
+            }
+            if let Some(again) = outbox.restarts().remove(&shard) {
+                checkpoints.push(again);
+                break;
+            }
+            merge.turn(outbox)?;
+        }
+    }
+    Ok(())
+}
+
+struct Merge<'a> {
+    config: &'a KafkaSourceConfig,
+    consumer: BaseConsumer<Quiet>,
+    follower: Follower,
+    horizon: Horizon,
+    /// When the reader last got a checkpoint without events.
+    advanced: Option<Instant>,
+}
+
+impl<'a> Merge<'a> {
+    fn open(
+        config: &'a KafkaSourceConfig,
+        subscription: &Subscription,
+        checkpoint: &Checkpoint,
+    ) -> Result<Self, SourceError> {
+        let topics = Topics::new(&config.topic_prefix);
+        let horizon = Horizon::new(topics, subscription.categories.clone(), checkpoint)?;
+        let consumer = config.consumer(&subscription.reader).create_with_context(Quiet).map_err(unavailable)?;
+        let follower = Follower::new(config, &subscription.reader)?;
+        Ok(Self { config, consumer, follower, horizon, advanced: None })
+    }
+
+    fn turn(&mut self, outbox: &Outbox) -> Result<(), SourceError> {
+        if let Some(progress) = self.follower.newest()? {
+            let missing = self.horizon.missing(&progress);
+            self.assign(&missing)?;
+            self.horizon.adopt(progress)?;
+        }
+        self.gather()?;
+        if !outbox.has_room() {
+            outbox.wait_for_room(Duration::from_millis(200));
+        }
+        while outbox.has_room() && self.deliver(outbox)? {}
+        self.pause_and_resume()
+    }
+
+    /// Partitions that have come into being are read from where the checkpoint says, or from their
+    /// beginning, before the progress that speaks of them counts.
+    fn assign(&self, missing: &[Missing]) -> Result<(), SourceError> {
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let mut list = TopicPartitionList::with_capacity(missing.len());
+        for Missing { topic, partition, next } in missing {
+            let begin = lane::begin(&self.consumer, topic, *partition, *next, self.horizon.delivered())?;
+            list.add_partition_offset(topic, *partition, Offset::Offset(begin)).map_err(unavailable)?;
+        }
+        self.consumer.incremental_assign(&list).map_err(unavailable)
+    }
+
+    fn gather(&mut self) -> Result<(), SourceError> {
+        let (mut patience, most_bytes) = (POLL, self.lane_bytes());
+        for _ in 0..self.config.batch_events {
+            match self.consumer.poll(patience) {
+                Some(Ok(message)) => {
+                    let event = record::decode(&message)?;
+                    if let Some(lane) = self.horizon.lane(message.topic(), message.partition()) {
+                        lane.take(message.offset(), event)?;
+                        if lane.buffer.len() >= self.config.buffer_events || lane.bytes >= most_bytes {
+                            break;
+                        }
+                    }
+                }
+                Some(Err(error)) if is_out_of_range(&error) => return self.find_expired(),
+                Some(Err(error)) => check(error)?,
+                None => break,
+            }
+            patience = Duration::ZERO;
+        }
+        Ok(())
+    }
+
+    /// Hands on one batch; `false` when there is none.
+    fn deliver(&mut self, outbox: &Outbox) -> Result<bool, SourceError> {
+        let due = self.advanced.is_none_or(|advanced| advanced.elapsed() >= self.config.advance_every);
+        if !due && !self.horizon.has_events() {
+            return Ok(false);
+        }
+        let Some(batch) = self.horizon.advance(self.config.batch_events)? else { return Ok(false) };
+        self.advanced = Some(Instant::now());
+        outbox.push(batch);
+        Ok(true)
+    }
+
+    /// A full buffer stops its partition (R17). The partition that holds the horizon back is never
+    /// stopped for long: all that is buffered of it lies below the horizon and is handed on.
+    fn pause_and_resume(&mut self) -> Result<(), SourceError> {
+        let most_bytes = self.lane_bytes();
+        let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
+        for (topic, partition, lane) in self.horizon.lanes() {
+            let full = lane.buffer.len() >= self.config.buffer_events || lane.bytes >= most_bytes;
+            let drained = lane.buffer.len() <= self.config.buffer_events / 2 && lane.bytes <= most_bytes / 2;
+            if full && !lane.paused {
+                lane.paused = true;
+                pause.add_partition(topic, partition);
+            } else if drained && lane.paused {
+                lane.paused = false;
+                resume.add_partition(topic, partition);
+            }
+        }
+        if pause.count() > 0 {
+            self.consumer.pause(&pause).map_err(unavailable)?;
+        }
+        if resume.count() > 0 {
+            self.consumer.resume(&resume).map_err(unavailable)?;
+        }
+        Ok(())
+    }
+
+    /// The share of one partition in the memory for buffers.
+    fn lane_bytes(&self) -> usize {
+        self.config.buffer_bytes / self.horizon.count().max(1)
+    }
+
+    /// librdkafka does not say which partition is too short.
+    fn find_expired(&mut self) -> Result<(), SourceError> {
+        let delivered = self.horizon.delivered();
+        for (topic, partition, lane) in self.horizon.lanes() {
+            lane::begin(&self.consumer, topic, partition, lane.next, delivered)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,127 @@
+//! How far a relay has come, in its own words: the record that makes exactly-once arithmetic.
+
+use std::time::{Duration, Instant};
+
+use es_core::Position;
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::{client::Quiet, offsets::Offsets};
+
+/// Everything up to `position` is in Kafka.
+///
+/// A relay commits it in one transaction with the events that it speaks of. `offsets` is cumulative
+/// and comes from delivery reports, so the claim is exact: whoever has read every partition up to
+/// its offset has read everything up to `position`. (Watermarks would not do: the markers of one
+/// transaction reach its partitions at different times.)
+///
+/// # Examples
+/// ```
+/// use es_kafka::Progress;
+///
+/// let text = r#"{"position":3,"event_id":"01890a5d-ac96-774b-bcce-b302099a8057","offsets":{"order-events":{"0":4}}}"#;
+/// let progress: Progress = serde_json::from_str(text)?;
+/// assert_eq!(progress.offsets.next("order-events", 0), 4);
+/// assert_eq!(progress.offsets.next("order-events", 1), 0);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// The position of the last published event.
+    pub position: Position,
+    /// Its id: tells another history from this one.
+    pub event_id: Uuid,
+    /// The offset behind the last event of every partition that was ever written to.
+    pub offsets: Offsets,
+}
+
+impl Progress {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("numbers, an id and topic names")
+    }
+
+    /// The progress of `relay` that `record` holds; `None` when it belongs to another relay.
+    pub(crate) fn of(record: &impl Message, relay: &str) -> Result<Option<Self>, String> {
+        if record.key() != Some(relay.as_bytes()) {
+            return Ok(None);
+        }
+        let value = record.payload().ok_or("the progress has no value")?;
+        serde_json::from_slice(value).map(Some).map_err(|reason| format!("not a relay's progress: {reason}"))
+    }
+}
+
+/// Why the progress of a relay cannot be told.
+#[derive(Debug)]
+pub(crate) enum ProgressError {
+    Kafka(KafkaError),
+    Damaged { offset: i64, reason: String },
+}
+
+impl From<KafkaError> for ProgressError {
+    fn from(error: KafkaError) -> Self {
+        Self::Kafka(error)
+    }
+}
+
+/// The last committed progress of `relay`. Call it after `init_transactions`, which has decided the
+/// fate of the last transaction of that name.
+pub(crate) fn read_last(
+    consumer: &ClientConfig,
+    topic: &str,
+    relay: &str,
+    patience: Duration,
+) -> Result<Option<Progress>, ProgressError> {
+    let deadline = Instant::now() + patience;
+    let late = || KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut);
+
+    let mut config = consumer.clone();
+    let uncommitted: BaseConsumer<Quiet> =
+        config.set("isolation.level", "read_uncommitted").create_with_context(Quiet)?;
+    let (_, end) = uncommitted.fetch_watermarks(topic, 0, patience)?;
+    drop(uncommitted);
+    if end == 0 {
+        return Ok(None);
+    }
+
+    let mut config = consumer.clone();
+    let consumer: BaseConsumer<Quiet> = config.set("enable.partition.eof", "true").create_with_context(Quiet)?;
+    // Another relay's open transaction in this topic hides what was committed after it began: the
+    // last record that shows would be an old one. Wait until everything that was there is decided.
+    while consumer.fetch_watermarks(topic, 0, patience)?.1 < end {
+        if Instant::now() >= deadline {
+            return Err(late().into());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+
+    consumer.assign(&partition(topic, 0, Offset::Beginning)?)?;
+    let mut last = None;
+    while Instant::now() < deadline {
+        match consumer.poll(Duration::from_millis(100)) {
+            Some(Ok(record)) => {
+                let offset = record.offset();
+                let progress =
+                    Progress::of(&record, relay).map_err(|reason| ProgressError::Damaged { offset, reason })?;
+                last = progress.or(last);
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
+            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
+            // Anything else is news about the connection; the deadline bounds the patience.
+            Some(Err(error)) => tracing::debug!(%error, "while reading the relay's progress"),
+            None => {}
+        }
+    }
+    Err(late().into())
+}
+
+/// A list of one partition.
+pub(crate) fn partition(topic: &str, partition: i32, offset: Offset) -> KafkaResult<TopicPartitionList> {
+    let mut list = TopicPartitionList::with_capacity(1);
+    list.add_partition_offset(topic, partition, offset)?;
+    Ok(list)
+}

@@ -1,0 +1,394 @@
+//! The thread that owns the transactional producer, since every call of it may block.
+
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    time::{Duration, Instant},
+};
+
+use es_core::RecordedEvent;
+use rdkafka::{
+    ClientContext, Message,
+    config::RDKafkaLogLevel,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext},
+};
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client,
+    offsets::Offsets,
+    progress::{self, Progress, ProgressError},
+    record,
+    relay::{RelayConfig, Step, StepHook},
+    topics::Topics,
+};
+
+/// How long one step of a transaction may take before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an open transaction may still take once the shutdown is asked for (R16).
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+const COMMIT_SLICE: Duration = Duration::from_secs(2);
+/// The delivery opaque of the progress record; events have their index in the batch.
+const PROGRESS: usize = usize::MAX;
+
+/// Why a transaction did not happen. After any of these the producer is spent.
+#[derive(Debug)]
+pub(crate) enum PublishError {
+    /// Another producer has taken the transactional id.
+    Fenced,
+    /// An event is too large. Which one is known when the client finds it, or when the transaction
+    /// has but one: the broker judges whole batches.
+    TooLarge { index: Option<usize> },
+    /// A partition is shorter than what was published to it.
+    Rewound { topic: String, partition: i32, known: i64, found: i64 },
+    /// The progress record cannot be read.
+    Progress { offset: i64, reason: String },
+    /// Trying again is in vain.
+    Refused(KafkaError),
+    /// A new producer may succeed.
+    Transient(KafkaError),
+    /// The thread is gone.
+    Gone,
+}
+
+/// The async side of the thread.
+#[derive(Debug)]
+pub(crate) struct Publisher {
+    jobs: mpsc::Sender<Job>,
+    ended: oneshot::Receiver<()>,
+}
+
+struct Job {
+    events: Vec<RecordedEvent>,
+    reply: oneshot::Sender<Result<Progress, PublishError>>,
+}
+
+impl Publisher {
+    /// Fences every other producer of this name, then tells how far it had come.
+    pub(crate) async fn open(
+        config: &Arc<RelayConfig>,
+        hook: Option<StepHook>,
+        shutdown: &CancellationToken,
+    ) -> Result<(Self, Option<Progress>), PublishError> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (opened, resumed) = oneshot::channel();
+        let (ending, ended) = oneshot::channel();
+        let (config, shutdown) = (config.clone(), shutdown.clone());
+        std::thread::Builder::new()
+            .name(format!("relay-{}", config.name))
+            .spawn(move || {
+                // Dropped last, after the producer.
+                let _ending: oneshot::Sender<()> = ending;
+                let mut transactions = match Transactions::open(config, hook, shutdown) {
+                    Ok(transactions) => transactions,
+                    Err(error) => {
+                        _ = opened.send(Err(error));
+                        return;
+                    }
+                };
+                if opened.send(Ok(transactions.progress.clone())).is_err() {
+                    return;
+                }
+                while let Ok(Job { events, reply }) = inbox.recv() {
+                    let outcome = transactions.publish(&events);
+                    let failed = outcome.is_err();
+                    _ = reply.send(outcome);
+                    if failed {
+                        return;
+                    }
+                }
+            })
+            .map_err(|error| PublishError::Transient(KafkaError::ClientCreation(error.to_string())))?;
+        let progress = resumed.await.map_err(|_| PublishError::Gone)??;
+        Ok((Self { jobs, ended }, progress))
+    }
+
+    /// Publishes `events` in one transaction. After an error the publisher is spent.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves either nothing or the whole: the thread finishes the transaction.
+    pub(crate) async fn publish(&self, events: Vec<RecordedEvent>) -> Result<Progress, PublishError> {
+        let (reply, outcome) = oneshot::channel();
+        self.jobs.send(Job { events, reply }).map_err(|_| PublishError::Gone)?;
+        outcome.await.map_err(|_| PublishError::Gone)?
+    }
+
+    /// Returns when the producer is closed, or after a while.
+    pub(crate) async fn close(self) {
+        drop(self.jobs);
+        _ = tokio::time::timeout(SHUTDOWN_GRACE, self.ended).await;
+    }
+}
+
+/// What delivery reports have said about the open transaction.
+#[derive(Debug, Default)]
+struct Reports {
+    confirmed: usize,
+    next: Offsets,
+    failed: Option<(usize, KafkaError)>,
+    rewound: Option<PublishError>,
+}
+
+#[derive(Debug, Default)]
+struct Deliveries(Mutex<Reports>);
+
+impl Deliveries {
+    fn reports(&self) -> std::sync::MutexGuard<'_, Reports> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        client::log(level, facility, line);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        client::report(&error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
+        let mut reports = self.reports();
+        match result {
+            Ok(record) => {
+                reports.confirmed += 1;
+                if index == PROGRESS {
+                    return;
+                }
+                let (topic, partition, offset) = (record.topic(), record.partition(), record.offset());
+                let known = reports.next.next(topic, partition);
+                if offset < known {
+                    // The topic was deleted and created anew, or the progress is another cluster's.
+                    let topic = topic.to_owned();
+                    reports.rewound.get_or_insert(PublishError::Rewound { topic, partition, known, found: offset });
+                }
+                reports.next.advance(topic, partition, offset + 1);
+            }
+            Err((error, _)) => {
+                let first = reports.failed.as_ref().is_none_or(|(earlier, _)| index < *earlier);
+                if first {
+                    reports.failed = Some((index, error.clone()));
+                }
+            }
+        }
+    }
+}
+
+struct Transactions {
+    producer: BaseProducer<Deliveries>,
+    config: Arc<RelayConfig>,
+    hook: Option<StepHook>,
+    shutdown: CancellationToken,
+    topics: Topics,
+    progress: Option<Progress>,
+}
+
+impl Transactions {
+    fn open(
+        config: Arc<RelayConfig>,
+        hook: Option<StepHook>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, PublishError> {
+        let topics = Topics::new(&config.topic_prefix);
+        let producer: BaseProducer<Deliveries> =
+            producer_config(&config).create_with_context(Deliveries::default()).map_err(PublishError::Refused)?;
+        producer.init_transactions(PATIENCE).map_err(|error| classify(&producer, error))?;
+        let consumer = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
+        let progress =
+            progress::read_last(&consumer, &topics.progress(), &config.name, PATIENCE).map_err(
+                |error| match error {
+                    ProgressError::Kafka(error) => PublishError::Transient(error),
+                    ProgressError::Damaged { offset, reason } => PublishError::Progress { offset, reason },
+                },
+            )?;
+        if let Some(progress) = &progress {
+            producer.context().reports().next = progress.offsets.clone();
+        }
+        Ok(Self { producer, config, hook, shutdown, topics, progress })
+    }
+
+    /// One transaction: the events, their deliveries awaited, then the progress that they amount to.
+    fn publish(&mut self, events: &[RecordedEvent]) -> Result<Progress, PublishError> {
+        let outcome = self.transaction(events);
+        match &outcome {
+            Ok(progress) => self.progress = Some(progress.clone()),
+            // A crash leaves the transaction open, as a real one would.
+            Err(PublishError::Fenced | PublishError::Gone) => {}
+            // Best effort: the next producer of this name aborts it otherwise.
+            Err(_) => _ = self.producer.abort_transaction(SHUTDOWN_GRACE),
+        }
+        outcome
+    }
+
+    fn transaction(&mut self, events: &[RecordedEvent]) -> Result<Progress, PublishError> {
+        let Some(last) = events.last() else { return Err(PublishError::Gone) };
+        self.producer.begin_transaction().map_err(|error| self.classify(error))?;
+        self.producer.context().reports().confirmed = 0;
+        for (index, event) in events.iter().enumerate() {
+            self.send(&self.topics.events(event.stream.category()), event, index)?;
+        }
+        self.step(Step::Sent)?;
+        self.settle(events.len())?;
+
+        let offsets = self.producer.context().reports().next.clone();
+        let progress = Progress { position: last.position, event_id: last.id, offsets };
+        self.step(Step::BeforeProgress)?;
+        let (topic, value) = (self.topics.progress(), progress.encode());
+        self.enqueue(|| {
+            BaseRecord::with_opaque_to(&topic, PROGRESS)
+                .partition(0)
+                .key(self.config.name.as_str())
+                .payload(value.as_slice())
+        })?;
+        self.settle(events.len() + 1)?;
+
+        self.step(Step::BeforeCommit)?;
+        self.commit()?;
+        self.step(Step::Committed)?;
+        Ok(progress)
+    }
+
+    fn send(&self, topic: &str, event: &RecordedEvent, index: usize) -> Result<(), PublishError> {
+        self.enqueue(|| {
+            BaseRecord::with_opaque_to(topic, index)
+                .key(event.stream.as_str())
+                .payload(event.data.payload.as_ref())
+                .headers(record::headers(event, &self.config.source))
+        })
+    }
+
+    /// Puts a record into the producer's queue; a full queue is waited for (R17).
+    fn enqueue<'a>(&self, record: impl Fn() -> BaseRecord<'a, str, [u8], usize>) -> Result<(), PublishError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.producer.send(record()) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
+                    self.producer.poll(Duration::from_millis(5));
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), record)) => {
+                    return Err(PublishError::TooLarge { index: Some(record.delivery_opaque) });
+                }
+                Err((error, _)) => return Err(self.classify(error)),
+            }
+        }
+    }
+
+    /// Waits for the delivery reports of all records of the transaction, of which there must be
+    /// `expected`. Only then may it be committed: `commit_transaction` itself waits in steps of
+    /// 100 ms while anything is in flight.
+    fn settle(&self, expected: usize) -> Result<(), PublishError> {
+        let mut patience = Patience::new();
+        while self.producer.in_flight_count() > 0 {
+            // Without time to wait it only ends the lingering.
+            _ = self.producer.flush(Duration::ZERO);
+            self.producer.poll(Duration::from_micros(500));
+            if patience.is_over(&self.shutdown) {
+                return Err(PublishError::Transient(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+            }
+        }
+        let mut reports = self.producer.context().reports();
+        if let Some(rewound) = reports.rewound.take() {
+            return Err(rewound);
+        }
+        if let Some((index, error)) = reports.failed.take() {
+            drop(reports);
+            if index != PROGRESS && error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                return Err(PublishError::TooLarge { index: (expected == 1).then_some(index) });
+            }
+            return Err(self.classify(error));
+        }
+        if reports.confirmed == expected { Ok(()) } else { Err(PublishError::Transient(KafkaError::Canceled)) }
+    }
+
+    fn commit(&self) -> Result<(), PublishError> {
+        let mut patience = Patience::new();
+        loop {
+            // In slices: a commit that timed out may be called again and goes on where it was.
+            match self.producer.commit_transaction(COMMIT_SLICE) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !patience.is_over(&self.shutdown) => {}
+                // Whether it is committed is unknown; the next producer learns it from the progress.
+                Err(error) => return Err(self.classify(error)),
+            }
+        }
+    }
+
+    fn step(&self, step: Step) -> Result<(), PublishError> {
+        match self.hook.as_ref().map(|StepHook(hook)| hook(step)) {
+            Some(ControlFlow::Break(())) => Err(PublishError::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    fn classify(&self, error: KafkaError) -> PublishError {
+        classify(&self.producer, error)
+    }
+}
+
+/// Time that gets shorter when the shutdown is asked for.
+struct Patience {
+    deadline: Instant,
+    hurried: bool,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { deadline: Instant::now() + PATIENCE, hurried: false }
+    }
+
+    fn is_over(&mut self, shutdown: &CancellationToken) -> bool {
+        let now = Instant::now();
+        if !self.hurried && shutdown.is_cancelled() {
+            self.hurried = true;
+            self.deadline = self.deadline.min(now + SHUTDOWN_GRACE);
+        }
+        now >= self.deadline
+    }
+}
+
+fn classify(producer: &BaseProducer<Deliveries>, error: KafkaError) -> PublishError {
+    use RDKafkaErrorCode as Code;
+    // The first fatal error is the cause of all later ones.
+    let code = match producer.client().fatal_error() {
+        Some((code, _)) => Some(code),
+        None => error.rdkafka_error_code(),
+    };
+    match code {
+        Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => PublishError::Fenced,
+        Some(
+            Code::TransactionalIdAuthorizationFailed
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::UnsupportedFeature,
+        ) => PublishError::Refused(error),
+        _ => PublishError::Transient(error),
+    }
+}
+
+fn producer_config(config: &RelayConfig) -> rdkafka::ClientConfig {
+    let id = config.transactional_id();
+    let tuning = [
+        ("linger.ms", "5"),
+        ("compression.type", "lz4"),
+        ("queue.buffering.max.messages", "100000"),
+        ("queue.buffering.max.kbytes", "65536"),
+        ("message.max.bytes", "1048576"),
+        ("transaction.timeout.ms", "60000"),
+        ("topic.metadata.refresh.interval.ms", "5000"),
+    ];
+    let invariants = [
+        ("transactional.id", id.as_str()),
+        ("enable.idempotence", "true"),
+        ("acks", "all"),
+        // The partition that Java clients choose for the same key.
+        ("partitioner", "murmur2_random"),
+    ];
+    client::layered(&config.brokers, &tuning, &config.settings, &invariants)
+}

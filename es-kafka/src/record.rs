@@ -1,0 +1,226 @@
+//! An event as a Kafka record: `CloudEvents` 1.0 in binary mode.
+//!
+//! The value is the payload as it was written, the key is the stream's name, and everything else is
+//! in headers: the attributes of `CloudEvents` as `ce_…`, the trace context as plain `traceparent`
+//! and `tracestate`. The record's own timestamp is the time of publishing; when the event was
+//! recorded stands in `ce_time`, since retention would act on an old timestamp.
+
+use std::{collections::BTreeMap, fmt::Display, str::FromStr};
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use es_core::{EventData, Metadata, Position, RecordedEvent, SourceError, StreamId, Version};
+use rdkafka::{
+    Message,
+    message::{Header, Headers, OwnedHeaders},
+};
+use uuid::Uuid;
+
+/// How many headers an event has at most.
+const MAX_HEADERS: usize = 16;
+
+/// The headers of `event`. `source` is the `ce_source`: who writes these events, as a URI reference
+/// such as `/orders`.
+pub fn headers(event: &RecordedEvent, source: &str) -> OwnedHeaders {
+    let stream = event.stream.as_str();
+    let metadata = &event.metadata;
+    // Micros, unless the store knows more: the round trip is exact.
+    let precision = if event.recorded_at.timestamp_subsec_nanos().is_multiple_of(1_000) {
+        SecondsFormat::Micros
+    } else {
+        SecondsFormat::Nanos
+    };
+    let mut headers = OwnedHeaders::new_with_capacity(MAX_HEADERS);
+    let mut put = |key, value: &str| {
+        let grown = std::mem::take(&mut headers).insert(Header { key, value: Some(value) });
+        headers = grown;
+    };
+    put("content-type", "application/json");
+    put("ce_specversion", "1.0");
+    put("ce_id", &event.id.to_string());
+    put("ce_source", source);
+    put("ce_type", &event.data.name);
+    put("ce_time", &event.recorded_at.to_rfc3339_opts(precision, true));
+    put("ce_subject", stream);
+    put("ce_position", &event.position.to_string());
+    put("ce_version", &event.version.to_string());
+    put("ce_schemaversion", &event.data.schema_version.to_string());
+    if let Some(id) = metadata.correlation_id {
+        put("ce_correlationid", &id.to_string());
+    }
+    if let Some(id) = metadata.causation_id {
+        put("ce_causationid", &id.to_string());
+    }
+    if let Some(actor) = &metadata.actor {
+        put("ce_actor", actor);
+    }
+    if let Some(traceparent) = &metadata.traceparent {
+        put("traceparent", traceparent);
+    }
+    if let Some(tracestate) = &metadata.tracestate {
+        put("tracestate", tracestate);
+    }
+    if !metadata.extra.is_empty() {
+        let extra = serde_json::to_string(&metadata.extra).expect("a map of texts");
+        put("ce_metadata", &extra);
+    }
+    headers
+}
+
+/// The event that a record holds.
+///
+/// # Errors
+/// [`SourceError::Damaged`] names topic, partition, offset and what is wrong.
+pub fn decode(record: &impl Message) -> Result<RecordedEvent, SourceError> {
+    parse(record).map_err(|reason| SourceError::Damaged { place: place(record), reason })
+}
+
+pub(crate) fn place(record: &impl Message) -> String {
+    format!("{}/{} offset {}", record.topic(), record.partition(), record.offset())
+}
+
+fn parse(record: &impl Message) -> Result<RecordedEvent, String> {
+    let fields = Fields::of(record)?;
+    let specversion: String = fields.required("ce_specversion")?;
+    if specversion != "1.0" {
+        return Err(format!("CloudEvents {specversion} is not 1.0"));
+    }
+    let key = record.key().ok_or("the key is missing")?;
+    let stream: StreamId = std::str::from_utf8(key)
+        .map_err(|_| "the key is not UTF-8")?
+        .parse()
+        .map_err(|reason| format!("the key: {reason}"))?;
+    if fields.text("ce_subject").is_some_and(|subject| subject != stream.as_str()) {
+        return Err("ce_subject is not the key".to_owned());
+    }
+    let name: String = fields.required("ce_type")?;
+    let extra = match fields.text("ce_metadata") {
+        Some(text) => serde_json::from_str(text).map_err(|reason| format!("ce_metadata: {reason}"))?,
+        None => BTreeMap::new(),
+    };
+    let owned = |name| fields.text(name).map(str::to_owned);
+    Ok(RecordedEvent {
+        position: Position::new(fields.required("ce_position")?),
+        stream,
+        version: Version::new(fields.required("ce_version")?),
+        id: fields.required("ce_id")?,
+        recorded_at: fields.required::<DateTime<Utc>>("ce_time")?,
+        metadata: Metadata {
+            correlation_id: fields.optional::<Uuid>("ce_correlationid")?,
+            causation_id: fields.optional::<Uuid>("ce_causationid")?,
+            actor: owned("ce_actor"),
+            traceparent: owned("traceparent"),
+            tracestate: owned("tracestate"),
+            extra,
+        },
+        data: EventData {
+            name: name.into(),
+            schema_version: fields.required("ce_schemaversion")?,
+            payload: Bytes::copy_from_slice(record.payload().ok_or("the value is missing")?),
+        },
+    })
+}
+
+/// The headers of a record; a dozen is searched faster than hashed.
+struct Fields<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Fields<'a> {
+    fn of(record: &'a impl Message) -> Result<Self, String> {
+        let headers = record.headers().ok_or("there are no headers")?;
+        let mut fields = Vec::with_capacity(headers.count());
+        for header in headers.iter() {
+            let Some(value) = header.value else { continue };
+            let value = std::str::from_utf8(value).map_err(|_| format!("header {} is not UTF-8", header.key))?;
+            fields.push((header.key, value));
+        }
+        Ok(Self(fields))
+    }
+
+    fn text(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    fn optional<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, String> {
+        self.text(name).map(|value| value.parse().map_err(|reason| format!("header {name}: {reason}"))).transpose()
+    }
+
+    fn required<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T, String> {
+        self.optional(name)?.ok_or_else(|| format!("header {name} is missing"))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use rdkafka::{Timestamp, message::OwnedMessage};
+
+    use super::*;
+
+    fn event(metadata: Metadata) -> RecordedEvent {
+        RecordedEvent {
+            position: Position::new(42),
+            stream: StreamId::new("order", "ORD-1 ü").unwrap(),
+            version: Version::new(7),
+            id: Uuid::now_v7(),
+            recorded_at: DateTime::from_timestamp_micros(1_700_000_000_000_001).unwrap(),
+            metadata,
+            data: EventData {
+                name: "order.placed".into(),
+                schema_version: 2,
+                payload: Bytes::from_static(b"{ \"a\": 1}"),
+            },
+        }
+    }
+
+    fn message(event: &RecordedEvent, headers: OwnedHeaders) -> OwnedMessage {
+        OwnedMessage::new(
+            Some(event.data.payload.to_vec()),
+            Some(event.stream.as_str().as_bytes().to_vec()),
+            "order-events".to_owned(),
+            Timestamp::NotAvailable,
+            3,
+            17,
+            Some(headers),
+        )
+    }
+
+    #[test]
+    fn a_record_gives_back_the_very_event() {
+        let rich = Metadata {
+            correlation_id: Some(Uuid::now_v7()),
+            causation_id: Some(Uuid::now_v7()),
+            traceparent: Some("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01".into()),
+            tracestate: Some("a=b".into()),
+            actor: Some("Ä. Müller".into()),
+            extra: BTreeMap::from([("tenant".into(), "blue".into())]),
+        };
+        for metadata in [Metadata::default(), rich] {
+            let event = event(metadata);
+            assert_eq!(decode(&message(&event, headers(&event, "/orders"))).unwrap(), event);
+        }
+        let mut precise = event(Metadata::default());
+        precise.recorded_at += chrono::TimeDelta::nanoseconds(1);
+        assert_eq!(decode(&message(&precise, headers(&precise, "/orders"))).unwrap(), precise);
+    }
+
+    #[test]
+    fn attributes_have_the_names_of_cloudevents() {
+        let event = event(Metadata::default());
+        let message = message(&event, headers(&event, "/orders"));
+        let fields = Fields::of(&message).unwrap();
+        assert_eq!(fields.text("content-type"), Some("application/json"));
+        assert_eq!(fields.text("ce_source"), Some("/orders"));
+        assert_eq!(fields.text("ce_time"), Some("2023-11-14T22:13:20.000001Z"));
+        assert_eq!(fields.text("ce_subject"), Some("order-ORD-1 ü"));
+        assert_eq!(fields.text("ce_metadata"), None);
+        assert_eq!(fields.text("tracestate"), None);
+    }
+
+    #[test]
+    fn a_damaged_record_is_an_error_that_names_its_place() {
+        let event = event(Metadata::default());
+        let foreign = OwnedHeaders::new().insert(Header { key: "ce_specversion", value: Some("1.0") });
+        let error = decode(&message(&event, foreign)).unwrap_err().to_string();
+        assert_eq!(error, "the record at order-events/3 offset 17 is damaged: header ce_type is missing");
+    }
+}

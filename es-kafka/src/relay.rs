@@ -1,0 +1,281 @@
+//! The relay: carries the log to Kafka. The log itself is the outbox.
+
+use std::{collections::VecDeque, fmt, ops::ControlFlow, sync::Arc, time::Duration};
+
+use es_core::{EventStore, Position, ReadError, RecordedEvent};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::Settings,
+    create::TopicMaker,
+    failure::{Failure, RelayError, Suspect},
+    pace::Pace,
+    progress::Progress,
+    publisher::{PublishError, Publisher},
+};
+
+/// Where a relay publishes to, and under which name.
+///
+/// ```
+/// use es_kafka::RelayConfig;
+///
+/// let config = RelayConfig { partitions: 6, ..RelayConfig::new("127.0.0.1:9092", "orders") };
+/// assert_eq!(config.topic_prefix, "");
+/// ```
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// The relay's stable name. Of two relays of one name and prefix the younger one publishes and
+    /// the older one is fenced; two names under one prefix would publish everything twice.
+    pub name: String,
+    /// What the names of all topics start with, and the transactional id too.
+    pub topic_prefix: String,
+    /// The `ce_source` of the events: who writes them, as a URI reference.
+    pub source: String,
+    /// How many partitions a topic of events gets. Never change the number of a topic in use: its
+    /// keys would move, and with them their order.
+    pub partitions: i32,
+    /// How many brokers hold each partition; -1 is the cluster's default.
+    pub replication: i32,
+    /// Whether missing topics are created.
+    pub create_topics: bool,
+    /// The most events of one transaction.
+    pub batch_events: usize,
+    /// The most payload of one transaction, in bytes; a single event may be larger.
+    pub batch_bytes: usize,
+    /// Further properties of librdkafka, for example for TLS and SASL.
+    pub settings: Settings,
+}
+
+impl RelayConfig {
+    /// A relay `name` with three partitions a topic, the cluster's replication and no prefix.
+    pub fn new(brokers: impl Into<String>, name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self {
+            brokers: brokers.into(),
+            source: format!("/{name}"),
+            name,
+            topic_prefix: String::new(),
+            partitions: 3,
+            replication: -1,
+            create_topics: true,
+            batch_events: 2_000,
+            batch_bytes: 8 * 1024 * 1024,
+            settings: Settings::new(),
+        }
+    }
+
+    pub(crate) fn transactional_id(&self) -> String {
+        format!("{}{}", self.topic_prefix, self.name)
+    }
+}
+
+/// Where a transaction stands, for tests that end a relay there.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The events are in the producer's queue.
+    Sent,
+    /// The events are in Kafka, uncommitted.
+    BeforeProgress,
+    /// The progress is in Kafka too, uncommitted.
+    BeforeCommit,
+    /// The transaction is committed, and the relay does not know it yet.
+    Committed,
+}
+
+#[derive(Clone)]
+pub(crate) struct StepHook(pub(crate) Arc<dyn Fn(Step) -> ControlFlow<()> + Send + Sync>);
+
+/// Carries the log of a store to Kafka.
+///
+/// # Delivery
+/// Every event reaches its topic once for `read_committed` readers, in version order for each
+/// stream (R10). Events and the relay's own progress commit in one Kafka transaction, so a crash
+/// leaves both or neither, and a restart goes on exactly behind the last one.
+pub struct Relay {
+    store: Arc<dyn EventStore>,
+    config: Arc<RelayConfig>,
+    hook: Option<StepHook>,
+    published: watch::Sender<Position>,
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Relay {
+    /// A relay of the log of `store`.
+    pub fn new(store: Arc<dyn EventStore>, config: RelayConfig) -> Self {
+        Self { store, config: Arc::new(config), hook: None, published: watch::Sender::new(Position::ZERO) }
+    }
+
+    /// Calls `hook` at every step of every transaction; `Break` ends the relay there as a crash
+    /// would: the transaction stays open.
+    #[doc(hidden)]
+    pub fn at_each_step(self, hook: impl Fn(Step) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
+        Self { hook: Some(StepHook(Arc::new(hook))), ..self }
+    }
+
+    /// Follows how far the relay has come.
+    pub fn published(&self) -> watch::Receiver<Position> {
+        self.published.subscribe()
+    }
+
+    /// Publishes until `shutdown`; then it finishes the open transaction, or aborts it when Kafka does
+    /// not answer within seconds, and returns (R16). What is transient (a broker or the store away) it waits out.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses and repeats nothing: a transaction in flight is finished whole in
+    /// the background, or aborted by the next relay of this name.
+    ///
+    /// # Errors
+    /// [`RelayError::Fenced`] when another relay of this name took over (or this one was stopped
+    /// for longer than a transaction may take): it has published nothing since, and may be run
+    /// again to take over in turn. Every other error needs a human.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), RelayError> {
+        let mut pace = Pace::new(self.config.batch_events);
+        let mut failures = 0;
+        loop {
+            let before = *self.published.borrow();
+            let failure = match self.session(&mut pace, &shutdown).await {
+                Ok(()) => return Ok(()),
+                Err(Failure::Final(error)) => return Err(error),
+                Err(Failure::Again) => continue,
+                Err(Failure::Transient(error)) => error,
+            };
+            failures = if *self.published.borrow() > before { 0 } else { failures + 1 };
+            let pause = back_off(failures);
+            tracing::warn!(
+                relay = self.config.name,
+                error = &*failure as &dyn std::error::Error,
+                ?pause,
+                "relay starts again"
+            );
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    /// From one producer's birth to its end.
+    async fn session(&self, pace: &mut Pace, shutdown: &CancellationToken) -> Result<(), Failure> {
+        let Some(opened) = shutdown.run_until_cancelled(self.open(shutdown)).await else { return Ok(()) };
+        let (mut maker, publisher, mut last) = opened?;
+        tracing::info!(relay = self.config.name, position = %last, "relay publishes");
+        let mut pending = VecDeque::new();
+        loop {
+            if pending.is_empty() {
+                let Some(read) = shutdown.run_until_cancelled(self.read(last, pace)).await else { break };
+                pending = read?;
+            }
+            if pending.is_empty() {
+                let Some(waited) = shutdown.run_until_cancelled(self.store.wait_past(last)).await else { break };
+                waited.map_err(Failure::read)?;
+                continue;
+            }
+            let batch = self.cut(&mut pending, pace);
+            let Some(end) = batch.last().map(|event| event.position) else { continue };
+            let Some(made) = shutdown.run_until_cancelled(self.ensure_topics(&mut maker, &batch)).await else { break };
+            made?;
+            let suspects: Vec<_> = batch.iter().map(Suspect::of).collect();
+            // While Kafka works on this transaction, the store reads the next one.
+            let read_ahead = async { if pending.is_empty() { self.read(end, pace).await.map(Some) } else { Ok(None) } };
+            let (outcome, ahead) = tokio::join!(publisher.publish(batch), read_ahead);
+            match outcome {
+                Ok(progress) => last = progress.position,
+                Err(PublishError::TooLarge { index: Some(index) }) if index < suspects.len() => {
+                    return Err(Failure::Final(suspects[index].too_large()));
+                }
+                Err(PublishError::TooLarge { .. }) => {
+                    // The broker refused a batch as a whole: find the culprit by halves.
+                    pace.slow_down(suspects.len() / 2, end);
+                    return Err(Failure::Again);
+                }
+                Err(error) => return Err(Failure::publish(error, &self.config)),
+            }
+            pace.passed(last);
+            self.published.send_replace(last);
+            match ahead {
+                Ok(Some(events)) => pending = events,
+                Ok(None) => {}
+                Err(error) => return Err(error),
+            }
+            if shutdown.is_cancelled() {
+                break;
+            }
+        }
+        publisher.close().await;
+        Ok(())
+    }
+
+    async fn open(&self, shutdown: &CancellationToken) -> Result<(TopicMaker, Publisher, Position), Failure> {
+        let mut maker = TopicMaker::new(&self.config).map_err(|error| Failure::Final(RelayError::Refused(error)))?;
+        if self.config.create_topics {
+            maker.progress().await.map_err(Failure::kafka)?;
+        }
+        let opened = Publisher::open(&self.config, self.hook.clone(), shutdown).await;
+        let (publisher, progress) = opened.map_err(|error| Failure::publish(error, &self.config))?;
+        let last = self.resume(progress).await?;
+        self.published.send_replace(last);
+        Ok((maker, publisher, last))
+    }
+
+    async fn ensure_topics(&self, maker: &mut TopicMaker, batch: &[RecordedEvent]) -> Result<(), Failure> {
+        if self.config.create_topics {
+            for event in batch {
+                maker.events(event.stream.category()).await.map_err(Failure::kafka)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The position behind which to go on, once the log is known to be the one that was published.
+    async fn resume(&self, progress: Option<Progress>) -> Result<Position, Failure> {
+        let Some(Progress { position, event_id, .. }) = progress else { return Ok(Position::ZERO) };
+        let before = Position::new(position.get().saturating_sub(1));
+        let found = self.store.read_log(before, 1).await.map_err(Failure::read)?.first().map(|event| event.id);
+        if found == Some(event_id) {
+            Ok(position)
+        } else {
+            Err(Failure::Final(RelayError::OtherHistory { position, published: event_id, found }))
+        }
+    }
+
+    async fn read(&self, after: Position, pace: &Pace) -> Result<VecDeque<RecordedEvent>, Failure> {
+        let events = self.store.read_log(after, pace.limit).await.map_err(Failure::read)?;
+        // Dense positions make every loss visible (R3).
+        let mut expected = after;
+        for event in &events {
+            if event.position != expected.next() {
+                return Err(Failure::read(ReadError::Gap { after: expected, found: event.position }));
+            }
+            expected = event.position;
+        }
+        Ok(events.into())
+    }
+
+    /// The events of one transaction from the front of `pending`.
+    fn cut(&self, pending: &mut VecDeque<RecordedEvent>, pace: &mut Pace) -> Vec<RecordedEvent> {
+        let total: usize = pending.iter().map(|event| event.data.payload.len()).sum();
+        pace.adapt(pending.len(), total, self.config.batch_bytes);
+        let mut bytes = 0;
+        let fitting = pending.iter().take(pace.limit).take_while(|event| {
+            bytes += event.data.payload.len();
+            bytes <= self.config.batch_bytes
+        });
+        let count = fitting.count().max(1).min(pending.len());
+        pending.drain(..count).collect()
+    }
+}
+
+/// 100 ms at first, up to 10 s, with jitter.
+fn back_off(failures: u32) -> Duration {
+    let longest = Duration::from_millis(100 << failures.min(7)).min(Duration::from_secs(10));
+    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
+}

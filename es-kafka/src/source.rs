@@ -1,0 +1,144 @@
+//! Kafka as a source of events.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use es_core::{Categories, EventFeed, EventSource, Order, Shard, SourceError, Subscription, Takeover};
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+};
+
+use crate::{
+    client::{self, Quiet, Settings},
+    feed::{self, KafkaFeed, Outbox},
+    follower::unavailable,
+    group,
+    horizon::Horizon,
+    merge,
+    topics::Topics,
+};
+
+/// Where a source reads, and how much it keeps in memory.
+#[derive(Debug, Clone)]
+pub struct KafkaSourceConfig {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// What the names of all topics start with: that of the relay.
+    pub topic_prefix: String,
+    /// The name of the relay that fills the topics; its progress tells what is complete.
+    pub relay: String,
+    /// What the names of the consumer groups start with; the reader's name follows.
+    pub group_prefix: String,
+    /// The most events of one batch.
+    pub batch_events: usize,
+    /// A batch is closed when its payloads have reached this many bytes.
+    pub batch_bytes: usize,
+    /// The most events of one partition that wait for their turn in a merge.
+    pub buffer_events: usize,
+    /// The most payload that waits in a merge, in bytes, all partitions together.
+    pub buffer_bytes: usize,
+    /// How often at most a shard without news moves its checkpoint.
+    pub advance_every: Duration,
+    /// Further properties of librdkafka, for example for TLS and SASL.
+    pub settings: Settings,
+}
+
+impl KafkaSourceConfig {
+    /// Reads what the relay `relay` publishes without a prefix.
+    pub fn new(brokers: impl Into<String>, relay: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            topic_prefix: String::new(),
+            relay: relay.into(),
+            group_prefix: String::new(),
+            batch_events: 1_000,
+            batch_bytes: 4 * 1024 * 1024,
+            buffer_events: 5_000,
+            buffer_bytes: 64 * 1024 * 1024,
+            advance_every: Duration::from_millis(100),
+            settings: Settings::new(),
+        }
+    }
+
+    pub(crate) fn consumer(&self, reader: &str) -> ClientConfig {
+        client::consumer(&self.brokers, &format!("{}{reader}", self.group_prefix), &self.settings)
+    }
+}
+
+/// What a relay publishes, as a source for projectors.
+///
+/// A reader that needs its events [per stream](Order::PerStream) gets a share of the partitions
+/// through a consumer group, one shard each. A reader that needs them [per key](Order::PerKey) gets
+/// one shard, `merged`, in which all partitions come in the order of the log.
+///
+/// # Delivery
+/// Each shard delivers every event of the categories once after its checkpoint, in position order.
+/// Its checkpoints move with the relay's progress also when nothing comes, so that a reader can
+/// tell a quiet partition from a late one (R13). A checkpoint of zero reads from the first record:
+/// the topics hold the whole log.
+#[derive(Debug, Clone)]
+pub struct KafkaSource {
+    config: Arc<KafkaSourceConfig>,
+}
+
+impl KafkaSource {
+    /// A source in the topics that `config` names.
+    pub fn new(config: KafkaSourceConfig) -> Self {
+        Self { config: Arc::new(config) }
+    }
+}
+
+#[async_trait]
+impl EventSource for KafkaSource {
+    async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        let (config, subscription) = (self.config.clone(), subscription.clone());
+        let thread = format!("kafka-{}", subscription.reader);
+        let (outbox, takeover) = match subscription.order {
+            Order::PerKey => {
+                let outbox = Outbox::new(vec![Horizon::shard()]);
+                feed::spawn(thread, outbox.clone(), move |outbox| merge::run(&config, &subscription, outbox))?;
+                (outbox, Takeover::WhenFree)
+            }
+            Order::PerStream => {
+                let outbox = Outbox::new(known_shards(&config, &subscription).await?);
+                feed::spawn(thread, outbox.clone(), move |outbox| group::run(&config, &subscription, outbox))?;
+                (outbox, Takeover::Always)
+            }
+        };
+        Ok(Box::new(KafkaFeed { outbox, takeover }))
+    }
+}
+
+/// How long a question to the brokers may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// All shards that there are at the moment, so that the reader knows what it waits for.
+async fn known_shards(config: &Arc<KafkaSourceConfig>, subscription: &Subscription) -> Result<Vec<Shard>, SourceError> {
+    let (config, subscription) = (config.clone(), subscription.clone());
+    let asked = tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer<Quiet> =
+            config.consumer(&subscription.reader).create_with_context(Quiet).map_err(unavailable)?;
+        shards(&consumer, &Topics::new(&config.topic_prefix), &subscription.categories)
+    });
+    asked.await.map_err(|error| SourceError::Unavailable(error.into()))?
+}
+
+/// The shards of a group: one for each partition of the subscribed topics.
+pub(crate) fn shards<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topics: &Topics,
+    categories: &Categories,
+) -> Result<Vec<Shard>, SourceError> {
+    let metadata = consumer.fetch_metadata(None, PATIENCE).map_err(unavailable)?;
+    let subscribed = metadata.topics().iter().filter(|topic| topics.holds(topic.name(), categories));
+    let mut shards: Vec<_> = subscribed
+        .flat_map(|topic| topic.partitions().iter().map(|partition| shard(topic.name(), partition.id())))
+        .collect();
+    shards.sort_unstable();
+    Ok(shards)
+}
+
+pub(crate) fn shard(topic: &str, partition: i32) -> Shard {
+    Shard(format!("{topic}/{partition}"))
+}

@@ -1,0 +1,67 @@
+//! Which topic holds what.
+
+use es_core::Categories;
+
+/// The names of the topics of one log: `<prefix><category>-events` for the events of each
+/// category, and `<prefix>relay-progress`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Topics {
+    prefix: String,
+}
+
+impl Topics {
+    /// The topics whose names start with `prefix`, which may be empty.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into() }
+    }
+
+    /// The topic with the events of `category`.
+    pub fn events(&self, category: &str) -> String {
+        format!("{}{category}-events", self.prefix)
+    }
+
+    /// The topic in which relays tell how far they have come.
+    pub fn progress(&self) -> String {
+        format!("{}relay-progress", self.prefix)
+    }
+
+    /// The category whose events are in `topic`, if it is a topic of events of this log.
+    pub fn category<'a>(&self, topic: &'a str) -> Option<&'a str> {
+        let category = topic.strip_prefix(&self.prefix)?.strip_suffix("-events")?;
+        es_core::check_category(category).is_ok().then_some(category)
+    }
+
+    /// Whether `topic` holds events of `categories`.
+    pub(crate) fn holds(&self, topic: &str, categories: &Categories) -> bool {
+        self.category(topic).is_some_and(|category| categories.contains(category))
+    }
+
+    /// What a consumer group subscribes to.
+    pub(crate) fn subscription(&self, categories: &Categories) -> Vec<String> {
+        match categories {
+            Categories::Only(names) => names.iter().map(|category| self.events(category)).collect(),
+            Categories::All => vec![format!("^{}[a-z][a-z0-9_]*-events$", escaped(&self.prefix))],
+        }
+    }
+}
+
+/// Topic names are `[a-zA-Z0-9._-]`; only the dot has a meaning in a pattern.
+fn escaped(prefix: &str) -> String {
+    prefix.replace('.', "\\.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_tells_its_category_and_foreign_topics_tell_none() {
+        let topics = Topics::new("shop.");
+        assert_eq!(topics.events("order"), "shop.order-events");
+        assert_eq!(topics.category("shop.order-events"), Some("order"));
+        assert_eq!(topics.category("order-events"), None);
+        assert_eq!(topics.category("shop.relay-progress"), None);
+        assert_eq!(topics.category("shop.eu-order-events"), None);
+        assert_eq!(topics.subscription(&Categories::All), ["^shop\\.[a-z][a-z0-9_]*-events$"]);
+    }
+}

@@ -1,0 +1,18 @@
+//! Claims about the relay and the source, against a real broker at `KAFKA_BROKERS`.
+
+#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
+
+#[path = "kafka/setup.rs"]
+mod setup;
+
+#[path = "kafka/relay.rs"]
+mod relay;
+
+#[path = "kafka/reader.rs"]
+mod reader;
+
+#[path = "kafka/merge.rs"]
+mod merge;
+
+#[path = "kafka/group.rs"]
+mod group;

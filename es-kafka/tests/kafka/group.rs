@@ -1,0 +1,193 @@
+//! A group shares the partitions, and each stream keeps its order.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use es_core::{
+    Categories, Event, EventStore, Keys, Order, Position, Projection, Projector, ProjectorError, ReadModel, Recorded,
+    Token, Unfoldable,
+};
+use es_kafka::{KafkaSource, KafkaSourceConfig};
+use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    reader::Reader,
+    setup::{House, PATIENCE, Running},
+};
+
+fn orders() -> Categories {
+    Categories::Only(vec!["order"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r13_partitions_without_news_advance_with_the_relays_progress() {
+    let house = House::new();
+    let mut last = house.append("order", "a", 12).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    let mut reader = Reader::open(house.source_config(), orders(), Order::PerStream, BTreeMap::new()).await;
+    reader.read_to(last).await;
+    assert_eq!(reader.checkpoints.len(), 3, "{:?}", reader.checkpoints);
+    // One stream lies in one partition; news of other categories lies in none.
+    for category in ["order", "payment"] {
+        last = house.append(category, "a", 1).await.position;
+        reader.read_to(last).await;
+    }
+    assert_eq!(reader.positions(), (1..=13).collect::<Vec<_>>());
+    assert!(reader.at_end.values().all(|at_end| *at_end));
+    let log = house.store.read_log(Position::ZERO, 100).await.unwrap();
+    for checkpoint in reader.checkpoints.values() {
+        assert_eq!(checkpoint.event_id, log.last().map(|event| event.id));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r9_a_group_goes_on_at_its_checkpoints_without_loss_or_repetition() {
+    let house = House::new();
+    for id in 0..30 {
+        house.append("order", &format!("{id}"), 4).await;
+    }
+    let last = house.store.head().await.unwrap();
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    let config = KafkaSourceConfig { batch_events: 7, ..house.source_config() };
+    let (mut checkpoints, mut positions) = (BTreeMap::new(), Vec::new());
+    for _ in 0..3 {
+        let mut reader = Reader::open(config.clone(), orders(), Order::PerStream, checkpoints).await;
+        while reader.batches < 4 {
+            reader.step().await.unwrap();
+        }
+        positions.extend(reader.positions());
+        checkpoints = reader.checkpoints;
+    }
+    let mut reader = Reader::open(config, orders(), Order::PerStream, checkpoints).await;
+    reader.read_to(last).await;
+    positions.extend(reader.positions());
+    positions.sort_unstable();
+    assert_eq!(positions, (1..=last.get()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r17_a_reader_that_stalls_holds_its_source_back_and_then_gets_everything_in_order() {
+    let house = House::new();
+    for id in 0..50 {
+        house.append_sized("order", &format!("{id}"), 10, 1_000).await;
+    }
+    let last = house.store.head().await.unwrap();
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    let mut config = KafkaSourceConfig { batch_events: 10, ..house.source_config() };
+    config.settings.insert("max.poll.interval.ms".into(), "6000".into());
+    let mut reader = Reader::open(config, orders(), Order::PerStream, BTreeMap::new()).await;
+    while reader.batches < 2 {
+        reader.step().await.unwrap();
+    }
+    // Longer than Kafka lets a member live that does not poll.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    reader.read_to(last).await;
+    let mut positions = reader.positions();
+    positions.sort_unstable();
+    assert_eq!(positions, (1..=last.get()).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_dropped_reader_leaves_its_partitions_to_the_next_at_once() {
+    let house = House::new();
+    let last = house.append("order", "a", 12).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    let mut config = house.source_config();
+    // A member that does not leave would be waited for this long.
+    config.settings.insert("session.timeout.ms".into(), "45000".into());
+    let mut reader = Reader::open(config.clone(), orders(), Order::PerStream, BTreeMap::new()).await;
+    reader.read_to(last).await;
+    drop(reader);
+    let asked = Instant::now();
+    let mut reader = Reader::open(config, orders(), Order::PerStream, BTreeMap::new()).await;
+    reader.read_to(last).await;
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+}
+
+#[derive(Event)]
+#[event(category = "order")]
+enum OrderEvent {
+    #[event(name = "order.happened")]
+    Happened { text: String },
+}
+
+/// What a stream's document has seen.
+struct Versions;
+
+#[derive(Clone, Default, Serialize, Deserialize)]
+struct Seen {
+    versions: Vec<u64>,
+}
+
+impl Projection for Versions {
+    const NAME: &'static str = "versions";
+    const ORDER: Order = Order::PerStream;
+    type Event = OrderEvent;
+    type Document = Seen;
+
+    fn keys(&self, event: &Recorded<OrderEvent>) -> Keys {
+        vec![event.stream.id().to_owned()]
+    }
+
+    fn fold(&self, _: &str, document: &mut Option<Seen>, event: &Recorded<OrderEvent>) -> Result<(), Unfoldable> {
+        document.get_or_insert_default().versions.push(event.version.get());
+        Ok(())
+    }
+}
+
+fn projector(house: &House) -> (tokio::task::JoinHandle<Result<(), ProjectorError>>, CancellationToken) {
+    let source = KafkaSource::new(KafkaSourceConfig { batch_events: 10, ..house.source_config() });
+    let (store, shutdown) = (Arc::new(house.store.clone()), CancellationToken::new());
+    let token = shutdown.clone();
+    let task = tokio::spawn(async move { Projector::new(Versions, Arc::new(source), store).run(token).await });
+    (task, shutdown)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r9_members_that_join_and_leave_fold_every_stream_in_version_order_exactly_once() {
+    let house = House::new();
+    let _relay = Running::start(house.relay());
+    let write = async |rounds: u64| {
+        let mut last = Position::ZERO;
+        for _ in 0..rounds {
+            for id in 0..8 {
+                last = house.append("order", &format!("{id}"), 1).await.position;
+            }
+            tokio::task::yield_now().await;
+        }
+        last
+    };
+    let read_model = ReadModel::<Versions>::new(Arc::new(house.store.clone()));
+    let wait = async |last| read_model.wait_for(Token(last), PATIENCE).await.unwrap();
+
+    write(20).await;
+    let (first, stop_first) = projector(&house);
+    wait(write(20).await).await;
+    let (second, stop_second) = projector(&house);
+    wait(write(20).await).await;
+    stop_first.cancel();
+    first.await.unwrap().unwrap();
+    wait(write(20).await).await;
+    // Killed, not stopped.
+    let (third, stop_third) = projector(&house);
+    write(10).await;
+    second.abort();
+    drop(stop_second);
+    let last = write(10).await;
+    wait(last).await;
+    stop_third.cancel();
+    third.await.unwrap().unwrap();
+
+    for id in 0..8 {
+        let seen = read_model.get(&format!("{id}")).await.unwrap().unwrap();
+        assert_eq!(seen.versions, (1..=100).collect::<Vec<_>>(), "order-{id}");
+    }
+}

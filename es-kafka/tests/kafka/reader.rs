@@ -1,0 +1,99 @@
+//! A reader that drives a feed by hand, and keeps its checkpoints as a read model store would.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use es_core::{
+    Categories, Checkpoint, Delivery, EventFeed, EventSource, Order, Position, RecordedEvent, Shard, SourceError,
+    Subscription,
+};
+use es_kafka::{KafkaSource, KafkaSourceConfig};
+
+use crate::setup::{House, PATIENCE, brokers};
+
+impl House {
+    pub(crate) fn source_config(&self) -> KafkaSourceConfig {
+        let settings = [("session.timeout.ms", "6000"), ("heartbeat.interval.ms", "500")];
+        KafkaSourceConfig {
+            topic_prefix: self.prefix.clone(),
+            group_prefix: self.prefix.clone(),
+            settings: settings.map(|(name, value)| (name.into(), value.into())).into(),
+            ..KafkaSourceConfig::new(brokers(), "relay")
+        }
+    }
+}
+
+pub(crate) struct Reader {
+    feed: Box<dyn EventFeed>,
+    pub(crate) checkpoints: BTreeMap<Shard, Checkpoint>,
+    pub(crate) events: Vec<(Shard, RecordedEvent)>,
+    pub(crate) batches: usize,
+    pub(crate) at_end: BTreeMap<Shard, bool>,
+}
+
+impl Reader {
+    pub(crate) async fn open(
+        config: KafkaSourceConfig,
+        categories: Categories,
+        order: Order,
+        checkpoints: BTreeMap<Shard, Checkpoint>,
+    ) -> Self {
+        let subscription = Subscription { reader: "reader".into(), categories, order };
+        let feed = KafkaSource::new(config).open(&subscription).await.unwrap();
+        Self { feed, checkpoints, events: Vec::new(), batches: 0, at_end: BTreeMap::new() }
+    }
+
+    /// Takes in one delivery and checks that the shard goes on where it was.
+    pub(crate) async fn step(&mut self) -> Result<(), SourceError> {
+        match self.feed.next().await? {
+            Delivery::Assigned(shards) => {
+                for shard in shards {
+                    let checkpoint = self.checkpoints.entry(shard.clone()).or_default().clone();
+                    self.feed.start(&shard, &checkpoint).await?;
+                }
+            }
+            Delivery::Batch(batch) => {
+                let known = self.checkpoints.get_mut(&batch.shard).expect("a started shard");
+                let mut last = known.position;
+                for event in batch.events {
+                    assert!(event.position > last, "{} follows {last} in {}", event.position, batch.shard);
+                    last = event.position;
+                    self.events.push((batch.shard.clone(), event));
+                }
+                assert!(batch.checkpoint.position >= last);
+                *known = batch.checkpoint;
+                self.batches += 1;
+                self.at_end.insert(batch.shard, batch.at_end);
+            }
+            Delivery::Revoked(_) | Delivery::Idle => {}
+        }
+        Ok(())
+    }
+
+    pub(crate) fn reached(&self) -> Position {
+        self.checkpoints.values().map(|checkpoint| checkpoint.position).min().unwrap_or_default()
+    }
+
+    /// Reads until all shards have reached `position`.
+    pub(crate) async fn read_to(&mut self, position: Position) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.reached() < position {
+            assert!(Instant::now() < deadline, "{:?} do not reach {position}", self.checkpoints);
+            self.step().await.unwrap();
+        }
+    }
+
+    /// Reads until the source refuses.
+    pub(crate) async fn refusal(&mut self) -> SourceError {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            assert!(Instant::now() < deadline, "the source refuses nothing");
+            if let Err(error) = self.step().await {
+                return error;
+            }
+        }
+    }
+
+    pub(crate) fn positions(&self) -> Vec<u64> {
+        self.events.iter().map(|(_, event)| event.position.get()).collect()
+    }
+}

@@ -1,0 +1,267 @@
+//! R10: every event reaches its topic once and in order, whatever happens to the relay.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::ControlFlow,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::{Duration, Instant},
+};
+
+use es_core::{EventStore, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES, Metadata, Position, Version};
+use es_kafka::{Relay, RelayConfig, RelayError, Step};
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use crate::setup::{House, Published, Running, brokers, event};
+
+/// All positions once, each stream in one partition and in version order.
+fn assert_published_once(published: &[Published], last: Position) {
+    let mut times = BTreeMap::<u64, usize>::new();
+    let mut streams = HashMap::<&str, (Version, &str, i32)>::new();
+    for Published { topic, partition, event } in published {
+        *times.entry(event.position.get()).or_default() += 1;
+        let stream = streams.entry(event.stream.as_str()).or_insert((Version::ZERO, topic, *partition));
+        assert_eq!(event.version, stream.0.next(), "{} is out of order", event.stream);
+        assert_eq!((stream.1, stream.2), (topic.as_str(), *partition), "{} is in two partitions", event.stream);
+        stream.0 = event.version;
+    }
+    let wrong: Vec<_> = (1..=last.get()).filter(|position| times.get(position) != Some(&1)).collect();
+    assert!(wrong.is_empty(), "not once: {:?}", wrong.iter().map(|p| (p, times.get(p))).collect::<Vec<_>>());
+    assert_eq!(times.len() as u64, last.get());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_every_event_is_published_once_in_the_version_order_of_its_stream() {
+    let house = House::new();
+    house.append("order", "early", 12).await;
+    let config = RelayConfig { batch_events: 50, ..house.config() };
+    let mut relay = Running::start(Relay::new(Arc::new(house.store.clone()), config));
+    let writers = (0..4).map(|writer| {
+        let house = house.clone();
+        tokio::spawn(async move {
+            for round in 0..40 {
+                let category = if round % 2 == 0 { "order" } else { "payment" };
+                house.append(category, &format!("{writer}-{}", round % 5), 1 + round % 4).await;
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await.unwrap();
+    }
+    let last = house.append("shipment", "late", 1).await.position;
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+
+    let published = house.published(last).await;
+    assert_published_once(&published, last);
+    let stored = house.store.read_log(Position::ZERO, 1_000).await.unwrap();
+    let mut carried: Vec<_> = published.into_iter().map(|published| published.event).collect();
+    carried.sort_by_key(|event| event.position);
+    assert_eq!(carried, stored, "a record holds the whole event");
+}
+
+/// Able to lose: with the transactions taken out of the producer, the batch of the crash is published
+/// twice (`order-b is out of order`).
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_a_relay_that_crashes_at_any_step_of_a_transaction_loses_and_repeats_nothing() {
+    let house = House::new();
+    let mut last = Position::ZERO;
+    for step in [Step::Sent, Step::BeforeProgress, Step::BeforeCommit, Step::Committed] {
+        for id in ["a", "b", "c"] {
+            last = house.append("order", id, 11).await.position;
+        }
+        let config = RelayConfig { batch_events: 10, ..house.config() };
+        let transactions = AtomicUsize::new(0);
+        // In the second transaction, when one is committed already.
+        let relay = Relay::new(Arc::new(house.store.clone()), config).at_each_step(move |now| {
+            let crash = now == step && transactions.fetch_add(1, Ordering::SeqCst) == 1;
+            if crash { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let crashed = Running::start(relay).ends().await;
+        assert!(matches!(crashed, Err(RelayError::Crashed)), "{crashed:?}");
+    }
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+    assert_published_once(&house.published(last).await, last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_dropping_a_running_relay_loses_and_repeats_nothing() {
+    let house = House::new();
+    let mut last = Position::ZERO;
+    for round in 0..3 {
+        last = house.append("order", &format!("{round}"), 40).await.position;
+        let (signal, sent) = mpsc::channel();
+        let config = RelayConfig { batch_events: 10, ..house.config() };
+        let relay = Relay::new(Arc::new(house.store.clone()), config).at_each_step(move |step| {
+            if step == Step::BeforeProgress {
+                _ = signal.send(());
+            }
+            ControlFlow::Continue(())
+        });
+        let running = Running::start(relay);
+        tokio::task::spawn_blocking(move || sent.recv()).await.unwrap().unwrap();
+        running.task.abort();
+    }
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+    assert_published_once(&house.published(last).await, last);
+}
+
+/// Able to lose: with the transactions taken out of the producer, the older relay is not fenced and
+/// goes on publishing beside the younger one.
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_of_two_relays_of_one_name_the_older_is_fenced_and_publishes_nothing() {
+    let house = House::new();
+    house.append("order", "a", 15).await;
+    let last = house.append("order", "b", 15).await.position;
+
+    let (arrive, arrived) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let older = house.relay().at_each_step(move |step| {
+        if step == Step::BeforeCommit {
+            _ = arrive.send(());
+            _ = released.lock().unwrap().recv();
+        }
+        ControlFlow::Continue(())
+    });
+    let older = Running::start(older);
+    tokio::task::spawn_blocking(move || arrived.recv()).await.unwrap().unwrap();
+
+    let mut younger = Running::start(house.relay());
+    younger.reaches(last).await;
+    release.send(()).unwrap();
+    let fenced = older.ends().await;
+    assert!(matches!(fenced, Err(RelayError::Fenced { .. })), "{fenced:?}");
+
+    let last = house.append("order", "a", 3).await.position;
+    younger.reaches(last).await;
+    younger.stop().await.unwrap();
+    assert_published_once(&house.published(last).await, last);
+}
+
+/// Able to lose: a relay that reads its progress just to the end that shows (`read_committed`) does not
+/// wait, goes on from an old progress, and publishes everything since a second time.
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_an_open_transaction_of_another_relay_does_not_hide_the_progress() {
+    let house = House::new();
+    let first = house.append("order", "a", 3).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(first).await;
+
+    let other: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .set("transactional.id", format!("{}other", house.prefix))
+        .create()
+        .unwrap();
+    let topic = house.topics().progress();
+    let other = tokio::task::spawn_blocking(move || {
+        other.init_transactions(Duration::from_secs(20)).unwrap();
+        other.begin_transaction().unwrap();
+        other.send(BaseRecord::to(&topic).partition(0).key("other").payload("{}")).unwrap();
+        other.flush(Duration::from_secs(20)).unwrap();
+        other
+    })
+    .await
+    .unwrap();
+
+    let last = house.append("order", "a", 30).await.position;
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+    let mut relay = Running::start(house.relay());
+    let waits = tokio::time::timeout(Duration::from_secs(3), relay.reaches(first)).await;
+    assert!(waits.is_err(), "the relay goes on without knowing its progress");
+    tokio::task::spawn_blocking(move || other.abort_transaction(Duration::from_secs(20))).await.unwrap().unwrap();
+    let last = house.append("order", "a", 1).await.position;
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+    assert_published_once(&house.published(last).await, last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_with_another_history_is_refused() {
+    let house = House::new();
+    let last = house.append("order", "a", 3).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+
+    let mut other = House::new();
+    other.prefix.clone_from(&house.prefix);
+    let refused = other.relay().run(CancellationToken::new()).await;
+    assert!(matches!(refused, Err(RelayError::OtherHistory { found: None, .. })), "{refused:?}");
+    other.append("order", "a", 5).await;
+    let refused = other.relay().run(CancellationToken::new()).await;
+    assert!(matches!(refused, Err(RelayError::OtherHistory { found: Some(_), .. })), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_an_event_that_is_too_large_for_its_topic_stops_the_relay_and_is_named() {
+    let house = House::new();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+    let topic = house.topics().events("order");
+    let small = NewTopic::new(&topic, 3, TopicReplication::Fixed(1)).set("max.message.bytes", "8000");
+    for created in admin.create_topics([&small], &AdminOptions::new()).await.unwrap() {
+        created.unwrap();
+    }
+    let before = house.append_sized("order", "a", 3, 100).await.position;
+    let large = house.append_sized("order", "b", 1, 20_000).await.position;
+    house.append_sized("order", "c", 3, 100).await;
+    match house.relay().run(CancellationToken::new()).await {
+        Err(RelayError::TooLarge { position, stream, .. }) => {
+            assert_eq!((position, stream.as_str()), (large, "order-b"));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_published_once(&house.published(before).await, before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r15_the_largest_event_that_a_store_accepts_fits_into_a_record() {
+    let house = House::new();
+    let framing = event("order", 0).data.payload.len();
+    let actor = Some("a".repeat(MAX_METADATA_BYTES - 12));
+    let largest = event("order", MAX_PAYLOAD_BYTES - framing).with_metadata(Metadata { actor, ..Metadata::default() });
+    let last = house.append_events("order", &"i".repeat(249), vec![largest, event("order", 1)]).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+    assert_published_once(&house.published(last).await, last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_shutdown_finishes_the_open_transaction_and_ends_in_bounded_time() {
+    let house = House::new();
+    let last = house.append("order", "a", 30).await.position;
+    let (arrive, arrived) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let relay = house.relay().at_each_step(move |step| {
+        if step == Step::Sent {
+            _ = arrive.send(());
+            _ = released.lock().unwrap().recv();
+        }
+        ControlFlow::Continue(())
+    });
+    let relay = Running::start(relay);
+    tokio::task::spawn_blocking(move || arrived.recv()).await.unwrap().unwrap();
+    let asked = Instant::now();
+    release.send(()).unwrap();
+    relay.stop().await.unwrap();
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    assert_published_once(&house.published(last).await, last);
+}
