@@ -1,0 +1,93 @@
+//! The service without its surface: commands go to the order, queries to the read models.
+
+use std::{sync::Arc, time::Duration};
+
+use es_core::{EventStore, Policy, Position, ReadError, ReadModel, ReadModelError, ReadModelStore, Repository};
+use tokio::time::{sleep, timeout};
+
+use crate::{
+    backend::Backend,
+    order::Order,
+    policy::Fulfilment,
+    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer, ReadModelName},
+    workers::Casualties,
+};
+
+/// What the handlers of requests need.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct App {
+    pub orders: Repository<Order>,
+    pub order_details: ReadModel<OrderDetails>,
+    pub orders_by_customer: ReadModel<OrdersByCustomer>,
+    pub daily_revenue: ReadModel<DailyRevenue>,
+    pub audit_trail: ReadModel<AuditTrail>,
+    pub log: Arc<dyn EventStore>,
+    pub read_models: Arc<dyn ReadModelStore>,
+    pub casualties: Casualties,
+}
+
+impl App {
+    /// The service on `backend`; `casualties` are those of the workers in this process.
+    pub fn new(backend: &Backend, casualties: Casualties) -> Self {
+        let store = &backend.read_models;
+        Self {
+            orders: backend.repository(),
+            order_details: ReadModel::new(store.clone()),
+            orders_by_customer: ReadModel::new(store.clone()),
+            daily_revenue: ReadModel::new(store.clone()),
+            audit_trail: ReadModel::new(store.clone()),
+            log: backend.log.clone(),
+            read_models: store.clone(),
+            casualties,
+        }
+    }
+
+    /// How far the policy and each read model have come.
+    ///
+    /// # Errors
+    /// [`ReadModelError`] when the store cannot be reached.
+    pub async fn progress(&self) -> Result<Vec<(&'static str, Position)>, ReadModelError> {
+        let mut progress = Vec::new();
+        for name in ReadModelName::ALL.map(ReadModelName::as_str).into_iter().chain([Fulfilment::NAME]) {
+            let reached = match self.read_models.serving(name).await? {
+                Some(generation) => self.read_models.reached(&generation).await?,
+                None => Position::ZERO,
+            };
+            progress.push((name, reached));
+        }
+        Ok(progress)
+    }
+    /// Returns when the policy has reacted to everything and every read model holds everything.
+    ///
+    /// # Errors
+    /// [`Unsettled`], also when that takes longer than `patience`.
+    pub async fn settled(&self, patience: Duration) -> Result<(), Unsettled> {
+        let settled = async {
+            loop {
+                // The head is read first: what the policy adds after it is seen the next time.
+                let head = self.log.head().await?;
+                let progress = self.progress().await?;
+                if progress.iter().all(|(_, reached)| *reached >= head) && self.log.head().await? == head {
+                    return Ok(());
+                }
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(patience, settled).await.unwrap_or(Err(Unsettled::Late))
+    }
+}
+
+/// Why the service has not settled.
+#[derive(Debug, thiserror::Error)]
+pub enum Unsettled {
+    /// Somebody is still writing, or a worker is slow or has stopped.
+    #[error("it takes too long")]
+    Late,
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// The read models cannot be read.
+    #[error(transparent)]
+    ReadModels(#[from] ReadModelError),
+}

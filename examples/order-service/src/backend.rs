@@ -1,0 +1,120 @@
+//! The real parts behind the ports: an embedded file or Postgres, the log itself or Kafka.
+
+use std::sync::Arc;
+
+use es_core::{Aggregate, EventSource, EventStore, LogSource, ReadModelStore, Repository, SnapshotStore};
+use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig};
+use es_postgres::{ConnectError, PostgresStore};
+use es_sqlite::{OpenError, SqliteStore};
+
+use crate::cli::Parts;
+
+/// The name of the relay: of two processes that run it the younger one publishes.
+const RELAY: &str = "order-service";
+
+/// What the service runs on. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Backend {
+    /// The event log.
+    pub log: Arc<dyn EventStore>,
+    /// The snapshots.
+    pub snapshots: Arc<dyn SnapshotStore>,
+    /// The read models, and the checkpoints of all workers.
+    pub read_models: Arc<dyn ReadModelStore>,
+    store: Store,
+    kafka: Option<Kafka>,
+}
+
+#[derive(Debug, Clone)]
+enum Store {
+    Sqlite(SqliteStore),
+    Postgres(PostgresStore),
+}
+
+#[derive(Debug, Clone)]
+struct Kafka {
+    brokers: String,
+    topic_prefix: String,
+}
+
+impl Backend {
+    /// Opens the parts that were asked for.
+    ///
+    /// # Errors
+    /// [`BackendError`] when the store cannot be opened. Kafka may come later.
+    pub async fn open(parts: &Parts) -> Result<Self, BackendError> {
+        let kafka = parts
+            .kafka
+            .as_ref()
+            .map(|brokers| Kafka { brokers: brokers.clone(), topic_prefix: parts.topic_prefix.clone() });
+        if let Some(url) = &parts.store {
+            let store = PostgresStore::connect(url).await?;
+            Ok(Self::of(&store, Store::Postgres(store.clone()), kafka))
+        } else {
+            let file = parts.data.as_deref().unwrap_or("orders.db".as_ref());
+            let store = SqliteStore::open(file).await?;
+            Ok(Self::of(&store, Store::Sqlite(store.clone()), kafka))
+        }
+    }
+
+    fn of<S>(ports: &S, store: Store, kafka: Option<Kafka>) -> Self
+    where
+        S: EventStore + SnapshotStore + ReadModelStore + Clone,
+    {
+        let (log, snapshots, read_models) = (Arc::new(ports.clone()), Arc::new(ports.clone()), Arc::new(ports.clone()));
+        Self { log, snapshots, read_models, store, kafka }
+    }
+
+    /// The aggregates of one kind.
+    pub fn repository<A: Aggregate>(&self) -> Repository<A> {
+        Repository::with_snapshots(self.log.clone(), self.snapshots.clone())
+    }
+
+    /// Where projectors and policies read: Kafka, if it is there, else the log.
+    pub fn source(&self) -> Arc<dyn EventSource> {
+        self.kafka_source().unwrap_or_else(|| self.log_source())
+    }
+
+    /// The log as a source.
+    pub fn log_source(&self) -> Arc<dyn EventSource> {
+        Arc::new(LogSource::new(self.log.clone()))
+    }
+
+    /// Kafka as a source, if it is there.
+    pub fn kafka_source(&self) -> Option<Arc<dyn EventSource>> {
+        let Kafka { brokers, topic_prefix } = self.kafka.clone()?;
+        let group_prefix = topic_prefix.clone();
+        let config = KafkaSourceConfig { topic_prefix, group_prefix, ..KafkaSourceConfig::new(brokers, RELAY) };
+        Some(Arc::new(KafkaSource::new(config)))
+    }
+
+    /// What carries the log to Kafka, if that is there.
+    pub fn relay(&self) -> Option<Relay> {
+        let Kafka { brokers, topic_prefix } = self.kafka.clone()?;
+        let config = RelayConfig { topic_prefix, ..RelayConfig::new(brokers, RELAY) };
+        Some(Relay::new(self.log.clone(), config))
+    }
+
+    /// Finishes what is in flight and closes all connections (R16).
+    pub async fn close(&self) {
+        match &self.store {
+            Store::Sqlite(store) => {
+                if let Err(error) = store.close().await {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "the file was not closed in good order");
+                }
+            }
+            Store::Postgres(store) => store.close().await,
+        }
+    }
+}
+
+/// Why the store cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    /// The embedded file.
+    #[error("the file cannot be opened")]
+    Sqlite(#[from] OpenError),
+    /// The Postgres server.
+    #[error("the Postgres server cannot be used")]
+    Postgres(#[from] ConnectError),
+}

@@ -1,0 +1,88 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::read_models::ReadModelName;
+
+/// Orders, payments, inventory and shipping on an event-sourced store.
+#[derive(Debug, Clone, Parser)]
+#[command(version)]
+#[expect(missing_docs, reason = "the options say it")]
+pub struct Cli {
+    #[command(flatten)]
+    pub parts: Parts,
+
+    #[command(flatten)]
+    pub http: Http,
+
+    #[command(subcommand)]
+    pub role: Option<Role>,
+}
+
+/// What the service runs on.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Parts {
+    /// The embedded file [default: orders.db; for the demo a temporary one]
+    #[arg(long, global = true, value_name = "FILE", env = "ORDER_SERVICE_DATA")]
+    pub data: Option<PathBuf>,
+
+    /// A Postgres server in place of the embedded file: postgres://…
+    #[arg(long, global = true, value_name = "URL", env = "ORDER_SERVICE_STORE", conflicts_with = "data")]
+    pub store: Option<String>,
+
+    /// Lets the events travel through Kafka
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "ORDER_SERVICE_KAFKA")]
+    pub kafka: Option<String>,
+
+    /// What the names of all topics start with
+    #[arg(long, global = true, value_name = "P", env = "ORDER_SERVICE_TOPIC_PREFIX", default_value = "")]
+    pub topic_prefix: String,
+}
+
+/// What `serve` does.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct Http {
+    /// Where to listen; port 0 takes any free one
+    #[arg(long, global = true, value_name = "ADDR", env = "ORDER_SERVICE_LISTEN", default_value = "127.0.0.1:8080")]
+    pub listen: SocketAddr,
+
+    /// Leaves policy, projectors and relay to other processes
+    #[arg(long, global = true)]
+    pub only_http: bool,
+}
+
+/// What this process does.
+#[derive(Debug, Clone, Subcommand)]
+pub enum Role {
+    /// HTTP with policy, projectors and, with --kafka, the relay (this is the default)
+    Serve,
+    /// Places orders, drives them, prints the read models, and ends
+    Demo,
+    /// Folds a read model anew from the first event on, beside the one that serves, and takes its place
+    Rebuild {
+        /// Which one
+        projection: ReadModelName,
+        /// Where the events come from [default: where the workers read]
+        #[arg(long)]
+        from: Option<From>,
+    },
+    /// Only carries the log to Kafka
+    Relay,
+    /// Only keeps read models up to date
+    Project {
+        /// Which ones [default: all]
+        projections: Vec<ReadModelName>,
+    },
+    /// Only lets payments, inventory and shipments follow the orders
+    Policy,
+}
+
+/// Where a rebuild reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum From {
+    Log,
+    Kafka,
+}

@@ -1,0 +1,162 @@
+//! A few orders from beginning to end, and what the read models make of them.
+
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+
+use comfy_table::{Table, presets::ASCII_MARKDOWN};
+use es_core::{Context, ExecuteError, IdempotencyKey, InvalidKey, KeyRange, Metadata, Position, QueryError};
+
+use crate::{
+    app::{App, Unsettled},
+    backend::Backend,
+    ids::{CustomerId, InvalidId, OrderId},
+    line::{InvalidQuantity, Line},
+    money::Money,
+    order::{OrderCommand, OrderRefusal},
+    read_models::AuditTrail,
+    workers::{Worker, Workers},
+};
+
+/// How long a step may take until everything has followed.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The most rows of a table.
+const ROWS: usize = 1_000;
+
+/// Who orders what (product, quantity, price in cents), and what becomes of it.
+type Story<'a> = (&'a str, &'a [(&'a str, u32, i64)], &'a [OrderCommand]);
+
+const STORIES: [Story<'static>; 4] = {
+    use OrderCommand::{Cancel, Complete, Pay, Reserve, Ship};
+    [
+        ("USR-ADA", &[("PROD-LAMP", 2, 4_999)], &[Pay, Reserve, Ship, Complete]),
+        ("USR-BEN", &[("PROD-LAMP", 1, 4_999), ("PROD-BULB", 3, 10)], &[Pay, Reserve, Cancel]),
+        ("USR-ADA", &[("PROD-DESK", 1, 25_000)], &[Pay, Reserve, Ship]),
+        ("USR-BEN", &[("PROD-BULB", 10, 10)], &[]),
+    ]
+};
+
+/// Tells the stories and prints the read models to `out`. Told again on the same store, they change
+/// nothing: every step carries an idempotency key.
+///
+/// # Errors
+/// [`DemoError`].
+pub async fn run(backend: &Backend, out: &mut impl Write) -> Result<(), DemoError> {
+    let workers = Workers::start(backend, Worker::all(backend));
+    let app = App::new(backend, workers.casualties());
+    let told = tell(&app, out).await;
+    workers.stop(Duration::from_secs(3)).await;
+    told
+}
+
+async fn tell(app: &App, out: &mut impl Write) -> Result<(), DemoError> {
+    let mut orders = Vec::new();
+    for (number, story) in STORIES.into_iter().enumerate() {
+        orders.push(live(app, &format!("demo-{number}"), story).await?);
+    }
+    writeln!(out, "order details\n{}\n", order_details(app, &orders).await?)?;
+    writeln!(out, "orders by customer\n{}\n", orders_by_customer(app).await?)?;
+    writeln!(out, "daily revenue\n{}\n", daily_revenue(app).await?)?;
+    writeln!(out, "audit trail\n{}", audit_trail(app).await?)?;
+    Ok(())
+}
+
+/// Each step waits for all that follows from the one before, so that the log tells the stories in
+/// order.
+async fn live(app: &App, name: &str, (customer, items, steps): Story<'_>) -> Result<OrderId, DemoError> {
+    let customer: CustomerId = customer.parse()?;
+    let id = OrderId::of_request(&IdempotencyKey::new(name)?);
+    let lines = items.iter().map(|(product, quantity, cents)| {
+        Ok(Line { product: product.parse()?, quantity: (*quantity).try_into()?, price: Money::of_cents(*cents) })
+    });
+    let lines = lines.collect::<Result<Vec<_>, DemoError>>()?;
+    let total = Line::total(&lines).unwrap_or_default();
+    let place = OrderCommand::Place { customer: customer.clone(), lines, total };
+    for (step, command) in std::iter::once(&place).chain(steps).enumerate() {
+        let metadata = Metadata { actor: Some(customer.to_string()), ..Metadata::default() };
+        let key = IdempotencyKey::new(format!("{name}-{step}"))?;
+        app.orders.execute_with(&id, command.clone(), Context::from(metadata).idempotent(key, b"demo")).await?;
+        app.settled(PATIENCE).await?;
+    }
+    Ok(id)
+}
+
+async fn order_details(app: &App, orders: &[OrderId]) -> Result<Table, DemoError> {
+    let mut table = table(["order", "customer", "status", "items", "total", "version"]);
+    for id in orders {
+        if let Some(order) = app.order_details.get(id.as_ref()).await? {
+            let items = order.items.iter().map(|item| format!("{} × {}", item.quantity.get(), item.product_id));
+            table.add_row([
+                order.order_id.to_string(),
+                order.user_id.to_string(),
+                order.status.to_string(),
+                items.collect::<Vec<_>>().join(", "),
+                order.total_amount.to_string(),
+                order.version.to_string(),
+            ]);
+        }
+    }
+    Ok(table)
+}
+
+async fn orders_by_customer(app: &App) -> Result<Table, DemoError> {
+    let mut table = table(["customer", "order", "status", "total"]);
+    for (key, order) in app.orders_by_customer.scan(KeyRange::default(), ROWS).await? {
+        let customer = key.split('/').next().unwrap_or_default();
+        table.add_row([customer, order.order_id.as_ref(), &order.status.to_string(), &order.total_amount.to_string()]);
+    }
+    Ok(table)
+}
+
+async fn daily_revenue(app: &App) -> Result<Table, DemoError> {
+    let mut table = table(["date", "orders placed", "captured", "refunded", "net"]);
+    for (date, day) in app.daily_revenue.scan(KeyRange::default(), ROWS).await? {
+        let [captured, refunded, net] = [day.captured, day.refunded, day.net].map(|amount| amount.to_string());
+        table.add_row([date, day.placed.to_string(), captured, refunded, net]);
+    }
+    Ok(table)
+}
+
+async fn audit_trail(app: &App) -> Result<Table, DemoError> {
+    let mut table = table(["position", "event", "stream", "who", "because of"]);
+    let entries = app.audit_trail.scan(AuditTrail::range(Position::ZERO), ROWS).await?;
+    for (_, entry) in &entries {
+        let cause = entries.iter().find(|(_, cause)| Some(cause.event_id) == entry.causation_id);
+        table.add_row([
+            entry.position.to_string(),
+            entry.event.clone(),
+            entry.stream.to_string(),
+            entry.actor.clone().unwrap_or_default(),
+            cause.map(|(_, cause)| cause.position.to_string()).unwrap_or_default(),
+        ]);
+    }
+    Ok(table)
+}
+
+fn table<const N: usize>(header: [&str; N]) -> Table {
+    let mut table = Table::new();
+    table.load_style(ASCII_MARKDOWN).set_header(header);
+    table
+}
+
+/// Why the demo failed.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum DemoError {
+    #[error("a step failed")]
+    Step(#[from] ExecuteError<OrderRefusal>),
+    #[error("a query failed")]
+    Query(#[from] QueryError),
+    #[error("not everything has followed")]
+    Unsettled(#[from] Unsettled),
+    #[error("the tables cannot be printed")]
+    Print(#[from] io::Error),
+    #[error("a story is told badly")]
+    Id(#[from] InvalidId),
+    #[error("a story is told badly")]
+    Key(#[from] InvalidKey),
+    #[error("a story is told badly")]
+    Quantity(#[from] InvalidQuantity),
+}

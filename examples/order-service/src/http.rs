@@ -1,0 +1,51 @@
+//! The API over HTTP.
+
+mod body;
+mod conditions;
+mod cursor;
+mod health;
+mod order_queries;
+mod orders;
+mod parameters;
+mod problem;
+mod queries;
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{Method, Uri},
+    routing::{get, post},
+};
+
+use crate::{app::App, order::OrderCommand};
+use orders::Addressed;
+use problem::{Kind, Problem};
+
+/// The largest request body, in bytes.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// All routes of the API.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route("/api/orders", post(orders::place))
+        .route("/api/orders/{id}", get(order_queries::order))
+        .route("/api/orders/{id}/events", get(order_queries::events))
+        .route("/api/orders/{id}/pay", post(|order: Addressed| order.execute(OrderCommand::Pay)))
+        .route("/api/orders/{id}/reserve", post(|order: Addressed| order.execute(OrderCommand::Reserve)))
+        .route("/api/orders/{id}/ship", post(|order: Addressed| order.execute(OrderCommand::Ship)))
+        .route("/api/orders/{id}/complete", post(|order: Addressed| order.execute(OrderCommand::Complete)))
+        .route("/api/orders/{id}/cancel", post(|order: Addressed| order.execute(OrderCommand::Cancel)))
+        .route("/api/customers/{id}/orders", get(queries::orders_of_customer))
+        .route("/api/revenue", get(queries::revenue))
+        .route("/api/audit", get(queries::audit))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .fallback(async |uri: Uri| Problem::new(Kind::NotFound, format!("there is nothing at {}", uri.path())))
+        .method_not_allowed_fallback(async |method: Method, uri: Uri| {
+            Problem::new(Kind::MethodNotAllowed, format!("{} does not know {method}", uri.path()))
+        })
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .with_state(Arc::new(app))
+}

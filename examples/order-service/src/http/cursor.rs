@@ -1,0 +1,40 @@
+//! Where a page ends and the next one begins.
+
+use std::{fmt, str::FromStr};
+
+use serde::{Serialize, Serializer};
+
+use crate::ids::OrderId;
+
+/// The last order of a page. Written in hexadecimal digits, so that nobody builds on what it holds.
+pub(super) struct Cursor(pub(super) OrderId);
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.as_ref().bytes().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl Serialize for Cursor {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = InvalidCursor;
+
+    fn from_str(digits: &str) -> Result<Self, InvalidCursor> {
+        let pairs = digits.as_bytes().chunks(2).map(|pair| {
+            let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
+            u8::from_str_radix(pair, 16).ok()
+        });
+        let order = pairs.collect::<Option<_>>().and_then(|bytes| String::from_utf8(bytes).ok());
+        order.and_then(|order| OrderId::try_from(order).ok()).map(Self).ok_or(InvalidCursor)
+    }
+}
+
+/// A text that no page has handed out as a cursor.
+#[derive(Debug, thiserror::Error)]
+#[error("not a cursor of this service")]
+pub(super) struct InvalidCursor;

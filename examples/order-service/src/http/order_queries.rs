@@ -1,0 +1,118 @@
+//! Queries of one order: what it is, what it was, and how it came about.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use es_core::{Metadata, Position, Projection, RecordedEvent, Version};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    orders::etag,
+    parameters::{Id, Parameters},
+    problem::{Kind, Problem},
+    queries::catch_up,
+};
+use crate::{
+    app::App,
+    ids::OrderId,
+    read_models::{OrderDetails, OrderView},
+};
+
+/// The most events of one answer. No order comes near: its longest life has five.
+const MAX_EVENTS: usize = 1_000;
+
+/// `GET /api/orders/{id}`, also `?after=<token>` or `?version=<n>`.
+pub(super) async fn order(
+    State(app): State<Arc<App>>,
+    Id(id): Id<OrderId>,
+    mut parameters: Parameters,
+) -> Result<Response, Problem> {
+    let version = parameters.take("version")?.map(Version::new);
+    let after = parameters.take("after")?;
+    parameters.finish()?;
+    catch_up(&app.order_details, after).await?;
+    let found = match version {
+        Some(version) => as_of(&app, &id, version).await?,
+        None => app.order_details.get(id.as_ref()).await?,
+    };
+    let order = found.ok_or_else(Problem::unknown_order)?;
+    Ok(([etag(order.version)], Json(order)).into_response())
+}
+
+/// The order after its first `version` events: the read model's own fold, stopped there.
+async fn as_of(app: &App, id: &OrderId, version: Version) -> Result<Option<OrderView>, Problem> {
+    let mut view = None;
+    for event in read(app, id).await?.iter().take_while(|event| event.version <= version) {
+        if let Some(event) = event.decode()? {
+            OrderDetails.fold(id.as_ref(), &mut view, &event)?;
+        }
+    }
+    Ok(view.filter(|view: &OrderView| view.version == version))
+}
+
+/// `GET /api/orders/{id}/events`.
+pub(super) async fn events(
+    State(app): State<Arc<App>>,
+    Id(order_id): Id<OrderId>,
+    parameters: Parameters,
+) -> Result<impl IntoResponse, Problem> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Stream {
+        order_id: OrderId,
+        events: Vec<Event>,
+    }
+
+    parameters.finish()?;
+    let events = read(&app, &order_id).await?;
+    if events.is_empty() {
+        return Err(Problem::unknown_order());
+    }
+    let events = events.into_iter().map(Event::try_from).collect::<Result<_, _>>()?;
+    Ok(Json(Stream { order_id, events }))
+}
+
+/// An event as it is stored: in the schema version in which it was written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Event {
+    version: Version,
+    position: Position,
+    id: Uuid,
+    r#type: String,
+    schema_version: u32,
+    recorded_at: DateTime<Utc>,
+    data: Box<RawValue>,
+    metadata: Metadata,
+}
+
+impl TryFrom<RecordedEvent> for Event {
+    type Error = Problem;
+
+    fn try_from(event: RecordedEvent) -> Result<Self, Problem> {
+        let damaged = |error: serde_json::Error| Problem::failed(Kind::Failed, &error);
+        Ok(Self {
+            version: event.version,
+            position: event.position,
+            id: event.id,
+            r#type: event.data.name.to_string(),
+            schema_version: event.data.schema_version,
+            recorded_at: event.recorded_at,
+            data: serde_json::from_slice(&event.data.payload).map_err(damaged)?,
+            metadata: event.metadata,
+        })
+    }
+}
+
+async fn read(app: &App, id: &OrderId) -> Result<Vec<RecordedEvent>, Problem> {
+    // An order id is made of fewer characters than a stream's name may have.
+    let stream = app.orders.stream(id.as_ref()).map_err(|error| Problem::failed(Kind::Failed, &error))?;
+    Ok(app.log.read_stream(&stream, Version::ZERO, MAX_EVENTS).await?)
+}

@@ -1,0 +1,108 @@
+//! Commands: placing an order and driving it.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{FromRequest, FromRequestParts, Request, State},
+    http::{HeaderName, StatusCode, header},
+    response::IntoResponse,
+};
+use es_core::{Receipt, Token, Version};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    body::{Body, NoBody},
+    conditions::Conditions,
+    parameters::Id,
+    problem::{Kind, Problem},
+};
+use crate::{
+    app::App,
+    ids::{CustomerId, OrderId},
+    line::{Item, Line},
+    money::{self, Money},
+    order::{OrderCommand, Status},
+};
+
+/// The body of `POST /api/orders`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct PlaceOrder {
+    user_id: CustomerId,
+    items: Vec<Item>,
+    #[serde(with = "money::price")]
+    total_amount: Money,
+}
+
+/// The answer to every command.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Answer {
+    order_id: OrderId,
+    status: Status,
+    version: Version,
+    token: Token,
+}
+
+/// `POST /api/orders`.
+pub(super) async fn place(
+    State(app): State<Arc<App>>,
+    conditions: Conditions,
+    Body(request): Body<PlaceOrder>,
+) -> Result<impl IntoResponse, Problem> {
+    // The order of the fields and the blanks between them make no other request.
+    let canonical = serde_json::to_vec(&request).map_err(|error| Problem::failed(Kind::Failed, &error))?;
+    let PlaceOrder { user_id: customer, items, total_amount: total } = request;
+    let order_id = match &conditions.key {
+        Some(key) => OrderId::of_request(key),
+        None => OrderId::random(),
+    };
+    let context = conditions.context(customer.as_ref(), &canonical);
+    let lines = items.into_iter().map(Line::from).collect();
+    let place = OrderCommand::Place { customer, lines, total };
+    let status = place.leads_to();
+    let receipt = app.orders.execute_with(&order_id, place, context).await?;
+    let location = format!("/api/orders/{order_id}");
+    Ok((StatusCode::CREATED, [(header::LOCATION, location)], answer(order_id, status, receipt)))
+}
+
+/// A request to one order: `POST /api/orders/{id}/…`.
+pub(super) struct Addressed {
+    app: Arc<App>,
+    order_id: OrderId,
+    conditions: Conditions,
+}
+
+impl FromRequest<Arc<App>> for Addressed {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        let Id(order_id) = Id::from_request_parts(&mut parts, app).await?;
+        let conditions = Conditions::from_request_parts(&mut parts, app).await?;
+        NoBody::from_request(Request::from_parts(parts, body), app).await?;
+        Ok(Self { app: app.clone(), order_id, conditions })
+    }
+}
+
+impl Addressed {
+    /// Lets the order take the step.
+    pub(super) async fn execute(self, command: OrderCommand) -> Result<impl IntoResponse, Problem> {
+        let Self { app, order_id, conditions } = self;
+        let status = command.leads_to();
+        let context = conditions.context("staff", status.to_string().as_bytes());
+        let receipt = app.orders.execute_with(&order_id, command, context).await?;
+        Ok(answer(order_id, status, receipt))
+    }
+}
+
+fn answer(order_id: OrderId, status: Status, receipt: Receipt) -> ([(HeaderName, String); 1], Json<Answer>) {
+    let Receipt { version, token, .. } = receipt;
+    ([etag(version)], Json(Answer { order_id, status, version, token }))
+}
+
+/// The version of an order as a header.
+pub(super) fn etag(version: Version) -> (HeaderName, String) {
+    (header::ETAG, format!("\"{version}\""))
+}

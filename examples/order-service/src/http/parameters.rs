@@ -1,0 +1,55 @@
+//! What the URL of a query says.
+
+use std::{collections::BTreeMap, fmt::Display, str::FromStr};
+
+use axum::{
+    extract::{FromRequestParts, Path, Query},
+    http::request::Parts,
+};
+use serde::de::DeserializeOwned;
+
+use super::problem::{Kind, Problem};
+
+/// The id in the path.
+pub(super) struct Id<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Id<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(id)) => Ok(Self(id)),
+            Err(rejection) => Err(Problem::with(Kind::Parameter, "id", rejection.body_text())),
+        }
+    }
+}
+
+/// The parameters behind the `?`.
+pub(super) struct Parameters(BTreeMap<String, String>);
+
+impl Parameters {
+    /// The parameter `name`, if it was given.
+    pub(super) fn take<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<Option<T>, Problem> {
+        let Some(text) = self.0.remove(name) else { return Ok(None) };
+        text.parse().map(Some).map_err(|error: T::Err| Problem::with(Kind::Parameter, name, error.to_string()))
+    }
+
+    /// Refuses what nobody has taken: a misspelt parameter would change the answer unnoticed.
+    pub(super) fn finish(self) -> Result<(), Problem> {
+        match self.0.into_keys().next() {
+            Some(name) => Err(Problem::with(Kind::Parameter, name, "there is no such parameter")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Parameters {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        match Query::from_request_parts(parts, state).await {
+            Ok(Query(parameters)) => Ok(Self(parameters)),
+            Err(rejection) => Err(Problem::new(Kind::Malformed, rejection.body_text())),
+        }
+    }
+}

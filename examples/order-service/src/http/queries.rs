@@ -1,0 +1,126 @@
+//! Queries of the read models.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{Json, extract::State, response::IntoResponse};
+use chrono::{Days, NaiveDate, Utc};
+use es_core::{Position, Projection, ReadModel, Token};
+use serde::Serialize;
+
+use super::{
+    cursor::Cursor,
+    parameters::{Id, Parameters},
+    problem::{Kind, Problem},
+};
+use crate::{
+    app::App,
+    ids::CustomerId,
+    read_models::{AuditEntry, AuditTrail, DailyRevenue, Day, OrderSummary, OrdersByCustomer},
+};
+
+/// How long `?after=` waits for a read model.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The most days of one answer.
+const MAX_DAYS: usize = 366;
+
+/// Waits until `model` holds the write that handed out `after` (R13).
+pub(super) async fn catch_up<P: Projection>(model: &ReadModel<P>, after: Option<Token>) -> Result<(), Problem> {
+    match after {
+        Some(token) => Ok(model.wait_for(token, PATIENCE).await?),
+        None => Ok(()),
+    }
+}
+
+/// `GET /api/customers/{id}/orders`, a page at a time in the order of the orders' ids: those that
+/// the service has drawn lie in the order in which they were placed.
+pub(super) async fn orders_of_customer(
+    State(app): State<Arc<App>>,
+    Id(user_id): Id<CustomerId>,
+    mut parameters: Parameters,
+) -> Result<impl IntoResponse, Problem> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Page {
+        user_id: CustomerId,
+        orders: Vec<OrderSummary>,
+        next: Option<Cursor>,
+    }
+
+    let cursor = parameters.take::<Cursor>("cursor")?;
+    let limit = limit(&mut parameters)?;
+    let after = parameters.take("after")?;
+    parameters.finish()?;
+    catch_up(&app.orders_by_customer, after).await?;
+    let range = OrdersByCustomer::range(&user_id, cursor.as_ref().map(|Cursor(order)| order));
+    // One more than asked for tells whether there is a next page.
+    let mut found = app.orders_by_customer.scan(range, limit + 1).await?;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let orders: Vec<_> = found.into_iter().map(|(_, order)| order).collect();
+    let next = orders.last().filter(|_| more).map(|last| Cursor(last.order_id.clone()));
+    Ok(Json(Page { user_id, orders, next }))
+}
+
+/// `GET /api/revenue?from=&to=`, both included; the last 30 days where they are left out.
+pub(super) async fn revenue(
+    State(app): State<Arc<App>>,
+    mut parameters: Parameters,
+) -> Result<impl IntoResponse, Problem> {
+    #[derive(Serialize)]
+    struct Revenue {
+        from: NaiveDate,
+        to: NaiveDate,
+        days: Vec<Dated>,
+    }
+
+    #[derive(Serialize)]
+    struct Dated {
+        date: String,
+        #[serde(flatten)]
+        day: Day,
+    }
+
+    let to = parameters.take("to")?.unwrap_or_else(|| Utc::now().date_naive());
+    let from = parameters.take("from")?.unwrap_or_else(|| to.checked_sub_days(Days::new(30)).unwrap_or(to));
+    let after = parameters.take("after")?;
+    parameters.finish()?;
+    let days = usize::try_from((to - from).num_days() + 1).unwrap_or_default();
+    if !(1..=MAX_DAYS).contains(&days) {
+        return Err(Problem::with(Kind::Parameter, "from", format!("expected at most {MAX_DAYS} days up to {to}")));
+    }
+    catch_up(&app.daily_revenue, after).await?;
+    let days = app.daily_revenue.scan(DailyRevenue::range(from, to), MAX_DAYS).await?;
+    let days = days.into_iter().map(|(date, day)| Dated { date, day }).collect();
+    Ok(Json(Revenue { from, to, days }))
+}
+
+/// `GET /api/audit?after=`, a page at a time in the order of the log.
+pub(super) async fn audit(
+    State(app): State<Arc<App>>,
+    mut parameters: Parameters,
+) -> Result<impl IntoResponse, Problem> {
+    #[derive(Serialize)]
+    struct Page {
+        entries: Vec<AuditEntry>,
+        /// What to ask for to go on, now or once there is more.
+        next: Position,
+    }
+
+    let after = parameters.take("after")?.map_or(Position::ZERO, Position::new);
+    let limit = limit(&mut parameters)?;
+    parameters.finish()?;
+    let entries = app.audit_trail.scan(AuditTrail::range(after), limit).await?;
+    let entries: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
+    let next = entries.last().map_or(after, |last| last.position);
+    Ok(Json(Page { entries, next }))
+}
+
+fn limit(parameters: &mut Parameters) -> Result<usize, Problem> {
+    let limit = parameters.take("limit")?.unwrap_or(20);
+    if (1..=100).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(Problem::with(Kind::Parameter, "limit", "expected a number from 1 to 100"))
+    }
+}

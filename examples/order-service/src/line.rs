@@ -1,0 +1,85 @@
+//! What is ordered: lines, as events keep them and as the API shows them.
+
+use std::{collections::BTreeMap, num::NonZeroU32};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::ProductId,
+    money::{self, Money},
+};
+
+/// A product, how many of it, and at which price.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// What.
+    pub product: ProductId,
+    /// How many.
+    pub quantity: Quantity,
+    /// For how much each.
+    pub price: Money,
+}
+
+impl Line {
+    /// What all `lines` cost together, unless that is more than can be counted.
+    pub fn total(lines: &[Self]) -> Option<Money> {
+        Money::sum(lines.iter().map(|line| line.price.times(line.quantity.get())))
+    }
+
+    /// How many pieces of each product `lines` ask for, also where several name the same one.
+    pub fn pieces(lines: &[Self]) -> BTreeMap<ProductId, u64> {
+        let mut pieces = BTreeMap::new();
+        for line in lines {
+            *pieces.entry(line.product.clone()).or_default() += u64::from(line.quantity.get());
+        }
+        pieces
+    }
+}
+
+/// From one piece to a million.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct Quantity(NonZeroU32);
+
+impl Quantity {
+    /// How many pieces.
+    pub fn get(self) -> u32 {
+        self.0.get()
+    }
+}
+
+impl TryFrom<u32> for Quantity {
+    type Error = InvalidQuantity;
+
+    fn try_from(pieces: u32) -> Result<Self, InvalidQuantity> {
+        NonZeroU32::new(pieces).filter(|pieces| pieces.get() <= 1_000_000).map(Self).ok_or(InvalidQuantity)
+    }
+}
+
+/// A number that is not a [`Quantity`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a quantity lies between 1 and 1000000")]
+pub struct InvalidQuantity;
+
+/// A line as the API takes and shows it: in its own words, with the price as a number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "see Line")]
+pub struct Item {
+    pub product_id: ProductId,
+    pub quantity: Quantity,
+    #[serde(with = "money::price")]
+    pub price: Money,
+}
+
+impl From<Item> for Line {
+    fn from(Item { product_id, quantity, price }: Item) -> Self {
+        Self { product: product_id, quantity, price }
+    }
+}
+
+impl From<&Line> for Item {
+    fn from(line: &Line) -> Self {
+        Self { product_id: line.product.clone(), quantity: line.quantity, price: line.price }
+    }
+}

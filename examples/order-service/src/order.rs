@@ -1,0 +1,284 @@
+//! The order leads: it decides which step comes next, and everything else follows its events.
+
+use std::fmt;
+
+use es_core::{Aggregate, Event};
+use serde::{Deserialize, Serialize};
+
+use crate::{ids::CustomerId, line::Line, money::Money};
+
+/// How far an order has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Status {
+    Pending,
+    PaymentOk,
+    Reserved,
+    Scheduled,
+    Completed,
+    Cancelled,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.serialize(f)
+    }
+}
+
+/// What an order can be asked to do.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum OrderCommand {
+    Place { customer: CustomerId, lines: Vec<Line>, total: Money },
+    Pay,
+    Reserve,
+    Ship,
+    Complete,
+    Cancel,
+}
+
+impl OrderCommand {
+    /// Where it takes the order.
+    pub fn leads_to(&self) -> Status {
+        match self {
+            Self::Place { .. } => Status::Pending,
+            Self::Pay => Status::PaymentOk,
+            Self::Reserve => Status::Reserved,
+            Self::Ship => Status::Scheduled,
+            Self::Complete => Status::Completed,
+            Self::Cancel => Status::Cancelled,
+        }
+    }
+}
+
+/// What has happened to an order. Each event says whose order it is and what its followers need to
+/// know, so that they need not look anything up.
+#[derive(Debug, Clone, PartialEq, Eq, Event)]
+#[event(category = "order")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum OrderEvent {
+    #[event(name = "order.placed", version = 2, upcast(1 = placed_in_cents))]
+    Placed { customer: CustomerId, lines: Vec<Line>, total: Money },
+    #[event(name = "order.paid")]
+    Paid { customer: CustomerId, amount: Money },
+    #[event(name = "order.reserved")]
+    Reserved { customer: CustomerId, lines: Vec<Line> },
+    #[event(name = "order.scheduled")]
+    Scheduled { customer: CustomerId },
+    #[event(name = "order.completed")]
+    Completed { customer: CustomerId, lines: Vec<Line> },
+    #[event(name = "order.cancelled")]
+    Cancelled { customer: CustomerId, lines: Vec<Line>, was: Status },
+}
+
+impl OrderEvent {
+    /// Whose order it is.
+    pub fn customer(&self) -> &CustomerId {
+        match self {
+            Self::Placed { customer, .. }
+            | Self::Paid { customer, .. }
+            | Self::Reserved { customer, .. }
+            | Self::Scheduled { customer }
+            | Self::Completed { customer, .. }
+            | Self::Cancelled { customer, .. } => customer,
+        }
+    }
+
+    /// How far the order has come with it.
+    pub fn status(&self) -> Status {
+        match self {
+            Self::Placed { .. } => Status::Pending,
+            Self::Paid { .. } => Status::PaymentOk,
+            Self::Reserved { .. } => Status::Reserved,
+            Self::Scheduled { .. } => Status::Scheduled,
+            Self::Completed { .. } => Status::Completed,
+            Self::Cancelled { .. } => Status::Cancelled,
+        }
+    }
+}
+
+/// `order.placed` v1 counted the total in cents; prices with more than two decimals put an end to
+/// that.
+#[derive(Deserialize)]
+struct PlacedV1 {
+    customer: CustomerId,
+    lines: Vec<Line>,
+    total_cents: i64,
+}
+
+fn placed_in_cents(PlacedV1 { customer, lines, total_cents }: PlacedV1) -> OrderEvent {
+    OrderEvent::Placed { customer, lines, total: Money::of_cents(total_cents) }
+}
+
+/// An order; `None` until it is placed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Order(pub Option<Placed>);
+
+/// An order that was placed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Placed {
+    pub customer: CustomerId,
+    pub lines: Vec<Line>,
+    pub total: Money,
+    pub status: Status,
+}
+
+impl Aggregate for Order {
+    type Command = OrderCommand;
+    type Event = OrderEvent;
+    type Error = OrderRefusal;
+
+    fn handle(&self, command: &OrderCommand) -> Result<Vec<OrderEvent>, OrderRefusal> {
+        use OrderCommand::{Cancel, Complete, Pay, Place, Reserve, Ship};
+
+        let Some(Placed { customer, lines, total, status }) = self.0.clone() else {
+            let Place { customer, lines, total } = command.clone() else { return Err(OrderRefusal::Unknown) };
+            check(&lines, total)?;
+            return Ok(vec![OrderEvent::Placed { customer, lines, total }]);
+        };
+        let event = match (command, status) {
+            (Place { .. }, _) => return Err(OrderRefusal::AlreadyPlaced),
+            (Pay, Status::Pending) => OrderEvent::Paid { customer, amount: total },
+            (Reserve, Status::PaymentOk) => OrderEvent::Reserved { customer, lines },
+            (Ship, Status::Reserved) => OrderEvent::Scheduled { customer },
+            (Complete, Status::Scheduled) => OrderEvent::Completed { customer, lines },
+            (Cancel, was) if was < Status::Completed => OrderEvent::Cancelled { customer, lines, was },
+            (step, from) => return Err(OrderRefusal::Illegal { from, to: step.leads_to() }),
+        };
+        Ok(vec![event])
+    }
+
+    fn apply(&mut self, event: &OrderEvent) {
+        if let OrderEvent::Placed { customer, lines, total } = event {
+            let (customer, lines) = (customer.clone(), lines.clone());
+            self.0 = Some(Placed { customer, lines, total: *total, status: Status::Pending });
+        } else if let Some(placed) = &mut self.0 {
+            placed.status = event.status();
+        }
+    }
+}
+
+fn check(lines: &[Line], total: Money) -> Result<(), OrderRefusal> {
+    if lines.is_empty() {
+        return Err(OrderRefusal::Empty);
+    }
+    match Line::total(lines) {
+        Some(sum) if sum == total => Ok(()),
+        Some(sum) => Err(OrderRefusal::Total { sum, total }),
+        None => Err(OrderRefusal::TooExpensive),
+    }
+}
+
+/// Why an order refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum OrderRefusal {
+    #[error("there is no such order")]
+    Unknown,
+    #[error("the order is placed already")]
+    AlreadyPlaced,
+    #[error("an order has at least one item")]
+    Empty,
+    #[error("the items add up to {sum}, not to {total}")]
+    Total { sum: Money, total: Money },
+    #[error("the items cost more than can be counted")]
+    TooExpensive,
+    #[error("an order that is {from} cannot become {to}")]
+    Illegal { from: Status, to: Status },
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use es_core::testing::given;
+
+    use super::*;
+
+    fn customer() -> CustomerId {
+        "USR-123".parse().unwrap()
+    }
+
+    fn lines() -> Vec<Line> {
+        let (product, quantity) = ("PROD-456".parse().unwrap(), 2.try_into().unwrap());
+        vec![Line { product, quantity, price: Money::of_cents(4_999) }]
+    }
+
+    fn place(lines: Vec<Line>, cents: i64) -> OrderCommand {
+        OrderCommand::Place { customer: customer(), lines, total: Money::of_cents(cents) }
+    }
+
+    /// The life of an order that nobody cancels.
+    fn life() -> [(OrderCommand, OrderEvent); 5] {
+        let (customer, lines, total) = (customer(), lines(), Money::of_cents(9_998));
+        let placed = OrderEvent::Placed { customer: customer.clone(), lines: lines.clone(), total };
+        let paid = OrderEvent::Paid { customer: customer.clone(), amount: total };
+        let reserved = OrderEvent::Reserved { customer: customer.clone(), lines: lines.clone() };
+        let scheduled = OrderEvent::Scheduled { customer: customer.clone() };
+        let completed = OrderEvent::Completed { customer, lines: lines.clone() };
+        [
+            (place(lines, 9_998), placed),
+            (OrderCommand::Pay, paid),
+            (OrderCommand::Reserve, reserved),
+            (OrderCommand::Ship, scheduled),
+            (OrderCommand::Complete, completed),
+        ]
+    }
+
+    fn lived(steps: usize) -> Vec<OrderEvent> {
+        life().into_iter().take(steps).map(|(_, event)| event).collect()
+    }
+
+    #[test]
+    fn an_order_is_placed_paid_reserved_shipped_and_completed() {
+        for (step, (command, event)) in life().into_iter().enumerate() {
+            given::<Order>(lived(step)).when(&command).then([event]);
+        }
+    }
+
+    #[test]
+    fn every_other_step_is_refused() {
+        for steps in 1..=5 {
+            let from = lived(steps)[steps - 1].status();
+            for (other, (command, _)) in life().into_iter().enumerate().skip(1).filter(|(other, _)| *other != steps) {
+                let to = life()[other].1.status();
+                given::<Order>(lived(steps)).when(&command).then_refused(&OrderRefusal::Illegal { from, to });
+            }
+        }
+    }
+
+    #[test]
+    fn an_order_is_cancelled_until_it_is_completed() {
+        for steps in 1..=4 {
+            let was = lived(steps)[steps - 1].status();
+            let cancelled = OrderEvent::Cancelled { customer: customer(), lines: lines(), was };
+            let refused = OrderRefusal::Illegal { from: Status::Cancelled, to: Status::Cancelled };
+            let order = given::<Order>(lived(steps)).when(&OrderCommand::Cancel).then([cancelled]);
+            order.when(&OrderCommand::Cancel).then_refused(&refused);
+        }
+        let refused = OrderRefusal::Illegal { from: Status::Completed, to: Status::Cancelled };
+        given::<Order>(lived(5)).when(&OrderCommand::Cancel).then_refused(&refused);
+    }
+
+    #[test]
+    fn an_order_is_placed_once_and_before_anything_else() {
+        given::<Order>(lived(1)).when(&place(lines(), 9_998)).then_refused(&OrderRefusal::AlreadyPlaced);
+        for command in [OrderCommand::Pay, OrderCommand::Cancel] {
+            given::<Order>([]).when(&command).then_refused(&OrderRefusal::Unknown);
+        }
+    }
+
+    #[test]
+    fn what_does_not_add_up_is_refused() {
+        given::<Order>([]).when(&place(vec![], 0)).then_refused(&OrderRefusal::Empty);
+        let refused = OrderRefusal::Total { sum: Money::of_cents(9_998), total: Money::of_cents(9_999) };
+        given::<Order>([]).when(&place(lines(), 9_999)).then_refused(&refused);
+    }
+
+    #[test]
+    fn orders_of_version_1_counted_in_cents() {
+        let old = br#"{"customer":"USR-123","lines":[{"product":"PROD-456","quantity":2,"price":"49.99"}],"total_cents":9998}"#;
+        assert_eq!(OrderEvent::decode("order.placed", 1, old).unwrap(), lived(1)[0]);
+    }
+}

@@ -1,0 +1,93 @@
+//! The payment of an order: captured when the order is paid, refunded when it is cancelled later.
+
+use es_core::{Aggregate, Event};
+use serde::{Deserialize, Serialize};
+
+use crate::money::Money;
+
+/// What a payment can be asked to do.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum PaymentCommand {
+    Capture { amount: Money },
+    Refund,
+}
+
+/// What has happened to a payment.
+#[derive(Debug, Clone, PartialEq, Eq, Event)]
+#[event(category = "payment")]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum PaymentEvent {
+    #[event(name = "payment.captured")]
+    Captured { amount: Money },
+    #[event(name = "payment.refunded")]
+    Refunded { amount: Money },
+}
+
+/// A payment. Its id is that of its order.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum Payment {
+    #[default]
+    Open,
+    Captured {
+        amount: Money,
+    },
+    Refunded,
+}
+
+impl Aggregate for Payment {
+    type Command = PaymentCommand;
+    type Event = PaymentEvent;
+    type Error = PaymentRefusal;
+
+    fn handle(&self, command: &PaymentCommand) -> Result<Vec<PaymentEvent>, PaymentRefusal> {
+        match (command, self) {
+            (PaymentCommand::Capture { amount }, Self::Open) => Ok(vec![PaymentEvent::Captured { amount: *amount }]),
+            (PaymentCommand::Capture { .. }, _) => Err(PaymentRefusal::AlreadyCaptured),
+            (PaymentCommand::Refund, Self::Captured { amount }) => Ok(vec![PaymentEvent::Refunded { amount: *amount }]),
+            (PaymentCommand::Refund, _) => Err(PaymentRefusal::NothingToRefund),
+        }
+    }
+
+    fn apply(&mut self, event: &PaymentEvent) {
+        *self = match event {
+            PaymentEvent::Captured { amount } => Self::Captured { amount: *amount },
+            PaymentEvent::Refunded { .. } => Self::Refunded,
+        };
+    }
+}
+
+/// Why a payment refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum PaymentRefusal {
+    #[error("the payment was captured before")]
+    AlreadyCaptured,
+    #[error("there is nothing to refund")]
+    NothingToRefund,
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::testing::given;
+
+    use super::*;
+
+    #[test]
+    fn a_payment_is_captured_once() {
+        let amount = Money::of_cents(9_998);
+        let (capture, captured) = (PaymentCommand::Capture { amount }, PaymentEvent::Captured { amount });
+        let payment = given::<Payment>([]).when(&capture).then([captured]);
+        payment.when(&capture).then_refused(&PaymentRefusal::AlreadyCaptured);
+    }
+
+    #[test]
+    fn what_was_captured_is_refunded_once() {
+        let amount = Money::of_cents(9_998);
+        let (captured, refunded) = (PaymentEvent::Captured { amount }, PaymentEvent::Refunded { amount });
+        let payment = given::<Payment>([captured]).when(&PaymentCommand::Refund).then([refunded]);
+        payment.when(&PaymentCommand::Refund).then_refused(&PaymentRefusal::NothingToRefund);
+        given::<Payment>([]).when(&PaymentCommand::Refund).then_refused(&PaymentRefusal::NothingToRefund);
+    }
+}

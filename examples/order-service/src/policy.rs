@@ -1,0 +1,92 @@
+//! What follows from an order's events: payment, inventory and shipment are told what to do.
+//!
+//! The saga engine will replace it: a policy only follows, it cannot make the order wait for what
+//! the others say.
+
+use async_trait::async_trait;
+use es_core::{Policy, PolicyError, Recorded, Repository, reaction};
+
+use crate::{
+    ids::OrderId,
+    inventory::{InventoryCommand, InventoryItem},
+    line::Line,
+    order::{OrderEvent, Status},
+    payment::{Payment, PaymentCommand},
+    shipment::{Shipment, ShipmentCommand},
+};
+
+/// Carries out what the order has decided.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Fulfilment {
+    pub payments: Repository<Payment>,
+    pub inventory: Repository<InventoryItem>,
+    pub shipments: Repository<Shipment>,
+}
+
+#[async_trait]
+impl Policy for Fulfilment {
+    const NAME: &'static str = "fulfilment";
+    type Event = OrderEvent;
+
+    async fn react(&self, event: &Recorded<OrderEvent>) -> Result<(), PolicyError> {
+        match &event.data {
+            OrderEvent::Placed { .. } => {}
+            OrderEvent::Paid { amount, .. } => {
+                self.payment(event, PaymentCommand::Capture { amount: *amount }).await?;
+            }
+            OrderEvent::Reserved { lines, .. } => {
+                self.inventory(event, lines, |order, pieces| InventoryCommand::Reserve { order, pieces }).await?;
+            }
+            OrderEvent::Scheduled { customer } => {
+                self.shipment(event, ShipmentCommand::Schedule { customer: customer.clone() }).await?;
+            }
+            OrderEvent::Completed { lines, .. } => {
+                self.inventory(event, lines, |order, _| InventoryCommand::Dispatch { order }).await?;
+                self.shipment(event, ShipmentCommand::Deliver).await?;
+            }
+            OrderEvent::Cancelled { lines, was, .. } => {
+                if *was >= Status::Scheduled {
+                    self.shipment(event, ShipmentCommand::Cancel).await?;
+                }
+                if *was >= Status::Reserved {
+                    self.inventory(event, lines, |order, _| InventoryCommand::Release { order }).await?;
+                }
+                if *was >= Status::PaymentOk {
+                    self.payment(event, PaymentCommand::Refund).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// No event leads to two commands on one stream, so the kind of stream is name enough for the
+/// reaction.
+impl Fulfilment {
+    async fn payment(&self, event: &Recorded<OrderEvent>, command: PaymentCommand) -> Result<(), PolicyError> {
+        let context = reaction(event, Self::NAME, "payment")?;
+        self.payments.execute_with(event.stream.id(), command, context).await?;
+        Ok(())
+    }
+
+    async fn shipment(&self, event: &Recorded<OrderEvent>, command: ShipmentCommand) -> Result<(), PolicyError> {
+        let context = reaction(event, Self::NAME, "shipment")?;
+        self.shipments.execute_with(event.stream.id(), command, context).await?;
+        Ok(())
+    }
+
+    async fn inventory(
+        &self,
+        event: &Recorded<OrderEvent>,
+        lines: &[Line],
+        command: fn(OrderId, u64) -> InventoryCommand,
+    ) -> Result<(), PolicyError> {
+        let order = OrderId::of_stream(&event.stream).map_err(|error| PolicyError::Permanent(error.into()))?;
+        for (product, pieces) in Line::pieces(lines) {
+            let context = reaction(event, Self::NAME, "inventory")?;
+            self.inventory.execute_with(product, command(order.clone(), pieces), context).await?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! The read models: what the queries of the API read.
+
+mod audit_trail;
+mod daily_revenue;
+mod order_details;
+mod orders_by_customer;
+
+pub use audit_trail::{AuditEntry, AuditTrail};
+pub use daily_revenue::{DailyRevenue, Day, SalesEvent};
+pub use order_details::{OrderDetails, OrderView};
+pub use orders_by_customer::{OrderSummary, OrdersByCustomer};
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use clap::ValueEnum;
+use es_core::{EventSource, Generation, Projection, Projector, ProjectorError, ReadModelStore};
+use tokio_util::sync::CancellationToken;
+
+/// The read models by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum ReadModelName {
+    OrderDetails,
+    OrdersByCustomer,
+    DailyRevenue,
+    AuditTrail,
+}
+
+impl ReadModelName {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::OrderDetails, Self::OrdersByCustomer, Self::DailyRevenue, Self::AuditTrail];
+
+    /// The name of its projection.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OrderDetails => OrderDetails::NAME,
+            Self::OrdersByCustomer => OrdersByCustomer::NAME,
+            Self::DailyRevenue => DailyRevenue::NAME,
+            Self::AuditTrail => AuditTrail::NAME,
+        }
+    }
+
+    /// Its projector, from `source` into `store`.
+    pub fn projector(self, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Box<dyn AnyProjector> {
+        match self {
+            Self::OrderDetails => Box::new(Projector::new(OrderDetails, source, store)),
+            Self::OrdersByCustomer => Box::new(Projector::new(OrdersByCustomer, source, store)),
+            Self::DailyRevenue => Box::new(Projector::new(DailyRevenue, source, store)),
+            Self::AuditTrail => Box::new(Projector::new(AuditTrail, source, store)),
+        }
+    }
+}
+
+/// A projector of whichever projection.
+#[async_trait]
+pub trait AnyProjector: Send + Sync {
+    /// [`Projector::run`].
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), ProjectorError>;
+
+    /// [`Projector::rebuild`].
+    async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, ProjectorError>;
+}
+
+#[async_trait]
+impl<P: Projection> AnyProjector for Projector<P> {
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), ProjectorError> {
+        self.run(shutdown).await
+    }
+
+    async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, ProjectorError> {
+        self.rebuild(shutdown).await
+    }
+}

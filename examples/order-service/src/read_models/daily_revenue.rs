@@ -1,0 +1,115 @@
+//! What each day has brought in: a fold over orders and payments together.
+
+use chrono::{Days, NaiveDate};
+use es_core::{EventSet, KeyRange, Keys, Projection, Recorded, Unfoldable};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    money::{self, Money},
+    order::OrderEvent,
+    payment::PaymentEvent,
+};
+
+/// Folds orders and payments into one [`Day`] under each date (UTC, `2026-01-31`).
+#[derive(Debug, Clone, Copy)]
+pub struct DailyRevenue;
+
+impl DailyRevenue {
+    /// The days from `from` to `to`, both included.
+    pub fn range(from: NaiveDate, to: NaiveDate) -> KeyRange {
+        let range = KeyRange::default();
+        let range = from.checked_sub_days(Days::new(1)).map_or(range.clone(), |before| range.after(before.to_string()));
+        to.checked_add_days(Days::new(1)).map_or(range.clone(), |after| range.before(after.to_string()))
+    }
+}
+
+/// The aggregates that bring in money.
+#[derive(Debug, Clone, EventSet)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum SalesEvent {
+    Order(OrderEvent),
+    Payment(PaymentEvent),
+}
+
+/// What a day has brought in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Day {
+    /// How many orders were placed.
+    pub placed: u64,
+    #[serde(with = "money::number")]
+    pub captured: Money,
+    #[serde(with = "money::number")]
+    pub refunded: Money,
+    /// What was captured without what was refunded, be it for orders of this day or of others.
+    #[serde(with = "money::number")]
+    pub net: Money,
+}
+
+impl Projection for DailyRevenue {
+    const NAME: &'static str = "daily-revenue";
+
+    type Event = SalesEvent;
+    type Document = Day;
+
+    fn keys(&self, event: &Recorded<SalesEvent>) -> Keys {
+        vec![event.recorded_at.date_naive().to_string()]
+    }
+
+    fn fold(&self, _: &str, document: &mut Option<Day>, event: &Recorded<SalesEvent>) -> Result<(), Unfoldable> {
+        let day = document.get_or_insert_default();
+        let counted = match &event.data {
+            SalesEvent::Order(OrderEvent::Placed { .. }) => {
+                day.placed += 1;
+                return Ok(());
+            }
+            SalesEvent::Order(_) => return Ok(()),
+            SalesEvent::Payment(PaymentEvent::Captured { amount }) => day.capture(*amount),
+            SalesEvent::Payment(PaymentEvent::Refunded { amount }) => day.refund(*amount),
+        };
+        counted.ok_or_else(|| Unfoldable::new("the day's revenue is more than can be counted"))
+    }
+}
+
+impl Day {
+    fn capture(&mut self, amount: Money) -> Option<()> {
+        self.captured = self.captured.plus(amount)?;
+        self.net = self.net.plus(amount)?;
+        Some(())
+    }
+
+    fn refund(&mut self, amount: Money) -> Option<()> {
+        self.refunded = self.refunded.plus(amount)?;
+        self.net = self.net.minus(amount)?;
+        Some(())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use es_core::testing::{project, recorded};
+
+    use super::*;
+
+    #[test]
+    fn a_day_counts_what_was_captured_and_what_was_refunded() {
+        let captured = |cents| PaymentEvent::Captured { amount: Money::of_cents(cents) };
+        let refunded = |cents| PaymentEvent::Refunded { amount: Money::of_cents(cents) };
+        let log = recorded([("A", captured(9_998)), ("B", captured(10)), ("A", refunded(9_998)), ("C", captured(30))]);
+        let days = project(&DailyRevenue, &log).unwrap();
+        let [captured, refunded, net] = [10_038, 9_998, 40].map(Money::of_cents);
+        assert_eq!(
+            days.into_iter().collect::<Vec<_>>(),
+            [("2026-01-01".into(), Day { placed: 0, captured, refunded, net })]
+        );
+    }
+
+    #[test]
+    fn a_range_holds_both_its_ends() {
+        let [from, to] = ["2026-01-30", "2026-02-01"].map(|date| date.parse().unwrap());
+        let range = DailyRevenue::range(from, to);
+        let held = ["2026-01-29", "2026-01-30", "2026-02-01", "2026-02-02"].map(|date| range.contains(date));
+        assert_eq!(held, [false, true, true, false]);
+    }
+}

@@ -1,0 +1,65 @@
+//! An order as its customer sees it.
+
+use chrono::{DateTime, Utc};
+use es_core::{Keys, Order, Projection, Recorded, Unfoldable, Version};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{CustomerId, OrderId},
+    line::Item,
+    money::{self, Money},
+    order::{OrderEvent, Status},
+};
+
+/// Folds each order's stream into one [`OrderView`] under the order's id.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderDetails;
+
+/// An order, in the words of the API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct OrderView {
+    pub order_id: OrderId,
+    pub user_id: CustomerId,
+    pub status: Status,
+    pub items: Vec<Item>,
+    #[serde(with = "money::number")]
+    pub total_amount: Money,
+    pub version: Version,
+    pub placed_at: DateTime<Utc>,
+    pub updated_at: DateTime<Utc>,
+}
+
+impl Projection for OrderDetails {
+    const NAME: &'static str = "order-details";
+    const ORDER: Order = Order::PerStream;
+
+    type Event = OrderEvent;
+    type Document = OrderView;
+
+    fn keys(&self, event: &Recorded<OrderEvent>) -> Keys {
+        vec![event.stream.id().to_owned()]
+    }
+
+    fn fold(&self, _: &str, document: &mut Option<OrderView>, event: &Recorded<OrderEvent>) -> Result<(), Unfoldable> {
+        if let OrderEvent::Placed { customer, lines, total } = &event.data {
+            *document = Some(OrderView {
+                order_id: OrderId::of_stream(&event.stream).map_err(|error| Unfoldable::new(error.to_string()))?,
+                user_id: customer.clone(),
+                status: Status::Pending,
+                items: lines.iter().map(Item::from).collect(),
+                total_amount: *total,
+                version: event.version,
+                placed_at: event.recorded_at,
+                updated_at: event.recorded_at,
+            });
+            return Ok(());
+        }
+        let order = document.as_mut().ok_or_else(|| Unfoldable::new("the order was never placed"))?;
+        order.status = event.data.status();
+        order.version = event.version;
+        order.updated_at = event.recorded_at;
+        Ok(())
+    }
+}

@@ -1,0 +1,74 @@
+//! The orders of each customer.
+
+use chrono::{DateTime, Utc};
+use es_core::{KeyRange, Keys, Projection, Recorded, Unfoldable};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{CustomerId, OrderId},
+    money::{self, Money},
+    order::{OrderEvent, Status},
+};
+
+/// Folds orders into one [`OrderSummary`] each, under `<customer>/<order>`: the orders of a customer
+/// lie side by side.
+#[derive(Debug, Clone, Copy)]
+pub struct OrdersByCustomer;
+
+impl OrdersByCustomer {
+    /// The orders of `customer` that come after `cursor`, in the order of their ids.
+    pub fn range(customer: &CustomerId, cursor: Option<&OrderId>) -> KeyRange {
+        let range = KeyRange::prefix(format!("{customer}/"));
+        match cursor {
+            Some(order) => range.after(key(customer, order.as_ref())),
+            None => range,
+        }
+    }
+}
+
+/// What a list says about an order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct OrderSummary {
+    pub order_id: OrderId,
+    pub status: Status,
+    #[serde(with = "money::number")]
+    pub total_amount: Money,
+    pub placed_at: DateTime<Utc>,
+}
+
+impl Projection for OrdersByCustomer {
+    const NAME: &'static str = "orders-by-customer";
+
+    type Event = OrderEvent;
+    type Document = OrderSummary;
+
+    fn keys(&self, event: &Recorded<OrderEvent>) -> Keys {
+        vec![key(event.data.customer(), event.stream.id())]
+    }
+
+    fn fold(
+        &self,
+        _: &str,
+        document: &mut Option<OrderSummary>,
+        event: &Recorded<OrderEvent>,
+    ) -> Result<(), Unfoldable> {
+        if let OrderEvent::Placed { total, .. } = &event.data {
+            *document = Some(OrderSummary {
+                order_id: OrderId::of_stream(&event.stream).map_err(|error| Unfoldable::new(error.to_string()))?,
+                status: Status::Pending,
+                total_amount: *total,
+                placed_at: event.recorded_at,
+            });
+            return Ok(());
+        }
+        document.as_mut().ok_or_else(|| Unfoldable::new("the order was never placed"))?.status = event.data.status();
+        Ok(())
+    }
+}
+
+/// No id holds a `/`, so no customer's orders lie among another's.
+fn key(customer: &CustomerId, order: &str) -> String {
+    format!("{customer}/{order}")
+}

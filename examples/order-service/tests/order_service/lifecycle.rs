@@ -1,0 +1,89 @@
+//! Signals, restarts, and workers that stop for good.
+
+use std::time::{Duration, Instant};
+
+use es_core::{Append, EventData, EventStore, Expected, Metadata, NewEvent};
+use es_sqlite::SqliteStore;
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::service::{Service, answer};
+
+#[tokio::test]
+async fn a_restart_goes_on_where_it_was() {
+    let service = Service::start().await;
+    let placed = service.place("USR-123").await;
+    let id = placed["orderId"].as_str().unwrap();
+    let directory = service.interrupt().await;
+
+    let service = Service::start_in(directory, &[]).await;
+    let paid = service.drive(id, &["pay"]).await;
+    assert_eq!(paid["version"], 2);
+    let found = service.json(&format!("/api/orders/{id}?after={}", paid["token"].as_str().unwrap())).await;
+    assert_eq!(found["status"], "PAYMENT_OK");
+}
+
+#[tokio::test]
+async fn what_a_killed_process_has_left_undone_is_done_by_the_next_one() {
+    let service = Service::start_in(tempfile::tempdir().unwrap(), &["--only-http"]).await;
+    let placed = service.place("USR-123").await;
+    service.drive(placed["orderId"].as_str().unwrap(), &["pay", "reserve"]).await;
+    service.signal("-KILL").await;
+    let (_, directory) = service.ended().await;
+
+    let service = Service::start_in(directory, &[]).await;
+    service.settle().await;
+    let revenue = service.json("/api/revenue").await;
+    assert_eq!(revenue["days"][0]["captured"], json!(99.98));
+    assert_eq!(service.json("/readyz").await["head"], 5);
+}
+
+#[tokio::test]
+async fn ctrl_c_lets_requests_in_flight_finish_and_ends_with_0() {
+    for signal in ["-INT", "-TERM"] {
+        let mut service = Service::start().await;
+        let placed = service.place("USR-123").await;
+        // Nothing is going to reach that position: the request is in flight for five seconds.
+        let waiting = service.get(&format!("/api/orders/{}?after=p2", placed["orderId"].as_str().unwrap()));
+        let waiting = tokio::spawn(waiting.send());
+        service.settle().await;
+        let begun = Instant::now();
+        service.signal(signal).await;
+        service.says("draining").await;
+        let refused = service.get("/healthz").send().await;
+        assert!(refused.is_err(), "a draining service takes no new connections");
+        let late = answer(waiting.await.unwrap().unwrap(), StatusCode::SERVICE_UNAVAILABLE).await;
+        assert_eq!(late["wanted"], 2);
+        let (status, _) = service.ended().await;
+        assert_eq!(status.code(), Some(0));
+        assert!(begun.elapsed() < Duration::from_secs(10));
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_go_on_makes_the_service_unready_and_stops_nobody_else() {
+    let service = Service::start().await;
+    service.place("USR-123").await;
+    let store = SqliteStore::open(service.directory.path().join("orders.db")).await.unwrap();
+    let data = EventData { name: "payment.forged".into(), schema_version: 1, payload: "{}".into() };
+    let forged = NewEvent { id: uuid::Uuid::now_v7(), data, metadata: Metadata::default() };
+    let stream = "payment-X".parse().unwrap();
+    store.append(Append::new(stream, Expected::Any, vec![forged])).await.unwrap();
+    store.close().await.unwrap();
+
+    let begun = Instant::now();
+    loop {
+        let ready = service.get("/readyz").send().await.unwrap();
+        if ready.status() == StatusCode::SERVICE_UNAVAILABLE {
+            let stopped = answer(ready, StatusCode::SERVICE_UNAVAILABLE).await["stopped"][0].to_string();
+            assert!(stopped.contains("daily-revenue: cannot decode payment.forged v1 at position 2"), "{stopped}");
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(10), "still ready");
+    }
+    let placed = service.place("USR-123").await;
+    let path =
+        format!("/api/orders/{}?after={}", placed["orderId"].as_str().unwrap(), placed["token"].as_str().unwrap());
+    assert_eq!(service.json(&path).await["status"], "PENDING");
+    service.interrupt().await;
+}

@@ -1,0 +1,12 @@
+//! The whole service from outside: the program, its API, its signals.
+
+#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
+
+mod demo;
+mod driving;
+mod lifecycle;
+mod placing;
+mod problems;
+mod processes;
+mod queries;
+mod service;

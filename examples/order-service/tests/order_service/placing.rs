@@ -1,0 +1,80 @@
+//! `POST /api/orders`.
+
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+use crate::service::{Service, answer, order, problem};
+
+#[tokio::test]
+async fn an_order_is_placed_and_found() {
+    let service = Service::start().await;
+    let placed = service.post("/api/orders").json(&order("USR-123", 2)).send().await.unwrap();
+    let (location, etag) = (placed.headers()["location"].clone(), placed.headers()["etag"].clone());
+    let placed = answer(placed, StatusCode::CREATED).await;
+    let id = placed["orderId"].as_str().unwrap();
+    assert!(id.starts_with("ORD-"));
+    assert_eq!(location.to_str().unwrap(), format!("/api/orders/{id}"));
+    assert_eq!(etag, "\"1\"");
+    assert_eq!((&placed["status"], &placed["version"]), (&json!("PENDING"), &json!(1)));
+
+    let token = placed["token"].as_str().unwrap();
+    let found = service.get(&format!("/api/orders/{id}?after={token}")).send().await.unwrap();
+    assert_eq!(found.headers()["etag"], "\"1\"");
+    let text = found.text().await.unwrap();
+    assert!(
+        text.contains(r#""items":[{"productId":"PROD-456","quantity":2,"price":49.99}],"totalAmount":99.98"#),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn amounts_are_exact_to_the_last_digit() {
+    let service = Service::start().await;
+    for (price, quantity, total, shown) in [
+        ("0.1", 3, "0.3", "0.30"),
+        ("0.0001", 3, "0.0003", "0.0003"),
+        ("999999999999.9999", 1, "999999999999.9999", "999999999999.9999"),
+        ("333333.3333", 3_000, "999999999.9", "999999999.90"),
+        ("0", 1, "0", "0.00"),
+    ] {
+        let items = format!(r#"[{{"productId":"P","quantity":{quantity},"price":{price}}}]"#);
+        let body = format!(r#"{{"userId":"U","items":{items},"totalAmount":{total}}}"#);
+        let placed = service.post("/api/orders").header("content-type", "application/json").body(body).send().await;
+        let placed = answer(placed.unwrap(), StatusCode::CREATED).await;
+        let (id, token) = (placed["orderId"].as_str().unwrap(), placed["token"].as_str().unwrap());
+        let found = service.get(&format!("/api/orders/{id}?after={token}")).send().await.unwrap().text().await.unwrap();
+        assert!(found.contains(&format!(r#""totalAmount":{shown},"#)), "{found}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_key_and_body_get_the_first_answer() {
+    let service = Service::start().await;
+    let place = || service.post("/api/orders").header("Idempotency-Key", "K-1").json(&order("USR-123", 2));
+    let first = answer(place().send().await.unwrap(), StatusCode::CREATED).await;
+    service.drive(first["orderId"].as_str().unwrap(), &["pay"]).await;
+
+    assert_eq!(answer(place().send().await.unwrap(), StatusCode::CREATED).await, first);
+    let spaced = serde_json::to_string_pretty(&order("USR-123", 2)).unwrap();
+    let spaced = service.post("/api/orders").header("Idempotency-Key", "K-1").json(&Value::Null).body(spaced);
+    assert_eq!(answer(spaced.send().await.unwrap(), StatusCode::CREATED).await, first);
+
+    let other = service.post("/api/orders").header("Idempotency-Key", "K-1").json(&order("USR-123", 3));
+    problem(other, 422, Some("Idempotency-Key")).await;
+    let too_long = service.post("/api/orders").header("Idempotency-Key", "K".repeat(256)).json(&order("USR-123", 2));
+    problem(too_long, 400, Some("Idempotency-Key")).await;
+}
+
+#[tokio::test]
+async fn one_key_places_one_order_however_many_ask_at_once() {
+    let service = Service::start().await;
+    let place = |_| service.post("/api/orders").header("Idempotency-Key", "K-1").json(&order("USR-123", 2)).send();
+    let mut answers = Vec::new();
+    for request in (0..20).map(place).map(tokio::spawn).collect::<Vec<_>>() {
+        answers.push(answer(request.await.unwrap().unwrap(), StatusCode::CREATED).await);
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    service.settle().await;
+    let orders = service.json("/api/customers/USR-123/orders").await;
+    assert_eq!(orders["orders"].as_array().unwrap().len(), 1);
+}

@@ -1,0 +1,77 @@
+//! Several processes on one file: roles of their own, and a rebuild beside the one that serves.
+
+use es_core::{KeyRange, Position, Projection, testing::project};
+use order_service::{
+    backend::Backend,
+    cli::Parts,
+    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer},
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::service::{Service, program};
+
+#[tokio::test]
+async fn each_role_runs_in_a_process_of_its_own() {
+    let service = Service::start_in(tempfile::tempdir().unwrap(), &["--only-http"]).await;
+    let path = service.directory.path().to_owned();
+    let _policy = program(&path, &["policy"]).spawn().unwrap();
+    let _revenue = program(&path, &["project", "daily-revenue"]).spawn().unwrap();
+    let _others = program(&path, &["project", "order-details", "orders-by-customer", "audit-trail"]).spawn().unwrap();
+    let placed = service.place("USR-123").await;
+    service.drive(placed["orderId"].as_str().unwrap(), &["pay"]).await;
+    service.settle().await;
+    assert_eq!(service.json("/api/revenue").await["days"][0]["captured"], serde_json::json!(99.98));
+}
+
+#[tokio::test]
+async fn a_rebuild_while_orders_are_placed_equals_the_fold_of_the_log() {
+    let service = Service::start().await;
+    for _ in 0..5 {
+        let placed = service.place("USR-1").await;
+        service.drive(placed["orderId"].as_str().unwrap(), &["pay"]).await;
+    }
+    for name in ["order-details", "orders-by-customer", "daily-revenue", "audit-trail"] {
+        let mut rebuild = program(service.directory.path(), &["rebuild", name]).spawn().unwrap();
+        let ended = loop {
+            let placed = service.place("USR-2").await;
+            service.drive(placed["orderId"].as_str().unwrap(), &["pay", "cancel"]).await;
+            if let Some(status) = rebuild.try_wait().unwrap() {
+                break status;
+            }
+        };
+        assert_eq!(ended.code(), Some(0), "{name}");
+    }
+    service.settle().await;
+    let directory = service.interrupt().await;
+    equals_the_fold(OrderDetails, &directory).await;
+    equals_the_fold(OrdersByCustomer, &directory).await;
+    equals_the_fold(DailyRevenue, &directory).await;
+    equals_the_fold(AuditTrail, &directory).await;
+}
+
+async fn equals_the_fold<P: Projection>(projection: P, directory: &TempDir) {
+    let parts = Parts { data: Some(directory.path().join("orders.db")), ..Parts::default() };
+    let backend = Backend::open(&parts).await.unwrap();
+    let log = backend.log.read_log(Position::ZERO, 100_000).await.unwrap();
+    let stored = backend.read_models.scan(P::NAME, KeyRange::default(), 100_000).await.unwrap();
+    let stored = stored.into_iter().map(|(key, bytes)| (key, serde_json::from_slice::<Value>(&bytes).unwrap()));
+    let folded = project(&projection, &log).unwrap().into_iter();
+    let folded = folded.map(|(key, document)| (key, serde_json::to_value(document).unwrap()));
+    assert_eq!(stored.collect::<Vec<_>>(), folded.collect::<Vec<_>>(), "{}", P::NAME);
+    backend.close().await;
+}
+
+#[tokio::test]
+async fn what_does_not_fit_together_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    for (arguments, reason) in [
+        (&["relay"][..], "there is no Kafka to carry events to"),
+        (&["rebuild", "daily-revenue", "--from", "kafka"], "there is no Kafka to read from"),
+        (&["rebuild", "weekly-revenue"], "invalid value 'weekly-revenue'"),
+    ] {
+        let output = program(directory.path(), arguments).stderr(std::process::Stdio::piped()).output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(reason), "{said}");
+    }
+}
