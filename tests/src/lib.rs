@@ -1,0 +1,15 @@
+//! What only several packages together can show: the whole path, crashes and chaos.
+//!
+//! The tests are in `tests/`. Here the code in the project's documents is compiled.
+
+#[cfg(doctest)]
+mod documents {
+    #[doc = include_str!("../../README.md")]
+    struct Readme;
+
+    #[doc = include_str!("../../ARCHITECTURE.md")]
+    struct Architecture;
+
+    #[doc = include_str!("../../CONTRIBUTING.md")]
+    struct Contributing;
+}

@@ -1,0 +1,13 @@
+//! The whole path on real Postgres and real Kafka: an order goes from HTTP to its read models, while
+//! everything on the way is killed.
+
+#[path = "path/chaos.rs"]
+mod chaos;
+#[path = "path/clients.rs"]
+mod clients;
+#[path = "path/compare.rs"]
+mod compare;
+#[path = "path/ground.rs"]
+mod ground;
+#[path = "path/rebuild.rs"]
+mod rebuild;

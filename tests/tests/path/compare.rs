@@ -1,0 +1,143 @@
+//! The truth: every read model against the fold of the log, Kafka against the log.
+
+use std::{collections::BTreeMap, fmt::Debug, time::Duration};
+
+use es_core::{KeyRange, Policy, Position, Projection, ReadModel, RecordedEvent, StreamId, Version, testing::project};
+use es_kafka::Topics;
+use order_service::{
+    backend::Backend,
+    policy::Fulfilment,
+    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer, ReadModelName},
+};
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+};
+
+use crate::ground::Ground;
+
+/// How long everything may take to catch up: only a failure waits for it.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// The whole log.
+pub(crate) async fn log(backend: &Backend) -> Vec<RecordedEvent> {
+    let mut log: Vec<RecordedEvent> = Vec::new();
+    loop {
+        let after = log.last().map_or(Position::ZERO, |event| event.position);
+        let page = backend.log.read_log(after, 10_000).await.expect("the log can be read");
+        if page.is_empty() {
+            return log;
+        }
+        log.extend(page);
+    }
+}
+
+/// Returns when the policy and all read models have seen everything, reactions included.
+pub(crate) async fn caught_up(backend: &Backend) {
+    let waiting = async {
+        loop {
+            let head = backend.log.head().await.expect("the log can be read");
+            let policy = [Fulfilment::NAME].into_iter();
+            for name in policy.chain(ReadModelName::ALL.map(ReadModelName::as_str)) {
+                while reached(backend, name).await < head {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+            // The policy's reactions lie behind what it reacted to.
+            if backend.log.head().await.expect("the log can be read") == head {
+                return;
+            }
+        }
+    };
+    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+        let mut reached_by = BTreeMap::new();
+        for name in [Fulfilment::NAME].into_iter().chain(ReadModelName::ALL.map(ReadModelName::as_str)) {
+            reached_by.insert(name, reached(backend, name).await);
+        }
+        panic!("still not caught up with {:?}: {reached_by:?}", backend.log.head().await);
+    }
+}
+
+async fn reached(backend: &Backend, name: &str) -> Position {
+    match backend.read_models.serving(name).await.expect("the store is up") {
+        Some(generation) => backend.read_models.reached(&generation).await.expect("the store is up"),
+        None => Position::ZERO,
+    }
+}
+
+/// Every read model equals the fold of the log (R9).
+pub(crate) async fn read_models_equal_the_fold(backend: &Backend) {
+    let log = log(backend).await;
+    read_model_equals_the_fold(OrderDetails, backend, &log).await;
+    read_model_equals_the_fold(OrdersByCustomer, backend, &log).await;
+    read_model_equals_the_fold(DailyRevenue, backend, &log).await;
+    read_model_equals_the_fold(AuditTrail, backend, &log).await;
+}
+
+async fn read_model_equals_the_fold<P: Projection>(projection: P, backend: &Backend, log: &[RecordedEvent])
+where
+    P::Document: PartialEq + Debug,
+{
+    let truth = project(&projection, log).expect("the log can be folded");
+    let model = ReadModel::<P>::new(backend.read_models.clone());
+    let documents = model.scan(KeyRange::default(), usize::from(u16::MAX) * 10).await.expect("a scan");
+    assert_eq!(documents.len(), truth.len(), "{}: as many documents", P::NAME);
+    for ((key, document), (true_key, truth)) in documents.iter().zip(&truth) {
+        assert_eq!((key, document), (true_key, truth), "{}", P::NAME);
+    }
+}
+
+/// Every position is in Kafka once for a `read_committed` reader, and per key in version order (R10).
+pub(crate) async fn kafka_holds_the_log_once(ground: &Ground) {
+    let log = log(&ground.backend).await;
+    let (brokers, prefix) = (ground.parts.kafka.clone().expect("it is set"), ground.parts.topic_prefix.clone());
+    let records = tokio::task::spawn_blocking(move || read_committed(&brokers, &Topics::new(prefix)));
+    let records = records.await.expect("no panic");
+
+    let mut versions: BTreeMap<StreamId, Version> = BTreeMap::new();
+    for record in &records {
+        let version = versions.entry(record.stream.clone()).or_default();
+        assert_eq!(record.version, version.next(), "{}: in version order", record.stream);
+        *version = record.version;
+    }
+    let mut records = records;
+    records.sort_by_key(|record| record.position);
+    assert_eq!(records.len(), log.len(), "each event once");
+    for (record, event) in records.iter().zip(&log) {
+        assert_eq!(record, event);
+    }
+}
+
+/// All events in all topics, partition by partition, each in the order of its offsets.
+fn read_committed(brokers: &str, topics: &Topics) -> Vec<RecordedEvent> {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", brokers)
+        .set("group.id", "compare")
+        .set("enable.auto.commit", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .create()
+        .expect("a consumer");
+    let metadata = consumer.fetch_metadata(None, Duration::from_secs(30)).expect("the broker is up");
+    let mut assignment = TopicPartitionList::new();
+    for topic in metadata.topics().iter().filter(|topic| topics.category(topic.name()).is_some()) {
+        for partition in topic.partitions() {
+            assignment.add_partition_offset(topic.name(), partition.id(), Offset::Beginning).expect("it exists");
+        }
+    }
+    consumer.assign(&assignment).expect("assigned");
+    let (mut events, mut open) = (Vec::new(), assignment.count());
+    while open > 0 {
+        match consumer.poll(Duration::from_secs(30)).expect("the broker is up") {
+            Ok(record) => events.push((
+                (record.topic().to_owned(), record.partition(), record.offset()),
+                es_kafka::decode(&record).expect("an event"),
+            )),
+            Err(KafkaError::PartitionEOF(_)) => open -= 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    events.sort_by(|one, other| one.0.cmp(&other.0));
+    events.into_iter().map(|(_, event)| event).collect()
+}

@@ -1,0 +1,102 @@
+//! A place of its own for each test: a schema, a topic prefix, and processes that end with it.
+
+use std::{
+    env,
+    ops::{Deref, DerefMut},
+    process::{Child, Command, Stdio},
+};
+
+use order_service::{
+    app::App,
+    backend::Backend,
+    cli::Parts,
+    http::router,
+    workers::{Casualties, Worker, Workers},
+};
+use tokio::{net::TcpListener, task::JoinHandle};
+use uuid::Uuid;
+
+fn server(variable: &str) -> String {
+    env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `cargo xtask test`"))
+}
+
+/// Where one test runs.
+pub(crate) struct Ground {
+    pub(crate) parts: Parts,
+    pub(crate) backend: Backend,
+}
+
+impl Ground {
+    pub(crate) async fn new() -> Self {
+        let name = format!("t{}", &Uuid::now_v7().simple().to_string()[20..]);
+        let url = server("DATABASE_URL");
+        let separator = if url.contains('?') { '&' } else { '?' };
+        let parts = Parts {
+            store: Some(format!("{url}{separator}schema={name}")),
+            kafka: Some(server("KAFKA_BROKERS")),
+            topic_prefix: format!("{name}-"),
+            ..Parts::default()
+        };
+        let backend = Backend::open(&parts).await.expect("the servers are up");
+        Self { parts, backend }
+    }
+
+    /// Starts the service's HTTP side in this process; returns its base URL.
+    pub(crate) async fn serve(&self) -> (String, JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let app = App::new(&self.backend, Casualties::default());
+        let serving = tokio::spawn(async move { axum::serve(listener, router(app)).await.expect("it serves") });
+        (url, serving)
+    }
+
+    /// Starts workers in this process.
+    pub(crate) fn start(&self, workers: impl IntoIterator<Item = Worker>) -> Workers {
+        Workers::start(&self.backend, workers)
+    }
+
+    /// Starts the order service in a process of its own.
+    pub(crate) fn spawn(&self, role: &[&str]) -> Process {
+        let Parts { store, kafka, topic_prefix, .. } = &self.parts;
+        let child = Command::new(env!("CARGO_BIN_EXE_worker"))
+            .args(role)
+            .args(["--store", store.as_deref().expect("it is set"), "--kafka", kafka.as_deref().expect("it is set")])
+            .args(["--topic-prefix", topic_prefix])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn();
+        Process(child.expect("the worker can be started"))
+    }
+}
+
+/// A process that is killed (-9) when it is dropped.
+pub(crate) struct Process(Child);
+
+impl Process {
+    /// As the kernel would do it.
+    pub(crate) fn kill(mut self) {
+        self.0.kill().expect("it is ours");
+        self.0.wait().expect("it is ours");
+    }
+}
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

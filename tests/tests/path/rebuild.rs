@@ -1,0 +1,30 @@
+//! Read models are rebuilt while orders come in.
+
+use order_service::read_models::ReadModelName;
+
+use crate::{clients::Clients, compare, ground::Ground};
+
+/// R12: each read model, from the log and from Kafka. It was seen to fail when a worker of a replaced
+/// generation, whose documents are being deleted, had a say in whether an event can be folded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r12_every_read_model_is_rebuilt_from_log_and_kafka_under_load() {
+    const ORDERS: u64 = 4_000;
+    let ground = Ground::new().await;
+    let (url, _serving) = ground.serve().await;
+    let _workers = ["relay", "policy", "project"].map(|role| ground.spawn(&[role]));
+    let mut clients = Clients::start(&url, 16, ORDERS);
+    for (number, name) in (0..).zip(ReadModelName::ALL.map(ReadModelName::as_str)) {
+        clients.placed(ORDERS * (number + 1) / 8).await;
+        let before = ground.backend.read_models.serving(name).await.expect("the store is up");
+        for from in ["log", "kafka"] {
+            let mut rebuild = ground.spawn(&["rebuild", name, "--from", from]);
+            let status = tokio::task::spawn_blocking(move || rebuild.wait()).await.expect("no panic");
+            assert!(status.expect("it is ours").success(), "{name} from {from}");
+        }
+        let after = ground.backend.read_models.serving(name).await.expect("the store is up");
+        assert_ne!(before, after, "another generation serves");
+    }
+    clients.done().await;
+    compare::caught_up(&ground.backend).await;
+    compare::read_models_equal_the_fold(&ground.backend).await;
+}
