@@ -1,8 +1,11 @@
 //! Clients that place orders over HTTP, and drive some of them further.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use reqwest::{Client, Response, StatusCode};
@@ -19,15 +22,21 @@ impl Clients {
     /// `clients` of them place `orders` orders together; every tenth order is taken further, and every
     /// request of every hundredth is sent twice under the same key.
     pub(crate) fn start(url: &str, clients: u64, orders: u64) -> Self {
+        Self::start_at(url, clients, 0..orders)
+    }
+
+    /// The same for the orders with these numbers.
+    pub(crate) fn start_at(url: &str, clients: u64, orders: Range<u64>) -> Self {
         let (placed, watching) = watch::channel(0);
-        let (http, next) = (Client::new(), Arc::new(AtomicU64::new(0)));
+        let (http, next) = (Client::new(), Arc::new(AtomicU64::new(orders.start)));
         let mut tasks = JoinSet::new();
         for _ in 0..clients {
-            let (http, next, placed, url) = (http.clone(), next.clone(), placed.clone(), url.to_owned());
+            let (http, next, placed) = (http.clone(), next.clone(), placed.clone());
+            let (url, orders) = (url.to_owned(), orders.clone());
             tasks.spawn(async move {
                 loop {
                     let number = next.fetch_add(1, Ordering::Relaxed);
-                    if number >= orders {
+                    if number >= orders.end {
                         break;
                     }
                     order(&http, &url, number).await;

@@ -59,6 +59,13 @@ pub(crate) async fn caught_up(backend: &Backend) {
     }
 }
 
+/// Returns when a read model has seen something.
+pub(crate) async fn begun(backend: &Backend, name: ReadModelName) {
+    while reached(backend, name.as_str()).await == Position::ZERO {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 async fn reached(backend: &Backend, name: &str) -> Position {
     match backend.read_models.serving(name).await.expect("the store is up") {
         Some(generation) => backend.read_models.reached(&generation).await.expect("the store is up"),

@@ -78,6 +78,12 @@ impl Process {
         self.0.kill().expect("it is ours");
         self.0.wait().expect("it is ours");
     }
+
+    /// Stops it where it is (`STOP`), or lets it go on as if nothing had happened (`CONT`).
+    pub(crate) fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status();
+        assert!(sent.expect("there is a kill command").success());
+    }
 }
 
 impl Deref for Process {
