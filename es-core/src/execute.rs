@@ -107,7 +107,8 @@ pub struct Context {
     /// Goes onto every event of the command.
     pub metadata: Metadata,
     /// The client's name for the request: asked again under the same key, it gets the first
-    /// outcome (R6).
+    /// outcome (R6). The outcome is remembered with the command's events: a command that was
+    /// refused, or that had none, is decided anew.
     pub idempotency: Option<Command>,
     /// The version that the client has seen: the command is refused on any other.
     pub if_version: Option<Version>,

@@ -37,7 +37,7 @@ impl MemoryStore {
         Self::default()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the lock")
     }
 }
@@ -45,11 +45,11 @@ impl MemoryStore {
 #[async_trait]
 impl SnapshotStore for MemoryStore {
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, SnapshotError> {
-        Ok(self.state().snapshots.get(stream).cloned())
+        Ok(self.lock().snapshots.get(stream).cloned())
     }
 
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError> {
-        self.state().snapshots.insert(snapshot.stream.clone(), snapshot);
+        self.lock().snapshots.insert(snapshot.stream.clone(), snapshot);
         Ok(())
     }
 }

@@ -108,12 +108,24 @@ impl<P: Policy> PolicyRunner<P> {
     /// Runs until `shutdown`; failures of the stores and of the source are waited out.
     ///
     /// # Errors
-    /// What waiting cannot mend stops the policy before the event that it concerns (R11).
+    /// What waiting cannot mend stops the policy at the event that it concerns (R11).
     ///
     /// # Cancel safety
     /// Dropping the future may repeat the reactions to the last batch of events.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), ProjectorError> {
         worker::persist(P::NAME, &shutdown, || Box::pin(self.follow(&shutdown))).await.map(|_| ())
+    }
+
+    /// Waits out what is transient here, at the event: the reactions to those before it need not be
+    /// repeated.
+    async fn react(&self, event: &Recorded<P::Event>, shutdown: &CancellationToken) -> Result<(), ProjectorError> {
+        let reacted = worker::persist(P::NAME, shutdown, || {
+            Box::pin(async {
+                let reacted = self.policy.react(event).await;
+                reacted.map(Some).map_err(|reason| ProjectorError::Reaction { event: Location::of(event), reason })
+            })
+        });
+        reacted.await?.ok_or(ProjectorError::Interrupted)
     }
 
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, ProjectorError> {
@@ -128,11 +140,18 @@ impl<P: Policy> PolicyRunner<P> {
 
 #[async_trait]
 impl<P: Policy> Handler for PolicyRunner<P> {
-    async fn handle(&self, _generation: &Generation, events: Vec<RecordedEvent>) -> Result<Changes, ProjectorError> {
+    async fn handle(
+        &self,
+        _: &Generation,
+        events: Vec<RecordedEvent>,
+        shutdown: &CancellationToken,
+    ) -> Result<Changes, ProjectorError> {
         for event in &events {
+            if shutdown.is_cancelled() {
+                return Err(ProjectorError::Interrupted);
+            }
             if let Some(event) = event.decode::<P::Event>()? {
-                let reacted = self.policy.react(&event).await;
-                reacted.map_err(|reason| ProjectorError::Reaction { event: Location::of(&event), reason })?;
+                self.react(&event, shutdown).await?;
             }
         }
         Ok(Changes::default())

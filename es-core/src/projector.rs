@@ -58,7 +58,8 @@ impl<P: Projection> Projector<P> {
     /// beside it.
     ///
     /// # Errors
-    /// What waiting cannot mend stops the projector before the event that it concerns (R11).
+    /// What waiting cannot mend stops the projector at the event that it concerns (R11); of the batch
+    /// that holds it nothing is folded.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the read model as of the last commit; its leases expire.
@@ -76,7 +77,7 @@ impl<P: Projection> Projector<P> {
     /// Notices that the worker whose end it waits for is folding another generation by now. (A
     /// worker with shards of its own notices by being fenced.)
     async fn still_serving(&self, generation: &Generation, step: Step) -> Result<ControlFlow<()>, ProjectorError> {
-        if step == Step::Standby && self.store.serving(P::NAME).await?.as_ref() != Some(generation) {
+        if step == Step::Standby && self.store.state(generation).await? != Some(GenerationState::Serving) {
             return Err(ProjectorError::Replaced);
         }
         Ok(ControlFlow::Continue(()))
@@ -115,7 +116,12 @@ impl<P: Projection> Projector<P> {
 
 #[async_trait]
 impl<P: Projection> Handler for Projector<P> {
-    async fn handle(&self, generation: &Generation, events: Vec<RecordedEvent>) -> Result<Changes, ProjectorError> {
+    async fn handle(
+        &self,
+        generation: &Generation,
+        events: Vec<RecordedEvent>,
+        _: &CancellationToken,
+    ) -> Result<Changes, ProjectorError> {
         let mut touching = Vec::with_capacity(events.len());
         for event in &events {
             if let Some(event) = event.decode::<P::Event>()? {
@@ -267,6 +273,9 @@ pub enum ProjectorError {
     /// A document cannot be written as JSON.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// It was told to stop in the middle of a batch of reactions, which come again.
+    #[error("interrupted by the shutdown")]
+    Interrupted,
     /// The rebuilt generation could not be promoted.
     #[error("the new generation cannot take its place")]
     Promote(#[source] PromoteError),
@@ -286,7 +295,8 @@ impl ProjectorError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Source(error) => error.is_transient(),
-            Self::Store(_) | Self::Fenced(_) | Self::Replaced | Self::Promote(PromoteError::Store(_)) => true,
+            Self::Store(_) | Self::Fenced(_) | Self::Replaced | Self::Interrupted => true,
+            Self::Promote(error) => matches!(error, PromoteError::Store(_)),
             Self::Reaction { reason, .. } => reason.is_transient(),
             _ => false,
         }

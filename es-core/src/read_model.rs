@@ -38,6 +38,12 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
         state: GenerationState,
     ) -> Result<Generation, ReadModelError>;
 
+    /// What `generation` is there for; `None` when it was replaced or discarded.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError>;
+
     /// Puts the building generation in the place of the serving one, in one step: readers see the
     /// whole old or the whole new one, and workers of the old one are fenced (R12). The documents
     /// of the old one are deleted.
@@ -159,6 +165,11 @@ impl GenerationState {
             Self::Serving => "serving",
             Self::Building => "building",
         }
+    }
+
+    /// What [`as_str`](Self::as_str) stored.
+    pub fn from_stored(word: &str) -> Option<Self> {
+        [Self::Serving, Self::Building].into_iter().find(|state| state.as_str() == word)
     }
 }
 

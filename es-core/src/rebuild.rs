@@ -1,6 +1,6 @@
 //! Replay: a new generation is folded beside the one that serves and then takes its place.
 
-use std::ops::ControlFlow;
+use std::{cmp::Ordering, ops::ControlFlow};
 
 use tokio_util::sync::CancellationToken;
 
@@ -42,27 +42,37 @@ async fn take_its_place<P: Projection>(
     building: &Generation,
     step: Step,
 ) -> Result<ControlFlow<Generation>, ProjectorError> {
-    let serves = match step {
-        Step::Worked => false,
-        Step::AtEnd => match projector.store.promote(building).await {
-            Ok(()) => true,
+    if step == Step::AtEnd {
+        match projector.store.promote(building).await {
+            Ok(()) => return Ok(ControlFlow::Break(building.clone())),
             // By what the old one has folded since: catch up and try again.
-            Err(PromoteError::Behind { .. }) => false,
+            Err(PromoteError::Behind { .. }) => return Ok(ControlFlow::Continue(())),
+            // Another worker of the same rebuild was faster, or discarded it.
+            Err(PromoteError::NotBuilding) => {}
             Err(error) => return Err(ProjectorError::Promote(error)),
-        },
-        // Another process rebuilds the same generation: wait until it serves.
-        Step::Standby => projector.store.serving(P::NAME).await?.as_ref() == Some(building),
-    };
-    Ok(if serves { ControlFlow::Break(building.clone()) } else { ControlFlow::Continue(()) })
+        }
+    } else if step == Step::Worked {
+        return Ok(ControlFlow::Continue(()));
+    }
+    match projector.store.state(building).await? {
+        Some(GenerationState::Building) => Ok(ControlFlow::Continue(())),
+        Some(GenerationState::Serving) => Ok(ControlFlow::Break(building.clone())),
+        None => Err(ProjectorError::Replaced),
+    }
 }
 
 async fn building<P: Projection>(projector: &Projector<P>) -> Result<Generation, ProjectorError> {
+    let outdated = |newer: u32| ProjectorError::Outdated { serving: newer, ours: P::VERSION };
+    if let Some(serving) = projector.store.serving(P::NAME).await?.filter(|serving| serving.version > P::VERSION) {
+        return Err(outdated(serving.version));
+    }
     loop {
         let found = projector.store.ensure_generation(P::NAME, P::VERSION, GenerationState::Building).await?;
-        if found.version == P::VERSION {
-            return Ok(found);
+        match found.version.cmp(&P::VERSION) {
+            Ordering::Equal => return Ok(found),
+            Ordering::Greater => return Err(outdated(found.version)),
+            // Left behind by older code: its documents are of no use.
+            Ordering::Less => projector.store.discard(&found).await?,
         }
-        // Left behind by other code: its documents are of no use.
-        projector.store.discard(&found).await?;
     }
 }

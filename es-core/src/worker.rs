@@ -22,7 +22,12 @@ pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, Projector
 /// What is done with a batch. The changes that it returns commit together with the checkpoint.
 #[async_trait]
 pub(crate) trait Handler: Send + Sync {
-    async fn handle(&self, generation: &Generation, events: Vec<RecordedEvent>) -> Result<Changes, ProjectorError>;
+    async fn handle(
+        &self,
+        generation: &Generation,
+        events: Vec<RecordedEvent>,
+        shutdown: &CancellationToken,
+    ) -> Result<Changes, ProjectorError>;
 }
 
 /// One reader of a source. When a step fails it is spent: drop it and open another one, which goes
@@ -92,8 +97,8 @@ impl<'a> Worker<'a> {
         outcome
     }
 
-    /// Takes in what the source delivers next; `None` is the shutdown. A batch that was begun is
-    /// finished before a shutdown is heard (R16).
+    /// Takes in what the source delivers next; `None` is the shutdown. Documents that are being
+    /// folded are committed before a shutdown is heard (R16).
     async fn step(&mut self, shutdown: &CancellationToken) -> Result<Option<Step>, ProjectorError> {
         let delivery = tokio::select! {
             biased;
@@ -106,7 +111,7 @@ impl<'a> Worker<'a> {
                 self.wanted.retain(|shard| !shards.contains(shard));
                 self.held.retain(|shard, _| !shards.contains(shard));
             }
-            Delivery::Batch(batch) => self.fold(batch).await?,
+            Delivery::Batch(batch) => self.fold(batch, shutdown).await?,
             Delivery::Idle => {}
         }
         self.take_wanted().await?;
@@ -129,7 +134,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    async fn fold(&mut self, mut batch: Batch) -> Result<(), ProjectorError> {
+    async fn fold(&mut self, mut batch: Batch, shutdown: &CancellationToken) -> Result<(), ProjectorError> {
         // A batch that was on its way when its shard was revoked is someone else's.
         let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(()) };
         held.at_end = batch.at_end;
@@ -139,15 +144,23 @@ impl<'a> Worker<'a> {
         if batch.events.is_empty() && batch.checkpoint.position <= before {
             return Ok(());
         }
-        let mut changes = match self.handler.handle(&self.generation, batch.events).await {
-            Ok(changes) => changes,
-            Err(error) => {
-                // Only the holder of the lease has a say: the documents of a generation that was
-                // replaced in the meantime are being deleted, and nothing fits them any more.
-                self.store.renew(&held.lease, self.ttl).await?;
-                return Err(error);
+        let handled = {
+            let mut handling = self.handler.handle(&self.generation, batch.events, shutdown);
+            loop {
+                tokio::select! {
+                    biased;
+                    handled = &mut handling => break handled,
+                    // However long it takes, the lease must not expire meanwhile.
+                    () = tokio::time::sleep(self.ttl / 3) => self.store.renew(&held.lease, self.ttl).await?,
+                }
             }
         };
+        if handled.is_err() {
+            // Only the holder of the lease has a say: the documents of a generation that was replaced
+            // in the meantime are being deleted, and nothing fits them any more.
+            self.store.renew(&held.lease, self.ttl).await?;
+        }
+        let mut changes = handled?;
         changes.checkpoint = batch.checkpoint;
         let checkpoint = changes.checkpoint.clone();
         self.store.commit(&held.lease, changes, self.ttl).await?;
@@ -201,6 +214,7 @@ pub(crate) async fn persist<'a, T>(
     while !shutdown.is_cancelled() {
         let started = Instant::now();
         match attempt().await {
+            Err(error) if error.is_transient() && shutdown.is_cancelled() => break,
             Err(error) if error.is_transient() => {
                 tracing::warn!(name, error = &error as &dyn std::error::Error, "going on after a pause");
             }

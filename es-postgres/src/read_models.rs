@@ -24,6 +24,13 @@ impl ReadModelStore for PostgresStore {
         rows.first().map(|row| generation(row, projection)).transpose().map_err(error::read_model)
     }
 
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
+        let query = || sqlx::query(include_str!("sql/state.sql")).bind(generation.id);
+        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
+        let stored = rows.first().map(|row| row.try_get::<&str, _>(0)).transpose().map_err(error::read_model)?;
+        Ok(stored.and_then(GenerationState::from_stored))
+    }
+
     async fn ensure_generation(
         &self,
         projection: &str,

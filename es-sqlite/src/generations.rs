@@ -26,7 +26,17 @@ pub(crate) async fn find(
     query.fetch_optional(connection).await?.map(generation).transpose()
 }
 
-/// The same, made where there is none. The caller holds the write lock.
+/// What `generation` is there for; `None` when it was replaced or discarded.
+pub(crate) async fn state(
+    connection: &mut SqliteConnection,
+    generation: i64,
+) -> Result<Option<GenerationState>, sqlx::Error> {
+    let query = sqlx::query_scalar::<_, String>(include_str!("sql/state.sql")).bind(generation);
+    let stored = query.fetch_optional(connection).await?;
+    Ok(stored.as_deref().and_then(GenerationState::from_stored))
+}
+
+/// The generation of `projection` in `state`, made where there is none. The caller holds the write lock.
 pub(crate) async fn ensure(
     connection: &mut SqliteConnection,
     projection: &str,

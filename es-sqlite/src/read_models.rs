@@ -22,6 +22,13 @@ impl ReadModelStore for SqliteStore {
         Ok(found)
     }
 
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let state = generations::state(reader.connection(), generation.id).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(state)
+    }
+
     async fn ensure_generation(
         &self,
         projection: &str,

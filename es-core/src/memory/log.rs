@@ -85,7 +85,7 @@ fn index(position: Position) -> usize {
 impl EventStore for MemoryStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         append.validate()?;
-        let mut state = self.state();
+        let mut state = self.lock();
         let appended = state.log.append(append)?;
         // Under the lock, so that the head never goes back.
         self.head.send_replace(Position::new(state.log.events.len() as u64));
@@ -98,7 +98,7 @@ impl EventStore for MemoryStore {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
-        let log = &self.state().log;
+        let log = &self.lock().log;
         let positions = log.streams.get(stream).map_or(&[][..], Vec::as_slice);
         let skipped = usize::try_from(after.get()).unwrap_or(usize::MAX);
         Ok(positions.iter().skip(skipped).take(limit).map(|position| log.events[index(*position)].clone()).collect())
@@ -106,11 +106,11 @@ impl EventStore for MemoryStore {
 
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
         let skipped = usize::try_from(after.get()).unwrap_or(usize::MAX);
-        Ok(self.state().log.events.iter().skip(skipped).take(limit).cloned().collect())
+        Ok(self.lock().log.events.iter().skip(skipped).take(limit).cloned().collect())
     }
 
     async fn head(&self) -> Result<Position, ReadError> {
-        Ok(Position::new(self.state().log.events.len() as u64))
+        Ok(Position::new(self.lock().log.events.len() as u64))
     }
 
     async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
@@ -120,6 +120,6 @@ impl EventStore for MemoryStore {
     }
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
-        Ok(self.state().log.commands.get(&command_id(stream, key)).copied())
+        Ok(self.lock().log.commands.get(&command_id(stream, key)).copied())
     }
 }

@@ -68,7 +68,7 @@ impl ReadModels {
 #[async_trait]
 impl ReadModelStore for MemoryStore {
     async fn serving(&self, projection: &str) -> Result<Option<Generation>, ReadModelError> {
-        let state = self.state();
+        let state = self.lock();
         Ok(state.read_models.find(projection, GenerationState::Serving).map(|stored| stored.generation.clone()))
     }
 
@@ -78,7 +78,7 @@ impl ReadModelStore for MemoryStore {
         version: u32,
         state: GenerationState,
     ) -> Result<Generation, ReadModelError> {
-        let models = &mut self.state().read_models;
+        let models = &mut self.lock().read_models;
         if let Some(stored) = models.find(projection, state) {
             return Ok(stored.generation.clone());
         }
@@ -90,8 +90,12 @@ impl ReadModelStore for MemoryStore {
         Ok(generation)
     }
 
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
+        Ok(self.lock().read_models.generations.get(&generation.id).map(|stored| stored.state))
+    }
+
     async fn promote(&self, building: &Generation) -> Result<(), PromoteError> {
-        let models = &mut self.state().read_models;
+        let models = &mut self.lock().read_models;
         let is_building = |stored: &&Stored| stored.state == GenerationState::Building;
         let new = models.generations.get(&building.id).filter(is_building).ok_or(PromoteError::NotBuilding)?;
         if let Some(old) = models.find(&building.projection, GenerationState::Serving) {
@@ -113,13 +117,13 @@ impl ReadModelStore for MemoryStore {
     }
 
     async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
-        let models = &mut self.state().read_models;
+        let models = &mut self.lock().read_models;
         models.generations.retain(|id, stored| *id != building.id || stored.state != GenerationState::Building);
         Ok(())
     }
 
     async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
-        let models = &mut self.state().read_models;
+        let models = &mut self.lock().read_models;
         let (Some(stored), Some(first)) = (models.shards(generation), shards.first()) else {
             return Ok(Changeover::Ready);
         };
@@ -155,7 +159,7 @@ impl ReadModelStore for MemoryStore {
         takeover: Takeover,
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError> {
-        let models = &mut self.state().read_models;
+        let models = &mut self.lock().read_models;
         let Some(stored) = models.shards(generation).and_then(|shards| shards.get_mut(shard)) else { return Ok(None) };
         let taken = stored.owner.is_some_and(|(other, until)| other != owner && until > Instant::now());
         if taken && takeover == Takeover::WhenFree {
@@ -173,20 +177,20 @@ impl ReadModelStore for MemoryStore {
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
-        let models = &mut self.state().read_models;
+        let models = &mut self.lock().read_models;
         models.leased(lease)?.owner = Some((lease.owner, Instant::now() + ttl));
         Ok(())
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
-        if let Ok(shard) = self.state().read_models.leased(lease) {
+        if let Ok(shard) = self.lock().read_models.leased(lease) {
             shard.owner = None;
         }
         Ok(())
     }
 
     async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
-        let models = &mut self.state().read_models;
+        let models = &mut self.lock().read_models;
         let shard = models.leased(lease)?;
         if shard.checkpoint.position != lease.checkpoint.position {
             return Err(CommitError::Fenced(lease.shard.clone()));
@@ -203,13 +207,13 @@ impl ReadModelStore for MemoryStore {
     }
 
     async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError> {
-        let state = self.state();
+        let state = self.lock();
         let stored = state.read_models.generations.get(&generation.id);
         Ok(keys.iter().map(|key| stored.and_then(|stored| stored.documents.get(key).cloned())).collect())
     }
 
     async fn get(&self, projection: &str, key: &str) -> Result<Option<Bytes>, ReadModelError> {
-        let state = self.state();
+        let state = self.lock();
         let serving = state.read_models.find(projection, GenerationState::Serving);
         Ok(serving.and_then(|stored| stored.documents.get(key).cloned()))
     }
@@ -220,7 +224,7 @@ impl ReadModelStore for MemoryStore {
         range: KeyRange,
         limit: usize,
     ) -> Result<Vec<(String, Bytes)>, ReadModelError> {
-        let state = self.state();
+        let state = self.lock();
         let Some(stored) = state.read_models.find(projection, GenerationState::Serving) else { return Ok(Vec::new()) };
         let from = range.after.as_deref().unwrap_or_default().max(&range.prefix).to_owned();
         let documents = stored.documents.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded));
@@ -232,7 +236,7 @@ impl ReadModelStore for MemoryStore {
     }
 
     async fn reached(&self, generation: &Generation) -> Result<Position, ReadModelError> {
-        let state = self.state();
+        let state = self.lock();
         Ok(state.read_models.generations.get(&generation.id).map(Stored::reached).unwrap_or_default())
     }
 }

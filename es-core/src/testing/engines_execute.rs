@@ -41,6 +41,8 @@ macro_rules! engine_suite {
             r11_an_event_that_cannot_be_folded_stops_the_projector_before_it
             r11_a_reaction_that_fails_for_good_stops_the_policy_before_it
             r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log
+            r12_a_rebuild_ends_wherever_the_log_does
+            r12_of_two_workers_that_rebuild_both_end
             r12_an_interrupted_rebuild_goes_on
             r12_a_new_version_is_rebuilt_beside_the_old_one
             r12_an_outdated_program_leaves_the_newer_read_model_alone
@@ -48,6 +50,7 @@ macro_rules! engine_suite {
             r16_shutdown_hands_the_shards_over_at_once
             a_checkpoint_of_another_history_is_refused
             policies_react_once_although_they_are_killed
+            a_slow_reaction_keeps_its_lease
         }
     };
 }

@@ -225,6 +225,31 @@ pub async fn r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log(store: &
     serving.await.expect("no panic").expect("it stops in order");
 }
 
+/// R12: with no event at all, with one less than a batch, a full one, and one more.
+pub async fn r12_a_rebuild_ends_wherever_the_log_does(store: &impl Store) {
+    for more in [0, 6, 1, 1] {
+        for _ in 0..more {
+            deposit(store, 1).await;
+        }
+        let rebuilt = projector(Ledger::<1>::default(), store).rebuild(CancellationToken::new()).await;
+        rebuilt.expect("rebuilt").expect("it was not interrupted");
+        assert_equals_the_fold(Ledger::<1>::default(), store).await;
+    }
+}
+
+/// R12: whoever waits for the other's lease ends with it.
+pub async fn r12_of_two_workers_that_rebuild_both_end(store: &impl Store) {
+    load(store, 5).join_all().await;
+    let rebuild = || {
+        let rebuilding = projector(Ledger::<1>::default(), store);
+        tokio::spawn(async move { rebuilding.rebuild(CancellationToken::new()).await })
+    };
+    for rebuilding in [rebuild(), rebuild()] {
+        rebuilding.await.expect("no panic").expect("rebuilt").expect("it was not interrupted");
+    }
+    assert_equals_the_fold(Ledger::<1>::default(), store).await;
+}
+
 /// R12
 pub async fn r12_an_interrupted_rebuild_goes_on(store: &impl Store) {
     load(store, 5).join_all().await;
@@ -262,7 +287,10 @@ pub async fn r12_a_new_version_is_rebuilt_beside_the_old_one(store: &impl Store)
 pub async fn r12_an_outdated_program_leaves_the_newer_read_model_alone(store: &impl Store) {
     store.ensure_generation("ledger", 2, GenerationState::Serving).await.expect("made");
     deposit(store, 1).await;
-    let error = projector(Ledger::<1>::default(), store).run(CancellationToken::new()).await.expect_err("it refuses");
+    let outdated = projector(Ledger::<1>::default(), store);
+    let error = outdated.run(CancellationToken::new()).await.expect_err("it refuses");
+    assert!(matches!(error, ProjectorError::Outdated { serving: 2, ours: 1 }), "{error:?}");
+    let error = outdated.rebuild(CancellationToken::new()).await.expect_err("it refuses");
     assert!(matches!(error, ProjectorError::Outdated { serving: 2, ours: 1 }), "{error:?}");
 }
 
@@ -386,4 +414,60 @@ pub async fn r11_a_reaction_that_fails_for_good_stops_the_policy_before_it(store
     let error = bonus(store, Some(13)).run(CancellationToken::new()).await.expect_err("it stops");
     let ProjectorError::Reaction { event, .. } = error else { panic!("{error:?}") };
     assert_eq!(event.event, "account-a@2");
+}
+
+/// Reacts only when it is let.
+#[derive(Debug)]
+struct Slow(Arc<tokio::sync::Semaphore>);
+
+#[async_trait]
+impl Policy for Slow {
+    const NAME: &'static str = "slow";
+    type Event = AccountEvent;
+
+    async fn react(&self, _: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+        self.0.acquire().await.map_err(|closed| PolicyError::Permanent(closed.into()))?.forget();
+        Ok(())
+    }
+}
+
+/// However often its time to live passes.
+pub async fn a_slow_reaction_keeps_its_lease(store: &impl Store) {
+    deposit(store, 1).await;
+    let (gate, shutdown) = (Arc::new(tokio::sync::Semaphore::new(0)), CancellationToken::new());
+    let read_models: Arc<dyn ReadModelStore> = Arc::new(store.clone());
+    let ttl = Duration::from_millis(300);
+    let runner = PolicyRunner::new(Slow(gate.clone()), source(store), read_models).lease(ttl);
+    let worker = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { runner.run(shutdown).await }
+    });
+    let generation = loop {
+        match store.serving(Slow::NAME).await.expect("asked") {
+            Some(generation) => break generation,
+            None => tokio::task::yield_now().await,
+        }
+    };
+    // A rival whose lease is over at once asks until the worker has it, and then until that one's
+    // would have expired thrice.
+    let (shard, rival) = (LogSource::shard(), Uuid::now_v7());
+    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("asked");
+    let ask = async || {
+        let asked = store.acquire(&generation, &shard, rival, Takeover::WhenFree, Duration::ZERO).await;
+        asked.expect("asked")
+    };
+    while ask().await.is_some() {
+        tokio::task::yield_now().await;
+    }
+    let patience = tokio::time::Instant::now() + ttl * 3;
+    while tokio::time::Instant::now() < patience {
+        assert_eq!(ask().await, None, "the worker is alive");
+        tokio::time::sleep(ttl / 10).await;
+    }
+    gate.add_permits(1);
+    while store.reached(&generation).await.expect("asked") == Position::ZERO {
+        tokio::task::yield_now().await;
+    }
+    shutdown.cancel();
+    worker.await.expect("no panic").expect("it stops in order");
 }

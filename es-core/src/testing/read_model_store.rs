@@ -268,7 +268,10 @@ pub async fn r12_a_rebuild_is_invisible_until_promoted(store: &impl ReadModelSto
     let mut new_lease = lease(store, &new, "log").await;
     commit(store, &mut new_lease, changes(5, &[("a", "new")], &[])).await.expect("committed");
     assert_eq!(get(store, "a").await, Some("old".into()));
+    let states = async || (store.state(&old).await.expect("asked"), store.state(&new).await.expect("asked"));
+    assert_eq!(states().await, (Some(GenerationState::Serving), Some(GenerationState::Building)));
     store.promote(&new).await.expect("promoted");
+    assert_eq!(states().await, (None, Some(GenerationState::Serving)));
     assert_eq!((get(store, "a").await, get(store, "gone").await), (Some("new".into()), None));
     assert_eq!(store.serving(MODEL).await.expect("asked"), Some(new.clone()));
     // Its own worker goes on without noticing.
@@ -346,6 +349,7 @@ pub async fn r12_a_discarded_rebuild_leaves_no_trace(store: &impl ReadModelStore
     commit(store, &mut first_lease, changes(3, &[("a", "1")], &[])).await.expect("committed");
     store.discard(&first).await.expect("discarded");
     store.discard(&first).await.expect("no-op");
+    assert_eq!(store.state(&first).await.expect("asked"), None);
     fenced(store.commit(&first_lease, changes(4, &[], &[]), TTL).await);
     let second = building(store).await;
     assert_ne!(second.id, first.id);
