@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use crate::{
     aggregate::Aggregate,
+    append::{Append, Command, Fingerprint, IdempotencyKey},
     event::{Event, EventData, Metadata, NewEvent, RecordedEvent},
-    read_model::Token,
+    query::Token,
     schema::{DecodeError, EncodeError},
     snapshot::{Snapshot, SnapshotStore},
-    store::{Append, AppendError, Appended, Command, Conflict, EventStore, Fingerprint, IdempotencyKey, ReadError},
+    store::{AppendError, Appended, Conflict, EventStore, ReadError},
     stream::{Expected, InvalidStream, Position, StreamId, Version},
 };
 

@@ -10,6 +10,7 @@ pub mod schema;
 
 // From a command to the log.
 pub mod aggregate;
+pub mod append;
 pub mod store;
 pub mod snapshot;
 pub mod execute;
@@ -22,6 +23,7 @@ mod worker;
 pub mod projector;
 pub mod rebuild;
 pub mod policy;
+pub mod query;
 
 pub mod error;
 pub mod memory;
@@ -36,6 +38,7 @@ pub mod __private {
 }
 
 pub use aggregate::Aggregate;
+pub use append::*;
 pub use es_macros::{Event, EventSet};
 pub use event::*;
 pub use execute::*;
@@ -43,6 +46,7 @@ pub use memory::MemoryStore;
 pub use policy::*;
 pub use projection::{Keys, Order, Projection, Unfoldable};
 pub use projector::{Location, Projector, ProjectorError};
+pub use query::*;
 pub use read_model::*;
 pub use schema::*;
 pub use snapshot::*;

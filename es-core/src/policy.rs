@@ -6,15 +6,15 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    append::{IdempotencyKey, InvalidKey},
     error::BoxError,
-    event::Metadata,
-    event::{EventSet, Recorded, RecordedEvent},
+    event::{EventSet, Metadata, Recorded, RecordedEvent},
     execute::{Context, ExecuteError, LoadError},
     projection::Order,
     projector::{Location, ProjectorError},
     read_model::{Changes, Generation, GenerationState, ReadModelStore},
     source::{EventSource, Subscription},
-    store::{AppendError, IdempotencyKey, InvalidKey, ReadError},
+    store::{AppendError, ReadError},
     worker::{self, Handler, Worker},
 };
 

@@ -8,10 +8,9 @@ use uuid::Uuid;
 
 use super::MemoryStore;
 use crate::{
+    append::{Append, IdempotencyKey, command_id},
     event::RecordedEvent,
-    store::{
-        Append, AppendError, Appended, CommandRecord, Conflict, EventStore, IdempotencyKey, ReadError, command_id,
-    },
+    store::{AppendError, Appended, CommandRecord, Conflict, EventStore, ReadError},
     stream::{Position, StreamId, Version},
 };
 

@@ -10,11 +10,12 @@ use super::{
     event_store,
 };
 use crate::{
+    append::{Append, IdempotencyKey},
     execute::{Context, ExecuteError, LoadError, Repository},
     memory::MemoryStore,
     schema::Undecodable,
     snapshot::{Snapshot, SnapshotStore},
-    store::{Append, AppendError, EventStore, IdempotencyKey},
+    store::{AppendError, EventStore},
     stream::{Expected, Position, StreamId, Version},
 };
 

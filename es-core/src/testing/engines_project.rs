@@ -17,9 +17,8 @@ use crate::{
     policy::{Policy, PolicyError, PolicyRunner, reaction},
     projection::Projection,
     projector::{Projector, ProjectorError},
-    read_model::{
-        Changes, Checkpoint, GenerationState, KeyRange, QueryError, ReadModel, ReadModelStore, Shard, Takeover, Token,
-    },
+    query::{QueryError, ReadModel, Token},
+    read_model::{Changes, Checkpoint, GenerationState, KeyRange, ReadModelStore, Shard, Takeover},
     snapshot::SnapshotStore,
     source::{Batch, Delivery, EventFeed, EventSource, LogSource, SourceError, Subscription},
     store::EventStore,

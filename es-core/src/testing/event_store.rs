@@ -6,8 +6,9 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
+    append::{Append, Command, Fingerprint, IdempotencyKey},
     event::{EventData, Metadata, NewEvent, RecordedEvent},
-    store::{Append, AppendError, Appended, Command, Conflict, EventStore, Fingerprint, IdempotencyKey},
+    store::{AppendError, Appended, Conflict, EventStore},
     stream::{Expected, Position, StreamId, Version},
 };
 

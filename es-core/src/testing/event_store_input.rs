@@ -2,10 +2,9 @@
 
 use super::event_store::{append, event, stream};
 use crate::{
+    append::{Append, InvalidAppend, MAX_EVENTS, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES},
     event::Metadata,
-    store::{
-        Append, AppendError, Appended, EventStore, InvalidAppend, MAX_EVENTS, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES,
-    },
+    store::{AppendError, Appended, EventStore},
     stream::{Expected, Position, Version},
 };
 

@@ -1,0 +1,269 @@
+//! What goes into the log together: its limits, and by what it is recognised when it comes again.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use crate::{
+    event::NewEvent,
+    stream::{Expected, StreamId},
+};
+
+/// The most events of one append.
+pub const MAX_EVENTS: usize = 10_000;
+
+/// The largest payload of one event, in bytes. With its metadata it fits into a Kafka record of
+/// the default size (1 MiB).
+pub const MAX_PAYLOAD_BYTES: usize = 1_000_000;
+
+/// The largest encoded metadata of one event, in bytes.
+pub const MAX_METADATA_BYTES: usize = 16_384;
+
+/// The longest wire name of an event, in bytes.
+pub const MAX_EVENT_NAME_BYTES: usize = 128;
+
+/// The largest payload of one append, in bytes: all its events together.
+pub const MAX_APPEND_BYTES: usize = 64 * 1024 * 1024;
+
+/// Events that go into one stream together.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Where to.
+    pub stream: StreamId,
+    /// In which state the stream must be.
+    pub expected: Expected,
+    /// What to write.
+    pub events: Vec<NewEvent>,
+    /// The command that these events are the outcome of, if it is to be remembered.
+    pub command: Option<Command>,
+}
+
+impl Append {
+    /// An append that remembers no command.
+    pub fn new(stream: StreamId, expected: Expected, events: Vec<NewEvent>) -> Self {
+        Self { stream, expected, events, command: None }
+    }
+
+    /// Checks all limits and texts. Every store calls it before it writes anything (R15).
+    ///
+    /// # Errors
+    /// [`InvalidAppend`] names the event by its index in the append.
+    pub fn validate(&self) -> Result<(), InvalidAppend> {
+        if self.events.is_empty() {
+            return Err(InvalidAppend::Empty);
+        }
+        if self.events.len() > MAX_EVENTS {
+            return Err(InvalidAppend::TooManyEvents { events: self.events.len() });
+        }
+        let highest = i64::MAX as u64 - MAX_EVENTS as u64;
+        if self.expected.version().is_some_and(|version| version.get() > highest) {
+            return Err(InvalidAppend::VersionOverflow);
+        }
+        let mut bytes = 0;
+        for (event, new) in self.events.iter().enumerate() {
+            check_event(event, new)?;
+            bytes += new.data.payload.len();
+        }
+        if bytes > MAX_APPEND_BYTES {
+            return Err(InvalidAppend::AppendTooLarge { bytes });
+        }
+        Ok(())
+    }
+}
+
+/// By what an append is recognised when it comes again (R6): the id under which stores remember it,
+/// and its fingerprint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// A hash of stream and key.
+    pub id: Uuid,
+    /// What was asked for.
+    pub fingerprint: Fingerprint,
+}
+
+impl Append {
+    /// What the store must remember of this append: its command; for an append without a command
+    /// that names no version, its first event's id. (Where a version is named, the event behind
+    /// that version is memory enough: a store compares its id with that of the first new event.)
+    pub fn remembered(&self) -> Option<Remembered> {
+        let first = self.events.first()?.id;
+        match &self.command {
+            Some(command) => {
+                Some(Remembered { id: command_id(&self.stream, &command.key), fingerprint: command.fingerprint })
+            }
+            None if self.expected.version().is_none() => Some(Remembered {
+                id: command_id(&self.stream, &first.into()),
+                fingerprint: Fingerprint::of(first.as_bytes()),
+            }),
+            None => None,
+        }
+    }
+}
+
+/// The id under which stores remember the command `key` on `stream`: 128 bits of a SHA-256.
+pub fn command_id(stream: &StreamId, key: &IdempotencyKey) -> Uuid {
+    let mut hasher = Sha256::new();
+    hasher.update(stream.as_str().as_bytes());
+    hasher.update([0]);
+    hasher.update(key.as_str().as_bytes());
+    let digest: [u8; 32] = hasher.finalize().into();
+    let mut id = [0; 16];
+    id.copy_from_slice(&digest[..16]);
+    uuid::Builder::from_custom_bytes(id).into_uuid()
+}
+
+fn check_event(event: usize, new: &NewEvent) -> Result<(), InvalidAppend> {
+    let name = &new.data.name;
+    let well_formed =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-');
+    if name.is_empty() || name.len() > MAX_EVENT_NAME_BYTES || !name.bytes().all(well_formed) {
+        return Err(InvalidAppend::EventName { event, name: name.to_string() });
+    }
+    if new.data.schema_version == 0 || new.data.schema_version > i32::MAX as u32 {
+        return Err(InvalidAppend::SchemaVersion { event });
+    }
+    let bytes = new.data.payload.len();
+    if bytes > MAX_PAYLOAD_BYTES {
+        return Err(InvalidAppend::PayloadTooLarge { event, bytes });
+    }
+    check_json(event, &new.data.payload)?;
+    if let Some(metadata) = new.metadata.encode() {
+        if metadata.len() > MAX_METADATA_BYTES {
+            return Err(InvalidAppend::MetadataTooLarge { event, bytes: metadata.len() });
+        }
+        check_json(event, &metadata)?;
+    }
+    Ok(())
+}
+
+/// JSON that every database accepts: Postgres' `jsonb` refuses `\u0000` and lone surrogates, which
+/// the grammar allows. Only texts with a `\u` escape can hold either, so only they are parsed whole.
+fn check_json(event: usize, text: &[u8]) -> Result<(), InvalidAppend> {
+    let malformed = |reason: serde_json::Error| InvalidAppend::NotJson { event, reason: reason.to_string() };
+    if std::str::from_utf8(text).is_err() {
+        return Err(InvalidAppend::NotUtf8 { event });
+    }
+    if memchr::memmem::find(text, b"\\u").is_none() {
+        return serde_json::from_slice::<serde::de::IgnoredAny>(text).map(drop).map_err(malformed);
+    }
+    let value = serde_json::from_slice::<serde_json::Value>(text).map_err(malformed)?;
+    if holds_nul(&value) { Err(InvalidAppend::Nul { event }) } else { Ok(()) }
+}
+
+fn holds_nul(value: &serde_json::Value) -> bool {
+    use serde_json::Value::{Array, Object, String};
+    match value {
+        String(text) => text.contains('\0'),
+        Array(items) => items.iter().any(holds_nul),
+        Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        _ => false,
+    }
+}
+
+/// A key by which a client names one of its requests, so that it may repeat it. It is unique
+/// within a stream.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct IdempotencyKey(String);
+
+impl IdempotencyKey {
+    /// The longest key, in bytes.
+    pub const MAX_BYTES: usize = 255;
+
+    /// The key `key`.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] for an empty text, one of more than 255 bytes, or one with control
+    /// characters.
+    pub fn new(key: impl Into<String>) -> Result<Self, InvalidKey> {
+        let key = key.into();
+        if key.is_empty() || key.len() > Self::MAX_BYTES || key.chars().any(char::is_control) {
+            return Err(InvalidKey);
+        }
+        Ok(Self(key))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<Uuid> for IdempotencyKey {
+    fn from(id: Uuid) -> Self {
+        Self(id.to_string())
+    }
+}
+
+/// A text that cannot be an [`IdempotencyKey`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("an idempotency key has 1 to 255 bytes and no control characters")]
+pub struct InvalidKey;
+
+/// A fingerprint of a command's content: tells a repeated request from another one under the same
+/// key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// The SHA-256 of `content`.
+    pub fn of(content: &[u8]) -> Self {
+        Self(Sha256::digest(content).into())
+    }
+
+    /// The bytes that stores keep.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl From<[u8; 32]> for Fingerprint {
+    fn from(stored: [u8; 32]) -> Self {
+        Self(stored)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().take(4).try_for_each(|byte| write!(f, "{byte:02x}"))?;
+        f.write_str("…")
+    }
+}
+
+/// A command to remember with its outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The name that the client gave it.
+    pub key: IdempotencyKey,
+    /// What it asked for.
+    pub fingerprint: Fingerprint,
+}
+
+/// Which rule an append breaks (R15). `event` is the index of the event in the append.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum InvalidAppend {
+    #[error("it holds no event")]
+    Empty,
+    #[error("it holds {events} events, the limit is {MAX_EVENTS}")]
+    TooManyEvents { events: usize },
+    #[error("its payloads have {bytes} bytes together, the limit is {MAX_APPEND_BYTES}")]
+    AppendTooLarge { bytes: usize },
+    #[error("the expected version leaves no room below 2^63")]
+    VersionOverflow,
+    #[error("event {event}: {name:?} is not a wire name ([a-z0-9_.-], 1 to {MAX_EVENT_NAME_BYTES} bytes)")]
+    EventName { event: usize, name: String },
+    #[error("event {event}: a schema version lies between 1 and 2^31 - 1")]
+    SchemaVersion { event: usize },
+    #[error("event {event}: the payload has {bytes} bytes, the limit is {MAX_PAYLOAD_BYTES}")]
+    PayloadTooLarge { event: usize, bytes: usize },
+    #[error("event {event}: the metadata has {bytes} bytes, the limit is {MAX_METADATA_BYTES}")]
+    MetadataTooLarge { event: usize, bytes: usize },
+    #[error("event {event}: not UTF-8")]
+    NotUtf8 { event: usize },
+    #[error("event {event}: not JSON: {reason}")]
+    NotJson { event: usize, reason: String },
+    #[error("event {event}: it holds the character NUL")]
+    Nul { event: usize },
+}
