@@ -14,9 +14,18 @@ use sqlx::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{error, session::Session};
+use crate::{
+    error,
+    session::{self, Session},
+};
 
-/// At most so many connections at once; further callers wait.
+/// How long a sweep may take. It deletes the documents of a whole generation in one statement, which
+/// is rolled back when it is cut: under the limit of a read, one of a hundred million would never go.
+const SWEEP_WITHIN: Duration = Duration::from_mins(10);
+
+/// At most so many connections at once; further callers wait. Nothing here lasts longer than its limit,
+/// the wait for a connection included: a peer that vanished without a word never answers, and TCP itself
+/// notices after hours or, on a connection that only listens, never (R16).
 pub(crate) struct Connections {
     session: Session,
     places: Arc<Semaphore>,
@@ -34,41 +43,83 @@ impl Connections {
         &self,
         query: impl Fn() -> Query<'q, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut connection = self.take().await?;
-        let was_idle = connection.was_idle;
-        let outcome = query().fetch_all(&mut connection.connection).await;
-        match connection.give_back(outcome) {
-            Err(cause) if was_idle && error::is_broken(&cause) => {
-                let mut connection = self.take().await?;
-                let outcome = query().fetch_all(&mut connection.connection).await;
-                connection.give_back(outcome)
+        let read = async {
+            let mut connection = self.take().await?;
+            let was_idle = connection.was_idle;
+            let outcome = query().fetch_all(&mut connection.connection).await;
+            match connection.give_back(outcome) {
+                Err(cause) if was_idle && error::is_broken(&cause) => {
+                    let mut connection = self.take().await?;
+                    let outcome = query().fetch_all(&mut connection.connection).await;
+                    connection.give_back(outcome)
+                }
+                outcome => outcome,
             }
-            outcome => outcome,
-        }
+        };
+        self.within(self.session.answer_within(), read).await
     }
 
     /// All rows that a write returns. The commit comes after the last row and even after the
     /// completion tag; only `fetch_all` waits for both, so nothing here may use `fetch_one`.
     pub(crate) async fn write(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
-        let mut connection = self.take().await?;
-        let outcome = query.fetch_all(&mut connection.connection).await;
-        connection.give_back(outcome)
+        let write = async {
+            let mut connection = self.take().await?;
+            let outcome = query.fetch_all(&mut connection.connection).await;
+            connection.give_back(outcome)
+        };
+        self.within(self.session.answer_within(), write).await
     }
 
     /// How many rows a write has touched.
     pub(crate) async fn execute(&self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, sqlx::Error> {
-        let mut connection = self.take().await?;
-        let outcome = query.execute(&mut connection.connection).await;
-        connection.give_back(outcome).map(|done| done.rows_affected())
+        let write = async {
+            let mut connection = self.take().await?;
+            let outcome = query.execute(&mut connection.connection).await;
+            connection.give_back(outcome).map(|done| done.rows_affected())
+        };
+        self.within(self.session.answer_within(), write).await
+    }
+
+    /// Deletes what retired generations left behind.
+    ///
+    /// On a connection of its own, since the sessions of the others end a statement far earlier.
+    pub(crate) async fn sweep(&self) -> Result<(), sqlx::Error> {
+        let sweep = async {
+            let _place = self.place().await?;
+            let mut connection = self.session.open_within(SWEEP_WITHIN).await?;
+            sqlx::query(include_str!("sql/sweep.sql")).execute(&mut connection).await?;
+            // Best effort: it has done its work.
+            let _ = connection.close().await;
+            Ok(())
+        };
+        self.within(SWEEP_WITHIN, sweep).await
+    }
+
+    /// The outcome of `work`, which is dropped after `limit`, and with it the connection that it uses:
+    /// an answer that comes later must not reach anybody else.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+            // The peer that does not answer on one is most likely gone for all.
+            lock(&self.idle).clear();
+            Err(session::timed_out("the server did not answer in time"))
+        })
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit, sqlx::Error> {
+        self.places.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)
     }
 
     async fn take(&self) -> Result<Taken, sqlx::Error> {
-        let place = self.places.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)?;
+        let place = self.place().await?;
         let idle = lock(&self.idle).pop_back();
         let was_idle = idle.is_some();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.session.open().await?,
+            None => self.session.open_within(self.session.answer_within()).await?,
         };
         Ok(Taken { connection, was_idle, places: self.places.clone(), idle: self.idle.clone(), _place: place })
     }
@@ -81,9 +132,13 @@ impl Connections {
         self.places.close();
         drop(held);
         let idle = std::mem::take(&mut *lock(&self.idle));
-        for connection in idle {
-            let _ = tokio::time::timeout(limit, connection.close()).await;
-        }
+        let farewell = async {
+            for connection in idle {
+                let _ = connection.close().await;
+            }
+        };
+        // One limit for all: a peer that does not take the farewell of one takes none.
+        let _ = tokio::time::timeout(limit, farewell).await;
     }
 }
 

@@ -8,6 +8,7 @@ use es_core::{
     RecordedEvent, StreamId, Version, command_id,
 };
 use sqlx::{Row, postgres::PgRow};
+use tokio::sync::watch;
 
 use crate::{error, store::Inner};
 
@@ -28,6 +29,7 @@ pub(crate) async fn read_stream(
 }
 
 pub(crate) async fn read_log(inner: &Inner, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+    let before = *inner.head.borrow();
     let rows =
         inner.connections.read(|| sqlx::query(include_str!("sql/read_log.sql")).bind(after.to_i64()).bind(rows(limit)));
     let events = decode(&rows.await.map_err(error::read)?, None)?;
@@ -39,16 +41,23 @@ pub(crate) async fn read_log(inner: &Inner, after: Position, limit: usize) -> Re
         }
         last = event.position;
     }
-    if let Some(last) = events.last() {
-        publish(inner, last.position);
+    if events.len() < limit {
+        // The page shows the end of the log. This is what keeps a reader from being sent for events
+        // that are lost, again and again: it does not get as far as to poll.
+        correct(inner, before, last);
+    }
+    if !events.is_empty() {
+        publish(inner, last);
     }
     Ok(events)
 }
 
 pub(crate) async fn head(inner: &Inner) -> Result<Position, ReadError> {
+    let before = *inner.head.borrow();
     let rows = inner.connections.read(|| sqlx::query(include_str!("sql/head.sql"))).await.map_err(error::read)?;
     let head = rows.first().map_or(Ok(0), |row| row.try_get(0)).map_err(error::read)?;
     let head = Position::from_i64(head);
+    correct(inner, before, head);
     publish(inner, head);
     Ok(head)
 }
@@ -66,6 +75,9 @@ pub(crate) async fn find_command(
 
 /// This process's own news come through the watch at once; those of other processes are polled for.
 /// There is no `NOTIFY`: its lock at commit would make all commits of the cluster serial.
+///
+/// The watch may know more than the log holds, when a failover or a restore has lost the tail. Then
+/// this returns too early once; the read that follows lowers the watch.
 pub(crate) async fn wait_past(inner: &Inner, after: Position) -> Result<(), ReadError> {
     let mut known = inner.head.subscribe();
     tokio::select! {
@@ -96,6 +108,28 @@ fn publish(inner: &Inner, position: Position) {
         *head = position.max(*head);
         news
     });
+}
+
+/// Takes note that the log ended at `end` when it was read, and that this process knew of `before` when
+/// it asked.
+fn correct(inner: &Inner, before: Position, end: Position) {
+    if lower(&inner.head, before, end) {
+        let (before, end) = (before.get(), end.get());
+        tracing::warn!(schema = inner.schema, before, end, "the log is shorter than it was: its tail was lost");
+    }
+}
+
+/// Lowers the watch if the log ends before what was known when it was asked: what was committed then is
+/// gone. Whoever has raised the watch meanwhile knows better; who has raised it to this very number
+/// again, after somebody else had lowered it, raises it once more with the next look.
+fn lower(head: &watch::Sender<Position>, before: Position, end: Position) -> bool {
+    head.send_if_modified(|head| {
+        let lost = end < before && *head == before;
+        if lost {
+            *head = end;
+        }
+        lost
+    })
 }
 
 fn rows(limit: usize) -> i64 {
@@ -149,4 +183,20 @@ fn recorded(
     };
     let version = Version::from_i64(row.try_get(1)?);
     Ok(Recorded { position, stream, version, id: row.try_get(2)?, recorded_at: row.try_get(3)?, metadata, data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r3_a_look_at_the_log_does_not_take_back_what_was_appended_meanwhile() {
+        let [three, five, six] = [3, 5, 6].map(Position::new);
+        let head = watch::Sender::new(six);
+        assert!(!lower(&head, five, three), "the writer has gone on since");
+        assert!(!lower(&head, six, six), "nothing is lost");
+        assert_eq!(*head.borrow(), six);
+        assert!(lower(&head, six, three));
+        assert_eq!(*head.borrow(), three);
+    }
 }

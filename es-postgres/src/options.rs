@@ -21,6 +21,7 @@ pub struct PostgresOptions {
     pub(crate) batch_bytes: usize,
     pub(crate) reader_connections: usize,
     pub(crate) patience: Duration,
+    answer_within: Duration,
     pub(crate) close_within: Duration,
 }
 
@@ -35,6 +36,7 @@ impl PostgresOptions {
             batch_bytes: 2 * 1024 * 1024,
             reader_connections: 4,
             patience: Duration::from_secs(10),
+            answer_within: Duration::from_secs(30),
             close_within: Duration::from_secs(10),
         }
     }
@@ -76,6 +78,23 @@ impl PostgresOptions {
         Self { patience, ..self }
     }
 
+    /// How long everything but an append may take (R16): a read, a snapshot, a step of a read model,
+    /// with the wait for one of the [`reader_connections`](Self::reader_connections). Then the caller
+    /// gets the port's error for a store that failed, and the connection is not used again; whether a
+    /// write took place is unknown. Default: 30 seconds.
+    ///
+    /// It is the only way to notice a server that vanished without a word (a cut network, a machine
+    /// without power). It also ends, nine tenths of it on the server itself, what is merely slow; so it
+    /// must be longer than the largest page takes, and than any lock of a migration or of maintenance
+    /// is held. A connection must be opened in this time too, or in ten seconds if that is shorter.
+    ///
+    /// Two have limits of their own: an append (30 seconds a batch on the server, and
+    /// [`patience`](Self::patience)), and the deletion of a replaced read model's documents (10
+    /// minutes), which is one statement whatever their number.
+    pub fn answer_within(self, limit: Duration) -> Self {
+        Self { answer_within: limit, ..self }
+    }
+
     /// How long [`PostgresStore::close`] waits for what is queued.
     pub fn close_within(self, limit: Duration) -> Self {
         Self { close_within: limit, ..self }
@@ -100,7 +119,7 @@ impl PostgresOptions {
         let options = PgConnectOptions::from_str(&url).map_err(ConnectError::Url)?;
         let schema = self.schema.clone().or(from_url).unwrap_or_else(|| "es".to_owned());
         check_schema(&schema)?;
-        Ok(Session::new(options, schema))
+        Ok(Session::new(options, schema, self.answer_within))
     }
 }
 

@@ -171,7 +171,7 @@ impl PostgresStore {
     /// Deletes the documents of retired generations. Nobody sees them any more and the next sweep
     /// takes what this one leaves, so its failure is not the caller's.
     async fn sweep(&self) {
-        if let Err(cause) = self.inner.connections.execute(sqlx::query(include_str!("sql/sweep.sql"))).await {
+        if let Err(cause) = self.inner.connections.sweep().await {
             tracing::warn!(schema = self.inner.schema, error = %cause, "documents of a retired generation stay for now");
         }
     }

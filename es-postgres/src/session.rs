@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
 
-/// How long the server may take to accept a connection.
+/// How long the server may take to accept a connection, where no shorter limit is asked for.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
 /// How long the writer waits for the lane: longer than any append takes, shorter than patience.
@@ -18,43 +18,87 @@ pub(crate) const BATCH_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Session {
     options: PgConnectOptions,
     schema: String,
+    /// How long the server may leave us without an answer.
+    answer_within: Duration,
 }
 
 impl Session {
-    pub(crate) fn new(options: PgConnectOptions, schema: String) -> Self {
+    pub(crate) fn new(options: PgConnectOptions, schema: String, answer_within: Duration) -> Self {
         // The log of statements would hold events at level debug.
         let options = sqlx::ConnectOptions::disable_statement_logging(options);
-        Self { options, schema }
+        Self { options, schema, answer_within }
     }
 
     pub(crate) fn schema(&self) -> &str {
         &self.schema
     }
 
-    /// A fresh connection. The settings are made by a statement, since poolers refuse them as
-    /// start-up parameters.
+    pub(crate) fn answer_within(&self) -> Duration {
+        self.answer_within
+    }
+
+    /// A fresh connection whose statements the server does not limit: a migration takes as long as it
+    /// takes.
     pub(crate) async fn open(&self) -> Result<PgConnection, sqlx::Error> {
-        let opened = tokio::time::timeout(CONNECT_WITHIN, async {
-            let mut connection = PgConnection::connect_with(&self.options).await?;
-            // pg_temp last: otherwise a temporary table could stand before one of ours.
-            let path = format!("{},pg_temp", self.schema);
-            sqlx::query(include_str!("sql/session.sql")).bind(path).execute(&mut connection).await?;
-            Ok(connection)
-        });
-        opened.await.unwrap_or_else(|_| Err(timed_out("the server did not accept a connection in time")))
+        self.in_time(self.connect(None)).await
+    }
+
+    /// A fresh connection for statements that the client gives up after `limit`. The server gives up a
+    /// little earlier: then it says so, the connection stays whole, and nothing goes on for nobody.
+    pub(crate) async fn open_within(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
+        self.in_time(self.connect(Some(statement_timeout(limit)))).await
     }
 
     /// A fresh connection for the writer.
     pub(crate) async fn open_lane(&self) -> Result<PgConnection, sqlx::Error> {
-        let mut connection = self.open().await?;
-        let lane = sqlx::query(include_str!("sql/lane_session.sql"))
-            .bind(LANE_WITHIN.as_millis().to_string())
-            .bind(BATCH_WITHIN.as_millis().to_string());
-        lane.execute(&mut connection).await?;
+        let opened = async {
+            let mut connection = self.connect(None).await?;
+            let lane = sqlx::query(include_str!("sql/lane_session.sql"))
+                .bind(LANE_WITHIN.as_millis().to_string())
+                .bind(BATCH_WITHIN.as_millis().to_string());
+            lane.execute(&mut connection).await?;
+            Ok(connection)
+        };
+        self.in_time(opened).await
+    }
+
+    /// The settings are made by a statement, since poolers refuse them as start-up parameters.
+    async fn connect(&self, statement_timeout: Option<String>) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = PgConnection::connect_with(&self.options).await?;
+        // pg_temp last: otherwise a temporary table could stand before one of ours.
+        let path = format!("{},pg_temp", self.schema);
+        let settings = sqlx::query(include_str!("sql/session.sql")).bind(path).bind(statement_timeout);
+        settings.execute(&mut connection).await?;
         Ok(connection)
     }
+
+    async fn in_time(
+        &self,
+        opened: impl Future<Output = Result<PgConnection, sqlx::Error>>,
+    ) -> Result<PgConnection, sqlx::Error> {
+        let opened = tokio::time::timeout(CONNECT_WITHIN.min(self.answer_within), opened).await;
+        opened.unwrap_or_else(|_| Err(timed_out("the server did not accept a connection in time")))
+    }
+}
+
+/// Nine tenths of `limit` in milliseconds, as the server takes it: 0 would mean no limit at all.
+fn statement_timeout(limit: Duration) -> String {
+    const MOST: u128 = i32::MAX as u128;
+    (limit.as_millis() / 10 * 9).clamp(1, MOST).to_string()
 }
 
 pub(crate) fn timed_out(what: &'static str) -> sqlx::Error {
     sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, what))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r16_the_server_gives_up_before_the_client_and_never_waits_for_ever() {
+        assert_eq!(statement_timeout(Duration::from_secs(30)), "27000");
+        assert_eq!(statement_timeout(Duration::ZERO), "1");
+        assert_eq!(statement_timeout(Duration::MAX), i32::MAX.to_string());
+    }
 }

@@ -83,3 +83,30 @@ impl<'a> Judge<'a> {
         })
     }
 }
+
+/// What the tries of one batch have written, or may have. A batch that is tried again after its commit failed finds
+/// the work of the try before, if that was committed after all; to its author it is not repeated.
+#[derive(Debug)]
+pub(crate) struct Own(Vec<Option<Position>>);
+
+impl Own {
+    /// For a batch of `appends`.
+    pub(crate) fn new(appends: usize) -> Self {
+        Self(vec![None; appends])
+    }
+
+    /// Takes note of what this try is about to commit, and puts right what an earlier one has. A place in the log is
+    /// witness enough: what stands there is this very append, and this batch was the one to write it there. (Should
+    /// the try have been rolled back and another process have written the same append to the same place in that very
+    /// moment, the flag is wrong; the rest of the outcome is right.)
+    pub(crate) fn recognise(&mut self, verdicts: &mut [Verdict]) {
+        for (own, verdict) in self.0.iter_mut().zip(verdicts) {
+            let Ok(appended) = verdict else { continue };
+            if !appended.repeated {
+                *own = Some(appended.position);
+            } else if *own == Some(appended.position) {
+                appended.repeated = false;
+            }
+        }
+    }
+}

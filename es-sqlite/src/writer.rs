@@ -12,6 +12,7 @@ use crate::{
     connections::Connections,
     error::Failure,
     queue::{Prepared, Queued, Verdict},
+    verdict::Own,
 };
 
 /// The most appends of one transaction.
@@ -58,11 +59,13 @@ impl AppendWriter {
     async fn write(&self, batch: Vec<Queued>) {
         let (batch, waiting): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|queued| (queued.prepared, queued.waiting)).unzip();
-        // A failed try may have been committed all the same. That does no harm: the next one finds its events there
-        // and says that they are repeated (R6).
+        // A failed try may have been committed all the same: when the commit's sync fails, its frames are in the
+        // write-ahead log, and whoever recovers that finds them. It does no harm: the next try finds its events there
+        // and writes nothing (R6).
+        let mut own = Own::new(batch.len());
         let mut tries = 1;
         let outcome = loop {
-            match self.try_write(&batch).await {
+            match self.try_write(&batch, &mut own).await {
                 Err(Failure::Database(error)) if tries < TRIES => {
                     tracing::warn!(%error, tries, "a batch of appends failed and is tried again");
                     tries += 1;
@@ -87,11 +90,12 @@ impl AppendWriter {
     }
 
     /// The verdicts, once all that they promise is durable (R5).
-    async fn try_write(&self, batch: &[Prepared]) -> Result<Vec<Verdict>, Failure> {
+    async fn try_write(&self, batch: &[Prepared], own: &mut Own) -> Result<Vec<Verdict>, Failure> {
         let mut turn = self.connections.turn().await?;
         // The lock comes before any position is computed, so positions equal commit order (R3).
         let mut transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
-        let verdicts = batch::write(&mut transaction, batch).await?;
+        let mut verdicts = batch::write(&mut transaction, batch).await?;
+        own.recognise(&mut verdicts);
         transaction.commit().await?;
         turn.give_back();
         let written = verdicts.iter().flatten().map(|appended| appended.position).max().unwrap_or_default();
@@ -101,5 +105,54 @@ impl AppendWriter {
             news
         });
         Ok(verdicts)
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use std::sync::Arc;
+
+    use es_core::{Append, EventData, Expected, Metadata, NewEvent, Position, StreamId};
+    use tokio::sync::{Notify, watch};
+    use uuid::Uuid;
+
+    use super::{AppendWriter, Own};
+    use crate::{
+        connections::Connections,
+        file::File,
+        queue::{Prepared, Queue},
+    };
+
+    #[tokio::test]
+    async fn r6_the_author_of_a_try_that_was_committed_unnoticed_is_told_that_it_wrote() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = File::at(&directory.path().join("events.db")).unwrap();
+        let connection = file.create().await.unwrap();
+        let writer = AppendWriter {
+            queue: Queue::new().1,
+            connections: Arc::new(Connections::new(file, connection)),
+            head: watch::Sender::new(Position::ZERO),
+            closing: Arc::new(Notify::new()),
+        };
+        let append = |id: &str, expected| {
+            let data = EventData { name: "test.happened".into(), schema_version: 1, payload: "{}".into() };
+            let event = NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() };
+            Append::new(StreamId::new("test", id).unwrap(), expected, vec![event])
+        };
+        let (known, remembered) = (append("a", Expected::NoStream), append("b", Expected::Any));
+        // The last one is the second one again, by another caller.
+        let batch = [known, remembered.clone(), remembered].map(|append| Prepared::new(append).unwrap());
+        let repeated = |outcome: Vec<super::Verdict>| {
+            let verdicts = outcome.into_iter().map(|verdict| verdict.unwrap());
+            verdicts.map(|appended| (appended.position.get(), appended.repeated)).collect::<Vec<_>>()
+        };
+        let mut own = Own::new(batch.len());
+        let outcome = [(1, false), (2, false), (2, true)];
+        for _try in 0..3 {
+            assert_eq!(repeated(writer.try_write(&batch, &mut own).await.unwrap()), outcome);
+        }
+        let mut later = Own::new(batch.len());
+        assert_eq!(repeated(writer.try_write(&batch, &mut later).await.unwrap()), outcome.map(|(at, _)| (at, true)));
     }
 }

@@ -2,9 +2,14 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use es_core::{Append, AppendError, EventStore, Expected, Position, ReadModelStore, Version};
-use es_postgres::OutcomeUnknown;
-use tokio::{sync::watch, task::JoinSet};
+use bytes::Bytes;
+use es_core::{
+    Append, AppendError, Changes, Checkpoint, EventStore, Expected, GenerationState, Position, ReadModelStore, Shard,
+    SnapshotStore, Takeover, Version,
+};
+use es_postgres::{ConnectError, OutcomeUnknown, PostgresStore};
+use tokio::{net::TcpListener, sync::watch, task::JoinSet};
+use uuid::Uuid;
 
 use super::server::{Schema, Wire, append, appended, event, exact, log, soon, stream};
 
@@ -154,6 +159,99 @@ async fn r7_a_cancelled_read_leaves_no_trace() {
     holder.run("COMMIT").await;
     let read = soon(store.read_stream(&stream("a"), Version::new(4), 10)).await.unwrap();
     assert_eq!(read.len(), 1);
+}
+
+/// The limit of the tests that must run into it: long enough for everything that is answered.
+const SHORT: Duration = Duration::from_secs(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_server_that_never_answers_is_given_up() {
+    let schema = Schema::new();
+    let wire = Wire::new().await;
+    let options = schema.options_through(wire.port).answer_within(SHORT).reader_connections(2);
+    let store = options.connect().await.unwrap();
+    store.append(append("a", exact(0), 3)).await.unwrap();
+    assert_eq!(log(&store).await.len(), 3, "one connection is there, the others have yet to be opened");
+    wire.mute(true);
+    // More than there are connections, so that some do not even get one.
+    let stream = stream("a");
+    let stuck = async {
+        tokio::join!(
+            store.read_log(Position::ZERO, 10),
+            store.wait_past(Position::new(3)),
+            store.load_snapshot(&stream),
+            store.get("model", "key"),
+            store.ensure_generation("model", 1, GenerationState::Serving),
+        )
+    };
+    let (read, waited, loaded, got, ensured) = soon(stuck).await;
+    assert!(read.is_err() && waited.is_err() && loaded.is_err() && got.is_err() && ensured.is_err());
+    wire.mute(false);
+    // No answer of then reaches a question of now.
+    assert_eq!(log(&store).await.len(), 3);
+    assert_eq!(store.get("model", "key").await.unwrap(), None);
+    assert!(store.load_snapshot(&stream).await.unwrap().is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_server_that_accepts_and_stays_silent_is_given_up() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://user@{}/db?sslmode=disable", silent.local_addr().unwrap());
+    let outcome = soon(PostgresStore::options(&url).answer_within(Duration::from_millis(50)).connect()).await;
+    assert!(matches!(outcome, Err(ConnectError::Connect(_))), "{outcome:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_the_server_too_gives_up_a_read_that_takes_too_long() {
+    let schema = Schema::new();
+    let store = schema.options().answer_within(SHORT).reader_connections(1).connect().await.unwrap();
+    store.append(append("a", exact(0), 3)).await.unwrap();
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    holder.run("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await;
+    assert!(soon(store.read_log(Position::ZERO, 10)).await.is_err());
+    let idle = format!(
+        "SELECT (count(*) = 0)::int::bigint FROM pg_stat_activity WHERE application_name = '{}' AND state = 'active'",
+        schema.0
+    );
+    watcher.until(&idle, 1).await;
+    holder.run("COMMIT").await;
+    assert_eq!(log(&store).await.len(), 3);
+}
+
+/// The documents of a large read model are deleted in one statement, and what is cut is rolled back.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_behind_a_promotion_may_take_longer_than_a_read() {
+    let schema = Schema::new();
+    let store = schema.options().answer_within(SHORT).connect().await.unwrap();
+    let (shard, ttl) = (Shard("log".into()), Duration::from_mins(1));
+    for state in [GenerationState::Serving, GenerationState::Building] {
+        let generation = store.ensure_generation("model", 1, state).await.unwrap();
+        store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
+        let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+        let changes = Changes {
+            upserts: vec![("key".to_owned(), Bytes::from_static(b"1"))],
+            deletes: Vec::new(),
+            checkpoint: Checkpoint { position: Position::new(1), ..Checkpoint::default() },
+        };
+        store.commit(&lease, changes, ttl).await.unwrap();
+    }
+    let building = store.ensure_generation("model", 1, GenerationState::Building).await.unwrap();
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    holder.run("BEGIN; SELECT FROM documents FOR UPDATE").await;
+    let promotion = tokio::spawn({
+        let store = store.clone();
+        async move { store.promote(&building).await }
+    });
+    let slow = format!(
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock'
+            AND clock_timestamp() - query_start > interval '{} ms'",
+        schema.0,
+        SHORT.as_millis() * 3 / 2
+    );
+    watcher.until(&slow, 1).await;
+    holder.run("COMMIT").await;
+    soon(promotion).await.unwrap().unwrap();
+    assert_eq!(watcher.number("SELECT count(*) FROM documents").await, 1, "only the new generation's is left");
 }
 
 /// One caller's events fill the queue: the next one waits outside and leaves nothing when it goes.

@@ -149,6 +149,57 @@ async fn r3_events_of_another_process_wake_a_waiting_reader() {
     soon(waiters.join_all()).await;
 }
 
+/// What a failover to a replica that lagged behind, or a restore, does to a process that lives on.
+async fn lose_the_tail(schema: &Schema, last: u64) {
+    let lose = format!(
+        "BEGIN; ALTER TABLE events DISABLE TRIGGER events_append_only; DELETE FROM events WHERE position > {last};
+         ALTER TABLE events ENABLE TRIGGER events_append_only; COMMIT"
+    );
+    schema.session().await.run(&lose).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r3_a_reader_is_not_sent_for_events_that_are_lost() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    store.append(append("a", exact(0), 5)).await.unwrap();
+    lose_the_tail(&schema, 3).await;
+    let end = Position::new(3);
+    // At first it cannot know.
+    soon(store.wait_past(end)).await.unwrap();
+    assert!(store.read_log(end, 10).await.unwrap().is_empty());
+    let mut waiting = Box::pin(store.wait_past(end));
+    tokio::select! { biased; _ = &mut waiting => panic!("nothing is there"), () = async {} => {} }
+    assert_eq!(store.append(append("a", exact(3), 1)).await.unwrap(), appended(4, 4));
+    soon(waiting).await.unwrap();
+    assert_eq!(store.read_log(end, 10).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r3_whoever_waits_notices_that_the_tail_is_lost() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    store.append(append("a", exact(0), 5)).await.unwrap();
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.wait_past(Position::new(5)).await }
+    });
+    lose_the_tail(&schema, 3).await;
+    // It looks for news, and nobody else does: until it has, everybody is sent for event 4.
+    soon(async {
+        loop {
+            tokio::select! {
+                biased;
+                _ = store.wait_past(Position::new(3)) => tokio::task::yield_now().await,
+                () = async {} => break,
+            }
+        }
+    })
+    .await;
+    assert_eq!(store.append(append("a", exact(3), 3)).await.unwrap(), appended(6, 6));
+    soon(waiting).await.unwrap().unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r3_the_log_refuses_to_be_rewritten() {
     let schema = Schema::new();

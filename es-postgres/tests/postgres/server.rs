@@ -125,6 +125,7 @@ impl Session {
 pub(crate) struct Wire {
     pub(crate) port: u16,
     cut: Arc<AtomicBool>,
+    mute: Arc<AtomicBool>,
 }
 
 impl Wire {
@@ -132,11 +133,12 @@ impl Wire {
         let server: PgConnectOptions = url().parse().unwrap();
         let server = (server.get_host().to_owned(), server.get_port());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Self { port: listener.local_addr().unwrap().port(), cut: Arc::default() };
-        let cut = wire.cut.clone();
+        let wire = Self { port: listener.local_addr().unwrap().port(), cut: Arc::default(), mute: Arc::default() };
+        let (cut, mute) = (wire.cut.clone(), wire.mute.clone());
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(carry(client, TcpStream::connect(server.clone()).await.unwrap(), cut.clone()));
+                let server = TcpStream::connect(server.clone()).await.unwrap();
+                tokio::spawn(carry(client, server, cut.clone(), mute.clone()));
             }
         });
         wire
@@ -147,12 +149,18 @@ impl Wire {
         self.cut.store(true, Ordering::SeqCst);
     }
 
+    /// From now on swallows all answers, or no longer, and keeps the connections open: so does a network
+    /// that was cut without a word.
+    pub(crate) fn mute(&self, mute: bool) {
+        self.mute.store(mute, Ordering::SeqCst);
+    }
+
     pub(crate) fn has_cut(&self) -> bool {
         !self.cut.load(Ordering::SeqCst)
     }
 }
 
-async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicBool>) {
+async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicBool>, mute: Arc<AtomicBool>) {
     let (mut asked, mut answered) = ([0; 8192], [0; 8192]);
     loop {
         tokio::select! {
@@ -161,7 +169,9 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicBool
                 if cut.swap(false, Ordering::SeqCst) {
                     return;
                 }
-                client.write_all(&answered[..bytes]).await.unwrap();
+                if !mute.load(Ordering::SeqCst) {
+                    client.write_all(&answered[..bytes]).await.unwrap();
+                }
             }
             else => return,
         }
