@@ -57,6 +57,17 @@ pub enum RelayError {
         /// The offset that the next record got.
         found: i64,
     },
+    /// The topics hold events, but no progress of this relay: it was lost, or another relay
+    /// publishes under this prefix. Publishing from the beginning would repeat everything (R10).
+    #[error("partition {partition} of {topic} holds events, but there is no progress of the relay {name:?}")]
+    NoProgress {
+        /// The relay.
+        name: String,
+        /// A topic with events.
+        topic: String,
+        /// A partition with events.
+        partition: i32,
+    },
     /// The progress record is not one of this framework.
     #[error("the relay's progress at offset {offset} cannot be read: {reason}")]
     Progress {
@@ -132,6 +143,9 @@ impl Failure {
             PublishError::Fenced => Self::Final(RelayError::Fenced { name: config.name.clone() }),
             PublishError::Rewound { topic, partition, known, found } => {
                 Self::Final(RelayError::Rewound { topic, partition, known, found })
+            }
+            PublishError::Orphaned { topic, partition } => {
+                Self::Final(RelayError::NoProgress { name: config.name.clone(), topic, partition })
             }
             PublishError::Progress { offset, reason } => Self::Final(RelayError::Progress { offset, reason }),
             PublishError::Refused(error) => Self::Final(RelayError::Refused(error)),

@@ -10,7 +10,8 @@ use async_trait::async_trait;
 use es_core::{Batch, Checkpoint, Delivery, EventFeed, Shard, SourceError, Takeover};
 use tokio::sync::Notify;
 
-/// How many batches may wait for the reader (R17).
+/// How many batches with events may wait for the reader, and how many without (R17). Each kind has
+/// its own room, so that neither keeps the other out.
 const CAPACITY: usize = 4;
 /// How long a feed waits for news before it says that there is none.
 const IDLE: Duration = Duration::from_millis(500);
@@ -37,8 +38,10 @@ struct State {
 }
 
 impl State {
-    fn batches(&self) -> usize {
-        self.queue.iter().filter(|delivery| matches!(delivery, Delivery::Batch(_))).count()
+    fn has_room(&self, events: bool) -> bool {
+        let alike =
+            |delivery: &&Delivery| matches!(delivery, Delivery::Batch(batch) if batch.events.is_empty() != events);
+        self.queue.iter().filter(alike).count() < CAPACITY
     }
 
     fn forget(&mut self, shards: &[Shard]) {
@@ -61,13 +64,14 @@ impl Outbox {
         self.state().stopped
     }
 
-    pub(crate) fn has_room(&self) -> bool {
-        self.state().batches() < CAPACITY
+    /// Whether one more batch may wait, with `events` or without.
+    pub(crate) fn has_room(&self, events: bool) -> bool {
+        self.state().has_room(events)
     }
 
-    /// Waits until there is room for a batch, but no longer than `patience`.
+    /// Waits until there is room for a batch with events, but no longer than `patience`.
     pub(crate) fn wait_for_room(&self, patience: Duration) {
-        let full = |state: &mut State| !state.stopped && state.batches() >= CAPACITY;
+        let full = |state: &mut State| !state.stopped && !state.has_room(true);
         drop(self.changed.wait_timeout_while(self.state(), patience, full));
     }
 

@@ -7,6 +7,7 @@ use rdkafka::{
     Offset,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
+    types::RDKafkaRespErr,
 };
 
 use crate::{
@@ -29,13 +30,22 @@ pub(crate) struct Follower {
     relay: String,
     following: bool,
     looked: Option<Instant>,
+    newest: bool,
 }
 
 impl Follower {
     pub(crate) fn new(config: &KafkaSourceConfig, reader: &str) -> Result<Self, SourceError> {
-        let consumer = config.consumer(reader).create_with_context(Quiet).map_err(unavailable)?;
+        let mut consumer = config.consumer(reader);
+        consumer.set("enable.partition.eof", "true");
+        let consumer = consumer.create_with_context(Quiet).map_err(unavailable)?;
         let (topic, relay) = (Topics::new(&config.topic_prefix).progress(), config.relay.clone());
-        Ok(Self { consumer, topic, relay, following: false, looked: None })
+        Ok(Self { consumer, topic, relay, following: false, looked: None, newest: false })
+    }
+
+    /// Whether the topic was read to its end: what came before that may have been an old progress,
+    /// and now also that there was none means something. A topic that does not exist holds none.
+    pub(crate) fn knows_newest(&self) -> bool {
+        self.newest
     }
 
     /// The newest progress since the last call, without waiting.
@@ -51,6 +61,10 @@ impl Follower {
                         .map_err(|reason| SourceError::Damaged { place: record::place(&record), reason })?;
                     newest = progress.or(newest);
                 }
+                Some(Err(KafkaError::PartitionEOF(_))) => self.newest = true,
+                // The topic was created anew. librdkafka has stopped reading it: without an error the
+                // reader would wait for ever.
+                Some(Err(error)) if is_out_of_range(&error) => return Err(unavailable(error)),
                 Some(Err(error)) => check(error)?,
                 None => break,
             }
@@ -65,7 +79,10 @@ impl Follower {
         }
         self.looked = Some(Instant::now());
         let metadata = self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(5)).map_err(unavailable)?;
-        let exists = metadata.topics().iter().any(|topic| topic.name() == self.topic && !topic.partitions().is_empty());
+        let found = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        let exists = found.is_some_and(|topic| !topic.partitions().is_empty());
+        let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+        self.newest = found.is_some_and(|topic| topic.error() == Some(unknown));
         if exists {
             let list = progress::partition(&self.topic, 0, Offset::Beginning).map_err(unavailable)?;
             self.consumer.assign(&list).map_err(unavailable)?;

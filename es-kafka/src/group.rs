@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Batch, Checkpoint, Shard, SourceError, Subscription};
+use es_core::{Checkpoint, Shard, SourceError, Subscription};
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
@@ -19,7 +19,8 @@ use crate::{
     client,
     feed::Outbox,
     follower::{Follower, check, is_out_of_range, unavailable},
-    lane::{self, Lane, Mark},
+    lane,
+    member::{Known, Member, Need},
     progress::Progress,
     record,
     source::{self, KafkaSourceConfig},
@@ -30,14 +31,8 @@ const POLL: Duration = Duration::from_millis(10);
 /// How long the reader may keep the thread from polling before the partitions are paused instead.
 const STALL: Duration = Duration::from_secs(1);
 
-/// A partition that this member reads.
-struct Member {
-    lane: Lane,
-    /// What the reader has been told last.
-    told: Mark,
-    told_at: Option<Instant>,
-    at_end: bool,
-}
+/// Partitions that are read from now on.
+type Placed = Vec<(String, i32, Member)>;
 
 type Members = BTreeMap<String, BTreeMap<i32, Member>>;
 
@@ -99,7 +94,8 @@ impl Reading<'_> {
         if let Some(progress) = self.follower.newest()? {
             self.progress = Some(progress);
         }
-        let delivered = self.group().deliver(self.progress.as_ref(), self.config);
+        let known = Known { progress: self.progress.as_ref(), newest: self.follower.knows_newest() };
+        let delivered = self.group().deliver(known, self.config);
         self.push_back(!delivered)?;
         if delivered || self.paused {
             self.gather()?;
@@ -142,7 +138,7 @@ impl Reading<'_> {
                         member.lane.take(message.offset(), event)?;
                     }
                 }
-                Some(Err(error)) if is_out_of_range(&error) => return self.group().find_expired(&self.consumer),
+                Some(Err(error)) if is_out_of_range(&error) => return Err(self.group().out_of_range(&self.consumer)),
                 Some(Err(error)) => check(error)?,
                 None => break,
             }
@@ -175,21 +171,37 @@ impl Group {
     }
 
     /// Hands on what was read; `false` when the reader has no room for all of it.
-    fn deliver(&self, progress: Option<&Progress>, config: &KafkaSourceConfig) -> bool {
-        let progress = progress.filter(|progress| self.is_known(progress));
-        for (topic, partitions) in self.members().iter_mut() {
+    ///
+    /// Events come first, and within one kind the partition that was told something the longest ago:
+    /// however slow the reader is, each has its turn. Batches without events have room of their own,
+    /// and never keep the loop from reading.
+    fn deliver(&self, known: Known<'_>, config: &KafkaSourceConfig) -> bool {
+        // As long as the reader does not know all partitions, it is told neither of progress nor of an end.
+        let known = match known.progress {
+            Some(progress) if !self.is_known(progress) => Known { progress: None, newest: false },
+            _ => known,
+        };
+        let mut members = self.members();
+        let mut waiting = Vec::new();
+        for (topic, partitions) in members.iter_mut() {
             for (partition, member) in partitions {
-                if !self.outbox.has_room() {
-                    return false;
-                }
-                let written = progress.map(|progress| progress.offsets.next(topic, *partition));
-                let published = progress.map(Mark::from).unwrap_or_default();
-                if let Some(batch) = member.batch(source::shard(topic, *partition), written, published, config) {
-                    self.outbox.push(batch);
+                let written = known.of(topic, *partition);
+                if let Some(need) = member.need(written, config.advance_every) {
+                    waiting.push((need, topic, *partition, written, member));
                 }
             }
         }
-        true
+        waiting.sort_by_key(|(need, .., member)| (*need, member.told_at));
+        let mut all = true;
+        for (need, topic, partition, written, member) in waiting {
+            let events = need == Need::Events;
+            if self.outbox.has_room(events) {
+                self.outbox.push(member.batch(source::shard(topic, partition), written));
+            } else if events {
+                all = false;
+            }
+        }
+        all
     }
 
     /// Whether the reader knows all partitions of which `progress` speaks. Before that, no shard may
@@ -203,36 +215,67 @@ impl Group {
         })
     }
 
-    /// New partitions: the reader takes their leases and says where each starts. Until it has done
-    /// so the thread waits, since only within this callback a partition can be given its offset.
+    /// New partitions. The group waits for an answer also when there are none of them, and also when
+    /// they cannot be started: then the feed ends, and its consumer could not leave otherwise.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<(), SourceError> {
+        let outcome = self.place(consumer, list).and_then(|(members, offsets)| {
+            consumer.incremental_assign(&offsets).map_err(unavailable)?;
+            Ok(members)
+        });
+        match outcome {
+            Ok(members) => {
+                for (topic, partition, member) in members {
+                    self.members().entry(topic).or_default().insert(partition, member);
+                }
+                Ok(())
+            }
+            Err(failure) => {
+                if let Err(error) = consumer.incremental_assign(&TopicPartitionList::new()) {
+                    tracing::warn!(%error, "the group gets no answer to an assignment");
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// The reader takes the leases of new partitions and says where each starts. Until it has done so
+    /// the thread waits, since only within the callback a partition can be given its offset.
+    fn place(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        list: &TopicPartitionList,
+    ) -> Result<(Placed, TopicPartitionList), SourceError> {
         self.outbox.set_shards(source::shards(consumer, &self.topics, &self.subscription.categories)?);
         let partitions: Vec<_> =
             list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
         let shards: Vec<_> = partitions.iter().map(|(topic, partition)| source::shard(topic, *partition)).collect();
         self.outbox.assigned(shards.clone());
         let checkpoints = self.outbox.wait_for_starts(&shards).unwrap_or_default();
+        let mut members = Placed::with_capacity(partitions.len());
         let mut offsets = TopicPartitionList::with_capacity(partitions.len());
         for ((topic, partition), checkpoint) in partitions.into_iter().zip(checkpoints) {
             let (member, begin) = Member::start(consumer, &topic, partition, &checkpoint)?;
             offsets.add_partition_offset(&topic, partition, Offset::Offset(begin)).map_err(unavailable)?;
-            self.members().entry(topic).or_default().insert(partition, member);
+            members.push((topic, partition, member));
         }
-        // Also when it is empty: the group waits for the answer.
-        consumer.incremental_assign(&offsets).map_err(unavailable)
+        Ok((members, offsets))
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<(), SourceError> {
         let mut members = self.members();
-        let mut shards = Vec::new();
+        let (mut shards, mut held) = (Vec::new(), TopicPartitionList::new());
         for element in list.elements() {
-            if let Some(partitions) = members.get_mut(element.topic()) {
-                partitions.remove(&element.partition());
+            let (topic, partition) = (element.topic(), element.partition());
+            let removed = members.get_mut(topic).and_then(|partitions| partitions.remove(&partition));
+            if removed.is_some() {
+                // Only these: a partition that could not be started is not assigned, and a list with
+                // it would be refused as a whole.
+                held.add_partition(topic, partition);
             }
-            shards.push(source::shard(element.topic(), element.partition()));
+            shards.push(source::shard(topic, partition));
         }
         self.outbox.revoked(shards);
-        consumer.incremental_unassign(list).map_err(unavailable)
+        consumer.incremental_unassign(&held).map_err(unavailable)
     }
 
     /// The reader goes back to a checkpoint of a shard that it had started already.
@@ -258,64 +301,21 @@ impl Group {
     }
 
     /// librdkafka does not say which partition is too short.
-    fn find_expired(&self, consumer: &BaseConsumer<Self>) -> Result<(), SourceError> {
+    fn out_of_range(&self, consumer: &BaseConsumer<Self>) -> SourceError {
         for (topic, partitions) in self.members().iter() {
             for (partition, member) in partitions {
-                lane::begin(consumer, topic, *partition, member.lane.next, member.lane.mark)?;
+                let begin = lane::begin(consumer, topic, *partition, member.lane.next, member.lane.mark);
+                if let Err(error) = begin {
+                    return error;
+                }
             }
         }
-        Ok(())
+        lane::was_out_of_range()
     }
 }
 
 fn find<'a>(members: &'a mut Members, topic: &str, partition: i32) -> Option<&'a mut Member> {
     members.get_mut(topic)?.get_mut(&partition)
-}
-
-impl Member {
-    fn start(
-        consumer: &BaseConsumer<Group>,
-        topic: &str,
-        partition: i32,
-        checkpoint: &Checkpoint,
-    ) -> Result<(Self, i64), SourceError> {
-        let next = match &checkpoint.cursor {
-            Some(cursor) => cursor.parse().map_err(|reason: std::num::ParseIntError| SourceError::Damaged {
-                place: format!("the checkpoint of shard {topic}/{partition}"),
-                reason: reason.to_string(),
-            })?,
-            // Nothing was read from Kafka yet: begin at the beginning, and skip what is folded.
-            None => 0,
-        };
-        let mark = Mark::of(checkpoint);
-        let begin = lane::begin(consumer, topic, partition, next, mark)?;
-        Ok((Self { lane: Lane::new(next, mark), told: mark, told_at: None, at_end: false }, begin))
-    }
-
-    /// What the reader does not know yet: events, or just that nothing is missing.
-    fn batch(
-        &mut self,
-        shard: Shard,
-        written: Option<i64>,
-        published: Mark,
-        config: &KafkaSourceConfig,
-    ) -> Option<Batch> {
-        let read_all = written.is_some_and(|written| self.lane.next >= written);
-        let complete = written.map_or(self.lane.mark, |written| self.lane.complete(written, published));
-        let due = self.told_at.is_none_or(|told_at| told_at.elapsed() >= config.advance_every);
-        let moved = complete.position > self.told.position && due;
-        let ends = read_all && !self.at_end;
-        if self.lane.buffer.is_empty() && !moved && !ends {
-            return None;
-        }
-        self.lane.bytes = 0;
-        let events: Vec<_> = self.lane.buffer.drain(..).map(|(_, event)| event).collect();
-        self.told = complete;
-        self.told_at = Some(Instant::now());
-        self.at_end = read_all;
-        let checkpoint = complete.checkpoint(self.lane.next.to_string());
-        Some(Batch { shard, events, checkpoint, at_end: read_all })
-    }
 }
 
 impl ClientContext for Group {
@@ -340,6 +340,137 @@ impl ConsumerContext for Group {
         };
         if let Err(failure) = outcome {
             self.failure().get_or_insert(failure);
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use es_core::{
+        Batch, Categories, Delivery, EventData, EventFeed, Metadata, Order, Position, RecordedEvent, StreamId,
+        Takeover, Version,
+    };
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{feed::KafkaFeed, lane::Mark};
+
+    const PARTITIONS: i32 = 12;
+
+    fn event(position: u64) -> RecordedEvent {
+        RecordedEvent {
+            position: Position::new(position),
+            stream: StreamId::new("order", "1").unwrap(),
+            version: Version::new(1),
+            id: Uuid::from_u128(u128::from(position)),
+            recorded_at: chrono::DateTime::UNIX_EPOCH,
+            metadata: Metadata::default(),
+            data: EventData { name: "happened".into(), schema_version: 1, payload: bytes::Bytes::from_static(b"{}") },
+        }
+    }
+
+    /// A group whose partitions have news at every turn: no batch is too soon.
+    fn group() -> (Group, KafkaSourceConfig, KafkaFeed) {
+        let shards = (0..PARTITIONS).map(|partition| source::shard("order-events", partition));
+        let mut shards: Vec<_> = shards.collect();
+        shards.sort_unstable();
+        let outbox = Outbox::new(shards);
+        let members = (0..PARTITIONS).map(|partition| (partition, Member::new(0, Mark::default()))).collect();
+        let group = Group {
+            outbox: outbox.clone(),
+            topics: Topics::new(""),
+            subscription: Subscription {
+                reader: "reader".into(),
+                categories: Categories::All,
+                order: Order::PerStream,
+            },
+            members: Mutex::new(BTreeMap::from([("order-events".to_owned(), members)])),
+            failure: Mutex::default(),
+        };
+        let config = KafkaSourceConfig { advance_every: Duration::ZERO, ..KafkaSourceConfig::new("", "relay") };
+        (group, config, KafkaFeed { outbox, takeover: Takeover::Always })
+    }
+
+    fn progress(position: u64) -> Progress {
+        let (position, event_id) = (Position::new(position), Uuid::from_u128(u128::from(position)));
+        Progress { position, event_id, offsets: crate::Offsets::default() }
+    }
+
+    async fn taken(feed: &mut KafkaFeed) -> Batch {
+        match feed.next().await.unwrap() {
+            Delivery::Batch(batch) => batch,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Able to lose: served from the first partition on, only the first few are ever heard of.
+    #[tokio::test]
+    async fn r13_every_quiet_partition_has_its_turn_however_slow_the_reader_is() {
+        let (group, config, mut feed) = group();
+        let mut heard = BTreeSet::new();
+        for turn in 1..=20 {
+            let progress = progress(turn);
+            let known = Known { progress: Some(&progress), newest: false };
+            assert!(group.deliver(known, &config), "batches without events keep nobody from reading");
+            heard.insert(taken(&mut feed).await.shard);
+        }
+        assert_eq!(heard.len(), 12, "{heard:?}");
+    }
+
+    #[tokio::test]
+    async fn r17_events_are_bounded_and_pass_partitions_that_are_quiet() {
+        let (group, config, mut feed) = group();
+        let read = |position: u64, partitions: std::ops::Range<i32>| {
+            for partition in partitions {
+                let mut members = group.members();
+                let member = find(&mut members, "order-events", partition).unwrap();
+                let offset = member.lane.next;
+                member.lane.take(offset, event(position)).unwrap();
+            }
+        };
+        let one = progress(1);
+        let known = Known { progress: Some(&one), newest: false };
+        assert!(group.deliver(known, &config));
+        // Advances wait. Of six partitions with events there is room for four.
+        read(2, 6..12);
+        assert!(!group.deliver(known, &config));
+        let mut served = Vec::new();
+        while served.len() < 6 {
+            let batch = taken(&mut feed).await;
+            if !batch.events.is_empty() {
+                served.push(batch.shard);
+            }
+            group.deliver(known, &config);
+        }
+        served.sort_unstable();
+        served.dedup();
+        assert_eq!(served.len(), 6, "{served:?}");
+        assert!(group.deliver(known, &config));
+    }
+
+    #[tokio::test]
+    async fn r12_the_end_is_said_once_of_every_partition_also_when_nothing_was_ever_published() {
+        for progress in [None, Some(progress(3))] {
+            let (group, config, mut feed) = group();
+            let end = Mark::of(&progress.as_ref().map(Mark::from).unwrap_or_default().checkpoint(String::new()));
+            for member in group.members().values_mut().flat_map(BTreeMap::values_mut) {
+                *member = Member::new(0, end);
+            }
+            let mut known = Known { progress: progress.as_ref(), newest: false };
+            assert!(group.deliver(known, &config) && group.outbox.has_room(false));
+            known.newest = true;
+            let mut ended = BTreeSet::new();
+            for _ in 0..PARTITIONS {
+                group.deliver(known, &config);
+                let batch = taken(&mut feed).await;
+                assert!(batch.at_end && batch.events.is_empty() && batch.checkpoint.position == end.position);
+                assert!(ended.insert(batch.shard));
+            }
+            group.deliver(known, &config);
+            assert!(matches!(feed.next().await.unwrap(), Delivery::Idle), "said twice");
         }
     }
 }

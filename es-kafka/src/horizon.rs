@@ -27,7 +27,13 @@ pub(crate) struct Horizon {
     cursor: Offsets,
     lanes: BTreeMap<String, BTreeMap<i32, Lane>>,
     progress: Option<Progress>,
+    /// Whether `progress` is all that the relay has said: only then can there be an end.
+    pub(crate) newest: bool,
     delivered: Mark,
+    /// The checkpoint that the reader has.
+    checkpoint: Checkpoint,
+    /// Whether the reader knows that it has everything.
+    said_end: bool,
 }
 
 /// A partition that must be read from now on.
@@ -53,8 +59,17 @@ impl Horizon {
             // Nothing was read from Kafka yet: begin at the beginning, and skip what is folded.
             None => Offsets::default(),
         };
-        let delivered = Mark::of(checkpoint);
-        Ok(Self { topics, categories, cursor, lanes: BTreeMap::new(), progress: None, delivered })
+        Ok(Self {
+            topics,
+            categories,
+            cursor,
+            lanes: BTreeMap::new(),
+            progress: None,
+            newest: false,
+            delivered: Mark::of(checkpoint),
+            checkpoint: checkpoint.clone(),
+            said_end: false,
+        })
     }
 
     pub(crate) fn delivered(&self) -> Mark {
@@ -140,13 +155,27 @@ impl Horizon {
         }
         self.cursor = cursor;
         let text = serde_json::to_string(&self.cursor).expect("topic names and numbers");
-        let all = self.progress.as_ref().is_some_and(|progress| progress.position <= reached.position);
-        Ok(Some(Batch {
-            shard: Self::shard(),
-            events,
-            checkpoint: reached.checkpoint(text),
-            at_end: all && self.lanes().all(|(_, _, lane)| lane.buffer.is_empty()),
-        }))
+        self.checkpoint = reached.checkpoint(text);
+        self.said_end = self.is_at_end();
+        Ok(Some(Batch { shard: Self::shard(), events, checkpoint: self.checkpoint.clone(), at_end: self.said_end }))
+    }
+
+    /// What a reader must be told once when there is nothing to deliver, for example because its
+    /// checkpoint is the end: it has everything.
+    pub(crate) fn end(&mut self) -> Option<Batch> {
+        if self.said_end || !self.is_at_end() {
+            return None;
+        }
+        self.said_end = true;
+        let (shard, checkpoint) = (Self::shard(), self.checkpoint.clone());
+        Some(Batch { shard, events: Vec::new(), checkpoint, at_end: true })
+    }
+
+    /// A relay that has said nothing yet has published nothing.
+    fn is_at_end(&self) -> bool {
+        let published = self.progress.as_ref().map_or(Position::ZERO, |progress| progress.position);
+        let mut lanes = self.lanes.values().flat_map(BTreeMap::values);
+        self.newest && published <= self.delivered.position && lanes.all(|lane| lane.buffer.is_empty())
     }
 
     fn below(&mut self, horizon: Mark, limit: usize) -> (Vec<RecordedEvent>, Mark) {
@@ -266,6 +295,7 @@ mod tests {
                     horizon.lane(topic, *partition).unwrap().take(offset, event).unwrap();
                 }
             }
+            horizon.newest = log.progress.is_empty();
             if let Some(batch) = horizon.advance(7).unwrap() {
                 seen.extend(batch.events.iter().map(|event| event.position.get()));
                 let at_end = log.progress.is_empty() && batch.checkpoint.position.get() == log.last;
@@ -340,6 +370,25 @@ mod tests {
         }
         let gap = horizon.advance(100).unwrap_err();
         assert!(matches!(gap, SourceError::Read(ReadError::Gap { .. })), "{gap:?}");
+    }
+
+    #[test]
+    fn r12_the_end_is_said_once_and_only_when_the_newest_progress_is_known() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut log = Log::default();
+        log.transaction(3, &mut random);
+        let end = Checkpoint { position: Position::new(3), event_id: Some(Uuid::from_u128(3)), cursor: None };
+        let mut horizon = Horizon::new(Topics::new(""), Categories::All, &end).unwrap();
+        horizon.adopt(log.progress.pop_front().unwrap()).unwrap();
+        assert!(horizon.end().is_none(), "an older progress would look just like this");
+        horizon.newest = true;
+        let batch = horizon.end().unwrap();
+        assert!(batch.at_end && batch.events.is_empty() && batch.checkpoint == end, "{batch:?}");
+        assert!(horizon.end().is_none());
+        log.transaction(1, &mut random);
+        horizon.said_end = false;
+        horizon.adopt(log.progress.pop_front().unwrap()).unwrap();
+        assert!(horizon.end().is_none(), "there is an event that was not delivered");
     }
 
     #[test]

@@ -118,6 +118,12 @@ pub(crate) fn begin<C: ConsumerContext>(
     Ok((next - 1).max(low))
 }
 
+/// A partition was asked for an offset that it did not hold, and now it does. librdkafka has stopped
+/// reading that partition all the same: only a new consumer goes on.
+pub(crate) fn was_out_of_range() -> SourceError {
+    SourceError::Unavailable("a partition did not hold the offset that was asked for, and holds it now".into())
+}
+
 fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,

@@ -11,6 +11,7 @@ mod relay;
 
 mod create;
 mod failure;
+mod orphan;
 mod pace;
 mod publisher;
 
@@ -18,6 +19,7 @@ mod publisher;
 mod source;
 
 mod group;
+mod member;
 mod merge;
 
 mod feed;

@@ -78,11 +78,12 @@ impl<'a> Merge<'a> {
             self.assign(&missing)?;
             self.horizon.adopt(progress)?;
         }
+        self.horizon.newest = self.follower.knows_newest();
         self.gather()?;
-        if !outbox.has_room() {
+        if !outbox.has_room(true) {
             outbox.wait_for_room(Duration::from_millis(200));
         }
-        while outbox.has_room() && self.deliver(outbox)? {}
+        while outbox.has_room(true) && outbox.has_room(false) && self.deliver(outbox)? {}
         self.pause_and_resume()
     }
 
@@ -113,7 +114,7 @@ impl<'a> Merge<'a> {
                         }
                     }
                 }
-                Some(Err(error)) if is_out_of_range(&error) => return self.find_expired(),
+                Some(Err(error)) if is_out_of_range(&error) => return Err(self.out_of_range()),
                 Some(Err(error)) => check(error)?,
                 None => break,
             }
@@ -125,10 +126,9 @@ impl<'a> Merge<'a> {
     /// Hands on one batch; `false` when there is none.
     fn deliver(&mut self, outbox: &Outbox) -> Result<bool, SourceError> {
         let due = self.advanced.is_none_or(|advanced| advanced.elapsed() >= self.config.advance_every);
-        if !due && !self.horizon.has_events() {
-            return Ok(false);
-        }
-        let Some(batch) = self.horizon.advance(self.config.batch_events)? else { return Ok(false) };
+        let moved =
+            if due || self.horizon.has_events() { self.horizon.advance(self.config.batch_events)? } else { None };
+        let Some(batch) = moved.or_else(|| self.horizon.end()) else { return Ok(false) };
         self.advanced = Some(Instant::now());
         outbox.push(batch);
         Ok(true)
@@ -165,11 +165,13 @@ impl<'a> Merge<'a> {
     }
 
     /// librdkafka does not say which partition is too short.
-    fn find_expired(&mut self) -> Result<(), SourceError> {
+    fn out_of_range(&mut self) -> SourceError {
         let delivered = self.horizon.delivered();
         for (topic, partition, lane) in self.horizon.lanes() {
-            lane::begin(&self.consumer, topic, partition, lane.next, delivered)?;
+            if let Err(error) = lane::begin(&self.consumer, topic, partition, lane.next, delivered) {
+                return error;
+            }
         }
-        Ok(())
+        lane::was_out_of_range()
     }
 }

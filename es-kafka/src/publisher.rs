@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     client,
     offsets::Offsets,
+    orphan,
     progress::{self, Progress, ProgressError},
     record,
     relay::{RelayConfig, Step, StepHook},
@@ -43,6 +44,8 @@ pub(crate) enum PublishError {
     TooLarge { index: Option<usize> },
     /// A partition is shorter than what was published to it.
     Rewound { topic: String, partition: i32, known: i64, found: i64 },
+    /// There are events and no progress that speaks of them.
+    Orphaned { topic: String, partition: i32 },
     /// The progress record cannot be read.
     Progress { offset: i64, reason: String },
     /// Trying again is in vain.
@@ -131,6 +134,33 @@ struct Reports {
     rewound: Option<PublishError>,
 }
 
+impl Reports {
+    fn confirm(&mut self, index: usize, topic: &str, partition: i32, offset: i64) {
+        if offset < 0 {
+            // Written, but nobody knows where, for example since the broker took it for a repetition.
+            // The progress could not speak of it: the transaction is tried again.
+            return self.fail(index, KafkaError::MessageProduction(RDKafkaErrorCode::Fail));
+        }
+        self.confirmed += 1;
+        if index == PROGRESS {
+            return;
+        }
+        let known = self.next.next(topic, partition);
+        if offset < known {
+            // The topic was deleted and created anew, or the progress is another cluster's.
+            let topic = topic.to_owned();
+            self.rewound.get_or_insert(PublishError::Rewound { topic, partition, known, found: offset });
+        }
+        self.next.advance(topic, partition, offset + 1);
+    }
+
+    fn fail(&mut self, index: usize, error: KafkaError) {
+        if self.failed.as_ref().is_none_or(|(earlier, _)| index < *earlier) {
+            self.failed = Some((index, error));
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Deliveries(Mutex<Reports>);
 
@@ -156,26 +186,8 @@ impl ProducerContext for Deliveries {
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         let mut reports = self.reports();
         match result {
-            Ok(record) => {
-                reports.confirmed += 1;
-                if index == PROGRESS {
-                    return;
-                }
-                let (topic, partition, offset) = (record.topic(), record.partition(), record.offset());
-                let known = reports.next.next(topic, partition);
-                if offset < known {
-                    // The topic was deleted and created anew, or the progress is another cluster's.
-                    let topic = topic.to_owned();
-                    reports.rewound.get_or_insert(PublishError::Rewound { topic, partition, known, found: offset });
-                }
-                reports.next.advance(topic, partition, offset + 1);
-            }
-            Err((error, _)) => {
-                let first = reports.failed.as_ref().is_none_or(|(earlier, _)| index < *earlier);
-                if first {
-                    reports.failed = Some((index, error.clone()));
-                }
-            }
+            Ok(record) => reports.confirm(index, record.topic(), record.partition(), record.offset()),
+            Err((error, _)) => reports.fail(index, error.clone()),
         }
     }
 }
@@ -207,8 +219,15 @@ impl Transactions {
                     ProgressError::Damaged { offset, reason } => PublishError::Progress { offset, reason },
                 },
             )?;
-        if let Some(progress) = &progress {
-            producer.context().reports().next = progress.offsets.clone();
+        match &progress {
+            Some(progress) => producer.context().reports().next = progress.offsets.clone(),
+            None => {
+                if let Some((topic, partition)) =
+                    orphan::find(&consumer, &topics, PATIENCE).map_err(PublishError::Transient)?
+                {
+                    return Err(PublishError::Orphaned { topic, partition });
+                }
+            }
         }
         Ok(Self { producer, config, hook, shutdown, topics, progress })
     }
@@ -391,4 +410,20 @@ fn producer_config(config: &RelayConfig) -> rdkafka::ClientConfig {
         ("partitioner", "murmur2_random"),
     ];
     client::layered(&config.brokers, &tuning, &config.settings, &invariants)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r10_a_record_at_an_unknown_offset_is_a_failure_and_not_a_rewound_partition() {
+        let mut reports = Reports::default();
+        reports.confirm(0, "order-events", 0, 7);
+        reports.confirm(1, "order-events", 0, -1001);
+        assert!(reports.rewound.is_none() && matches!(reports.failed, Some((1, _))), "{reports:?}");
+        assert_eq!((reports.confirmed, reports.next.next("order-events", 0)), (1, 8));
+        reports.confirm(2, "order-events", 0, 3);
+        assert!(matches!(reports.rewound, Some(PublishError::Rewound { known: 8, found: 3, .. })), "{reports:?}");
+    }
 }

@@ -7,8 +7,8 @@ use std::{
 };
 
 use es_core::{
-    Categories, Event, EventStore, Keys, Order, Position, Projection, Projector, ProjectorError, ReadModel, Recorded,
-    Token, Unfoldable,
+    Categories, Checkpoint, Event, EventStore, Keys, Order, Position, Projection, Projector, ProjectorError, ReadModel,
+    Recorded, Shard, SourceError, Token, Unfoldable,
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ async fn r13_partitions_without_news_advance_with_the_relays_progress() {
         reader.read_to(last).await;
     }
     assert_eq!(reader.positions(), (1..=13).collect::<Vec<_>>());
-    assert!(reader.at_end.values().all(|at_end| *at_end));
+    reader.read_to_end().await;
     let log = house.store.read_log(Position::ZERO, 100).await.unwrap();
     for checkpoint in reader.checkpoints.values() {
         assert_eq!(checkpoint.event_id, log.last().map(|event| event.id));
@@ -106,6 +106,61 @@ async fn r16_a_dropped_reader_leaves_its_partitions_to_the_next_at_once() {
     let mut reader = Reader::open(config.clone(), orders(), Order::PerStream, BTreeMap::new()).await;
     reader.read_to(last).await;
     drop(reader);
+    let asked = Instant::now();
+    let mut reader = Reader::open(config, orders(), Order::PerStream, BTreeMap::new()).await;
+    reader.read_to(last).await;
+    assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r12_a_group_that_starts_at_the_end_says_so_of_every_partition() {
+    let house = House::new();
+    // One stream: two of three partitions are empty, and the progress does not name them.
+    let last = house.append("order", "a", 12).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    let mut reader = Reader::open(house.source_config(), orders(), Order::PerStream, BTreeMap::new()).await;
+    reader.read_to(last).await;
+    let checkpoints = reader.checkpoints.clone();
+    assert_eq!(checkpoints.len(), 3);
+    drop(reader);
+    let mut reader = Reader::open(house.source_config(), orders(), Order::PerStream, checkpoints.clone()).await;
+    reader.read_to_end().await;
+    assert_eq!((reader.checkpoints, reader.events), (checkpoints, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r12_a_group_over_topics_without_events_is_at_its_end() {
+    let house = House::new();
+    house.create_topic(&house.topics().events("order"), 3).await;
+    house.create_topic(&house.topics().progress(), 1).await;
+    let mut reader = Reader::open(house.source_config(), orders(), Order::PerStream, BTreeMap::new()).await;
+    reader.read_to_end().await;
+    assert_eq!((reader.checkpoints.len(), reader.reached()), (3, Position::ZERO));
+    // It is not the end of the group: what comes later is read.
+    let last = house.append("order", "a", 12).await.position;
+    let _relay = Running::start(house.relay());
+    reader.read_to(last).await;
+    reader.read_to_end().await;
+    assert_eq!(reader.positions(), (1..=12).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_reader_that_cannot_start_a_partition_says_why_and_leaves_the_group() {
+    let house = House::new();
+    let last = house.append("order", "a", 12).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    let mut config = house.source_config();
+    // A member that does not leave would be waited for this long.
+    config.settings.insert("session.timeout.ms".into(), "45000".into());
+    // The last partition: the others are placed already.
+    let shard = Shard(format!("{}/2", house.topics().events("order")));
+    let damaged = Checkpoint { cursor: Some("not an offset".into()), ..Checkpoint::default() };
+    let checkpoints = BTreeMap::from([(shard, damaged)]);
+    let mut reader = Reader::open(config.clone(), orders(), Order::PerStream, checkpoints).await;
+    let refused = reader.refusal().await;
+    assert!(matches!(refused, SourceError::Damaged { .. }), "{refused:?}");
     let asked = Instant::now();
     let mut reader = Reader::open(config, orders(), Order::PerStream, BTreeMap::new()).await;
     reader.read_to(last).await;

@@ -4,16 +4,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use es_core::{Categories, Checkpoint, EventStore, Order, Position, Shard, SourceError};
 use es_kafka::{KafkaSourceConfig, Relay, RelayConfig};
-use rdkafka::{
-    ClientConfig, Offset, TopicPartitionList,
-    admin::{AdminClient, AdminOptions},
-    client::DefaultClientContext,
-};
+use rdkafka::{Offset, TopicPartitionList, admin::AdminOptions};
 use uuid::Uuid;
 
 use crate::{
     reader::Reader,
-    setup::{House, Running, brokers},
+    setup::{House, Running, admin},
 };
 
 fn small(house: &House) -> KafkaSourceConfig {
@@ -56,7 +52,7 @@ async fn r9_a_merge_delivers_every_event_in_log_order_while_the_relay_runs() {
     let last = house.store.head().await.unwrap();
     reader.read_to(last).await;
     assert_eq!(reader.positions(), (1..=last.get()).collect::<Vec<_>>());
-    assert_eq!(reader.at_end.values().copied().collect::<Vec<_>>(), [true]);
+    reader.read_to_end().await;
 
     let stored = house.store.read_log(Position::ZERO, 10_000).await.unwrap();
     let read: Vec<_> = reader.events.into_iter().map(|(_, event)| event).collect();
@@ -95,6 +91,58 @@ async fn r9_a_merge_goes_on_at_every_checkpoint_without_loss_or_repetition() {
     // The checkpoint is good for the log as well: it names the event at its position.
     let checkpoint = checkpoints.into_values().next().unwrap();
     assert_eq!(checkpoint.event_id, stored.last().map(|event| event.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r12_a_merge_that_starts_at_the_end_says_so() {
+    let house = House::new();
+    house.append("order", "a", 12).await;
+    let last = house.append("payment", "a", 12).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    reader.read_to(last).await;
+    let known = reader.checkpoints.into_values().next().unwrap();
+    // Read from Kafka so far, or from the log.
+    for end in [Checkpoint { cursor: None, ..known.clone() }, known] {
+        let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(end.clone())).await;
+        reader.read_to_end().await;
+        assert_eq!((reader.checkpoints, reader.batches, reader.events), (merged(end), 1, vec![]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r12_a_merge_over_a_kafka_without_events_is_at_its_end() {
+    let house = House::new();
+    let open = async || Reader::open(small(&house), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    open().await.read_to_end().await;
+    house.create_topic(&house.topics().progress(), 1).await;
+    let mut reader = open().await;
+    reader.read_to_end().await;
+    assert_eq!(reader.reached(), Position::ZERO);
+    let last = house.append("order", "a", 12).await.position;
+    let _relay = Running::start(house.relay());
+    reader.read_to(last).await;
+    assert_eq!(reader.positions(), (1..=12).collect::<Vec<_>>());
+}
+
+/// Able to lose: librdkafka stops reading the topic, and a merge that takes this for news about a
+/// connection waits for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_progress_topic_that_was_created_anew_is_an_error_and_not_silence() {
+    let house = House::new();
+    let last = house.append("order", "a", 12).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    reader.read_to_end().await;
+    assert_eq!(reader.reached(), last);
+    let topic = house.topics().progress();
+    admin().delete_topics(&[&topic], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    house.create_topic(&topic, 1).await;
+    let refused = reader.refusal().await;
+    assert!(refused.is_transient(), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,9 +203,7 @@ async fn r11_truncated_topics_are_an_error_and_not_a_jump() {
     let (topic, partition, next) = progress.offsets.iter().next().unwrap();
     let mut truncated = TopicPartitionList::new();
     truncated.add_partition_offset(topic, partition, Offset::Offset(next - 3)).unwrap();
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
-    admin.delete_records(&truncated, &AdminOptions::new()).await.unwrap();
+    admin().delete_records(&truncated, &AdminOptions::new()).await.unwrap();
     for order in [Order::PerKey, Order::PerStream] {
         let only = Categories::Only(vec!["order"]);
         let mut reader = Reader::open(house.source_config(), only, order, BTreeMap::new()).await;

@@ -82,6 +82,17 @@ impl Reader {
         }
     }
 
+    /// Reads until the source has nothing more of any shard.
+    pub(crate) async fn read_to_end(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.checkpoints.is_empty()
+            || self.checkpoints.keys().any(|shard| self.at_end.get(shard).is_none_or(|at_end| !at_end))
+        {
+            assert!(Instant::now() < deadline, "{:?} do not end: {:?}", self.checkpoints, self.at_end);
+            self.step().await.unwrap();
+        }
+    }
+
     /// Reads until the source refuses.
     pub(crate) async fn refusal(&mut self) -> SourceError {
         let deadline = Instant::now() + PATIENCE;

@@ -15,14 +15,13 @@ use es_core::{EventStore, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES, Metadata, Posit
 use es_kafka::{Relay, RelayConfig, RelayError, Step};
 use rdkafka::{
     ClientConfig,
-    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    client::DefaultClientContext,
+    admin::{AdminOptions, NewTopic, TopicReplication},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
 use tokio_util::sync::CancellationToken;
 
-use crate::setup::{House, Published, Running, brokers, event};
+use crate::setup::{House, Published, Running, admin, brokers, event};
 
 /// All positions once, each stream in one partition and in version order.
 fn assert_published_once(published: &[Published], last: Position) {
@@ -191,6 +190,28 @@ async fn r10_an_open_transaction_of_another_relay_does_not_hide_the_progress() {
     assert_published_once(&house.published(last).await, last);
 }
 
+/// Able to lose: a relay that takes a missing progress for a new log publishes everything twice. That
+/// what an aborted first transaction leaves is no reason to refuse, the relay that is dropped shows.
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_a_relay_without_progress_refuses_topics_that_hold_events() {
+    let house = House::new();
+    let last = house.append("order", "a", 3).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+
+    let config = RelayConfig { name: "another".into(), ..house.config() };
+    let refused = Relay::new(Arc::new(house.store.clone()), config).run(CancellationToken::new()).await;
+    let orders = house.topics().events("order");
+    assert!(matches!(&refused, Err(RelayError::NoProgress { topic, .. }) if *topic == orders), "{refused:?}");
+
+    let topic = house.topics().progress();
+    admin().delete_topics(&[&topic], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    house.create_topic(&topic, 1).await;
+    let refused = house.relay().run(CancellationToken::new()).await;
+    assert!(matches!(refused, Err(RelayError::NoProgress { .. })), "{refused:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_with_another_history_is_refused() {
     let house = House::new();
@@ -211,11 +232,9 @@ async fn a_log_with_another_history_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_an_event_that_is_too_large_for_its_topic_stops_the_relay_and_is_named() {
     let house = House::new();
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
     let topic = house.topics().events("order");
     let small = NewTopic::new(&topic, 3, TopicReplication::Fixed(1)).set("max.message.bytes", "8000");
-    for created in admin.create_topics([&small], &AdminOptions::new()).await.unwrap() {
+    for created in admin().create_topics([&small], &AdminOptions::new()).await.unwrap() {
         created.unwrap();
     }
     let before = house.append_sized("order", "a", 3, 100).await.position;

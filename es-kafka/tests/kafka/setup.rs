@@ -12,8 +12,10 @@ use es_core::{
 use es_kafka::{Progress, Relay, RelayConfig, RelayError, Topics};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -65,6 +67,19 @@ impl House {
     pub(crate) async fn append_events(&self, category: &str, id: &str, events: Vec<NewEvent>) -> Appended {
         let stream = StreamId::new(category, id).unwrap();
         self.store.append(Append::new(stream, Expected::Any, events)).await.unwrap()
+    }
+
+    /// Creates a topic, also while one of its name is still being deleted.
+    pub(crate) async fn create_topic(&self, topic: &str, partitions: i32) {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match admin().create_topics([&new], &AdminOptions::new()).await.unwrap().remove(0) {
+                Ok(_) => return,
+                Err((_, RDKafkaErrorCode::TopicAlreadyExists)) if Instant::now() < deadline => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
     }
 
     /// Everything that a `read_committed` consumer finds, partition by partition, once the relay
@@ -120,6 +135,10 @@ pub(crate) struct Published {
     pub(crate) topic: String,
     pub(crate) partition: i32,
     pub(crate) event: RecordedEvent,
+}
+
+pub(crate) fn admin() -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap()
 }
 
 fn consumer() -> BaseConsumer {
