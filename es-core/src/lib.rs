@@ -39,13 +39,14 @@ pub mod __private {
 
 pub use aggregate::Aggregate;
 pub use append::*;
+pub use error::{BoxError, EngineError, Location};
 pub use es_macros::{Event, EventSet};
 pub use event::*;
 pub use execute::*;
 pub use memory::MemoryStore;
 pub use policy::*;
 pub use projection::{Keys, Order, Projection, Unfoldable};
-pub use projector::{Location, Projector, ProjectorError};
+pub use projector::Projector;
 pub use query::*;
 pub use read_model::*;
 pub use schema::*;

@@ -7,11 +7,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     append::{IdempotencyKey, InvalidKey},
-    error::BoxError,
+    error::{BoxError, EngineError, Location},
     event::{EventSet, Metadata, Recorded, RecordedEvent},
     execute::{Context, ExecuteError, LoadError},
     projection::Order,
-    projector::{Location, ProjectorError},
     read_model::{Changes, Generation, GenerationState, ReadModelStore},
     source::{EventSource, Subscription},
     store::{AppendError, ReadError},
@@ -112,23 +111,26 @@ impl<P: Policy> PolicyRunner<P> {
     ///
     /// # Cancel safety
     /// Dropping the future may repeat the reactions to the last batch of events.
-    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), ProjectorError> {
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
         worker::persist(P::NAME, &shutdown, || Box::pin(self.follow(&shutdown))).await.map(|_| ())
     }
 
     /// Waits out what is transient here, at the event: the reactions to those before it need not be
     /// repeated.
-    async fn react(&self, event: &Recorded<P::Event>, shutdown: &CancellationToken) -> Result<(), ProjectorError> {
+    async fn react(&self, event: &Recorded<P::Event>, shutdown: &CancellationToken) -> Result<(), EngineError> {
         let reacted = worker::persist(P::NAME, shutdown, || {
             Box::pin(async {
                 let reacted = self.policy.react(event).await;
-                reacted.map(Some).map_err(|reason| ProjectorError::Reaction { event: Location::of(event), reason })
+                reacted.map(Some).map_err(|reason| {
+                    let (event, transient) = (Location::of(event), reason.is_transient());
+                    EngineError::Reaction { event, transient, reason: reason.into() }
+                })
             })
         });
-        reacted.await?.ok_or(ProjectorError::Interrupted)
+        reacted.await?.ok_or(EngineError::Interrupted)
     }
 
-    async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, ProjectorError> {
+    async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
         let generation = self.store.ensure_generation(P::NAME, 1, GenerationState::Serving).await?;
         let (reader, categories) = (P::NAME.to_owned(), P::Event::categories());
         let subscription = Subscription { reader, categories, order: Order::PerKey };
@@ -145,10 +147,10 @@ impl<P: Policy> Handler for PolicyRunner<P> {
         _: &Generation,
         events: Vec<RecordedEvent>,
         shutdown: &CancellationToken,
-    ) -> Result<Changes, ProjectorError> {
+    ) -> Result<Changes, EngineError> {
         for event in &events {
             if shutdown.is_cancelled() {
-                return Err(ProjectorError::Interrupted);
+                return Err(EngineError::Interrupted);
             }
             if let Some(event) = event.decode::<P::Event>()? {
                 self.react(&event, shutdown).await?;

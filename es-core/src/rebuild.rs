@@ -5,8 +5,9 @@ use std::{cmp::Ordering, ops::ControlFlow};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    error::EngineError,
     projection::Projection,
-    projector::{Projector, ProjectorError},
+    projector::Projector,
     read_model::{Generation, GenerationState, PromoteError},
     worker::{self, Step},
 };
@@ -22,7 +23,7 @@ impl<P: Projection> Projector<P> {
     ///
     /// # Cancel safety
     /// Dropping the future interrupts the rebuild, as `shutdown` does.
-    pub async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, ProjectorError> {
+    pub async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError> {
         worker::persist(P::NAME, &shutdown, || Box::pin(rebuild_once(self, &shutdown))).await
     }
 }
@@ -31,7 +32,7 @@ impl<P: Projection> Projector<P> {
 pub(crate) async fn rebuild_once<P: Projection>(
     projector: &Projector<P>,
     shutdown: &CancellationToken,
-) -> Result<Option<Generation>, ProjectorError> {
+) -> Result<Option<Generation>, EngineError> {
     let building = building(projector).await?;
     let worker = projector.worker(&building).await?;
     worker.run(shutdown, |step| Box::pin(take_its_place(projector, &building, step))).await
@@ -41,7 +42,7 @@ async fn take_its_place<P: Projection>(
     projector: &Projector<P>,
     building: &Generation,
     step: Step,
-) -> Result<ControlFlow<Generation>, ProjectorError> {
+) -> Result<ControlFlow<Generation>, EngineError> {
     if step == Step::AtEnd {
         match projector.store.promote(building).await {
             Ok(()) => return Ok(ControlFlow::Break(building.clone())),
@@ -49,7 +50,7 @@ async fn take_its_place<P: Projection>(
             Err(PromoteError::Behind { .. }) => return Ok(ControlFlow::Continue(())),
             // Another worker of the same rebuild was faster, or discarded it.
             Err(PromoteError::NotBuilding) => {}
-            Err(error) => return Err(ProjectorError::Promote(error)),
+            Err(error) => return Err(EngineError::Promote(error)),
         }
     } else if step == Step::Worked {
         return Ok(ControlFlow::Continue(()));
@@ -57,12 +58,12 @@ async fn take_its_place<P: Projection>(
     match projector.store.state(building).await? {
         Some(GenerationState::Building) => Ok(ControlFlow::Continue(())),
         Some(GenerationState::Serving) => Ok(ControlFlow::Break(building.clone())),
-        None => Err(ProjectorError::Replaced),
+        None => Err(EngineError::Replaced),
     }
 }
 
-async fn building<P: Projection>(projector: &Projector<P>) -> Result<Generation, ProjectorError> {
-    let outdated = |newer: u32| ProjectorError::Outdated { serving: newer, ours: P::VERSION };
+async fn building<P: Projection>(projector: &Projector<P>) -> Result<Generation, EngineError> {
+    let outdated = |newer: u32| EngineError::Outdated { serving: newer, ours: P::VERSION };
     if let Some(serving) = projector.store.serving(P::NAME).await?.filter(|serving| serving.version > P::VERSION) {
         return Err(outdated(serving.version));
     }

@@ -9,15 +9,15 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    error::EngineError,
     event::RecordedEvent,
-    projector::ProjectorError,
     read_model::{Changeover, Changes, CommitError, Generation, Lease, ReadModelStore, Shard},
     source::{Batch, Delivery, EventFeed, EventSource, Subscription},
 };
 
 /// The boxed future of an engine's own step. (An async closure's future cannot be named, so a
 /// caller that spawns an engine could not see that it is `Send`.)
-pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, ProjectorError>> + Send + 'a>>;
+pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
 
 /// What is done with a batch. The changes that it returns commit together with the checkpoint.
 #[async_trait]
@@ -27,7 +27,7 @@ pub(crate) trait Handler: Send + Sync {
         generation: &Generation,
         events: Vec<RecordedEvent>,
         shutdown: &CancellationToken,
-    ) -> Result<Changes, ProjectorError>;
+    ) -> Result<Changes, EngineError>;
 }
 
 /// One reader of a source. When a step fails it is spent: drop it and open another one, which goes
@@ -69,7 +69,7 @@ impl<'a> Worker<'a> {
         store: Arc<dyn ReadModelStore>,
         generation: Generation,
         ttl: Duration,
-    ) -> Result<Self, ProjectorError> {
+    ) -> Result<Self, EngineError> {
         let feed = source.open(subscription).await?;
         let (held, wanted) = (HashMap::new(), Vec::new());
         Ok(Self { handler, store, generation, feed, owner: Uuid::now_v7(), ttl, held, wanted })
@@ -80,7 +80,7 @@ impl<'a> Worker<'a> {
         mut self,
         shutdown: &CancellationToken,
         after: impl Fn(Step) -> Pending<'b, ControlFlow<T>>,
-    ) -> Result<Option<T>, ProjectorError> {
+    ) -> Result<Option<T>, EngineError> {
         let outcome = loop {
             let step = match self.step(shutdown).await {
                 Ok(Some(step)) => step,
@@ -99,7 +99,7 @@ impl<'a> Worker<'a> {
 
     /// Takes in what the source delivers next; `None` is the shutdown. Documents that are being
     /// folded are committed before a shutdown is heard (R16).
-    async fn step(&mut self, shutdown: &CancellationToken) -> Result<Option<Step>, ProjectorError> {
+    async fn step(&mut self, shutdown: &CancellationToken) -> Result<Option<Step>, EngineError> {
         let delivery = tokio::select! {
             biased;
             () = shutdown.cancelled() => return Ok(None),
@@ -134,7 +134,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    async fn fold(&mut self, mut batch: Batch, shutdown: &CancellationToken) -> Result<(), ProjectorError> {
+    async fn fold(&mut self, mut batch: Batch, shutdown: &CancellationToken) -> Result<(), EngineError> {
         // A batch that was on its way when its shard was revoked is someone else's.
         let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(()) };
         held.at_end = batch.at_end;
@@ -169,7 +169,7 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    async fn take_wanted(&mut self) -> Result<(), ProjectorError> {
+    async fn take_wanted(&mut self) -> Result<(), EngineError> {
         if self.wanted.is_empty() {
             return Ok(());
         }
@@ -178,7 +178,7 @@ impl<'a> Worker<'a> {
         match self.store.ensure_shards(&self.generation, &shards).await? {
             Changeover::Ready => {}
             Changeover::Busy => return Ok(()),
-            Changeover::Uneven => return Err(ProjectorError::OtherSource(shards[0].source().to_owned())),
+            Changeover::Uneven => return Err(EngineError::OtherSource(shards[0].source().to_owned())),
         }
         for shard in std::mem::take(&mut self.wanted) {
             let takeover = self.feed.takeover();
@@ -209,7 +209,7 @@ pub(crate) async fn persist<'a, T>(
     name: &'static str,
     shutdown: &CancellationToken,
     attempt: impl Fn() -> Pending<'a, Option<T>>,
-) -> Result<Option<T>, ProjectorError> {
+) -> Result<Option<T>, EngineError> {
     let mut failures = 0_u32;
     while !shutdown.is_cancelled() {
         let started = Instant::now();

@@ -21,7 +21,7 @@ async fn r5_a_killed_database_loses_and_repeats_nothing() {
         return;
     }
     let schema = format!("t{}", &Uuid::now_v7().simple().to_string()[20..]);
-    let store = PostgresStore::options(&url).schema(schema).patience(Duration::from_secs(60)).connect().await;
+    let store = PostgresStore::options(&url).schema(schema).patience(Duration::from_mins(1)).connect().await;
     let store = store.expect("the server is up");
 
     let mut writers = JoinSet::new();

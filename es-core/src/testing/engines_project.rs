@@ -12,11 +12,12 @@ use super::{
     project,
 };
 use crate::{
+    error::EngineError,
     event::Recorded,
     execute::Repository,
     policy::{Policy, PolicyError, PolicyRunner, reaction},
     projection::Projection,
-    projector::{Projector, ProjectorError},
+    projector::Projector,
     query::{QueryError, ReadModel, Token},
     read_model::{Changes, Checkpoint, GenerationState, KeyRange, ReadModelStore, Shard, Takeover},
     snapshot::SnapshotStore,
@@ -45,7 +46,7 @@ fn read_model<P: Projection>(store: &impl Store) -> ReadModel<P> {
     ReadModel::new(Arc::new(store.clone()))
 }
 
-type Running = JoinHandle<Result<(), ProjectorError>>;
+type Running = JoinHandle<Result<(), EngineError>>;
 
 fn spawn<P: Projection>(projector: Projector<P>, shutdown: &CancellationToken) -> Running {
     let shutdown = shutdown.clone();
@@ -179,7 +180,7 @@ pub async fn r11_an_event_that_cannot_be_folded_stops_the_projector_before_it(st
     let poisoned = Projector::new(Ledger::<1> { poison: Some(666) }, one_by_one.clone(), read_models.clone());
     let error = poisoned.run(CancellationToken::new()).await.expect_err("it stops");
     match &error {
-        ProjectorError::Unfoldable { key, event, .. } => {
+        EngineError::Unfoldable { key, event, .. } => {
             assert_eq!((key.as_str(), event.position, event.event.as_str()), ("all", Position::new(3), "account-a@3"));
         }
         other => panic!("expected the poison, got {other:?}"),
@@ -277,7 +278,7 @@ pub async fn r12_a_new_version_is_rebuilt_beside_the_old_one(store: &impl Store)
     load(store, 5).join_all().await;
     assert_equals_the_fold(Ledger::<2>::default(), store).await;
     let outdated = first.await.expect("no panic").expect_err("it makes way for the new version");
-    assert!(matches!(outdated, ProjectorError::Outdated { serving: 2, ours: 1 }), "{outdated:?}");
+    assert!(matches!(outdated, EngineError::Outdated { serving: 2, ours: 1 }), "{outdated:?}");
     shutdown.cancel();
     second.await.expect("no panic").expect("it stops in order");
 }
@@ -288,9 +289,9 @@ pub async fn r12_an_outdated_program_leaves_the_newer_read_model_alone(store: &i
     deposit(store, 1).await;
     let outdated = projector(Ledger::<1>::default(), store);
     let error = outdated.run(CancellationToken::new()).await.expect_err("it refuses");
-    assert!(matches!(error, ProjectorError::Outdated { serving: 2, ours: 1 }), "{error:?}");
+    assert!(matches!(error, EngineError::Outdated { serving: 2, ours: 1 }), "{error:?}");
     let error = outdated.rebuild(CancellationToken::new()).await.expect_err("it refuses");
-    assert!(matches!(error, ProjectorError::Outdated { serving: 2, ours: 1 }), "{error:?}");
+    assert!(matches!(error, EngineError::Outdated { serving: 2, ours: 1 }), "{error:?}");
 }
 
 /// R13
@@ -338,7 +339,7 @@ pub async fn a_checkpoint_of_another_history_is_refused(store: &impl Store) {
     let changes = Changes { checkpoint, ..Changes::default() };
     store.commit(&lease.expect("asked").expect("free"), changes, ttl).await.expect("committed");
     let error = projector(Ledger::<1>::default(), store).run(CancellationToken::new()).await.expect_err("it refuses");
-    let ProjectorError::Source(SourceError::OtherHistory { position }) = error else { panic!("{error:?}") };
+    let EngineError::Source(SourceError::OtherHistory { position }) = error else { panic!("{error:?}") };
     assert_eq!(position, Position::new(1));
 }
 
@@ -411,7 +412,7 @@ pub async fn r11_a_reaction_that_fails_for_good_stops_the_policy_before_it(store
     deposit(store, 1).await;
     deposit(store, 13).await;
     let error = bonus(store, Some(13)).run(CancellationToken::new()).await.expect_err("it stops");
-    let ProjectorError::Reaction { event, .. } = error else { panic!("{error:?}") };
+    let EngineError::Reaction { event, .. } = error else { panic!("{error:?}") };
     assert_eq!(event.event, "account-a@2");
 }
 

@@ -6,9 +6,10 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use crate::{
+    error::EngineError,
     event::{Event, EventData, Metadata, Recorded, RecordedEvent},
     projection::Projection,
-    projector::{self, ProjectorError},
+    projector,
     stream::{Position, StreamId, Version},
 };
 
@@ -16,11 +17,11 @@ use crate::{
 /// agree (R9).
 ///
 /// # Errors
-/// [`ProjectorError`] at the first event that cannot be folded.
+/// [`EngineError`] at the first event that cannot be folded.
 pub fn project<'a, P: Projection>(
     projection: &P,
     events: impl IntoIterator<Item = &'a RecordedEvent>,
-) -> Result<BTreeMap<String, P::Document>, ProjectorError> {
+) -> Result<BTreeMap<String, P::Document>, EngineError> {
     let mut documents = BTreeMap::new();
     for event in events {
         if let Some(event) = event.decode::<P::Event>()? {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use es_core::{
-    Categories, Checkpoint, Event, EventStore, Keys, Order, Position, Projection, Projector, ProjectorError, ReadModel,
+    Categories, Checkpoint, EngineError, Event, EventStore, Keys, Order, Position, Projection, Projector, ReadModel,
     Recorded, Shard, SourceError, Token, Unfoldable,
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
@@ -198,7 +198,7 @@ impl Projection for Versions {
     }
 }
 
-fn projector(house: &House) -> (tokio::task::JoinHandle<Result<(), ProjectorError>>, CancellationToken) {
+fn projector(house: &House) -> (tokio::task::JoinHandle<Result<(), EngineError>>, CancellationToken) {
     let source = KafkaSource::new(KafkaSourceConfig { batch_events: 10, ..house.source_config() });
     let (store, shutdown) = (Arc::new(house.store.clone()), CancellationToken::new());
     let token = shutdown.clone();

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use clap::ValueEnum;
-use es_core::{EventSource, Generation, Projection, Projector, ProjectorError, ReadModelStore};
+use es_core::{EngineError, EventSource, Generation, Projection, Projector, ReadModelStore};
 use tokio_util::sync::CancellationToken;
 
 /// The read models by name.
@@ -56,19 +56,19 @@ impl ReadModelName {
 #[async_trait]
 pub trait AnyProjector: Send + Sync {
     /// [`Projector::run`].
-    async fn run(&self, shutdown: CancellationToken) -> Result<(), ProjectorError>;
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError>;
 
     /// [`Projector::rebuild`].
-    async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, ProjectorError>;
+    async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError>;
 }
 
 #[async_trait]
 impl<P: Projection> AnyProjector for Projector<P> {
-    async fn run(&self, shutdown: CancellationToken) -> Result<(), ProjectorError> {
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
         self.run(shutdown).await
     }
 
-    async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, ProjectorError> {
+    async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError> {
         self.rebuild(shutdown).await
     }
 }

@@ -3,7 +3,7 @@
 use std::{io, io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use es_core::ProjectorError;
+use es_core::EngineError;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -116,7 +116,7 @@ pub enum RunError {
     NoKafka,
     /// The rebuild; the old read model keeps serving.
     #[error("the read model cannot be rebuilt")]
-    Rebuild(#[from] ProjectorError),
+    Rebuild(#[from] EngineError),
     /// Workers have stopped for good.
     #[error("{}", .0.join("\n"))]
     Casualties(Vec<String>),

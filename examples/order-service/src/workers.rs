@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use es_core::{Policy, PolicyRunner, ProjectorError};
+use es_core::{EngineError, Policy, PolicyRunner};
 use es_kafka::RelayError;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -70,7 +70,7 @@ pub enum WorkerError {
     Relay(#[from] RelayError),
     /// A projector or the policy.
     #[error(transparent)]
-    Projector(#[from] ProjectorError),
+    Projector(#[from] EngineError),
 }
 
 /// Running workers.
