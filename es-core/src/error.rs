@@ -63,13 +63,13 @@ pub enum EngineError {
         /// What this program knows.
         ours: u32,
     },
-    /// The projection declares [`Order::PerStream`] and listens to more than one category.
+    /// The projection declares [`Order::PerStream`](crate::Order::PerStream) and listens to more than one category.
     #[error("a projection in per-stream order listens to exactly one category")]
     NotPerStream,
     /// An event cannot be read (R14).
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// A key breaks the rules of [`Projection::keys`], or, in per-stream order, is not the id of
+    /// A key breaks the rules of [`Projection::keys`](crate::Projection::keys), or, in per-stream order, is not the id of
     /// the event's stream.
     #[error("{event} asks for the document {key:?}, which is no key for it")]
     Key {

@@ -141,9 +141,9 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
 pub struct Generation {
     /// Its number, unique in the store.
     pub id: i64,
-    /// [`Projection::NAME`].
+    /// [`Projection::NAME`](crate::Projection::NAME).
     pub projection: String,
-    /// [`Projection::VERSION`] that folds it.
+    /// [`Projection::VERSION`](crate::Projection::VERSION) that folds it.
     pub version: u32,
 }
 
