@@ -140,6 +140,12 @@ impl LogSource {
     /// The most events of one batch, unless set otherwise.
     pub const DEFAULT_BATCH: usize = 1_000;
 
+    /// Where the payloads of a batch exceed this many bytes, the next ones hold fewer events.
+    pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+    /// The first batch, before the size of the events is known.
+    const FIRST: usize = 100;
+
     /// The log of `store`.
     pub fn new(store: Arc<dyn EventStore>) -> Self {
         Self { store, batch: Self::DEFAULT_BATCH }
@@ -162,6 +168,7 @@ impl EventSource for LogSource {
         Ok(Box::new(LogFeed {
             store: self.store.clone(),
             batch: self.batch,
+            limit: self.batch.min(Self::FIRST),
             categories: subscription.categories.clone(),
             assigned: false,
             after: None,
@@ -174,6 +181,8 @@ impl EventSource for LogSource {
 struct LogFeed {
     store: Arc<dyn EventStore>,
     batch: usize,
+    /// How many events to read at once: a store counts events, memory counts bytes (R17).
+    limit: usize,
     categories: Categories,
     assigned: bool,
     after: Option<Checkpoint>,
@@ -207,7 +216,7 @@ impl EventFeed for LogFeed {
         // and lost its end, may hold another one there, or none.
         let again = usize::from(after.position > Position::ZERO);
         let from = Position::new(after.position.get() - again as u64);
-        let mut events = self.store.read_log(from, self.batch + again).await?;
+        let mut events = self.store.read_log(from, self.limit + again).await?;
         if again == 1 {
             let last = if events.is_empty() { None } else { Some(events.remove(0)) };
             if last.is_none_or(|last| last.position != after.position || after.event_id.is_some_and(|id| id != last.id))
@@ -215,7 +224,13 @@ impl EventFeed for LogFeed {
                 return Err(SourceError::OtherHistory { position: after.position });
             }
         }
-        let at_end = events.len() < self.batch;
+        let at_end = events.len() < self.limit;
+        let bytes: usize = events.iter().map(|event| event.data.payload.len()).sum();
+        self.limit = if bytes > LogSource::BATCH_BYTES {
+            (events.len() * LogSource::BATCH_BYTES / bytes).max(1)
+        } else {
+            (self.limit * 2).min(self.batch)
+        };
         let Some(last) = events.last() else {
             if !std::mem::replace(&mut self.said_end, true) {
                 let (shard, checkpoint) = (LogSource::shard(), after.clone());
@@ -241,5 +256,31 @@ impl EventFeed for LogFeed {
     async fn start(&mut self, _shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError> {
         self.after = Some(checkpoint.clone());
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{append::Append, memory::MemoryStore, stream::Expected, testing::event_store};
+
+    #[tokio::test]
+    async fn r17_batches_hold_fewer_events_where_these_are_large() {
+        let store = MemoryStore::new();
+        let payload = format!("\"{}\"", "x".repeat(400_000));
+        let events = (0..100).map(|_| event_store::event(&payload)).collect();
+        store.append(Append::new(event_store::stream("a"), Expected::Any, events)).await.expect("appended");
+        store.append(event_store::append("b", Expected::Any, 500)).await.expect("appended");
+        let subscription = Subscription { reader: "test".into(), categories: Categories::All, order: Order::PerKey };
+        let mut feed = LogSource::new(Arc::new(store)).open(&subscription).await.expect("opened");
+        let mut sizes = Vec::new();
+        while sizes.iter().sum::<usize>() < 600 {
+            match feed.next().await.expect("a log") {
+                Delivery::Assigned(shards) => feed.start(&shards[0], &Checkpoint::default()).await.expect("started"),
+                Delivery::Batch(batch) => sizes.push(batch.events.len()),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(sizes, [100, 20, 40, 80, 160, 200]);
     }
 }

@@ -44,16 +44,16 @@ macro_rules! event_store_suite {
     };
 }
 
-pub(super) fn stream(id: &str) -> StreamId {
+pub(crate) fn stream(id: &str) -> StreamId {
     StreamId::new("suite", id).expect("a valid name")
 }
 
-pub(super) fn event(payload: &str) -> NewEvent {
+pub(crate) fn event(payload: &str) -> NewEvent {
     let data = EventData { name: "suite.happened".into(), schema_version: 1, payload: payload.to_owned().into() };
     NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() }
 }
 
-pub(super) fn append(id: &str, expected: Expected, events: usize) -> Append {
+pub(crate) fn append(id: &str, expected: Expected, events: usize) -> Append {
     Append::new(stream(id), expected, (0..events).map(|number| event(&format!("{{\"n\":{number}}}"))).collect())
 }
 

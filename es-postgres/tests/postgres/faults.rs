@@ -254,7 +254,7 @@ async fn the_sweep_behind_a_promotion_may_take_longer_than_a_read() {
     assert_eq!(watcher.number("SELECT count(*) FROM documents").await, 1, "only the new generation's is left");
 }
 
-/// One caller's events fill the queue: the next one waits outside and leaves nothing when it goes.
+/// R17: one caller's events fill the queue: the next one waits outside and leaves nothing when it goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn r17_a_full_queue_makes_callers_wait() {
     let schema = Schema::new();
