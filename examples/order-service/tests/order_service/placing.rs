@@ -59,8 +59,10 @@ async fn the_same_key_and_body_get_the_first_answer() {
     let spaced = service.post("/api/orders").header("Idempotency-Key", "K-1").json(&Value::Null).body(spaced);
     assert_eq!(answer(spaced.send().await.unwrap(), StatusCode::CREATED).await, first);
 
-    let other = service.post("/api/orders").header("Idempotency-Key", "K-1").json(&order("USR-123", 3));
-    problem(other, 422, Some("Idempotency-Key")).await;
+    for other in [order("USR-123", 3), order("USR-124", 2)] {
+        let other = service.post("/api/orders").header("Idempotency-Key", "K-1").json(&other);
+        problem(other, 422, Some("Idempotency-Key")).await;
+    }
     let too_long = service.post("/api/orders").header("Idempotency-Key", "K".repeat(256)).json(&order("USR-123", 2));
     problem(too_long, 400, Some("Idempotency-Key")).await;
 }
