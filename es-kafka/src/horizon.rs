@@ -308,15 +308,20 @@ mod tests {
         }
     }
 
+    fn twenty_transactions(random: &mut fastrand::Rng) -> Log {
+        let mut log = Log::default();
+        for _ in 0..20 {
+            let events = random.usize(1..12);
+            log.transaction(events, random);
+        }
+        log
+    }
+
     #[test]
     fn any_interleaving_of_partitions_and_progress_is_delivered_in_log_order() {
         for seed in 0..200 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let mut log = Log::default();
-            for _ in 0..20 {
-                let events = random.usize(1..12);
-                log.transaction(events, &mut random);
-            }
+            let mut log = twenty_transactions(&mut random);
             let mut horizon = Horizon::new(Topics::new(""), Categories::All, &Checkpoint::default()).unwrap();
             let (seen, _) = read(&mut log, &mut horizon, &mut random, usize::MAX);
             assert_eq!(seen, (1..=log.last).collect::<Vec<_>>(), "seed {seed}");
@@ -327,11 +332,7 @@ mod tests {
     fn a_reader_goes_on_at_any_checkpoint_without_loss_or_repetition() {
         for seed in 0..200 {
             let mut random = fastrand::Rng::with_seed(seed);
-            let mut log = Log::default();
-            for _ in 0..20 {
-                let events = random.usize(1..12);
-                log.transaction(events, &mut random);
-            }
+            let mut log = twenty_transactions(&mut random);
             let only = Categories::Only(vec!["order", "shipment"]);
             let kept = log.progress.clone();
             let mut horizon = Horizon::new(Topics::new(""), only.clone(), &Checkpoint::default()).unwrap();

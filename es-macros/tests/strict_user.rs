@@ -28,7 +28,7 @@ pub mod shadowed {
     /// Not the generated type of this name.
     pub type Vec = String;
     /// Not the primitive.
-    #[allow(non_camel_case_types)]
+    #[expect(non_camel_case_types, reason = "it shadows a primitive")]
     pub type u32 = String;
 
     /// All kinds of variants.
