@@ -1,13 +1,15 @@
 //! What goes into the log together: its limits, and by what it is recognised when it comes again.
 
-use std::fmt;
+use std::{collections::HashSet, fmt};
 
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
+    boundary::{Condition, InvalidQuery, MAX_TAGS},
     event::NewEvent,
-    stream::{Expected, StreamId},
+    store::Conflict,
+    stream::{Expected, StreamId, Version},
 };
 
 /// The most events of one append.
@@ -23,7 +25,7 @@ pub const MAX_METADATA_BYTES: usize = 16_384;
 /// The longest wire name of an event, in bytes.
 pub const MAX_EVENT_NAME_BYTES: usize = 128;
 
-/// The largest payload of one append, in bytes: all its events together.
+/// The largest payload of one append, in bytes: all its events with their tags together.
 pub const MAX_APPEND_BYTES: usize = 64 * 1024 * 1024;
 
 /// Events that go into one stream together.
@@ -37,12 +39,24 @@ pub struct Append {
     pub events: Vec<NewEvent>,
     /// The command that these events are the outcome of, if it is to be remembered.
     pub command: Option<Command>,
+    /// What must not have happened meanwhile, in whichever stream.
+    pub condition: Option<Condition>,
 }
 
 impl Append {
-    /// An append that remembers no command.
+    /// An append that remembers no command and has no condition but what it expects of its stream.
     pub fn new(stream: StreamId, expected: Expected, events: Vec<NewEvent>) -> Self {
-        Self { stream, expected, events, command: None }
+        Self { stream, expected, events, command: None, condition: None }
+    }
+
+    /// The same append, to be made only on `condition`.
+    pub fn on(self, condition: Condition) -> Self {
+        Self { condition: Some(condition), ..self }
+    }
+
+    /// That the stream is at `actual` and not as expected.
+    pub fn conflict(&self, actual: Version) -> Conflict {
+        Conflict { stream: self.stream.clone(), expected: self.expected, actual }
     }
 
     /// Checks all limits and texts. Every store calls it before it writes anything (R15).
@@ -63,12 +77,39 @@ impl Append {
         let mut bytes = 0;
         for (event, new) in self.events.iter().enumerate() {
             check_event(event, new)?;
-            bytes += new.data.payload.len();
+            bytes += new.bytes();
         }
         if bytes > MAX_APPEND_BYTES {
             return Err(InvalidAppend::AppendTooLarge { bytes });
         }
+        if let Some(condition) = &self.condition {
+            condition.query.validate()?;
+        }
         Ok(())
+    }
+}
+
+/// Checks appends that are to be made together: each for itself, and that all of them keep the limits
+/// of one (R15).
+///
+/// # Errors
+/// [`InvalidAppend`] names an event by its index in its append.
+pub fn validate_together(appends: &[Append]) -> Result<(), InvalidAppend> {
+    let mut streams = HashSet::new();
+    let (mut events, mut bytes) = (0, 0);
+    for append in appends {
+        append.validate()?;
+        if !streams.insert(&append.stream) {
+            return Err(InvalidAppend::SameStream { stream: append.stream.clone() });
+        }
+        events += append.events.len();
+        bytes += append.events.iter().map(NewEvent::bytes).sum::<usize>();
+    }
+    match events {
+        0 => Err(InvalidAppend::Empty),
+        _ if events > MAX_EVENTS => Err(InvalidAppend::TooManyEvents { events }),
+        _ if bytes > MAX_APPEND_BYTES => Err(InvalidAppend::AppendTooLarge { bytes }),
+        _ => Ok(()),
     }
 }
 
@@ -133,6 +174,9 @@ fn check_event(event: usize, new: &NewEvent) -> Result<(), InvalidAppend> {
             return Err(InvalidAppend::MetadataTooLarge { event, bytes: metadata.len() });
         }
         check_json(event, &metadata)?;
+    }
+    if new.tags.len() > MAX_TAGS {
+        return Err(InvalidAppend::TooManyTags { event, tags: new.tags.len() });
     }
     Ok(())
 }
@@ -248,7 +292,7 @@ pub enum InvalidAppend {
     Empty,
     #[error("it holds {events} events, the limit is {MAX_EVENTS}")]
     TooManyEvents { events: usize },
-    #[error("its payloads have {bytes} bytes together, the limit is {MAX_APPEND_BYTES}")]
+    #[error("its payloads and tags have {bytes} bytes together, the limit is {MAX_APPEND_BYTES}")]
     AppendTooLarge { bytes: usize },
     #[error("the expected version leaves no room below 2^63")]
     VersionOverflow,
@@ -266,4 +310,10 @@ pub enum InvalidAppend {
     NotJson { event: usize, reason: String },
     #[error("event {event}: it holds the character NUL")]
     Nul { event: usize },
+    #[error("event {event}: it has {tags} tags, the limit is {MAX_TAGS}")]
+    TooManyTags { event: usize, tags: usize },
+    #[error("the condition is invalid")]
+    Condition(#[from] InvalidQuery),
+    #[error("two of the appends are to the stream {stream}")]
+    SameStream { stream: StreamId },
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
+    boundary::Tag,
     schema::{DecodeError, EncodeError, Undecodable},
     stream::{Position, StreamId, Version},
 };
@@ -207,20 +208,38 @@ pub struct NewEvent {
     pub data: EventData,
     /// What is known about it.
     pub metadata: Metadata,
+    /// By what an [`EventQuery`](crate::EventQuery) finds it. Tags are an index and no content: they
+    /// are not read back with the event.
+    pub tags: Vec<Tag>,
 }
 
 impl NewEvent {
-    /// A new event with a fresh time-ordered id (version 7) and no metadata.
+    /// A new event with `data`, a fresh time-ordered id (version 7), no metadata and no tags.
+    pub fn new(data: EventData) -> Self {
+        Self { id: Uuid::now_v7(), data, metadata: Metadata::default(), tags: Vec::new() }
+    }
+
+    /// A new event with a fresh time-ordered id (version 7), no metadata and no tags.
     ///
     /// # Errors
     /// [`EncodeError`] when a field cannot be written as JSON.
     pub fn of<E: Event>(event: &E) -> Result<Self, EncodeError> {
-        Ok(Self { id: Uuid::now_v7(), data: EventData::of(event)?, metadata: Metadata::default() })
+        EventData::of(event).map(Self::new)
     }
 
     /// The same event with `metadata`.
     pub fn with_metadata(self, metadata: Metadata) -> Self {
         Self { metadata, ..self }
+    }
+
+    /// What its payload and its tags weigh together.
+    pub fn bytes(&self) -> usize {
+        self.data.payload.len() + self.tags.iter().map(|tag| tag.as_str().len()).sum::<usize>()
+    }
+
+    /// The same event with `tags`.
+    pub fn with_tags(self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        Self { tags: tags.into_iter().collect(), ..self }
     }
 }
 

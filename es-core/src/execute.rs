@@ -1,37 +1,46 @@
 //! Commands: load, handle, append, and again if somebody was faster.
 
-use std::{sync::Arc, time::Duration};
+mod line;
+mod load;
+
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
 
 use quick_cache::sync::Cache;
 use serde::Serialize;
-use uuid::Uuid;
+use tokio::sync::MutexGuard;
 
+use self::line::{Line, Tip};
+pub use self::load::{LoadError, Loaded};
 use crate::{
     aggregate::Aggregate,
     append::{Append, Command, Fingerprint, IdempotencyKey},
-    event::{Event, EventData, Metadata, NewEvent, RecordedEvent},
+    event::{Event, Metadata, NewEvent},
     query::Token,
-    schema::{DecodeError, EncodeError},
-    snapshot::{Snapshot, SnapshotStore},
-    store::{AppendError, Appended, Conflict, EventStore, ReadError},
+    schema::EncodeError,
+    snapshot::{AggregateStore, Snapshot},
+    store::{AppendError, Appended, Conflict},
     stream::{Expected, InvalidStream, Position, StreamId, Version},
 };
-
-/// How many events are read at once while an aggregate is loaded.
-const PAGE: usize = 1_000;
 
 /// Executes commands on the aggregates of one kind.
 ///
 /// States are cached (10,000 of them, unless set otherwise), so that a command on a recently used
-/// aggregate costs one round trip. The cache is never trusted: the append is conditional on its
-/// version, and a refusal is given only on a state that was read after the command came.
+/// aggregate costs one round trip, and commands of this process on one aggregate share commits. The
+/// cache is never trusted: an append expects the very event with which the state that it was decided on
+/// ends, and a refusal is given only on a state that was read after the command came.
 ///
 /// Clones share the cache.
 #[derive(Debug)]
 pub struct Repository<A: Aggregate> {
-    store: Arc<dyn EventStore>,
-    snapshots: Arc<dyn SnapshotStore>,
-    cache: Arc<Cache<StreamId, Loaded<A>>>,
+    store: Arc<dyn AggregateStore>,
+    lines: Arc<Cache<StreamId, Arc<Line<A>>>>,
     settings: Settings,
 }
 
@@ -44,41 +53,7 @@ struct Settings {
 
 impl<A: Aggregate> Clone for Repository<A> {
     fn clone(&self) -> Self {
-        Self {
-            store: self.store.clone(),
-            snapshots: self.snapshots.clone(),
-            cache: self.cache.clone(),
-            settings: self.settings,
-        }
-    }
-}
-
-/// An aggregate's state at a version.
-#[derive(Debug, Clone, Default)]
-pub struct Loaded<A> {
-    /// The fold of its events.
-    pub state: A,
-    /// How many events that were.
-    pub version: Version,
-    /// The last of them.
-    last: Option<Uuid>,
-}
-
-impl<A: Aggregate> Loaded<A> {
-    fn apply(&mut self, event: &A::Event, id: Uuid) {
-        self.state.apply(event);
-        self.version = self.version.next();
-        self.last = Some(id);
-    }
-
-    fn fold(&mut self, event: &RecordedEvent) -> Result<(), LoadError> {
-        if event.version != self.version.next() {
-            return Err(LoadError::Gap { stream: event.stream.clone(), after: self.version, found: event.version });
-        }
-        if let Some(decoded) = event.decode::<A::Event>()? {
-            self.apply(&decoded.data, event.id);
-        }
-        Ok(())
+        Self { store: self.store.clone(), lines: self.lines.clone(), settings: self.settings }
     }
 }
 
@@ -129,19 +104,19 @@ impl From<Metadata> for Context {
 }
 
 impl<A: Aggregate> Repository<A> {
-    /// The aggregates in `store`, with its snapshots.
-    pub fn new<S: EventStore + SnapshotStore + Clone>(store: &S) -> Self {
-        Self::with_snapshots(Arc::new(store.clone()), Arc::new(store.clone()))
+    /// The aggregates in `store`.
+    pub fn new<S: AggregateStore + Clone>(store: &S) -> Self {
+        Self::from_arc(Arc::new(store.clone()))
     }
 
-    /// The aggregates in `store` with snapshots in another place.
-    pub fn with_snapshots(store: Arc<dyn EventStore>, snapshots: Arc<dyn SnapshotStore>) -> Self {
+    /// The aggregates in a store that was chosen at run time.
+    pub fn from_arc(store: Arc<dyn AggregateStore>) -> Self {
         let settings = Settings { snapshot_every: Some(100), attempts: 16, backoff: Duration::from_millis(2) };
-        Self { store, snapshots, cache: Arc::new(Cache::new(10_000)), settings }
+        Self { store, lines: Arc::new(Cache::new(10_000)), settings }
     }
 
     /// Takes a snapshot whenever a command crosses a multiple of `events` (100, unless set
-    /// otherwise); 0 takes none.
+    /// otherwise); 0 takes none and looks for none.
     pub fn snapshot_every(mut self, events: u64) -> Self {
         self.settings.snapshot_every = Some(events).filter(|events| *events > 0);
         self
@@ -149,7 +124,7 @@ impl<A: Aggregate> Repository<A> {
 
     /// Caches up to `states` states; 0 caches none.
     pub fn cache(mut self, states: usize) -> Self {
-        self.cache = Arc::new(Cache::new(states));
+        self.lines = Arc::new(Cache::new(states));
         self
     }
 
@@ -189,32 +164,44 @@ impl<A: Aggregate> Repository<A> {
         context: Context,
     ) -> Result<Receipt, ExecuteError<A::Error>> {
         let stream = self.stream(id.as_ref())?;
-        // A cached state is as good as the append that checks it. Whatever ends without an append
-        // (a refusal, no events, a repeated request) is decided on a state that was read now.
-        let (mut current, mut fresh) = match self.cache.get(&stream) {
-            Some(cached) if context.idempotency.is_none() => (cached, false),
-            known => (self.read(&stream, known).await?, true),
-        };
-        for attempt in 1..=self.settings.attempts {
-            if fresh && let Some(receipt) = self.repeated(&stream, &context).await? {
-                return Ok(receipt);
-            }
-            match decide(&stream, &current, &command, &context) {
-                Ok(decision) if !decision.events.is_empty() => match self.append(&current, decision).await {
-                    Err(AppendError::Conflict(_)) => self.back_off(attempt).await,
-                    outcome => return Ok(outcome?),
-                },
-                Ok(_) if fresh => {
-                    let position = Position::ZERO;
-                    return Ok(Receipt::from(Appended { version: current.version, position, repeated: false }));
+        let line = self.line(&stream);
+        let mut conflicts = 0;
+        // A known state is as good as the append that checks it. Whatever ends without an append (a
+        // refusal, or nothing to do) is decided on a state that was read after the command came.
+        let mut must_read = false;
+        loop {
+            let mut tip = line.lock().await;
+            let known = tip.newest().filter(|_| !must_read);
+            let is_fresh = known.is_none();
+            let current = match known {
+                Some(known) => known,
+                None => self.read(&stream, &mut tip).await?,
+            };
+            let refusal = match decide(&stream, &current, &command, &context) {
+                Ok(decision) if !decision.events.is_empty() => {
+                    match self.append(&line, tip, &current, decision).await {
+                        Err(AppendError::Conflict(_)) => conflicts += 1,
+                        outcome => return Ok(outcome?),
+                    }
+                    if conflicts == self.settings.attempts {
+                        return Err(ExecuteError::Contended { attempts: conflicts });
+                    }
+                    self.back_off(conflicts).await;
+                    continue;
                 }
-                Err(refusal) if fresh => return Err(refusal),
-                Ok(_) | Err(_) => {}
+                Ok(_) => None,
+                Err(refusal) => Some(refusal),
+            };
+            drop(tip);
+            if is_fresh {
+                if let Some(receipt) = self.repeated(&stream, &context).await? {
+                    return Ok(receipt);
+                }
+                let nothing = Appended { version: current.version, position: Position::ZERO, repeated: false };
+                return refusal.map_or_else(|| Ok(Receipt::from(nothing)), Err);
             }
-            current = self.read(&stream, Some(current)).await?;
-            fresh = true;
+            must_read = true;
         }
-        Err(ExecuteError::Contended { attempts: self.settings.attempts })
     }
 
     /// The aggregate `id` as it is now (at version 0 if nothing has happened to it).
@@ -223,8 +210,16 @@ impl<A: Aggregate> Repository<A> {
     /// [`LoadError`].
     pub async fn load(&self, id: &str) -> Result<Loaded<A>, LoadError> {
         let stream = self.stream(id)?;
-        let known = self.cache.get(&stream);
-        self.read(&stream, known).await
+        let line = self.line(&stream);
+        let known = line.lock().await.written();
+        let state = self.read_from(&stream, known.clone()).await?;
+        let mut tip = line.lock().await;
+        // Unless a command has gone on meanwhile: then it knows more.
+        if tip.written().map(|written| written.version) == known.map(|known| known.version) {
+            tip.has_read(state.clone());
+        }
+        drop(tip);
+        Ok(Arc::unwrap_or_clone(state))
     }
 
     /// The aggregate `id` as it was at `version`, `None` when it has not come so far.
@@ -232,17 +227,7 @@ impl<A: Aggregate> Repository<A> {
     /// # Errors
     /// [`LoadError`].
     pub async fn load_at(&self, id: &str, version: Version) -> Result<Option<Loaded<A>>, LoadError> {
-        let stream = self.stream(id)?;
-        let mut loaded = Loaded::default();
-        while loaded.version < version {
-            let missing = usize::try_from(version.get() - loaded.version.get()).unwrap_or(PAGE);
-            let page = self.store.read_stream(&stream, loaded.version, missing.min(PAGE)).await?;
-            if page.is_empty() {
-                return Ok(None);
-            }
-            page.iter().try_for_each(|event| loaded.fold(event))?;
-        }
-        Ok(Some(loaded))
+        load::load_at(&*self.store, &self.stream(id)?, version).await
     }
 
     /// The stream of the aggregate `id`.
@@ -253,63 +238,63 @@ impl<A: Aggregate> Repository<A> {
         StreamId::new(A::Event::CATEGORY, id)
     }
 
-    /// The state as of now: what is known already (from the cache, else from a snapshot) and the
-    /// tail behind it.
-    async fn read(&self, stream: &StreamId, known: Option<Loaded<A>>) -> Result<Loaded<A>, LoadError> {
-        let known = match known {
-            Some(known) => Some(known),
-            None => self.open_snapshot(stream).await,
+    fn line(&self, stream: &StreamId) -> Arc<Line<A>> {
+        let line = self.lines.get_or_insert_with(stream, || Ok::<_, Infallible>(Arc::new(Line::new())));
+        line.unwrap_or_else(|never| match never {})
+    }
+
+    /// The state as of now. Who is next in line waits, and finds it.
+    async fn read(&self, stream: &StreamId, tip: &mut Tip<A>) -> Result<Arc<Loaded<A>>, LoadError> {
+        let state = self.read_from(stream, tip.written()).await?;
+        tip.has_read(state.clone());
+        Ok(state)
+    }
+
+    async fn read_from(&self, stream: &StreamId, known: Option<Arc<Loaded<A>>>) -> Result<Arc<Loaded<A>>, LoadError> {
+        let snapshots = self.settings.snapshot_every.is_some();
+        let state = match known {
+            Some(known) => load::catch_up(&*self.store, stream, Arc::unwrap_or_clone(known)).await,
+            None => load::load(&*self.store, stream, snapshots).await,
         };
-        let loaded = match known {
-            Some(known) if known.version > Version::ZERO => match self.read_tail(stream, known).await? {
-                Some(loaded) => loaded,
-                None => self.read_pages(stream, Loaded::default()).await?,
-            },
-            _ => self.read_pages(stream, Loaded::default()).await?,
+        state.map(Arc::new)
+    }
+
+    /// Sends what was decided on `current` and lets the next in line decide on what it brings about.
+    async fn append(
+        &self,
+        line: &Line<A>,
+        mut tip: MutexGuard<'_, Tip<A>>,
+        current: &Loaded<A>,
+        decision: Decision<A>,
+    ) -> Result<Receipt, AppendError> {
+        let mut after = current.clone();
+        for (event, new) in decision.events.iter().zip(&decision.append.events) {
+            after.apply(event, new.id);
+        }
+        let after = Arc::new(after);
+        let stream = decision.append.stream.clone();
+        let mut append = pin!(self.store.append(decision.append));
+        // A store takes its place in the queue when it is first polled, so what was decided first is
+        // first in the queue too.
+        let first = poll_fn(|context| Poll::Ready(append.as_mut().poll(context))).await;
+        let era = tip.has_decided(after.clone());
+        drop(tip);
+        let outcome = match first {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => append.await,
         };
-        if loaded.version > Version::ZERO {
-            self.cache.insert(stream.clone(), loaded.clone());
+        let mut tip = line.lock().await;
+        match &outcome {
+            Ok(appended) if !appended.repeated => tip.has_written(after.clone()),
+            // Of a repeated command other events stand in the log than those that were decided now.
+            _ => tip.was_refuted(era),
         }
-        Ok(loaded)
-    }
-
-    /// The tail behind `known`; `None` when the stream does not hold the event with which `known`
-    /// ends: it is a state of another history, for example of before a restore (R8).
-    async fn read_tail(&self, stream: &StreamId, mut known: Loaded<A>) -> Result<Option<Loaded<A>>, LoadError> {
-        let before = Version::new(known.version.get() - 1);
-        let events = self.store.read_stream(stream, before, PAGE).await?;
-        match events.split_first() {
-            Some((last, tail)) if Some(last.id) == known.last => {
-                tail.iter().try_for_each(|event| known.fold(event))?;
-                if events.len() < PAGE { Ok(Some(known)) } else { self.read_pages(stream, known).await.map(Some) }
-            }
-            _ => Ok(None),
+        drop(tip);
+        let appended = outcome?;
+        if !appended.repeated {
+            self.save_snapshot(&stream, current.version, &after).await;
         }
-    }
-
-    async fn read_pages(&self, stream: &StreamId, mut loaded: Loaded<A>) -> Result<Loaded<A>, LoadError> {
-        loop {
-            let page = self.store.read_stream(stream, loaded.version, PAGE).await?;
-            page.iter().try_for_each(|event| loaded.fold(event))?;
-            if page.len() < PAGE {
-                return Ok(loaded);
-            }
-        }
-    }
-
-    /// A snapshot only saves time: one that cannot be had is as good as none (R8).
-    async fn open_snapshot(&self, stream: &StreamId) -> Option<Loaded<A>> {
-        self.settings.snapshot_every?;
-        match self.snapshots.load_snapshot(stream).await {
-            Ok(snapshot) => snapshot.and_then(|snapshot| {
-                let state = snapshot.open().filter(|_| snapshot.stream == *stream)?;
-                Some(Loaded { state, version: snapshot.version, last: Some(snapshot.event_id) })
-            }),
-            Err(error) => {
-                tracing::warn!(%stream, error = &error as &dyn std::error::Error, "cannot load the snapshot");
-                None
-            }
-        }
+        Ok(appended.into())
     }
 
     async fn save_snapshot(&self, stream: &StreamId, before: Version, after: &Loaded<A>) {
@@ -317,29 +302,12 @@ impl<A: Aggregate> Repository<A> {
         if before.get() / every == after.version.get() / every {
             return;
         }
-        let snapshot = after.last.and_then(|last| Snapshot::of(stream.clone(), after.version, last, &after.state));
+        let snapshot = after.last().and_then(|last| Snapshot::of(stream.clone(), after.version, last, &after.state));
         if let Some(snapshot) = snapshot
-            && let Err(error) = self.snapshots.save_snapshot(snapshot).await
+            && let Err(error) = self.store.save_snapshot(snapshot).await
         {
             tracing::warn!(%stream, error = &error as &dyn std::error::Error, "cannot save the snapshot");
         }
-    }
-
-    async fn append(&self, current: &Loaded<A>, decision: Decision<A>) -> Result<Receipt, AppendError> {
-        let Decision { events, append } = decision;
-        let stream = append.stream.clone();
-        let ids: Vec<Uuid> = append.events.iter().map(|event| event.id).collect();
-        let appended = self.store.append(append).await?;
-        if appended.repeated {
-            // These are not the events that were written then: let the next command read them.
-            self.cache.remove(&stream);
-        } else {
-            let mut after = current.clone();
-            events.iter().zip(ids).for_each(|(event, id)| after.apply(event, id));
-            self.cache.insert(stream.clone(), after.clone());
-            self.save_snapshot(&stream, current.version, &after).await;
-        }
-        Ok(appended.into())
     }
 
     /// The outcome of an earlier request under the same key (R6).
@@ -349,9 +317,9 @@ impl<A: Aggregate> Repository<A> {
         Ok(record.map(|record| record.repeat(command.fingerprint)).transpose()?.map(Receipt::from))
     }
 
-    /// Waits a random time that grows with the attempts, so that rivals do not meet again.
-    async fn back_off(&self, attempt: u32) {
-        let longest = self.settings.backoff * attempt.min(16);
+    /// Waits a random time that grows with the conflicts, so that rivals do not meet again.
+    async fn back_off(&self, conflicts: u32) {
+        let longest = self.settings.backoff * conflicts.min(16);
         tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
     }
 }
@@ -368,43 +336,15 @@ fn decide<A: Aggregate>(
     context: &Context,
 ) -> Result<Decision<A>, ExecuteError<A::Error>> {
     if let Some(seen) = context.if_version.filter(|seen| *seen != current.version) {
-        return Err(ExecuteError::Stale(Conflict { expected: Expected::Exact(seen), actual: current.version }));
+        let (stream, expected) = (stream.clone(), Expected::Exact(seen));
+        return Err(ExecuteError::Stale(Conflict { stream, expected, actual: current.version }));
     }
     let events = current.state.handle(command).map_err(ExecuteError::Rejected)?;
-    let new =
-        |event| Ok(NewEvent { id: Uuid::now_v7(), data: EventData::of(event)?, metadata: context.metadata.clone() });
-    let append = Append {
-        stream: stream.clone(),
-        expected: Expected::Exact(current.version),
-        events: events.iter().map(new).collect::<Result<_, EncodeError>>()?,
-        command: context.idempotency.clone(),
-    };
+    let new = |event| Ok(NewEvent::of(event)?.with_metadata(context.metadata.clone()));
+    let new = events.iter().map(new).collect::<Result<_, EncodeError>>()?;
+    let append =
+        Append { command: context.idempotency.clone(), ..Append::new(stream.clone(), current.expected(), new) };
     Ok(Decision { events, append })
-}
-
-/// Why an aggregate could not be loaded.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// The id cannot be part of a stream's name.
-    #[error("the aggregate's id is invalid")]
-    Stream(#[from] InvalidStream),
-    /// The store failed.
-    #[error("the stream cannot be read")]
-    Read(#[from] ReadError),
-    /// An event cannot be read (R14).
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// The stream is not contiguous: an event is missing where density promises one (R3).
-    #[error("stream {stream} has a gap: version {found} follows {after}")]
-    Gap {
-        /// Which stream.
-        stream: StreamId,
-        /// The last version before the gap.
-        after: Version,
-        /// The first version behind it.
-        found: Version,
-    },
 }
 
 /// Why a command was not executed.

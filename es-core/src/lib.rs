@@ -11,6 +11,7 @@ pub mod schema;
 // From a command to the log.
 pub mod aggregate;
 pub mod append;
+pub mod boundary;
 pub mod store;
 pub mod snapshot;
 pub mod execute;
@@ -39,6 +40,7 @@ pub mod __private {
 
 pub use aggregate::Aggregate;
 pub use append::*;
+pub use boundary::*;
 pub use error::{BoxError, EngineError, Location};
 pub use es_macros::{Event, EventSet};
 pub use event::*;

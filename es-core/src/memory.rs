@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
-    snapshot::{Snapshot, SnapshotError, SnapshotStore},
+    snapshot::{AggregateStore, Snapshot, SnapshotError, SnapshotStore},
     stream::{Position, StreamId},
 };
 
@@ -41,6 +41,8 @@ impl MemoryStore {
         self.state.lock().expect("nothing panics while it holds the lock")
     }
 }
+
+impl AggregateStore for MemoryStore {}
 
 #[async_trait]
 impl SnapshotStore for MemoryStore {

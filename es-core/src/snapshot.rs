@@ -9,6 +9,8 @@ use uuid::Uuid;
 use crate::{
     aggregate::Aggregate,
     error::BoxError,
+    event::{EventData, RecordedEvent},
+    store::{EventStore, ReadError},
     stream::{StreamId, Version},
 };
 
@@ -27,6 +29,59 @@ pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`SnapshotError`].
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError>;
+}
+
+/// What a [`Repository`](crate::Repository) needs: events and snapshots side by side.
+///
+/// The default reads one after the other; a store that can answer both at once does, since loading an
+/// aggregate is little but round trips.
+#[async_trait]
+pub trait AggregateStore: EventStore + SnapshotStore {
+    /// The snapshot of `stream`, if `snapshots` are wanted, and up to `limit` events behind it; without one,
+    /// from the start.
+    ///
+    /// A snapshot only saves time: one that cannot be had, or whose last event is not the stream's event of
+    /// that version, is left out (R8).
+    ///
+    /// # Errors
+    /// [`ReadError`] when the events cannot be read.
+    async fn load_stream(&self, stream: &StreamId, snapshots: bool, limit: usize) -> Result<LoadedStream, ReadError> {
+        let snapshot = if snapshots { self.load_snapshot(stream).await } else { Ok(None) };
+        let snapshot = snapshot.unwrap_or_else(|error| {
+            tracing::warn!(%stream, error = &error as &dyn std::error::Error, "cannot load the snapshot");
+            None
+        });
+        if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.version > Version::ZERO) {
+            let before = Version::new(snapshot.version.get() - 1);
+            let mut events = self.read_stream(stream, before, limit.saturating_add(1)).await?;
+            if events.first().is_some_and(|witness| witness.id == snapshot.event_id) {
+                events.remove(0);
+                return Ok(LoadedStream::of(Some(snapshot), events, limit));
+            }
+        }
+        Ok(LoadedStream::of(None, self.read_stream(stream, Version::ZERO, limit).await?, limit))
+    }
+}
+
+/// What [`AggregateStore::load_stream`] returns: what an aggregate is folded from, and no more.
+#[derive(Debug, Clone, Default)]
+pub struct LoadedStream {
+    /// The snapshot.
+    pub snapshot: Option<Snapshot>,
+    /// The events behind it, without a gap.
+    pub events: Vec<EventData>,
+    /// The id of the last of them.
+    pub last: Option<Uuid>,
+    /// Whether there may be more events. (A store may return fewer than the limit.)
+    pub more: bool,
+}
+
+impl LoadedStream {
+    /// `events` behind `snapshot`, of which there may be more if there are `limit`.
+    pub fn of(snapshot: Option<Snapshot>, events: Vec<RecordedEvent>, limit: usize) -> Self {
+        let (last, more) = (events.last().map(|event| event.id), events.len() >= limit);
+        Self { snapshot, events: events.into_iter().map(|event| event.data).collect(), last, more }
+    }
 }
 
 /// Why a snapshot could not be loaded or saved.

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 
 use crate::{
     append::{Append, Fingerprint, IdempotencyKey, InvalidAppend},
+    boundary::{EventQuery, InvalidQuery},
     error::BoxError,
     event::RecordedEvent,
     schema::Undecodable,
@@ -34,6 +35,15 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// append again.
     async fn append(&self, append: Append) -> Result<Appended, AppendError>;
 
+    /// Writes all of `appends`, each to a stream of its own, or none (R1); outcomes come in their order.
+    /// The events of all lie side by side in the log.
+    ///
+    /// Sending the same appends together again returns the first outcomes (R6).
+    ///
+    /// # Errors
+    /// As [`append`](Self::append): the error of the first append that cannot be made.
+    async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError>;
+
     /// Up to `limit` events of `stream` after version `after`, in order.
     ///
     /// # Errors
@@ -50,6 +60,17 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`].
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError>;
+
+    /// Up to `limit` events that match `query`, after position `after`, in order.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    async fn read_matching(
+        &self,
+        query: &EventQuery,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError>;
 
     /// The position of the last event.
     ///
@@ -78,14 +99,18 @@ pub struct Appended {
     pub version: Version,
     /// The position of the last event of the append. Its events lie side by side in the log.
     pub position: Position,
-    /// Whether an earlier append had done it already and this one wrote nothing.
+    /// Whether it was in the log already and this append wrote nothing. Of all that send the same, at most
+    /// one gets `false`; perhaps none, where the answer to its author was lost on the way and the store has
+    /// sent it again.
     pub repeated: bool,
 }
 
 /// A stream was not as the append expected (R2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected {expected}, found version {actual}")]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("stream {stream}: expected {expected}, found version {actual}")]
 pub struct Conflict {
+    /// Which stream.
+    pub stream: StreamId,
     /// What was expected.
     pub expected: Expected,
     /// The version that the stream has.
@@ -99,6 +124,12 @@ pub enum AppendError {
     /// The stream is in another state. Nothing was written.
     #[error(transparent)]
     Conflict(#[from] Conflict),
+    /// An event matches the append's [`Condition`](crate::Condition). Nothing was written.
+    #[error("the event at position {position} matches the append's condition")]
+    ConditionFailed {
+        /// Where it is: it, or one before it, was not seen by whoever decided.
+        position: Position,
+    },
     /// The input breaks a rule. Nothing was written.
     #[error("the append is invalid")]
     Invalid(#[from] InvalidAppend),
@@ -125,6 +156,9 @@ pub enum ReadError {
     /// The store failed; reading again may succeed.
     #[error("the store failed")]
     Store(#[source] BoxError),
+    /// The query breaks a rule (R15).
+    #[error(transparent)]
+    Query(#[from] InvalidQuery),
     /// A stored row is not what any append writes.
     #[error("the row at position {position} is damaged")]
     Damaged {
@@ -163,6 +197,48 @@ impl CommandRecord {
             Ok(Appended { repeated: true, ..self.appended })
         } else {
             Err(AppendError::KeyReused)
+        }
+    }
+}
+
+/// What a store finds about one append, before it is known whether all that are made together can be.
+#[derive(Debug)]
+pub enum Verdict {
+    /// It can be made.
+    Possible,
+    /// It was made before, with this outcome.
+    Repeated(Appended),
+    /// It cannot be made.
+    Refused(AppendError),
+}
+
+impl Verdict {
+    /// The verdict on appends that are made together or not at all: `None` if they are to be written, the
+    /// first outcomes if all were written before.
+    ///
+    /// # Errors
+    /// That of the first which cannot be made. One that was made before without its present
+    /// companions cannot be made with them.
+    pub fn of_all<'a>(
+        verdicts: impl IntoIterator<Item = (&'a Append, Self)>,
+    ) -> Result<Option<Vec<Appended>>, AppendError> {
+        let (mut repeated, mut possible) = (Vec::new(), false);
+        let mut alone = None;
+        for (append, verdict) in verdicts {
+            match verdict {
+                Self::Possible => possible = true,
+                Self::Refused(error) => return Err(error),
+                Self::Repeated(outcome) => {
+                    alone = alone.or(Some((append, outcome)));
+                    repeated.push(outcome);
+                }
+            }
+        }
+        match alone {
+            None => Ok(None),
+            Some(_) if !possible => Ok(Some(repeated)),
+            Some((append, _)) if append.remembered().is_some() => Err(AppendError::KeyReused),
+            Some((append, outcome)) => Err(append.conflict(outcome.version).into()),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use uuid::Uuid;
 
 /// The longest category, in bytes. It becomes part of a Kafka topic name, whose limit is 249.
 pub const MAX_CATEGORY_BYTES: usize = 64;
@@ -217,16 +218,25 @@ pub enum Expected {
     StreamExists,
     /// That it has exactly this version; `Exact(0)` is [`NoStream`](Self::NoStream).
     Exact(Version),
+    /// That it has exactly this version and ends with this very event: what was decided on one
+    /// history is not written into another, whatever its length.
+    Last {
+        /// How many events it has.
+        version: Version,
+        /// The id of the last of them.
+        event_id: Uuid,
+    },
 }
 
 impl Expected {
-    /// Whether a stream at `actual` is what was expected.
-    pub fn holds(self, actual: Version) -> bool {
+    /// Whether a stream at `actual` that ends with the event `last` is what was expected.
+    pub fn holds(self, actual: Version, last: Option<Uuid>) -> bool {
         match self {
             Self::Any => true,
             Self::NoStream => actual == Version::ZERO,
             Self::StreamExists => actual > Version::ZERO,
             Self::Exact(version) => actual == version,
+            Self::Last { version, event_id } => actual == version && last == Some(event_id),
         }
     }
 
@@ -234,8 +244,16 @@ impl Expected {
     pub fn version(self) -> Option<Version> {
         match self {
             Self::NoStream => Some(Version::ZERO),
-            Self::Exact(version) => Some(version),
+            Self::Exact(version) | Self::Last { version, .. } => Some(version),
             Self::Any | Self::StreamExists => None,
+        }
+    }
+
+    /// The id of the event that the stream must end with, where the expectation names one.
+    pub fn last(self) -> Option<Uuid> {
+        match self {
+            Self::Last { event_id, .. } => Some(event_id),
+            _ => None,
         }
     }
 }
@@ -247,6 +265,7 @@ impl fmt::Display for Expected {
             Self::NoStream => f.write_str("no stream"),
             Self::StreamExists => f.write_str("an existing stream"),
             Self::Exact(version) => write!(f, "version {version}"),
+            Self::Last { version, event_id } => write!(f, "version {version} with the event {event_id}"),
         }
     }
 }

@@ -41,6 +41,15 @@ CREATE TABLE commands (
     CONSTRAINT commands_id PRIMARY KEY (id)
 );
 
+-- By what a condition and a query find events: an index, not content. A look-up is a range of positions
+-- behind one tag, which is empty as long as nobody else has decided on the same tag meanwhile.
+CREATE TABLE event_tags (
+    tag      text   COLLATE "C" NOT NULL,
+    position bigint NOT NULL,
+    type     text   COLLATE "C" NOT NULL,
+    CONSTRAINT event_tags_tag PRIMARY KEY (tag, position) INCLUDE (type)
+) WITH (fillfactor = 100, autovacuum_vacuum_insert_scale_factor = 0.02, autovacuum_freeze_min_age = 0);
+
 -- lz4 writes four times as fast as pglz at equal size; a server may be built without it.
 DO $$
 BEGIN
@@ -59,6 +68,9 @@ END
 $$;
 
 CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewrite();
+
+CREATE TRIGGER event_tags_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON event_tags
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewrite();
 
 -- For people with psql. Filter by position or by (aggregate_type, aggregate_id); the latter scans.

@@ -44,6 +44,16 @@ pub enum ConnectError {
     /// The schema could not be brought up to date.
     #[error("cannot migrate the schema")]
     Migrate(#[source] MigrateError),
+    /// The schema is not up to date, and the role that connects has no right to change it: let its owner
+    /// connect first, then call `grant_application` again (see the crate's documentation).
+    #[error("migrations {missing:?} are missing, and this role may not apply them")]
+    MayNotMigrate {
+        /// Their numbers.
+        missing: Vec<i64>,
+        /// What the server said.
+        #[source]
+        cause: MigrateError,
+    },
     /// Two sessions could hold the lane at once: this server does not keep advisory locks, or a
     /// pooler between hides them. Positions would not be dense; nothing was written.
     #[error("two sessions hold the lane at once: the server or a pooler does not keep advisory locks")]
@@ -57,7 +67,7 @@ pub enum ConnectError {
 pub(crate) async fn prepare(session: &Session) -> Result<Position, ConnectError> {
     let mut connection = session.open().await.map_err(ConnectError::Connect)?;
     check_server(&mut connection).await?;
-    migrate(session.schema(), &mut connection).await.map_err(ConnectError::Migrate)?;
+    migrate(session.schema(), &mut connection).await?;
     let mut second = session.open().await.map_err(ConnectError::Connect)?;
     if !lane_holds(&mut connection, &mut second).await.map_err(ConnectError::Server)? {
         return Err(ConnectError::NoLane);
@@ -84,9 +94,46 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), ConnectError>
     Ok(())
 }
 
+/// A schema that is up to date is only looked at, so that a role without rights on it may connect, also to
+/// a replica.
+async fn migrate(schema: &str, connection: &mut PgConnection) -> Result<(), ConnectError> {
+    let missing = missing(connection).await?;
+    if missing.is_empty() {
+        return Ok(());
+    }
+    apply(schema, connection).await.map_err(|cause| match &cause {
+        MigrateError::Execute(denied) | MigrateError::ExecuteMigration(denied, _) if error::is_forbidden(denied) => {
+            ConnectError::MayNotMigrate { missing, cause }
+        }
+        _ => ConnectError::Migrate(cause),
+    })
+}
+
+/// The migrations that the schema has not had. It refuses a schema whose migrations are not ours.
+async fn missing(connection: &mut PgConnection) -> Result<Vec<i64>, ConnectError> {
+    let applied = sqlx::query_as(include_str!("sql/applied.sql")).fetch_all(connection).await;
+    let applied: Vec<(i64, bool, Vec<u8>)> = match applied {
+        // There is no schema yet, or one that this role cannot see; the migrator finds out.
+        Err(cause) if error::is_missing(&cause) || error::is_forbidden(&cause) => Vec::new(),
+        applied => applied.map_err(ConnectError::Server)?,
+    };
+    for (version, success, checksum) in &applied {
+        let ours = MIGRATIONS.iter().find(|migration| migration.version == *version);
+        let ours = ours.ok_or(ConnectError::Migrate(MigrateError::VersionMissing(*version)))?;
+        if !success {
+            return Err(ConnectError::Migrate(MigrateError::Dirty(*version)));
+        }
+        if *ours.checksum != **checksum {
+            return Err(ConnectError::Migrate(MigrateError::VersionMismatch(*version)));
+        }
+    }
+    let is_missing = |version: &i64| applied.iter().all(|(applied, ..)| applied != version);
+    Ok(MIGRATIONS.iter().map(|migration| migration.version).filter(is_missing).collect())
+}
+
 /// Many processes may start at once: the migrator's advisory lock lets one at a time through, and it
 /// creates the schema under that lock too, since two `CREATE SCHEMA IF NOT EXISTS` can collide.
-async fn migrate(schema: &str, connection: &mut PgConnection) -> Result<(), MigrateError> {
+async fn apply(schema: &str, connection: &mut PgConnection) -> Result<(), MigrateError> {
     let mut migrator = Migrator { migrations: MIGRATIONS.migrations.clone(), ..Migrator::DEFAULT };
     migrator.create_schema(schema.to_owned());
     migrator.run_direct(None, connection, false).await

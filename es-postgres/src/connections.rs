@@ -23,6 +23,13 @@ use crate::{
 /// is rolled back when it is cut: under the limit of a read, one of a hundred million would never go.
 const SWEEP_WITHIN: Duration = Duration::from_mins(10);
 
+/// How often a timer goes off while a store is open.
+///
+/// tokio wakes the thread that waits for events when a timer is set which is due before all others, as the
+/// limit of a lone statement is. With one that is always due sooner that never happens: loads of four
+/// clients took 70 instead of 220 microseconds.
+const HEARTBEAT: Duration = Duration::from_millis(250);
+
 /// At most so many connections at once; further callers wait. Nothing here lasts longer than its limit,
 /// the wait for a connection included: a peer that vanished without a word never answers, and TCP itself
 /// notices after hours or, on a connection that only listens, never (R16).
@@ -34,7 +41,14 @@ pub(crate) struct Connections {
 
 impl Connections {
     pub(crate) fn new(session: Session, most: usize) -> Self {
-        Self { session, places: Arc::new(Semaphore::new(most)), idle: Arc::default() }
+        let places = Arc::new(Semaphore::new(most));
+        let watched = Arc::downgrade(&places);
+        tokio::spawn(async move {
+            while watched.upgrade().is_some_and(|places| !places.is_closed()) {
+                tokio::time::sleep(HEARTBEAT).await;
+            }
+        });
+        Self { session, places, idle: Arc::default() }
     }
 
     /// All rows of a read. A read has no effect, so if it fails on a connection that has been idle

@@ -21,9 +21,12 @@
 //! the store's schema.
 
 mod append;
+mod batch;
 mod connect;
 mod connections;
 mod error;
+mod import;
+mod loader;
 mod log;
 mod options;
 mod read_models;
@@ -34,5 +37,9 @@ mod writer;
 
 pub use connect::ConnectError;
 pub use error::{OutcomeUnknown, StaleSnapshot};
+pub use import::{Import, ImportError, ImportFailure, ImportProgress, Imported};
 pub use options::PostgresOptions;
 pub use store::PostgresStore;
+
+#[doc = include_str!("../README.md")]
+pub mod operations {}

@@ -4,25 +4,25 @@ use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Appended, CommandRecord, EventData, Fingerprint, IdempotencyKey, Metadata, Position, ReadError, Recorded,
-    RecordedEvent, StreamId, Version, command_id,
+    Appended, CommandRecord, EventData, EventQuery, Fingerprint, IdempotencyKey, Metadata, Position, ReadError,
+    Recorded, RecordedEvent, StreamId, Version, command_id,
 };
 use sqlx::{Row, postgres::PgRow};
 use tokio::sync::watch;
 
-use crate::{error, store::Inner};
+use crate::{append, connections::Connections, error, store::Inner};
 
 /// How often other processes' news are looked for: at first, and after a long silence.
 pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
 pub(crate) async fn read_stream(
-    inner: &Inner,
+    connections: &Connections,
     stream: &StreamId,
     after: Version,
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
-    let rows = inner.connections.read(|| {
+    let rows = connections.read(|| {
         sqlx::query(include_str!("sql/read_stream.sql")).bind(stream.as_str()).bind(after.to_i64()).bind(rows(limit))
     });
     decode(&rows.await.map_err(error::read)?, Some(stream))
@@ -50,6 +50,20 @@ pub(crate) async fn read_log(inner: &Inner, after: Position, limit: usize) -> Re
         publish(inner, last);
     }
     Ok(events)
+}
+
+pub(crate) async fn read_matching(
+    inner: &Inner,
+    query: &EventQuery,
+    after: Position,
+    limit: usize,
+) -> Result<Vec<RecordedEvent>, ReadError> {
+    query.validate()?;
+    let query = append::json(query);
+    let found = inner.connections.read(|| {
+        sqlx::query(include_str!("sql/read_matching.sql")).bind(&query).bind(after.to_i64()).bind(rows(limit))
+    });
+    decode(&found.await.map_err(error::read)?, None)
 }
 
 pub(crate) async fn head(inner: &Inner) -> Result<Position, ReadError> {
@@ -102,7 +116,7 @@ async fn poll(inner: &Inner) -> Result<Infallible, ReadError> {
     }
 }
 
-fn publish(inner: &Inner, position: Position) {
+pub(crate) fn publish(inner: &Inner, position: Position) {
     inner.head.send_if_modified(|head| {
         let news = position > *head;
         *head = position.max(*head);
@@ -155,34 +169,32 @@ fn event(row: &PgRow, stream: Option<&StreamId>, names: &mut HashSet<Arc<str>>) 
     let position = Position::from_i64(row.try_get(0).map_err(error::read)?);
     let metadata: Option<&[u8]> = row.try_get(7).map_err(error::read)?;
     let metadata = Metadata::decode(metadata).map_err(|reason| ReadError::Damaged { position, reason })?;
-    recorded(row, position, stream, metadata, names).map_err(error::read)
+    let event = || {
+        let schema_version: i32 = row.try_get(4)?;
+        let data = EventData {
+            name: shared(names, row.try_get(5)?),
+            schema_version: u32::try_from(schema_version).map_err(|reason| sqlx::Error::Decode(reason.into()))?,
+            payload: Bytes::copy_from_slice(row.try_get(6)?),
+        };
+        let stream = if let Some(stream) = stream {
+            stream.clone()
+        } else {
+            let name: &str = row.try_get(8)?;
+            name.parse().map_err(|reason| sqlx::Error::Decode(Box::new(reason)))?
+        };
+        let version = Version::from_i64(row.try_get(1)?);
+        let (id, recorded_at) = (row.try_get(2)?, row.try_get(3)?);
+        Ok(Recorded { position, stream, version, id, recorded_at, metadata, data })
+    };
+    event().map_err(error::read)
 }
 
-fn recorded(
-    row: &PgRow,
-    position: Position,
-    stream: Option<&StreamId>,
-    metadata: Metadata,
-    names: &mut HashSet<Arc<str>>,
-) -> Result<RecordedEvent, sqlx::Error> {
-    let schema_version: i32 = row.try_get(4)?;
-    let name: &str = row.try_get(5)?;
-    let name = names.get(name).cloned().unwrap_or_else(|| {
+fn shared(names: &mut HashSet<Arc<str>>, name: &str) -> Arc<str> {
+    names.get(name).cloned().unwrap_or_else(|| {
         let name = Arc::<str>::from(name);
         names.insert(name.clone());
         name
-    });
-    let data = EventData {
-        name,
-        schema_version: u32::try_from(schema_version).map_err(|reason| sqlx::Error::Decode(reason.into()))?,
-        payload: Bytes::copy_from_slice(row.try_get(6)?),
-    };
-    let stream = match stream {
-        Some(stream) => stream.clone(),
-        None => row.try_get::<&str, _>(8)?.parse().map_err(|reason| sqlx::Error::Decode(Box::new(reason)))?,
-    };
-    let version = Version::from_i64(row.try_get(1)?);
-    Ok(Recorded { position, stream, version, id: row.try_get(2)?, recorded_at: row.try_get(3)?, metadata, data })
+    })
 }
 
 #[cfg(test)]

@@ -111,7 +111,7 @@ impl PostgresOptions {
     pub async fn connect(self) -> Result<PostgresStore, ConnectError> {
         let session = self.session()?;
         let head = connect::prepare(&session).await?;
-        Ok(PostgresStore::start(session, &self, head))
+        Ok(PostgresStore::start(&session, &self, head))
     }
 
     fn session(&self) -> Result<Session, ConnectError> {

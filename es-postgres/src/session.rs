@@ -51,15 +51,27 @@ impl Session {
 
     /// A fresh connection for the writer.
     pub(crate) async fn open_lane(&self) -> Result<PgConnection, sqlx::Error> {
+        self.in_time(self.connect_lane(LANE_WITHIN)).await
+    }
+
+    /// A fresh connection for an import, which waits `patience` for the lane.
+    pub(crate) async fn open_import(&self, patience: Duration) -> Result<PgConnection, sqlx::Error> {
         let opened = async {
-            let mut connection = self.connect(None).await?;
-            let lane = sqlx::query(include_str!("sql/lane_session.sql"))
-                .bind(LANE_WITHIN.as_millis().to_string())
-                .bind(BATCH_WITHIN.as_millis().to_string());
-            lane.execute(&mut connection).await?;
+            let mut connection = self.connect_lane(patience).await?;
+            let import = sqlx::query(include_str!("sql/import_session.sql"));
+            import.bind(milliseconds(BATCH_WITHIN)).execute(&mut connection).await?;
             Ok(connection)
         };
         self.in_time(opened).await
+    }
+
+    async fn connect_lane(&self, lane_within: Duration) -> Result<PgConnection, sqlx::Error> {
+        let mut connection = self.connect(None).await?;
+        let lane = sqlx::query(include_str!("sql/lane_session.sql"))
+            .bind(milliseconds(lane_within))
+            .bind(milliseconds(BATCH_WITHIN));
+        lane.execute(&mut connection).await?;
+        Ok(connection)
     }
 
     /// The settings are made by a statement, since poolers refuse them as start-up parameters.
@@ -81,10 +93,15 @@ impl Session {
     }
 }
 
-/// Nine tenths of `limit` in milliseconds, as the server takes it: 0 would mean no limit at all.
+/// Nine tenths of `limit`.
 fn statement_timeout(limit: Duration) -> String {
+    milliseconds(limit / 10 * 9)
+}
+
+/// `limit` as the server takes it: 0 would mean no limit at all.
+fn milliseconds(limit: Duration) -> String {
     const MOST: u128 = i32::MAX as u128;
-    (limit.as_millis() / 10 * 9).clamp(1, MOST).to_string()
+    limit.as_millis().clamp(1, MOST).to_string()
 }
 
 pub(crate) fn timed_out(what: &'static str) -> sqlx::Error {

@@ -1,8 +1,8 @@
-//! Snapshots: one row a stream.
+//! Snapshots: one row a stream, read alone or with the events behind it.
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use es_core::{Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
+use es_core::{AggregateStore, LoadedStream, ReadError, Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
 use sqlx::{Row, postgres::PgRow};
 
 use crate::{error, store::PostgresStore};
@@ -42,4 +42,11 @@ fn decode(stream: &StreamId, row: &PgRow) -> Option<Snapshot> {
         checksum: u32::try_from(row.try_get::<i64, _>(3).ok()?).ok()?,
         state: Bytes::copy_from_slice(row.try_get(4).ok()?),
     })
+}
+
+#[async_trait]
+impl AggregateStore for PostgresStore {
+    async fn load_stream(&self, stream: &StreamId, snapshots: bool, limit: usize) -> Result<LoadedStream, ReadError> {
+        self.inner.loader.load(stream, snapshots, limit).await
+    }
 }

@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use es_core::{
-    Append, AppendError, Appended, CommandRecord, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
-    StreamId, Version,
+    Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, Position, ReadError,
+    RecordedEvent, StreamId, Version, validate_together,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch},
@@ -18,24 +18,25 @@ use tokio::{
 
 use crate::{
     append::Prepared,
+    batch::Request,
     connect::ConnectError,
     connections::Connections,
     error::Stopped,
+    import::Line,
+    loader::Loader,
     log,
     options::PostgresOptions,
     session::Session,
-    writer::{Queued, Writer},
+    writer::{Caller, Queued, Writer},
 };
 
 /// An event store, snapshot store and read model store in one schema of a Postgres database. Clones
 /// share its writer and its connections.
 ///
 /// # Delivery
-/// When the connection breaks under an append, the store sends it again by itself. If it turns out
-/// that the lost attempt was committed, its caller gets [`Appended::repeated`] as `false`, since it is
-/// this call that wrote the events. (The store tells by the position: behind the head that it knew
-/// before. Should another process have written the same append in that very moment, the flag is wrong;
-/// the rest of the outcome is right.)
+/// When the connection breaks under an append, the store sends it again by itself. If it turns out that
+/// the lost attempt was committed, its caller gets [`Appended::repeated`] as `true`: whose work it was
+/// cannot be told from that of another process which sent the same.
 ///
 /// Dropping the last clone lets the writer finish what is queued; [`close`](Self::close) waits for
 /// that.
@@ -52,7 +53,9 @@ pub(crate) struct Inner {
     room: Arc<Semaphore>,
     most_bytes: usize,
     writer: AsyncMutex<Option<JoinHandle<()>>>,
-    pub(crate) connections: Connections,
+    pub(crate) connections: Arc<Connections>,
+    pub(crate) loader: Loader,
+    pub(crate) imports: Line,
     most_connections: usize,
     close_within: Duration,
     /// The last position that this process knows of.
@@ -79,19 +82,22 @@ impl PostgresStore {
         PostgresOptions::new(url)
     }
 
-    pub(crate) fn start(session: Session, options: &PostgresOptions, head: Position) -> Self {
+    pub(crate) fn start(session: &Session, options: &PostgresOptions, head: Position) -> Self {
         let (queue, queued) = mpsc::channel(options.queue_appends);
         let head = watch::Sender::new(head);
         let writer = Writer::new(session.clone(), options, queued, head.clone());
         // Semaphore permits are bytes; its own limit lies far above any sensible queue.
         let most_bytes = options.queue_bytes.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
+        let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));
         let inner = Inner {
             schema: session.schema().to_owned(),
             queue: Mutex::new(Some(queue)),
             room: Arc::new(Semaphore::new(most_bytes)),
             most_bytes,
             writer: AsyncMutex::new(Some(tokio::spawn(writer.run()))),
-            connections: Connections::new(session, options.reader_connections),
+            loader: Loader::start(connections.clone()),
+            connections,
+            imports: Line::new(session.clone(), options.patience),
             most_connections: options.reader_connections,
             close_within: options.close_within,
             head,
@@ -110,6 +116,7 @@ impl PostgresStore {
         let inner = &*self.inner;
         drop(inner.queue.lock().expect("nothing panics while it holds the lock").take());
         inner.room.close();
+        inner.imports.close(inner.close_within).await;
         // Under the lock, so that of two callers both return when it is done.
         let mut writer = inner.writer.lock().await;
         if let Some(task) = writer.as_mut() {
@@ -122,16 +129,17 @@ impl PostgresStore {
         inner.connections.close(inner.most_connections, inner.close_within).await;
     }
 
-    async fn queue(&self, prepared: Prepared) -> Result<Appended, AppendError> {
+    async fn queue(&self, request: Request) -> Result<Vec<Appended>, AppendError> {
         let inner = &*self.inner;
-        let bytes = prepared.bytes.min(inner.most_bytes);
+        let bytes = request.bytes().min(inner.most_bytes);
         let room = inner.room.clone().acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX));
         let room = room.await.map_err(|_| AppendError::Closed)?;
         let queue = inner.queue.lock().expect("nothing panics while it holds the lock").clone();
         let (answer, outcome) = oneshot::channel();
         let queue = queue.ok_or(AppendError::Closed)?;
         // From here on the writer owns the append: whoever drops this future changes nothing (R7).
-        queue.send(Queued { prepared, answer, _room: room }).await.map_err(|_| AppendError::Closed)?;
+        let caller = Caller { answer, _room: room };
+        queue.send(Queued { request, caller }).await.map_err(|_| AppendError::Closed)?;
         drop(queue);
         outcome.await.unwrap_or_else(|_| Err(AppendError::Store(Stopped.into())))
     }
@@ -146,7 +154,13 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl EventStore for PostgresStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.queue(Prepared::new(append)?).await
+        let appended = self.queue(Request::new(vec![Prepared::new(append)?])).await?;
+        Ok(appended[0])
+    }
+
+    async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        validate_together(&appends)?;
+        self.queue(Request::new(appends.into_iter().map(Prepared::checked).collect())).await
     }
 
     async fn read_stream(
@@ -155,11 +169,20 @@ impl EventStore for PostgresStore {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
-        log::read_stream(&self.inner, stream, after, limit).await
+        log::read_stream(&self.inner.connections, stream, after, limit).await
     }
 
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
         log::read_log(&self.inner, after, limit).await
+    }
+
+    async fn read_matching(
+        &self,
+        query: &EventQuery,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        log::read_matching(&self.inner, query, after, limit).await
     }
 
     async fn head(&self) -> Result<Position, ReadError> {

@@ -8,9 +8,15 @@ mod postgres {
     mod suites;
 
     mod appends;
+    mod commands;
     mod connects;
+    mod exhaustion;
+    mod failover;
     mod faults;
+    mod imports;
     mod lane;
+    mod races;
     mod read_models;
+    mod roles;
     mod shutdown;
 }

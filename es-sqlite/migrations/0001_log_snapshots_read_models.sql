@@ -32,6 +32,31 @@ BEGIN
     SELECT RAISE(ABORT, 'the log is append-only');
 END;
 
+-- By what queries and conditions find events. An index, no content: it is not read back with the event.
+CREATE TABLE event_tags (
+    tag      TEXT    NOT NULL COLLATE BINARY,
+    position INTEGER NOT NULL,
+    name     TEXT    NOT NULL, -- that of the event, so that a query by name need not look there
+    PRIMARY KEY (tag, position)
+) STRICT, WITHOUT ROWID;
+
+-- Conditions rely on what is found, so it stays. (This one also stops INSERT OR REPLACE from changing the name.)
+CREATE TRIGGER tags_are_on_events BEFORE INSERT ON event_tags
+WHEN NEW.name IS NOT (SELECT name FROM events WHERE position = NEW.position)
+BEGIN
+    SELECT RAISE(ABORT, 'a tag is on an event and has its name');
+END;
+
+CREATE TRIGGER tags_are_not_changed BEFORE UPDATE ON event_tags
+BEGIN
+    SELECT RAISE(ABORT, 'the log is append-only');
+END;
+
+CREATE TRIGGER tags_are_not_deleted BEFORE DELETE ON event_tags
+BEGIN
+    SELECT RAISE(ABORT, 'the log is append-only');
+END;
+
 -- Remembered commands with their first outcome.
 CREATE TABLE commands (
     id          BLOB    NOT NULL PRIMARY KEY,

@@ -1,35 +1,35 @@
 //! One transaction's worth of appends, written in a handful of statements however many there are.
 
 use chrono::Utc;
-use es_core::{AppendError, Appended};
+use es_core::{Append, AppendError, Appended, Position};
 use sqlx::{Connection, SqliteConnection};
 
 use crate::{
     error::is_refusal,
-    packed::{Packed, json},
-    queue::{Prepared, Verdict},
+    packed::{Packed, items, json},
+    queue::{Encoded, Outcome, Prepared},
     rows,
     verdict::{Judge, Known},
 };
 
-/// Writes `batch` and returns a verdict for each append, in order. The caller holds the write lock.
+/// Writes `batch` and returns the outcome of each entry, in order. The caller holds the write lock.
 ///
 /// All are tried together. If SQLite refuses one of them, the savepoint takes back the whole try and its halves are
-/// tried apart, until the bad one stands alone and fails alone (R4).
-pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Verdict>, sqlx::Error> {
-    let mut verdicts = Vec::with_capacity(batch.len());
+/// tried apart, until the bad one stands alone and fails alone (R4). Appends that are made together are one.
+pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
+    let mut outcomes = Vec::with_capacity(batch.len());
     let mut parts = vec![batch];
     while let Some(part) = parts.pop() {
         let mut savepoint = connection.begin().await?;
         match try_write(&mut savepoint, part).await {
             Ok(written) => {
                 savepoint.commit().await?;
-                verdicts.extend(written);
+                outcomes.extend(written);
             }
             Err(error) if is_refusal(&error) => {
                 savepoint.rollback().await?;
                 if part.len() == 1 {
-                    verdicts.push(Err(AppendError::Refused(error.into())));
+                    outcomes.push(Err(AppendError::Refused(error.into())));
                 } else {
                     let (first, second) = part.split_at(part.len() / 2);
                     // The first half on top: what comes later in the queue must see what came earlier.
@@ -39,50 +39,73 @@ pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared])
             Err(error) => return Err(error),
         }
     }
-    Ok(verdicts)
+    Ok(outcomes)
 }
 
-async fn try_write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Verdict>, sqlx::Error> {
+async fn try_write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
     let head = rows::head(connection).await?;
     let known = known(connection, batch).await?;
-    let mut judge = Judge::new(head);
-    let verdicts: Vec<_> = batch.iter().zip(known).map(|(prepared, known)| judge.decide(prepared, known)).collect();
-    let accepted = || {
-        batch.iter().zip(&verdicts).filter_map(|(prepared, verdict)| match verdict {
-            Ok(appended) if !appended.repeated => Some((prepared, *appended)),
-            _ => None,
-        })
-    };
-    if accepted().next().is_none() {
-        return Ok(verdicts);
+    let (mut judge, mut known) = (Judge::new(head), &known[..]);
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for prepared in batch {
+        let (of_this, of_later) = known.split_at(prepared.appends.len());
+        outcomes.push(judge.decide(prepared, of_this));
+        known = of_later;
     }
-    insert_events(connection, accepted()).await?;
-    insert_commands(connection, accepted()).await?;
-    Ok(verdicts)
+    let accepted: Vec<_> = batch.iter().zip(&outcomes).flat_map(accepted).collect();
+    if !accepted.is_empty() {
+        insert_events(connection, &accepted).await?;
+        insert_tags(connection, &accepted).await?;
+        insert_commands(connection, &accepted).await?;
+    }
+    Ok(outcomes)
+}
+
+/// An append that is to be written, and where to.
+type Accepted<'a> = (&'a Append, &'a Encoded, Appended);
+
+fn accepted<'a>((prepared, outcome): (&'a Prepared, &'a Outcome)) -> impl Iterator<Item = Accepted<'a>> {
+    let appended = outcome.iter().flatten().filter(|appended| !appended.repeated);
+    prepared.members().zip(appended).map(|((append, encoded), appended)| (append, encoded, *appended))
 }
 
 /// What the log knows of each append.
 async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Known>, sqlx::Error> {
-    let questions: Vec<_> = batch
-        .iter()
-        .map(|Prepared { append, remembered, .. }| {
+    let members = || batch.iter().flat_map(Prepared::members);
+    let questions: Vec<_> = members()
+        .map(|(append, Encoded { remembered, .. })| {
             let next = append.expected.version().map(|version| version.next().to_i64());
             (append.stream.as_str(), next, remembered.map(|remembered| remembered.id.simple().to_string()))
         })
         .collect();
-    let rows = sqlx::query(include_str!("sql/append_state.sql")).bind(json(&questions)).fetch_all(connection).await?;
-    rows.iter().map(rows::known).collect()
+    let state = sqlx::query(include_str!("sql/append_state.sql")).bind(json(&questions));
+    let rows = state.fetch_all(&mut *connection).await?;
+    let mut known = rows.iter().map(rows::known).collect::<Result<Vec<_>, _>>()?;
+
+    let conditions: Vec<_> = members()
+        .enumerate()
+        .filter_map(|(place, (append, _))| {
+            let condition = append.condition.as_ref()?;
+            Some((place, (condition.after.to_i64(), items(&condition.query))))
+        })
+        .collect();
+    if !conditions.is_empty() {
+        let (places, conditions): (Vec<_>, Vec<_>) = conditions.into_iter().unzip();
+        let first = sqlx::query_scalar(include_str!("sql/append_conditions.sql")).bind(json(&conditions));
+        let matched: Vec<Option<i64>> = first.fetch_all(connection).await?;
+        for (place, position) in places.into_iter().zip(matched) {
+            known[place].matched = position.map(Position::from_i64);
+        }
+    }
+    Ok(known)
 }
 
-async fn insert_events<'a>(
-    connection: &mut SqliteConnection,
-    accepted: impl Iterator<Item = (&'a Prepared, Appended)> + Clone,
-) -> Result<(), sqlx::Error> {
-    let mut packed = Packed::with_capacity(accepted.clone().map(|(prepared, _)| prepared.bytes).sum());
+async fn insert_events(connection: &mut SqliteConnection, accepted: &[Accepted<'_>]) -> Result<(), sqlx::Error> {
+    let mut packed = Packed::with_capacity(accepted.iter().map(|(_, encoded, _)| encoded.bytes).sum());
     let mut rows = Vec::new();
-    for (Prepared { append, metadata, .. }, appended) in accepted {
-        let before = append.events.len() as u64;
-        let (position, version) = (appended.position.get() - before, appended.version.get() - before);
+    for (append, Encoded { metadata, .. }, appended) in accepted {
+        let events = append.events.len() as u64;
+        let (position, version) = (appended.position.get() - events, appended.version.get() - events);
         for ((new, metadata), nth) in append.events.iter().zip(metadata).zip(1..) {
             let payload = packed.push(&new.data.payload);
             let metadata = packed.push(metadata);
@@ -109,13 +132,24 @@ async fn insert_events<'a>(
     Ok(())
 }
 
-async fn insert_commands(
-    connection: &mut SqliteConnection,
-    accepted: impl Iterator<Item = (&Prepared, Appended)>,
-) -> Result<(), sqlx::Error> {
+async fn insert_tags(connection: &mut SqliteConnection, accepted: &[Accepted<'_>]) -> Result<(), sqlx::Error> {
+    let mut rows = Vec::new();
+    for (append, _, appended) in accepted {
+        let before = appended.position.get() - append.events.len() as u64;
+        for (new, nth) in append.events.iter().zip(1..) {
+            rows.extend(new.tags.iter().map(|tag| (tag.as_str(), before + nth, &*new.data.name)));
+        }
+    }
+    if !rows.is_empty() {
+        sqlx::query(include_str!("sql/append_tags.sql")).bind(json(&rows)).execute(connection).await?;
+    }
+    Ok(())
+}
+
+async fn insert_commands(connection: &mut SqliteConnection, accepted: &[Accepted<'_>]) -> Result<(), sqlx::Error> {
     let (mut packed, mut rows) = (Packed::with_capacity(0), Vec::new());
-    for (prepared, appended) in accepted {
-        if let Some(remembered) = prepared.remembered {
+    for (_, encoded, appended) in accepted {
+        if let Some(remembered) = encoded.remembered {
             let id = remembered.id.simple().to_string();
             let fingerprint = packed.push(remembered.fingerprint.as_bytes());
             rows.push((id, fingerprint.start, fingerprint.length, appended.version.get(), appended.position.get()));

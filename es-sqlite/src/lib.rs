@@ -3,11 +3,11 @@
 //! [`SqliteStore`] implements all storage ports of `es_core`. The file may be shared by several
 //! processes of one machine; readers never wait for writers.
 //!
-//! SQL users find the log in the view `event_log` and what the read models serve in the view
-//! `read_models`. Triggers keep every program from changing the log.
+//! SQL users find the log in the view `event_log`, its tags in the table `event_tags` and what the read models serve in
+//! the view `read_models`. Triggers keep every program from changing the log.
 //!
 //! ```
-//! use es_core::{Append, EventData, EventStore, Expected, Metadata, NewEvent, Position, StreamId};
+//! use es_core::{Append, EventData, EventStore, Expected, NewEvent, Position, StreamId};
 //! use es_sqlite::SqliteStore;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -16,13 +16,9 @@
 //! # let path = directory.path().join("events.db");
 //! let store = SqliteStore::open(path).await?;
 //!
-//! let placed = NewEvent {
-//!     id: uuid::Uuid::now_v7(),
-//!     data: EventData { name: "order.placed".into(), schema_version: 1, payload: r#"{"total":"9.99"}"#.into() },
-//!     metadata: Metadata::default(),
-//! };
+//! let data = EventData { name: "order.placed".into(), schema_version: 1, payload: r#"{"total":"9.99"}"#.into() };
 //! let stream = StreamId::new("order", "ORD-1")?;
-//! let appended = store.append(Append::new(stream, Expected::NoStream, vec![placed])).await?;
+//! let appended = store.append(Append::new(stream, Expected::NoStream, vec![NewEvent::new(data)])).await?;
 //! assert_eq!(appended.position, Position::new(1));
 //!
 //! store.close().await?;

@@ -4,12 +4,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{
-    Append, AppendError, Appended, CommandRecord, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
-    StreamId, Version, command_id,
+    Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, Position, ReadError,
+    RecordedEvent, StreamId, Version, command_id,
 };
 use tokio::time::timeout;
 
-use crate::{SqliteStore, error::Failure, queue::Prepared, rows};
+use crate::{
+    SqliteStore,
+    error::Failure,
+    packed::{self, json},
+    queue::Prepared,
+    rows,
+};
 
 /// The pauses between two looks for the appends of other processes grow from the first to the second.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
@@ -17,7 +23,11 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 #[async_trait]
 impl EventStore for SqliteStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.queue().append(Prepared::new(append)?).await
+        self.queue().append(Prepared::new(vec![append])?).await.map(|appended| appended[0])
+    }
+
+    async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        self.queue().append(Prepared::new(appends)?).await
     }
 
     async fn read_stream(
@@ -51,6 +61,23 @@ impl EventStore for SqliteStore {
             before = event.position;
         }
         Ok(events)
+    }
+
+    async fn read_matching(
+        &self,
+        query: &EventQuery,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        query.validate()?;
+        let query = sqlx::query(include_str!("sql/read_matching.sql"))
+            .bind(json(&packed::items(query)))
+            .bind(after.to_i64())
+            .bind(rows_limit(limit));
+        let mut reader = self.connections().reader().await?;
+        let rows = query.fetch_all(reader.connection()).await.map_err(Failure::from)?;
+        reader.give_back();
+        rows.iter().map(rows::event).collect()
     }
 
     async fn head(&self) -> Result<Position, ReadError> {

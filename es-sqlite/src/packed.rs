@@ -1,6 +1,7 @@
 //! Many values in one bind: their bytes end to end, and where each lies. So a statement can write any number of rows
 //! in one call, and no value is encoded anew.
 
+use es_core::{EventQuery, QueryItem, Tag};
 use serde::Serialize;
 
 /// Where a value lies, as SQL's `substr` counts: from 1.
@@ -38,4 +39,12 @@ impl Packed {
 /// The JSON text of `rows`, made of numbers and texts.
 pub(crate) fn json(rows: &impl Serialize) -> String {
     serde_json::to_string(rows).expect("numbers and texts are always JSON")
+}
+
+/// The items of `query` as the statements that look for it want them: tags and names of each.
+pub(crate) fn items<'q>(query: &'q EventQuery) -> Vec<(Vec<&'q str>, Vec<&'q str>)> {
+    let tags_and_names = |item: &'q QueryItem| {
+        (item.tags.iter().map(Tag::as_str).collect(), item.names.iter().map(|name| &**name).collect())
+    };
+    query.items().iter().map(tags_and_names).collect()
 }

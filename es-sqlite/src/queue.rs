@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use es_core::{Append, AppendError, Appended, Remembered};
+use es_core::{Append, AppendError, Appended, Remembered, validate_together};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::Failure;
@@ -14,47 +14,73 @@ const MAX_QUEUED: usize = 1024;
 /// The most bytes that wait or are being written. An append that is larger on its own waits for the whole room.
 const MAX_QUEUED_BYTES: u32 = 64 * 1024 * 1024;
 
-pub(crate) type Verdict = Result<Appended, AppendError>;
+/// What becomes of appends that are made together: of each of them, in their order, or of all.
+pub(crate) type Outcome = Result<Vec<Appended>, AppendError>;
 
-/// An append that has passed all checks, in the form in which it is written.
+/// Appends that are made together (most often it is one alone), in the form in which they are written. They have
+/// passed all checks.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub(crate) append: Append,
+    pub(crate) appends: Vec<Append>,
+    encoded: Vec<Encoded>,
+    pub(crate) bytes: usize,
+}
+
+/// What is computed of an append before it is its turn to be written.
+#[derive(Debug)]
+pub(crate) struct Encoded {
     pub(crate) remembered: Option<Remembered>,
     /// The encoded metadata of each event; empty where there is none.
     pub(crate) metadata: Vec<Vec<u8>>,
+    /// The size of all that can be large.
     pub(crate) bytes: usize,
 }
 
 impl Prepared {
-    pub(crate) fn new(append: Append) -> Result<Self, AppendError> {
-        append.validate()?;
-        let remembered = append.remembered();
-        let metadata: Vec<_> = append.events.iter().map(|new| new.metadata.encode().unwrap_or_default()).collect();
-        let payloads = append.events.iter().map(|new| new.data.payload.len());
-        let bytes = payloads.chain(metadata.iter().map(Vec::len)).sum();
-        Ok(Self { append, remembered, metadata, bytes })
+    pub(crate) fn new(appends: Vec<Append>) -> Result<Self, AppendError> {
+        validate_together(&appends)?;
+        let encoded: Vec<_> = appends.iter().map(Encoded::new).collect();
+        let bytes = encoded.iter().map(|encoded| encoded.bytes).sum();
+        Ok(Self { appends, encoded, bytes })
+    }
+
+    /// Each of the appends.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&Append, &Encoded)> {
+        self.appends.iter().zip(&self.encoded)
     }
 }
 
-/// An append that waits for its verdict.
+impl Encoded {
+    fn new(append: &Append) -> Self {
+        let metadata: Vec<_> = append.events.iter().map(|new| new.metadata.encode().unwrap_or_default()).collect();
+        let payloads = append.events.iter().map(|new| new.data.payload.len());
+        let items = || append.condition.iter().flat_map(|condition| condition.query.items());
+        let tags = append.events.iter().flat_map(|new| &new.tags).chain(items().flat_map(|item| &item.tags));
+        let names = items().flat_map(|item| &item.names).map(|name| name.len());
+        let tags = tags.map(|tag| tag.as_str().len());
+        let bytes = payloads.chain(metadata.iter().map(Vec::len)).chain(tags).chain(names).sum();
+        Self { remembered: append.remembered(), metadata, bytes }
+    }
+}
+
+/// Appends that wait for their outcome.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) prepared: Prepared,
     pub(crate) waiting: Waiting,
 }
 
-/// The caller of an append, and the room in the queue that its append takes up until the verdict.
+/// The caller of appends, and the room in the queue that they take up until the outcome.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    reply: oneshot::Sender<Verdict>,
+    reply: oneshot::Sender<Outcome>,
     _room: OwnedSemaphorePermit,
 }
 
 impl Waiting {
-    pub(crate) fn answer(self, verdict: Verdict) {
+    pub(crate) fn answer(self, outcome: Outcome) {
         // A caller that has gone away does not hear what happened to its append; it happened all the same (R7).
-        let _ = self.reply.send(verdict);
+        let _ = self.reply.send(outcome);
     }
 }
 
@@ -71,18 +97,18 @@ impl Queue {
         (Self { sender, room: Arc::new(Semaphore::new(MAX_QUEUED_BYTES as usize)) }, receiver)
     }
 
-    /// Queues `prepared` and returns its verdict.
+    /// Queues `prepared` and returns its outcome.
     ///
     /// # Cancel safety
-    /// Until there is room a dropped caller leaves nothing; from then on the writer owns the append (R7).
-    pub(crate) async fn append(&self, prepared: Prepared) -> Verdict {
+    /// Until there is room a dropped caller leaves nothing; from then on the writer owns the appends (R7).
+    pub(crate) async fn append(&self, prepared: Prepared) -> Outcome {
         let bytes = u32::try_from(prepared.bytes).unwrap_or(u32::MAX).min(MAX_QUEUED_BYTES);
         let closed = |_| AppendError::Closed;
         let room = self.room.clone().acquire_many_owned(bytes).await.map_err(|_| AppendError::Closed)?;
-        let (reply, verdict) = oneshot::channel();
+        let (reply, outcome) = oneshot::channel();
         let waiting = Waiting { reply, _room: room };
         self.sender.send(Queued { prepared, waiting }).await.map_err(closed)?;
-        verdict.await.unwrap_or_else(|_| Err(Failure::Interrupted.into()))
+        outcome.await.unwrap_or_else(|_| Err(Failure::Interrupted.into()))
     }
 }
 
@@ -91,16 +117,15 @@ impl Queue {
 mod tests {
     use std::task::Poll;
 
-    use es_core::{Append, EventData, Expected, Metadata, NewEvent, StreamId};
-    use uuid::Uuid;
+    use es_core::{Append, EventData, Expected, NewEvent, StreamId};
 
     use super::{MAX_QUEUED, MAX_QUEUED_BYTES, Prepared, Queue};
 
     fn prepared(bytes: usize) -> Prepared {
         let payload = format!("\"{}\"", "x".repeat(bytes)).into();
         let data = EventData { name: "test.happened".into(), schema_version: 1, payload };
-        let event = NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() };
-        Prepared::new(Append::new(StreamId::new("test", "a").unwrap(), Expected::Any, vec![event])).unwrap()
+        let append = Append::new(StreamId::new("test", "a").unwrap(), Expected::Any, vec![NewEvent::new(data)]);
+        Prepared::new(vec![append]).unwrap()
     }
 
     /// How many of `appends` find room in a queue that nobody empties.

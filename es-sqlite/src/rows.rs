@@ -14,7 +14,7 @@ pub(crate) async fn head(connection: &mut SqliteConnection) -> Result<Position, 
     sqlx::query_scalar(include_str!("sql/head.sql")).fetch_one(connection).await.map(Position::from_i64)
 }
 
-/// The event of a row of `read_log.sql` or `read_stream.sql`.
+/// The event of a row of `read_log.sql`, `read_stream.sql` or `read_matching.sql`.
 pub(crate) fn event(row: &SqliteRow) -> Result<RecordedEvent, ReadError> {
     let position = Position::from_i64(get(row, "position")?);
     let metadata: Option<&[u8]> = get(row, "metadata")?;
@@ -37,8 +37,8 @@ pub(crate) fn event(row: &SqliteRow) -> Result<RecordedEvent, ReadError> {
 /// What a row of `append_state.sql` knows of an append.
 pub(crate) fn known(row: &SqliteRow) -> Result<Known, sqlx::Error> {
     let version: Option<i64> = row.try_get("version")?;
-    let next = match row.try_get::<Option<Uuid>, _>("event_id")? {
-        Some(id) => Some(Event { id, position: Position::from_i64(row.try_get("position")?) }),
+    let next = match row.try_get::<Option<Uuid>, _>("next_id")? {
+        Some(id) => Some(Event { id, position: Position::from_i64(row.try_get("next_position")?) }),
         None => None,
     };
     let command = match row.try_get::<Option<&[u8]>, _>("fingerprint")? {
@@ -48,7 +48,8 @@ pub(crate) fn known(row: &SqliteRow) -> Result<Known, sqlx::Error> {
         }
         None => None,
     };
-    Ok(Known { version: version.map(Version::from_i64).unwrap_or_default(), next, command })
+    let version = version.map(Version::from_i64).unwrap_or_default();
+    Ok(Known { version, last: row.try_get("last_id")?, next, command, matched: None })
 }
 
 /// The record of a row of `find_command.sql`.

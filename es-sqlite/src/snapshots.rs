@@ -1,10 +1,12 @@
 //! Snapshots as `SnapshotStore`.
 
 use async_trait::async_trait;
-use es_core::{Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
+use es_core::{AggregateStore, Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use crate::{SqliteStore, error::Failure};
+
+impl AggregateStore for SqliteStore {}
 
 #[async_trait]
 impl SnapshotStore for SqliteStore {

@@ -1,22 +1,28 @@
 //! What becomes of each append of a batch, decided in queue order against the log and against what earlier appends
 //! of the same batch are about to write.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
-use es_core::{Append, Appended, CommandRecord, Conflict, Position, StreamId, Version};
+use es_core::{
+    Append, AppendError, Appended, CommandRecord, Condition, NewEvent, Position, StreamId, Tag, Verdict, Version,
+};
 use uuid::Uuid;
 
-use crate::queue::{Prepared, Verdict};
+use crate::queue::{Encoded, Outcome, Prepared};
 
 /// What the log knows of one append.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Known {
     /// The version of its stream.
     pub(crate) version: Version,
+    /// The last event of its stream.
+    pub(crate) last: Option<Uuid>,
     /// The event behind the expected version.
     pub(crate) next: Option<Event>,
     /// The outcome under which it is remembered.
     pub(crate) command: Option<CommandRecord>,
+    /// The first event that fails its condition.
+    pub(crate) matched: Option<Position>,
 }
 
 /// An event by its identity and place.
@@ -30,50 +36,84 @@ pub(crate) struct Event {
 #[derive(Debug)]
 pub(crate) struct Judge<'a> {
     head: Position,
-    versions: HashMap<&'a StreamId, Version>,
-    /// The first event of each accepted append, by its place.
-    firsts: HashMap<(&'a StreamId, Version), Event>,
+    /// The accepted appends, by stream and version of their first events, with the positions of these.
+    accepted: BTreeMap<(&'a StreamId, Version), (&'a Append, Position)>,
     commands: HashMap<Uuid, CommandRecord>,
+    /// The accepted events with each tag, in order.
+    tagged: HashMap<&'a Tag, Vec<(Position, &'a NewEvent)>>,
 }
 
 impl<'a> Judge<'a> {
     /// A judge for a log that ends at `head`.
     pub(crate) fn new(head: Position) -> Self {
-        Self { head, versions: HashMap::new(), firsts: HashMap::new(), commands: HashMap::new() }
+        Self { head, accepted: BTreeMap::new(), commands: HashMap::new(), tagged: HashMap::new() }
     }
 
-    /// The verdict on `prepared`, of which the log knows `known`. What it accepts lies at the end of the log.
-    pub(crate) fn decide(&mut self, prepared: &'a Prepared, known: Known) -> Verdict {
-        let Prepared { append, remembered, .. } = prepared;
-        if let Some(remembered) = remembered {
+    /// The outcome of `prepared`, of each of whose appends the log knows one of `known`. What it accepts lies at the
+    /// end of the log. It accepts none before it has judged all.
+    pub(crate) fn decide(&mut self, prepared: &'a Prepared, known: &[Known]) -> Outcome {
+        let members = || prepared.members().zip(known);
+        let verdicts: Vec<_> = members().map(|((append, encoded), known)| self.judge(append, encoded, known)).collect();
+        match Verdict::of_all(prepared.appends.iter().zip(verdicts))? {
+            Some(repeated) => Ok(repeated),
+            None => Ok(members().map(|((append, encoded), known)| self.accept(append, encoded, known)).collect()),
+        }
+    }
+
+    fn judge(&self, append: &'a Append, encoded: &Encoded, known: &Known) -> Verdict {
+        if let Some(remembered) = encoded.remembered {
             let earlier = self.commands.get(&remembered.id).copied().or(known.command);
             if let Some(record) = earlier {
-                return record.repeat(remembered.fingerprint);
+                return record.repeat(remembered.fingerprint).map_or_else(Verdict::Refused, Verdict::Repeated);
             }
         }
-        let actual = self.versions.get(&append.stream).copied().unwrap_or(known.version);
-        if !append.expected.holds(actual) {
-            let conflict = Conflict { expected: append.expected, actual };
-            return self.repeated(append, known).ok_or_else(|| conflict.into());
+        let (actual, last) = self.tip(append, known);
+        if !append.expected.holds(actual, last) {
+            let conflict = append.conflict(actual);
+            return self.repeated(append, known).map_or_else(|| Verdict::Refused(conflict.into()), Verdict::Repeated);
         }
-        let events = append.events.len() as u64;
-        let first = Event { id: append.events[0].id, position: self.head.next() };
-        let version = Version::new(actual.get() + events);
-        self.head = Position::new(self.head.get() + events);
-        self.firsts.insert((&append.stream, actual.next()), first);
-        self.versions.insert(&append.stream, version);
+        let matched = append.condition.as_ref().and_then(|condition| known.matched.or_else(|| self.matched(condition)));
+        matched.map_or(Verdict::Possible, |position| Verdict::Refused(AppendError::ConditionFailed { position }))
+    }
+
+    fn accept(&mut self, append: &'a Append, encoded: &Encoded, known: &Known) -> Appended {
+        let (before, _) = self.tip(append, known);
+        self.accepted.insert((&append.stream, before.next()), (append, self.head.next()));
+        for new in &append.events {
+            self.head = self.head.next();
+            for tag in &new.tags {
+                self.tagged.entry(tag).or_default().push((self.head, new));
+            }
+        }
+        let version = Version::new(before.get() + append.events.len() as u64);
         let appended = Appended { version, position: self.head, repeated: false };
-        if let Some(remembered) = remembered {
+        if let Some(remembered) = encoded.remembered {
             let record = CommandRecord { fingerprint: remembered.fingerprint, appended };
             self.commands.insert(remembered.id, record);
         }
-        Ok(appended)
+        appended
+    }
+
+    /// The version of the stream of `append`, and its last event.
+    fn tip(&self, append: &'a Append, known: &Known) -> (Version, Option<Uuid>) {
+        match self.accepted_at(append, Version::new(u64::MAX)) {
+            Some((first, accepted, _)) => {
+                let version = Version::new(first.get() + accepted.events.len() as u64 - 1);
+                (version, accepted.events.last().map(|last| last.id))
+            }
+            None => (known.version, known.last),
+        }
     }
 
     /// The first outcome of an append that comes again: the event behind the expected version is its own first one.
-    fn repeated(&self, append: &Append, known: Known) -> Option<Appended> {
+    fn repeated(&self, append: &'a Append, known: &Known) -> Option<Appended> {
         let expected = append.expected.version()?;
-        let next = self.firsts.get(&(&append.stream, expected.next())).copied().or(known.next)?;
+        let accepted = self.accepted_at(append, expected.next()).and_then(|(first, accepted, position)| {
+            let nth = expected.next().get() - first.get();
+            let new = accepted.events.get(usize::try_from(nth).ok()?)?;
+            Some(Event { id: new.id, position: Position::new(position.get() + nth) })
+        });
+        let next = accepted.or(known.next)?;
         let events = append.events.len() as u64;
         (next.id == append.events[0].id).then(|| Appended {
             version: Version::new(expected.get() + events),
@@ -81,6 +121,22 @@ impl<'a> Judge<'a> {
             position: Position::new(next.position.get() + events - 1),
             repeated: true,
         })
+    }
+
+    /// Of what was accepted into the stream of `append`, the last that starts at `version` or before, with the version
+    /// and the position of its first event.
+    fn accepted_at(&self, append: &'a Append, version: Version) -> Option<(Version, &'a Append, Position)> {
+        let (&(stream, first), &(accepted, position)) =
+            self.accepted.range(..=(&append.stream, version)).next_back()?;
+        (*stream == append.stream).then_some((first, accepted, position))
+    }
+
+    /// The first accepted event that fails `condition`.
+    fn matched(&self, Condition { query, after }: &Condition) -> Option<Position> {
+        let fails =
+            |(position, new): &&(Position, &NewEvent)| position > after && query.matches(&new.data.name, &new.tags);
+        let tagged = query.items().iter().filter_map(|item| self.tagged.get(item.tags.first()?));
+        tagged.filter_map(|events| events.iter().find(fails)).map(|(position, _)| *position).min()
     }
 }
 
@@ -90,22 +146,26 @@ impl<'a> Judge<'a> {
 pub(crate) struct Own(Vec<Option<Position>>);
 
 impl Own {
-    /// For a batch of `appends`.
-    pub(crate) fn new(appends: usize) -> Self {
-        Self(vec![None; appends])
+    /// For a batch of `entries` of the queue.
+    pub(crate) fn new(entries: usize) -> Self {
+        Self(vec![None; entries])
     }
 
     /// Takes note of what this try is about to commit, and puts right what an earlier one has. A place in the log is
     /// witness enough: what stands there is this very append, and this batch was the one to write it there. (Should
     /// the try have been rolled back and another process have written the same append to the same place in that very
     /// moment, the flag is wrong; the rest of the outcome is right.)
-    pub(crate) fn recognise(&mut self, verdicts: &mut [Verdict]) {
-        for (own, verdict) in self.0.iter_mut().zip(verdicts) {
-            let Ok(appended) = verdict else { continue };
-            if !appended.repeated {
-                *own = Some(appended.position);
-            } else if *own == Some(appended.position) {
-                appended.repeated = false;
+    pub(crate) fn recognise(&mut self, outcomes: &mut [Outcome]) {
+        for (own, outcome) in self.0.iter_mut().zip(outcomes) {
+            // All of an entry was written, or nothing.
+            let Ok(appended) = outcome else { continue };
+            let Some(last) = appended.last() else { continue };
+            if !last.repeated {
+                *own = Some(last.position);
+            } else if *own == Some(last.position) {
+                for appended in appended {
+                    appended.repeated = false;
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     batch,
     connections::Connections,
     error::Failure,
-    queue::{Prepared, Queued, Verdict},
+    queue::{Outcome, Prepared, Queued},
     verdict::Own,
 };
 
@@ -74,9 +74,9 @@ impl AppendWriter {
             }
         };
         match outcome {
-            Ok(verdicts) => {
-                for (waiting, verdict) in waiting.into_iter().zip(verdicts) {
-                    waiting.answer(verdict);
+            Ok(outcomes) => {
+                for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
+                    waiting.answer(outcome);
                 }
             }
             Err(Failure::Closed) => waiting.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::Closed))),
@@ -89,22 +89,22 @@ impl AppendWriter {
         }
     }
 
-    /// The verdicts, once all that they promise is durable (R5).
-    async fn try_write(&self, batch: &[Prepared], own: &mut Own) -> Result<Vec<Verdict>, Failure> {
+    /// The outcomes, once all that they promise is durable (R5).
+    async fn try_write(&self, batch: &[Prepared], own: &mut Own) -> Result<Vec<Outcome>, Failure> {
         let mut turn = self.connections.turn().await?;
         // The lock comes before any position is computed, so positions equal commit order (R3).
         let mut transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
-        let mut verdicts = batch::write(&mut transaction, batch).await?;
-        own.recognise(&mut verdicts);
+        let mut outcomes = batch::write(&mut transaction, batch).await?;
+        own.recognise(&mut outcomes);
         transaction.commit().await?;
         turn.give_back();
-        let written = verdicts.iter().flatten().map(|appended| appended.position).max().unwrap_or_default();
+        let written = outcomes.iter().flatten().flatten().map(|appended| appended.position).max().unwrap_or_default();
         self.head.send_if_modified(|head| {
             let news = written > *head;
             *head = written.max(*head);
             news
         });
-        Ok(verdicts)
+        Ok(outcomes)
     }
 }
 
@@ -113,9 +113,8 @@ impl AppendWriter {
 mod tests {
     use std::sync::Arc;
 
-    use es_core::{Append, EventData, Expected, Metadata, NewEvent, Position, StreamId};
+    use es_core::{Append, EventData, Expected, NewEvent, Position, StreamId};
     use tokio::sync::{Notify, watch};
-    use uuid::Uuid;
 
     use super::{AppendWriter, Own};
     use crate::{
@@ -137,18 +136,19 @@ mod tests {
         };
         let append = |id: &str, expected| {
             let data = EventData { name: "test.happened".into(), schema_version: 1, payload: "{}".into() };
-            let event = NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() };
-            Append::new(StreamId::new("test", id).unwrap(), expected, vec![event])
+            Append::new(StreamId::new("test", id).unwrap(), expected, vec![NewEvent::new(data)])
         };
         let (known, remembered) = (append("a", Expected::NoStream), append("b", Expected::Any));
+        let together = vec![append("c", Expected::NoStream), append("d", Expected::Any)];
         // The last one is the second one again, by another caller.
-        let batch = [known, remembered.clone(), remembered].map(|append| Prepared::new(append).unwrap());
-        let repeated = |outcome: Vec<super::Verdict>| {
-            let verdicts = outcome.into_iter().map(|verdict| verdict.unwrap());
-            verdicts.map(|appended| (appended.position.get(), appended.repeated)).collect::<Vec<_>>()
+        let batch = [vec![known], vec![remembered.clone()], together, vec![remembered]];
+        let batch = batch.map(|appends| Prepared::new(appends).unwrap());
+        let repeated = |outcomes: Vec<super::Outcome>| {
+            let appended = outcomes.into_iter().flat_map(|outcome| outcome.unwrap());
+            appended.map(|appended| (appended.position.get(), appended.repeated)).collect::<Vec<_>>()
         };
         let mut own = Own::new(batch.len());
-        let outcome = [(1, false), (2, false), (2, true)];
+        let outcome = [(1, false), (2, false), (3, false), (4, false), (2, true)];
         for _try in 0..3 {
             assert_eq!(repeated(writer.try_write(&batch, &mut own).await.unwrap()), outcome);
         }

@@ -6,12 +6,14 @@
 mod sqlite {
     mod fixture;
 
+    mod batched;
     mod cancelled;
     mod closing;
     mod conformance;
     mod damaged;
     mod killed;
     mod opening;
+    mod plans;
     mod promotion;
     mod refused;
     mod restarted;

@@ -3,7 +3,7 @@
 
 use std::{env, time::Duration};
 
-use es_core::{Append, EventData, EventStore, Expected, Metadata, NewEvent, Position, StreamId, Version};
+use es_core::{Append, EventData, EventStore, Expected, NewEvent, Position, StreamId, Version};
 use es_postgres::PostgresStore;
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
@@ -55,7 +55,7 @@ async fn r5_a_killed_database_loses_and_repeats_nothing() {
 
 fn event() -> NewEvent {
     let data = EventData { name: "crash.survived".into(), schema_version: 1, payload: "{}".into() };
-    NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() }
+    NewEvent::new(data)
 }
 
 /// Kills one backend with SIGKILL. Its shared memory cannot be trusted any more, so the server throws

@@ -8,9 +8,10 @@ use uuid::Uuid;
 
 use super::MemoryStore;
 use crate::{
-    append::{Append, IdempotencyKey, command_id},
+    append::{Append, IdempotencyKey, command_id, validate_together},
+    boundary::{Condition, EventQuery, Tag},
     event::RecordedEvent,
-    store::{AppendError, Appended, CommandRecord, Conflict, EventStore, ReadError},
+    store::{AppendError, Appended, CommandRecord, EventStore, ReadError, Verdict},
     stream::{Position, StreamId, Version},
 };
 
@@ -18,28 +19,52 @@ use crate::{
 pub(super) struct Log {
     /// The event at position p is at index p - 1.
     events: Vec<RecordedEvent>,
+    /// Its tags are at the same index.
+    tags: Vec<Vec<Tag>>,
     /// The positions of a stream's events, in order.
     streams: HashMap<StreamId, Vec<Position>>,
     commands: HashMap<Uuid, CommandRecord>,
 }
 
 impl Log {
-    fn append(&mut self, append: Append) -> Result<Appended, AppendError> {
+    /// All of `appends`, or none. None is written before every one has its verdict.
+    fn append(&mut self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        match Verdict::of_all(appends.iter().map(|append| (append, self.judge(append))))? {
+            Some(repeated) => Ok(repeated),
+            None => Ok(appends.into_iter().map(|append| self.write(append)).collect()),
+        }
+    }
+
+    fn judge(&self, append: &Append) -> Verdict {
+        if let Some(remembered) = append.remembered()
+            && let Some(known) = self.commands.get(&remembered.id)
+        {
+            return known.repeat(remembered.fingerprint).map_or_else(Verdict::Refused, Verdict::Repeated);
+        }
+        let positions = self.streams.get(&append.stream).map_or(&[][..], Vec::as_slice);
+        let actual = Version::new(positions.len() as u64);
+        let last = positions.last().map(|last| self.events[index(*last)].id);
+        if !append.expected.holds(actual, last) {
+            let conflict = append.conflict(actual);
+            return self.repeated(append).map_or_else(|| Verdict::Refused(conflict.into()), Verdict::Repeated);
+        }
+        let matched =
+            append.condition.as_ref().and_then(|Condition { query, after }| self.matching(query, *after).next());
+        match matched {
+            Some(event) => Verdict::Refused(AppendError::ConditionFailed { position: event.position }),
+            None => Verdict::Possible,
+        }
+    }
+
+    fn write(&mut self, append: Append) -> Appended {
         let remembered = append.remembered();
-        if let Some(known) = remembered.and_then(|remembered| self.commands.get(&remembered.id).copied()) {
-            return known.repeat(remembered.expect("it was found by it").fingerprint);
-        }
-        let actual = self.version(&append.stream);
-        if !append.expected.holds(actual) {
-            let conflict = Conflict { expected: append.expected, actual };
-            return self.repeated(&append).ok_or(AppendError::Conflict(conflict));
-        }
         // Databases keep microseconds; so does the reference.
         let recorded_at = Utc::now().duration_trunc(TimeDelta::microseconds(1)).unwrap_or_default();
         let positions = self.streams.entry(append.stream.clone()).or_default();
         for new in append.events {
             let position = Position::new(self.events.len() as u64 + 1);
             positions.push(position);
+            self.tags.push(new.tags);
             self.events.push(RecordedEvent {
                 position,
                 stream: append.stream.clone(),
@@ -56,11 +81,13 @@ impl Log {
             let record = CommandRecord { fingerprint: remembered.fingerprint, appended };
             self.commands.insert(remembered.id, record);
         }
-        Ok(appended)
+        appended
     }
 
-    fn version(&self, stream: &StreamId) -> Version {
-        Version::new(self.streams.get(stream).map_or(0, Vec::len) as u64)
+    fn matching<'a>(&'a self, query: &'a EventQuery, after: Position) -> impl Iterator<Item = &'a RecordedEvent> {
+        let skipped = usize::try_from(after.get()).unwrap_or(usize::MAX);
+        let events = self.events.iter().zip(&self.tags).skip(skipped);
+        events.filter(|(event, tags)| query.matches(&event.data.name, tags)).map(|(event, _)| event)
     }
 
     /// The first outcome of an append that comes again: the event behind the expected version is
@@ -80,15 +107,26 @@ fn index(position: Position) -> usize {
     usize::try_from(position.get() - 1).expect("a position in memory fits")
 }
 
+impl MemoryStore {
+    fn write(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        let mut state = self.lock();
+        let appended = state.log.append(appends)?;
+        // Under the lock, so that the head never goes back.
+        self.head.send_replace(Position::new(state.log.events.len() as u64));
+        Ok(appended)
+    }
+}
+
 #[async_trait]
 impl EventStore for MemoryStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         append.validate()?;
-        let mut state = self.lock();
-        let appended = state.log.append(append)?;
-        // Under the lock, so that the head never goes back.
-        self.head.send_replace(Position::new(state.log.events.len() as u64));
-        Ok(appended)
+        self.write(vec![append]).map(|appended| appended[0])
+    }
+
+    async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        validate_together(&appends)?;
+        self.write(appends)
     }
 
     async fn read_stream(
@@ -106,6 +144,16 @@ impl EventStore for MemoryStore {
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
         let skipped = usize::try_from(after.get()).unwrap_or(usize::MAX);
         Ok(self.lock().log.events.iter().skip(skipped).take(limit).cloned().collect())
+    }
+
+    async fn read_matching(
+        &self,
+        query: &EventQuery,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        query.validate()?;
+        Ok(self.lock().log.matching(query, after).take(limit).cloned().collect())
     }
 
     async fn head(&self) -> Result<Position, ReadError> {

@@ -1,7 +1,5 @@
 //! What executing commands must do on every store.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
@@ -12,15 +10,14 @@ use super::{
 use crate::{
     append::{Append, IdempotencyKey},
     execute::{Context, ExecuteError, LoadError, Repository},
-    memory::MemoryStore,
     schema::Undecodable,
-    snapshot::{Snapshot, SnapshotStore},
-    store::{AppendError, EventStore},
+    snapshot::{AggregateStore, Snapshot, SnapshotStore},
+    store::{AppendError, Conflict},
     stream::{Expected, Position, StreamId, Version},
 };
 
 /// Tests the engines on a store: `engine_suite!(async { … })` with an expression that makes an
-/// empty store which implements [`EventStore`], [`SnapshotStore`], `ReadModelStore` and `Clone`.
+/// empty store which implements [`AggregateStore`], `ReadModelStore` and `Clone`.
 #[macro_export]
 macro_rules! engine_suite {
     ($make:expr) => {
@@ -61,7 +58,7 @@ fn key(key: &str, content: &str) -> Context {
 }
 
 /// R2
-pub async fn r2_every_concurrent_command_takes_effect_once<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn r2_every_concurrent_command_takes_effect_once<S: AggregateStore + Clone>(store: &S) {
     // Half of the clients share a cache, the others are in another process, so to speak.
     let repositories = [Repository::<Account>::new(store), Repository::<Account>::new(store).cache(0)];
     let mut clients = JoinSet::new();
@@ -79,7 +76,7 @@ pub async fn r2_every_concurrent_command_takes_effect_once<S: EventStore + Snaps
 }
 
 /// R6
-pub async fn r6_a_repeated_command_returns_its_first_receipt<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn r6_a_repeated_command_returns_its_first_receipt<S: AggregateStore + Clone>(store: &S) {
     let accounts = Repository::<Account>::new(store);
     accounts.execute("a", AccountCommand::Deposit(10)).await.expect("executed");
     let first = accounts.execute_with("a", AccountCommand::Withdraw(10), key("k", "w10")).await.expect("executed");
@@ -97,7 +94,7 @@ pub async fn r6_a_repeated_command_returns_its_first_receipt<S: EventStore + Sna
 }
 
 /// R6
-pub async fn r6_concurrent_repetitions_take_effect_once<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn r6_concurrent_repetitions_take_effect_once<S: AggregateStore + Clone>(store: &S) {
     let mut clients = JoinSet::new();
     for _ in 0..12 {
         let accounts = Repository::<Account>::new(store);
@@ -109,7 +106,7 @@ pub async fn r6_concurrent_repetitions_take_effect_once<S: EventStore + Snapshot
     assert_eq!(Repository::<Account>::new(store).load("a").await.expect("loaded").state.balance, 5);
 }
 
-async fn deposits<S: EventStore + SnapshotStore + Clone>(store: &S, count: u64) -> Account {
+async fn deposits<S: AggregateStore + Clone>(store: &S, count: u64) -> Account {
     let accounts = Repository::<Account>::new(store).snapshot_every(10);
     for amount in 1..=count {
         accounts.execute("a", AccountCommand::Deposit(amount)).await.expect("executed");
@@ -126,7 +123,7 @@ async fn stored_snapshot(store: &impl SnapshotStore) -> Snapshot {
 }
 
 /// R8
-pub async fn r8_snapshots_change_nothing_but_time<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn r8_snapshots_change_nothing_but_time<S: AggregateStore + Clone>(store: &S) {
     let truth = deposits(store, 37).await;
     let good = stored_snapshot(store).await;
     assert_eq!(good.version, Version::new(30));
@@ -150,7 +147,7 @@ pub async fn r8_snapshots_change_nothing_but_time<S: EventStore + SnapshotStore 
         let loaded = Repository::<Account>::new(store).load("a").await.expect("loaded");
         assert_eq!((loaded.state, loaded.version), (truth.clone(), Version::new(37)), "{snapshot:?}");
     }
-    let without = Repository::<Account>::with_snapshots(Arc::new(store.clone()), Arc::new(MemoryStore::new()));
+    let without = Repository::<Account>::new(store).snapshot_every(0);
     assert_eq!(without.load("a").await.expect("loaded").state, truth);
     // The next one due takes the place of the damaged one.
     deposits(store, 5).await;
@@ -170,7 +167,7 @@ impl ReplaceFirst for Vec<u8> {
 }
 
 /// R8
-pub async fn r8_a_snapshot_of_another_history_is_ignored<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn r8_a_snapshot_of_another_history_is_ignored<S: AggregateStore + Clone>(store: &S) {
     let truth = deposits(store, 12).await;
     let wrong = Account { balance: 7, changes: 7 };
     for (version, event_id) in [(10, uuid::Uuid::now_v7()), (500, uuid::Uuid::now_v7())] {
@@ -183,7 +180,7 @@ pub async fn r8_a_snapshot_of_another_history_is_ignored<S: EventStore + Snapsho
 type Case = (&'static str, u32, &'static str, fn(&Undecodable) -> bool);
 
 /// R14
-pub async fn r14_an_undecodable_event_is_named<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn r14_an_undecodable_event_is_named<S: AggregateStore + Clone>(store: &S) {
     let cases: [Case; 3] = [
         (
             "account.exploded",
@@ -217,7 +214,7 @@ pub async fn r14_an_undecodable_event_is_named<S: EventStore + SnapshotStore + C
 }
 
 /// A cache may be behind; a refusal never is.
-pub async fn a_refusal_is_never_given_on_a_stale_state<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn a_refusal_is_never_given_on_a_stale_state<S: AggregateStore + Clone>(store: &S) {
     let (here, elsewhere) = (Repository::<Account>::new(store), Repository::<Account>::new(store));
     here.execute("a", AccountCommand::Deposit(1)).await.expect("executed");
     elsewhere.execute("a", AccountCommand::Deposit(9)).await.expect("executed");
@@ -227,19 +224,22 @@ pub async fn a_refusal_is_never_given_on_a_stale_state<S: EventStore + SnapshotS
 }
 
 /// `If-Match`
-pub async fn a_client_that_saw_another_version_is_refused<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn a_client_that_saw_another_version_is_refused<S: AggregateStore + Clone>(store: &S) {
     let accounts = Repository::<Account>::new(store);
     let seen = |version| Context { if_version: Some(Version::new(version)), ..Context::default() };
     accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await.expect("executed");
     let stale = accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
-    assert!(matches!(stale, Err(ExecuteError::Stale(conflict)) if conflict.actual == Version::new(1)), "{stale:?}");
+    assert!(
+        matches!(stale, Err(ExecuteError::Stale(Conflict { actual, .. })) if actual == Version::new(1)),
+        "{stale:?}"
+    );
     // Another process moved it on: the cache says 1, the client knows better.
     Repository::<Account>::new(store).execute("a", AccountCommand::Deposit(1)).await.expect("executed");
     accounts.execute_with("a", AccountCommand::Deposit(1), seen(2)).await.expect("executed");
 }
 
 /// Deciding that nothing is to be done is a valid answer.
-pub async fn a_command_without_events_writes_nothing<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn a_command_without_events_writes_nothing<S: AggregateStore + Clone>(store: &S) {
     let accounts = Repository::<Account>::new(store);
     let receipt = accounts.execute("a", AccountCommand::Deposit(0)).await.expect("executed");
     assert_eq!((receipt.version, receipt.position), (Version::ZERO, Position::ZERO));
@@ -247,7 +247,7 @@ pub async fn a_command_without_events_writes_nothing<S: EventStore + SnapshotSto
 }
 
 /// As of any version.
-pub async fn states_of_the_past_can_be_loaded<S: EventStore + SnapshotStore + Clone>(store: &S) {
+pub async fn states_of_the_past_can_be_loaded<S: AggregateStore + Clone>(store: &S) {
     deposits(store, 12).await;
     let accounts = Repository::<Account>::new(store);
     for version in 0..=12 {

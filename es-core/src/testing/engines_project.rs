@@ -20,9 +20,8 @@ use crate::{
     projector::Projector,
     query::{QueryError, ReadModel, Token},
     read_model::{Changes, Checkpoint, GenerationState, KeyRange, ReadModelStore, Shard, Takeover},
-    snapshot::SnapshotStore,
+    snapshot::AggregateStore,
     source::{Batch, Delivery, EventFeed, EventSource, LogSource, SourceError, Subscription},
-    store::EventStore,
     stream::Position,
 };
 
@@ -30,8 +29,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// All three ports in one.
-pub trait Store: EventStore + SnapshotStore + ReadModelStore + Clone {}
-impl<S: EventStore + SnapshotStore + ReadModelStore + Clone> Store for S {}
+pub trait Store: AggregateStore + ReadModelStore + Clone {}
+impl<S: AggregateStore + ReadModelStore + Clone> Store for S {}
 
 fn source(store: &impl Store) -> Arc<LogSource> {
     // Small batches, so that a test has many of them.

@@ -1,6 +1,6 @@
 //! What every event store must do: order, conflicts, retries.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, fmt, sync::Arc};
 
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -34,6 +34,22 @@ macro_rules! event_store_suite {
             r7_a_dropped_append_leaves_nothing_or_the_whole
             events_come_back_as_they_were_written
         }
+        $crate::__suite! { event_store_together, $make,
+            r1_appends_made_together_are_all_there_or_none
+            r2_of_overlapping_appends_made_together_one_wins
+            r2_an_append_can_expect_the_very_event_behind_which_it_goes
+            r2_chains_of_appends_are_written_in_order
+            r6_appends_made_together_again_write_nothing
+            r15_what_cannot_be_made_together_is_refused
+        }
+        $crate::__suite! { event_store_boundary, $make,
+            queries_find_all_tags_any_name_and_either_item
+            r1_a_failed_condition_fails_all_that_are_made_together
+            r2_of_concurrent_claims_of_one_name_one_wins
+            r2_no_course_is_overbooked
+            r6_a_conditional_append_again_returns_its_first_outcome
+            r15_tags_and_queries_have_limits
+        }
         $crate::__suite! { event_store_input, $make,
             r15_an_empty_append_is_refused
             r15_oversize_input_is_refused
@@ -50,7 +66,7 @@ pub(crate) fn stream(id: &str) -> StreamId {
 
 pub(crate) fn event(payload: &str) -> NewEvent {
     let data = EventData { name: "suite.happened".into(), schema_version: 1, payload: payload.to_owned().into() };
-    NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() }
+    NewEvent::new(data)
 }
 
 pub(crate) fn append(id: &str, expected: Expected, events: usize) -> Append {
@@ -66,7 +82,7 @@ async fn put(store: &impl EventStore, append: Append) -> Appended {
 }
 
 #[track_caller]
-fn conflict(outcome: Result<Appended, AppendError>) -> Conflict {
+pub(crate) fn conflict<T: fmt::Debug>(outcome: Result<T, AppendError>) -> Conflict {
     match outcome {
         Err(AppendError::Conflict(conflict)) => conflict,
         other => panic!("expected a conflict, got {other:?}"),
@@ -90,7 +106,7 @@ pub async fn r2_a_stale_version_is_a_conflict_that_tells_the_actual_one(store: &
     put(store, append("a", Expected::NoStream, 3)).await;
     let expected = Expected::Exact(Version::new(2));
     let found = conflict(store.append(append("a", expected, 1)).await);
-    assert_eq!(found, Conflict { expected, actual: Version::new(3) });
+    assert_eq!(found, Conflict { stream: stream("a"), expected, actual: Version::new(3) });
 }
 
 /// R2

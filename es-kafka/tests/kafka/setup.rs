@@ -6,8 +6,7 @@ use std::{
 };
 
 use es_core::{
-    Append, Appended, EventData, EventStore, Expected, MemoryStore, Metadata, NewEvent, Position, RecordedEvent,
-    StreamId,
+    Append, Appended, EventData, EventStore, Expected, MemoryStore, NewEvent, Position, RecordedEvent, StreamId,
 };
 use es_kafka::{Progress, Relay, RelayConfig, RelayError, Topics};
 use rdkafka::{
@@ -128,7 +127,7 @@ pub(crate) fn event(category: &str, bytes: usize) -> NewEvent {
         schema_version: 1,
         payload: format!("{{\"text\":\"{text}\"}}").into(),
     };
-    NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() }
+    NewEvent::new(data)
 }
 
 pub(crate) struct Published {

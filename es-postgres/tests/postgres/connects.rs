@@ -16,8 +16,9 @@ async fn many_processes_that_start_at_once_migrate_once() {
     for store in soon(starts.join_all()).await {
         store.unwrap().close().await;
     }
-    let migrations = schema.session().await.number("SELECT count(*) FROM _sqlx_migrations WHERE success").await;
-    assert_eq!(migrations, 4);
+    let twice = "SELECT count(*) - count(DISTINCT version) FROM _sqlx_migrations WHERE success";
+    assert_eq!(schema.session().await.number(twice).await, 0);
+    schema.store().await.close().await;
 }
 
 /// A server that only pretends to lock (there was one) is told from one that does.
@@ -25,7 +26,7 @@ async fn many_processes_that_start_at_once_migrate_once() {
 async fn r3_a_server_that_does_not_keep_the_lane_is_refused() {
     let schema = Schema::new();
     schema.store().await.close().await;
-    let pretend = "CREATE OR REPLACE FUNCTION take_lane() RETURNS void LANGUAGE plpgsql AS $$ BEGIN END $$";
+    let pretend = "CREATE OR REPLACE FUNCTION take_lane() RETURNS boolean LANGUAGE sql AS 'SELECT true'";
     schema.session().await.run(pretend).await;
     assert!(matches!(schema.options().connect().await, Err(ConnectError::NoLane)));
 }

@@ -95,6 +95,8 @@ async fn r3_an_append_waits_for_an_open_one_and_takes_its_place_if_that_rolls_ba
 }
 
 /// The snapshot is older than the lane: the same positions again, which the primary key refuses.
+///
+/// It can lose: without that key, position 1 was handed out twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn r3_a_repeatable_read_caller_fails_instead_of_misordering() {
     let schema = Schema::new();
@@ -112,6 +114,8 @@ async fn r3_a_repeatable_read_caller_fails_instead_of_misordering() {
 }
 
 /// An order by transaction id would stand still until the foreign transaction ends.
+///
+/// It can lose: with a `read_log.sql` that stops at `pg_snapshot_xmin()`, nothing was there to be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn r3_a_foreign_open_write_transaction_delays_nobody() {
     let schema = Schema::new();
@@ -150,7 +154,7 @@ async fn r3_events_of_another_process_wake_a_waiting_reader() {
 }
 
 /// What a failover to a replica that lagged behind, or a restore, does to a process that lives on.
-async fn lose_the_tail(schema: &Schema, last: u64) {
+pub(crate) async fn lose_the_tail(schema: &Schema, last: u64) {
     let lose = format!(
         "BEGIN; ALTER TABLE events DISABLE TRIGGER events_append_only; DELETE FROM events WHERE position > {last};
          ALTER TABLE events ENABLE TRIGGER events_append_only; COMMIT"

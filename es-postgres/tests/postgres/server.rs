@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use es_core::{Append, Appended, EventData, EventStore, Expected, Metadata, NewEvent, Position, StreamId, Version};
+use es_core::{Append, Appended, EventData, EventStore, Expected, NewEvent, Position, StreamId, Version};
 use es_postgres::{PostgresOptions, PostgresStore};
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection, Row,
@@ -46,13 +46,19 @@ impl Schema {
         self.options_with(&format!("&host=127.0.0.1&port={port}"))
     }
 
-    fn options_with(&self, parameters: &str) -> PostgresOptions {
-        let url = url();
-        let separator = if url.contains('?') { '&' } else { '?' };
+    /// The same with further parameters of the URL.
+    pub(crate) fn options_with(&self, parameters: &str) -> PostgresOptions {
         // Patience for a machine that does a hundred other things.
-        PostgresStore::options(&format!("{url}{separator}application_name={0}&schema={0}{parameters}", self.0))
+        PostgresStore::options(&self.url_with(&format!("&schema={}{parameters}", self.0)))
             .patience(SOON)
             .close_within(SOON)
+    }
+
+    /// The server's URL with the schema's name for its sessions and further parameters.
+    pub(crate) fn url_with(&self, parameters: &str) -> String {
+        let url = url();
+        let separator = if url.contains('?') { '&' } else { '?' };
+        format!("{url}{separator}application_name={}{parameters}", self.0)
     }
 
     pub(crate) async fn store(&self) -> PostgresStore {
@@ -85,6 +91,10 @@ impl Session {
     }
 
     pub(crate) async fn number(&mut self, sql: &str) -> i64 {
+        self.rows(sql).await[0].get(0)
+    }
+
+    pub(crate) async fn text(&mut self, sql: &str) -> String {
         self.rows(sql).await[0].get(0)
     }
 
@@ -164,7 +174,11 @@ async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicBool
     let (mut asked, mut answered) = ([0; 8192], [0; 8192]);
     loop {
         tokio::select! {
-            Ok(bytes @ 1..) = client.read(&mut asked) => server.write_all(&asked[..bytes]).await.unwrap(),
+            read = client.read(&mut asked) => match read {
+                Ok(bytes @ 1..) => server.write_all(&asked[..bytes]).await.unwrap(),
+                // The server must learn that its client is gone.
+                _ => return,
+            },
             Ok(bytes @ 1..) = server.read(&mut answered) => {
                 if cut.swap(false, Ordering::SeqCst) {
                     return;
@@ -189,7 +203,7 @@ pub(crate) fn stream(id: &str) -> StreamId {
 
 pub(crate) fn event(payload: &str) -> NewEvent {
     let data = EventData { name: "test.happened".into(), schema_version: 1, payload: payload.to_owned().into() };
-    NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() }
+    NewEvent::new(data)
 }
 
 pub(crate) fn append(id: &str, expected: Expected, events: usize) -> Append {

@@ -5,13 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use es_core::{
-    Append, Appended, EventData, EventStore, Expected, Metadata, NewEvent, Position, RecordedEvent, StreamId,
-};
+use es_core::{Append, Appended, EventData, EventStore, Expected, NewEvent, Position, RecordedEvent, StreamId, Tag};
 use es_sqlite::SqliteStore;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
-use uuid::Uuid;
+
+/// Makes the database refuse every event with the name `test.bad`.
+pub(crate) const REFUSE_BAD: &str = "CREATE TRIGGER refuse_bad BEFORE INSERT ON events WHEN NEW.name = 'test.bad' \
+     BEGIN SELECT RAISE(ABORT, 'bad'); END";
 
 thread_local! {
     /// Every test has a thread of its own; its directories go when it ends.
@@ -36,13 +37,17 @@ pub(crate) async fn foreign_connection(path: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.unwrap()
 }
 
+pub(crate) fn tag(text: &str) -> Tag {
+    Tag::new(text).unwrap()
+}
+
 pub(crate) fn stream(id: &str) -> StreamId {
     StreamId::new("test", id).unwrap()
 }
 
 pub(crate) fn event(name: &str) -> NewEvent {
     let data = EventData { name: name.into(), schema_version: 1, payload: "{}".into() };
-    NewEvent { id: Uuid::now_v7(), data, metadata: Metadata::default() }
+    NewEvent::new(data)
 }
 
 pub(crate) fn append(id: &str, expected: Expected, events: usize) -> Append {

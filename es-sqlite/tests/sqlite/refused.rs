@@ -1,14 +1,10 @@
 //! What SQLite itself refuses.
 
-use es_core::{Append, AppendError, EventStore, Expected};
+use es_core::{Append, AppendError, EventQuery, EventStore, Expected, Position};
 use es_sqlite::SqliteStore;
 use sqlx::Executor;
 
-use super::fixture::{append, dense_log, event, foreign_connection, new_path, put, stream};
-
-/// Makes the database refuse every event with the name `test.bad`.
-const REFUSE_BAD: &str = "CREATE TRIGGER refuse_bad BEFORE INSERT ON events WHEN NEW.name = 'test.bad' \
-     BEGIN SELECT RAISE(ABORT, 'bad'); END";
+use super::fixture::{REFUSE_BAD, append, dense_log, event, foreign_connection, new_path, put, stream, tag};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r1_r4_a_refused_append_fails_alone_and_whole() {
@@ -81,7 +77,9 @@ async fn r6_after_a_failure_the_same_append_may_be_sent_again() {
 async fn r3_the_file_itself_refuses_to_change_the_log() {
     let path = new_path();
     let store = SqliteStore::open(&path).await.unwrap();
-    put(&store, append("a", Expected::NoStream, 3)).await;
+    put(&store, append("a", Expected::NoStream, 2)).await;
+    let tagged = event("test.happened").with_tags([tag("x")]);
+    put(&store, Append::new(stream("a"), Expected::Any, vec![tagged])).await;
     let before = dense_log(&store).await;
     let mut foreign = foreign_connection(&path).await;
     for forbidden in [
@@ -93,8 +91,14 @@ async fn r3_the_file_itself_refuses_to_change_the_log() {
          metadata, recorded_at_us FROM events WHERE position = 1",
         "INSERT INTO events SELECT position + 3, stream, version + 9, event_id, name, schema_version, payload, \
          metadata, recorded_at_us FROM events WHERE position = 1",
+        "UPDATE event_tags SET tag = 'y'",
+        "DELETE FROM event_tags",
+        "INSERT OR REPLACE INTO event_tags SELECT tag, position, 'test.other' FROM event_tags",
+        "INSERT INTO event_tags VALUES ('x', 4, 'test.happened')",
     ] {
         assert!(foreign.execute(forbidden).await.is_err(), "{forbidden}");
     }
     assert_eq!(dense_log(&store).await, before);
+    let query = EventQuery::tagged([tag("x")]).named(["test.happened"]);
+    assert_eq!(store.read_matching(&query, Position::ZERO, 9).await.unwrap(), before[2..]);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use es_core::{Aggregate, EventSource, EventStore, LogSource, ReadModelStore, Repository, SnapshotStore};
+use es_core::{Aggregate, AggregateStore, EventSource, LogSource, ReadModelStore, Repository};
 use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig};
 use es_postgres::{ConnectError, PostgresStore};
 use es_sqlite::{OpenError, SqliteStore};
@@ -15,10 +15,8 @@ const RELAY: &str = "order-service";
 /// What the service runs on. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Backend {
-    /// The event log.
-    pub log: Arc<dyn EventStore>,
-    /// The snapshots.
-    pub snapshots: Arc<dyn SnapshotStore>,
+    /// The event log, and the snapshots beside it.
+    pub log: Arc<dyn AggregateStore>,
     /// The read models, and the checkpoints of all workers.
     pub read_models: Arc<dyn ReadModelStore>,
     store: Store,
@@ -59,15 +57,14 @@ impl Backend {
 
     fn of<S>(ports: &S, store: Store, kafka: Option<Kafka>) -> Self
     where
-        S: EventStore + SnapshotStore + ReadModelStore + Clone,
+        S: AggregateStore + ReadModelStore + Clone,
     {
-        let (log, snapshots, read_models) = (Arc::new(ports.clone()), Arc::new(ports.clone()), Arc::new(ports.clone()));
-        Self { log, snapshots, read_models, store, kafka }
+        Self { log: Arc::new(ports.clone()), read_models: Arc::new(ports.clone()), store, kafka }
     }
 
     /// The aggregates of one kind.
     pub fn repository<A: Aggregate>(&self) -> Repository<A> {
-        Repository::with_snapshots(self.log.clone(), self.snapshots.clone())
+        Repository::from_arc(self.log.clone())
     }
 
     /// Where projectors and policies read: Kafka, if it is there, else the log.

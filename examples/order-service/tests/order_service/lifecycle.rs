@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use es_core::{Append, EventData, EventStore, Expected, Metadata, NewEvent};
+use es_core::{Append, EventData, EventStore, Expected, NewEvent};
 use es_sqlite::SqliteStore;
 use reqwest::StatusCode;
 use serde_json::json;
@@ -66,9 +66,8 @@ async fn a_worker_that_cannot_go_on_makes_the_service_unready_and_stops_nobody_e
     service.place("USR-123").await;
     let store = SqliteStore::open(service.directory.path().join("orders.db")).await.unwrap();
     let data = EventData { name: "payment.forged".into(), schema_version: 1, payload: "{}".into() };
-    let forged = NewEvent { id: uuid::Uuid::now_v7(), data, metadata: Metadata::default() };
     let stream = "payment-X".parse().unwrap();
-    store.append(Append::new(stream, Expected::Any, vec![forged])).await.unwrap();
+    store.append(Append::new(stream, Expected::Any, vec![NewEvent::new(data)])).await.unwrap();
     store.close().await.unwrap();
 
     let begun = Instant::now();

@@ -1,0 +1,169 @@
+//! An aggregate's state from its events: a snapshot or what is known already, and the tail behind it.
+
+use uuid::Uuid;
+
+use crate::{
+    aggregate::Aggregate,
+    event::{Event, EventData, EventSet, RecordedEvent},
+    schema::DecodeError,
+    snapshot::{AggregateStore, LoadedStream},
+    store::ReadError,
+    stream::{Expected, InvalidStream, StreamId, Version},
+};
+
+/// How many events are read at once while an aggregate is loaded.
+const PAGE: usize = 1_000;
+
+/// An aggregate's state at a version.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded<A> {
+    /// The fold of its events.
+    pub state: A,
+    /// How many events that were.
+    pub version: Version,
+    /// The last of them.
+    last: Option<Uuid>,
+}
+
+impl<A: Aggregate> Loaded<A> {
+    pub(super) fn apply(&mut self, event: &A::Event, id: Uuid) {
+        self.state.apply(event);
+        self.version = self.version.next();
+        self.last = Some(id);
+    }
+
+    /// The last of its events.
+    pub(super) fn last(&self) -> Option<Uuid> {
+        self.last
+    }
+
+    /// What an append that was decided on this state expects.
+    pub(super) fn expected(&self) -> Expected {
+        match self.last {
+            Some(event_id) => Expected::Last { version: self.version, event_id },
+            None => Expected::NoStream,
+        }
+    }
+
+    fn fold(&mut self, event: &RecordedEvent) -> Result<(), LoadError> {
+        if event.version != self.version.next() {
+            return Err(LoadError::Gap { stream: event.stream.clone(), after: self.version, found: event.version });
+        }
+        let decoded = A::Event::from_recorded(event).map_err(|reason| DecodeError::new(event, reason))?;
+        if let Some(decoded) = decoded {
+            self.apply(&decoded, event.id);
+        }
+        Ok(())
+    }
+
+    fn fold_all(&mut self, events: &[RecordedEvent]) -> Result<(), LoadError> {
+        events.iter().try_for_each(|event| self.fold(event))
+    }
+}
+
+/// The state as of now, from a snapshot (if they are wanted) and the tail behind it.
+pub(super) async fn load<A: Aggregate>(
+    store: &dyn AggregateStore,
+    stream: &StreamId,
+    snapshots: bool,
+) -> Result<Loaded<A>, LoadError> {
+    let LoadedStream { snapshot, events, last, more } = store.load_stream(stream, snapshots, PAGE).await?;
+    let opened: Option<Loaded<A>> = match &snapshot {
+        None => Some(Loaded::default()),
+        Some(snapshot) => snapshot.open().filter(|_| snapshot.stream == *stream).map(|state| Loaded {
+            state,
+            version: snapshot.version,
+            last: Some(snapshot.event_id),
+        }),
+    };
+    // A snapshot that is damaged or was written by other code is as good as none (R8).
+    let Some(mut loaded) = opened else { return read_pages(store, stream, Loaded::default()).await };
+    for EventData { name, schema_version, payload } in &events {
+        match A::Event::decode(name, *schema_version, payload) {
+            Ok(event) => loaded.state.apply(&event),
+            // Who reads it again whole finds the same, and knows where it is (R14).
+            Err(_) => return read_pages(store, stream, loaded).await,
+        }
+        loaded.version = loaded.version.next();
+    }
+    loaded.last = last.or(loaded.last);
+    if more { read_pages(store, stream, loaded).await } else { Ok(loaded) }
+}
+
+/// The state as of now, from the earlier one that is `known`.
+pub(super) async fn catch_up<A: Aggregate>(
+    store: &dyn AggregateStore,
+    stream: &StreamId,
+    mut known: Loaded<A>,
+) -> Result<Loaded<A>, LoadError> {
+    let Some(last) = known.last else { return read_pages(store, stream, known).await };
+    let events = store.read_stream(stream, Version::new(known.version.get() - 1), PAGE).await?;
+    // A state of another history, for example of before a restore, is as good as none (R8).
+    let Some(tail) = behind(last, &events) else { return read_pages(store, stream, Loaded::default()).await };
+    known.fold_all(tail)?;
+    if events.len() < PAGE { Ok(known) } else { read_pages(store, stream, known).await }
+}
+
+/// The events behind the witness, which is the first of `events` if this is the history of the state that
+/// ends with it.
+fn behind(witness: Uuid, events: &[RecordedEvent]) -> Option<&[RecordedEvent]> {
+    let (first, tail) = events.split_first()?;
+    (first.id == witness).then_some(tail)
+}
+
+async fn read_pages<A: Aggregate>(
+    store: &dyn AggregateStore,
+    stream: &StreamId,
+    mut loaded: Loaded<A>,
+) -> Result<Loaded<A>, LoadError> {
+    loop {
+        let page = store.read_stream(stream, loaded.version, PAGE).await?;
+        loaded.fold_all(&page)?;
+        if page.len() < PAGE {
+            return Ok(loaded);
+        }
+    }
+}
+
+/// The state as of `version`, `None` when the stream has not come so far.
+pub(super) async fn load_at<A: Aggregate>(
+    store: &dyn AggregateStore,
+    stream: &StreamId,
+    version: Version,
+) -> Result<Option<Loaded<A>>, LoadError> {
+    let mut loaded = Loaded::default();
+    while loaded.version < version {
+        let missing = usize::try_from(version.get() - loaded.version.get()).unwrap_or(PAGE);
+        let page = store.read_stream(stream, loaded.version, missing.min(PAGE)).await?;
+        if page.is_empty() {
+            return Ok(None);
+        }
+        loaded.fold_all(&page)?;
+    }
+    Ok(Some(loaded))
+}
+
+/// Why an aggregate could not be loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// The id cannot be part of a stream's name.
+    #[error("the aggregate's id is invalid")]
+    Stream(#[from] InvalidStream),
+    /// The store failed.
+    #[error("the stream cannot be read")]
+    Read(#[from] ReadError),
+    /// An event cannot be read (R14).
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The stream is not contiguous: an event is missing where density promises one (R3).
+    #[error("stream {stream} has a gap: version {found} follows {after}")]
+    Gap {
+        /// Which stream.
+        stream: StreamId,
+        /// The last version before the gap.
+        after: Version,
+        /// The first version behind it.
+        found: Version,
+    },
+}

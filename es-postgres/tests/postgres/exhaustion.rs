@@ -1,0 +1,154 @@
+//! A server that has too little of something, or takes too long.
+
+use std::time::Duration;
+
+use es_core::{AppendError, EventStore, Expected, Position, ReadError, SnapshotStore};
+use es_postgres::{OutcomeUnknown, PostgresStore};
+
+use super::server::{Schema, append, appended, exact, log, soon, stream};
+
+/// The limit of the tests that must run into it: long enough for everything that is answered.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// Makes inserts into `events` fail with `code`: as long as the sequence `failures` has not come to `times`.
+async fn fail(schema: &Schema, code: &str, times: u32) {
+    let trigger = format!(
+        "CREATE SEQUENCE failures;
+         CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF nextval('{0}.failures') <= {times} THEN RAISE EXCEPTION 'simulated' USING ERRCODE = '{code}'; END IF;
+             RETURN NULL; END $$;
+         CREATE TRIGGER fail BEFORE INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION fail()",
+        schema.0
+    );
+    schema.session().await.run(&trigger).await;
+}
+
+/// Out of disk space, of memory, of connections; cancelled or timed out; a lock that was not to be had; a
+/// deadlock; a server that shuts down, or that has become a replica.
+///
+/// It can lose: with class 53 taken out of `error::fault()`, an append failed at its first attempt.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_outlasts_what_passes() {
+    for code in ["53100", "53200", "53300", "57014", "55P03", "40P01", "57P01", "25006"] {
+        let schema = Schema::new();
+        let store = schema.store().await;
+        fail(&schema, code, 2).await;
+        assert_eq!(soon(store.append(append("a", exact(0), 2))).await.unwrap(), appended(2, 2), "{code}");
+        assert_eq!(schema.session().await.number("SELECT last_value FROM failures").await, 3, "{code}");
+        assert_eq!(log(&store).await.len(), 2, "{code}");
+    }
+}
+
+/// The disk stays full: everybody is told, nothing is half there, reads go on; and it goes on by itself when
+/// there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_appends_and_serves_reads() {
+    let schema = Schema::new();
+    let store = schema.options().patience(Duration::from_millis(50)).connect().await.unwrap();
+    store.append(append("a", exact(0), 1)).await.unwrap();
+    fail(&schema, "53100", u32::MAX).await;
+    let lost = append("a", exact(1), 3);
+    let outcome = soon(store.append(lost.clone())).await;
+    let Err(AppendError::Store(cause)) = outcome else { panic!("{outcome:?}") };
+    let unknown = cause.downcast_ref::<OutcomeUnknown>().unwrap();
+    assert_eq!(unknown.last.as_database_error().unwrap().code().as_deref(), Some("53100"));
+    assert_eq!(log(&store).await.len(), 1);
+    schema.session().await.run("DROP TRIGGER fail ON events").await;
+    assert_eq!(soon(store.append(lost)).await.unwrap(), appended(4, 4));
+}
+
+/// Somebody holds the lane for longer than an append waits for it. The server gives up first, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_waits_for_the_lane_in_bounded_time() {
+    let schema = Schema::new();
+    let store = schema.options().patience(Duration::ZERO).connect().await.unwrap();
+    let mut holder = schema.session().await;
+    holder.hold_lane().await;
+    let lost = append("a", exact(0), 1);
+    let outcome = soon(store.append(lost.clone())).await;
+    let Err(AppendError::Store(cause)) = outcome else { panic!("{outcome:?}") };
+    let unknown = cause.downcast_ref::<OutcomeUnknown>().unwrap();
+    assert_eq!(unknown.last.as_database_error().unwrap().code().as_deref(), Some("55P03"));
+    holder.run("COMMIT").await;
+    assert_eq!(soon(store.append(lost)).await.unwrap(), appended(1, 1));
+}
+
+/// Somebody cancels the statement while it waits: it is sent again, and waits again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancelled_append_is_sent_again() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    holder.hold_lane().await;
+    let waiting = tokio::spawn({
+        let store = store.clone();
+        async move { store.append(append("a", exact(0), 1)).await }
+    });
+    for _ in 0..3 {
+        watcher.until_blocked(&schema, 1).await;
+        let cancel = format!(
+            "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+              WHERE application_name = '{}' AND wait_event_type = 'Lock'",
+            schema.0
+        );
+        assert_eq!(watcher.number(&cancel).await, 1);
+        let free = format!(
+            "SELECT (count(*) = 0)::int::bigint FROM pg_stat_activity
+              WHERE application_name = '{}' AND wait_event_type = 'Lock' AND query_start < '{}'",
+            schema.0,
+            watcher.text("SELECT clock_timestamp()::text").await
+        );
+        watcher.until(&free, 1).await;
+    }
+    holder.run("COMMIT").await;
+    assert_eq!(soon(waiting).await.unwrap().unwrap(), appended(1, 1));
+}
+
+/// All reader connections are taken by reads that the server holds up. Further callers wait for one of
+/// them, in turn, and get it when a read is done.
+#[tokio::test(flavor = "multi_thread")]
+async fn r17_readers_wait_for_a_connection_and_get_it() {
+    let schema = Schema::new();
+    let store = schema.options().reader_connections(2).connect().await.unwrap();
+    store.append(append("a", exact(0), 3)).await.unwrap();
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    holder.run("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await;
+    let read = |store: PostgresStore| async move { store.read_log(Position::ZERO, 10).await };
+    let mut reads: Vec<_> = (0..2).map(|_| tokio::spawn(read(store.clone()))).collect();
+    watcher.until_blocked(&schema, 2).await;
+    let stream = stream("a");
+    let mut outside = Box::pin(store.load_snapshot(&stream));
+    tokio::select! { biased; _ = &mut outside => panic!("there is no connection"), () = async {} => {} }
+    reads.extend((0..20).map(|_| tokio::spawn(read(store.clone()))));
+    let sessions = format!("SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}'", schema.0);
+    assert_eq!(watcher.number(&sessions).await, 3, "two readers and the writer");
+    holder.run("COMMIT").await;
+    assert!(soon(outside).await.unwrap().is_none());
+    for read in reads {
+        assert_eq!(soon(read).await.unwrap().unwrap().len(), 3);
+    }
+    assert_eq!(watcher.number(&sessions).await, 3);
+}
+
+/// The same, but the server does not let go: each caller waits as long as it may, with the wait for a
+/// connection, and is told.
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_a_reader_without_a_connection_is_told_in_bounded_time() {
+    let schema = Schema::new();
+    let store = schema.options().reader_connections(1).answer_within(SHORT).connect().await.unwrap();
+    store.append(append("a", Expected::Any, 3)).await.unwrap();
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    holder.run("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await;
+    let stuck = tokio::spawn({
+        let store = store.clone();
+        async move { store.read_log(Position::ZERO, 10).await }
+    });
+    watcher.until_blocked(&schema, 1).await;
+    let reads = (0..5).map(|_| store.read_log(Position::ZERO, 10));
+    let outcomes = soon(futures_util::future::join_all(reads)).await;
+    for outcome in outcomes.into_iter().chain([soon(stuck).await.unwrap()]) {
+        assert!(matches!(outcome, Err(ReadError::Store(_))), "{outcome:?}");
+    }
+    holder.run("COMMIT").await;
+    assert_eq!(log(&store).await.len(), 3);
+}

@@ -1,0 +1,33 @@
+//! How SQLite carries out what grows with the log.
+
+use es_sqlite::SqliteStore;
+use sqlx::{AssertSqlSafe, Executor, Row};
+
+use super::fixture::{foreign_connection, new_path};
+
+#[tokio::test]
+async fn appends_and_reads_look_up_and_never_scan() {
+    let path = new_path();
+    let _store = SqliteStore::open(&path).await.unwrap();
+    let mut foreign = foreign_connection(&path).await;
+    for statement in [
+        include_str!("../../src/sql/append_conditions.sql"),
+        include_str!("../../src/sql/append_state.sql"),
+        include_str!("../../src/sql/find_command.sql"),
+        include_str!("../../src/sql/read_log.sql"),
+        include_str!("../../src/sql/read_matching.sql"),
+        include_str!("../../src/sql/read_stream.sql"),
+    ] {
+        let plan = foreign.fetch_all(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"))).await.unwrap();
+        let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
+        // All that is gone through is what comes in as JSON, and the queue of a recursion with what it yields, which is
+        // not gathered first: so it ends with the LIMIT.
+        let grows = |step: &&String| match step.split_once(' ') {
+            Some(("SCAN", what)) => !what.contains("VIRTUAL TABLE") && !["candidates", "matching"].contains(&what),
+            Some((verb, _)) => verb == "MATERIALIZE",
+            None => false,
+        };
+        assert!(steps.iter().any(|step| step.starts_with("SEARCH")), "{steps:#?}");
+        assert_eq!(steps.iter().find(grows), None, "{statement}");
+    }
+}
