@@ -3,10 +3,12 @@
 //! - [`given`] for aggregates, [`project`] for projections;
 //! - [`event_store_suite!`](crate::event_store_suite), [`snapshot_store_suite!`](crate::snapshot_store_suite) and
 //!   [`read_model_store_suite!`](crate::read_model_store_suite), one for each port;
-//! - [`engine_suite!`](crate::engine_suite) for the engines on a store that implements all three.
+//! - [`engine_suite!`](crate::engine_suite) for the engines on a store that implements all three;
+//! - [`checker`], which lets random clients loose on an event store and checks every promise afterwards.
 
 pub mod account;
 mod aggregates;
+pub mod checker;
 pub mod engines_execute;
 pub mod engines_project;
 pub mod event_store;

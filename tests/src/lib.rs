@@ -1,6 +1,9 @@
 //! What only several packages together can show: the whole path, crashes and chaos.
 //!
-//! The tests are in `tests/`. Here the code in the project's documents is compiled.
+//! The tests are in `tests/`. Here is what the checker needs of a backend, and the code in the project's documents is
+//! compiled.
+
+pub mod checker;
 
 #[cfg(doctest)]
 mod documents {

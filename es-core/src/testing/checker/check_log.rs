@@ -1,0 +1,76 @@
+//! Whether the log is one: dense, in real time order, and nothing but what was appended.
+
+use std::collections::HashMap;
+
+use super::{check::Evidence, finding::Promise, history::Seen, sent::Flaw};
+
+pub(super) fn check(evidence: &mut Evidence<'_>) {
+    density(evidence);
+    origin(evidence);
+    real_time(evidence);
+}
+
+/// R3, and R6: no event is there twice.
+fn density(evidence: &mut Evidence<'_>) {
+    let mut versions = HashMap::new();
+    let mut ids = HashMap::new();
+    for (rank, event) in (1..).zip(evidence.log.events) {
+        if event.position != rank {
+            let what = format!("position {} is the {rank}. of the log", event.position);
+            evidence.find(Promise::R3, what, &[]);
+            // Everything behind it would be wrong too.
+            break;
+        }
+        let version = versions.entry(&event.stream).or_insert(0);
+        *version += 1;
+        if event.version != *version {
+            let what = format!("{} is at version {}, it is the {version}. of its stream", place(event), event.version);
+            evidence.find(Promise::R3, what, &[]);
+            *version = event.version;
+        }
+        if let Some(first) = ids.insert(event.id, event) {
+            let what = format!("{} is there twice, first as {}", place(event), place(first));
+            evidence.find(Promise::R6, what, &[]);
+        }
+    }
+}
+
+/// R1, R4, R15: every event belongs to an append that was sent and is not flawed.
+fn origin(evidence: &mut Evidence<'_>) {
+    let mut owners = HashMap::new();
+    for (index, write) in evidence.writes.iter().enumerate() {
+        owners.extend(write.sent.events.iter().map(|event| (event.id, index)));
+    }
+    for event in evidence.log.events {
+        let Some(owner) = owners.get(&event.id) else {
+            evidence.find(Promise::R1, format!("nobody has appended {}", place(event)), &[]);
+            continue;
+        };
+        let write = &evidence.writes[*owner];
+        if let (Some(flaw), Some(attempt)) = (write.flaw(), write.attempts.first().copied()) {
+            let promise = if flaw == Flaw::Refused { Promise::R4 } else { Promise::R15 };
+            evidence.find(promise, format!("{} is from a bad append", place(event)), &[&attempt]);
+        }
+    }
+}
+
+/// R3: an append that was asked for after another was known to be in the log stands behind it.
+fn real_time(evidence: &mut Evidence<'_>) {
+    let mut late = Vec::new();
+    for write in &evidence.writes {
+        let Some(rank) = evidence.log.rank(write.first()) else { continue };
+        let known = evidence.moments.at_least(write.begun());
+        if rank <= known {
+            late.push((write.attempts[0], rank, known));
+        }
+    }
+    for (attempt, rank, known) in late {
+        let what = format!("an append stands at {rank}, but {known} had been in the log before it was asked for");
+        evidence.find(Promise::R3, what, &[&attempt]);
+    }
+}
+
+/// How an event is called in a finding.
+pub(super) fn place(event: &Seen) -> String {
+    format!("event {} ({}@{}, position {})", event.id, event.stream, event.version, event.position)
+}

@@ -1,0 +1,89 @@
+//! Whether each read has seen the log as it was.
+
+use std::ops::RangeInclusive;
+
+use super::{
+    attempts::Attempt,
+    check::Evidence,
+    check_log::place,
+    finding::Promise,
+    history::{Call, Outcome, Seen},
+};
+
+pub(super) fn check(evidence: &mut Evidence<'_>) {
+    let mut found = Vec::new();
+    for attempt in evidence.attempts.iter().filter(|attempt| attempt.sent().is_none()) {
+        let wrong = match attempt.outcome {
+            Some(Outcome::Failed { .. }) if !evidence.moments.is_troubled(attempt.called, attempt.returned) => {
+                Some((Promise::Port, "a read failed although nothing was disrupted".to_owned()))
+            }
+            Some(Outcome::Stuck) => Some((Promise::Port, "a read has not returned in time".to_owned())),
+            Some(outcome) => read(evidence, attempt, outcome).map(|what| (Promise::R3, what)),
+            None => None,
+        };
+        found.extend(wrong.map(|(promise, what)| (promise, what, *attempt)));
+    }
+    for (promise, what, attempt) in found {
+        evidence.find(promise, what, &[&attempt]);
+    }
+}
+
+fn read(evidence: &Evidence<'_>, attempt: &Attempt<'_>, outcome: &Outcome) -> Option<String> {
+    let least = evidence.moments.at_least(attempt.called);
+    let most = evidence.moments.at_most(attempt.returned);
+    match (attempt.call, outcome) {
+        (Call::ReadLog { after, limit }, Outcome::Events(page)) => {
+            let ranks: Vec<u64> = (after + 1..=evidence.log.len()).collect();
+            compare(evidence, page, &ranks, *limit, least..=most)
+        }
+        (Call::ReadStream { stream, after, limit }, Outcome::Events(page)) => {
+            let skipped = usize::try_from(*after).unwrap_or(usize::MAX);
+            let ranks = evidence.log.stream(stream).get(skipped..).unwrap_or_default();
+            compare(evidence, page, ranks, *limit, least..=most)
+        }
+        (Call::ReadMatching { query, after, limit }, Outcome::Events(page)) => {
+            let ranks = (after + 1..=evidence.log.len()).filter(|rank| evidence.log.matches(query, *rank));
+            compare(evidence, page, &ranks.collect::<Vec<_>>(), *limit, least..=most)
+        }
+        (Call::Head, Outcome::Head(head)) if !(least..=most).contains(head) || !evidence.log.is_boundary(*head) => {
+            Some(format!("the head is {head}, the log ended between {least} and {most}"))
+        }
+        (Call::WaitPast { after }, Outcome::Woken) if *after >= most => {
+            Some(format!("a reader at {after} was woken, the log had {most} events at most"))
+        }
+        _ => None,
+    }
+}
+
+/// Whether `page` is what there was to read: the events at `ranks`, of which `limit` were wanted, as far as the log had
+/// come at one moment, when it had a length among `lengths`.
+fn compare(
+    evidence: &Evidence<'_>,
+    page: &[Seen],
+    ranks: &[u64],
+    limit: usize,
+    mut lengths: RangeInclusive<u64>,
+) -> Option<String> {
+    let mut expected = ranks.iter().filter_map(|rank| evidence.log.at(*rank));
+    for event in page {
+        match expected.next() {
+            Some(stored) if stored == event => {}
+            Some(stored) => {
+                return Some(format!("a reader has seen {} where the log has {}", place(event), place(stored)));
+            }
+            None => return Some(format!("a reader has seen {}, which is not there to be read", place(event))),
+        }
+    }
+    let asked = |length: u64| ranks.partition_point(|rank| *rank <= length);
+    let (count, least, most) = (page.len(), asked(*lengths.start()), asked(*lengths.end()));
+    if count > limit || count > most {
+        return Some(format!("a reader has got {count} events where at most {most} were, of which it wanted {limit}"));
+    }
+    if count < least.min(limit) {
+        return Some(format!(
+            "a reader has got {count} events where at least {least} were, of which it wanted {limit}"
+        ));
+    }
+    let is_whole = count == limit || lengths.any(|length| asked(length) == count && evidence.log.is_boundary(length));
+    (!is_whole).then(|| "a reader has seen half an append, or half of those that were made together".to_owned())
+}
