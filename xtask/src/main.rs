@@ -1,6 +1,7 @@
-//! Development tasks: starts the real servers, runs the tests against them, stops them.
+//! Development tasks: starts the real servers, runs the tests or the benchmarks against them, stops them.
 
 mod account;
+mod bench;
 mod children;
 mod fetch;
 mod home;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use crate::children::Group;
 use crate::interrupt::Interrupt;
-use crate::servers::Servers;
+use crate::servers::{Needs, Servers};
 
 const USAGE: &str = "\
 Usage: cargo xtask <command>
@@ -31,6 +32,10 @@ Usage: cargo xtask <command>
                                    (with -p or --manifest-path among the arguments: on that package only)
   servers [-- command …]           starts them, prints their addresses and runs the command,
                                    or waits for Ctrl-C or the end of the input; stops them
+  bench [arguments]                builds bench/ and runs it on a Postgres that keeps what it acknowledges
+                                   (bench --help tells the arguments)
+  check [--minutes 10] [--seed N]  starts them and lets the checker loose on a store, with one seed after the other;
+                                   --help tells the other arguments
 
 A server whose address is given by the environment (DATABASE_URL, KAFKA_BROKERS) is used as it is.";
 
@@ -68,6 +73,8 @@ fn main() -> ExitCode {
     let outcome = match task.to_str() {
         Some("test") => test(arguments),
         Some("servers") => servers(&arguments),
+        Some("bench") => bench::run(&arguments),
+        Some("check") => check(arguments),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
             Ok(0)
@@ -92,7 +99,7 @@ fn main() -> ExitCode {
 fn test(arguments: Vec<OsString>) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
     tools::for_native_builds(&interrupt)?;
-    let servers = Servers::start(&interrupt)?;
+    let servers = Servers::start(Needs::TESTS, &interrupt)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = children::mortal(Path::new(&cargo), "TERM");
     cargo.arg("test").envs(servers.variables());
@@ -101,6 +108,18 @@ fn test(arguments: Vec<OsString>) -> Result<i32> {
     }
     cargo.args(arguments);
     // The tests start processes of their own; a group lets all of them be ended together.
+    children::run_to_end(cargo, Group::Own, &interrupt)
+}
+
+/// Runs the checker against real servers for as long as its arguments say.
+fn check(arguments: Vec<OsString>) -> Result<i32> {
+    let interrupt = Interrupt::listen()?;
+    tools::for_native_builds(&interrupt)?;
+    let servers = Servers::start(Needs::CHECKER, &interrupt)?;
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut cargo = children::mortal(Path::new(&cargo), "TERM");
+    cargo.args(["run", "--quiet", "--package", "tests", "--bin", "check", "--"]).args(arguments);
+    cargo.envs(servers.variables());
     children::run_to_end(cargo, Group::Own, &interrupt)
 }
 
@@ -119,7 +138,7 @@ fn names_packages(arguments: &[OsString]) -> bool {
 /// Runs a command with the servers, or leaves them running until the user has had enough.
 fn servers(command: &[OsString]) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
-    let servers = Servers::start(&interrupt)?;
+    let servers = Servers::start(Needs::TESTS, &interrupt)?;
     let exports: Vec<String> = servers.variables().map(|(name, value)| format!("export {name}='{value}'")).collect();
     if let Some((program, arguments)) = command.split_first() {
         say(exports.join("; "));

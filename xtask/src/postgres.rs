@@ -18,6 +18,18 @@ const READY: &str = "database system is ready to accept connections";
 /// Asks Postgres to drop everything at once, but to give its shared memory back, which no `kill -9` would.
 const STOP: &str = "QUIT";
 
+/// Settings that make tests quick.
+pub(crate) const FOR_TESTS: &[&str] = &[
+    // Every test of every suite has a pool of its own.
+    "max_connections=400",
+    // No run outlives its machine. synchronous_commit stays on: it changes what the suites observe, fsync does not.
+    "fsync=off",
+];
+
+/// Settings of a small deployment that keeps what it has acknowledged: what is measured is what a user would get.
+pub(crate) const AS_DEPLOYED: &[&str] =
+    &["fsync=on", "synchronous_commit=on", "shared_buffers=512MB", "max_wal_size=8GB", "max_connections=400"];
+
 /// Creates the data directory that every run gets a copy of: quicker than `initdb` for each.
 pub(crate) fn create_template(home: &Home, interrupt: &Interrupt) -> Result<()> {
     let data = home.path.join("postgres-template");
@@ -42,22 +54,15 @@ pub(crate) fn copy_template(home: &Home, run: &Path, interrupt: &Interrupt) -> R
     Ok(data)
 }
 
-/// Starts Postgres on the port, with the copy of the template.
-pub(crate) fn spawn(home: &Home, run: &Path, data: &Path, port: u16) -> Result<Server> {
+/// Starts Postgres on the port, with the copy of the template and the settings.
+pub(crate) fn spawn(home: &Home, run: &Path, data: &Path, port: u16, settings: &[&str]) -> Result<Server> {
     let log = run.join("postgres.log");
     let failed = |error| Failure::cannot("start Postgres", error);
     let output = File::create(&log).map_err(failed)?;
     // The server itself and not pg_ctl: the kernel ends only direct children with us.
     let mut postgres = command(home, "postgres", STOP);
     postgres.arg("-D").arg(data).arg("-p").arg(port.to_string());
-    for setting in [
-        "listen_addresses=127.0.0.1",
-        "unix_socket_directories=",
-        // Every test of every suite has a pool of its own.
-        "max_connections=400",
-        // No run outlives its machine. synchronous_commit stays on: it changes what the suites observe, fsync does not.
-        "fsync=off",
-    ] {
+    for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories="].iter().chain(settings) {
         postgres.args(["-c", setting]);
     }
     postgres.stdin(Stdio::null()).stdout(output.try_clone().map_err(failed)?).stderr(output);

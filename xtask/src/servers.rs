@@ -1,4 +1,4 @@
-//! Both servers: started together, stopped when dropped.
+//! The servers of a run: started together, stopped when dropped.
 
 use std::env;
 use std::fs;
@@ -13,6 +13,26 @@ use crate::{Failure, Result, fetch, kafka, postgres, say, tools};
 /// How often a start is tried when somebody else took the port meanwhile.
 const ATTEMPTS: usize = 3;
 
+/// What a command needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Needs {
+    /// The settings of Postgres.
+    pub(crate) postgres: &'static [&'static str],
+    /// Whether it needs Kafka too.
+    pub(crate) kafka: bool,
+}
+
+impl Needs {
+    /// The servers of the tests.
+    pub(crate) const TESTS: Self = Self { postgres: postgres::FOR_TESTS, kafka: true };
+
+    /// The server of the checker.
+    pub(crate) const CHECKER: Self = Self { kafka: false, ..Self::TESTS };
+
+    /// The server of the benchmarks.
+    pub(crate) const BENCHMARKS: Self = Self { postgres: postgres::AS_DEPLOYED, kafka: false };
+}
+
 /// The servers of this run. Dropping stops those it started and removes their data.
 #[derive(Debug)]
 pub(crate) struct Servers {
@@ -23,12 +43,12 @@ pub(crate) struct Servers {
 }
 
 impl Servers {
-    /// Starts the servers whose address the environment does not give, and waits until they are ready.
-    pub(crate) fn start(interrupt: &Interrupt) -> Result<Self> {
+    /// Starts what is needed and has no address in the environment, and waits until it is ready.
+    pub(crate) fn start(needs: Needs, interrupt: &Interrupt) -> Result<Self> {
         let mut servers = Self { running: Vec::new(), variables: Vec::new(), directory: None };
         let database = servers.given("DATABASE_URL");
-        let brokers = servers.given("KAFKA_BROKERS");
-        if database && brokers {
+        let kafka = needs.kafka && !servers.given("KAFKA_BROKERS");
+        if database && !kafka {
             return Ok(servers);
         }
         let home = Home::find()?;
@@ -40,7 +60,8 @@ impl Servers {
         }
         let started = Instant::now();
         for _ in 0..ATTEMPTS {
-            if servers.attempt(&home, database, brokers, interrupt)? {
+            let settings = (!database).then_some(needs.postgres);
+            if servers.attempt(&home, settings, kafka, interrupt)? {
                 let names: Vec<_> = servers.running.iter().map(Server::name).collect();
                 say(format!("{} ready in {:.1} s", names.join(" and "), started.elapsed().as_secs_f32()));
                 return Ok(servers);
@@ -65,8 +86,8 @@ impl Servers {
         value.is_some()
     }
 
-    /// Starts what is not given, both at the same time. Gives false when a port was taken.
-    fn attempt(&mut self, home: &Home, database: bool, brokers: bool, interrupt: &Interrupt) -> Result<bool> {
+    /// Starts Postgres with the settings, if there are any, and Kafka at the same time. Gives false when a port was taken.
+    fn attempt(&mut self, home: &Home, settings: Option<&[&str]>, kafka: bool, interrupt: &Interrupt) -> Result<bool> {
         let run = match &self.directory {
             Some(directory) => directory.path.clone(),
             None => return Ok(false),
@@ -74,7 +95,7 @@ impl Servers {
         let [postgres_port, broker, controller] = free_ports()?;
         let mut variables = Vec::new();
         // Kafka first: it takes longer.
-        if !brokers {
+        if kafka {
             let data = run.join("kafka");
             let _ = fs::remove_dir_all(&data);
             let data = kafka::copy_template(home, &run)?;
@@ -82,10 +103,10 @@ impl Servers {
             self.running.push(kafka::spawn(home, &run, &data, &java, [broker, controller])?);
             variables.push(("KAFKA_BROKERS", format!("127.0.0.1:{broker}")));
         }
-        if !database {
+        if let Some(settings) = settings {
             let _ = fs::remove_dir_all(run.join("postgres"));
             let data = postgres::copy_template(home, &run, interrupt)?;
-            self.running.push(postgres::spawn(home, &run, &data, postgres_port)?);
+            self.running.push(postgres::spawn(home, &run, &data, postgres_port, settings)?);
             variables.push(("DATABASE_URL", format!("postgres://postgres@127.0.0.1:{postgres_port}/postgres")));
             // Nobody else's server is crashed by a test.
             variables.push(("ES_POSTGRES_MAY_CRASH", "1".to_owned()));
@@ -95,7 +116,7 @@ impl Servers {
                 return Ok(false);
             }
         }
-        if !database && !postgres::answers(postgres_port) {
+        if settings.is_some() && !postgres::answers(postgres_port) {
             return Err(Failure::cannot("start Postgres", "it is ready, but nothing answers on its port"));
         }
         self.variables.extend(variables);

@@ -55,6 +55,18 @@ pub(crate) fn for_native_builds(interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
+/// What one of the benchmarks' peers is built with.
+pub(crate) fn for_peers(interrupt: &Interrupt) -> Result<()> {
+    let packages = ["build-essential", "pkg-config", "libssl-dev"];
+    need(&["cc", "pkg-config"], &packages, "they build the benchmarks", interrupt)?;
+    let mut probe = Command::new("pkg-config");
+    probe.args(["--exists", "openssl"]).stdout(Stdio::null()).stderr(Stdio::null());
+    if probe.status().is_ok_and(|status| status.success()) {
+        return Ok(());
+    }
+    install(&packages, "esrs needs the headers of OpenSSL", interrupt)
+}
+
 /// The command line of a process; empty when there is no such process.
 pub(crate) fn command_line(pid: &str) -> String {
     if Path::new("/proc/self/cmdline").exists() {

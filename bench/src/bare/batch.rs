@@ -1,0 +1,106 @@
+//! Many clients: one task with one connection inserts whatever has arrived as one statement, and gives each caller a
+//! verdict of its own.
+
+use anyhow::{Result, bail};
+use async_trait::async_trait;
+use sqlx::{PgConnection, Row as _};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::{
+    bare::{self, Row},
+    contender::{Client, Contender, Task},
+};
+
+/// The most rows of one statement: as many as ours.
+pub(crate) const MOST: usize = 1_000;
+
+struct Queued {
+    row: Row,
+    verdict: oneshot::Sender<Option<i64>>,
+}
+
+pub(crate) struct Batch {
+    queue: mpsc::Sender<Queued>,
+}
+
+impl Batch {
+    /// Writes by the statement, which takes the arrays of [`insert`] and has its result.
+    pub(crate) async fn connect(task: &Task, statement: &'static str) -> Result<Self> {
+        let (queue, queued) = mpsc::channel(MOST);
+        tokio::spawn(write(statement, bare::connect(&task.url).await?, queued));
+        Ok(Self { queue })
+    }
+}
+
+async fn write(statement: &'static str, mut connection: PgConnection, mut queue: mpsc::Receiver<Queued>) -> Result<()> {
+    let mut batch = Vec::new();
+    while queue.recv_many(&mut batch, MOST).await > 0 {
+        let written = insert_by(statement, &mut connection, batch.iter().map(|queued: &Queued| &queued.row)).await?;
+        // What was written comes in the order of the batch, so a verdict is found by walking along.
+        let mut written = written.into_iter().peekable();
+        for queued in batch.drain(..) {
+            let position = written.next_if(|(id, _)| *id == queued.row.id).map(|(_, position)| position);
+            // A client that is gone needs no verdict.
+            let _ = queued.verdict.send(position);
+        }
+    }
+    Ok(())
+}
+
+/// Inserts the rows as one statement; gives the ids and positions of those that met no conflict, in their order.
+pub(crate) async fn insert(
+    connection: &mut PgConnection,
+    rows: impl Iterator<Item = &Row>,
+) -> Result<Vec<(Uuid, i64)>> {
+    insert_by(include_str!("../sql/bare_batch.sql"), connection, rows).await
+}
+
+/// The same by a statement with the same arrays and the same result.
+async fn insert_by(
+    sql: &'static str,
+    connection: &mut PgConnection,
+    rows: impl Iterator<Item = &Row>,
+) -> Result<Vec<(Uuid, i64)>> {
+    let (mut versions, mut ids, mut schemas) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut streams, mut names, mut payloads, mut metadata) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        versions.push(row.version);
+        ids.push(row.id);
+        schemas.push(row.schema_version);
+        streams.push(row.stream.as_str());
+        names.push(row.name);
+        payloads.push(row.payload.as_slice());
+        metadata.push(None::<&[u8]>);
+    }
+    let statement = sqlx::query(sql).bind(versions).bind(ids).bind(schemas).bind(streams);
+    let statement = statement.bind(names).bind(payloads).bind(metadata);
+    let rows = statement.fetch_all(connection).await?;
+    rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
+}
+
+#[async_trait]
+impl Contender for Batch {
+    async fn client(&self) -> Result<Box<dyn Client>> {
+        Ok(Box::new(Caller { queue: self.queue.clone() }))
+    }
+}
+
+struct Caller {
+    queue: mpsc::Sender<Queued>,
+}
+
+#[async_trait]
+impl Client for Caller {
+    async fn execute(&mut self, account: Uuid, version: u64) -> Result<()> {
+        let (verdict, answer) = oneshot::channel();
+        let row = Row::deposit(account, version)?;
+        if self.queue.send(Queued { row, verdict }).await.is_err() {
+            bail!("the bare writer has ended");
+        }
+        match answer.await? {
+            Some(_position) => Ok(()),
+            None => bail!("a conflict on a stream that nobody else writes to"),
+        }
+    }
+}

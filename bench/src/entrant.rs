@@ -1,0 +1,91 @@
+//! Who takes part in a workload, and how its contender comes about.
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    bare::{self, batch::Batch, copy::Copy, insert::Insert, one_stream::OneStream, read::Read},
+    contender::{Contender, Task, Work},
+    ours::{Importer, Log, Ours, Projected, Tagged},
+    peers::Peer,
+};
+
+/// A participant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Entrant {
+    /// The framework.
+    Ours,
+    /// The framework while a projector follows the log.
+    Projected,
+    /// The framework with the same tags, but without a condition on them.
+    Unconditional,
+    /// The framework on a log that holds so many events already.
+    Sized(u64),
+    /// The least that has to be done.
+    Bare(Bare),
+    /// Another framework.
+    Peer(Peer),
+}
+
+/// The kinds of bare work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Bare {
+    /// An INSERT of one row for each command.
+    Insert,
+    /// One writer, which inserts what has arrived.
+    Batch,
+    /// The same under a lock, for writers in several processes.
+    LockedBatch,
+    /// One writer, which decides on what has arrived.
+    OneStream,
+    /// A SELECT, parsed and folded.
+    Read,
+    /// One COPY of everything.
+    Copy,
+}
+
+impl Entrant {
+    /// Its name in tables.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "es-core",
+            Self::Projected => "es-core, projecting",
+            Self::Unconditional => "es-core, no condition",
+            Self::Sized(100_000) => "at 10^5 events",
+            Self::Sized(1_000_000) => "at 10^6 events",
+            Self::Sized(_) => "at 10^7 events",
+            Self::Bare(_) => "bare",
+            Self::Peer(peer) => peer.name(),
+        }
+    }
+
+    /// Creates what the contender needs in its empty database.
+    pub(crate) async fn prepare(self, task: &Task) -> Result<()> {
+        match self {
+            Self::Ours | Self::Projected | Self::Unconditional | Self::Sized(_) => Ours::connect(task).await.map(drop),
+            Self::Bare(_) => bare::create_tables(&task.url).await,
+            Self::Peer(peer) => peer.create_tables(task).await,
+        }
+    }
+
+    /// A contender with fresh connections: nobody's idle ones burden the server while others are measured.
+    pub(crate) async fn connect(self, task: &Task) -> Result<Box<dyn Contender>> {
+        Ok(match self {
+            Self::Ours | Self::Sized(_) if task.work.reads_the_log() => Box::new(Log::connect(task).await?),
+            Self::Ours if task.work == Work::Boundary => Box::new(Tagged::connect(task, true).await?),
+            Self::Unconditional => Box::new(Tagged::connect(task, false).await?),
+            Self::Ours if task.work == Work::Import => Box::new(Importer::connect(task).await?),
+            Self::Ours | Self::Sized(_) => Box::new(Ours::connect(task).await?),
+            Self::Projected => Box::new(Projected::connect(task).await?),
+            Self::Bare(Bare::Insert) => Box::new(Insert::new(task)),
+            Self::Bare(Bare::Batch) => Box::new(Batch::connect(task, include_str!("sql/bare_batch.sql")).await?),
+            Self::Bare(Bare::LockedBatch) => {
+                Box::new(Batch::connect(task, include_str!("sql/bare_locked_batch.sql")).await?)
+            }
+            Self::Bare(Bare::OneStream) => Box::new(OneStream::connect(task).await?),
+            Self::Bare(Bare::Read) => Box::new(Read::new(task)),
+            Self::Bare(Bare::Copy) => Box::new(Copy::new(task)),
+            Self::Peer(peer) => peer.connect(task).await?,
+        })
+    }
+}

@@ -1,0 +1,100 @@
+//! The measurement of an import: no closed loop of clients, but one piece of work in each round, into an empty log.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use chrono::Utc;
+use es_core::{Event, EventData, Metadata, StreamId};
+use es_postgres::Imported;
+use uuid::Uuid;
+
+use crate::{
+    account::AccountEvent,
+    bare,
+    contender::{Task, Work},
+    database::{self, Server},
+    entrant::Entrant,
+    measure::{self, Measurement},
+    usage::{self, Meter},
+};
+
+/// The streams of the history.
+const STREAMS: usize = 20_000;
+
+/// The streams of the one that is imported before anything counts.
+const WARM_UP_STREAMS: usize = 2_000;
+
+/// The events of each of them.
+const EVENTS_PER_STREAM: usize = 10;
+
+/// Deposits into accounts that take turns: the first event of each, then the second of each, and so on.
+pub(crate) struct History {
+    /// How many accounts they are.
+    pub(crate) streams: usize,
+    /// In order.
+    pub(crate) events: Vec<Imported>,
+}
+
+impl History {
+    fn of(streams: usize) -> Result<Self> {
+        let deposit = AccountEvent::deposit();
+        let stream = |_| Ok(StreamId::new(AccountEvent::CATEGORY, &Uuid::now_v7().to_string())?);
+        let accounts = (0..streams).map(stream).collect::<Result<Vec<_>>>()?;
+        let event = |stream: &StreamId| {
+            Ok(Imported {
+                stream: stream.clone(),
+                id: Uuid::now_v7(),
+                recorded_at: Utc::now(),
+                // Each has a copy of its own, as if it came from elsewhere.
+                data: EventData::of(&deposit)?,
+                metadata: Metadata::default(),
+                tags: Vec::new(),
+            })
+        };
+        let events = (0..EVENTS_PER_STREAM).flat_map(|_| &accounts).map(event).collect::<Result<_>>()?;
+        Ok(Self { streams, events })
+    }
+}
+
+/// Measures the import of a history that is in memory, until all of it is durable.
+///
+/// Fails unless all of its events are in the log, numbered without gaps.
+pub(crate) async fn measure(server: &Server, entrant: Entrant) -> Result<Measurement> {
+    let url = server.create(entrant.name(), Duration::ZERO).await?;
+    let task = Task { url, work: Work::Import, clients: 1 };
+    entrant.prepare(&task).await?;
+    let contender = entrant.connect(&task).await?;
+    let mut client = contender.client().await?;
+    client.import("warm-up", History::of(WARM_UP_STREAMS)?).await?;
+    let history = History::of(STREAMS)?;
+    let operations = history.events.len();
+    let mut database = bare::connect(&task.url).await?;
+    database::analyze(&mut database).await?;
+    let meter = Meter::start(&mut database).await?;
+    let before = usage::own_seconds();
+    let begin = Instant::now();
+    // Where the clients of the closed loops are: on a thread of the pool.
+    let imported = tokio::spawn(async move { client.import("history", history).await }).await?;
+    let window = begin.elapsed();
+    let after = usage::own_seconds();
+    let usage = meter.stop(&mut database).await?;
+    imported?;
+    let events = measure::events(&*contender, &mut database).await?;
+    let all = (STREAMS + WARM_UP_STREAMS) * EVENTS_PER_STREAM;
+    ensure!(usize::try_from(events)? == all, "the log holds {events} of {all} events");
+    let (streams, head): (i64, Option<i64>) = sqlx::query_as(include_str!("sql/complete_streams.sql"))
+        .bind(i64::try_from(EVENTS_PER_STREAM)?)
+        .fetch_one(&mut database)
+        .await?;
+    ensure!(usize::try_from(streams)? == STREAMS + WARM_UP_STREAMS, "only {streams} streams are complete");
+    ensure!(head == Some(i64::try_from(all)?), "positions have gaps");
+    drop(contender);
+    server.drop(entrant.name()).await?;
+    Ok(Measurement {
+        window,
+        operations: u64::try_from(operations)?,
+        latencies: None,
+        usage,
+        client_seconds: before.zip(after).map(|(before, after)| after - before),
+    })
+}

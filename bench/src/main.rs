@@ -1,0 +1,140 @@
+//! What the framework costs: every workload next to the bare work and to other frameworks, in one run.
+
+mod account;
+mod contender;
+mod bare;
+mod ours;
+mod peers;
+mod entrant;
+mod workload;
+mod database;
+mod usage;
+mod measure;
+mod processes;
+mod rounds;
+mod import;
+mod growth;
+mod report;
+mod results;
+mod chart;
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use crate::{
+    database::Server,
+    measure::Timing,
+    report::Row,
+    results::{Machine, Results},
+    workload::Workload,
+};
+
+/// Measures the framework, the bare work and other frameworks.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Option<Task>,
+
+    /// Only these workloads; where there is none of that name, those whose names begin like it.
+    workloads: Vec<String>,
+
+    /// How often everybody is measured.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+
+    /// How long a measurement takes.
+    #[arg(long, default_value_t = 3.0)]
+    seconds: f64,
+
+    /// Everything once and briefly, to see that it runs; the figures mean little.
+    #[arg(long)]
+    quick: bool,
+
+    /// Also on logs of up to ten million events: takes minutes and some ten gigabytes.
+    #[arg(long)]
+    growth: bool,
+
+    /// Names the workloads.
+    #[arg(long)]
+    list: bool,
+
+    /// Where the results go. Without it those of a whole run replace the last ones beside this program's source; those
+    /// of a quick or a partial run go into the build directory.
+    #[arg(long)]
+    output: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Draws the results of the last whole run again.
+    Chart,
+    /// One of several processes of a measurement.
+    #[command(hide = true)]
+    Child(processes::Order),
+}
+
+impl Arguments {
+    fn rounds(&self) -> usize {
+        if self.quick { 1 } else { self.rounds.max(1) }
+    }
+
+    fn timing(&self) -> Timing {
+        let (warm_up, window) = if self.quick { (0.2, 0.3) } else { (1.0, self.seconds) };
+        Timing { warm_up: Duration::from_secs_f64(warm_up), window: Duration::from_secs_f64(window) }
+    }
+
+    fn wants(&self, workload: &Workload) -> bool {
+        let is_name = |wanted: &str| workload::all().iter().any(|each| each.name == wanted);
+        let wanted = |wanted: &String| workload.name == wanted || !is_name(wanted) && workload.name.starts_with(wanted);
+        self.workloads.is_empty() || self.workloads.iter().any(wanted)
+    }
+
+    fn output(&self) -> PathBuf {
+        let whole = !self.quick && self.workloads.is_empty();
+        self.output.clone().unwrap_or_else(|| PathBuf::from(if whole { "." } else { "../target/bench" }))
+    }
+}
+
+#[tokio::main(worker_threads = 2)]
+async fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        workload::all().iter().chain(&workload::growth()).for_each(|each| println!("{:22} {}", each.name, each.title));
+        return Ok(());
+    }
+    let url = || std::env::var("DATABASE_URL").context("DATABASE_URL names no server");
+    match &arguments.task {
+        Some(Task::Chart) => chart::draw(Path::new(".")),
+        Some(Task::Child(order)) => order.obey(&url()?).await,
+        None => run(&arguments, &Server::new(&url()?)).await,
+    }
+}
+
+async fn run(arguments: &Arguments, server: &Server) -> Result<()> {
+    let (rounds, timing) = (arguments.rounds(), arguments.timing());
+    let wanted = |workloads: Vec<Workload>| -> Vec<Workload> {
+        workloads.into_iter().filter(|workload| arguments.wants(workload)).collect()
+    };
+    let machine = Machine::describe(&mut server.connect().await?).await?;
+    let mut rows = Vec::new();
+    for workload in wanted(workload::all()) {
+        let mut row = Row::of(&workload, &rounds::run(server, &workload, rounds, timing).await?);
+        row.compare(&workload, &rows);
+        print!("{}", row.table());
+        rows.push(row);
+    }
+    if arguments.growth {
+        rows.extend(growth::run(server, &wanted(workload::growth()), rounds, timing, arguments.quick).await?);
+    }
+    let output = arguments.output();
+    Results { machine, rounds, timing, versions: results::versions(), rows }.write(&output)?;
+    chart::draw(&output)?;
+    eprintln!("\nresults.json and results.svg are in {}", output.display());
+    Ok(())
+}

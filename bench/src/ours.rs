@@ -1,0 +1,233 @@
+//! The framework under test.
+
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use async_trait::async_trait;
+use es_core::{
+    Append, Condition, Event, EventQuery, EventStore, ExecuteError, Expected, Keys, LogSource, NewEvent, Order,
+    Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Unfoldable,
+};
+use es_postgres::PostgresStore;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use uuid::Uuid;
+
+use crate::{
+    account::{Account, AccountEvent, Deposit},
+    contender::{Client, Contender, Task, Work},
+    import::History,
+};
+
+/// The events of a page.
+const PAGE: usize = 1_000;
+
+async fn open(task: &Task) -> Result<PostgresStore> {
+    Ok(PostgresStore::options(&task.url).schema("public").connect().await?)
+}
+
+/// A store and the repository of accounts, with default settings unless the work is about one of them.
+pub(crate) struct Ours {
+    accounts: Repository<Account>,
+}
+
+impl Ours {
+    pub(crate) async fn connect(task: &Task) -> Result<Self> {
+        Ok(Self::on(&open(task).await?, task.work))
+    }
+
+    fn on(store: &PostgresStore, work: Work) -> Self {
+        let accounts = Repository::<Account>::new(store);
+        let accounts = match work {
+            Work::ExecuteUncached | Work::LoadSnapshot => accounts.cache(0),
+            Work::Load => accounts.cache(0).snapshot_every(0),
+            _ => accounts,
+        };
+        Self { accounts }
+    }
+}
+
+#[async_trait]
+impl Contender for Ours {
+    async fn client(&self) -> Result<Box<dyn Client>> {
+        Ok(Box::new(self.accounts.clone()))
+    }
+}
+
+#[async_trait]
+impl Client for Repository<Account> {
+    async fn execute(&mut self, account: Uuid, _: u64) -> Result<()> {
+        loop {
+            match Repository::execute(self, account.to_string(), Deposit { times: 1 }).await {
+                Err(ExecuteError::Contended { .. }) => {}
+                outcome => return Ok(outcome.map(drop)?),
+            }
+        }
+    }
+
+    async fn fill(&mut self, account: Uuid, times: u32) -> Result<()> {
+        Ok(Repository::execute(self, account.to_string(), Deposit { times }).await.map(drop)?)
+    }
+
+    async fn load(&mut self, account: Uuid) -> Result<Account> {
+        Ok(Repository::load(self, &account.to_string()).await?.state)
+    }
+}
+
+/// The balance of every account, as a read model.
+struct Balances;
+
+impl Projection for Balances {
+    const NAME: &'static str = "balances";
+    const ORDER: Order = Order::PerStream;
+    type Event = AccountEvent;
+    type Document = Account;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        vec![event.stream.id().to_owned()]
+    }
+
+    fn fold(&self, _: &str, account: &mut Option<Account>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+        account.get_or_insert_default().fold(&event.data);
+        Ok(())
+    }
+}
+
+/// The framework while a projector keeps a read model in the same store.
+pub(crate) struct Projected {
+    ours: Ours,
+    _stop: DropGuard,
+}
+
+impl Projected {
+    pub(crate) async fn connect(task: &Task) -> Result<Self> {
+        let store = open(task).await?;
+        let source = LogSource::new(Arc::new(store.clone()));
+        let projector = Projector::new(Balances, Arc::new(source), Arc::new(store.clone()));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        tokio::spawn(async move { projector.run(stopped).await });
+        Ok(Self { ours: Ours::on(&store, task.work), _stop: stop.drop_guard() })
+    }
+}
+
+#[async_trait]
+impl Contender for Projected {
+    async fn client(&self) -> Result<Box<dyn Client>> {
+        self.ours.client().await
+    }
+}
+
+/// Appends with two tags: the account's, which is its client's alone, and its holder's, which its client uses again and
+/// again.
+#[derive(Clone)]
+pub(crate) struct Tagged {
+    store: PostgresStore,
+    conditional: bool,
+    holder: Tag,
+    /// The last position of the account.
+    seen: Position,
+}
+
+impl Tagged {
+    /// On the condition that nobody has used the account's tag since the client has, or without one.
+    pub(crate) async fn connect(task: &Task, conditional: bool) -> Result<Self> {
+        Ok(Self { store: open(task).await?, conditional, holder: holder()?, seen: Position::ZERO })
+    }
+}
+
+fn holder() -> Result<Tag> {
+    Ok(Tag::new(format!("holder:{}", Uuid::now_v7()))?)
+}
+
+#[async_trait]
+impl Contender for Tagged {
+    async fn client(&self) -> Result<Box<dyn Client>> {
+        Ok(Box::new(Self { holder: holder()?, ..self.clone() }))
+    }
+}
+
+#[async_trait]
+impl Client for Tagged {
+    async fn execute(&mut self, account: Uuid, version: u64) -> Result<()> {
+        if version == 0 {
+            self.seen = Position::ZERO;
+        }
+        let tag = Tag::new(format!("account:{account}"))?;
+        let stream = StreamId::new(AccountEvent::CATEGORY, &account.to_string())?;
+        let event = NewEvent::of(&AccountEvent::deposit())?.with_tags([tag.clone(), self.holder.clone()]);
+        let mut append = Append::new(stream, Expected::Any, vec![event]);
+        if self.conditional {
+            append = append.on(Condition { query: EventQuery::tagged([tag]), after: self.seen });
+        }
+        self.seen = self.store.append(append).await?.position;
+        Ok(())
+    }
+}
+
+/// A store into which is imported with default settings.
+#[derive(Clone)]
+pub(crate) struct Importer {
+    store: PostgresStore,
+}
+
+impl Importer {
+    pub(crate) async fn connect(task: &Task) -> Result<Self> {
+        Ok(Self { store: open(task).await? })
+    }
+}
+
+#[async_trait]
+impl Contender for Importer {
+    async fn client(&self) -> Result<Box<dyn Client>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Client for Importer {
+    async fn import(&mut self, name: &str, history: History) -> Result<()> {
+        let events = history.events.len();
+        let done = self.store.import(name).events(history.events).await?;
+        ensure!(usize::try_from(done.events)? == events, "{} of {events} events", done.events);
+        Ok(())
+    }
+}
+
+/// The log, read as engines read it.
+#[derive(Clone)]
+pub(crate) struct Log {
+    store: PostgresStore,
+    work: Work,
+    end: Position,
+    turn: u64,
+}
+
+impl Log {
+    pub(crate) async fn connect(task: &Task) -> Result<Self> {
+        let store = open(task).await?;
+        Ok(Self { end: store.head().await?, store, work: task.work, turn: 0 })
+    }
+}
+
+#[async_trait]
+impl Contender for Log {
+    async fn client(&self) -> Result<Box<dyn Client>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Client for Log {
+    async fn read(&mut self) -> Result<()> {
+        if self.work == Work::Head {
+            self.store.head().await?;
+            return Ok(());
+        }
+        // Pages from all over the log, the same sequence each time.
+        self.turn += 1;
+        let after = self.turn.wrapping_mul(7_919 * PAGE as u64) % (self.end.get() - PAGE as u64);
+        let page = self.store.read_log(Position::new(after), PAGE).await?;
+        ensure!(page.len() == PAGE, "a page of {} events", page.len());
+        Ok(())
+    }
+}

@@ -1,0 +1,180 @@
+//! The workloads, and what is claimed of each.
+
+use std::time::Duration;
+
+use crate::{
+    contender::Work,
+    entrant::{Bare, Entrant},
+    peers::Peer,
+};
+
+/// Work that several participants do, one after the other, in every round.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Workload {
+    /// How it is chosen on the command line.
+    pub(crate) name: &'static str,
+    /// What it is, for people.
+    pub(crate) title: &'static str,
+    /// The kind of work.
+    pub(crate) work: Work,
+    /// How many clients repeat it at once, in each process.
+    pub(crate) clients: usize,
+    /// How many processes they are in, when they are not in this one.
+    pub(crate) processes: Option<usize>,
+    /// How long every commit takes at least.
+    pub(crate) commit_delay: Duration,
+    /// Whom the claims are about.
+    pub(crate) ours: Entrant,
+    /// Whom it is compared with.
+    pub(crate) reference: Entrant,
+    /// Who takes part beside them.
+    pub(crate) beside: Option<Entrant>,
+    /// Whether peers take part.
+    pub(crate) peers: bool,
+    /// What is claimed.
+    pub(crate) claims: Claims,
+}
+
+/// Ratios that are to be reached.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Claims {
+    /// Throughput, at least so many times the reference's.
+    pub(crate) throughput: Option<f64>,
+    /// The 99th percentile of the latency, at most so many times the reference's.
+    pub(crate) p99: Option<f64>,
+    /// Throughput, at least so many times that of the best peer.
+    pub(crate) of_best_peer: Option<f64>,
+    /// Another workload, on which the ratio to the reference is not better than here (by more than noise).
+    pub(crate) holds_up: Option<&'static str>,
+}
+
+impl Workload {
+    /// Work next to the bare work.
+    const fn new(name: &'static str, title: &'static str, work: Work, clients: usize, bare: Bare) -> Self {
+        Self {
+            name,
+            title,
+            work,
+            clients,
+            processes: None,
+            commit_delay: Duration::ZERO,
+            ours: Entrant::Ours,
+            reference: Entrant::Bare(bare),
+            beside: None,
+            peers: false,
+            claims: Claims { throughput: None, p99: None, of_best_peer: None, holds_up: None },
+        }
+    }
+
+    const fn with_peers(self) -> Self {
+        Self { peers: true, ..self }
+    }
+
+    fn claims(self, throughput: f64, p99: Option<f64>, of_best_peer: Option<f64>) -> Self {
+        Self { claims: Claims { throughput: Some(throughput), p99, of_best_peer, holds_up: None }, ..self }
+    }
+
+    /// The same workload while every commit takes so many milliseconds: the ratio must not fall.
+    fn delayed(self, name: &'static str, title: &'static str, milliseconds: u64) -> Self {
+        let claims = Claims { holds_up: Some(self.name), ..Claims::default() };
+        let commit_delay = Duration::from_millis(milliseconds);
+        Self { name, title, commit_delay, peers: false, claims, ..self }
+    }
+
+    /// Who takes part.
+    pub(crate) fn entrants(&self) -> Vec<Entrant> {
+        let peers = Peer::ALL.into_iter().filter(|peer| std::env::var_os("NO_PEERS").is_none() && self.peers && peer.absent(self.work).is_none());
+        [self.ours, self.reference].into_iter().chain(self.beside).chain(peers.map(Entrant::Peer)).collect()
+    }
+
+    /// Which peers do not, and why.
+    pub(crate) fn absent(&self) -> Vec<(&'static str, &'static str)> {
+        let peers = Peer::ALL.into_iter().filter(|_| self.peers);
+        peers.filter_map(|peer| Some((peer.name(), peer.absent(self.work)?))).collect()
+    }
+}
+
+/// All workloads, in the order of the report.
+pub(crate) fn all() -> Vec<Workload> {
+    let execute = |name, title, clients| Workload::new(name, title, Work::Execute, clients, Bare::Batch).with_peers();
+    let one = Workload::new("execute-1", "Execute a command: 1 client", Work::Execute, 1, Bare::Insert).with_peers();
+    let many = execute("execute-64", "Execute a command: 64 clients", 64);
+    let uncached = "Execute a command, loaded each time: 64 clients";
+    let hot = "Execute a command: 16 clients on one stream";
+    let snapshot = "Load an aggregate of 1,020 events from a snapshot and a tail: 4 clients";
+    vec![
+        one.claims(0.85, Some(1.5), None),
+        execute("execute-16", "Execute a command: 16 clients", 16).claims(0.75, Some(2.0), Some(4.0)),
+        many.claims(0.75, Some(2.0), Some(10.0)),
+        execute("execute-256", "Execute a command: 256 clients", 256).claims(0.75, Some(2.0), Some(10.0)),
+        Workload::new("uncached-64", uncached, Work::ExecuteUncached, 64, Bare::Batch).claims(0.5, None, None),
+        Workload::new("one-stream-16", hot, Work::OneStream, 16, Bare::OneStream).with_peers().claims(
+            0.5,
+            None,
+            Some(20.0),
+        ),
+        Workload::new("load-1000", "Load an aggregate of 1,000 events: 4 clients", Work::Load, 4, Bare::Read)
+            .with_peers()
+            .claims(0.85, None, Some(1.0)),
+        Workload::new("load-snapshot", snapshot, Work::LoadSnapshot, 4, Bare::Read).with_peers().claims(
+            0.85,
+            None,
+            Some(3.0),
+        ),
+        Workload {
+            processes: Some(2),
+            ..Workload::new(
+                "processes-2",
+                "Execute a command: 2 processes with 64 clients each",
+                Work::Execute,
+                64,
+                Bare::LockedBatch,
+            )
+        }
+        .claims(0.9, None, None),
+        one.delayed("delay-1ms-1", "Execute a command: 1 client, a commit takes 1 ms", 1),
+        one.delayed("delay-5ms-1", "Execute a command: 1 client, a commit takes 5 ms", 5),
+        many.delayed("delay-1ms-64", "Execute a command: 64 clients, a commit takes 1 ms", 1),
+        many.delayed("delay-5ms-64", "Execute a command: 64 clients, a commit takes 5 ms", 5),
+        Workload {
+            name: "projecting-64",
+            title: "Execute a command: 64 clients, with and without a projector on the same store",
+            ours: Entrant::Projected,
+            reference: Entrant::Ours,
+            peers: false,
+            ..many
+        },
+        Workload {
+            beside: Some(Entrant::Unconditional),
+            ..Workload::new(
+                "boundary-64",
+                "Append on the condition that nobody has used the same tag: 64 clients",
+                Work::Boundary,
+                64,
+                Bare::Batch,
+            )
+        }
+        .with_peers(),
+        Workload::new("import", "Import a history of 200,000 events", Work::Import, 1, Bare::Copy)
+            .with_peers()
+            .claims(0.8, None, None),
+    ]
+}
+
+/// The workloads that must not get slower while the log grows.
+pub(crate) fn growth() -> Vec<Workload> {
+    let grown = |name, title, work, clients| Workload {
+        ours: Entrant::Sized(10_000_000),
+        reference: Entrant::Sized(100_000),
+        claims: Claims { throughput: Some(0.8), ..Claims::default() },
+        ..Workload::new(name, title, work, clients, Bare::Read)
+    };
+    vec![
+        grown("growth-execute-1", "Execute a command: 1 client", Work::Execute, 1),
+        grown("growth-execute-64", "Execute a command: 64 clients", Work::Execute, 64),
+        grown("growth-load-1000", "Load an aggregate of 1,000 events: 4 clients", Work::Load, 4),
+        grown("growth-load-snapshot", "Load an aggregate from a snapshot and a tail: 4 clients", Work::LoadSnapshot, 4),
+        grown("growth-head", "Ask for the last position: 1 client", Work::Head, 1),
+        grown("growth-page", "Read 1,000 events of the log: 1 client", Work::Page, 1),
+    ]
+}

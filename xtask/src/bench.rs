@@ -1,0 +1,59 @@
+//! The benchmarks: built in release, run on a Postgres with the settings of a deployment.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::Path;
+
+use crate::children::{self, Group};
+use crate::interrupt::Interrupt;
+use crate::servers::{Needs, Servers};
+use crate::{Result, tools};
+
+/// Builds `bench/`, a workspace of its own, and runs it with the arguments.
+pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
+    let interrupt = Interrupt::listen()?;
+    tools::for_peers(&interrupt)?;
+    let workspace = tools::workspace();
+    let target = workspace.join("target/bench");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = children::mortal(Path::new(&cargo), "TERM");
+    build.args(["build", "--release", "--locked", "--manifest-path"]).arg(workspace.join("bench/Cargo.toml"));
+    build.arg("--target-dir").arg(&target);
+    // They tell of this very program; there are build scripts that build anew when they change.
+    for (name, _) in env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            build.env_remove(name);
+        }
+    }
+    let code = children::run_to_end(build, Group::Own, &interrupt)?;
+    if code != 0 {
+        return Ok(code);
+    }
+    let mut bench = children::mortal(&target.join("release/es-bench"), "TERM");
+    bench.args(arguments).current_dir(workspace.join("bench"));
+    if !measures(arguments) {
+        return children::run_to_end(bench, Group::Own, &interrupt);
+    }
+    let servers = Servers::start(Needs::BENCHMARKS, &interrupt)?;
+    bench.envs(servers.variables());
+    children::run_to_end(bench, Group::Own, &interrupt)
+}
+
+/// Whether the benchmarks are to be run, and not only to be drawn or explained: only then they need a server.
+fn measures(arguments: &[OsString]) -> bool {
+    !arguments.iter().any(|argument| ["chart", "help", "--help", "-h", "--list"].iter().any(|word| argument == word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_measuring_needs_a_server() {
+        let words = |line: &str| -> Vec<OsString> { line.split_whitespace().map(OsString::from).collect() };
+        assert!(measures(&words("")));
+        assert!(measures(&words("--quick execute-1")));
+        assert!(!measures(&words("chart")));
+        assert!(!measures(&words("--help")));
+    }
+}
