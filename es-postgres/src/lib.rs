@@ -11,9 +11,9 @@
 //! # }
 //! ```
 //!
-//! One [`PostgresStore`] implements the three ports [`EventStore`](es_core::EventStore),
-//! [`SnapshotStore`](es_core::SnapshotStore) and [`ReadModelStore`](es_core::ReadModelStore) in one
-//! schema of one database. Appends of a process go through one writer, which sends whatever has
+//! One [`PostgresStore`] implements [`EventStore`](es_core::EventStore),
+//! [`SnapshotStore`](es_core::SnapshotStore), [`AggregateStore`](es_core::AggregateStore) and
+//! [`ReadModelStore`](es_core::ReadModelStore) in one schema of one database. Appends of a process go through one writer, which sends whatever has
 //! queued as one statement (group commit); the server lets one such statement at a time into the
 //! schema (the lane), which makes positions dense and equal to commit order.
 //!
