@@ -24,26 +24,32 @@ async fn run_in_memory(seed: u64, size: &Size) -> (History, Vec<Seen>) {
     (recorder.history().expect("it is in memory"), log)
 }
 
+/// How often each kind of outcome occurs depends on who comes first, so the counts are of ten runs together.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_reference_keeps_every_promise() {
+    let mut returned = Vec::new();
     for seed in 0..10 {
         let (history, log) = run_in_memory(seed, &Size::default()).await;
         let findings = check(&history, &log);
         assert!(findings.is_empty(), "{}", findings[0]);
         assert!(log.len() > 500, "there was something to check: {}", log.len());
-        let outcomes = |wanted: fn(&Outcome) -> bool| {
-            let returned = history.records.iter();
-            returned.filter(|record| matches!(record, Record::Returned { outcome, .. } if wanted(outcome))).count()
-        };
-        assert!(outcomes(|outcome| matches!(outcome, Outcome::Appended { repeated: true, .. })) > 20);
-        assert!(outcomes(|outcome| matches!(outcome, Outcome::Conflict { .. })) > 50);
-        assert!(outcomes(|outcome| matches!(outcome, Outcome::KeyReused)) > 0);
-        assert!(outcomes(|outcome| matches!(outcome, Outcome::Invalid { .. })) > 20);
-        assert!(outcomes(|outcome| matches!(outcome, Outcome::Dropped)) > 0);
-        assert!(outcomes(|outcome| matches!(outcome, Outcome::ConditionFailed { .. })) > 5);
-        assert!(outcomes(|outcome| is_together(outcome, false)) > 20);
-        assert!(outcomes(|outcome| is_together(outcome, true)) > 3);
+        returned.extend(history.records.into_iter().filter_map(|record| match record {
+            Record::Returned { outcome, .. } => Some(outcome),
+            _ => None,
+        }));
     }
+    let occurs = |least: usize, wanted: fn(&Outcome) -> bool| {
+        let times = returned.iter().filter(|outcome| wanted(outcome)).count();
+        assert!(times >= least, "{times} times, not {least}");
+    };
+    occurs(100, |outcome| matches!(outcome, Outcome::Appended { repeated: true, .. }));
+    occurs(100, |outcome| matches!(outcome, Outcome::Conflict { .. }));
+    occurs(10, |outcome| matches!(outcome, Outcome::KeyReused));
+    occurs(100, |outcome| matches!(outcome, Outcome::Invalid { .. }));
+    occurs(10, |outcome| matches!(outcome, Outcome::Dropped));
+    occurs(10, |outcome| matches!(outcome, Outcome::ConditionFailed { .. }));
+    occurs(100, |outcome| is_together(outcome, false));
+    occurs(10, |outcome| is_together(outcome, true));
 }
 
 fn is_together(outcome: &Outcome, again: bool) -> bool {
