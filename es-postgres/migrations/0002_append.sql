@@ -16,29 +16,51 @@ BEGIN
 END
 $do$;
 
--- Writes the one event of an append that names a version, and returns its position; null if that is not
--- possible, for whatever reason: append_batch() tells. It does less, so that a lone caller waits less (see
--- there for the binds and locks).
-CREATE FUNCTION append_one(
-    a_stream text, a_expected bigint, a_last uuid,
-    e_id uuid, e_type text, e_schema int, e_payload bytea, e_metadata bytea)
+-- Writes all of a batch whose entries name versions and returns the last position before it; null if one
+-- of them is not possible, for whatever reason: append_batch() tells. That a stream has not gone on behind
+-- an expected version, and that a command was not made before, is left to the unique indexes, so nothing
+-- is looked up that will be so.
+--   a_mark: of the session that sends this (lane_session.sql). If it is not this one, nothing is written.
+--   h_*: one element a stream to look at before: its last version, and its last event or null. (Of the
+--        others the session knows that they have come so far: it has written that itself, or expects
+--        nothing in them.)
+--   e_*: one element an event, in the order of the log.
+--   c_*: one element a command to remember; c_event: which of all events is its last one.
+-- Locks: the lane until the end of the transaction, and what INSERT takes. For the session see
+-- append_in_transaction().
+CREATE FUNCTION append_all(
+    a_mark text,
+    h_stream text[], h_version bigint[], h_last uuid[],
+    e_stream text[], e_version bigint[], e_id uuid[], e_type text[], e_schema int[],
+    e_payload bytea[], e_metadata bytea[],
+    c_stream text[], c_version bigint[], c_event int[], c_id uuid[], c_fingerprint bytea[])
 RETURNS bigint
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    place bigint;
+    base bigint;    -- the last position handed out
 BEGIN
-    IF NOT take_lane() THEN
+    IF current_setting('es.session', true) IS DISTINCT FROM a_mark OR NOT take_lane() THEN
         RETURN NULL;
     END IF;
+    IF cardinality(h_stream) > 0 AND EXISTS (
+        SELECT FROM unnest(h_stream, h_version, h_last) u(stream, version, last)
+          LEFT JOIN LATERAL (SELECT e.version, e.event_id FROM events e WHERE e.stream = u.stream
+                              ORDER BY e.version DESC LIMIT 1) h ON true
+         WHERE h.version IS DISTINCT FROM u.version OR h.event_id <> u.last)
+    THEN
+        RETURN NULL;
+    END IF;
+    base := coalesce((SELECT e.position FROM events e ORDER BY e.position DESC LIMIT 1), 0);
     INSERT INTO events (position, version, event_id, schema_version, stream, type, payload, metadata)
-    SELECT coalesce((SELECT e.position FROM events e ORDER BY e.position DESC LIMIT 1), 0) + 1,
-           a_expected + 1, e_id, e_schema, a_stream, e_type, e_payload, e_metadata
-      FROM (SELECT) one
-      LEFT JOIN LATERAL (SELECT e.version, e.event_id FROM events e WHERE e.stream = a_stream
-                          ORDER BY e.version DESC LIMIT 1) h ON true
-     WHERE coalesce(h.version, 0) = a_expected AND (a_last IS NULL OR h.event_id IS NOT DISTINCT FROM a_last)
-    RETURNING position INTO place;
-    RETURN place;
+    SELECT base + generate_series(1, cardinality(e_id)), unnest(e_version), unnest(e_id), unnest(e_schema),
+           unnest(e_stream), unnest(e_type), unnest(e_payload), unnest(e_metadata);
+    IF cardinality(c_id) > 0 THEN
+        INSERT INTO commands (id, stream, version, position, fingerprint)
+        SELECT unnest(c_id), unnest(c_stream), unnest(c_version), base + unnest(c_event), unnest(c_fingerprint);
+    END IF;
+    RETURN base;
+EXCEPTION WHEN unique_violation THEN
+    RETURN NULL;
 END
 $$;
 

@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use es_core::{AppendError, Appended, Expected, Position, StreamId, Tag, Verdict, Version};
+use es_core::{Append, AppendError, Appended, Expected, Position, StreamId, Tag, Verdict, Version};
+
+use uuid::Uuid;
 
 use crate::append::{Failed, Fate, Prepared};
 
@@ -67,6 +69,8 @@ pub(crate) struct Batch {
     asked: HashSet<Tag>,
     waves: i32,
     has_groups: bool,
+    /// Whether an append names no version, or has tags or a condition.
+    is_special: bool,
 }
 
 /// What to do about a request after its batch.
@@ -117,6 +121,7 @@ impl Batch {
         self.note_tags(&request, wave);
         self.waves = self.waves.max(wave);
         self.has_groups |= request.appends.len() > 1;
+        self.is_special |= request.appends.iter().any(|prepared| prepared.append.expected.version().is_none());
         self.requests.push(request);
         Ok(())
     }
@@ -140,7 +145,7 @@ impl Batch {
         if last.apart || before.append.condition.is_some() {
             return None;
         }
-        let known = self.members(entry).next()?.append.expected.version();
+        let known = self.expected(entry).version();
         let behind = known.map(|version| Version::new(version.get() + entry.events as u64));
         let fits = match prepared.append.expected {
             Expected::Any | Expected::StreamExists => behind.is_none(),
@@ -168,10 +173,12 @@ impl Batch {
 
     fn note_tags(&mut self, request: &Request, wave: i32) {
         self.asked.extend(request.asked().cloned());
+        self.is_special |= request.appends.iter().any(|prepared| prepared.append.condition.is_some());
         let events = request.appends.iter().flat_map(|prepared| &prepared.append.events);
         for tag in events.flat_map(|event| &event.tags) {
             let last = self.last_waves.entry(tag.clone()).or_default();
             *last = wave.max(*last);
+            self.is_special = true;
         }
     }
 
@@ -184,13 +191,43 @@ impl Batch {
         entry.members.iter().map(|(request, append)| &self.requests[*request].appends[*append])
     }
 
-    /// The append, and the version that it names, if there is no more to the batch than its one event.
-    pub(crate) fn lone_event(&self) -> Option<(&Prepared, Version)> {
+    /// The append with which `entry` begins.
+    fn first(&self, entry: &Entry) -> &Append {
+        let (request, append) = entry.members[0];
+        &self.requests[request].appends[append].append
+    }
+
+    /// Where `entry` goes.
+    pub(crate) fn stream(&self, entry: &Entry) -> &StreamId {
+        &self.first(entry).stream
+    }
+
+    /// What its stream must be like.
+    pub(crate) fn expected(&self, entry: &Entry) -> Expected {
+        self.first(entry).expected
+    }
+
+    /// Its first event.
+    pub(crate) fn first_event(&self, entry: &Entry) -> Uuid {
+        self.first(entry).events[0].id
+    }
+
+    /// Its last event.
+    pub(crate) fn last_event(&self, entry: &Entry) -> Uuid {
+        let events = self.members(entry).flat_map(|member| &member.append.events);
+        events.last().map(|event| event.id).unwrap_or_default()
+    }
+
+    /// The append, if there is no more to the batch than its one event.
+    pub(crate) fn lone_event(&self) -> Option<&Prepared> {
         let [Request { appends, .. }] = &self.requests[..] else { return None };
-        let [prepared @ Prepared { append, remembered: None, .. }] = &appends[..] else { return None };
-        let [event] = &append.events[..] else { return None };
-        let is_plain = append.condition.is_none() && event.tags.is_empty();
-        append.expected.version().filter(|_| is_plain).map(|version| (prepared, version))
+        let [prepared @ Prepared { remembered: None, .. }] = &appends[..] else { return None };
+        (prepared.append.events.len() == 1).then_some(prepared)
+    }
+
+    /// Whether `append_all()` can write it: each entry names the version behind which it goes, and that is all there is to it.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.waves == 1 && !self.is_special
     }
 
     pub(crate) fn waves(&self) -> i32 {
@@ -215,8 +252,14 @@ impl Batch {
 
     /// What becomes of each request, given the fates of the entries.
     pub(crate) fn outcomes(&self, fates: &[Fate]) -> Vec<Outcome> {
-        let mut found: Vec<Vec<Option<Found>>> =
-            self.requests.iter().map(|request| vec![None; request.appends.len()]).collect();
+        // Of all appends, request by request.
+        let mut starts = Vec::with_capacity(self.requests.len());
+        let mut appends = 0;
+        for request in &self.requests {
+            starts.push(appends);
+            appends += request.appends.len();
+        }
+        let mut found = vec![None; appends];
         for (entry, fate) in self.entries.iter().zip(fates) {
             match *fate {
                 Fate::Written { mut version, mut position } => {
@@ -225,41 +268,53 @@ impl Batch {
                         version = Version::new(version.get() + events);
                         position = Position::new(position.get() + events);
                         let appended = Appended { version, position, repeated: false };
-                        found[*request][*append] = Some(Found::Written(appended));
+                        found[starts[*request] + append] = Some(Found::Written(appended));
                     }
                 }
-                Fate::Failed(failed) => self.judge(entry, failed, &mut found),
+                Fate::Failed(failed) => {
+                    for (request, append) in &entry.members[..self.known(entry, failed)] {
+                        found[starts[*request] + append] = Some(Found::Failed(failed));
+                    }
+                }
             }
         }
-        self.requests.iter().zip(found).map(|(request, found)| request.outcome(found)).collect()
+        let outcome =
+            |(request, start): (&Request, usize)| request.outcome(&found[start..start + request.appends.len()]);
+        self.requests.iter().zip(starts).map(outcome).collect()
     }
 
-    /// Tells what is known of the appends of an entry that was not written. Of several only the first was
-    /// looked at. If its stream is not as it expected, then the event behind which the next one goes was not
+    /// Of how many of its appends it is known what becomes of them, if `entry` was not written. Of several only the
+    /// first was looked at. If its stream is not as it expected, then the event behind which the next one goes was not
     /// written either, and so on; whatever else there is must be looked at by itself.
-    fn judge(&self, entry: &Entry, failed: Failed, found: &mut [Vec<Option<Found>>]) {
+    fn known(&self, entry: &Entry, failed: Failed) -> usize {
         let follows = |member: &&Prepared| member.remembered.is_none() && member.append.expected.last().is_some();
-        let known = match entry.members.len() {
+        match entry.members.len() {
             1 => 1,
             _ if failed.status == Failed::CONFLICT => 1 + self.members(entry).skip(1).take_while(follows).count(),
             _ => 0,
-        };
-        for (request, append) in &entry.members[..known] {
-            found[*request][*append] = Some(Found::Failed(failed));
         }
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What is known of an append after its batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Found {
     Written(Appended),
     Failed(Failed),
 }
 
 impl Request {
-    fn outcome(&self, found: Vec<Option<Found>>) -> Outcome {
-        let Some(found) = found.into_iter().collect::<Option<Vec<_>>>() else { return Outcome::Again };
-        if let Some(written) = found.iter().map(Found::written).collect::<Option<Vec<_>>>() {
+    /// What becomes of it, given what was found of each of its appends.
+    fn outcome(&self, found: &[Option<Found>]) -> Outcome {
+        if found.contains(&None) {
+            return Outcome::Again;
+        }
+        let found = found.iter().copied().flatten();
+        let written = found.clone().map(|found| match found {
+            Found::Written(appended) => Some(appended),
+            Found::Failed(_) => None,
+        });
+        if let Some(written) = written.collect() {
             return Outcome::Answer(Ok(written));
         }
         let verdicts = self.appends.iter().zip(found).map(|(prepared, found)| match found {
@@ -270,15 +325,6 @@ impl Request {
         match Verdict::of_all(verdicts) {
             Ok(repeated) => Outcome::Answer(Ok(repeated.unwrap_or_default())),
             Err(error) => Outcome::Answer(Err(error)),
-        }
-    }
-}
-
-impl Found {
-    fn written(&self) -> Option<Appended> {
-        match self {
-            Self::Written(appended) => Some(*appended),
-            Self::Failed(_) => None,
         }
     }
 }

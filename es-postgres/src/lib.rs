@@ -26,12 +26,14 @@ mod connect;
 mod connections;
 mod error;
 mod import;
+mod lane;
 mod loader;
 mod log;
 mod options;
 mod read_models;
 mod session;
 mod snapshots;
+mod statements;
 mod store;
 mod writer;
 

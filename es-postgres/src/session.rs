@@ -49,15 +49,15 @@ impl Session {
         self.in_time(self.connect(Some(statement_timeout(limit)))).await
     }
 
-    /// A fresh connection for the writer.
-    pub(crate) async fn open_lane(&self) -> Result<PgConnection, sqlx::Error> {
+    /// A fresh connection for the writer, and the mark of its session.
+    pub(crate) async fn open_lane(&self) -> Result<(PgConnection, String), sqlx::Error> {
         self.in_time(self.connect_lane(LANE_WITHIN)).await
     }
 
     /// A fresh connection for an import, which waits `patience` for the lane.
     pub(crate) async fn open_import(&self, patience: Duration) -> Result<PgConnection, sqlx::Error> {
         let opened = async {
-            let mut connection = self.connect_lane(patience).await?;
+            let (mut connection, _) = self.connect_lane(patience).await?;
             let import = sqlx::query(include_str!("sql/import_session.sql"));
             import.bind(milliseconds(BATCH_WITHIN)).execute(&mut connection).await?;
             Ok(connection)
@@ -65,13 +65,13 @@ impl Session {
         self.in_time(opened).await
     }
 
-    async fn connect_lane(&self, lane_within: Duration) -> Result<PgConnection, sqlx::Error> {
+    async fn connect_lane(&self, lane_within: Duration) -> Result<(PgConnection, String), sqlx::Error> {
         let mut connection = self.connect(None).await?;
-        let lane = sqlx::query(include_str!("sql/lane_session.sql"))
+        let lane = sqlx::query_scalar(include_str!("sql/lane_session.sql"))
             .bind(milliseconds(lane_within))
             .bind(milliseconds(BATCH_WITHIN));
-        lane.execute(&mut connection).await?;
-        Ok(connection)
+        let mark = lane.fetch_one(&mut connection).await?;
+        Ok((connection, mark))
     }
 
     /// The settings are made by a statement, since poolers refuse them as start-up parameters.
@@ -84,10 +84,7 @@ impl Session {
         Ok(connection)
     }
 
-    async fn in_time(
-        &self,
-        opened: impl Future<Output = Result<PgConnection, sqlx::Error>>,
-    ) -> Result<PgConnection, sqlx::Error> {
+    async fn in_time<T>(&self, opened: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
         let opened = tokio::time::timeout(CONNECT_WITHIN.min(self.answer_within), opened).await;
         opened.unwrap_or_else(|_| Err(timed_out("the server did not accept a connection in time")))
     }

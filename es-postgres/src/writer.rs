@@ -12,7 +12,6 @@ use std::{
 };
 
 use es_core::{AppendError, Appended, Position};
-use sqlx::{Connection, PgConnection};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     task,
@@ -20,9 +19,10 @@ use tokio::{
 };
 
 use crate::{
-    append::{self, Fate},
+    append::Fate,
     batch::{Batch, Outcome, Request},
     error::{self, Fault, OutcomeUnknown},
+    lane::Lane,
     options::PostgresOptions,
     session::{self, Session},
 };
@@ -49,7 +49,7 @@ pub(crate) struct Caller {
 
 pub(crate) struct Writer {
     session: Session,
-    connection: Option<PgConnection>,
+    lane: Option<Lane>,
     queue: mpsc::Receiver<Queued>,
     /// What has arrived and is not written yet, in the order of arrival.
     waiting: VecDeque<Queued>,
@@ -83,7 +83,7 @@ impl Writer {
     ) -> Self {
         Self {
             session,
-            connection: None,
+            lane: None,
             queue,
             waiting: VecDeque::new(),
             head,
@@ -116,8 +116,8 @@ impl Writer {
             answered = parcel.callers.len();
             self.deliver(parcel).await;
         }
-        if let Some(connection) = self.connection {
-            let _ = connection.close().await;
+        if let Some(lane) = self.lane {
+            lane.close().await;
         }
     }
 
@@ -224,7 +224,7 @@ impl Writer {
                 Fault::Refused => return Err(Failure::Refused(cause)),
                 Fault::Fatal => return Err(Failure::Unknown(OutcomeUnknown { attempts, last: Arc::new(cause) })),
                 Fault::Busy => {}
-                Fault::Lost => self.connection = None,
+                Fault::Lost => self.lane = None,
             }
             if Instant::now() + backoff >= deadline {
                 return Err(Failure::Unknown(OutcomeUnknown { attempts, last: Arc::new(cause) }));
@@ -236,11 +236,11 @@ impl Writer {
     }
 
     async fn attempt(&mut self, batch: &Batch) -> Result<Vec<Fate>, sqlx::Error> {
-        let connection = match &mut self.connection {
-            Some(connection) => connection,
-            none => none.insert(self.session.open_lane().await?),
+        let lane = match &mut self.lane {
+            Some(lane) => lane,
+            none => none.insert(Lane::open(&self.session).await?),
         };
-        let written = tokio::time::timeout(session::BATCH_WITHIN * 2, append::write(batch, connection)).await;
+        let written = tokio::time::timeout(session::BATCH_WITHIN * 2, lane.write(batch)).await;
         written.unwrap_or_else(|_| Err(session::timed_out("the server did not answer in time")))
     }
 }

@@ -10,8 +10,9 @@ use super::server::{Schema, Session, append, appended, event, exact, log, soon, 
 /// The partial append: of three events the first version is taken by a rival who has not committed yet. An
 /// insert that skips what conflicts would leave the other two.
 ///
-/// It can lose: with `append_batch()` taking every expected version for the actual one and inserting `ON
-/// CONFLICT (stream, version) DO NOTHING`, the loser was told that it had written version 3.
+/// It can lose: with `append_all()` inserting `ON CONFLICT (stream, version) DO NOTHING` it was told so of events that were
+/// left out; with `append_batch()` doing that, and taking every expected version for the actual one, that it had written
+/// version 3.
 #[tokio::test(flavor = "multi_thread")]
 async fn r1_an_append_of_many_that_loses_its_first_version_leaves_nothing() {
     let schema = Schema::new();

@@ -1,0 +1,133 @@
+//! The session that writes, and what it knows of the log because it has written that itself.
+//!
+//! The log only grows, and a session does not survive its server. So what a session has once written is there as long as the
+//! session is: streams may have gone on meanwhile, but never fall behind. Where it knows a stream to have come as far as an
+//! append expects, the unique index tells whether it has gone on, and nothing need be looked up.
+//!
+//! That it is the same session each statement makes sure by a mark that was set when it began: behind a pooler, the next
+//! statement may meet another server, which has lost the end of the log. So only from statements that ask for the mark
+//! something is learnt.
+
+use es_core::{Position, StreamId, Version};
+use quick_cache::unsync::Cache;
+use sqlx::{Connection, PgConnection};
+use uuid::Uuid;
+
+use crate::{
+    append::{Failed, Fate},
+    batch::{Batch, Entry},
+    session::Session,
+    statements::{self, APPEND_BATCH, Expectation},
+};
+
+/// Of how many streams a session knows the end (some 3 MB).
+const MOST_STREAMS: usize = 16_384;
+
+pub(crate) struct Lane {
+    connection: PgConnection,
+    /// What the session was marked with when it began.
+    mark: String,
+    ends: Cache<StreamId, End>,
+    /// The last position that it has written.
+    head: Position,
+    /// Whether nobody else has written between its last batch and the one before.
+    undisturbed: bool,
+}
+
+/// What is known of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It has come so far.
+    At { version: Version, event_id: Uuid },
+    /// Others write to it too. What we know of it is too often the past: a look is cheaper than a batch in vain.
+    Shared,
+}
+
+impl Lane {
+    pub(crate) async fn open(session: &Session) -> Result<Self, sqlx::Error> {
+        let (connection, mark) = session.open_lane().await?;
+        Ok(Self { connection, mark, ends: Cache::new(MOST_STREAMS), head: Position::ZERO, undisturbed: false })
+    }
+
+    pub(crate) async fn close(self) {
+        let _ = self.connection.close().await;
+    }
+
+    /// Writes `batch` and tells the fate of each of its entries, in their order.
+    ///
+    /// Most batches fit as they are, so that is tried first. Only what does not is judged entry by entry.
+    pub(crate) async fn write(&mut self, batch: &Batch) -> Result<Vec<Fate>, sqlx::Error> {
+        if batch.is_plain()
+            && let Some(before) = self.write_all(batch).await?
+        {
+            return Ok(self.learn(batch, before));
+        }
+        self.undisturbed = false;
+        let fates = statements::append_batch(APPEND_BATCH, batch, &mut self.connection).await?;
+        self.unlearn(batch, &fates);
+        Ok(fates)
+    }
+
+    /// Writes all of `batch`, or nothing; gives the last position before it.
+    async fn write_all(&mut self, batch: &Batch) -> Result<Option<Position>, sqlx::Error> {
+        let unknown: Vec<_> = batch.entries().iter().filter_map(|entry| self.unknown(entry, batch)).collect();
+        if let Some(prepared) = batch.lone_event()
+            && let Some(version) = prepared.append.expected.version()
+            && unknown.is_empty()
+            && self.undisturbed
+        {
+            if statements::append_next(prepared, self.head, version, &self.mark, &mut self.connection).await? {
+                return Ok(Some(self.head));
+            }
+            self.undisturbed = false;
+        }
+        statements::append_all(batch, &unknown, &self.mark, &mut self.connection).await
+    }
+
+    /// What `entry` expects, unless its stream is known to have come so far.
+    fn unknown<'a>(&self, entry: &Entry, batch: &'a Batch) -> Option<Expectation<'a>> {
+        let stream = batch.stream(entry);
+        let (version, last) = (batch.expected(entry).version()?, batch.expected(entry).last());
+        let is_known = match self.ends.peek(stream) {
+            _ if version == Version::ZERO && last.is_none() => true,
+            Some(End::At { version: known, event_id }) => {
+                *known == version && last.is_none_or(|last| last == *event_id)
+            }
+            Some(End::Shared) | None => false,
+        };
+        (!is_known).then_some(Expectation { stream, version, last })
+    }
+
+    /// Takes note that all of `batch` was written behind position `before`, and tells so of each entry.
+    fn learn(&mut self, batch: &Batch, before: Position) -> Vec<Fate> {
+        let mut position = before;
+        let mut fates = Vec::with_capacity(batch.entries().len());
+        for entry in batch.entries() {
+            let stream = batch.stream(entry);
+            let version = batch.expected(entry).version().unwrap_or_default();
+            fates.push(Fate::Written { version, position });
+            let events = entry.events as u64;
+            position = Position::new(position.get() + events);
+            if self.ends.peek(stream) != Some(&End::Shared) {
+                let (version, event_id) = (Version::new(version.get() + events), batch.last_event(entry));
+                self.ends.insert(stream.clone(), End::At { version, event_id });
+            }
+        }
+        self.undisturbed = before == self.head;
+        self.head = position;
+        fates
+    }
+
+    /// Takes note of the streams that had come as far as was expected, and have gone on.
+    fn unlearn(&mut self, batch: &Batch, fates: &[Fate]) {
+        for (entry, fate) in batch.entries().iter().zip(fates) {
+            let stream = batch.stream(entry);
+            if let Fate::Failed(Failed { status: Failed::CONFLICT, .. }) = fate
+                && self.ends.peek(stream).is_some()
+                && self.unknown(entry, batch).is_none()
+            {
+                self.ends.insert(stream.clone(), End::Shared);
+            }
+        }
+    }
+}
