@@ -70,7 +70,7 @@ pub struct LoadedStream {
     pub snapshot: Option<Snapshot>,
     /// The events behind it, without a gap.
     pub events: Vec<EventData>,
-    /// The id of the last of them.
+    /// The id of the last of them; if there are more it may be missing.
     pub last: Option<Uuid>,
     /// Whether there may be more events. (A store may return fewer than the limit.)
     pub more: bool,

@@ -1,7 +1,14 @@
 //! Aggregates are loaded together: whatever is asked for while the server is busy becomes one statement.
 //! There is no timer here either.
+//!
+//! A few callers are served at once and alone, each by a statement of its own. Many share one, and there is one at a time:
+//! where the last had more streams than there could be lone callers, nobody goes alone. (64 clients, loading for each
+//! command: 0.69 of the bare work instead of 0.58 with four statements at a time.)
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use bytes::Bytes;
 use es_core::{EventData, LoadedStream, ReadError, Snapshot, StreamId, Version};
@@ -14,9 +21,11 @@ use uuid::Uuid;
 
 use crate::{connections::Connections, error};
 
-/// How many statements are with the server at once, at most. Whoever comes while there are fewer is served
-/// at once and alone.
-const MOST_STATEMENTS: usize = 4;
+/// How many lone callers are served at once, at most.
+const MOST_STATEMENTS: u32 = 4;
+
+/// How often others are let in before a statement for many is sent; see the writer's.
+const COURTESIES: usize = 3;
 
 /// How many streams one statement reads, at most.
 const MOST_STREAMS: usize = 128;
@@ -36,15 +45,18 @@ struct Wanted {
 pub(crate) struct Loader {
     connections: Arc<Connections>,
     statements: Arc<Semaphore>,
+    /// Whether many are asking.
+    in_company: Arc<AtomicBool>,
     queue: mpsc::Sender<Wanted>,
 }
 
 impl Loader {
     pub(crate) fn start(connections: Arc<Connections>) -> Self {
         let (queue, wanted) = mpsc::channel(1_024);
-        let statements = Arc::new(Semaphore::new(MOST_STATEMENTS));
-        tokio::spawn(run(connections.clone(), statements.clone(), wanted));
-        Self { connections, statements, queue }
+        let statements = Arc::new(Semaphore::new(MOST_STATEMENTS as usize));
+        let in_company = Arc::new(AtomicBool::new(false));
+        tokio::spawn(run(connections.clone(), statements.clone(), in_company.clone(), wanted));
+        Self { connections, statements, in_company, queue }
     }
 
     pub(crate) async fn load(
@@ -55,7 +67,9 @@ impl Loader {
     ) -> Result<LoadedStream, ReadError> {
         let (answer, loaded) = oneshot::channel();
         let wanted = Wanted { stream: stream.clone(), snapshot, limit, answer };
-        if let Ok(_statement) = self.statements.try_acquire() {
+        if !self.in_company.load(Ordering::Relaxed)
+            && let Ok(_statement) = self.statements.try_acquire()
+        {
             read(&self.connections, vec![wanted]).await;
         } else if self.queue.send(wanted).await.is_err() {
             return Err(error::read(sqlx::Error::PoolClosed));
@@ -64,18 +78,26 @@ impl Loader {
     }
 }
 
-/// Serves those who came while all statements were with the server.
-async fn run(connections: Arc<Connections>, statements: Arc<Semaphore>, mut queue: mpsc::Receiver<Wanted>) {
+/// Serves those who are in company.
+async fn run(
+    connections: Arc<Connections>,
+    statements: Arc<Semaphore>,
+    in_company: Arc<AtomicBool>,
+    mut queue: mpsc::Receiver<Wanted>,
+) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, 1).await > 0 {
-        let Ok(statement) = statements.clone().acquire_owned().await else { return };
+        let Ok(statement) = statements.clone().acquire_many_owned(MOST_STATEMENTS).await else { return };
         // Those who were just answered may want the next one.
-        task::yield_now().await;
+        for _ in 0..COURTESIES {
+            task::yield_now().await;
+        }
         while waiting.len() < MOST_STREAMS
             && let Ok(wanted) = queue.try_recv()
         {
             waiting.push(wanted);
         }
+        in_company.store(waiting.len() > MOST_STATEMENTS as usize, Ordering::Relaxed);
         let (with_snapshots, without): (Vec<_>, Vec<_>) = waiting.drain(..).partition(|wanted| wanted.snapshot);
         let connections = connections.clone();
         tokio::spawn(async move {
@@ -112,13 +134,17 @@ async fn read(connections: &Connections, wanted: Vec<Wanted>) {
             return;
         }
     };
-    let mut rows = &rows[..];
+    let (mut rows, is_alone) = (&rows[..], streams.len() == 1);
     for (wanted, ordinal) in wanted.into_iter().zip(1_i32..) {
-        // The rows of a stream stand side by side, and the streams in the order of the array.
-        let own = rows.iter().take_while(|row| row.try_get::<i32, _>(0).is_ok_and(|row| row == ordinal)).count();
-        let (own, others) = rows.split_at(own);
+        // The rows of a stream stand side by side, and the streams in the order of the array; the last column tells.
+        let is_own = |row: &&PgRow| is_alone || row.try_get::<i32, _>(row.len() - 1).is_ok_and(|row| row == ordinal);
+        let (own, others) = rows.split_at(rows.iter().take_while(is_own).count());
         rows = others;
-        let loaded = if snapshots { from_rows(own, &wanted.stream, limit) } else { from_whole(own, limit) };
+        let loaded = match own {
+            [row] if snapshots => from_row(row, &wanted.stream, limit),
+            _ if snapshots => Ok(None),
+            rows => from_whole(rows, limit),
+        };
         // Whoever asked may have dropped its future.
         let _ = wanted.answer.send(loaded.map(|loaded| loaded.unwrap_or_else(unread)).map_err(error::read));
     }
@@ -129,83 +155,86 @@ fn unread() -> LoadedStream {
     LoadedStream { more: true, ..LoadedStream::default() }
 }
 
-/// The rows of one stream of `load_streams.sql`; `None` if they do not go together.
-fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
-    let mut loaded = LoadedStream::default();
-    let (mut next, mut witness) = (1, None);
-    let mut names = Names::default();
-    for row in rows {
-        let (version, id): (i64, Uuid) = (row.try_get(1)?, row.try_get(2)?);
-        let Some(name) = row.try_get::<Option<&str>, _>(5)? else {
-            let Some(snapshot) = snapshot(row, stream, version, id)? else { return Ok(None) };
-            (next, witness) = (version, Some(id));
-            loaded.snapshot = Some(snapshot);
-            continue;
-        };
-        if version != next {
+/// The row of one stream of `load_streams.sql`; `None` if its parts do not go together.
+fn from_row(row: &PgRow, stream: &StreamId, limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
+    let kept: Option<i64> = row.try_get(0)?;
+    let snapshot = kept.map_or(Ok(None), |version| snapshot(row, stream, version))?;
+    if snapshot.is_none() && kept.is_some() {
+        return Ok(None);
+    }
+    let Some(last) = row.try_get::<Option<i64>, _>(5)? else {
+        return Ok(snapshot.is_none().then(LoadedStream::default));
+    };
+    let (ids, _) = row.try_get::<&[u8], _>(6)?.as_chunks::<16>();
+    let mut events = Vec::with_capacity(ids.len());
+    let is_whole = push_events(row.try_get(7)?, row.try_get(8)?, &mut events) && events.len() == ids.len();
+    let first = snapshot.as_ref().map_or(1, |snapshot| snapshot.version.to_i64());
+    let is_dense = usize::try_from(last - first).is_ok_and(|others| others + 1 == events.len());
+    if !(is_whole && is_dense) {
+        return Ok(None);
+    }
+    let more = events.len() >= limit;
+    if let Some(snapshot) = &snapshot {
+        // The event with which the snapshot ends: it is of this history if that is still the same (R8).
+        if ids.first() != Some(snapshot.event_id.as_bytes()) {
             return Ok(None);
         }
-        next += 1;
-        // The event with which the snapshot ends: it is of this history if that is still the same (R8).
-        if let Some(expected) = witness.take() {
-            if expected != id {
-                return Ok(None);
-            }
-            loaded.last = Some(id);
-            continue;
-        }
-        let schema_version: i64 = row.try_get(3)?;
-        let payload = Bytes::copy_from_slice(row.try_get(6)?);
-        loaded.events.push(EventData {
-            name: names.shared(name),
-            schema_version: u32::try_from(schema_version).unwrap_or_default(),
-            payload,
-        });
-        loaded.last = Some(id);
+        events.remove(0);
     }
-    loaded.more = loaded.events.len() + usize::from(loaded.snapshot.is_some()) >= limit;
-    Ok(witness.is_none().then_some(loaded))
+    let last = ids.last().map(|id| Uuid::from_bytes(*id));
+    Ok(Some(LoadedStream { snapshot, events, last, more }))
 }
 
 /// The snapshot in a row of `load_streams.sql`; `None` when it holds what nobody writes.
-fn snapshot(row: &PgRow, stream: &StreamId, version: i64, event_id: Uuid) -> Result<Option<Snapshot>, sqlx::Error> {
-    let (state_version, checksum): (i64, Option<i64>) = (row.try_get(3)?, row.try_get(4)?);
-    let state: &[u8] = row.try_get(6)?;
+fn snapshot(row: &PgRow, stream: &StreamId, version: i64) -> Result<Option<Snapshot>, sqlx::Error> {
+    let (event_id, state_version, checksum): (Uuid, i64, i64) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    let state: &[u8] = row.try_get(4)?;
     let snapshot = || {
         Some(Snapshot {
             stream: stream.clone(),
             version: Version::new(u64::try_from(version).ok().filter(|version| *version > 0)?),
             event_id,
             state_version: u32::try_from(state_version).ok()?,
-            checksum: u32::try_from(checksum?).ok()?,
+            checksum: u32::try_from(checksum).ok()?,
             state: Bytes::copy_from_slice(state),
         })
     };
     Ok(snapshot())
 }
 
-/// The row of one stream of `load_whole_streams.sql`; `None` if its parts do not go together.
+/// The rows of one stream of `load_whole_streams.sql`; `None` if they do not go together.
 fn from_whole(rows: &[PgRow], limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
-    let Some(row) = rows.first() else { return Ok(None) };
-    let (first, last): (Option<i64>, Option<i64>) = (row.try_get(1)?, row.try_get(2)?);
-    let (Some(1), Some(last)) = (first, last) else {
-        return Ok(first.is_none().then(LoadedStream::default));
+    let Some(first) = rows.first() else { return Ok(None) };
+    let (version, last): (Option<i64>, Option<Uuid>) = (first.try_get(0)?, first.try_get(1)?);
+    let Some(version) = version.and_then(|version| usize::try_from(version).ok()) else {
+        return Ok(Some(LoadedStream::default()));
     };
-    let payloads = Bytes::copy_from_slice(row.try_get(5)?);
+    let wanted = version.min(limit);
+    let mut events = Vec::with_capacity(wanted);
+    for row in rows {
+        if !push_events(row.try_get(2)?, row.try_get(3)?, &mut events) {
+            return Ok(None);
+        }
+    }
+    let more = version > wanted;
+    let loaded = LoadedStream { snapshot: None, more, last: last.filter(|_| !more), events };
+    Ok((loaded.events.len() == wanted).then_some(loaded))
+}
+
+/// Takes apart what the server has put together; `false` if there are not as many names as payloads.
+fn push_events(joined_names: &str, payloads: &[u8], events: &mut Vec<EventData>) -> bool {
+    let payloads = Bytes::copy_from_slice(payloads);
     let mut ends = memchr::memchr_iter(0, &payloads).chain([payloads.len()]);
     let mut names = Names::default();
-    let mut events = Vec::with_capacity(usize::try_from(last).unwrap_or_default());
     let mut start = 0;
-    for name in row.try_get::<&str, _>(4)?.split(' ') {
-        let Some(end) = ends.next() else { return Ok(None) };
+    for name in joined_names.split(' ') {
+        let Some(end) = ends.next() else { return false };
         let (name, version) = name.rsplit_once('/').unwrap_or((name, "1"));
         let schema_version = version.parse().unwrap_or_default();
         events.push(EventData { name: names.shared(name), schema_version, payload: payloads.slice(start..end) });
         start = end + 1;
     }
-    let is_whole = ends.next().is_none() && usize::try_from(last) == Ok(events.len());
-    let last = row.try_get(3)?;
-    Ok(is_whole.then(|| LoadedStream { snapshot: None, more: events.len() >= limit, events, last }))
+    ends.next().is_none()
 }
 
 /// Names that are shared by events: an aggregate's are of few kinds, and often one comes after its like.

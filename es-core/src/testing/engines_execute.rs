@@ -1,5 +1,7 @@
 //! What executing commands must do on every store.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use tokio::task::JoinSet;
 
@@ -9,9 +11,9 @@ use super::{
 };
 use crate::{
     append::{Append, IdempotencyKey},
-    execute::{Context, ExecuteError, LoadError, Repository},
+    execute::{Context, ExecuteError, LoadError, Receipt, Repository},
     schema::Undecodable,
-    snapshot::{AggregateStore, Snapshot, SnapshotStore},
+    snapshot::{AggregateStore, LoadedStream, Snapshot, SnapshotStore},
     store::{AppendError, Conflict},
     stream::{Expected, Position, StreamId, Version},
 };
@@ -27,6 +29,7 @@ macro_rules! engine_suite {
             r6_concurrent_repetitions_take_effect_once
             r8_snapshots_change_nothing_but_time
             r8_a_snapshot_of_another_history_is_ignored
+            r8_a_stream_is_loaded_as_it_is_read
             r14_an_undecodable_event_is_named
             a_refusal_is_never_given_on_a_stale_state
             a_client_that_saw_another_version_is_refused
@@ -177,6 +180,71 @@ pub async fn r8_a_snapshot_of_another_history_is_ignored<S: AggregateStore + Clo
     }
 }
 
+/// R8: short streams and long ones, alone and beside others, whole and in part, with a snapshot and without.
+pub async fn r8_a_stream_is_loaded_as_it_is_read<S: AggregateStore + Clone>(store: &S) {
+    const EVERY: usize = 1_000;
+    let stream = |length: u64| StreamId::new("account", &length.to_string()).expect("a valid name");
+    let lengths = [0, 1, 2, 127, 128, 129, 300];
+    let mut truth = HashMap::new();
+    for length in lengths {
+        let events = (1..=length).map(|number| {
+            let mut event = event_store::event(&format!(r#"{{"number":{number}}}"#));
+            event.data.schema_version = if number % 3 == 0 { 2 } else { 1 };
+            if number % 5 == 0 {
+                event.data.name = "account.other".into();
+            }
+            event
+        });
+        let events: Vec<_> = events.collect();
+        if !events.is_empty() {
+            store.append(Append::new(stream(length), Expected::NoStream, events)).await.expect("appended");
+        }
+        truth.insert(length, store.read_stream(&stream(length), Version::ZERO, EVERY).await.expect("read"));
+    }
+    for (length, version) in [(129, 128), (300, 100), (2, 2)] {
+        let witness = &truth[&length][version - 1];
+        let snapshot = Snapshot::of(stream(length), witness.version, witness.id, &Account::default());
+        store.save_snapshot(snapshot.expect("it can be written")).await.expect("saved");
+    }
+    let assert_same = |length: u64, limit: usize, loaded: LoadedStream| {
+        let first = loaded.snapshot.map_or(0, |snapshot| usize::try_from(snapshot.version.get()).expect("it is small"));
+        let wanted = &truth[&length][first..];
+        let found: Vec<_> = wanted.iter().map(|event| event.data.clone()).take(loaded.events.len()).collect();
+        assert_eq!(loaded.events, found, "{length} events, at most {limit}");
+        if !loaded.more {
+            let last = wanted.last().map(|event| event.id);
+            assert_eq!(
+                (found.len(), loaded.last.filter(|_| last.is_some())),
+                (wanted.len(), last),
+                "{length}, {limit}"
+            );
+        }
+    };
+    for limit in [1, 100, 128, EVERY] {
+        for snapshots in [false, true] {
+            let mut together = JoinSet::new();
+            for length in lengths {
+                let alone = store.load_stream(&stream(length), snapshots, limit).await.expect("loaded");
+                assert_same(length, limit, alone);
+                for _ in 0..3 {
+                    let (store, stream) = (store.clone(), stream(length));
+                    together.spawn(async move { (length, store.load_stream(&stream, snapshots, limit).await) });
+                }
+            }
+            for (length, loaded) in together.join_all().await {
+                let loaded = loaded.expect("loaded");
+                let is_there = loaded.snapshot.is_some() || !loaded.events.is_empty();
+                assert!(is_there || length == 0, "{length} events are beside others to be read by pages");
+                assert_same(length, limit, loaded);
+            }
+        }
+    }
+    let whole = store.load_stream(&stream(300), false, EVERY).await.expect("loaded");
+    assert_eq!((whole.events.len(), whole.snapshot.is_some()), (300, false), "it is loaded in one go");
+    let tail = store.load_stream(&stream(300), true, EVERY).await.expect("loaded");
+    assert_eq!((tail.events.len(), tail.snapshot.is_some()), (200, true), "and so is the tail behind a snapshot");
+}
+
 type Case = (&'static str, u32, &'static str, fn(&Undecodable) -> bool);
 
 /// R14
@@ -233,6 +301,14 @@ pub async fn a_client_that_saw_another_version_is_refused<S: AggregateStore + Cl
         matches!(stale, Err(ExecuteError::Stale(Conflict { actual, .. })) if actual == Version::new(1)),
         "{stale:?}"
     );
+    // Nor does anybody get through who has not looked, and a repeated request still gets its first outcome.
+    let elsewhere = Repository::<Account>::new(store);
+    let stale = elsewhere.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
+    assert!(matches!(stale, Err(ExecuteError::Stale(_))), "{stale:?}");
+    let first = Context { if_version: Some(Version::ZERO), ..key("k", "d7") };
+    let created = accounts.execute_with("b", AccountCommand::Deposit(7), first.clone()).await.expect("executed");
+    let again = Repository::<Account>::new(store).execute_with("b", AccountCommand::Deposit(7), first).await;
+    assert_eq!(again.expect("executed"), Receipt { repeated: true, ..created });
     // Another process moved it on: the cache says 1, the client knows better.
     Repository::<Account>::new(store).execute("a", AccountCommand::Deposit(1)).await.expect("executed");
     accounts.execute_with("a", AccountCommand::Deposit(1), seen(2)).await.expect("executed");

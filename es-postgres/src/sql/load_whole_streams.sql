@@ -1,17 +1,22 @@
--- What aggregates are folded from where no snapshots are wanted: one row a stream, since for a long one the
--- rows cost more than what is in them. $1 streams, $2 at most how many events of each. No locks.
--- names: of each event its type, with /version behind it unless that is 1; neither holds a space.
--- payloads: with NUL between them, which no JSON holds.
-SELECT u.ord::int, t.first, t.last, l.event_id, t.names, t.payloads
+-- What aggregates are folded from where no snapshots are wanted: a row for each 128 events of a stream. Together they may be
+-- long, and what does not fit into 128 KB the server's allocator takes from the kernel and gives back each time (1,000 events
+-- of 204 bytes: 0.6 instead of 1.0 ms).
+-- $1 streams, $2 at most how many events of each. No locks.
+-- version, event_id: the stream's last event; null in the one row of a stream without events.
+-- names, payloads: as in load_streams.sql.
+SELECT h.version, h.event_id, t.names, t.payloads, u.ord::int
   FROM unnest($1::text[]) WITH ORDINALITY u(stream, ord)
- CROSS JOIN LATERAL (
-       SELECT min(e.version) AS first, max(e.version) AS last,
-              string_agg(CASE e.schema_version WHEN 1 THEN e.type ELSE e.type || '/' || e.schema_version END, ' ')
+  LEFT JOIN LATERAL (SELECT e.version, e.event_id, CASE WHEN e.version > $2 THEN $2 ELSE e.version END AS upto
+                       FROM events e
+                      WHERE e.stream = u.stream
+                      ORDER BY e.version DESC
+                      LIMIT 1) h ON true
+  LEFT JOIN LATERAL generate_series(0, h.upto - 1, 128) c(after) ON true
+  LEFT JOIN LATERAL (
+       SELECT string_agg(CASE e.schema_version WHEN 1 THEN e.type ELSE e.type || '/' || e.schema_version END, ' ')
                   AS names,
               string_agg(e.payload, '\x00') AS payloads
-         FROM (SELECT e.version, e.schema_version, e.type, e.payload
+         FROM (SELECT e.schema_version, e.type, e.payload
                  FROM events e
-                WHERE e.stream = u.stream
-                ORDER BY e.version
-                LIMIT $2) e) t
-  LEFT JOIN LATERAL (SELECT e.event_id FROM events e WHERE e.stream = u.stream AND e.version = t.last) l ON true
+                WHERE e.stream = u.stream AND e.version > c.after AND e.version <= least(c.after + 128, h.upto)
+                ORDER BY e.version) e) t ON true
