@@ -86,7 +86,8 @@ pub struct Context {
     /// outcome (R6). The outcome is remembered with the command's events: a command that was
     /// refused, or that had none, is decided anew.
     pub idempotency: Option<Command>,
-    /// The version that the client has seen: the command is refused on any other.
+    /// The version that the client has seen: the command is refused on any other. Say 0 of an aggregate that is to begin with
+    /// this command: then it is not looked for, which saves a round trip.
     pub if_version: Option<Version>,
 }
 
@@ -169,9 +170,11 @@ impl<A: Aggregate> Repository<A> {
         // A known state is as good as the append that checks it. Whatever ends without an append (a
         // refusal, or nothing to do) is decided on a state that was read after the command came.
         let mut must_read = false;
+        // Whoever has seen that there is nothing yet need not be shown: the append finds out.
+        let mut presumed = (context.if_version == Some(Version::ZERO)).then(Arc::<Loaded<A>>::default);
         loop {
             let mut tip = line.lock().await;
-            let known = tip.newest().filter(|_| !must_read);
+            let known = tip.newest().or_else(|| presumed.take()).filter(|_| !must_read);
             let is_fresh = known.is_none();
             let current = match known {
                 Some(known) => known,
