@@ -30,6 +30,11 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// Whether a command begins its account, and its client knows, since it has just made up the number.
+    pub(crate) fn begins(self, version: u64) -> bool {
+        self == Self::Execute && version == 0
+    }
+
     /// Whether it is about the log as a whole.
     pub(crate) fn reads_the_log(self) -> bool {
         matches!(self, Self::Head | Self::Page)

@@ -25,6 +25,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use mimalloc::MiMalloc;
 
 use crate::{
     database::Server,
@@ -34,9 +35,15 @@ use crate::{
     workload::Workload,
 };
 
+/// Everybody's, as services that are after throughput have one. On the one of glibc, clients that answer each other's tasks
+/// wait for each other's arenas.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 /// Measures the framework, the bare work and other frameworks.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench", args_conflicts_with_subcommands = true)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 struct Arguments {
     #[command(subcommand)]
     task: Option<Task>,
@@ -55,6 +62,10 @@ struct Arguments {
     /// Everything once and briefly, to see that it runs; the figures mean little.
     #[arg(long)]
     quick: bool,
+
+    /// Leaves the other frameworks out: most of a run is theirs.
+    #[arg(long)]
+    without_peers: bool,
 
     /// Also on logs of up to ten million events: takes minutes and some ten gigabytes.
     #[arg(long)]
@@ -96,7 +107,7 @@ impl Arguments {
     }
 
     fn output(&self) -> PathBuf {
-        let whole = !self.quick && self.workloads.is_empty();
+        let whole = !self.quick && !self.without_peers && self.workloads.is_empty();
         self.output.clone().unwrap_or_else(|| PathBuf::from(if whole { "." } else { "../target/bench" }))
     }
 }
@@ -119,7 +130,8 @@ async fn main() -> Result<()> {
 async fn run(arguments: &Arguments, server: &Server) -> Result<()> {
     let (rounds, timing) = (arguments.rounds(), arguments.timing());
     let wanted = |workloads: Vec<Workload>| -> Vec<Workload> {
-        workloads.into_iter().filter(|workload| arguments.wants(workload)).collect()
+        let workloads = workloads.into_iter().filter(|workload| arguments.wants(workload));
+        workloads.map(|workload| Workload { peers: workload.peers && !arguments.without_peers, ..workload }).collect()
     };
     let machine = Machine::describe(&mut server.connect().await?).await?;
     let mut rows = Vec::new();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use es_core::{
-    Append, Condition, Event, EventQuery, EventStore, ExecuteError, Expected, Keys, LogSource, NewEvent, Order,
-    Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Unfoldable,
+    Append, Condition, Context, Event, EventQuery, EventStore, ExecuteError, Expected, Keys, LogSource, NewEvent,
+    Order, Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Unfoldable, Version,
 };
 use es_postgres::PostgresStore;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -25,9 +25,11 @@ async fn open(task: &Task) -> Result<PostgresStore> {
     Ok(PostgresStore::options(&task.url).schema("public").connect().await?)
 }
 
-/// A store and the repository of accounts, with default settings unless the work is about one of them.
+/// The repository of accounts, with default settings unless the work is about one of them.
+#[derive(Clone)]
 pub(crate) struct Ours {
     accounts: Repository<Account>,
+    work: Work,
 }
 
 impl Ours {
@@ -42,22 +44,24 @@ impl Ours {
             Work::Load => accounts.cache(0).snapshot_every(0),
             _ => accounts,
         };
-        Self { accounts }
+        Self { accounts, work }
     }
 }
 
 #[async_trait]
 impl Contender for Ours {
     async fn client(&self) -> Result<Box<dyn Client>> {
-        Ok(Box::new(self.accounts.clone()))
+        Ok(Box::new(self.clone()))
     }
 }
 
 #[async_trait]
-impl Client for Repository<Account> {
-    async fn execute(&mut self, account: Uuid, _: u64) -> Result<()> {
+impl Client for Ours {
+    async fn execute(&mut self, account: Uuid, version: u64) -> Result<()> {
+        let if_version = self.work.begins(version).then_some(Version::ZERO);
         loop {
-            match Repository::execute(self, account.to_string(), Deposit { times: 1 }).await {
+            let context = Context { if_version, ..Context::default() };
+            match self.accounts.execute_with(account.to_string(), Deposit { times: 1 }, context).await {
                 Err(ExecuteError::Contended { .. }) => {}
                 outcome => return Ok(outcome.map(drop)?),
             }
@@ -65,11 +69,11 @@ impl Client for Repository<Account> {
     }
 
     async fn fill(&mut self, account: Uuid, times: u32) -> Result<()> {
-        Ok(Repository::execute(self, account.to_string(), Deposit { times }).await.map(drop)?)
+        Ok(self.accounts.execute(account.to_string(), Deposit { times }).await.map(drop)?)
     }
 
     async fn load(&mut self, account: Uuid) -> Result<Account> {
-        Ok(Repository::load(self, &account.to_string()).await?.state)
+        Ok(self.accounts.load(&account.to_string()).await?.state)
     }
 }
 

@@ -55,13 +55,13 @@ pub(super) async fn connect(task: &Task) -> Result<Box<dyn Contender>> {
     // Whoever holds a lock needs a second connection for its work.
     let connections = peers::connections(task) * if locks { 2 } else { 1 };
     let store = builder(peers::pool_0_8(task, connections).await?).without_running_migrations().try_build().await?;
-    Ok(Box::new(Esrs { manager: Arc::new(AggregateManager::new(store)), locks }))
+    Ok(Box::new(Esrs { manager: Arc::new(AggregateManager::new(store)), work: task.work }))
 }
 
 #[derive(Clone)]
 struct Esrs {
     manager: Arc<AggregateManager<PgStore<Accounts>>>,
-    locks: bool,
+    work: Work,
 }
 
 impl Esrs {
@@ -87,9 +87,11 @@ impl Contender for Esrs {
 
 #[async_trait]
 impl Client for Esrs {
-    async fn execute(&mut self, account: Uuid, _: u64) -> Result<()> {
+    async fn execute(&mut self, account: Uuid, version: u64) -> Result<()> {
         loop {
-            let state = if self.locks {
+            let state = if self.work.begins(version) {
+                AggregateState::with_id(account)
+            } else if self.work == Work::OneStream {
                 self.manager.lock_and_load(account).await?.unwrap_or_default()
             } else {
                 self.manager.load(account).await?.unwrap_or_else(|| AggregateState::with_id(account))

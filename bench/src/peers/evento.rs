@@ -99,9 +99,10 @@ impl Evento {
         })
     }
 
-    async fn deposit(&self, account: Uuid, times: u32) -> Result<()> {
+    async fn deposit(&self, account: Uuid, times: u32, is_new: bool) -> Result<()> {
         loop {
-            let (state, version) = self.state(account).await?.unwrap_or_default();
+            let known = if is_new { None } else { self.state(account).await? };
+            let (state, version) = known.unwrap_or_default();
             let mut write = evento::append(account.to_string());
             write.original_version(version);
             for account::AccountEvent::Deposited { amount, currency, reference, note } in
@@ -130,12 +131,12 @@ impl Contender for Evento {
 
 #[async_trait]
 impl Client for Evento {
-    async fn execute(&mut self, account: Uuid, _: u64) -> Result<()> {
-        self.deposit(account, 1).await
+    async fn execute(&mut self, account: Uuid, version: u64) -> Result<()> {
+        self.deposit(account, 1, self.work.begins(version)).await
     }
 
     async fn fill(&mut self, account: Uuid, times: u32) -> Result<()> {
-        self.deposit(account, times).await
+        self.deposit(account, times, true).await
     }
 
     async fn load(&mut self, account: Uuid) -> Result<account::Account> {
