@@ -21,6 +21,7 @@
 //! the store's schema.
 
 mod append;
+mod append_in;
 mod batch;
 mod connect;
 mod connections;

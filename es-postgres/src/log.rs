@@ -10,7 +10,7 @@ use es_core::{
 use sqlx::{Row, postgres::PgRow};
 use tokio::sync::watch;
 
-use crate::{append, connections::Connections, error, store::Inner};
+use crate::{connections::Connections, error, statements, store::Inner};
 
 /// How often other processes' news are looked for: at first, and after a long silence.
 pub(crate) const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
@@ -59,7 +59,7 @@ pub(crate) async fn read_matching(
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     query.validate()?;
-    let query = append::json(query);
+    let query = statements::json(query);
     let found = inner.connections.read(|| {
         sqlx::query(include_str!("sql/read_matching.sql")).bind(&query).bind(after.to_i64()).bind(rows(limit))
     });

@@ -4,12 +4,12 @@
 //! All use `fetch_all` or `execute`, and nothing shorter: the commit comes after the last row and even after the completion
 //! tag, and only these wait until the server is ready again (R5).
 
-use es_core::{Condition, Expected, NewEvent, Position, Remembered, StreamId, Version};
+use es_core::{Condition, EventQuery, Expected, NewEvent, Position, Remembered, StreamId, Version};
 use sqlx::{PgConnection, Row, SqlSafeStr, postgres::PgRow};
 use uuid::Uuid;
 
 use crate::{
-    append::{self, Failed, Fate, Prepared},
+    append::{Failed, Fate, Prepared},
     batch::{Batch, Entry},
 };
 
@@ -277,9 +277,14 @@ impl<'a> Arrays<'a> {
         if let Some(Condition { query, after }) = &append.condition {
             self.condition_entries.push(ordinal);
             self.afters.push(after.to_i64());
-            self.queries.push(append::json(query));
+            self.queries.push(json(query));
         }
     }
+}
+
+/// A query as `matching()` takes it.
+pub(crate) fn json(query: &EventQuery) -> String {
+    serde_json::to_string(query).expect("a query holds nothing but text")
 }
 
 /// How `append_batch()` writes an expectation.

@@ -1,0 +1,55 @@
+//! Appends as part of the caller's own transaction.
+
+use es_core::{Append, AppendError, Appended};
+use sqlx::{AssertSqlSafe, PgConnection};
+
+use crate::{
+    append::Prepared,
+    batch::Batch,
+    error,
+    statements::{self, APPEND_BATCH},
+    store::PostgresStore,
+};
+
+impl PostgresStore {
+    /// Writes `append` as part of the caller's own transaction on the store's database.
+    ///
+    /// Make it the **last statement** before the commit: it takes the lane, and until the
+    /// transaction ends nobody else can append to this schema. The events exist once the caller has
+    /// committed; whether they are durable then is up to the caller's `synchronous_commit`.
+    ///
+    /// A conflict leaves the transaction usable; after any other error Postgres has aborted it.
+    ///
+    /// # Errors
+    /// As [`EventStore::append`](es_core::EventStore::append). Under `REPEATABLE READ` or
+    /// `SERIALIZABLE` a transaction whose snapshot is older than the log gets
+    /// [`AppendError::Store`] with [`StaleSnapshot`](crate::StaleSnapshot) as its source: begin it again.
+    ///
+    /// # Cancel safety
+    /// What is written belongs to the transaction: roll it back.
+    pub async fn append_in(&self, transaction: &mut PgConnection, append: Append) -> Result<Appended, AppendError> {
+        self.append_together_in(transaction, vec![append]).await.map(|appended| appended[0])
+    }
+
+    /// Writes all of `appends`, or none, as part of the caller's own transaction; see
+    /// [`append_in`](Self::append_in).
+    ///
+    /// # Errors
+    /// As [`append_in`](Self::append_in).
+    ///
+    /// # Cancel safety
+    /// What is written belongs to the transaction: roll it back.
+    pub async fn append_together_in(
+        &self,
+        transaction: &mut PgConnection,
+        appends: Vec<Append>,
+    ) -> Result<Vec<Appended>, AppendError> {
+        es_core::validate_together(&appends)?;
+        let batch = Batch::of_one(appends.into_iter().map(Prepared::checked).collect());
+        // The caller's connection has another search_path. The schema's name has been checked.
+        let sql = APPEND_BATCH.replace("append_batch(", &format!("{}.append_in_transaction(", self.inner.schema));
+        let written = statements::append_batch(AssertSqlSafe(sql), &batch, transaction);
+        let fates = written.await.map_err(error::append_in)?;
+        batch.outcome_of_one(&fates)
+    }
+}
