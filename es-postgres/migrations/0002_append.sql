@@ -68,6 +68,7 @@ $$;
 --
 -- query: [{"tags": [...], "names": [...]}, ...]: an event matches an item if it has all its tags and,
 -- unless there are none, one of its names. Each item is looked up by its first tag. No locks.
+-- OFFSET 0 keeps the planner from reading all tags for a hash (src/sql/session.sql).
 CREATE FUNCTION matching(query jsonb, after bigint, most bigint) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE ROWS 1 AS $$
 BEGIN
@@ -82,7 +83,8 @@ BEGIN
               AND (i.item -> 'names' = '[]' OR i.item -> 'names' ? e.type)
               AND NOT EXISTS (SELECT FROM jsonb_array_elements_text(i.item -> 'tags') t(tag)
                                WHERE NOT EXISTS (SELECT FROM event_tags o
-                                                  WHERE o.tag = t.tag AND o.position = e.position))
+                                                  WHERE o.tag = t.tag AND o.position = e.position
+                                                 OFFSET 0))
             ORDER BY e.position
             LIMIT most) m
      ORDER BY m.position

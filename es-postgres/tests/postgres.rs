@@ -15,6 +15,7 @@ mod postgres {
     mod faults;
     mod imports;
     mod lane;
+    mod plans;
     mod races;
     mod read_models;
     mod roles;
