@@ -101,7 +101,10 @@ pub(crate) fn all() -> Vec<Workload> {
     let many = execute("execute-64", "Execute a command: 64 clients", 64);
     let uncached = "Execute a command, loaded each time: 64 clients";
     let hot = "Execute a command: 16 clients on one stream";
-    let snapshot = "Load an aggregate of 1,020 events from a snapshot and a tail: 4 clients";
+    let snapshot = |name, title, clients| {
+        let one = Workload::new(name, title, Work::LoadSnapshot, clients, Bare::Read).with_peers();
+        one.claims(0.85, None, Some(3.0))
+    };
     vec![
         one.claims(0.85, Some(1.5), None),
         execute("execute-16", "Execute a command: 16 clients", 16).claims(0.75, Some(2.0), Some(4.0)),
@@ -116,11 +119,8 @@ pub(crate) fn all() -> Vec<Workload> {
         Workload::new("load-1000", "Load an aggregate of 1,000 events: 4 clients", Work::Load, 4, Bare::Read)
             .with_peers()
             .claims(0.85, None, Some(1.0)),
-        Workload::new("load-snapshot", snapshot, Work::LoadSnapshot, 4, Bare::Read).with_peers().claims(
-            0.85,
-            None,
-            Some(3.0),
-        ),
+        snapshot("load-snapshot-1", "Load an aggregate of 1,020 events from a snapshot and a tail: 1 client", 1),
+        snapshot("load-snapshot-4", "Load an aggregate of 1,020 events from a snapshot and a tail: 4 clients", 4),
         Workload {
             processes: Some(2),
             ..Workload::new(
