@@ -20,4 +20,5 @@ mod postgres {
     mod read_models;
     mod roles;
     mod shutdown;
+    mod snapshots;
 }
