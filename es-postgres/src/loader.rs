@@ -11,7 +11,7 @@ use std::sync::{
 };
 
 use bytes::Bytes;
-use es_core::{EventData, LoadedStream, ReadError, Snapshot, StreamId, Version};
+use es_core::{EventData, LoadedStream, ReadError, StreamId};
 use sqlx::{Row, postgres::PgRow};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -19,7 +19,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{connections::Connections, error};
+use crate::{connections::Connections, error, snapshots};
 
 /// How many statements there are at once, at most.
 const MOST_STATEMENTS: u32 = 4;
@@ -176,7 +176,7 @@ fn unread() -> LoadedStream {
 /// The rows of one stream of `load_streams.sql`; `None` if they do not go together.
 fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
     let (snapshot, rows) = match rows.split_first() {
-        Some((first, tail)) if first.try_get::<i64, _>(0)? < 0 => match as_snapshot(first, stream)? {
+        Some((first, tail)) if first.try_get::<i64, _>(0)? < 0 => match snapshots::decode(stream, first) {
             None => return Ok(None),
             snapshot => (snapshot, tail),
         },
@@ -204,24 +204,6 @@ fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<L
         events.remove(0);
     }
     Ok(Some(LoadedStream { snapshot, events, last, more }))
-}
-
-/// The snapshot in a row of `load_streams.sql`; `None` when it holds what nobody writes.
-fn as_snapshot(row: &PgRow, stream: &StreamId) -> Result<Option<Snapshot>, sqlx::Error> {
-    let (version, event_id): (i64, Uuid) = (row.try_get(0)?, row.try_get(1)?);
-    let (state_version, checksum): (i64, &str) = (row.try_get(2)?, row.try_get(3)?);
-    let state: &[u8] = row.try_get(4)?;
-    let snapshot = || {
-        Some(Snapshot {
-            stream: stream.clone(),
-            version: Version::new(version.unsigned_abs()),
-            event_id,
-            state_version: u32::try_from(state_version).ok()?,
-            checksum: checksum.parse().ok()?,
-            state: Bytes::copy_from_slice(state),
-        })
-    };
-    Ok(snapshot())
 }
 
 /// The rows of one stream of `load_whole_streams.sql`; `None` if they do not go together.

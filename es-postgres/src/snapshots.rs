@@ -32,14 +32,14 @@ impl SnapshotStore for PostgresStore {
     }
 }
 
-fn decode(stream: &StreamId, row: &PgRow) -> Option<Snapshot> {
-    let version = u64::try_from(row.try_get::<i64, _>(0).ok()?).ok()?;
+/// The snapshot in a row of `load_streams.sql`; `None` when it holds what nobody writes.
+pub(crate) fn decode(stream: &StreamId, row: &PgRow) -> Option<Snapshot> {
     Some(Snapshot {
         stream: stream.clone(),
-        version: Version::new(version),
+        version: Version::new(row.try_get::<i64, _>(0).ok()?.unsigned_abs()),
         event_id: row.try_get(1).ok()?,
         state_version: u32::try_from(row.try_get::<i64, _>(2).ok()?).ok()?,
-        checksum: u32::try_from(row.try_get::<i64, _>(3).ok()?).ok()?,
+        checksum: row.try_get::<&str, _>(3).ok()?.parse().ok()?,
         state: Bytes::copy_from_slice(row.try_get(4).ok()?),
     })
 }

@@ -3,7 +3,8 @@
 -- of 204 bytes: 0.6 instead of 1.0 ms).
 -- $1 streams, $2 at most how many events of each. No locks.
 -- version, event_id: the stream's last event; null in the one row of a stream without events.
--- names, payloads: as in load_streams.sql.
+-- names: of each event its type, with /version behind it unless that is 1; neither holds a space.
+-- payloads: with NUL between them, which no JSON holds.
 SELECT h.version, h.event_id, t.names, t.payloads, u.ord::int
   FROM unnest($1::text[]) WITH ORDINALITY u(stream, ord)
   LEFT JOIN LATERAL (SELECT e.version, e.event_id, CASE WHEN e.version > $2 THEN $2 ELSE e.version END AS upto

@@ -40,8 +40,8 @@ async fn plans_that_were_made_for_empty_tables_read_no_whole_table() {
         let rows = explain.fetch_all(&mut session.0).await.unwrap();
         let plan: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         let is_whole = |line: usize| {
-            let ends = [" on events", " on event_tags", " on commands", " on snapshots", " on documents"];
-            let is_scan = plan[line].contains("Scan using") && ends.iter().any(|table| plan[line].contains(table));
+            let tables = [" on events", " on event_tags", " on commands", " on snapshots", " on documents"];
+            let is_scan = plan[line].contains("Scan using") && tables.iter().any(|table| plan[line].contains(table));
             let is_last = line > 0 && plan[line - 1].trim_end().ends_with("Limit");
             is_scan && !is_last && !plan.get(line + 1).is_some_and(|condition| condition.contains("Index Cond"))
         };
