@@ -218,11 +218,12 @@ impl Batch {
         events.last().map(|event| event.id).unwrap_or_default()
     }
 
-    /// The append, if there is no more to the batch than its one event.
-    pub(crate) fn lone_event(&self) -> Option<&Prepared> {
+    /// The append and the version behind which it goes, if there is no more to the batch than its one event.
+    pub(crate) fn lone_event(&self) -> Option<(&Prepared, Version)> {
         let [Request { appends, .. }] = &self.requests[..] else { return None };
         let [prepared @ Prepared { remembered: None, .. }] = &appends[..] else { return None };
-        (prepared.append.events.len() == 1).then_some(prepared)
+        let version = prepared.append.expected.version()?;
+        (prepared.append.events.len() == 1).then_some((prepared, version))
     }
 
     /// Whether `append_all()` can write it: each entry names the version behind which it goes, and that is all there is to it.

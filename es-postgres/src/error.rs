@@ -48,6 +48,11 @@ fn is_ours(error: &dyn DatabaseError) -> bool {
     matches!(error.constraint(), Some("events_position" | "events_version" | "commands_id"))
 }
 
+/// Whether somebody else's event stands in the place of one of ours.
+pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
+    error.as_database_error().is_some_and(is_ours)
+}
+
 /// Whether a lock was not to be had in the time allowed.
 pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("55P03")
@@ -108,7 +113,7 @@ pub(crate) struct Verdictless(pub(crate) i32);
 
 pub(crate) fn append_in(error: sqlx::Error) -> AppendError {
     match &error {
-        sqlx::Error::Database(database) if is_ours(&**database) => AppendError::Store(StaleSnapshot(error).into()),
+        _ if is_taken(&error) => AppendError::Store(StaleSnapshot(error).into()),
         _ if fault(&error) == Fault::Refused => AppendError::Refused(error.into()),
         _ => AppendError::Store(error.into()),
     }

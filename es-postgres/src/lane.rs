@@ -16,22 +16,28 @@ use uuid::Uuid;
 use crate::{
     append::{Failed, Fate},
     batch::{Batch, Entry},
+    error,
     session::Session,
-    statements::{self, APPEND_BATCH, Expectation},
+    statements::{self, APPEND_BATCH, APPEND_NEXT, APPEND_NEXT_IF_FREE, Expectation},
 };
 
 /// Of how many streams a session knows the end (some 3 MB).
 const MOST_STREAMS: usize = 16_384;
+
+/// After how many batches that nobody disturbed a session hopes that nobody will disturb the next one either.
+const FIRST_HOPE: u64 = 8;
 
 pub(crate) struct Lane {
     connection: PgConnection,
     /// What the session was marked with when it began.
     mark: String,
     ends: Cache<StreamId, End>,
-    /// The last position that it has written.
-    head: Position,
-    /// Whether nobody else has written between its last batch and the one before.
-    undisturbed: bool,
+    /// The last position of the log behind its last batch, if it knows.
+    head: Option<Position>,
+    /// In how many batches, one after the other, it found nobody else's events behind its own.
+    undisturbed: u64,
+    /// How many there must be until it hopes. Twice as many after each hope in vain: that is an error in the server's log.
+    hopes_after: u64,
 }
 
 /// What is known of a stream.
@@ -46,7 +52,8 @@ enum End {
 impl Lane {
     pub(crate) async fn open(session: &Session) -> Result<Self, sqlx::Error> {
         let (connection, mark) = session.open_lane().await?;
-        Ok(Self { connection, mark, ends: Cache::new(MOST_STREAMS), head: Position::ZERO, undisturbed: false })
+        let ends = Cache::new(MOST_STREAMS);
+        Ok(Self { connection, mark, ends, head: None, undisturbed: 0, hopes_after: FIRST_HOPE })
     }
 
     pub(crate) async fn close(self) {
@@ -62,7 +69,7 @@ impl Lane {
         {
             return Ok(self.learn(batch, before));
         }
-        self.undisturbed = false;
+        self.head = None;
         let fates = statements::append_batch(APPEND_BATCH, batch, &mut self.connection).await?;
         self.unlearn(batch, &fates);
         Ok(fates)
@@ -71,15 +78,20 @@ impl Lane {
     /// Writes all of `batch`, or nothing; gives the last position before it.
     async fn write_all(&mut self, batch: &Batch) -> Result<Option<Position>, sqlx::Error> {
         let unknown: Vec<_> = batch.entries().iter().filter_map(|entry| self.unknown(entry, batch)).collect();
-        if let Some(prepared) = batch.lone_event()
-            && let Some(version) = prepared.append.expected.version()
+        if let Some((prepared, version)) = batch.lone_event()
+            && let Some(head) = self.head
             && unknown.is_empty()
-            && self.undisturbed
+            && self.undisturbed > 0
         {
-            if statements::append_next(prepared, self.head, version, &self.mark, &mut self.connection).await? {
-                return Ok(Some(self.head));
+            // That a stream exists already is nothing unusual.
+            let hopes = version > Version::ZERO && self.undisturbed >= self.hopes_after;
+            let sql = if hopes { APPEND_NEXT } else { APPEND_NEXT_IF_FREE };
+            match statements::append_next(sql, prepared, head, version, &self.mark, &mut self.connection).await {
+                Ok(true) => return Ok(Some(head)),
+                Ok(false) => {}
+                Err(cause) if hopes && error::is_taken(&cause) => self.hopes_after *= 2,
+                Err(cause) => return Err(cause),
             }
-            self.undisturbed = false;
         }
         statements::append_all(batch, &unknown, &self.mark, &mut self.connection).await
     }
@@ -113,8 +125,11 @@ impl Lane {
                 self.ends.insert(stream.clone(), End::At { version, event_id });
             }
         }
-        self.undisturbed = before == self.head;
-        self.head = position;
+        match self.head.replace(position) {
+            Some(head) if head == before => self.undisturbed += 1,
+            Some(_) => self.undisturbed = 0,
+            None => {}
+        }
         fates
     }
 

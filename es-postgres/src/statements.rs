@@ -16,6 +16,13 @@ use crate::{
 /// What a batch becomes if it is to be judged append by append.
 pub(crate) const APPEND_BATCH: &str = include_str!("sql/append_batch.sql");
 
+/// What a lone event becomes that is sure to fit: if it does not, the statement fails on a unique index.
+pub(crate) const APPEND_NEXT: &str = include_str!("sql/append_next.sql");
+
+/// What it becomes if it may not fit. (The server looks into both indexes first, and writes a note when it is done: 12 of
+/// 190 us, and 47 of 658 bytes of log.)
+pub(crate) const APPEND_NEXT_IF_FREE: &str = concat!(include_str!("sql/append_next.sql"), " ON CONFLICT DO NOTHING");
+
 /// A stream, and the end that it must have.
 #[derive(Clone, Copy)]
 pub(crate) struct Expectation<'a> {
@@ -25,8 +32,9 @@ pub(crate) struct Expectation<'a> {
 }
 
 /// Writes the only event of an append behind the position `last` of the log and the version `version` of its stream;
-/// `false` if it does not fit there. The session of this mark must know that both have been reached.
+/// `false` if it was not. The session of this mark must know that both have been reached. `sql` is one of the two above.
 pub(crate) async fn append_next(
+    sql: &'static str,
     prepared: &Prepared,
     last: Position,
     version: Version,
@@ -34,7 +42,7 @@ pub(crate) async fn append_next(
     connection: &mut PgConnection,
 ) -> Result<bool, sqlx::Error> {
     let event = &prepared.append.events[0];
-    let statement = sqlx::query(include_str!("sql/append_next.sql"))
+    let statement = sqlx::query(sql)
         .bind(last.next().to_i64())
         .bind(version.next().to_i64())
         .bind(event.id)

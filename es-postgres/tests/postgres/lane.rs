@@ -197,6 +197,34 @@ async fn r2_r3_what_a_session_has_written_is_not_what_is_last() {
     assert_eq!(log(&here).await.len(), 11);
 }
 
+/// A session that nobody has disturbed for long hopes that nobody will. Others disturb it: in the log, then in its stream.
+///
+/// It can lose: it did where the index's refusal of the hope counted as any other error.
+#[tokio::test(flavor = "multi_thread")]
+async fn r2_r3_a_hope_in_vain_is_made_good() {
+    let schema = Schema::new();
+    let (here, there) = (schema.store().await, schema.store().await);
+    let mut version = 0;
+    for undisturbed in [12, 40] {
+        for _ in 0..undisturbed {
+            here.append(append("a", exact(version), 1)).await.unwrap();
+            version += 1;
+        }
+        let position = there.append(append("b", Expected::Any, 1)).await.unwrap().position.get();
+        let behind = here.append(append("a", exact(version), 1)).await.unwrap();
+        version += 1;
+        assert_eq!(behind, appended(version, position + 1));
+    }
+    for _ in 0..80 {
+        here.append(append("a", exact(version), 1)).await.unwrap();
+        version += 1;
+    }
+    there.append(append("a", exact(version), 1)).await.unwrap();
+    let Err(AppendError::Conflict(conflict)) = here.append(append("a", exact(version), 1)).await else { panic!() };
+    assert_eq!(conflict.actual.get(), version + 1);
+    assert_eq!(log(&here).await.len() as u64, version + 1 + 2);
+}
+
 /// Takes away what stands behind position `last`.
 async fn delete_behind(owner: &mut Session, last: u64) {
     let delete = format!(
