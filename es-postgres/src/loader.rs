@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use es_core::{EventData, LoadedStream, ReadError, StreamId};
 use sqlx::{Row, postgres::PgRow};
 use tokio::{
@@ -35,6 +35,9 @@ const MOST_STREAMS: usize = 128;
 
 /// How many events of each stream, at least, whoever else is served by the same statement.
 const FEWEST_EVENTS: usize = 32;
+
+/// Room for an event that is read, to begin with.
+const USUAL_BYTES: usize = 256;
 
 /// A stream that somebody waits for.
 struct Wanted {
@@ -184,14 +187,18 @@ fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<L
     };
     let from = snapshot.as_ref().map_or(1, |snapshot| snapshot.version.to_i64());
     let (mut events, mut names) = (Vec::with_capacity(rows.len()), Names::default());
+    let mut payloads = BytesMut::with_capacity(rows.len() * USUAL_BYTES);
     for (row, version) in rows.iter().zip(from..) {
-        if row.try_get::<i64, _>(0)? != version {
+        // Unchecked: that the statement gives these types need not be found out for every event.
+        if row.try_get_unchecked::<i64, _>(0)? != version {
             return Ok(None);
         }
+        let schema_version: Option<i64> = row.try_get_unchecked(2)?;
+        payloads.extend_from_slice(row.try_get_unchecked(4)?);
         events.push(EventData {
-            name: names.shared(row.try_get(3)?),
-            schema_version: row.try_get::<Option<i64>, _>(2)?.map_or(1, |version| u32::try_from(version).unwrap_or(0)),
-            payload: Bytes::copy_from_slice(row.try_get(4)?),
+            name: names.shared(row.try_get_unchecked(3)?),
+            schema_version: schema_version.map_or(1, |version| u32::try_from(version).unwrap_or(0)),
+            payload: payloads.split().freeze(),
         });
     }
     let id = |row: Option<&PgRow>| row.map(|row| row.try_get::<Uuid, _>(1)).transpose();
