@@ -12,6 +12,7 @@ use crate::{
     database::{self, Server},
     entrant::Entrant,
     measure::Timing,
+    placement::Apart,
     report::Row,
     rounds::{self, Prepared},
     workload::Workload,
@@ -41,7 +42,9 @@ pub(crate) async fn run(
             let task = Task { url: url.clone(), work: workload.work, clients: workload.clients };
             prepared.push(Prepared::fill(*entrant, task).await?);
         }
-        let row = Row::of(workload, &rounds::interleave(&prepared, workload, rounds, timing).await?);
+        let apart = Apart::keep(server, workload).await?;
+        let series = rounds::interleave(&prepared, workload, rounds, timing).await?;
+        let row = Row::of(workload, apart.is_some(), &series);
         print!("{}", row.table());
         rows.push(row);
     }

@@ -9,6 +9,7 @@ mod entrant;
 mod workload;
 mod database;
 mod usage;
+mod placement;
 mod measure;
 mod processes;
 mod rounds;
@@ -30,6 +31,7 @@ use mimalloc::MiMalloc;
 use crate::{
     database::Server,
     measure::Timing,
+    placement::Apart,
     report::Row,
     results::{Machine, Results},
     workload::Workload,
@@ -96,7 +98,7 @@ impl Arguments {
     }
 
     fn timing(&self) -> Timing {
-        let (warm_up, window) = if self.quick { (0.2, 0.3) } else { (1.0, self.seconds) };
+        let (warm_up, window) = if self.quick { (0.2, 0.3) } else { (0.5, self.seconds) };
         Timing { warm_up: Duration::from_secs_f64(warm_up), window: Duration::from_secs_f64(window) }
     }
 
@@ -136,7 +138,8 @@ async fn run(arguments: &Arguments, server: &Server) -> Result<()> {
     let machine = Machine::describe(&mut server.connect().await?).await?;
     let mut rows = Vec::new();
     for workload in wanted(workload::all()) {
-        let mut row = Row::of(&workload, &rounds::run(server, &workload, rounds, timing).await?);
+        let apart = Apart::keep(server, &workload).await?;
+        let mut row = Row::of(&workload, apart.is_some(), &rounds::run(server, &workload, rounds, timing).await?);
         row.compare(&workload, &rows);
         print!("{}", row.table());
         rows.push(row);

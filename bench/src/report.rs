@@ -17,6 +17,9 @@ pub(crate) struct Row {
     pub(crate) name: String,
     /// What it is.
     pub(crate) title: String,
+    /// Whether the server and the clients had processors of their own.
+    #[serde(default)]
+    pub(crate) apart: bool,
     /// Who took part: first whom the claims are about, then the reference, then the others.
     pub(crate) entries: Vec<Entry>,
     /// Who could not, and why.
@@ -81,7 +84,7 @@ pub(crate) struct Target {
 }
 
 impl Row {
-    pub(crate) fn of(workload: &Workload, series: &[Series]) -> Self {
+    pub(crate) fn of(workload: &Workload, apart: bool, series: &[Series]) -> Self {
         let rounds: Vec<Vec<Figures>> =
             series.iter().map(|series| series.rounds.iter().map(Figures::of).collect()).collect();
         let reference = series.iter().position(|series| series.entrant == workload.reference).unwrap_or(0);
@@ -102,6 +105,7 @@ impl Row {
         Self {
             name: workload.name.to_owned(),
             title: workload.title.to_owned(),
+            apart,
             targets: targets(workload, &entries),
             absent: absent.map(|(name, reason)| Absence { name: name.into(), reason: reason.into() }).collect(),
             entries,
@@ -147,7 +151,8 @@ impl Row {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        let mut text = format!("\n{} ({})\n{table}\n", self.title, self.name);
+        let apart = if self.apart { ", server and clients apart" } else { "" };
+        let mut text = format!("\n{} ({}{apart})\n{table}\n", self.title, self.name);
         for Absence { name, reason } in &self.absent {
             let _ = writeln!(text, "  {name} {reason}");
         }

@@ -28,8 +28,7 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) async fn start(database: &mut PgConnection) -> Result<Self> {
-        let backend: i32 = database::value(database, "SELECT pg_backend_pid()").await?;
-        let postmaster = u32::try_from(backend).ok().and_then(postmaster);
+        let postmaster = postmaster(database).await?;
         Ok(Self { postmaster, begin: counters(postmaster, database).await? })
     }
 
@@ -49,11 +48,15 @@ async fn counters(postmaster: Option<u32>, database: &mut PgConnection) -> Resul
     Ok(Usage { wal_bytes, server_seconds: postmaster.and_then(server_seconds) })
 }
 
-/// The parent of the backend, if both run on this machine.
-fn postmaster(backend: u32) -> Option<u32> {
-    let name = fs::read_to_string(format!("/proc/{backend}/comm")).ok()?;
-    let parent = stat(backend)?.get(1)?.parse().ok()?;
-    (name.trim() == "postgres").then_some(parent)
+/// The process that starts the server's others, if it runs on this machine.
+pub(crate) async fn postmaster(database: &mut PgConnection) -> Result<Option<u32>> {
+    let backend: i32 = database::value(database, "SELECT pg_backend_pid()").await?;
+    let parent = |backend| {
+        let name = fs::read_to_string(format!("/proc/{backend}/comm")).ok()?;
+        let parent = stat(backend)?.get(1)?.parse().ok()?;
+        (name.trim() == "postgres").then_some(parent)
+    };
+    Ok(u32::try_from(backend).ok().and_then(parent))
 }
 
 /// The processor time of the postmaster, of its children, and of those it has had.

@@ -81,6 +81,11 @@ impl Workload {
         Self { name, title, commit_delay, peers: false, claims, ..self }
     }
 
+    /// Whether its clients are too few to keep the processors busy.
+    pub(crate) fn is_for_few(&self) -> bool {
+        self.clients <= 4 && self.work != Work::Import
+    }
+
     /// Who takes part.
     pub(crate) fn entrants(&self) -> Vec<Entrant> {
         let peers = Peer::ALL.into_iter().filter(|peer| self.peers && peer.absent(self.work).is_none());
