@@ -178,14 +178,19 @@ fn unread() -> LoadedStream {
 
 /// The rows of one stream of `load_streams.sql`; `None` if they do not go together.
 fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
-    let (snapshot, rows) = match rows.split_first() {
-        Some((first, tail)) if first.try_get::<i64, _>(0)? < 0 => match snapshots::decode(stream, first) {
-            None => return Ok(None),
-            snapshot => (snapshot, tail),
-        },
-        _ => (None, rows),
+    let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
+    let version: Option<i64> = first.try_get(0)?;
+    let Some(event_id) = first.try_get(1)? else {
+        return Ok(version.is_none().then(LoadedStream::default));
     };
-    let from = snapshot.as_ref().map_or(1, |snapshot| snapshot.version.to_i64());
+    let (snapshot, rows, from) = match first.try_get(5)? {
+        Some(sealed) => {
+            let version = version.unwrap_or_default();
+            let Some(snapshot) = snapshots::open(stream, version, event_id, sealed) else { return Ok(None) };
+            (Some(snapshot), &rows[1..], version + 1)
+        }
+        None => (None, rows, 1),
+    };
     let (mut events, mut names) = (Vec::with_capacity(rows.len()), Names::default());
     let mut payloads = BytesMut::with_capacity(rows.len() * USUAL_BYTES);
     for (row, version) in rows.iter().zip(from..) {
@@ -193,7 +198,7 @@ fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<L
         if row.try_get_unchecked::<i64, _>(0)? != version {
             return Ok(None);
         }
-        let schema_version: Option<i64> = row.try_get_unchecked(2)?;
+        let schema_version: Option<i32> = row.try_get_unchecked(2)?;
         payloads.extend_from_slice(row.try_get_unchecked(4)?);
         events.push(EventData {
             name: names.shared(row.try_get_unchecked(3)?),
@@ -201,15 +206,7 @@ fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<L
             payload: payloads.split().freeze(),
         });
     }
-    let id = |row: Option<&PgRow>| row.map(|row| row.try_get::<Uuid, _>(1)).transpose();
-    let (last, more) = (id(rows.last())?, events.len() >= limit);
-    if let Some(snapshot) = &snapshot {
-        // The event with which the snapshot ends: it is of this history if that is still the same (R8).
-        if id(rows.first())? != Some(snapshot.event_id) {
-            return Ok(None);
-        }
-        events.remove(0);
-    }
+    let (last, more) = (last.try_get(1)?, events.len() + usize::from(snapshot.is_some()) >= limit);
     Ok(Some(LoadedStream { snapshot, events, last, more }))
 }
 

@@ -3,7 +3,8 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{AggregateStore, LoadedStream, ReadError, Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
-use sqlx::{Row, postgres::PgRow};
+use sqlx::Row;
+use uuid::Uuid;
 
 use crate::{error, store::PostgresStore};
 
@@ -16,8 +17,9 @@ impl SnapshotStore for PostgresStore {
             .read(|| sqlx::query(include_str!("sql/load_snapshot.sql")).bind(stream.as_str()))
             .await
             .map_err(error::snapshot)?;
-        // A row with numbers that nobody writes is damaged, and a damaged snapshot is no snapshot (R8).
-        Ok(rows.first().and_then(|row| decode(stream, row)))
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (version, event_id) = (row.try_get(0).map_err(error::snapshot)?, row.try_get(1).map_err(error::snapshot)?);
+        Ok(open(stream, version, event_id, row.try_get(2).map_err(error::snapshot)?))
     }
 
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError> {
@@ -25,22 +27,27 @@ impl SnapshotStore for PostgresStore {
             .bind(snapshot.stream.as_str())
             .bind(snapshot.version.to_i64())
             .bind(snapshot.event_id)
-            .bind(i64::from(snapshot.state_version))
-            .bind(i64::from(snapshot.checksum))
-            .bind(&snapshot.state[..]);
+            .bind(seal(&snapshot));
         self.inner.connections.execute(save).await.map(drop).map_err(error::snapshot)
     }
 }
 
-/// The snapshot in a row of `load_streams.sql`; `None` when it holds what nobody writes.
-pub(crate) fn decode(stream: &StreamId, row: &PgRow) -> Option<Snapshot> {
+/// A state with what it is known by.
+fn seal(snapshot: &Snapshot) -> Vec<u8> {
+    [&snapshot.state_version.to_be_bytes(), &snapshot.checksum.to_be_bytes(), &snapshot.state[..]].concat()
+}
+
+/// The snapshot whose state was sealed; `None` where a row holds what nobody writes, since a damaged snapshot is none (R8).
+pub(crate) fn open(stream: &StreamId, version: i64, event_id: Uuid, sealed: &[u8]) -> Option<Snapshot> {
+    let (state_version, sealed) = sealed.split_first_chunk()?;
+    let (checksum, state) = sealed.split_first_chunk()?;
     Some(Snapshot {
         stream: stream.clone(),
-        version: Version::new(row.try_get::<i64, _>(0).ok()?.unsigned_abs()),
-        event_id: row.try_get(1).ok()?,
-        state_version: u32::try_from(row.try_get::<i64, _>(2).ok()?).ok()?,
-        checksum: row.try_get::<&str, _>(3).ok()?.parse().ok()?,
-        state: Bytes::copy_from_slice(row.try_get(4).ok()?),
+        version: u64::try_from(version).ok().filter(|version| *version > 0).map(Version::new)?,
+        event_id,
+        state_version: u32::from_be_bytes(*state_version),
+        checksum: u32::from_be_bytes(*checksum),
+        state: Bytes::copy_from_slice(state),
     })
 }
 

@@ -1,5 +1,5 @@
 -- $1 stream. The first row is the snapshot, the others are the events after it.
-SELECT version, state FROM snapshots WHERE stream = $1
+SELECT version, sealed FROM snapshots WHERE stream = $1
 UNION ALL
 (SELECT version, payload
    FROM events

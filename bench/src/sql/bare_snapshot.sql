@@ -1,2 +1,2 @@
 -- $1 stream, $2 version, $3 its last event, $4 state.
-INSERT INTO snapshots (stream, version, event_id, state_version, checksum, state) VALUES ($1, $2, $3, 1, 0, $4)
+INSERT INTO snapshots (stream, version, event_id, sealed) VALUES ($1, $2, $3, $4)

@@ -1,11 +1,12 @@
 -- As load_streams.sql, for one stream and without its number: a lone caller should not pay for the company that it does not
--- have. To look up the snapshot twice costs less here than a loop does. $1 stream, $2 at most how many events. No locks.
-SELECT -s.version, s.event_id, s.state_version, s.checksum::text, s.state
-  FROM snapshots s
- WHERE s.stream = $1 AND s.version > 0
- UNION ALL
-(SELECT e.version, e.event_id, nullif(e.schema_version, 1)::bigint, e.type, e.payload
-   FROM events e
-  WHERE e.stream = $1 AND e.version >= coalesce((SELECT s.version FROM snapshots s WHERE s.stream = $1), 1)
-  ORDER BY e.version
-  LIMIT $2)
+-- have. $1 stream, $2 at most how many events. No locks.
+SELECT coalesce(e.version, s.version), e.event_id, nullif(e.schema_version, 1), e.type, e.payload,
+       CASE WHEN e.event_id = s.event_id THEN s.sealed END
+  FROM (SELECT) one
+  LEFT JOIN snapshots s ON s.stream = $1
+  LEFT JOIN LATERAL (
+       SELECT e.version, e.event_id, e.schema_version, e.type, e.payload
+         FROM events e
+        WHERE e.stream = $1 AND e.version >= coalesce(s.version, 1)
+        ORDER BY e.version
+        LIMIT $2) e ON true
