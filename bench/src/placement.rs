@@ -11,11 +11,10 @@ use anyhow::Result;
 use crate::{database::Server, usage, workload::Workload};
 
 /// While it lives, the threads of this process and the processes that the server starts have processors of their own.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Apart {
-    postmaster: u32,
-    /// What both had.
-    all: Vec<usize>,
+    /// The processes that were moved, and where they may run otherwise.
+    moved: Vec<(u32, Vec<usize>)>,
 }
 
 impl Apart {
@@ -26,24 +25,35 @@ impl Apart {
             return Ok(None);
         }
         let postmaster = usage::postmaster(&mut server.connect().await?).await?;
-        let Some((postmaster, all)) = postmaster.zip(processors()) else { return Ok(None) };
-        let (servers, clients) = all.split_at(all.len() / 2);
-        let are_apart = !servers.is_empty() && put(postmaster, servers) && put(process::id(), clients);
-        let apart = Self { postmaster, all };
+        let (Some(postmaster), Some(own)) = (postmaster, processors(process::id())) else { return Ok(None) };
+        let (servers, clients) = own.split_at(own.len() / 2);
+        let mut apart = Self::default();
+        let are_apart = !servers.is_empty() && apart.put(postmaster, servers) && apart.put(process::id(), clients);
         Ok(are_apart.then_some(apart))
+    }
+
+    /// Lets a process run there only; `false` if that is not possible here.
+    fn put(&mut self, pid: u32, to: &[usize]) -> bool {
+        let Some(before) = processors(pid) else { return false };
+        let is_put = put(pid, to);
+        if is_put {
+            self.moved.push((pid, before));
+        }
+        is_put
     }
 }
 
 impl Drop for Apart {
     fn drop(&mut self) {
-        put(self.postmaster, &self.all);
-        put(process::id(), &self.all);
+        for (pid, before) in &self.moved {
+            put(*pid, before);
+        }
     }
 }
 
-/// The processors of this process.
-fn processors() -> Option<Vec<usize>> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+/// Where a process may run.
+fn processors(pid: u32) -> Option<Vec<usize>> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"))?;
     let ranges = allowed.trim().split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -52,7 +62,7 @@ fn processors() -> Option<Vec<usize>> {
     Some(ranges.collect::<Option<Vec<RangeInclusive<usize>>>>()?.into_iter().flatten().collect())
 }
 
-/// Puts all threads of a process there; `false` if that is not possible here.
+/// Lets all threads of a process run there only.
 fn put(pid: u32, processors: &[usize]) -> bool {
     let list: Vec<_> = processors.iter().map(usize::to_string).collect();
     let taskset = process::Command::new("taskset")

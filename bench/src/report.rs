@@ -18,7 +18,6 @@ pub(crate) struct Row {
     /// What it is.
     pub(crate) title: String,
     /// Whether the server and the clients had processors of their own.
-    #[serde(default)]
     pub(crate) apart: bool,
     /// Who took part: first whom the claims are about, then the reference, then the others.
     pub(crate) entries: Vec<Entry>,
