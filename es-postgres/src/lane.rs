@@ -89,7 +89,10 @@ impl Lane {
             match statements::append_next(sql, prepared, head, version, &self.mark, &mut self.connection).await {
                 Ok(true) => return Ok(Some(head)),
                 Ok(false) => {}
-                Err(cause) if hopes && error::is_taken(&cause) => self.hopes_after *= 2,
+                Err(cause) if hopes && error::is_taken(&cause) => {
+                    self.hopes_after *= 2;
+                    self.undisturbed = 0;
+                }
                 Err(cause) => return Err(cause),
             }
         }

@@ -71,6 +71,9 @@ impl Loader {
         snapshot: bool,
         limit: usize,
     ) -> Result<LoadedStream, ReadError> {
+        if limit == 0 {
+            return Ok(unread());
+        }
         if !self.in_company.load(Ordering::Relaxed)
             && let Ok(_statement) = self.statements.try_acquire()
         {

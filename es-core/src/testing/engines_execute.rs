@@ -243,6 +243,8 @@ pub async fn r8_a_stream_is_loaded_as_it_is_read<S: AggregateStore + Clone>(stor
     assert_eq!((whole.events.len(), whole.snapshot.is_some()), (300, false), "it is loaded in one go");
     let tail = store.load_stream(&stream(300), true, EVERY).await.expect("loaded");
     assert_eq!((tail.events.len(), tail.snapshot.is_some()), (200, true), "and so is the tail behind a snapshot");
+    let none = store.load_stream(&stream(300), true, 0).await.expect("loaded");
+    assert!(none.events.is_empty() && none.more, "nothing was asked for");
 }
 
 type Case = (&'static str, u32, &'static str, fn(&Undecodable) -> bool);
