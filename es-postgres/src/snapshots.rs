@@ -11,15 +11,11 @@ use crate::{error, store::PostgresStore};
 #[async_trait]
 impl SnapshotStore for PostgresStore {
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, SnapshotError> {
-        let rows = self
-            .inner
-            .connections
-            .read(|| sqlx::query(include_str!("sql/load_snapshot.sql")).bind(stream.as_str()))
-            .await
-            .map_err(error::snapshot)?;
+        let load = || sqlx::query(include_str!("sql/load_snapshot.sql")).bind(stream.as_str());
+        let rows = self.inner.connections.read(load).await.map_err(error::snapshot)?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let (version, event_id) = (row.try_get(0).map_err(error::snapshot)?, row.try_get(1).map_err(error::snapshot)?);
-        Ok(open(stream, version, event_id, row.try_get(2).map_err(error::snapshot)?))
+        let opened = || Ok(open(stream, row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+        opened().map_err(error::snapshot)
     }
 
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError> {
