@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails here and now")]
 
 mod postgres {
+    mod own_server;
+    mod process;
     mod server;
 
     mod suites;
@@ -21,4 +23,5 @@ mod postgres {
     mod roles;
     mod shutdown;
     mod snapshots;
+    mod tls;
 }
