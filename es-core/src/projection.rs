@@ -33,7 +33,8 @@ pub trait Projection: Send + Sync + 'static {
     type Document: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// The keys of the documents that `event` touches (1 to [`MAX_KEY_BYTES`] bytes, no control
-    /// characters). They follow from the event alone.
+    /// characters). They follow from the event alone. Each document sees the event once, however often
+    /// its key is named.
     fn keys(&self, event: &Recorded<Self::Event>) -> Keys;
 
     /// Folds `event` into the document under `key`; `None` is a document that does not exist.

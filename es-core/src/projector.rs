@@ -153,9 +153,12 @@ impl<P: Projection> Handler for Projector<P> {
     }
 }
 
-/// The keys of the documents that `event` touches, checked.
+/// The keys of the documents that `event` touches, checked, each of them once: a document that is named
+/// twice must not see the event twice (R9).
 pub(crate) fn keys<P: Projection>(projection: &P, event: &Recorded<P::Event>) -> Result<Vec<String>, EngineError> {
-    let keys = projection.keys(event);
+    let mut keys = projection.keys(event);
+    keys.sort_unstable();
+    keys.dedup();
     for key in &keys {
         let well_formed = !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control);
         let allowed = P::ORDER == Order::PerKey || key == event.stream.id();

@@ -141,3 +141,25 @@ impl<const V: u32> Projection for Ledger<V> {
         Ok(())
     }
 }
+
+/// What passed through each account and through all of them, with keys that name documents more than once, as
+/// those of a transfer do whose two accounts are the same one.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Turnover;
+
+impl Projection for Turnover {
+    const NAME: &'static str = "turnover";
+    type Event = AccountEvent;
+    type Document = u64;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        let account = event.stream.id().to_owned();
+        vec![account.clone(), "all".to_owned(), account, "all".to_owned()]
+    }
+
+    fn fold(&self, _: &str, turnover: &mut Option<u64>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+        let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
+        *turnover.get_or_insert_default() += amount;
+        Ok(())
+    }
+}

@@ -38,6 +38,7 @@ macro_rules! engine_suite {
         }
         $crate::__suite! { engines_project, $make,
             r9_killed_workers_leave_the_fold_of_the_log
+            r9_a_document_that_is_named_twice_sees_the_event_once
             r9_a_change_of_source_folds_nothing_twice
             r11_an_event_that_cannot_be_folded_stops_the_projector_before_it
             r11_a_reaction_that_fails_for_good_stops_the_policy_before_it

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
+    account::{Account, AccountCommand, AccountEvent, Histories, Ledger, Turnover},
     project,
 };
 use crate::{
@@ -112,6 +112,22 @@ pub async fn r9_killed_workers_leave_the_fold_of_the_log(store: &impl Store) {
     for worker in workers {
         worker.await.expect("no panic").expect("it stops in order");
     }
+}
+
+/// R9: the fold itself must not count it twice either, or both would agree on the wrong sum.
+pub async fn r9_a_document_that_is_named_twice_sees_the_event_once(store: &impl Store) {
+    for amount in [1, 10, 100] {
+        deposit(store, amount).await;
+    }
+    let shutdown = CancellationToken::new();
+    let worker = spawn(projector(Turnover, store), &shutdown);
+    assert_equals_the_fold(Turnover, store).await;
+    let model = read_model::<Turnover>(store);
+    for key in ["a", "all"] {
+        assert_eq!(model.get(key).await.expect("a read"), Some(111));
+    }
+    shutdown.cancel();
+    worker.await.expect("no panic").expect("it stops in order");
 }
 
 /// The log under another name: another source, as far as checkpoints are concerned.
