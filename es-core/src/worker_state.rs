@@ -1,0 +1,107 @@
+//! What an engine is doing, for health checks and people.
+
+use std::{error::Error, fmt, time::Duration};
+
+use tokio::sync::watch;
+
+/// How often a worker that stands by tries again, unless set otherwise.
+pub const STANDBY_RETRY: Duration = Duration::from_secs(5);
+
+/// What a projector, a policy or a relay is doing at this moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// It follows its source, or waits for a transient failure to end.
+    #[default]
+    Working,
+    /// Newer code has taken its work over, as in a rolling deploy. It holds no lease, tries again
+    /// every [`STANDBY_RETRY`], and goes on when that code has left.
+    StandingBy {
+        /// Why it cannot work, with all causes.
+        reason: String,
+    },
+    /// It ended because of an error that waiting cannot mend.
+    Stopped {
+        /// The error, with all causes.
+        reason: String,
+    },
+}
+
+impl WorkerState {
+    /// It stands by because of `error`.
+    pub fn standing_by(error: &dyn Error) -> Self {
+        Self::StandingBy { reason: with_causes(error) }
+    }
+
+    /// It stopped because of `error`.
+    pub fn stopped(error: &dyn Error) -> Self {
+        Self::Stopped { reason: with_causes(error) }
+    }
+}
+
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Working => f.write_str("working"),
+            Self::StandingBy { reason } => write!(f, "standing by: {reason}"),
+            Self::Stopped { reason } => write!(f, "stopped: {reason}"),
+        }
+    }
+}
+
+/// Where an engine reports its [`WorkerState`]. Watchers are woken by changes only.
+#[derive(Debug, Clone, Default)]
+pub struct StateReport(watch::Sender<WorkerState>);
+
+impl StateReport {
+    /// What it is doing, now and later.
+    pub fn watch(&self) -> watch::Receiver<WorkerState> {
+        self.0.subscribe()
+    }
+
+    /// Reports `state`, and logs a change of it for the worker `name`.
+    pub fn set(&self, name: &str, state: WorkerState) {
+        self.0.send_if_modified(|current| {
+            if *current == state {
+                return false;
+            }
+            match &state {
+                WorkerState::Working => tracing::info!(name, "working again"),
+                WorkerState::StandingBy { reason } => tracing::warn!(name, reason, "standing by"),
+                WorkerState::Stopped { reason } => tracing::error!(name, reason, "stopped"),
+            }
+            *current = state;
+            true
+        });
+    }
+}
+
+/// The text of `error` and of all its causes.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read_model::ReadModelError;
+
+    #[test]
+    fn a_report_wakes_its_watchers_once_for_each_change() {
+        let report = StateReport::default();
+        let mut watcher = report.watch();
+        report.set("relay", WorkerState::Working);
+        assert!(!watcher.has_changed().expect("the report lives"), "it was working before");
+        let state = WorkerState::standing_by(&ReadModelError("fenced".into()));
+        report.set("relay", state.clone());
+        report.set("relay", state);
+        assert_eq!(watcher.borrow_and_update().to_string(), "standing by: the read model store failed: fenced");
+        assert!(!watcher.has_changed().expect("the report lives"));
+    }
+}
