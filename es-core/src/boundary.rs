@@ -61,6 +61,20 @@ impl fmt::Debug for Tag {
 #[error("a tag has 1 to {MAX_TAG_BYTES} bytes and no control characters")]
 pub struct InvalidTag;
 
+/// A rule for tags made a text of an event that cannot be a [`Tag`]. (The text itself is the event's content and
+/// stays out of errors.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("event {event}: the tag rule {rule:?} does not make a valid tag")]
+pub struct TagError {
+    /// The wire name of the event.
+    pub event: &'static str,
+    /// The rule, as it is written above the event's variant.
+    pub rule: &'static str,
+    /// Which limit is broken.
+    #[source]
+    pub reason: InvalidTag,
+}
+
 /// Which events matter to a decision: those that match one of its items.
 ///
 /// Every item names a tag at least, so that a query is a look-up and never a scan of the log. What it costs

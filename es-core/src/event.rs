@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    boundary::Tag,
+    boundary::{Tag, TagError},
     schema::{DecodeError, EncodeError, Undecodable},
     stream::{Position, StreamId, Version},
 };
@@ -62,6 +62,14 @@ pub trait Event: Sized + Send + Sync + 'static {
     /// # Errors
     /// [`EncodeError`] when a field cannot be written as JSON.
     fn encode(&self) -> Result<Bytes, EncodeError>;
+
+    /// By what an [`EventQuery`](crate::EventQuery) finds it; none, unless `#[event(tag = …)]` says so.
+    ///
+    /// # Errors
+    /// [`TagError`] when a rule makes a text of this event that cannot be a tag.
+    fn tags(&self) -> Result<Vec<Tag>, TagError> {
+        Ok(Vec::new())
+    }
 
     /// The event that was stored under `name` in schema version `version`, made current by its
     /// upcaster.
@@ -219,12 +227,12 @@ impl NewEvent {
         Self { id: Uuid::now_v7(), data, metadata: Metadata::default(), tags: Vec::new() }
     }
 
-    /// A new event with a fresh time-ordered id (version 7), no metadata and no tags.
+    /// A new event with its own tags, a fresh time-ordered id (version 7) and no metadata.
     ///
     /// # Errors
-    /// [`EncodeError`] when a field cannot be written as JSON.
-    pub fn of<E: Event>(event: &E) -> Result<Self, EncodeError> {
-        EventData::of(event).map(Self::new)
+    /// [`NewEventError`] when a field cannot be written as JSON or a tag breaks a rule.
+    pub fn of<E: Event>(event: &E) -> Result<Self, NewEventError> {
+        Ok(Self { tags: event.tags()?, ..Self::new(EventData::of(event)?) })
     }
 
     /// The same event with `metadata`.
@@ -237,10 +245,23 @@ impl NewEvent {
         self.data.payload.len() + self.tags.iter().map(|tag| tag.as_str().len()).sum::<usize>()
     }
 
-    /// The same event with `tags`.
-    pub fn with_tags(self, tags: impl IntoIterator<Item = Tag>) -> Self {
-        Self { tags: tags.into_iter().collect(), ..self }
+    /// The same event with `tags` beside those that it has.
+    pub fn with_tags(mut self, tags: impl IntoIterator<Item = Tag>) -> Self {
+        self.tags.extend(tags);
+        self
     }
+}
+
+/// Why an event cannot go into the log.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NewEventError {
+    /// It cannot be written as JSON.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// One of its tags is invalid.
+    #[error(transparent)]
+    Tag(#[from] TagError),
 }
 
 /// An event after the append; `D` is its content, raw or decoded.

@@ -21,7 +21,8 @@ pub use self::load::{LoadError, Loaded};
 use crate::{
     aggregate::Aggregate,
     append::{Append, Command, Fingerprint, IdempotencyKey},
-    event::{Event, Metadata, NewEvent},
+    boundary::TagError,
+    event::{Event, Metadata, NewEvent, NewEventError},
     query::Token,
     schema::EncodeError,
     snapshot::{AggregateStore, Snapshot},
@@ -344,7 +345,7 @@ fn decide<A: Aggregate>(
     }
     let events = current.state.handle(command).map_err(ExecuteError::Rejected)?;
     let new = |event| Ok(NewEvent::of(event)?.with_metadata(context.metadata.clone()));
-    let new = events.iter().map(new).collect::<Result<_, EncodeError>>()?;
+    let new = events.iter().map(new).collect::<Result<_, NewEventError>>()?;
     let append =
         Append { command: context.idempotency.clone(), ..Append::new(stream.clone(), current.expected(), new) };
     Ok(Decision { events, append })
@@ -372,6 +373,9 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     /// An event cannot be written as JSON.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// An event's own rule makes an invalid tag of it. Nothing was written.
+    #[error(transparent)]
+    Tag(#[from] TagError),
     /// The events could not be appended.
     #[error("the events cannot be appended")]
     Append(#[from] AppendError),
@@ -380,5 +384,14 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
 impl<E: std::error::Error + 'static, L: Into<LoadError>> From<L> for ExecuteError<E> {
     fn from(error: L) -> Self {
         Self::Load(error.into())
+    }
+}
+
+impl<E: std::error::Error + 'static> From<NewEventError> for ExecuteError<E> {
+    fn from(error: NewEventError) -> Self {
+        match error {
+            NewEventError::Encode(error) => error.into(),
+            NewEventError::Tag(error) => error.into(),
+        }
     }
 }

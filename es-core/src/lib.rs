@@ -37,6 +37,13 @@ pub mod __private {
     pub use bytes;
     pub use serde;
     pub use serde_json;
+
+    use crate::{Tag, TagError};
+
+    /// The tag that the rule `rule` of the event `event` has made.
+    pub fn tag(event: &'static str, rule: &'static str, text: impl AsRef<str>) -> Result<Tag, TagError> {
+        Tag::new(text).map_err(|reason| TagError { event, rule, reason })
+    }
 }
 
 pub use aggregate::Aggregate;

@@ -8,7 +8,9 @@
 
 pub mod account;
 mod aggregates;
+pub mod booking;
 pub mod checker;
+pub mod engines_decide;
 pub mod engines_execute;
 pub mod engines_project;
 pub mod event_store;

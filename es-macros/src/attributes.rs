@@ -11,6 +11,7 @@ use syn::{
 use crate::{
     input::{Errors, snake_case},
     rules::{check_category, check_name, check_upcasters},
+    tags::TagRule,
 };
 
 /// What `#[event(…)]` says about a variant.
@@ -18,6 +19,7 @@ pub(crate) struct Schema {
     pub(crate) name: LitStr,
     pub(crate) version: u32,
     pub(crate) upcasters: Vec<Upcaster>,
+    pub(crate) tags: Vec<TagRule>,
 }
 
 /// `1 = path::to::function`: how an old version becomes the current one.
@@ -45,14 +47,15 @@ impl Parse for Upcaster {
     }
 }
 
-/// The category that is written above the enum.
-pub(crate) fn category(attributes: &[Attribute], of: &Ident, errors: &mut Errors) -> Option<LitStr> {
-    let mut category = None;
+/// The category that is written above the enum, and the tags of all its events.
+pub(crate) fn category(attributes: &[Attribute], of: &Ident, errors: &mut Errors) -> (Option<LitStr>, Vec<TagRule>) {
+    let (mut category, mut tags) = (None, Vec::new());
     let well_formed = read(attributes, errors, |meta| match key(meta).as_str() {
         "category" => set(&mut category, meta, text(meta, "order")?),
+        "tag" | "tags" => rule(&mut tags, meta),
         other => Err(meta.error(format!(
-            "an event enum has no `{other}`; write `category = \"…\"` here and `name`, `version` \
-             and `upcast` above its variants"
+            "an event enum has no `{other}`; write `category = \"…\"` or a `tag` of all its events here and `name`, \
+             `version` and `upcast` above its variants"
         ))),
     });
     if let Some(category) = &category {
@@ -69,19 +72,20 @@ pub(crate) fn category(attributes: &[Attribute], of: &Ident, errors: &mut Errors
             ),
         );
     }
-    category
+    (category, tags)
 }
 
 /// The schema that is written above `variant`; `category` is for advice.
 pub(crate) fn schema(variant: &Variant, category: &str, errors: &mut Errors) -> Option<Schema> {
-    let (mut name, mut version, mut upcasters) = (None, None, None);
+    let (mut name, mut version, mut upcasters, mut tags) = (None, None, None, Vec::new());
     let well_formed = read(&variant.attrs, errors, |meta| match key(meta).as_str() {
         "name" => set(&mut name, meta, text(meta, "order.placed")?),
         "version" => set(&mut version, meta, number(meta)?),
         "upcast" => set(&mut upcasters, meta, upcasts(meta)?),
+        "tag" | "tags" => rule(&mut tags, meta),
         other => Err(meta.error(format!(
-            "a variant has no `{other}`; write `name = \"…\"`, `version = 2` or \
-             `upcast(1 = from_v1)` here and `category` above the enum"
+            "a variant has no `{other}`; write `name = \"…\"`, `version = 2`, \
+             `upcast(1 = from_v1)` or `tag = \"…\"` here and `category` above the enum"
         ))),
     });
     variant.fields.iter().for_each(|field| reject_on(field, errors));
@@ -95,7 +99,7 @@ pub(crate) fn schema(variant: &Variant, category: &str, errors: &mut Errors) -> 
     check_upcasters(&upcasters, version, errors);
     if let Some(name) = name {
         check_name(&name, errors);
-        return Some(Schema { name, version, upcasters });
+        return Some(Schema { name, version, upcasters, tags });
     }
     if well_formed {
         let advice = format!("{category}.{}", snake_case(&variant.ident.to_string()));
@@ -151,6 +155,25 @@ fn text(meta: &ParseNestedMeta<'_>, example: &str) -> syn::Result<LitStr> {
             Err(Error::new_spanned(other, format!("`{0}` is a text in quotes; write `{0} = \"{example}\"`", key(meta))))
         }
     }
+}
+
+/// Adds the rule for tags that comes next: there may be several.
+fn rule(rules: &mut Vec<TagRule>, meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
+    if meta.path.is_ident("tag") {
+        rules.push(TagRule::Template(text(meta, "room:{room}")?));
+        return Ok(());
+    }
+    match expression(meta.value()?)? {
+        Expr::Path(function) => rules.push(TagRule::Function(function)),
+        other => {
+            return Err(Error::new_spanned(
+                other,
+                "`tags` is the path of a function; write `fn tags(event: &Self) -> Vec<String>` and name it here: \
+                 `tags = tags`, or write one tag as a text: `tag = \"room:{room}\"`",
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn number(meta: &ParseNestedMeta<'_>) -> syn::Result<(LitInt, u32)> {

@@ -10,6 +10,7 @@ use crate::{
     attributes::{self, Schema, Upcaster},
     input::{Derive, Errors, enum_of},
     payload::Payload,
+    tags,
 };
 
 const EVENT: Derive =
@@ -22,18 +23,22 @@ struct Kind<'a> {
     variant: &'a Ident,
     schema: Schema,
     payload: Payload<'a>,
+    /// The arm that makes its tags, if it has some.
+    tags: Option<TokenStream>,
 }
 
 pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     let mut errors = Errors::default();
     let data = enum_of(input, &EVENT, &mut errors)?;
-    let category = attributes::category(&input.attrs, &input.ident, &mut errors);
+    let (category, tags_of_all) = attributes::category(&input.attrs, &input.ident, &mut errors);
     let prefix = category.as_ref().map_or_else(|| "order".to_owned(), syn::LitStr::value);
     let mut kinds: Vec<Kind<'_>> = Vec::new();
     for variant in &data.variants {
         let payload = Payload::new(variant, &input.ident, &mut errors);
         if let Some(schema) = attributes::schema(variant, &prefix, &mut errors) {
-            kinds.push(Kind { variant: &variant.ident, schema, payload });
+            let rules = [&tags_of_all[..], &schema.tags].concat();
+            let tags = tags::arm(variant, &schema.name, &rules, &mut errors);
+            kinds.push(Kind { variant: &variant.ident, schema, payload, tags });
         }
     }
     check_names(&kinds, &mut errors);
@@ -58,6 +63,7 @@ fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'
     let schemas: Vec<_> = kinds.iter().map(Kind::schema).collect();
     let encode_arms = kinds.iter().map(|kind| kind.payload.encode_arm(&kind.schema.name));
     let decode_arms = kinds.iter().map(Kind::decode_arm);
+    let tags = tags_function(kinds);
     quote! {
         #[automatically_derived]
         #[allow(deprecated)]
@@ -81,6 +87,8 @@ fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'
                 }
             }
 
+            #tags
+
             fn decode(
                 __name: &::core::primitive::str,
                 __version: ::core::primitive::u32,
@@ -97,6 +105,26 @@ fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'
     }
 }
 
+/// `fn tags`, if one of `kinds` has some; else the trait's own answer is right.
+fn tags_function(kinds: &[Kind<'_>]) -> Option<TokenStream> {
+    let arms: Vec<_> = kinds.iter().filter_map(|kind| kind.tags.as_ref()).collect();
+    let others = (arms.len() < kinds.len()).then(|| quote!(_ => {}));
+    (!arms.is_empty()).then(|| {
+        quote! {
+            fn tags(
+                &self,
+            ) -> ::core::result::Result<::std::vec::Vec<::es_core::Tag>, ::es_core::TagError> {
+                let mut __tags = ::std::vec::Vec::new();
+                match self {
+                    #(#arms)*
+                    #others
+                }
+                ::core::result::Result::Ok(__tags)
+            }
+        }
+    })
+}
+
 impl Kind<'_> {
     fn schema(&self) -> TokenStream {
         let Schema { name, version, .. } = &self.schema;
@@ -104,7 +132,7 @@ impl Kind<'_> {
     }
 
     fn decode_arm(&self) -> TokenStream {
-        let Schema { name, version, upcasters } = &self.schema;
+        let Schema { name, version, upcasters, .. } = &self.schema;
         let current = self.payload.decode_block(name);
         let upcasts = upcasters.iter().map(upcast_arm);
         quote! {

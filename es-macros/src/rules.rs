@@ -11,6 +11,9 @@ const MAX_CATEGORY_BYTES: usize = 64;
 const RESERVED_PREFIX: &str = "es_";
 const MAX_NAME_BYTES: usize = 128;
 
+/// Same limit as `es_core::Tag`.
+const MAX_TAG_BYTES: usize = 255;
+
 pub(crate) fn check_upcasters(upcasters: &[Upcaster], current: u32, errors: &mut Errors) {
     let mut seen = HashSet::new();
     for Upcaster { literal, from, .. } in upcasters {
@@ -60,6 +63,20 @@ pub(crate) fn check_name(literal: &LitStr, errors: &mut Errors) {
         return;
     };
     errors.at(literal, format!("{name:?} cannot be a wire name: {rule}"));
+}
+
+/// Checks what is known of a tag before there is an event: `fixed`, and whether fields make it `longer`.
+pub(crate) fn check_tag(literal: &LitStr, fixed: &str, longer: bool, errors: &mut Errors) {
+    let rule = if fixed.is_empty() && !longer {
+        "it is empty; write what the event is about, for example `tag = \"room:{room}\"`"
+    } else if fixed.chars().any(char::is_control) {
+        "it holds a control character; leave that out"
+    } else if fixed.len() > MAX_TAG_BYTES {
+        "a tag has at most 255 bytes; write a shorter one"
+    } else {
+        return;
+    };
+    errors.at(literal, format!("this cannot be a tag: {rule}"));
 }
 
 fn is_word(text: &str) -> bool {

@@ -36,6 +36,10 @@ macro_rules! engine_suite {
             a_command_without_events_writes_nothing
             states_of_the_past_can_be_loaded
         }
+        $crate::__suite! { engines_decide, $make,
+            r2_events_of_a_repository_carry_their_own_tags
+            r15_an_event_with_an_invalid_tag_is_refused_and_named
+        }
         $crate::__suite! { engines_project, $make,
             r9_killed_workers_leave_the_fold_of_the_log
             r9_a_document_that_is_named_twice_sees_the_event_once

@@ -1,0 +1,89 @@
+//! The small domain with which decisions are tested: bookings, each an aggregate, and the rooms whose nights they
+//! share.
+
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::Aggregate;
+
+/// What happens to a booking. Each event says which room it is about, so that decisions on the room find it.
+#[derive(Debug, Clone, PartialEq, Eq, crate::Event)]
+#[event(category = "booking", tag = "room:{room}")]
+pub enum BookingEvent {
+    /// A room is taken for a night.
+    #[event(name = "booking.made", tag = "guest:{guest}")]
+    Made {
+        /// Which room.
+        room: u32,
+        /// Which night.
+        night: u32,
+        /// By whom.
+        guest: String,
+    },
+    /// The night is free again.
+    #[event(name = "booking.cancelled", tag = "guest:{guest}")]
+    Cancelled {
+        /// Which room.
+        room: u32,
+        /// Which night.
+        night: u32,
+        /// Who had booked it.
+        guest: String,
+    },
+}
+
+/// What a booking can be asked to do.
+#[derive(Debug, Clone)]
+pub enum BookingCommand {
+    /// Take a room for a night.
+    Make {
+        /// Which room.
+        room: u32,
+        /// Which night.
+        night: u32,
+        /// For whom.
+        guest: String,
+    },
+    /// Give the night back.
+    Cancel,
+}
+
+/// Why a booking refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum BookingRefusal {
+    #[error("it is made already")]
+    Made,
+    #[error("there is no such booking")]
+    Unknown,
+}
+
+/// A booking.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Booking {
+    /// Room, night and guest, while it stands.
+    pub made: Option<(u32, u32, String)>,
+}
+
+impl Aggregate for Booking {
+    type Command = BookingCommand;
+    type Event = BookingEvent;
+    type Error = BookingRefusal;
+
+    fn handle(&self, command: &BookingCommand) -> Result<Vec<BookingEvent>, BookingRefusal> {
+        match (command.clone(), self.made.clone()) {
+            (BookingCommand::Make { room, night, guest }, None) => Ok(vec![BookingEvent::Made { room, night, guest }]),
+            (BookingCommand::Make { .. }, Some(_)) => Err(BookingRefusal::Made),
+            (BookingCommand::Cancel, Some((room, night, guest))) => {
+                Ok(vec![BookingEvent::Cancelled { room, night, guest }])
+            }
+            (BookingCommand::Cancel, None) => Err(BookingRefusal::Unknown),
+        }
+    }
+
+    fn apply(&mut self, event: &BookingEvent) {
+        self.made = match event.clone() {
+            BookingEvent::Made { room, night, guest } => Some((room, night, guest)),
+            BookingEvent::Cancelled { .. } => None,
+        };
+    }
+}
