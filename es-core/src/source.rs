@@ -8,7 +8,7 @@ use crate::{
     error::BoxError,
     event::{Categories, RecordedEvent},
     projection::Order,
-    read_model::{Checkpoint, Shard, Takeover},
+    read_model::{Checkpoint, Shard, Takeover, Witness},
     store::{EventStore, ReadError},
     stream::Position,
 };
@@ -219,8 +219,8 @@ impl EventFeed for LogFeed {
         let mut events = self.store.read_log(from, self.limit + again).await?;
         if again == 1 {
             let last = if events.is_empty() { None } else { Some(events.remove(0)) };
-            if last.is_none_or(|last| last.position != after.position || after.event_id.is_some_and(|id| id != last.id))
-            {
+            let is_other = |last: &RecordedEvent| after.witness.is_some_and(|witness| witness != Witness::of(last));
+            if last.is_none_or(|last| last.position != after.position || is_other(&last)) {
                 return Err(SourceError::OtherHistory { position: after.position });
             }
         }
@@ -246,7 +246,7 @@ impl EventFeed for LogFeed {
         if events[0].position != after.position.next() {
             return Err(ReadError::Gap { after: after.position, found: events[0].position }.into());
         }
-        let checkpoint = Checkpoint { position: last.position, event_id: Some(last.id), cursor: None };
+        let checkpoint = Checkpoint { position: last.position, witness: Some(Witness::of(last)), cursor: None };
         *after = checkpoint.clone();
         self.said_end = at_end;
         events.retain(|event| self.categories.contains(event.stream.category()));

@@ -1,10 +1,14 @@
 //! How a relay fails: for good, or for a while.
 
-use es_core::{Position, ReadError, RecordedEvent, StreamId, error::BoxError};
+use es_core::{Position, ReadError, RecordedEvent, StreamId, Witness, error::BoxError};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use uuid::Uuid;
 
 use crate::{publisher::PublishError, relay::RelayConfig};
+
+fn or_nothing(found: Option<&Witness>) -> String {
+    found.map_or_else(|| "no event".to_owned(), Witness::to_string)
+}
 
 /// Why a relay stopped.
 #[derive(Debug, thiserror::Error)]
@@ -18,14 +22,14 @@ pub enum RelayError {
     },
     /// The log does not hold what was published from it: it was restored from an older copy, or it
     /// is another log.
-    #[error("event {published} was published at position {position}, where the log holds {found:?}")]
+    #[error("{published} was published at position {position}, where the log holds {}", or_nothing(.found.as_ref()))]
     OtherHistory {
         /// How far was published.
         position: Position,
         /// The last published event.
-        published: Uuid,
+        published: Witness,
         /// What the log holds there.
-        found: Option<Uuid>,
+        found: Option<Witness>,
     },
     /// An event is larger than the broker accepts; nothing behind it can be published before
     /// `max.message.bytes` of its topic allows it (R11).

@@ -396,7 +396,7 @@ mod tests {
 
     fn progress(position: u64) -> Progress {
         let (position, event_id) = (Position::new(position), Uuid::from_u128(u128::from(position)));
-        Progress { position, event_id, offsets: crate::Offsets::default() }
+        Progress { position, event_id, recorded_at: chrono::DateTime::UNIX_EPOCH, offsets: crate::Offsets::default() }
     }
 
     async fn taken(feed: &mut KafkaFeed) -> Batch {

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BinaryHeap},
 };
 
-use es_core::{Batch, Categories, Checkpoint, Position, ReadError, RecordedEvent, Shard, SourceError};
+use es_core::{Batch, Categories, Checkpoint, Position, ReadError, RecordedEvent, Shard, SourceError, Witness};
 
 use crate::{
     lane::{Lane, Mark},
@@ -97,7 +97,7 @@ impl Horizon {
 
     /// Lets the horizon move up to `progress`.
     pub(crate) fn adopt(&mut self, progress: Progress) -> Result<(), SourceError> {
-        self.delivered.agrees(progress.position, progress.event_id)?;
+        self.delivered.agrees(progress.position, progress.witness())?;
         self.progress = Some(progress);
         Ok(())
     }
@@ -191,8 +191,10 @@ impl Horizon {
             if events.len() == limit {
                 // Cut between two events: everything up to the last one is delivered.
                 let last: Option<&RecordedEvent> = events.last();
-                let reached =
-                    last.map_or(self.delivered, |event| Mark { position: event.position, event_id: Some(event.id) });
+                let reached = last.map_or(self.delivered, |event| Mark {
+                    position: event.position,
+                    witness: Some(Witness::of(event)),
+                });
                 return (events, reached);
             }
             events.extend(lanes[index].pop());
@@ -239,6 +241,10 @@ mod tests {
         }
     }
 
+    fn witness(id: u128) -> Witness {
+        Witness { event_id: Uuid::from_u128(id), recorded_at: chrono::DateTime::UNIX_EPOCH }
+    }
+
     /// A log in Kafka: records per partition, and the progress after each transaction.
     #[derive(Default)]
     struct Log {
@@ -260,9 +266,11 @@ mod tests {
                 let event = event(self.last, category);
                 self.partitions.entry((topic, partition)).or_default().push_back((offset, event));
             }
+            let Witness { event_id, recorded_at } = witness(u128::from(self.last));
             self.progress.push_back(Progress {
                 position: Position::new(self.last),
-                event_id: Uuid::from_u128(u128::from(self.last)),
+                event_id,
+                recorded_at,
                 offsets: self.offsets.clone(),
             });
         }
@@ -378,7 +386,7 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let mut log = Log::default();
         log.transaction(3, &mut random);
-        let end = Checkpoint { position: Position::new(3), event_id: Some(Uuid::from_u128(3)), cursor: None };
+        let end = Checkpoint { position: Position::new(3), witness: Some(witness(3)), cursor: None };
         let mut horizon = Horizon::new(Topics::new(""), Categories::All, &end).unwrap();
         horizon.adopt(log.progress.pop_front().unwrap()).unwrap();
         assert!(horizon.end().is_none(), "an older progress would look just like this");
@@ -394,7 +402,7 @@ mod tests {
 
     #[test]
     fn another_event_at_the_folded_position_is_another_history() {
-        let folded = Checkpoint { position: Position::new(3), event_id: Some(Uuid::from_u128(99)), cursor: None };
+        let folded = Checkpoint { position: Position::new(3), witness: Some(witness(99)), cursor: None };
         let mut random = fastrand::Rng::with_seed(1);
         let mut log = Log::default();
         log.transaction(3, &mut random);

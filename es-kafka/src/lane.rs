@@ -2,12 +2,11 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use es_core::{Checkpoint, Position, RecordedEvent, SourceError};
+use es_core::{Checkpoint, Position, RecordedEvent, SourceError, Witness};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
-use uuid::Uuid;
 
 use crate::progress::Progress;
 
@@ -15,28 +14,28 @@ use crate::progress::Progress;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Mark {
     pub(crate) position: Position,
-    pub(crate) event_id: Option<Uuid>,
+    pub(crate) witness: Option<Witness>,
 }
 
 impl Mark {
     pub(crate) fn of(checkpoint: &Checkpoint) -> Self {
-        Self { position: checkpoint.position, event_id: checkpoint.event_id }
+        Self { position: checkpoint.position, witness: checkpoint.witness }
     }
 
     pub(crate) fn checkpoint(self, cursor: String) -> Checkpoint {
-        Checkpoint { position: self.position, event_id: self.event_id, cursor: Some(cursor) }
+        Checkpoint { position: self.position, witness: self.witness, cursor: Some(cursor) }
     }
 
     /// Two marks at one position must be the same event.
-    pub(crate) fn agrees(self, position: Position, event_id: Uuid) -> Result<(), SourceError> {
-        let differs = position == self.position && self.event_id.is_some_and(|known| known != event_id);
+    pub(crate) fn agrees(self, position: Position, witness: Witness) -> Result<(), SourceError> {
+        let differs = position == self.position && self.witness.is_some_and(|known| known != witness);
         if differs { Err(SourceError::OtherHistory { position }) } else { Ok(()) }
     }
 }
 
 impl From<&Progress> for Mark {
     fn from(progress: &Progress) -> Self {
-        Self { position: progress.position, event_id: Some(progress.event_id) }
+        Self { position: progress.position, witness: Some(progress.witness()) }
     }
 }
 
@@ -59,7 +58,8 @@ impl Lane {
 
     /// Takes in a record.
     pub(crate) fn take(&mut self, offset: i64, event: RecordedEvent) -> Result<(), SourceError> {
-        self.mark.agrees(event.position, event.id)?;
+        let witness = Witness::of(&event);
+        self.mark.agrees(event.position, witness)?;
         let known = event.position <= self.mark.position;
         if offset < self.next {
             // Reading starts one record early, to see that the topic is the one that was read before.
@@ -70,7 +70,7 @@ impl Lane {
             // Published twice, or folded before from the log itself: exactly-once is this comparison.
             return Ok(());
         }
-        self.mark = Mark { position: event.position, event_id: Some(event.id) };
+        self.mark = Mark { position: event.position, witness: Some(witness) };
         self.bytes += event.data.payload.len();
         self.buffer.push_back((offset, event));
         Ok(())

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use es_core::Position;
+use chrono::{DateTime, Utc};
+use es_core::{Position, Witness};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -24,7 +25,8 @@ use crate::{client::Quiet, offsets::Offsets};
 /// ```
 /// use es_kafka::Progress;
 ///
-/// let text = r#"{"position":3,"event_id":"01890a5d-ac96-774b-bcce-b302099a8057","offsets":{"order-events":{"0":4}}}"#;
+/// let text = r#"{"position":3,"event_id":"01890a5d-ac96-774b-bcce-b302099a8057",
+///     "recorded_at":"2026-01-31T12:00:00.000001Z","offsets":{"order-events":{"0":4}}}"#;
 /// let progress: Progress = serde_json::from_str(text)?;
 /// assert_eq!(progress.offsets.next("order-events", 0), 4);
 /// assert_eq!(progress.offsets.next("order-events", 1), 0);
@@ -34,13 +36,20 @@ use crate::{client::Quiet, offsets::Offsets};
 pub struct Progress {
     /// The position of the last published event.
     pub position: Position,
-    /// Its id: tells another history from this one.
+    /// Its id.
     pub event_id: Uuid,
+    /// When the log wrote it: together they tell another history from this one ([`Witness`]).
+    pub recorded_at: DateTime<Utc>,
     /// The offset behind the last event of every partition that was ever written to.
     pub offsets: Offsets,
 }
 
 impl Progress {
+    /// The last published event.
+    pub fn witness(&self) -> Witness {
+        Witness { event_id: self.event_id, recorded_at: self.recorded_at }
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("numbers, an id and topic names")
     }

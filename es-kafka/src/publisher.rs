@@ -256,7 +256,7 @@ impl Transactions {
         self.settle(events.len())?;
 
         let offsets = self.producer.context().reports().next.clone();
-        let progress = Progress { position: last.position, event_id: last.id, offsets };
+        let progress = Progress { position: last.position, event_id: last.id, recorded_at: last.recorded_at, offsets };
         self.step(Step::BeforeProgress)?;
         let (topic, value) = (self.topics.progress(), progress.encode());
         self.enqueue(|| {

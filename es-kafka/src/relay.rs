@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, fmt, ops::ControlFlow, sync::Arc, time::Duration};
 
-use es_core::{EventStore, Position, ReadError, RecordedEvent};
+use es_core::{EventStore, Position, ReadError, RecordedEvent, Witness};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -237,13 +237,14 @@ impl Relay {
 
     /// The position behind which to go on, once the log is known to be the one that was published.
     async fn resume(&self, progress: Option<Progress>) -> Result<Position, Failure> {
-        let Some(Progress { position, event_id, .. }) = progress else { return Ok(Position::ZERO) };
+        let Some(progress) = progress else { return Ok(Position::ZERO) };
+        let (position, published) = (progress.position, progress.witness());
         let before = Position::new(position.get().saturating_sub(1));
-        let found = self.store.read_log(before, 1).await.map_err(Failure::read)?.first().map(|event| event.id);
-        if found == Some(event_id) {
+        let found = self.store.read_log(before, 1).await.map_err(Failure::read)?.first().map(Witness::of);
+        if found == Some(published) {
             Ok(position)
         } else {
-            Err(Failure::Final(RelayError::OtherHistory { position, published: event_id, found }))
+            Err(Failure::Final(RelayError::OtherHistory { position, published, found }))
         }
     }
 

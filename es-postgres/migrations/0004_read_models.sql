@@ -17,7 +17,8 @@ CREATE TABLE checkpoints (
     generation  bigint  NOT NULL REFERENCES generations ON DELETE CASCADE,
     shard       text    COLLATE "C" NOT NULL,
     position    bigint  NOT NULL DEFAULT 0,
-    event_id    uuid,
+    event_id    uuid,                       -- of the last event that was folded, like
+    recorded_at timestamptz,                -- its time
     cursor      text,
     owner       uuid,
     token       bigint  NOT NULL DEFAULT 0, -- grows with every change of owner: the fence
@@ -105,7 +106,7 @@ $$;
 -- the comparison; then the documents' rows.
 CREATE FUNCTION commit_changes(
     a_generation bigint, a_shard text, a_token bigint, a_from bigint,
-    a_position bigint, a_event_id uuid, a_cursor text, a_ttl interval,
+    a_position bigint, a_event_id uuid, a_recorded_at timestamptz, a_cursor text, a_ttl interval,
     a_keys text[], a_documents bytea[], a_deletes text[])
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE
@@ -117,7 +118,8 @@ SET jit = off
 AS $$
 BEGIN
     UPDATE checkpoints c
-       SET position = a_position, event_id = a_event_id, cursor = a_cursor, lease_until = clock_timestamp() + a_ttl
+       SET position = a_position, event_id = a_event_id, recorded_at = a_recorded_at, cursor = a_cursor,
+           lease_until = clock_timestamp() + a_ttl
      WHERE c.generation = a_generation AND c.shard = a_shard AND c.token = a_token AND c.position = a_from;
     IF NOT FOUND THEN RETURN false; END IF;
     INSERT INTO documents AS d (generation, key, document)

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
     Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError,
-    ReadModelError, ReadModelStore, Shard, Takeover,
+    ReadModelError, ReadModelStore, Shard, Takeover, Witness,
 };
 use sqlx::{
     Row,
@@ -114,7 +114,8 @@ impl ReadModelStore for PostgresStore {
             .bind(lease.token)
             .bind(lease.checkpoint.position.to_i64())
             .bind(changes.checkpoint.position.to_i64())
-            .bind(changes.checkpoint.event_id)
+            .bind(changes.checkpoint.witness.map(|witness| witness.event_id))
+            .bind(changes.checkpoint.witness.map(|witness| witness.recorded_at))
             .bind(&changes.checkpoint.cursor)
             .bind(interval(ttl))
             .bind(keys)
@@ -249,7 +250,10 @@ fn promoted(rows: &[PgRow]) -> Result<Result<(), PromoteError>, sqlx::Error> {
 
 fn leased(row: &PgRow) -> Result<(i64, Checkpoint), sqlx::Error> {
     let position = Position::from_i64(row.try_get(1)?);
-    Ok((row.try_get(0)?, Checkpoint { position, event_id: row.try_get(2)?, cursor: row.try_get(3)? }))
+    let event_id: Option<Uuid> = row.try_get(2)?;
+    let recorded_at = row.try_get(3)?;
+    let witness = event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at });
+    Ok((row.try_get(0)?, Checkpoint { position, witness, cursor: row.try_get(4)? }))
 }
 
 fn document(row: &PgRow, column: usize) -> Result<Option<Bytes>, sqlx::Error> {

@@ -90,7 +90,8 @@ CREATE TABLE checkpoints (
     generation    INTEGER NOT NULL REFERENCES generations (id) ON DELETE CASCADE,
     shard         TEXT    NOT NULL,
     position      INTEGER NOT NULL DEFAULT 0,
-    event_id      BLOB,
+    event_id      BLOB,                       -- of the last event that was folded, like
+    recorded_at_us INTEGER,                   -- its time
     cursor        TEXT,
     owner         BLOB,                       -- null: the lease is free
     token         INTEGER NOT NULL DEFAULT 0, -- the fencing token

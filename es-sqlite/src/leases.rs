@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use chrono::Utc;
-use es_core::{Changeover, Checkpoint, Generation, Lease, Position, Shard, Takeover};
-use sqlx::{Row, SqliteConnection};
+use chrono::{DateTime, Utc};
+use es_core::{Changeover, Checkpoint, Generation, Lease, Position, Shard, Takeover, Witness};
+use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
 use crate::packed::json;
@@ -63,11 +63,17 @@ pub(crate) async fn acquire(
     let Some(row) = query.fetch_optional(connection).await? else { return Ok(None) };
     let checkpoint = Checkpoint {
         position: Position::from_i64(row.try_get("position")?),
-        event_id: row.try_get("event_id")?,
+        witness: witness(&row)?,
         cursor: row.try_get("cursor")?,
     };
     let token = row.try_get("token")?;
     Ok(Some(Lease { generation, shard, owner, token, checkpoint }))
+}
+
+fn witness(row: &SqliteRow) -> Result<Option<Witness>, sqlx::Error> {
+    let recorded_at = row.try_get::<Option<i64>, _>("recorded_at_us")?.and_then(DateTime::from_timestamp_micros);
+    let event_id: Option<Uuid> = row.try_get("event_id")?;
+    Ok(event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at }))
 }
 
 /// Prolongs `lease`; `false` when it is lost.
@@ -106,7 +112,8 @@ pub(crate) async fn advance(
         .bind(lease.token)
         .bind(lease.checkpoint.position.to_i64())
         .bind(after.position.to_i64())
-        .bind(after.event_id)
+        .bind(after.witness.map(|witness| witness.event_id))
+        .bind(after.witness.map(|witness| witness.recorded_at.timestamp_micros()))
         .bind(after.cursor.as_deref())
         .bind(lease.owner)
         .bind(end_ms(ttl));

@@ -41,6 +41,7 @@ macro_rules! engine_suite {
             r15_an_event_with_an_invalid_tag_is_refused_and_named
         }
         $crate::__suite! { engines_project, $make,
+            r3_a_retry_in_a_restored_log_does_not_hide_another_past
             r9_killed_workers_leave_the_fold_of_the_log
             r9_a_document_that_is_named_twice_sees_the_event_once
             r9_a_change_of_source_folds_nothing_twice

@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::DateTime;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
     read_model::{
         Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, PromoteError,
-        ReadModelStore, Shard, Takeover,
+        ReadModelStore, Shard, Takeover, Witness,
     },
     stream::Position,
 };
@@ -65,7 +66,11 @@ async fn lease(store: &impl ReadModelStore, generation: &Generation, name: &str)
 }
 
 fn at(position: u64) -> Checkpoint {
-    Checkpoint { position: Position::new(position), event_id: Some(Uuid::now_v7()), cursor: None }
+    // Whole microseconds, with digits in all six places.
+    let recorded_at =
+        DateTime::from_timestamp_micros(1_767_225_600_123_456 + position.cast_signed()).expect("a time in 2026");
+    let witness = Some(Witness { event_id: Uuid::now_v7(), recorded_at });
+    Checkpoint { position: Position::new(position), witness, cursor: None }
 }
 
 fn changes(position: u64, upserts: &[(&str, &str)], deletes: &[&str]) -> Changes {

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use es_core::{Categories, Checkpoint, EventStore, Order, Position, Shard, SourceError};
+use chrono::TimeDelta;
+use es_core::{Categories, Checkpoint, EventStore, Order, Position, Shard, SourceError, Witness};
 use es_kafka::{KafkaSourceConfig, Relay, RelayConfig};
 use rdkafka::{Offset, TopicPartitionList, admin::AdminOptions};
 use uuid::Uuid;
@@ -90,7 +91,7 @@ async fn r9_a_merge_goes_on_at_every_checkpoint_without_loss_or_repetition() {
     assert_eq!(positions, wanted);
     // The checkpoint is good for the log as well: it names the event at its position.
     let checkpoint = checkpoints.into_values().next().unwrap();
-    assert_eq!(checkpoint.event_id, stored.last().map(|event| event.id));
+    assert_eq!(checkpoint.witness, stored.last().map(Witness::of));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -168,7 +169,7 @@ async fn a_read_model_that_was_fed_from_the_log_goes_on_from_kafka() {
     let mut relay = Running::start(house.relay());
     relay.reaches(last).await;
     let middle = house.store.read_log(Position::new(14), 1).await.unwrap().remove(0);
-    let folded = Checkpoint { position: middle.position, event_id: Some(middle.id), cursor: None };
+    let folded = Checkpoint { position: middle.position, witness: Some(Witness::of(&middle)), cursor: None };
     let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(folded)).await;
     reader.read_to(last).await;
     assert_eq!(reader.positions(), (16..=24).collect::<Vec<_>>());
@@ -181,13 +182,19 @@ async fn a_checkpoint_of_another_history_is_refused() {
     let mut relay = Running::start(house.relay());
     relay.reaches(last).await;
     for position in [5, 12] {
-        let foreign = Checkpoint { position: Position::new(position), event_id: Some(Uuid::now_v7()), cursor: None };
+        let event = house.store.read_log(Position::new(position - 1), 1).await.unwrap().remove(0);
+        // Another event, or the same one written again at another time.
+        let witness = match position {
+            5 => Witness { event_id: Uuid::now_v7(), ..Witness::of(&event) },
+            _ => Witness { recorded_at: event.recorded_at - TimeDelta::microseconds(1), ..Witness::of(&event) },
+        };
+        let foreign = Checkpoint { position: event.position, witness: Some(witness), cursor: None };
         let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(foreign)).await;
         let refused = reader.refusal().await;
         assert!(matches!(refused, SourceError::OtherHistory { .. }), "{refused:?}");
     }
     let cursor = format!("{{\"{}\":{{\"0\":1000,\"1\":1000,\"2\":1000}}}}", house.topics().events("order"));
-    let beyond = Checkpoint { position: Position::new(5), event_id: None, cursor: Some(cursor) };
+    let beyond = Checkpoint { position: Position::new(5), witness: None, cursor: Some(cursor) };
     let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(beyond)).await;
     let refused = reader.refusal().await;
     assert!(matches!(refused, SourceError::OtherHistory { .. }), "{refused:?}");

@@ -5,4 +5,4 @@ UPDATE checkpoints
    SET owner = $3, token = token + 1, lease_until = clock_timestamp() + $5
  WHERE generation = $1 AND shard = $2
    AND ($4 OR owner IS NULL OR owner = $3 OR lease_until <= clock_timestamp())
-RETURNING token, position, event_id, cursor
+RETURNING token, position, event_id, recorded_at, cursor

@@ -30,7 +30,7 @@ fn changes(position: u64, documents: impl IntoIterator<Item = (String, String)>)
     Changes {
         upserts: documents.into_iter().map(|(key, document)| (key, Bytes::from(document))).collect(),
         deletes: Vec::new(),
-        checkpoint: Checkpoint { position: Position::new(position), event_id: None, cursor: None },
+        checkpoint: Checkpoint { position: Position::new(position), witness: None, cursor: None },
     }
 }
 

@@ -4,4 +4,4 @@
 UPDATE checkpoints
 SET owner = ?3, token = token + 1, expires_at_ms = ?6
 WHERE generation = ?1 AND shard = ?2 AND (?4 OR owner IS NULL OR owner = ?3 OR expires_at_ms <= ?5)
-RETURNING token, position, event_id, cursor
+RETURNING token, position, event_id, recorded_at_us, cursor

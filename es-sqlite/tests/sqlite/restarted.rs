@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use chrono::DateTime;
 use es_core::{
     Appended, Changes, Checkpoint, Expected, GenerationState, Position, ReadModelStore, Shard, Takeover, Version,
+    Witness,
 };
 use es_sqlite::SqliteStore;
 use uuid::Uuid;
@@ -57,8 +59,9 @@ async fn r9_a_reopened_read_model_goes_on_where_it_was() {
     let owner = Uuid::now_v7();
     store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
     let lease = store.acquire(&generation, &shard, owner, Takeover::WhenFree, ttl).await.unwrap().unwrap();
-    let checkpoint =
-        Checkpoint { position: Position::new(7), event_id: Some(Uuid::now_v7()), cursor: Some("offset 7".into()) };
+    let recorded_at = DateTime::from_timestamp_micros(1_767_225_600_123_456).unwrap();
+    let witness = Witness { event_id: Uuid::now_v7(), recorded_at };
+    let checkpoint = Checkpoint { position: Position::new(7), witness: Some(witness), cursor: Some("offset 7".into()) };
     let upserts = vec![("key".to_owned(), Bytes::from_static(b"{}")), ("empty".to_owned(), Bytes::new())];
     let changes = Changes { upserts, deletes: Vec::new(), checkpoint: checkpoint.clone() };
     store.commit(&lease, changes, ttl).await.unwrap();
