@@ -8,7 +8,8 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-/// Further properties of librdkafka, for example for TLS and SASL.
+/// Further properties of librdkafka, for example for TLS and SASL (`security.protocol`, `ssl.…`, `sasl.…`), which are
+/// compiled in but for GSSAPI.
 ///
 /// They may tune, but not weaken: what exactly-once rests on is set after them.
 pub type Settings = BTreeMap<String, String>;

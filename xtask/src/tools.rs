@@ -46,8 +46,11 @@ pub(crate) fn unpacker(interrupt: &Interrupt) -> Result<()> {
 
 /// What the C library under the Kafka client is built with.
 pub(crate) fn for_native_builds(interrupt: &Interrupt) -> Result<()> {
-    let packages = ["build-essential", "pkg-config", "zlib1g-dev"];
-    need(&["cc", "c++", "make"], &packages, "they build the Kafka client library", interrupt)?;
+    let packages = ["build-essential", "pkg-config", "zlib1g-dev", "libssl-dev"];
+    need(&["cc", "c++", "make", "pkg-config"], &packages, "they build the Kafka client library", interrupt)?;
+    if !has_openssl() {
+        install(&packages, "the Kafka client library needs the headers of OpenSSL", interrupt)?;
+    }
     if !has_zlib() && hindrance().is_none() {
         // Without the headers the build falls back to a zlib of its own, so this is a wish and not a need.
         let _ = install(&packages, "zlib headers shorten the build", interrupt);
@@ -59,9 +62,7 @@ pub(crate) fn for_native_builds(interrupt: &Interrupt) -> Result<()> {
 pub(crate) fn for_peers(interrupt: &Interrupt) -> Result<()> {
     let packages = ["build-essential", "pkg-config", "libssl-dev"];
     need(&["cc", "pkg-config"], &packages, "they build the benchmarks", interrupt)?;
-    let mut probe = Command::new("pkg-config");
-    probe.args(["--exists", "openssl"]).stdout(Stdio::null()).stderr(Stdio::null());
-    if probe.status().is_ok_and(|status| status.success()) {
+    if has_openssl() {
         return Ok(());
     }
     install(&packages, "esrs needs the headers of OpenSSL", interrupt)
@@ -129,6 +130,12 @@ fn find_java() -> Option<PathBuf> {
 fn java_major(output: &str) -> Option<u32> {
     let version = output.split('"').nth(1)?;
     version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn has_openssl() -> bool {
+    let mut probe = Command::new("pkg-config");
+    probe.args(["--exists", "openssl"]).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.status().is_ok_and(|status| status.success())
 }
 
 fn has_zlib() -> bool {

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use es_core::{Aggregate, AggregateStore, EventSource, LogSource, ReadModelStore, Repository};
-use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig};
 use es_postgres::{ConnectError, PostgresStore};
 use es_sqlite::{OpenError, SqliteStore};
 
-use crate::cli::Parts;
-
-/// The name of the relay: of two processes that run it the younger one publishes.
-const RELAY: &str = "order-service";
+use crate::{
+    cli::Parts,
+    kafka::{Kafka, Relay},
+};
 
 /// What the service runs on. Clones share it.
 #[derive(Debug, Clone)]
@@ -29,22 +28,13 @@ enum Store {
     Postgres(PostgresStore),
 }
 
-#[derive(Debug, Clone)]
-struct Kafka {
-    brokers: String,
-    topic_prefix: String,
-}
-
 impl Backend {
     /// Opens the parts that were asked for.
     ///
     /// # Errors
-    /// [`BackendError`] when the store cannot be opened. Kafka may come later.
+    /// [`BackendError`] when the store cannot be opened, or this program knows no Kafka.
     pub async fn open(parts: &Parts) -> Result<Self, BackendError> {
-        let kafka = parts
-            .kafka
-            .as_ref()
-            .map(|brokers| Kafka { brokers: brokers.clone(), topic_prefix: parts.topic_prefix.clone() });
+        let kafka = Kafka::of(parts)?;
         if let Some(url) = &parts.store {
             let store = PostgresStore::connect(url).await?;
             Ok(Self::of(&store, Store::Postgres(store.clone()), kafka))
@@ -79,17 +69,12 @@ impl Backend {
 
     /// Kafka as a source, if it is there.
     pub fn kafka_source(&self) -> Option<Arc<dyn EventSource>> {
-        let Kafka { brokers, topic_prefix } = self.kafka.clone()?;
-        let group_prefix = topic_prefix.clone();
-        let config = KafkaSourceConfig { topic_prefix, group_prefix, ..KafkaSourceConfig::new(brokers, RELAY) };
-        Some(Arc::new(KafkaSource::new(config)))
+        self.kafka.as_ref().map(Kafka::source)
     }
 
     /// What carries the log to Kafka, if that is there.
     pub fn relay(&self) -> Option<Relay> {
-        let Kafka { brokers, topic_prefix } = self.kafka.clone()?;
-        let config = RelayConfig { topic_prefix, ..RelayConfig::new(brokers, RELAY) };
-        Some(Relay::new(self.log.clone(), config))
+        self.kafka.as_ref().map(|kafka| kafka.relay(self.log.clone()))
     }
 
     /// Finishes what is in flight and closes all connections (R16).
@@ -114,4 +99,7 @@ pub enum BackendError {
     /// The Postgres server.
     #[error("the Postgres server cannot be used")]
     Postgres(#[from] ConnectError),
+    /// Kafka was asked for, and this program was built without it.
+    #[error("this program was built without Kafka: build it with `--features kafka`")]
+    WithoutKafka,
 }

@@ -32,7 +32,7 @@ pub struct Parts {
     #[arg(long, global = true, value_name = "URL", env = "ORDER_SERVICE_STORE", conflicts_with = "data")]
     pub store: Option<String>,
 
-    /// Lets the events travel through Kafka
+    /// Lets the events travel through Kafka; needs a build with `--features kafka`
     #[arg(long, global = true, value_name = "HOST:PORT", env = "ORDER_SERVICE_KAFKA")]
     pub kafka: Option<String>,
 

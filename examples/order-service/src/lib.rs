@@ -18,6 +18,11 @@ pub mod read_models;
 
 // What all of that runs on, and in.
 pub mod backend;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(not(feature = "kafka"))]
+#[path = "without_kafka.rs"]
+pub mod kafka;
 pub mod workers;
 
 // What clients see.

@@ -8,11 +8,10 @@ use std::{
 };
 
 use es_core::{EngineError, Policy, PolicyRunner};
-use es_kafka::RelayError;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::{backend::Backend, policy::Fulfilment, read_models::ReadModelName};
+use crate::{backend::Backend, kafka::RelayError, policy::Fulfilment, read_models::ReadModelName};
 
 /// What a worker does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
