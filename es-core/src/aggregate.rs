@@ -11,8 +11,9 @@ use crate::event::Event;
 /// without a database, and replayed as of any version.
 ///
 /// The state must be serializable because it may be kept as a snapshot; a snapshot is a cache, so
-/// nothing depends on its form.
-pub trait Aggregate: Clone + Default + Serialize + DeserializeOwned + Send + Sync + 'static {
+/// nothing depends on its form. It must be comparable because a state that JSON does not give back as
+/// it was is not kept.
+pub trait Aggregate: Clone + Default + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Increase it whenever the state's fields or the meaning of [`apply`](Self::apply) change: snapshots of
     /// other versions are ignored.
     const STATE_VERSION: u32 = 1;

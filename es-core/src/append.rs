@@ -7,6 +7,10 @@ use uuid::Uuid;
 
 use crate::{
     boundary::{Condition, InvalidQuery, MAX_TAGS},
+    codec::{
+        MAX_NESTING,
+        text::{self, BadText},
+    },
     event::NewEvent,
     store::Conflict,
     stream::{Expected, StreamId, Version},
@@ -181,28 +185,15 @@ fn check_event(event: usize, new: &NewEvent) -> Result<(), InvalidAppend> {
     Ok(())
 }
 
-/// JSON that every database accepts: Postgres' `jsonb` refuses `\u0000` and lone surrogates, which
-/// the grammar allows. Only texts with a `\u` escape can hold either, so only they are parsed whole.
+/// JSON that every database and every decoder accepts.
 fn check_json(event: usize, text: &[u8]) -> Result<(), InvalidAppend> {
-    let malformed = |reason: serde_json::Error| InvalidAppend::NotJson { event, reason: reason.to_string() };
-    if std::str::from_utf8(text).is_err() {
-        return Err(InvalidAppend::NotUtf8 { event });
-    }
-    if memchr::memmem::find(text, b"\\u").is_none() {
-        return serde_json::from_slice::<serde::de::IgnoredAny>(text).map(drop).map_err(malformed);
-    }
-    let value = serde_json::from_slice::<serde_json::Value>(text).map_err(malformed)?;
-    if holds_nul(&value) { Err(InvalidAppend::Nul { event }) } else { Ok(()) }
-}
-
-fn holds_nul(value: &serde_json::Value) -> bool {
-    use serde_json::Value::{Array, Object, String};
-    match value {
-        String(text) => text.contains('\0'),
-        Array(items) => items.iter().any(holds_nul),
-        Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
-        _ => false,
-    }
+    text::check(text).map_err(|bad| match bad {
+        BadText::NotUtf8 => InvalidAppend::NotUtf8 { event },
+        BadText::NotJson(reason) => InvalidAppend::NotJson { event, reason },
+        BadText::Nul => InvalidAppend::Nul { event },
+        BadText::Number => InvalidAppend::Number { event },
+        BadText::TooDeep => InvalidAppend::TooDeep { event },
+    })
 }
 
 /// A key by which a client names one of its requests, so that it may repeat it. It is unique
@@ -310,6 +301,10 @@ pub enum InvalidAppend {
     NotJson { event: usize, reason: String },
     #[error("event {event}: it holds the character NUL")]
     Nul { event: usize },
+    #[error("event {event}: it holds a number that an f64 cannot hold")]
+    Number { event: usize },
+    #[error("event {event}: it is nested deeper than {MAX_NESTING} levels")]
+    TooDeep { event: usize },
     #[error("event {event}: it has {tags} tags, the limit is {MAX_TAGS}")]
     TooManyTags { event: usize, tags: usize },
     #[error("the condition is invalid")]

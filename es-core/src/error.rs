@@ -3,10 +3,11 @@
 use std::fmt;
 
 use crate::{
+    codec::{EncodeError, Misfit},
     event::Recorded,
     projection::Unfoldable,
     read_model::{CommitError, PromoteError, ReadModelError, Shard},
-    schema::{DecodeError, EncodeError},
+    schema::DecodeError,
     source::SourceError,
     stream::Position,
 };
@@ -96,11 +97,19 @@ pub enum EngineError {
         key: String,
         /// In what way.
         #[source]
-        reason: serde_json::Error,
+        reason: Misfit,
     },
-    /// A document cannot be written as JSON.
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
+    /// A document would not be read as it was written: nothing of its batch was committed.
+    #[error("the document {key:?} of {projection} would not be read as it was written")]
+    Unwritable {
+        /// Of which projection.
+        projection: &'static str,
+        /// Its key.
+        key: String,
+        /// Which field, and why.
+        #[source]
+        reason: EncodeError,
+    },
     /// It was told to stop in the middle of a batch of reactions, which come again.
     #[error("interrupted by the shutdown")]
     Interrupted,

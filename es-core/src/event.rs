@@ -4,12 +4,13 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::{
     boundary::{Tag, TagError},
-    schema::{DecodeError, EncodeError, Undecodable},
+    codec::{self, EncodeError},
+    schema::{DecodeError, Undecodable},
     stream::{Position, StreamId, Version},
 };
 
@@ -47,7 +48,10 @@ use crate::{
 ///
 /// A variant's fields are written as one JSON object (a newtype variant as its content, a unit
 /// variant as `{}`); the variant's Rust name is not stored and may change, its wire name may not.
-pub trait Event: Sized + Send + Sync + 'static {
+///
+/// Events can be compared because each is read back before it is written: one that would not be read
+/// as an equal one is refused.
+pub trait Event: PartialEq + Sized + Send + Sync + 'static {
     /// The category of the streams in which these events live.
     const CATEGORY: &'static str;
 
@@ -57,11 +61,20 @@ pub trait Event: Sized + Send + Sync + 'static {
     /// The wire name and schema version of this event.
     fn schema(&self) -> EventSchema;
 
-    /// The event's payload.
+    /// Shows the event's content to `serializer`.
     ///
     /// # Errors
-    /// [`EncodeError`] when a field cannot be written as JSON.
-    fn encode(&self) -> Result<Bytes, EncodeError>;
+    /// Those of `serializer`, and what a field's own type refuses.
+    fn serialize_payload<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error>;
+
+    /// The event's payload, which [`decode`](Self::decode) reads as an equal event.
+    ///
+    /// # Errors
+    /// [`EncodeError`] when it would not (R14).
+    fn encode(&self) -> Result<Bytes, EncodeError> {
+        let EventSchema { name, version } = self.schema();
+        codec::encode_as(name, self, &Payload(self), |text| Self::decode(name, version, text))
+    }
 
     /// By what an [`EventQuery`](crate::EventQuery) finds it; none, unless `#[event(tag = …)]` says so.
     ///
@@ -77,6 +90,14 @@ pub trait Event: Sized + Send + Sync + 'static {
     /// # Errors
     /// [`Undecodable`] tells whether the name, the version or the shape is unknown.
     fn decode(name: &str, version: u32, payload: &[u8]) -> Result<Self, Undecodable>;
+}
+
+struct Payload<'a, E>(&'a E);
+
+impl<E: Event> Serialize for Payload<'_, E> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize_payload(serializer)
+    }
 }
 
 /// The stable identity of a kind of event.
@@ -95,9 +116,9 @@ pub struct EventSchema {
 /// ```
 /// use es_core::{Event, EventSet};
 ///
-/// # #[derive(Event)] #[event(category = "order")]
+/// # #[derive(PartialEq, Event)] #[event(category = "order")]
 /// # enum OrderEvent { #[event(name = "order.placed")] Placed }
-/// # #[derive(Event)] #[event(category = "payment")]
+/// # #[derive(PartialEq, Event)] #[event(category = "payment")]
 /// # enum PaymentEvent { #[event(name = "payment.captured")] Captured }
 /// #[derive(EventSet)]
 /// enum SalesEvent {
@@ -194,7 +215,7 @@ impl EventData {
     /// The content of `event`.
     ///
     /// # Errors
-    /// [`EncodeError`] when a field cannot be written as JSON.
+    /// [`EncodeError`] when it would not be read as an equal event.
     pub fn of<E: Event>(event: &E) -> Result<Self, EncodeError> {
         let EventSchema { name, version } = event.schema();
         Ok(Self { name: name.into(), schema_version: version, payload: event.encode()? })
@@ -203,7 +224,8 @@ impl EventData {
 
 impl fmt::Debug for EventData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} v{} {}", self.name, self.schema_version, String::from_utf8_lossy(&self.payload))
+        // The payload may hold a megabyte, or personal data.
+        write!(f, "{} v{} ({} bytes)", self.name, self.schema_version, self.payload.len())
     }
 }
 
@@ -230,7 +252,7 @@ impl NewEvent {
     /// A new event with its own tags, a fresh time-ordered id (version 7) and no metadata.
     ///
     /// # Errors
-    /// [`NewEventError`] when a field cannot be written as JSON or a tag breaks a rule.
+    /// [`NewEventError`] when it would not be read as an equal event or a tag breaks a rule.
     pub fn of<E: Event>(event: &E) -> Result<Self, NewEventError> {
         Ok(Self { tags: event.tags()?, ..Self::new(EventData::of(event)?) })
     }
@@ -358,7 +380,7 @@ impl Metadata {
     pub fn decode(stored: Option<&[u8]>) -> Result<Self, Undecodable> {
         match stored {
             None => Ok(Self::default()),
-            Some(bytes) => serde_json::from_slice(bytes).map_err(Undecodable::Metadata),
+            Some(bytes) => codec::decode(bytes).map_err(Undecodable::Metadata),
         }
     }
 }

@@ -22,9 +22,9 @@ use crate::{
     aggregate::Aggregate,
     append::{Append, Command, Fingerprint, IdempotencyKey},
     boundary::TagError,
+    codec::EncodeError,
     event::{Event, Metadata, NewEvent, NewEventError},
     query::Token,
-    schema::EncodeError,
     snapshot::{AggregateStore, Snapshot},
     store::{AppendError, Appended, Conflict},
     stream::{Expected, InvalidStream, Position, StreamId, Version},
@@ -306,7 +306,8 @@ impl<A: Aggregate> Repository<A> {
         if before.get() / every == after.version.get() / every {
             return;
         }
-        let snapshot = after.last().and_then(|last| Snapshot::of(stream.clone(), after.version, last, &after.state));
+        let of = |last| Snapshot::of(stream.clone(), after.version, last, &after.state, after.folded());
+        let snapshot = after.last().and_then(of);
         if let Some(snapshot) = snapshot
             && let Err(error) = self.store.save_snapshot(snapshot).await
         {
@@ -370,7 +371,7 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     /// The aggregate could not be loaded.
     #[error("the aggregate cannot be loaded")]
     Load(#[source] LoadError),
-    /// An event cannot be written as JSON.
+    /// An event would not be read as it was written (R14).
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// An event's own rule makes an invalid tag of it. Nothing was written.

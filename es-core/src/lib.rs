@@ -6,6 +6,7 @@ extern crate self as es_core;
 // The words.
 pub mod stream;
 pub mod event;
+pub mod codec;
 pub mod schema;
 
 // From a command to the log.
@@ -34,21 +35,38 @@ pub mod testing;
 #[doc(hidden)]
 pub mod __private {
     //! What the derives need of other crates.
-    pub use bytes;
     pub use serde;
-    pub use serde_json;
 
-    use crate::{Tag, TagError};
+    use serde::{Serializer, ser::SerializeMap};
+
+    use crate::{Tag, TagError, codec, schema::Undecodable};
 
     /// The tag that the rule `rule` of the event `event` has made.
     pub fn tag(event: &'static str, rule: &'static str, text: impl AsRef<str>) -> Result<Tag, TagError> {
         Tag::new(text).map_err(|reason| TagError { event, rule, reason })
+    }
+
+    /// What a payload or an upcaster reads.
+    ///
+    /// # Errors
+    /// [`Undecodable::Shape`].
+    pub fn decode<'de, T: serde::Deserialize<'de>>(payload: &'de [u8]) -> Result<T, Undecodable> {
+        codec::decode(payload).map_err(Undecodable::Shape)
+    }
+
+    /// The payload of a variant without fields.
+    ///
+    /// # Errors
+    /// Those of `serializer`.
+    pub fn serialize_no_fields<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_map(Some(0))?.end()
     }
 }
 
 pub use aggregate::Aggregate;
 pub use append::*;
 pub use boundary::*;
+pub use codec::{EncodeError, MAX_NESTING, Misfit, Unencodable};
 pub use error::{BoxError, EngineError, Location};
 pub use es_macros::{Event, EventSet};
 pub use event::*;

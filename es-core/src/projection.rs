@@ -29,8 +29,9 @@ pub trait Projection: Send + Sync + 'static {
     /// What it listens to.
     type Event: EventSet;
 
-    /// What it keeps under a key.
-    type Document: Clone + Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// What it keeps under a key. A document that JSON would not give back as an equal one stops the
+    /// projector before it is committed.
+    type Document: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// The keys of the documents that `event` touches (1 to [`MAX_KEY_BYTES`] bytes, no control
     /// characters). They follow from the event alone. Each document sees the event once, however often

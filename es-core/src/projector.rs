@@ -8,15 +8,16 @@ use std::{
 };
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    codec,
     error::{EngineError, Location},
     event::{Categories, EventSet, Recorded, RecordedEvent},
     projection::{MAX_KEY_BYTES, Order, Projection},
     read_model::{Changes, Generation, GenerationState, ReadModelStore},
     rebuild,
-    schema::EncodeError,
     source::{EventSource, Subscription},
     worker::{self, Handler, Step, Worker},
 };
@@ -131,7 +132,7 @@ impl<P: Projection> Handler for Projector<P> {
         let stored = if wanted.is_empty() { Vec::new() } else { self.store.load(generation, &wanted).await? };
         let mut documents = BTreeMap::new();
         for (key, stored) in wanted.into_iter().zip(stored) {
-            let document = stored.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+            let document = stored.map(|bytes| codec::decode(&bytes)).transpose();
             let document = document.map_err(|reason| EngineError::Document { key: key.clone(), reason })?;
             documents.insert(key, document);
         }
@@ -142,9 +143,8 @@ impl<P: Projection> Handler for Projector<P> {
         for (key, document) in documents {
             match document {
                 Some(document) => {
-                    let bytes =
-                        serde_json::to_vec(&document).map_err(|reason| EncodeError { what: P::NAME, reason })?;
-                    changes.upserts.push((key, bytes.into()));
+                    let bytes = encode::<P>(&key, &document)?;
+                    changes.upserts.push((key, bytes));
                 }
                 None => changes.deletes.push(key),
             }
@@ -185,4 +185,13 @@ pub(crate) fn fold<P: Projection>(
         })?;
     }
     Ok(())
+}
+
+/// What is stored of the document under `key`.
+pub(crate) fn encode<P: Projection>(key: &str, document: &P::Document) -> Result<Bytes, EngineError> {
+    codec::encode(P::NAME, document).map_err(|reason| EngineError::Unwritable {
+        projection: P::NAME,
+        key: key.to_owned(),
+        reason,
+    })
 }

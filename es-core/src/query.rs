@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
+    codec::{self, Misfit},
     projection::Projection,
     read_model::{KeyRange, ReadModelError, ReadModelStore},
     stream::Position,
@@ -118,11 +119,7 @@ impl<P: Projection> ReadModel<P> {
 }
 
 fn open<P: Projection>(key: &str, bytes: &[u8]) -> Result<P::Document, QueryError> {
-    serde_json::from_slice(bytes).map_err(|reason| QueryError::Document {
-        projection: P::NAME,
-        key: key.to_owned(),
-        reason,
-    })
+    codec::decode(bytes).map_err(|reason| QueryError::Document { projection: P::NAME, key: key.to_owned(), reason })
 }
 
 /// Why a query has no answer.
@@ -142,7 +139,7 @@ pub enum QueryError {
         key: String,
         /// In what way.
         #[source]
-        reason: serde_json::Error,
+        reason: Misfit,
     },
     /// The read model has not come far enough in the time given.
     #[error("the read model has reached position {reached}, the write is at {wanted}")]

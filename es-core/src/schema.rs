@@ -1,8 +1,9 @@
-//! What can go wrong between a Rust type and its stored bytes.
+//! What can go wrong when a stored event is read.
 
 use uuid::Uuid;
 
 use crate::{
+    codec::{Misfit, Unread},
     event::RecordedEvent,
     stream::{Position, StreamId, Version},
 };
@@ -50,7 +51,7 @@ pub enum Undecodable {
     #[error("no event of this type has the wire name {0:?}")]
     UnknownName(String),
     /// The schema version is newer than the code, or its upcaster is missing.
-    #[error("schema version {found} is neither the current one ({current}) nor has it an upcaster")]
+    #[error("schema version {found} has no upcaster (current: {current})")]
     UnknownVersion {
         /// The stored version.
         found: u32,
@@ -59,19 +60,17 @@ pub enum Undecodable {
     },
     /// The payload does not have the shape of its schema version.
     #[error("the payload does not fit")]
-    Shape(#[source] serde_json::Error),
+    Shape(#[source] Misfit),
     /// The stored metadata is not what the framework writes.
     #[error("the metadata does not fit")]
-    Metadata(#[source] serde_json::Error),
+    Metadata(#[source] Misfit),
 }
 
-/// An event or document that cannot be written as JSON.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot encode {what}")]
-pub struct EncodeError {
-    /// The wire name of the event, or what else was to be written.
-    pub what: &'static str,
-    /// Why.
-    #[source]
-    pub reason: serde_json::Error,
+impl Unread for Undecodable {
+    fn field(&self) -> Option<&str> {
+        match self {
+            Self::Shape(misfit) | Self::Metadata(misfit) => misfit.field(),
+            _ => None,
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! Cached folds of a stream's prefix, and how they are told from false ones.
 
+mod program;
+
 use std::fmt;
 
 use async_trait::async_trait;
@@ -8,8 +10,9 @@ use uuid::Uuid;
 
 use crate::{
     aggregate::Aggregate,
+    codec,
     error::BoxError,
-    event::{EventData, RecordedEvent},
+    event::{Event, EventData, RecordedEvent},
     store::{EventStore, ReadError},
     stream::{StreamId, Version},
 };
@@ -90,7 +93,7 @@ impl LoadedStream {
 pub struct SnapshotError(#[source] pub BoxError);
 
 /// A cached state, as it is stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Snapshot {
     /// Whose state.
     pub stream: StreamId,
@@ -103,35 +106,88 @@ pub struct Snapshot {
     pub state_version: u32,
     /// The state as JSON.
     pub state: Bytes,
-    /// CRC-32 over all of the above.
+    /// CRC-32 over all of the above, and over what the code takes an event for: the names and schema versions that it
+    /// knows; for a state that was [`Folded::Upcast`], the whole program.
     pub checksum: u32,
 }
 
+/// What a state was folded from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Folded {
+    /// From events as they were written.
+    #[default]
+    AsWritten,
+    /// From an event too that an upcaster made current. An upcaster that is mended changes the state, and its change shows
+    /// in nothing but the program; so does the snapshot's validity.
+    Upcast,
+}
+
+impl Folded {
+    /// What a state was folded from after `event`, which was stored as `data`.
+    pub(crate) fn with<E: Event>(self, event: &E, data: &EventData) -> Self {
+        let schema = event.schema();
+        let as_written = schema.version == data.schema_version && *schema.name == *data.name;
+        if as_written { self } else { Self::Upcast }
+    }
+}
+
 impl Snapshot {
-    /// The snapshot of `state`; `None` when it cannot be written as JSON, since a snapshot is
-    /// only ever a saving.
-    pub fn of<A: Aggregate>(stream: StreamId, version: Version, event_id: Uuid, state: &A) -> Option<Self> {
-        let state = serde_json::to_vec(state).ok()?.into();
+    /// The snapshot of `state`; `None` when it would not be read as an equal one, or the program that it would be bound to
+    /// cannot be told, since a snapshot is only ever a saving.
+    pub fn of<A: Aggregate>(
+        stream: StreamId,
+        version: Version,
+        event_id: Uuid,
+        state: &A,
+        folded: Folded,
+    ) -> Option<Self> {
+        let program = match folded {
+            Folded::AsWritten => None,
+            Folded::Upcast => Some(program::mark()?),
+        };
+        let state = codec::encode("snapshot", state).ok()?;
         let mut snapshot = Self { stream, version, event_id, state_version: A::STATE_VERSION, state, checksum: 0 };
-        snapshot.checksum = snapshot.sum();
+        snapshot.checksum = snapshot.sum::<A>(program);
         Some(snapshot)
     }
 
-    /// The state; `None` when the snapshot is damaged or was written by other code (R8).
-    pub fn open<A: Aggregate>(&self) -> Option<A> {
-        if self.state_version != A::STATE_VERSION || self.checksum != self.sum() {
+    /// The state, and from what it was folded; `None` when the snapshot is damaged or was written by other code (R8).
+    pub fn open<A: Aggregate>(&self) -> Option<(A, Folded)> {
+        if self.state_version != A::STATE_VERSION {
             return None;
         }
-        serde_json::from_slice(&self.state).ok()
+        let folded = if self.checksum == self.sum::<A>(None) {
+            Folded::AsWritten
+        } else if self.checksum == self.sum::<A>(Some(program::mark()?)) {
+            Folded::Upcast
+        } else {
+            return None;
+        };
+        Some((codec::decode(&self.state).ok()?, folded))
     }
 
-    fn sum(&self) -> u32 {
+    fn sum<A: Aggregate>(&self, program: Option<u64>) -> u32 {
         let mut hasher = crc32fast::Hasher::new();
+        for schema in A::Event::SCHEMAS {
+            hasher.update(schema.name.as_bytes());
+            hasher.update(&schema.version.to_be_bytes());
+        }
+        if let Some(program) = program {
+            hasher.update(&program.to_be_bytes());
+        }
         hasher.update(self.stream.as_str().as_bytes());
         hasher.update(&self.version.get().to_be_bytes());
         hasher.update(self.event_id.as_bytes());
         hasher.update(&self.state_version.to_be_bytes());
         hasher.update(&self.state);
         hasher.finalize()
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stream, version, state_version, state, .. } = self;
+        // The state may be large, or hold personal data.
+        write!(f, "snapshot of {stream} at version {version} (state version {state_version}, {} bytes)", state.len())
     }
 }

@@ -10,6 +10,7 @@ pub mod account;
 mod aggregates;
 pub mod booking;
 pub mod checker;
+pub mod engines_codec;
 pub mod engines_decide;
 pub mod engines_execute;
 pub mod engines_project;

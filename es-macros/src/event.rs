@@ -61,7 +61,7 @@ fn check_names(kinds: &[Kind<'_>], errors: &mut Errors) {
 fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'_>]) -> TokenStream {
     let variants: Vec<_> = kinds.iter().map(|kind| kind.variant).collect();
     let schemas: Vec<_> = kinds.iter().map(Kind::schema).collect();
-    let encode_arms = kinds.iter().map(|kind| kind.payload.encode_arm(&kind.schema.name));
+    let serialize_arms = kinds.iter().map(|kind| kind.payload.serialize_arm());
     let decode_arms = kinds.iter().map(Kind::decode_arm);
     let tags = tags_function(kinds);
     quote! {
@@ -78,12 +78,12 @@ fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'
                 }
             }
 
-            fn encode(
+            fn serialize_payload<__S: ::es_core::__private::serde::Serializer>(
                 &self,
-            ) -> ::core::result::Result<::es_core::__private::bytes::Bytes, ::es_core::EncodeError>
-            {
+                __serializer: __S,
+            ) -> ::core::result::Result<__S::Ok, __S::Error> {
                 match self {
-                    #(#encode_arms)*
+                    #(#serialize_arms)*
                 }
             }
 
@@ -153,8 +153,7 @@ fn upcast_arm(Upcaster { from, function, .. }: &Upcaster) -> TokenStream {
     let span = Span::call_site().located_at(function.span());
     quote_spanned! {span=>
         #from => {
-            let __old = ::es_core::__private::serde_json::from_slice(__payload)
-                .map_err(::es_core::Undecodable::Shape)?;
+            let __old = ::es_core::__private::decode(__payload)?;
             ::core::result::Result::Ok(#function(__old))
         }
     }

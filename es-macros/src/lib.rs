@@ -18,7 +18,7 @@ mod tags;
 /// ```
 /// use es_core::Event;
 ///
-/// #[derive(Event)]
+/// #[derive(PartialEq, Event)]
 /// #[event(category = "order")]
 /// enum OrderEvent {
 ///     #[event(name = "order.placed", version = 2, upcast(1 = placed_without_currency))]
@@ -77,9 +77,9 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 /// ```
 /// use es_core::{Event, EventSet};
 ///
-/// # #[derive(Event)] #[event(category = "order")]
+/// # #[derive(PartialEq, Event)] #[event(category = "order")]
 /// # enum OrderEvent { #[event(name = "order.placed")] Placed }
-/// # #[derive(Event)] #[event(category = "payment")]
+/// # #[derive(PartialEq, Event)] #[event(category = "payment")]
 /// # enum PaymentEvent { #[event(name = "payment.captured")] Captured }
 /// #[derive(EventSet)]
 /// enum SalesEvent {

@@ -52,14 +52,10 @@ impl<'a> Payload<'a> {
     }
 
     /// The match arm that writes it.
-    pub(crate) fn encode_arm(&self, name: &LitStr) -> TokenStream {
+    pub(crate) fn serialize_arm(&self) -> TokenStream {
         let variant = self.variant;
         if self.fields.is_empty() {
-            return quote! {
-                Self::#variant { .. } => ::core::result::Result::Ok(
-                    ::es_core::__private::bytes::Bytes::from_static(b"{}")
-                ),
-            };
+            return quote!(Self::#variant { .. } => ::es_core::__private::serialize_no_fields(__serializer),);
         }
         // A struct of borrowed fields would be simpler, but a `with` or `skip_serializing_if` that
         // is generic need not accept a `&&T`. So serde gets the fields' own types, on behalf of a
@@ -77,18 +73,7 @@ impl<'a> Payload<'a> {
                 #[derive(::es_core::__private::serde::Serialize)]
                 #[serde(crate = "::es_core::__private::serde", remote = #remote)]
                 #shape
-                let mut __json = ::std::vec::Vec::with_capacity(128);
-                match __Shape::serialize(
-                    self,
-                    &mut ::es_core::__private::serde_json::Serializer::new(&mut __json),
-                ) {
-                    ::core::result::Result::Ok(()) => ::core::result::Result::Ok(
-                        ::es_core::__private::bytes::Bytes::from(__json)
-                    ),
-                    ::core::result::Result::Err(reason) => ::core::result::Result::Err(
-                        ::es_core::EncodeError { what: #name, reason }
-                    ),
-                }
+                __Shape::serialize(self, __serializer)
             }
         }
     }
@@ -113,9 +98,9 @@ impl<'a> Payload<'a> {
             // serde lets a struct without fields be an array, too.
             let ignored = quote!(::es_core::__private::serde::de::IgnoredAny);
             quote! {
-                ::es_core::__private::serde_json::from_slice::<
+                ::es_core::__private::decode::<
                     ::std::collections::BTreeMap<::std::string::String, #ignored>
-                >(__payload).map_err(::es_core::Undecodable::Shape)?;
+                >(__payload)?;
             }
         });
         let fields = (!self.fields.is_empty() || !self.serde.is_empty()).then(|| {
@@ -128,8 +113,7 @@ impl<'a> Payload<'a> {
                 #[serde(crate = "::es_core::__private::serde")]
                 #expecting
                 #shape
-                let #pattern = ::es_core::__private::serde_json::from_slice::<__Shape>(__payload)
-                    .map_err(::es_core::Undecodable::Shape)?;
+                let #pattern = ::es_core::__private::decode::<__Shape>(__payload)?;
             }
         });
         let variant = self.variant;

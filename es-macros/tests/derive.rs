@@ -324,13 +324,14 @@ fn a_wrong_shape_is_described_in_the_words_of_the_application() {
 
 #[test]
 fn a_value_that_json_cannot_hold_is_an_encode_error_with_the_wire_name() {
-    #[derive(Event)]
+    #[derive(PartialEq, Event)]
     #[event(category = "odd")]
     enum OddEvent {
         #[event(name = "odd.value")]
         Value { value: Stubborn },
     }
 
+    #[derive(PartialEq)]
     struct Stubborn;
 
     impl Serialize for Stubborn {

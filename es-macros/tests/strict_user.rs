@@ -32,7 +32,7 @@ pub mod shadowed {
     pub type u32 = String;
 
     /// All kinds of variants.
-    #[derive(Debug, Event)]
+    #[derive(Debug, PartialEq, Eq, Event)]
     #[event(category = "loud")]
     pub enum Loud {
         /// Fields.

@@ -4,9 +4,9 @@ use uuid::Uuid;
 
 use crate::{
     aggregate::Aggregate,
-    event::{Event, EventData, EventSet, RecordedEvent},
+    event::{Event, EventSet, RecordedEvent},
     schema::DecodeError,
-    snapshot::{AggregateStore, LoadedStream},
+    snapshot::{AggregateStore, Folded, LoadedStream},
     store::ReadError,
     stream::{Expected, InvalidStream, StreamId, Version},
 };
@@ -23,6 +23,8 @@ pub struct Loaded<A> {
     pub version: Version,
     /// The last of them.
     last: Option<Uuid>,
+    /// Whether an upcaster had a part in it.
+    folded: Folded,
 }
 
 impl<A: Aggregate> Loaded<A> {
@@ -35,6 +37,11 @@ impl<A: Aggregate> Loaded<A> {
     /// The last of its events.
     pub(super) fn last(&self) -> Option<Uuid> {
         self.last
+    }
+
+    /// Whether an upcaster had a part in it.
+    pub(super) fn folded(&self) -> Folded {
+        self.folded
     }
 
     /// What an append that was decided on this state expects.
@@ -51,6 +58,7 @@ impl<A: Aggregate> Loaded<A> {
         }
         let decoded = A::Event::from_recorded(event).map_err(|reason| DecodeError::new(event, reason))?;
         if let Some(decoded) = decoded {
+            self.folded = self.folded.with(&decoded, &event.data);
             self.apply(&decoded, event.id);
         }
         Ok(())
@@ -70,17 +78,21 @@ pub(super) async fn load<A: Aggregate>(
     let LoadedStream { snapshot, events, last, more } = store.load_stream(stream, snapshots, PAGE).await?;
     let opened: Option<Loaded<A>> = match &snapshot {
         None => Some(Loaded::default()),
-        Some(snapshot) => snapshot.open().filter(|_| snapshot.stream == *stream).map(|state| Loaded {
+        Some(snapshot) => snapshot.open().filter(|_| snapshot.stream == *stream).map(|(state, folded)| Loaded {
             state,
             version: snapshot.version,
             last: Some(snapshot.event_id),
+            folded,
         }),
     };
     // A snapshot that is damaged or was written by other code is as good as none (R8).
     let Some(mut loaded) = opened else { return read_pages(store, stream, Loaded::default()).await };
-    for EventData { name, schema_version, payload } in &events {
-        match A::Event::decode(name, *schema_version, payload) {
-            Ok(event) => loaded.state.apply(&event),
+    for data in &events {
+        match A::Event::decode(&data.name, data.schema_version, &data.payload) {
+            Ok(event) => {
+                loaded.folded = loaded.folded.with(&event, data);
+                loaded.state.apply(&event);
+            }
             // Who reads it again whole finds the same, and knows where it is (R14).
             Err(_) => return read_pages(store, stream, loaded).await,
         }

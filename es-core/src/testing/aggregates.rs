@@ -12,7 +12,7 @@ use crate::aggregate::Aggregate;
 /// # #[derive(Debug, Clone, PartialEq, Event)]
 /// # #[event(category = "door")]
 /// # enum DoorEvent { #[event(name = "door.opened")] Opened }
-/// # #[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// # #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 /// # struct Door { open: bool }
 /// # #[derive(Debug, PartialEq)]
 /// # struct AlreadyOpen;

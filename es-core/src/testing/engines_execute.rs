@@ -13,7 +13,7 @@ use crate::{
     append::{Append, IdempotencyKey},
     execute::{Context, ExecuteError, LoadError, Receipt, Repository},
     schema::Undecodable,
-    snapshot::{AggregateStore, LoadedStream, Snapshot, SnapshotStore},
+    snapshot::{AggregateStore, Folded, LoadedStream, Snapshot, SnapshotStore},
     store::{AppendError, Conflict},
     stream::{Expected, Position, StreamId, Version},
 };
@@ -35,6 +35,14 @@ macro_rules! engine_suite {
             a_client_that_saw_another_version_is_refused
             a_command_without_events_writes_nothing
             states_of_the_past_can_be_loaded
+        }
+        $crate::__suite! { engines_codec, $make,
+            r8_a_snapshot_is_the_state_or_none
+            r8_a_snapshot_of_upcast_events_is_bound_to_the_program
+            r9_batches_of_any_size_end_at_the_same_document
+            r14_an_event_that_would_not_be_read_back_is_refused
+            r14_a_document_that_would_not_be_read_back_stops_the_projector
+            r14_an_error_names_the_place_and_not_the_value
         }
         $crate::__suite! { engines_decide, $make,
             r2_events_of_a_repository_carry_their_own_tags
@@ -138,7 +146,8 @@ pub async fn r8_snapshots_change_nothing_but_time<S: AggregateStore + Clone>(sto
     assert_eq!(good.version, Version::new(30));
     // That it is used at all shows in a snapshot which is sound in all but its state.
     let wrong = Account { balance: 1_000_000, changes: 30 };
-    let believed = Snapshot::of(stream(), good.version, good.event_id, &wrong).expect("it can be written");
+    let believed =
+        Snapshot::of(stream(), good.version, good.event_id, &wrong, Folded::AsWritten).expect("it can be written");
     store.save_snapshot(believed).await.expect("saved");
     let loaded = Repository::<Account>::new(store).load("a").await.expect("loaded");
     assert_eq!(loaded.state.balance, truth.balance - (1..=30).sum::<u64>() + 1_000_000);
@@ -180,7 +189,8 @@ pub async fn r8_a_snapshot_of_another_history_is_ignored<S: AggregateStore + Clo
     let truth = deposits(store, 12).await;
     let wrong = Account { balance: 7, changes: 7 };
     for (version, event_id) in [(10, uuid::Uuid::now_v7()), (500, uuid::Uuid::now_v7())] {
-        let foreign = Snapshot::of(stream(), Version::new(version), event_id, &wrong).expect("it can be written");
+        let foreign = Snapshot::of(stream(), Version::new(version), event_id, &wrong, Folded::AsWritten)
+            .expect("it can be written");
         store.save_snapshot(foreign).await.expect("saved");
         assert_eq!(Repository::<Account>::new(store).load("a").await.expect("loaded").state, truth);
     }
@@ -209,7 +219,8 @@ pub async fn r8_a_stream_is_loaded_as_it_is_read<S: AggregateStore + Clone>(stor
     }
     for (length, version) in [(129, 128), (300, 100), (2, 2)] {
         let witness = &truth[&length][version - 1];
-        let snapshot = Snapshot::of(stream(length), witness.version, witness.id, &Account::default());
+        let snapshot =
+            Snapshot::of(stream(length), witness.version, witness.id, &Account::default(), Folded::AsWritten);
         store.save_snapshot(snapshot.expect("it can be written")).await.expect("saved");
     }
     let assert_same = |length: u64, limit: usize, loaded: LoadedStream| {

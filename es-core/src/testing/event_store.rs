@@ -54,6 +54,7 @@ macro_rules! event_store_suite {
             r15_an_empty_append_is_refused
             r15_oversize_input_is_refused
             r15_broken_text_is_refused
+            r15_json_that_not_every_decoder_reads_is_refused
             r15_an_overflowing_version_is_refused
             r15_a_refused_append_leaves_its_neighbours_alone
         }

@@ -3,6 +3,7 @@
 use super::event_store::{append, event, stream};
 use crate::{
     append::{Append, InvalidAppend, MAX_EVENTS, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES},
+    codec::MAX_NESTING,
     event::Metadata,
     store::{AppendError, Appended, EventStore},
     stream::{Expected, Position, Version},
@@ -76,6 +77,45 @@ pub async fn r15_broken_text_is_refused(store: &impl EventStore) {
     }
     assert_empty(store).await;
     try_payload(store, r#""\\u0000 is no NUL""#).await.expect("an escaped backslash is harmless");
+}
+
+/// R15: what one decoder refuses is not accepted because another one does not look.
+pub async fn r15_json_that_not_every_decoder_reads_is_refused(store: &impl EventStore) {
+    let nested = |levels, inner: &str| format!("{}{inner}{}", "[".repeat(levels), "]".repeat(levels));
+    for inner in ["", r#""\u0041""#, r#"{"a":"[[[["}"#] {
+        for levels in [MAX_NESTING + 1, 127, 128, 490_000] {
+            let reason = invalid(try_payload(store, nested(levels, inner)).await);
+            assert_eq!(reason, InvalidAppend::TooDeep { event: 1 }, "{levels} {inner}");
+        }
+    }
+    let long = format!("0.{}1", "0".repeat(20_000));
+    for number in ["1e400", "-1e400", "1e200000", "1e-20000", "0e400000", "1E99999999999", &"9".repeat(400), &long] {
+        for payload in [number.to_owned(), format!(r#"{{"a":[{number}]}}"#), format!(r#"["\u0041",{number}]"#)] {
+            let reason = invalid(try_payload(store, payload).await);
+            assert_eq!(reason, InvalidAppend::Number { event: 1 }, "{number:.20}");
+        }
+    }
+    for half in [r#""\ud800""#, r#"{"\udc00":1}"#, r#"["\ud800\u0041"]"#, r#""\udc00\ud800""#] {
+        let reason = invalid(try_payload(store, half).await);
+        assert!(matches!(reason, InvalidAppend::NotJson { event: 1, .. }), "{half}: {reason}");
+    }
+    assert_empty(store).await;
+    let sound = [
+        nested(MAX_NESTING, ""),
+        format!("[{}]", ["[]"; 1_000].join(",")),
+        format!(r#""{}""#, "[".repeat(200)),
+        r#""\ud83e\udd80\\u0000""#.to_owned(),
+        format!("[{},{},{}]", f64::MAX, f64::MIN_POSITIVE, 5e-324),
+        format!("[{:?},-0.0,1E+5,{},{}]", f64::MAX, u64::MAX, i128::MIN),
+    ];
+    for payload in &sound {
+        try_payload(store, payload.clone()).await.expect(payload);
+    }
+    let stored = store.read_log(Position::ZERO, 100).await.expect("a read");
+    for (stored, payload) in stored.iter().skip(1).step_by(2).zip(&sound) {
+        assert_eq!(stored.data.payload, *payload);
+        serde_json::from_slice::<serde_json::Value>(&stored.data.payload).expect("every reader reads it");
+    }
 }
 
 /// R15

@@ -17,7 +17,7 @@ use crate::{
 /// agree (R9).
 ///
 /// # Errors
-/// [`EngineError`] at the first event that cannot be folded.
+/// [`EngineError`] at the first event that cannot be folded, and for a document that a read model would refuse.
 pub fn project<'a, P: Projection>(
     projection: &P,
     events: impl IntoIterator<Item = &'a RecordedEvent>,
@@ -29,7 +29,8 @@ pub fn project<'a, P: Projection>(
             projector::fold(projection, &keys, &event, &mut documents)?;
         }
     }
-    Ok(documents.into_iter().filter_map(|(key, document)| Some((key, document?))).collect())
+    let documents = documents.into_iter().filter_map(|(key, document)| Some((key, document?)));
+    documents.map(|(key, document)| projector::encode::<P>(&key, &document).map(|_| (key, document))).collect()
 }
 
 /// `events` of the aggregates with the given ids as the log would return them, on 1 January 2026,

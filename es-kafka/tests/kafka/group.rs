@@ -167,7 +167,7 @@ async fn r16_a_reader_that_cannot_start_a_partition_says_why_and_leaves_the_grou
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
 
-#[derive(Event)]
+#[derive(PartialEq, Event)]
 #[event(category = "order")]
 enum OrderEvent {
     #[event(name = "order.happened")]
@@ -177,7 +177,7 @@ enum OrderEvent {
 /// What a stream's document has seen.
 struct Versions;
 
-#[derive(Clone, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Seen {
     versions: Vec<u64>,
 }

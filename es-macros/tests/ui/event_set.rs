@@ -1,6 +1,6 @@
 use es_core::{Event, EventSet};
 
-#[derive(Event)]
+#[derive(PartialEq, Event)]
 #[event(category = "order")]
 enum OrderEvent {
     #[event(name = "order.placed")]

@@ -33,7 +33,7 @@ pub enum InventoryEvent {
 }
 
 /// An inventory item. Its id is that of its product.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryItem {
     /// The pieces that wait for their orders to be completed.
     pub reserved: BTreeMap<OrderId, u64>,

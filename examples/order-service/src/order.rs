@@ -112,11 +112,11 @@ fn placed_in_cents(PlacedV1 { customer, lines, total_cents }: PlacedV1) -> Order
 }
 
 /// An order; `None` until it is placed.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Order(pub Option<Placed>);
 
 /// An order that was placed.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Placed {
     pub customer: CustomerId,

@@ -25,7 +25,7 @@ pub enum PaymentEvent {
 }
 
 /// A payment. Its id is that of its order.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum Payment {
     #[default]
