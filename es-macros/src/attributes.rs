@@ -10,7 +10,7 @@ use syn::{
 
 use crate::{
     input::{Errors, snake_case},
-    rules::{check_category, check_name, check_upcasters},
+    rules::{check_category, check_chain, check_name, check_upcasters},
     tags::TagRule,
 };
 
@@ -89,14 +89,15 @@ pub(crate) fn schema(variant: &Variant, category: &str, errors: &mut Errors) -> 
         ))),
     });
     variant.fields.iter().for_each(|field| reject_on(field, errors));
-    let version = version.map_or(1, |(literal, version)| {
-        if version == 0 {
-            errors.at(literal, "schema versions start at 1; write `version = 1` or leave it out");
-        }
-        version.max(1)
-    });
     let upcasters = upcasters.unwrap_or_default();
-    check_upcasters(&upcasters, version, errors);
+    let current = version.as_ref().map_or(1, |(_, version)| (*version).max(1));
+    check_upcasters(&upcasters, current, errors);
+    match version {
+        Some((literal, 0)) => errors.at(literal, "schema versions start at 1; write `version = 1` or leave it out"),
+        Some((literal, _)) if well_formed => check_chain(&upcasters, &literal, current, errors),
+        _ => {}
+    }
+    let version = current;
     if let Some(name) = name {
         check_name(&name, errors);
         return Some(Schema { name, version, upcasters, tags });

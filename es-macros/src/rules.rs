@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use syn::LitStr;
+use syn::{LitInt, LitStr};
 
 use crate::{attributes::Upcaster, input::Errors};
 
@@ -10,6 +10,8 @@ use crate::{attributes::Upcaster, input::Errors};
 const MAX_CATEGORY_BYTES: usize = 64;
 const RESERVED_PREFIX: &str = "es_";
 const MAX_NAME_BYTES: usize = 128;
+/// How many versions without an upcaster are named at once.
+const MOST_NAMED: usize = 8;
 
 /// Same limit as `es_core::Tag`.
 const MAX_TAG_BYTES: usize = 255;
@@ -33,6 +35,26 @@ pub(crate) fn check_upcasters(upcasters: &[Upcaster], current: u32, errors: &mut
             errors.at(literal, format!("version {from} has two upcasters; keep one"));
         }
     }
+}
+
+/// Every version before the current one needs an upcaster, since the log may hold events of it for ever.
+pub(crate) fn check_chain(upcasters: &[Upcaster], version: &LitInt, current: u32, errors: &mut Errors) {
+    let is_missing = |old: &u32| upcasters.iter().all(|upcaster| upcaster.from != *old);
+    let missing: Vec<u32> = (1..current).filter(is_missing).take(MOST_NAMED).collect();
+    let Some(first) = missing.first() else { return };
+    let advice = missing.iter().map(|old| format!("{old} = from_v{old}")).collect::<Vec<_>>().join(", ");
+    let place = if upcasters.is_empty() {
+        format!("write `upcast({advice})`")
+    } else {
+        format!("add `{advice}` to `upcast(…)`")
+    };
+    errors.at(
+        version,
+        format!(
+            "version {first} has no upcaster, and the log may hold events of every version before {current}; \
+             {place}, with a `fn from_v{first}(old: Old) -> Self` where `Old` has the fields of that version"
+        ),
+    );
 }
 
 pub(crate) fn check_category(literal: &LitStr, errors: &mut Errors) {

@@ -21,6 +21,14 @@ enum OrderEvent {
     NoOldVersion,
     #[event(name = "order.i", version = 2, upcast(old))]
     NoNumber,
+    #[event(name = "order.j", version = 3)]
+    NoUpcaster,
+    #[event(name = "order.k", version = 3, upcast(2 = old))]
+    FirstIsMissing,
+    #[event(name = "order.l", version = 4, upcast(1 = old, 3 = old))]
+    Hole,
+    #[event(name = "order.m", version = 4294967295, upcast(1 = old))]
+    Many,
 }
 
 fn main() {}
