@@ -45,7 +45,7 @@ $$;
 
 -- For people with psql: what readers see at this moment.
 CREATE VIEW read_models AS
-SELECT g.projection, g.version, d.key, convert_from(d.document, 'UTF8')::jsonb AS document
+SELECT g.projection, g.version, d.key, json_for_people(d.document) AS document
   FROM generations g JOIN documents d ON d.generation = g.id
  WHERE g.state = 'serving';
 

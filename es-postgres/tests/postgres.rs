@@ -24,4 +24,5 @@ mod postgres {
     mod shutdown;
     mod snapshots;
     mod tls;
+    mod views;
 }
