@@ -163,7 +163,8 @@ fn check_event(event: usize, new: &NewEvent) -> Result<(), InvalidAppend> {
     let well_formed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'_' | b'.' | b'-');
     if name.is_empty() || name.len() > MAX_EVENT_NAME_BYTES || !name.bytes().all(well_formed) {
-        return Err(InvalidAppend::EventName { event, name: name.to_string() });
+        let name = name.chars().take(MAX_EVENT_NAME_BYTES).collect();
+        return Err(InvalidAppend::EventName { event, name });
     }
     if new.data.schema_version == 0 || new.data.schema_version > i32::MAX as u32 {
         return Err(InvalidAppend::SchemaVersion { event });

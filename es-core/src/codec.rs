@@ -7,6 +7,8 @@ mod diagnosis;
 mod misfit;
 mod place;
 pub(crate) mod text;
+#[cfg(test)]
+mod tests;
 mod tree;
 
 use bytes::Bytes;
@@ -118,6 +120,9 @@ impl Unread for Misfit {
 }
 
 /// The value that `text` is the JSON of.
-pub(crate) fn decode<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Misfit> {
+///
+/// # Errors
+/// [`Misfit`] says in which field it does not fit, and nothing of what is there.
+pub fn decode<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Misfit> {
     serde_json::from_slice(text).map_err(|error| Misfit::of::<T>(text, &error))
 }

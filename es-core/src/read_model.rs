@@ -265,7 +265,7 @@ pub struct Lease {
 }
 
 /// What one commit writes.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Documents to write.
     pub upserts: Vec<(String, Bytes)>,
@@ -273,6 +273,14 @@ pub struct Changes {
     pub deletes: Vec<String>,
     /// The checkpoint after it.
     pub checkpoint: Checkpoint,
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Documents may be large, or hold personal data.
+        let Self { upserts, deletes, checkpoint } = self;
+        write!(f, "{} upserts, {} deletes, {checkpoint:?}", upserts.len(), deletes.len())
+    }
 }
 
 /// A range of keys in byte order: those that start with `prefix` and come after `after`.

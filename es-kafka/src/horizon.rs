@@ -52,7 +52,7 @@ impl Horizon {
 
     pub(crate) fn new(topics: Topics, categories: Categories, checkpoint: &Checkpoint) -> Result<Self, SourceError> {
         let cursor = match &checkpoint.cursor {
-            Some(text) => serde_json::from_str(text).map_err(|reason| SourceError::Damaged {
+            Some(text) => es_core::codec::decode(text.as_bytes()).map_err(|reason| SourceError::Damaged {
                 place: "the checkpoint of shard merged".into(),
                 reason: reason.to_string(),
             })?,

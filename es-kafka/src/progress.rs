@@ -60,7 +60,7 @@ impl Progress {
             return Ok(None);
         }
         let value = record.payload().ok_or("the progress has no value")?;
-        serde_json::from_slice(value).map(Some).map_err(|reason| format!("not a relay's progress: {reason}"))
+        es_core::codec::decode(value).map(Some).map_err(|reason| format!("not a relay's progress: {reason}"))
     }
 }
 

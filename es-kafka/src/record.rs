@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use es_core::{EventData, Metadata, Position, RecordedEvent, SourceError, StreamId, Version};
+use es_core::{EventData, Metadata, Position, RecordedEvent, SourceError, StreamId, Version, codec};
 use rdkafka::{
     Message,
     message::{Header, Headers, OwnedHeaders},
@@ -83,7 +83,7 @@ fn parse(record: &impl Message) -> Result<RecordedEvent, String> {
     let fields = Fields::of(record)?;
     let specversion: String = fields.required("ce_specversion")?;
     if specversion != "1.0" {
-        return Err(format!("CloudEvents {specversion} is not 1.0"));
+        return Err("ce_specversion is not 1.0".to_owned());
     }
     let key = record.key().ok_or("the key is missing")?;
     let stream: StreamId = std::str::from_utf8(key)
@@ -95,7 +95,7 @@ fn parse(record: &impl Message) -> Result<RecordedEvent, String> {
     }
     let name: String = fields.required("ce_type")?;
     let extra = match fields.text("ce_metadata") {
-        Some(text) => serde_json::from_str(text).map_err(|reason| format!("ce_metadata: {reason}"))?,
+        Some(text) => codec::decode(text.as_bytes()).map_err(|reason| format!("ce_metadata: {reason}"))?,
         None => BTreeMap::new(),
     };
     let owned = |name| fields.text(name).map(str::to_owned);
@@ -214,6 +214,27 @@ mod tests {
         assert_eq!(fields.text("ce_subject"), Some("order-ORD-1 ü"));
         assert_eq!(fields.text("ce_metadata"), None);
         assert_eq!(fields.text("tracestate"), None);
+    }
+
+    #[test]
+    fn r14_an_error_about_a_record_repeats_nothing_of_it() {
+        let event = event(Metadata::default());
+        for (damaged, value) in [
+            ("ce_metadata", r#"{"a":["hunter2"]}"#),
+            ("ce_metadata", r#""hunter2""#),
+            ("ce_position", "hunter2"),
+            ("ce_specversion", "hunter2"),
+        ] {
+            let sound = headers(&event, "/orders");
+            let others = sound.iter().filter(|header| header.key != damaged);
+            let mut all = OwnedHeaders::new().insert(Header { key: damaged, value: Some(value) });
+            for header in others {
+                all = all.insert(header);
+            }
+            let error = decode(&message(&event, all)).unwrap_err();
+            let text = format!("{error} {error:?}");
+            assert!(text.contains(damaged) && !text.contains("hunter2"), "{text}");
+        }
     }
 
     #[test]

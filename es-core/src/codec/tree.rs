@@ -178,7 +178,7 @@ impl<'de> Deserializer<'de> for &Tree<'de> {
         let known = variants.iter().find(|known| **known == variant.0);
         visitor
             .visit_enum(Chosen { variant, content })
-            .map_err(|error| error.within(known.map_or(Step::Entry, |name| Step::name(name))))
+            .map_err(|error| if let Some(name) = known { error.within(Step::name(name)) } else { error })
     }
 
     forward_to_deserialize_any! {
