@@ -7,14 +7,22 @@ use rdkafka::{
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 
-use crate::{client, client::Quiet, relay::RelayConfig, topics::Topics};
+use crate::{
+    client,
+    client::Quiet,
+    failure::{Failure, RelayError},
+    relay::RelayConfig,
+    settings,
+    topics::Topics,
+};
 
-/// Creates what is missing, and remembers what is there.
+/// Creates what is missing, checks what is there, and remembers both.
 pub(crate) struct TopicMaker {
     admin: AdminClient<Quiet>,
     topics: Topics,
     partitions: i32,
     replication: i32,
+    create: bool,
     known: HashSet<String>,
 }
 
@@ -26,31 +34,47 @@ impl TopicMaker {
             topics: Topics::new(&config.topic_prefix),
             partitions: config.partitions,
             replication: config.replication,
+            create: config.create_topics,
             known: HashSet::new(),
         })
     }
 
     /// The topic of the relays' progress: one record a relay survives compaction.
-    pub(crate) async fn progress(&mut self) -> KafkaResult<()> {
+    pub(crate) async fn progress(&self) -> KafkaResult<()> {
+        if !self.create {
+            return Ok(());
+        }
         let topic = self.topics.progress();
         // Small segments: a reader starts at the beginning, and the active segment is never compacted.
         let settings =
             [("cleanup.policy", "compact"), ("segment.bytes", "16777216"), ("min.cleanable.dirty.ratio", "0.1")];
-        self.ensure(topic, 1, &settings).await
+        self.ensure(&topic, 1, &settings).await
     }
 
     /// The topic of the events of `category`: kept for ever, since read models are rebuilt from it.
-    pub(crate) async fn events(&mut self, category: &str) -> KafkaResult<()> {
+    pub(crate) async fn events(&mut self, category: &str) -> Result<(), Failure> {
         let topic = self.topics.events(category);
         if self.known.contains(&topic) {
             return Ok(());
         }
-        let settings = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
-        self.ensure(topic, self.partitions, &settings).await
+        if self.create {
+            let settings = [("cleanup.policy", "delete"), ("retention.ms", "-1"), ("retention.bytes", "-1")];
+            self.ensure(&topic, self.partitions, &settings).await.map_err(Failure::kafka)?;
+        }
+        self.check(vec![topic]).await
     }
 
-    async fn ensure(&mut self, topic: String, partitions: i32, settings: &[(&str, &str)]) -> KafkaResult<()> {
-        let mut new = NewTopic::new(&topic, partitions, TopicReplication::Fixed(self.replication));
+    /// Refuses topics whose settings would lose events.
+    pub(crate) async fn check(&mut self, topics: Vec<String>) -> Result<(), Failure> {
+        if let Some((topic, policy)) = settings::compacted(&self.admin, &topics).await.map_err(Failure::kafka)? {
+            return Err(Failure::Final(RelayError::Compacted { topic, policy }));
+        }
+        self.known.extend(topics);
+        Ok(())
+    }
+
+    async fn ensure(&self, topic: &str, partitions: i32, settings: &[(&str, &str)]) -> KafkaResult<()> {
+        let mut new = NewTopic::new(topic, partitions, TopicReplication::Fixed(self.replication));
         for (name, value) in settings {
             new = new.set(name, value);
         }
@@ -62,7 +86,6 @@ impl TopicMaker {
                 Err((_, code)) => return Err(KafkaError::AdminOp(code)),
             }
         }
-        self.known.insert(topic);
         Ok(())
     }
 }

@@ -22,7 +22,16 @@ pub enum RelayError {
     },
     /// The log does not hold what was published from it: it was restored from an older copy, or it
     /// is another log.
-    #[error("{published} was published at position {position}, where the log holds {}", or_nothing(.found.as_ref()))]
+    ///
+    /// # What to do
+    /// If it is the wrong log, name the right one. If this log is to count from now on, delete the topics
+    /// of events under the prefix and the one with the progress, start the relay, which publishes the
+    /// whole log again, and rebuild the read models that are stopped by the events that are gone.
+    #[error(
+        "{published} was published at position {position}, where the log holds {}; if this log is to count from now on, \
+         delete the topics of events beside {progress}, and {progress}, and start the relay again",
+        or_nothing(.found.as_ref())
+    )]
     OtherHistory {
         /// How far was published.
         position: Position,
@@ -30,6 +39,8 @@ pub enum RelayError {
         published: Witness,
         /// What the log holds there.
         found: Option<Witness>,
+        /// The topic with the progress.
+        progress: String,
     },
     /// An event is larger than the broker accepts; nothing behind it can be published before
     /// `max.message.bytes` of its topic allows it (R11).
@@ -49,8 +60,18 @@ pub enum RelayError {
     /// The log cannot be read.
     #[error("the log cannot be read")]
     Read(#[source] ReadError),
-    /// A partition has lost records: the topic was deleted, or the cluster is another one.
-    #[error("partition {partition} of {topic} was written up to offset {known}, now it is at {found}")]
+    /// A partition does not hold what was published to it: the topic was deleted, or the cluster is
+    /// another one. Each start refuses until an operator has acted.
+    ///
+    /// # What to do
+    /// If it is the wrong cluster, name the right one. Else delete the topics of events under the prefix and
+    /// the one with the progress, and start the relay: it publishes the whole log again, and readers go on
+    /// at their positions.
+    #[error(
+        "partition {partition} of {topic} does not hold what was published to it up to offset {known}: {found}; to \
+         publish the whole log again, delete the topics of events beside {progress}, and {progress}, and start the \
+         relay: readers go on at their positions"
+    )]
     Rewound {
         /// The topic.
         topic: String,
@@ -58,12 +79,59 @@ pub enum RelayError {
         partition: i32,
         /// The next offset when it was written last.
         known: i64,
-        /// The offset that the next record got.
-        found: i64,
+        /// What is there instead.
+        found: String,
+        /// The topic with the progress.
+        progress: String,
+    },
+    /// A topic has another number of partitions than when its first event was published: the order of
+    /// its streams would be lost. Each start refuses until an operator has acted.
+    ///
+    /// # What to do
+    /// To use the new number, delete the topics of events under the prefix and the one with the progress,
+    /// set [`RelayConfig::partitions`], and start the relay: it publishes the whole log again, and readers
+    /// go on at their positions.
+    #[error(
+        "{topic} has {found} partitions, and had {known} when its first event was published; to publish the whole log \
+         again with another number, delete the topics of events beside {progress}, and {progress}, and start the \
+         relay: readers go on at their positions"
+    )]
+    Partitions {
+        /// The topic.
+        topic: String,
+        /// How many it had.
+        known: i32,
+        /// How many it has.
+        found: i32,
+        /// The topic with the progress.
+        progress: String,
+    },
+    /// A topic of events is compacted: of each stream only the last event would be kept.
+    ///
+    /// # What to do
+    /// Set its `cleanup.policy` to `delete` and its `retention.ms` to -1. If it held events already, some are
+    /// gone: delete the topics of events under the prefix and the one with the progress, and start the relay.
+    #[error(
+        "{topic} has the cleanup.policy {policy:?}, which deletes events: set it to \"delete\", with retention.ms -1"
+    )]
+    Compacted {
+        /// The topic.
+        topic: String,
+        /// Its policy.
+        policy: String,
     },
     /// The topics hold events, but no progress of this relay: it was lost, or another relay
     /// publishes under this prefix. Publishing from the beginning would repeat everything (R10).
-    #[error("partition {partition} of {topic} holds events, but there is no progress of the relay {name:?}")]
+    ///
+    /// # What to do
+    /// If another relay publishes here, use its name, or another prefix. If the progress was lost, delete
+    /// the topics of events under the prefix and the one with the progress, and start the relay: it
+    /// publishes the whole log again, and readers go on at their positions.
+    #[error(
+        "partition {partition} of {topic} holds events, but there is no progress of the relay {name:?} in {progress}; \
+         unless another relay publishes here, delete the topics of events beside {progress}, and {progress}, and start \
+         the relay: it publishes the whole log again, and readers go on at their positions"
+    )]
     NoProgress {
         /// The relay.
         name: String,
@@ -71,6 +139,8 @@ pub enum RelayError {
         topic: String,
         /// A partition with events.
         partition: i32,
+        /// The topic with the progress.
+        progress: String,
     },
     /// The progress record is not one of this framework.
     #[error("the relay's progress at offset {offset} cannot be read: {reason}")]
@@ -145,12 +215,7 @@ impl Failure {
     pub(crate) fn publish(error: PublishError, config: &RelayConfig) -> Self {
         match error {
             PublishError::Fenced => Self::Final(RelayError::Fenced { name: config.name.clone() }),
-            PublishError::Rewound { topic, partition, known, found } => {
-                Self::Final(RelayError::Rewound { topic, partition, known, found })
-            }
-            PublishError::Orphaned { topic, partition } => {
-                Self::Final(RelayError::NoProgress { name: config.name.clone(), topic, partition })
-            }
+            PublishError::Stopped(refusal) => Self::Final(*refusal),
             PublishError::Progress { offset, reason } => Self::Final(RelayError::Progress { offset, reason }),
             PublishError::Refused(error) => Self::Final(RelayError::Refused(error)),
             PublishError::Gone => Self::Final(RelayError::Crashed),

@@ -396,7 +396,15 @@ mod tests {
 
     fn progress(position: u64) -> Progress {
         let (position, event_id) = (Position::new(position), Uuid::from_u128(u128::from(position)));
-        Progress { position, event_id, recorded_at: chrono::DateTime::UNIX_EPOCH, offsets: crate::Offsets::default() }
+        Progress {
+            incarnation: Uuid::nil(),
+            position,
+            event_id,
+            recorded_at: chrono::DateTime::UNIX_EPOCH,
+            offsets: crate::Offsets::default(),
+            positions: crate::PerPartition::default(),
+            partitions: BTreeMap::new(),
+        }
     }
 
     async fn taken(feed: &mut KafkaFeed) -> Batch {

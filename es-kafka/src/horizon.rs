@@ -228,6 +228,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+    use crate::offsets::PerPartition;
 
     fn event(position: u64, category: &str) -> RecordedEvent {
         RecordedEvent {
@@ -268,6 +269,9 @@ mod tests {
             }
             let Witness { event_id, recorded_at } = witness(u128::from(self.last));
             self.progress.push_back(Progress {
+                incarnation: Uuid::nil(),
+                positions: PerPartition::default(),
+                partitions: BTreeMap::new(),
                 position: Position::new(self.last),
                 event_id,
                 recorded_at,

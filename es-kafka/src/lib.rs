@@ -4,6 +4,7 @@
 mod offsets;
 mod progress;
 mod record;
+mod settings;
 mod topics;
 
 // To Kafka: the relay, and what it is made of.
@@ -13,7 +14,9 @@ mod create;
 mod failure;
 mod orphan;
 mod pace;
+mod partitioner;
 mod publisher;
+mod verify;
 
 // From Kafka: the source, and its two ways of reading.
 mod source;
@@ -31,7 +34,7 @@ mod client;
 
 pub use client::Settings;
 pub use failure::RelayError;
-pub use offsets::Offsets;
+pub use offsets::{Offsets, PerPartition};
 pub use progress::Progress;
 pub use record::{decode, headers};
 #[doc(hidden)]

@@ -1,34 +1,52 @@
-//! The next offset of many partitions: what a relay has written, what a reader has read.
+//! Something for each of many partitions: the next offset, the last position.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// For each partition the offset behind the last record that matters; 0 where there was none.
+/// A value for each partition of some topics.
 ///
 /// As JSON: `{"order-events": {"0": 17, "2": 5}}`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Offsets(BTreeMap<String, BTreeMap<i32, i64>>);
+pub struct PerPartition<T>(BTreeMap<String, BTreeMap<i32, T>>);
+
+/// For each partition the offset behind the last record that matters; 0 where there was none.
+pub type Offsets = PerPartition<i64>;
+
+impl<T> Default for PerPartition<T> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<T: Copy> PerPartition<T> {
+    /// The value of a partition.
+    pub fn get(&self, topic: &str, partition: i32) -> Option<T> {
+        self.0.get(topic)?.get(&partition).copied()
+    }
+
+    /// Every partition with its value.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, i32, T)> {
+        self.0.iter().flat_map(|(topic, partitions)| {
+            partitions.iter().map(move |(partition, value)| (topic.as_str(), *partition, *value))
+        })
+    }
+
+    /// Sets the value of a partition, and returns the one that it had.
+    pub(crate) fn set(&mut self, topic: &str, partition: i32, value: T) -> Option<T> {
+        if let Some(partitions) = self.0.get_mut(topic) {
+            return partitions.insert(partition, value);
+        }
+        self.0.insert(topic.to_owned(), BTreeMap::from([(partition, value)]));
+        None
+    }
+}
 
 impl Offsets {
     /// The next offset of a partition.
     pub fn next(&self, topic: &str, partition: i32) -> i64 {
-        self.0.get(topic).and_then(|partitions| partitions.get(&partition)).copied().unwrap_or(0)
-    }
-
-    /// Every partition with its next offset.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, i32, i64)> {
-        self.0.iter().flat_map(|(topic, partitions)| {
-            partitions.iter().map(move |(partition, next)| (topic.as_str(), *partition, *next))
-        })
-    }
-
-    pub(crate) fn set(&mut self, topic: &str, partition: i32, next: i64) {
-        match self.0.get_mut(topic) {
-            Some(partitions) => _ = partitions.insert(partition, next),
-            None => _ = self.0.insert(topic.to_owned(), BTreeMap::from([(partition, next)])),
-        }
+        self.get(topic, partition).unwrap_or(0)
     }
 
     /// Moves a partition forward, never back.

@@ -1,6 +1,9 @@
 //! How far a relay has come, in its own words: the record that makes exactly-once arithmetic.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use chrono::{DateTime, Utc};
 use es_core::{Position, Witness};
@@ -12,7 +15,10 @@ use rdkafka::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{client::Quiet, offsets::Offsets};
+use crate::{
+    client::Quiet,
+    offsets::{Offsets, PerPartition},
+};
 
 /// Everything up to `position` is in Kafka.
 ///
@@ -25,8 +31,12 @@ use crate::{client::Quiet, offsets::Offsets};
 /// ```
 /// use es_kafka::Progress;
 ///
-/// let text = r#"{"position":3,"event_id":"01890a5d-ac96-774b-bcce-b302099a8057",
-///     "recorded_at":"2026-01-31T12:00:00.000001Z","offsets":{"order-events":{"0":4}}}"#;
+/// let text = r#"{
+///     "incarnation": "01890a5d-ac96-774b-bcce-b302099a8001", "position": 3,
+///     "event_id": "01890a5d-ac96-774b-bcce-b302099a8057", "recorded_at": "2026-01-31T12:00:00.000001Z",
+///     "offsets": {"order-events": {"0": 4}}, "positions": {"order-events": {"0": 3}},
+///     "partitions": {"order-events": 6}
+/// }"#;
 /// let progress: Progress = serde_json::from_str(text)?;
 /// assert_eq!(progress.offsets.next("order-events", 0), 4);
 /// assert_eq!(progress.offsets.next("order-events", 1), 0);
@@ -34,6 +44,9 @@ use crate::{client::Quiet, offsets::Offsets};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Progress {
+    /// Which filling of the topics this is: a new one each time that a relay begins at the log's first
+    /// event. Offsets of another filling mean nothing in this one.
+    pub incarnation: Uuid,
     /// The position of the last published event.
     pub position: Position,
     /// Its id.
@@ -42,12 +55,22 @@ pub struct Progress {
     pub recorded_at: DateTime<Utc>,
     /// The offset behind the last event of every partition that was ever written to.
     pub offsets: Offsets,
+    /// The position of that last event: what stands in front of its offset.
+    pub positions: PerPartition<Position>,
+    /// How many partitions each topic had when its first event was published. A stream's partition
+    /// follows from it.
+    pub partitions: BTreeMap<String, i32>,
 }
 
 impl Progress {
     /// The last published event.
     pub fn witness(&self) -> Witness {
         Witness { event_id: self.event_id, recorded_at: self.recorded_at }
+    }
+
+    /// The position of the last event in a partition; 0 where there is none.
+    pub fn last(&self, topic: &str, partition: i32) -> Position {
+        self.positions.get(topic, partition).unwrap_or_default()
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

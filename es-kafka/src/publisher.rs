@@ -1,12 +1,14 @@
 //! The thread that owns the transactional producer, since every call of it may block.
 
 use std::{
+    collections::BTreeMap,
     ops::ControlFlow,
     sync::{Arc, Mutex, PoisonError, mpsc},
     time::{Duration, Instant},
 };
 
-use es_core::RecordedEvent;
+use chrono::DateTime;
+use es_core::{Position, RecordedEvent};
 use rdkafka::{
     ClientContext, Message,
     config::RDKafkaLogLevel,
@@ -15,15 +17,18 @@ use rdkafka::{
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::{
     client,
-    offsets::Offsets,
-    orphan,
+    failure::RelayError,
+    offsets::{Offsets, PerPartition},
+    orphan, partitioner,
     progress::{self, Progress, ProgressError},
     record,
     relay::{RelayConfig, Step, StepHook},
     topics::Topics,
+    verify,
 };
 
 /// How long one step of a transaction may take before it counts as failed.
@@ -42,10 +47,8 @@ pub(crate) enum PublishError {
     /// An event is too large. Which one is known when the client finds it, or when the transaction
     /// has but one: the broker judges whole batches.
     TooLarge { index: Option<usize> },
-    /// A partition is shorter than what was published to it.
-    Rewound { topic: String, partition: i32, known: i64, found: i64 },
-    /// There are events and no progress that speaks of them.
-    Orphaned { topic: String, partition: i32 },
+    /// The topics are not as the relay left them: an operator has to act.
+    Stopped(Box<RelayError>),
     /// The progress record cannot be read.
     Progress { offset: i64, reason: String },
     /// Trying again is in vain.
@@ -131,7 +134,16 @@ struct Reports {
     confirmed: usize,
     next: Offsets,
     failed: Option<(usize, KafkaError)>,
-    rewound: Option<PublishError>,
+    rewound: Option<Rewound>,
+}
+
+/// A partition that is shorter than what was published to it.
+#[derive(Debug)]
+struct Rewound {
+    topic: String,
+    partition: i32,
+    known: i64,
+    found: i64,
 }
 
 impl Reports {
@@ -149,7 +161,7 @@ impl Reports {
         if offset < known {
             // The topic was deleted and created anew, or the progress is another cluster's.
             let topic = topic.to_owned();
-            self.rewound.get_or_insert(PublishError::Rewound { topic, partition, known, found: offset });
+            self.rewound.get_or_insert(Rewound { topic, partition, known, found: offset });
         }
         self.next.advance(topic, partition, offset + 1);
     }
@@ -219,17 +231,32 @@ impl Transactions {
                     ProgressError::Damaged { offset, reason } => PublishError::Progress { offset, reason },
                 },
             )?;
-        match &progress {
-            Some(progress) => producer.context().reports().next = progress.offsets.clone(),
-            None => {
-                if let Some((topic, partition)) =
-                    orphan::find(&consumer, &topics, PATIENCE).map_err(PublishError::Transient)?
-                {
-                    return Err(PublishError::Orphaned { topic, partition });
-                }
+        if let Some(progress) = &progress {
+            let refusal = verify::refusal(&consumer, progress, &topics.progress(), PATIENCE);
+            if let Some(refusal) = refusal.map_err(PublishError::Transient)? {
+                return Err(stopped(refusal));
             }
+            producer.context().reports().next = progress.offsets.clone();
+        } else if let Some((topic, partition)) =
+            orphan::find(&consumer, &topics, PATIENCE).map_err(PublishError::Transient)?
+        {
+            let (name, progress) = (config.name.clone(), topics.progress());
+            return Err(stopped(RelayError::NoProgress { name, topic, partition, progress }));
         }
         Ok(Self { producer, config, hook, shutdown, topics, progress })
+    }
+
+    /// The progress that the next transaction makes: so far, what was published before it.
+    fn begun(&self) -> Progress {
+        self.progress.clone().unwrap_or_else(|| Progress {
+            incarnation: Uuid::now_v7(),
+            position: Position::ZERO,
+            event_id: Uuid::nil(),
+            recorded_at: DateTime::UNIX_EPOCH,
+            offsets: Offsets::default(),
+            positions: PerPartition::default(),
+            partitions: BTreeMap::new(),
+        })
     }
 
     /// One transaction: the events, their deliveries awaited, then the progress that they amount to.
@@ -249,14 +276,15 @@ impl Transactions {
         let Some(last) = events.last() else { return Err(PublishError::Gone) };
         self.producer.begin_transaction().map_err(|error| self.classify(error))?;
         self.producer.context().reports().confirmed = 0;
+        let mut progress = self.begun();
         for (index, event) in events.iter().enumerate() {
-            self.send(&self.topics.events(event.stream.category()), event, index)?;
+            self.send(event, index, &mut progress)?;
         }
         self.step(Step::Sent)?;
         self.settle(events.len())?;
 
-        let offsets = self.producer.context().reports().next.clone();
-        let progress = Progress { position: last.position, event_id: last.id, recorded_at: last.recorded_at, offsets };
+        progress.offsets = self.producer.context().reports().next.clone();
+        (progress.position, progress.event_id, progress.recorded_at) = (last.position, last.id, last.recorded_at);
         self.step(Step::BeforeProgress)?;
         let (topic, value) = (self.topics.progress(), progress.encode());
         self.enqueue(|| {
@@ -273,13 +301,41 @@ impl Transactions {
         Ok(progress)
     }
 
-    fn send(&self, topic: &str, event: &RecordedEvent, index: usize) -> Result<(), PublishError> {
+    fn send(&self, event: &RecordedEvent, index: usize, progress: &mut Progress) -> Result<(), PublishError> {
+        let topic = self.topics.events(event.stream.category());
+        let count = match progress.partitions.get(&topic) {
+            Some(count) => *count,
+            None => self.count(&topic)?,
+        };
+        let partition = partitioner::partition(event.stream.as_str().as_bytes(), count);
+        let previous = progress.positions.set(&topic, partition, event.position).unwrap_or_default();
         self.enqueue(|| {
-            BaseRecord::with_opaque_to(topic, index)
+            BaseRecord::with_opaque_to(&topic, index)
+                .partition(partition)
                 .key(event.stream.as_str())
                 .payload(event.data.payload.as_ref())
-                .headers(record::headers(event, &self.config.source))
-        })
+                .headers(record::headers(event, &self.config.source, previous))
+        })?;
+        progress.partitions.entry(topic).or_insert(count);
+        Ok(())
+    }
+
+    /// How many partitions a topic has whose first event is about to be published.
+    fn count(&self, topic: &str) -> Result<i32, PublishError> {
+        let mut patience = Patience::new();
+        loop {
+            let found = self.producer.client().fetch_metadata(Some(topic), PATIENCE);
+            let metadata = found.map_err(PublishError::Transient)?;
+            match metadata.topics().iter().find(|found| found.name() == topic).map(|found| found.partitions().len()) {
+                Some(count @ 1..) => return Ok(i32::try_from(count).unwrap_or(i32::MAX)),
+                // Not every broker knows a new topic at once.
+                _ if !patience.is_over(&self.shutdown) => std::thread::sleep(Duration::from_millis(50)),
+                _ => {
+                    let unknown = RDKafkaErrorCode::UnknownTopicOrPartition;
+                    return Err(PublishError::Transient(KafkaError::MetadataFetch(unknown)));
+                }
+            }
+        }
     }
 
     /// Puts a record into the producer's queue; a full queue is waited for (R17).
@@ -313,8 +369,9 @@ impl Transactions {
             }
         }
         let mut reports = self.producer.context().reports();
-        if let Some(rewound) = reports.rewound.take() {
-            return Err(rewound);
+        if let Some(Rewound { topic, partition, known, found }) = reports.rewound.take() {
+            let (found, progress) = (format!("the next event got offset {found}"), self.topics.progress());
+            return Err(stopped(RelayError::Rewound { topic, partition, known, found, progress }));
         }
         if let Some((index, error)) = reports.failed.take() {
             drop(reports);
@@ -372,6 +429,10 @@ impl Patience {
     }
 }
 
+fn stopped(refusal: RelayError) -> PublishError {
+    PublishError::Stopped(Box::new(refusal))
+}
+
 fn classify(producer: &BaseProducer<Deliveries>, error: KafkaError) -> PublishError {
     use RDKafkaErrorCode as Code;
     // The first fatal error is the cause of all later ones.
@@ -402,13 +463,7 @@ fn producer_config(config: &RelayConfig) -> rdkafka::ClientConfig {
         ("transaction.timeout.ms", "60000"),
         ("topic.metadata.refresh.interval.ms", "5000"),
     ];
-    let invariants = [
-        ("transactional.id", id.as_str()),
-        ("enable.idempotence", "true"),
-        ("acks", "all"),
-        // The partition that Java clients choose for the same key.
-        ("partitioner", "murmur2_random"),
-    ];
+    let invariants = [("transactional.id", id.as_str()), ("enable.idempotence", "true"), ("acks", "all")];
     client::layered(&config.brokers, &tuning, &config.settings, &invariants)
 }
 
@@ -424,6 +479,6 @@ mod tests {
         assert!(reports.rewound.is_none() && matches!(reports.failed, Some((1, _))), "{reports:?}");
         assert_eq!((reports.confirmed, reports.next.next("order-events", 0)), (1, 8));
         reports.confirm(2, "order-events", 0, 3);
-        assert!(matches!(reports.rewound, Some(PublishError::Rewound { known: 8, found: 3, .. })), "{reports:?}");
+        assert!(matches!(reports.rewound, Some(Rewound { known: 8, found: 3, .. })), "{reports:?}");
     }
 }

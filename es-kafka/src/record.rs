@@ -17,11 +17,12 @@ use rdkafka::{
 use uuid::Uuid;
 
 /// How many headers an event has at most.
-const MAX_HEADERS: usize = 16;
+const MAX_HEADERS: usize = 17;
 
 /// The headers of `event`. `source` is the `ce_source`: who writes these events, as a URI reference
-/// such as `/orders`.
-pub fn headers(event: &RecordedEvent, source: &str) -> OwnedHeaders {
+/// such as `/orders`. `previous` is the position of the event before it in its partition, 0 for the first
+/// one: by it a reader knows that nothing is missing between the two, and nothing was put there.
+pub fn headers(event: &RecordedEvent, source: &str, previous: Position) -> OwnedHeaders {
     let stream = event.stream.as_str();
     let metadata = &event.metadata;
     // Micros, unless the store knows more: the round trip is exact.
@@ -43,6 +44,7 @@ pub fn headers(event: &RecordedEvent, source: &str) -> OwnedHeaders {
     put("ce_time", &event.recorded_at.to_rfc3339_opts(precision, true));
     put("ce_subject", stream);
     put("ce_position", &event.position.to_string());
+    put("ce_previous", &previous.to_string());
     put("ce_version", &event.version.to_string());
     put("ce_schemaversion", &event.data.schema_version.to_string());
     if let Some(id) = metadata.correlation_id {
@@ -76,7 +78,42 @@ pub fn decode(record: &impl Message) -> Result<RecordedEvent, SourceError> {
 }
 
 pub(crate) fn place(record: &impl Message) -> String {
-    format!("{}/{} offset {}", record.topic(), record.partition(), record.offset())
+    place_of(record.topic(), record.partition(), record.offset())
+}
+
+pub(crate) fn place_of(topic: &str, partition: i32, offset: i64) -> String {
+    format!("{topic}/{partition} offset {offset}")
+}
+
+/// What a record says of its place, readable also where the rest is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heading {
+    pub(crate) position: Position,
+    /// The position of the record before it in its partition.
+    pub(crate) previous: Position,
+    pub(crate) event_id: Uuid,
+}
+
+impl Heading {
+    pub(crate) fn of(record: &impl Message) -> Result<Self, String> {
+        let headers = record.headers().ok_or("there are no headers")?;
+        let find = |name: &str| {
+            let value = headers.iter().find(|header| header.key == name).and_then(|header| header.value);
+            std::str::from_utf8(value.ok_or_else(|| format!("header {name} is missing"))?)
+                .map_err(|_| format!("header {name} is not UTF-8"))
+        };
+        let number = |name: &str| -> Result<Position, String> {
+            let number = find(name)?.parse().map_err(|reason| format!("header {name}: {reason}"))?;
+            Ok(Position::new(number))
+        };
+        let event_id = find("ce_id")?.parse().map_err(|reason| format!("header ce_id: {reason}"))?;
+        let heading = Self { position: number("ce_position")?, previous: number("ce_previous")?, event_id };
+        if heading.previous < heading.position {
+            Ok(heading)
+        } else {
+            Err(format!("position {} follows position {}", heading.position, heading.previous))
+        }
+    }
 }
 
 fn parse(record: &impl Message) -> Result<RecordedEvent, String> {
@@ -196,17 +233,17 @@ mod tests {
         };
         for metadata in [Metadata::default(), rich] {
             let event = event(metadata);
-            assert_eq!(decode(&message(&event, headers(&event, "/orders"))).unwrap(), event);
+            assert_eq!(decode(&message(&event, headers(&event, "/orders", Position::new(40)))).unwrap(), event);
         }
         let mut precise = event(Metadata::default());
         precise.recorded_at += chrono::TimeDelta::nanoseconds(1);
-        assert_eq!(decode(&message(&precise, headers(&precise, "/orders"))).unwrap(), precise);
+        assert_eq!(decode(&message(&precise, headers(&precise, "/orders", Position::new(40)))).unwrap(), precise);
     }
 
     #[test]
     fn attributes_have_the_names_of_cloudevents() {
         let event = event(Metadata::default());
-        let message = message(&event, headers(&event, "/orders"));
+        let message = message(&event, headers(&event, "/orders", Position::new(40)));
         let fields = Fields::of(&message).unwrap();
         assert_eq!(fields.text("content-type"), Some("application/json"));
         assert_eq!(fields.text("ce_source"), Some("/orders"));

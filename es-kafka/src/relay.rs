@@ -13,6 +13,7 @@ use crate::{
     pace::Pace,
     progress::Progress,
     publisher::{PublishError, Publisher},
+    topics::Topics,
 };
 
 /// Where a relay publishes to, and under which name.
@@ -30,7 +31,8 @@ pub struct RelayConfig {
     /// The relay's stable name. Of two relays of one name and prefix the younger one publishes and
     /// the older one is fenced; two names under one prefix would publish everything twice.
     pub name: String,
-    /// What the names of all topics start with, and the transactional id too.
+    /// What the names of all topics start with, and the transactional id too; it ends in `.` or `-`, or
+    /// gets a dot ([`Topics`]).
     pub topic_prefix: String,
     /// The `ce_source` of the events: who writes them, as a URI reference.
     pub source: String,
@@ -67,8 +69,10 @@ impl RelayConfig {
         }
     }
 
+    /// No topic has a slash in its name: so that of two relays with prefixes and names that run into each
+    /// other to the same text, neither fences the other.
     pub(crate) fn transactional_id(&self) -> String {
-        format!("{}{}", self.topic_prefix, self.name)
+        format!("{}/{}", Topics::new(&self.topic_prefix).progress(), self.name)
     }
 }
 
@@ -216,21 +220,20 @@ impl Relay {
 
     async fn open(&self, shutdown: &CancellationToken) -> Result<(TopicMaker, Publisher, Position), Failure> {
         let mut maker = TopicMaker::new(&self.config).map_err(|error| Failure::Final(RelayError::Refused(error)))?;
-        if self.config.create_topics {
-            maker.progress().await.map_err(Failure::kafka)?;
-        }
+        maker.progress().await.map_err(Failure::kafka)?;
         let opened = Publisher::open(&self.config, self.hook.clone(), shutdown).await;
         let (publisher, progress) = opened.map_err(|error| Failure::publish(error, &self.config))?;
+        if let Some(progress) = &progress {
+            maker.check(progress.partitions.keys().cloned().collect()).await?;
+        }
         let last = self.resume(progress).await?;
         self.published.send_replace(last);
         Ok((maker, publisher, last))
     }
 
     async fn ensure_topics(&self, maker: &mut TopicMaker, batch: &[RecordedEvent]) -> Result<(), Failure> {
-        if self.config.create_topics {
-            for event in batch {
-                maker.events(event.stream.category()).await.map_err(Failure::kafka)?;
-            }
+        for event in batch {
+            maker.events(event.stream.category()).await?;
         }
         Ok(())
     }
@@ -244,7 +247,8 @@ impl Relay {
         if found == Some(published) {
             Ok(position)
         } else {
-            Err(Failure::Final(RelayError::OtherHistory { position, published, found }))
+            let progress = Topics::new(&self.config.topic_prefix).progress();
+            Err(Failure::Final(RelayError::OtherHistory { position, published, found, progress }))
         }
     }
 

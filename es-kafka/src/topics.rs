@@ -4,6 +4,9 @@ use es_core::Categories;
 
 /// The names of the topics of one log: `<prefix><category>-events` for the events of each
 /// category, and `<prefix>relay-progress`.
+///
+/// A prefix ends in `.` or `-`, which no category holds: so the topics of the prefix `shop.` are never
+/// taken for those of `shop`. Where it does not, a dot is put behind it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     prefix: String,
@@ -12,7 +15,11 @@ pub struct Topics {
 impl Topics {
     /// The topics whose names start with `prefix`, which may be empty.
     pub fn new(prefix: impl Into<String>) -> Self {
-        Self { prefix: prefix.into() }
+        let mut prefix = prefix.into();
+        if !prefix.is_empty() && !prefix.ends_with(['.', '-']) {
+            prefix.push('.');
+        }
+        Self { prefix }
     }
 
     /// The topic with the events of `category`.
@@ -63,5 +70,17 @@ mod tests {
         assert_eq!(topics.category("shop.relay-progress"), None);
         assert_eq!(topics.category("shop.eu-order-events"), None);
         assert_eq!(topics.subscription(&Categories::All), ["^shop\\.[a-z][a-z0-9_]*-events$"]);
+    }
+
+    #[test]
+    fn a_prefix_that_begins_alike_is_another_one() {
+        let shop = Topics::new("shop");
+        assert_eq!(shop.events("order"), "shop.order-events");
+        assert_eq!(shop.progress(), "shop.relay-progress");
+        for other in ["", "shopstaging_", "shop-eu", "shop.eu"] {
+            let topic = Topics::new(other).events("order");
+            assert_eq!(shop.category(&topic), None, "{topic}");
+            assert_eq!(Topics::new(other).category("shop.order-events"), None, "{other}");
+        }
     }
 }

@@ -16,3 +16,6 @@ mod merge;
 
 #[path = "kafka/group.rs"]
 mod group;
+
+#[path = "kafka/guard.rs"]
+mod guard;
