@@ -93,6 +93,14 @@ pub enum SourceError {
     /// It failed; opening it again may succeed.
     #[error("the source failed")]
     Unavailable(#[source] BoxError),
+    /// It refuses this reader, and does so until an operator has changed something.
+    #[error("the source refuses its reader; {remedy}")]
+    Refused {
+        /// What to change.
+        remedy: String,
+        /// What the source said.
+        source: BoxError,
+    },
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

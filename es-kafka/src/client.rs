@@ -1,6 +1,11 @@
 //! How Kafka clients are set up.
 
-use std::collections::BTreeMap;
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use rdkafka::{
     ClientConfig, ClientContext,
@@ -11,8 +16,47 @@ use rdkafka::{
 /// Further properties of librdkafka, for example for TLS and SASL (`security.protocol`, `ssl.…`, `sasl.…`), which are
 /// compiled in but for GSSAPI.
 ///
-/// They may tune, but not weaken: what exactly-once rests on is set after them.
-pub type Settings = BTreeMap<String, String>;
+/// They may tune, but not weaken: what exactly-once rests on is set after them. `Debug` shows names only, since some
+/// values are passwords.
+///
+/// ```
+/// use es_kafka::Settings;
+///
+/// let settings = Settings::from([("security.protocol", "SASL_SSL"), ("sasl.password", "secret")]);
+/// assert_eq!(format!("{settings:?}"), r#"{"sasl.password", "security.protocol"}"#);
+/// ```
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Settings(BTreeMap<String, String>);
+
+impl Settings {
+    /// None.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets one property, in the place of its former value.
+    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.0.insert(name.into(), value.into());
+    }
+}
+
+impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
+    fn from_iter<T: IntoIterator<Item = (N, V)>>(properties: T) -> Self {
+        Self(properties.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+impl<N: Into<String>, V: Into<String>, const COUNT: usize> From<[(N, V); COUNT]> for Settings {
+    fn from(properties: [(N, V); COUNT]) -> Self {
+        properties.into_iter().collect()
+    }
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
 
 /// Properties in three layers: defaults, the user's, and those on which correctness rests.
 pub(crate) fn layered(
@@ -22,11 +66,13 @@ pub(crate) fn layered(
     invariants: &[(&str, &str)],
 ) -> ClientConfig {
     let mut config = ClientConfig::new();
+    // Whatever `log` is set to, which few applications use beside `tracing`: [`log`] sorts the lines.
+    config.set_log_level(RDKafkaLogLevel::Info);
     config.set("socket.keepalive.enable", "true").set("client.id", "es-kafka");
     for (name, value) in tuning {
         config.set(*name, *value);
     }
-    for (name, value) in settings {
+    for (name, value) in &settings.0 {
         config.set(name, value);
     }
     config.set("bootstrap.servers", brokers);
@@ -44,8 +90,10 @@ pub(crate) fn consumer(brokers: &str, group: &str, settings: &Settings) -> Clien
         ("queued.max.messages.kbytes", "16384"),
         // New topics and partitions are noticed within this time.
         ("topic.metadata.refresh.interval.ms", "2000"),
-        ("session.timeout.ms", "45000"),
-        ("heartbeat.interval.ms", "3000"),
+        // A member that was killed is given up after 6 s, the least that brokers grant by default; the
+        // others hear of it with their next heartbeat. Its partitions are read again within 10 s (R18).
+        ("session.timeout.ms", "6000"),
+        ("heartbeat.interval.ms", "1000"),
         ("max.poll.interval.ms", "300000"),
     ];
     let invariants = [
@@ -79,14 +127,55 @@ impl ClientContext for Quiet {
 
 impl rdkafka::consumer::ConsumerContext for Quiet {}
 
-/// Errors that a client reports on the side. The ends of partitions and topics that are yet to come
-/// are everyday life; the rest (connections, mostly) the client mends itself.
+/// How long an error of one kind is not repeated in the log.
+const QUIET: Duration = Duration::from_secs(30);
+
+/// When an error was logged last, and how often it has come since.
+struct Told {
+    code: Option<RDKafkaErrorCode>,
+    at: Instant,
+    unsaid: u64,
+}
+
+/// Logs an error that a client reports on the side: at once, and again when it still comes after
+/// [`QUIET`], since a client without brokers repeats it several times a second. The ends of partitions, and topics
+/// that do not exist yet, are no errors.
 pub(crate) fn report(error: &KafkaError, reason: &str) {
+    thread_local! {
+        /// Every relay and every reader has a thread of its own: what one reports does not silence another.
+        static TOLD: RefCell<Vec<Told>> = RefCell::default();
+    }
     use RDKafkaErrorCode as Code;
-    match error.rdkafka_error_code() {
-        Some(Code::PartitionEOF) => {}
-        Some(Code::UnknownTopicOrPartition) => tracing::debug!(%error, reason, "kafka client"),
-        _ => tracing::warn!(%error, reason, "kafka client"),
+    let code = error.rdkafka_error_code();
+    if matches!(error, KafkaError::PartitionEOF(_)) || code == Some(Code::PartitionEOF) {
+        return;
+    }
+    if matches!(code, Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)) {
+        tracing::debug!(%error, reason, "kafka client");
+        return;
+    }
+    let repeated = TOLD.with_borrow_mut(|told| match told.iter_mut().find(|told| told.code == code) {
+        Some(told) if told.at.elapsed() < QUIET => {
+            told.unsaid += 1;
+            None
+        }
+        Some(told) => {
+            told.at = Instant::now();
+            Some(std::mem::take(&mut told.unsaid))
+        }
+        None => {
+            told.push(Told { code, at: Instant::now(), unsaid: 0 });
+            Some(0)
+        }
+    });
+    let Some(repeated) = repeated else { return };
+    let thread = std::thread::current();
+    let client = thread.name().unwrap_or("unnamed");
+    if matches!(code, Some(Code::AllBrokersDown | Code::Fatal | Code::Authentication | Code::SaslAuthenticationFailed))
+    {
+        tracing::error!(client, %error, reason, repeated, "kafka client");
+    } else {
+        tracing::warn!(client, %error, reason, repeated, "kafka client");
     }
 }
 

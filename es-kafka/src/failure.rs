@@ -1,10 +1,13 @@
 //! How a relay fails: for good, or for a while.
 
 use es_core::{Position, ReadError, RecordedEvent, StreamId, Witness, error::BoxError};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::KafkaError;
 use uuid::Uuid;
 
-use crate::{publisher::PublishError, relay::RelayConfig};
+use crate::{
+    publisher::PublishError,
+    refusal::{self, Refusal},
+};
 
 fn or_nothing(found: Option<&Witness>) -> String {
     found.map_or_else(|| "no event".to_owned(), Witness::to_string)
@@ -14,12 +17,6 @@ fn or_nothing(found: Option<&Witness>) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RelayError {
-    /// Another relay of this name has taken over. Nothing that this one did since was published.
-    #[error("another relay took the name {name:?}")]
-    Fenced {
-        /// The name of both.
-        name: String,
-    },
     /// The log does not hold what was published from it: it was restored from an older copy, or it
     /// is another log.
     ///
@@ -45,7 +42,8 @@ pub enum RelayError {
     /// An event is larger than the broker accepts; nothing behind it can be published before
     /// `max.message.bytes` of its topic allows it (R11).
     #[error(
-        "the event at position {position} ({stream}, id {event_id}, payload of {bytes} bytes) is too large for its topic"
+        "the event at position {position} ({stream}, id {event_id}, payload of {bytes} bytes) is too large for its topic; \
+         raise `max.message.bytes` of the topic, and `message.max.bytes` in `settings`"
     )]
     TooLarge {
         /// Its place in the log.
@@ -150,9 +148,14 @@ pub enum RelayError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The cluster refuses, or the configuration is wrong; trying again is in vain.
-    #[error("kafka refuses")]
-    Refused(#[source] KafkaError),
+    /// The cluster refuses, or a setting is wrong, and both stay so until an operator has acted.
+    #[error("kafka refuses; {remedy}")]
+    Refused {
+        /// What to do.
+        remedy: String,
+        /// What Kafka or its client said.
+        source: KafkaError,
+    },
     /// The thread of the producer ended without a word.
     #[error("the producer's thread ended")]
     Crashed,
@@ -178,10 +181,26 @@ impl Suspect {
     }
 }
 
+impl From<Refusal> for RelayError {
+    fn from(Refusal { remedy, source }: Refusal) -> Self {
+        Self::Refused { remedy, source }
+    }
+}
+
+/// Another relay of the same name and prefix publishes. What this one had not committed was not published.
+#[derive(Debug, thiserror::Error)]
+#[error("another relay publishes under the name {name:?}")]
+pub(crate) struct Fenced {
+    pub(crate) name: String,
+}
+
 /// How a session ends before the shutdown.
 pub(crate) enum Failure {
     Final(RelayError),
     Transient(BoxError),
+    Fenced,
+    /// A topic is missing.
+    Missing(KafkaError),
     /// At once, in smaller steps.
     Again,
 }
@@ -195,31 +214,20 @@ impl Failure {
     }
 
     pub(crate) fn kafka(error: KafkaError) -> Self {
-        use RDKafkaErrorCode as Code;
-        let code = match &error {
-            KafkaError::AdminOp(code) => Some(*code),
-            error => error.rdkafka_error_code(),
-        };
-        match code {
-            Some(
-                Code::TopicAuthorizationFailed
-                | Code::ClusterAuthorizationFailed
-                | Code::InvalidReplicationFactor
-                | Code::InvalidPartitions
-                | Code::PolicyViolation,
-            ) => Self::Final(RelayError::Refused(error)),
-            _ => Self::Transient(error.into()),
+        match Refusal::of(error) {
+            Ok(refusal) => Self::Final(refusal.into()),
+            Err(error) if refusal::is_unknown_topic(&error) => Self::Missing(error),
+            Err(error) => Self::Transient(error.into()),
         }
     }
 
-    pub(crate) fn publish(error: PublishError, config: &RelayConfig) -> Self {
+    pub(crate) fn publish(error: PublishError) -> Self {
         match error {
-            PublishError::Fenced => Self::Final(RelayError::Fenced { name: config.name.clone() }),
+            PublishError::Fenced => Self::Fenced,
             PublishError::Stopped(refusal) => Self::Final(*refusal),
             PublishError::Progress { offset, reason } => Self::Final(RelayError::Progress { offset, reason }),
-            PublishError::Refused(error) => Self::Final(RelayError::Refused(error)),
             PublishError::Gone => Self::Final(RelayError::Crashed),
-            PublishError::Transient(error) => Self::Transient(error.into()),
+            PublishError::Kafka(error) => Self::kafka(error),
             PublishError::TooLarge { .. } => Self::Again,
         }
     }

@@ -7,8 +7,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use es_core::{Batch, Checkpoint, Delivery, EventFeed, Shard, SourceError, Takeover};
+use es_core::{Batch, Checkpoint, Delivery, EventFeed, Position, Shard, SourceError, Takeover};
 use tokio::sync::Notify;
+
+use crate::watchdog::{Sight, Standing, Watchdog};
 
 /// How many batches with events may wait for the reader, and how many without (R17). Each kind has
 /// its own room, so that neither keeps the other out.
@@ -35,9 +37,20 @@ struct State {
     stopped: bool,
     ended: bool,
     failure: Option<SourceError>,
+    /// How far each started shard has come, and since when.
+    standing: HashMap<Shard, (Position, Instant)>,
+    /// When the queue was full last: what was not handed on before that does not speak against the clients.
+    full: Option<Instant>,
+    /// Since when the client has had no broker, as far as it has told.
+    without_brokers: Option<Instant>,
 }
 
 impl State {
+    fn stands(&mut self, shard: &Shard, position: Position) {
+        self.without_brokers = None;
+        self.standing.insert(shard.clone(), (position, Instant::now()));
+    }
+
     fn has_room(&self, events: bool) -> bool {
         let alike =
             |delivery: &&Delivery| matches!(delivery, Delivery::Batch(batch) if batch.events.is_empty() != events);
@@ -79,13 +92,20 @@ impl Outbox {
     pub(crate) fn push(&self, batch: Batch) {
         let mut state = self.state();
         if !state.stopped && !state.starts.contains_key(&batch.shard) {
+            state.stands(&batch.shard, batch.checkpoint.position);
+            let events = !batch.events.is_empty();
             state.queue.push_back(Delivery::Batch(batch));
+            if !state.has_room(events) {
+                state.full = Some(Instant::now());
+            }
             self.news.notify_one();
         }
     }
 
     pub(crate) fn assigned(&self, shards: Vec<Shard>) {
-        self.state().queue.push_back(Delivery::Assigned(shards));
+        let mut state = self.state();
+        state.without_brokers = None;
+        state.queue.push_back(Delivery::Assigned(shards));
         self.news.notify_one();
     }
 
@@ -93,6 +113,7 @@ impl Outbox {
     pub(crate) fn revoked(&self, shards: Vec<Shard>) {
         let mut state = self.state();
         state.forget(&shards);
+        state.standing.retain(|shard, _| !shards.contains(shard));
         state.queue.push_back(Delivery::Revoked(shards));
         self.news.notify_one();
     }
@@ -116,6 +137,29 @@ impl Outbox {
     /// Shards that the reader has started again.
     pub(crate) fn restarts(&self) -> HashMap<Shard, Checkpoint> {
         std::mem::take(&mut self.state().starts)
+    }
+
+    /// The client has no broker; if it finds one again, it does not say so.
+    pub(crate) fn lost_brokers(&self) {
+        self.state().without_brokers.get_or_insert_with(Instant::now);
+    }
+
+    /// What of the thread's work shows.
+    fn sight(&self) -> Sight {
+        let state = self.state();
+        if !state.has_room(true) || !state.has_room(false) {
+            return Sight::default();
+        }
+        let shards: Vec<_> = state
+            .standing
+            .iter()
+            .map(|(shard, (position, since))| {
+                let since = state.full.map_or(*since, |full| full.max(*since));
+                Standing { shard: shard.clone(), position: *position, since }
+            })
+            .collect();
+        let without_brokers = if state.standing.is_empty() { state.without_brokers } else { None };
+        Sight { shards, without_brokers }
     }
 
     fn end(&self, failure: Option<SourceError>) {
@@ -149,8 +193,17 @@ pub(crate) fn spawn(
 /// The reader's side.
 #[derive(Debug)]
 pub(crate) struct KafkaFeed {
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) takeover: Takeover,
+    outbox: Arc<Outbox>,
+    takeover: Takeover,
+    watchdog: Watchdog,
+    /// When the watchdog looked last.
+    looked: Instant,
+}
+
+impl KafkaFeed {
+    pub(crate) fn new(outbox: Arc<Outbox>, takeover: Takeover, watchdog: Watchdog) -> Self {
+        Self { outbox, takeover, watchdog, looked: Instant::now() }
+    }
 }
 
 #[async_trait]
@@ -165,10 +218,18 @@ impl EventFeed for KafkaFeed {
 
     async fn next(&mut self) -> Result<Delivery, SourceError> {
         let deadline = Instant::now() + IDLE;
+        if self.looked.elapsed() >= IDLE {
+            self.watchdog.look(&self.outbox.sight())?;
+            self.looked = Instant::now();
+        }
         loop {
             {
                 let mut state = self.outbox.state();
+                let full = !state.has_room(true) || !state.has_room(false);
                 if let Some(delivery) = state.queue.pop_front() {
+                    if full {
+                        state.full = Some(Instant::now());
+                    }
                     self.outbox.changed.notify_all();
                     return Ok(delivery);
                 }
@@ -188,6 +249,7 @@ impl EventFeed for KafkaFeed {
         let mut state = self.outbox.state();
         state.forget(std::slice::from_ref(shard));
         state.starts.insert(shard.clone(), checkpoint.clone());
+        state.stands(shard, checkpoint.position);
         self.outbox.changed.notify_all();
         Ok(())
     }

@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 use es_core::SourceError;
 use rdkafka::{
     Offset,
-    consumer::{BaseConsumer, Consumer},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
 
 use crate::{
-    client::Quiet,
+    client::{self, Quiet},
     progress::{self, Progress},
     record,
+    refusal::{self, Refusal},
     source::KafkaSourceConfig,
     topics::Topics,
 };
@@ -92,21 +93,40 @@ impl Follower {
     }
 }
 
+/// What an error of a client is for its reader: a reason to open anew, or one to stop and tell an operator.
 pub(crate) fn unavailable(error: KafkaError) -> SourceError {
-    SourceError::Unavailable(error.into())
+    match Refusal::of(error) {
+        Ok(Refusal { remedy, source }) => SourceError::Refused { remedy, source: source.into() },
+        Err(error) => SourceError::Unavailable(error.into()),
+    }
 }
 
-/// Most errors of a consumer are news about connections, which it mends itself.
-pub(crate) fn check(error: KafkaError) -> Result<(), SourceError> {
-    match error {
-        KafkaError::MessageConsumptionFatal(_)
-        | KafkaError::MessageConsumption(
-            RDKafkaErrorCode::TopicAuthorizationFailed | RDKafkaErrorCode::GroupAuthorizationFailed,
-        ) => Err(unavailable(error)),
-        error => {
-            tracing::debug!(%error, "kafka consumer");
-            Ok(())
+/// Why a question to the brokers failed: credentials that they refuse show up as a time-out, and only on
+/// the side as what they are. Not to be called within a rebalance, since it polls.
+pub(crate) fn explain<C: ConsumerContext>(consumer: &BaseConsumer<C>, error: SourceError) -> SourceError {
+    while let Some(Err(told)) = consumer.poll(Duration::ZERO) {
+        client::report(&told, "while asking");
+        if let refused @ SourceError::Refused { .. } = unavailable(told) {
+            return refused;
         }
+    }
+    error
+}
+
+/// Most errors that a consumer comes upon while it polls are news about connections, which it mends itself.
+pub(crate) fn check(error: KafkaError) -> Result<(), SourceError> {
+    client::report(&error, "while polling");
+    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+        return Err(unavailable(error));
+    }
+    // What brokers that are starting know of accounts may be incomplete: `explain` judges an operation that fails.
+    let code = refusal::code(&error);
+    if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)) {
+        return Ok(());
+    }
+    match unavailable(error) {
+        refused @ SourceError::Refused { .. } => Err(refused),
+        _ => Ok(()),
     }
 }
 

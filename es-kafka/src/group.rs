@@ -11,7 +11,7 @@ use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
 
@@ -139,7 +139,12 @@ impl Reading<'_> {
                     }
                 }
                 Some(Err(error)) if is_out_of_range(&error) => return Err(self.group().out_of_range(&self.consumer)),
-                Some(Err(error)) => check(error)?,
+                Some(Err(error)) => {
+                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+                        self.group().outbox.lost_brokers();
+                    }
+                    check(error)?;
+                }
                 None => break,
             }
             if bytes >= self.config.batch_bytes {
@@ -356,7 +361,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{feed::KafkaFeed, lane::Mark};
+    use crate::{feed::KafkaFeed, lane::Mark, watchdog::Watchdog};
 
     const PARTITIONS: i32 = 12;
 
@@ -391,7 +396,8 @@ mod tests {
             failure: Mutex::default(),
         };
         let config = KafkaSourceConfig { advance_every: Duration::ZERO, ..KafkaSourceConfig::new("", "relay") };
-        (group, config, KafkaFeed { outbox, takeover: Takeover::Always })
+        let watchdog = Watchdog::new(Arc::new(config.clone()), "reader".into());
+        (group, config, KafkaFeed::new(outbox, Takeover::Always, watchdog))
     }
 
     fn progress(position: u64) -> Progress {

@@ -8,7 +8,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
 };
 
-use crate::progress::Progress;
+use crate::{follower::unavailable, progress::Progress};
 
 /// A place in the log that is known to be reached, with the event that stands there.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -137,7 +137,7 @@ fn watermarks<C: ConsumerContext>(
             Err(error) if is_unknown(&error) && std::time::Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            Err(error) => return Err(SourceError::Unavailable(error.into())),
+            Err(error) => return Err(unavailable(error)),
         }
     }
 }

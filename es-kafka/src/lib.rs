@@ -16,6 +16,8 @@ mod orphan;
 mod pace;
 mod partitioner;
 mod publisher;
+mod refusal;
+mod standby;
 mod verify;
 
 // From Kafka: the source, and its two ways of reading.
@@ -29,6 +31,7 @@ mod feed;
 mod follower;
 mod horizon;
 mod lane;
+mod watchdog;
 
 mod client;
 

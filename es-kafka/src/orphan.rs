@@ -8,7 +8,11 @@ use rdkafka::{
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 
-use crate::{client::Quiet, progress, topics::Topics};
+use crate::{
+    client::{self, Quiet},
+    progress,
+    topics::Topics,
+};
 
 /// A partition of a topic of events that holds a committed one, if there is any.
 pub(crate) fn find(consumer: &ClientConfig, topics: &Topics, patience: Duration) -> KafkaResult<Option<(String, i32)>> {
@@ -39,7 +43,7 @@ fn holds_events(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, pat
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(false),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
             // Anything else is news about the connection; the deadline bounds the patience.
-            Some(Err(error)) => tracing::debug!(%error, "while looking for events"),
+            Some(Err(error)) => client::report(&error, "while looking for events"),
             None => {}
         }
     }

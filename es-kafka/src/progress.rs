@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    client::Quiet,
+    client::{self, Quiet},
     offsets::{Offsets, PerPartition},
 };
 
@@ -144,7 +144,7 @@ pub(crate) fn read_last(
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
             // Anything else is news about the connection; the deadline bounds the patience.
-            Some(Err(error)) => tracing::debug!(%error, "while reading the relay's progress"),
+            Some(Err(error)) => client::report(&error, "while reading the relay's progress"),
             None => {}
         }
     }

@@ -26,6 +26,7 @@ use crate::{
     orphan, partitioner,
     progress::{self, Progress, ProgressError},
     record,
+    refusal::Refusal,
     relay::{RelayConfig, Step, StepHook},
     topics::Topics,
     verify,
@@ -51,10 +52,8 @@ pub(crate) enum PublishError {
     Stopped(Box<RelayError>),
     /// The progress record cannot be read.
     Progress { offset: i64, reason: String },
-    /// Trying again is in vain.
-    Refused(KafkaError),
-    /// A new producer may succeed.
-    Transient(KafkaError),
+    /// Kafka or its client failed.
+    Kafka(KafkaError),
     /// The thread is gone.
     Gone,
 }
@@ -106,7 +105,10 @@ impl Publisher {
                     }
                 }
             })
-            .map_err(|error| PublishError::Transient(KafkaError::ClientCreation(error.to_string())))?;
+            .map_err(|error| {
+                tracing::warn!(%error, "the producer's thread cannot be started");
+                PublishError::Kafka(KafkaError::Global(RDKafkaErrorCode::CriticalSystemResource))
+            })?;
         let progress = resumed.await.map_err(|_| PublishError::Gone)??;
         Ok((Self { jobs, ended }, progress))
     }
@@ -134,6 +136,8 @@ struct Reports {
     confirmed: usize,
     next: Offsets,
     failed: Option<(usize, KafkaError)>,
+    /// The brokers' refusal of this client, which they tell on the side.
+    denied: Option<KafkaError>,
     rewound: Option<Rewound>,
 }
 
@@ -189,6 +193,9 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         client::report(&error, reason);
+        if Refusal::of(error.clone()).is_ok() {
+            self.reports().denied = Some(error);
+        }
     }
 }
 
@@ -221,24 +228,26 @@ impl Transactions {
     ) -> Result<Self, PublishError> {
         let topics = Topics::new(&config.topic_prefix);
         let producer: BaseProducer<Deliveries> =
-            producer_config(&config).create_with_context(Deliveries::default()).map_err(PublishError::Refused)?;
-        producer.init_transactions(PATIENCE).map_err(|error| classify(&producer, error))?;
+            producer_config(&config).create_with_context(Deliveries::default()).map_err(PublishError::Kafka)?;
+        producer
+            .init_transactions(PATIENCE)
+            .map_err(|error| denied(&producer).unwrap_or_else(|| classify(&producer, error)))?;
         let consumer = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
         let progress =
             progress::read_last(&consumer, &topics.progress(), &config.name, PATIENCE).map_err(
                 |error| match error {
-                    ProgressError::Kafka(error) => PublishError::Transient(error),
+                    ProgressError::Kafka(error) => PublishError::Kafka(error),
                     ProgressError::Damaged { offset, reason } => PublishError::Progress { offset, reason },
                 },
             )?;
         if let Some(progress) = &progress {
             let refusal = verify::refusal(&consumer, progress, &topics.progress(), PATIENCE);
-            if let Some(refusal) = refusal.map_err(PublishError::Transient)? {
+            if let Some(refusal) = refusal.map_err(PublishError::Kafka)? {
                 return Err(stopped(refusal));
             }
             producer.context().reports().next = progress.offsets.clone();
         } else if let Some((topic, partition)) =
-            orphan::find(&consumer, &topics, PATIENCE).map_err(PublishError::Transient)?
+            orphan::find(&consumer, &topics, PATIENCE).map_err(PublishError::Kafka)?
         {
             let (name, progress) = (config.name.clone(), topics.progress());
             return Err(stopped(RelayError::NoProgress { name, topic, partition, progress }));
@@ -325,14 +334,14 @@ impl Transactions {
         let mut patience = Patience::new();
         loop {
             let found = self.producer.client().fetch_metadata(Some(topic), PATIENCE);
-            let metadata = found.map_err(PublishError::Transient)?;
+            let metadata = found.map_err(PublishError::Kafka)?;
             match metadata.topics().iter().find(|found| found.name() == topic).map(|found| found.partitions().len()) {
                 Some(count @ 1..) => return Ok(i32::try_from(count).unwrap_or(i32::MAX)),
                 // Not every broker knows a new topic at once.
                 _ if !patience.is_over(&self.shutdown) => std::thread::sleep(Duration::from_millis(50)),
                 _ => {
                     let unknown = RDKafkaErrorCode::UnknownTopicOrPartition;
-                    return Err(PublishError::Transient(KafkaError::MetadataFetch(unknown)));
+                    return Err(PublishError::Kafka(KafkaError::MetadataFetch(unknown)));
                 }
             }
         }
@@ -365,7 +374,7 @@ impl Transactions {
             _ = self.producer.flush(Duration::ZERO);
             self.producer.poll(Duration::from_micros(500));
             if patience.is_over(&self.shutdown) {
-                return Err(PublishError::Transient(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+                return Err(PublishError::Kafka(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
             }
         }
         let mut reports = self.producer.context().reports();
@@ -380,7 +389,7 @@ impl Transactions {
             }
             return Err(self.classify(error));
         }
-        if reports.confirmed == expected { Ok(()) } else { Err(PublishError::Transient(KafkaError::Canceled)) }
+        if reports.confirmed == expected { Ok(()) } else { Err(PublishError::Kafka(KafkaError::Canceled)) }
     }
 
     fn commit(&self) -> Result<(), PublishError> {
@@ -436,20 +445,20 @@ fn stopped(refusal: RelayError) -> PublishError {
 fn classify(producer: &BaseProducer<Deliveries>, error: KafkaError) -> PublishError {
     use RDKafkaErrorCode as Code;
     // The first fatal error is the cause of all later ones.
-    let code = match producer.client().fatal_error() {
-        Some((code, _)) => Some(code),
-        None => error.rdkafka_error_code(),
+    let error = match producer.client().fatal_error() {
+        Some((code, _)) => KafkaError::Global(code),
+        None => error,
     };
-    match code {
+    match error.rdkafka_error_code() {
         Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => PublishError::Fenced,
-        Some(
-            Code::TransactionalIdAuthorizationFailed
-            | Code::TopicAuthorizationFailed
-            | Code::ClusterAuthorizationFailed
-            | Code::UnsupportedFeature,
-        ) => PublishError::Refused(error),
-        _ => PublishError::Transient(error),
+        _ => PublishError::Kafka(error),
     }
+}
+
+/// Credentials that the brokers refuse show up as a time-out, and only on the side as what they are.
+fn denied(producer: &BaseProducer<Deliveries>) -> Option<PublishError> {
+    producer.poll(Duration::ZERO);
+    producer.context().reports().denied.take().map(PublishError::Kafka)
 }
 
 fn producer_config(config: &RelayConfig) -> rdkafka::ClientConfig {

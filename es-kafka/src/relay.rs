@@ -1,18 +1,26 @@
 //! The relay: carries the log to Kafka. The log itself is the outbox.
 
-use std::{collections::VecDeque, fmt, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    collections::VecDeque,
+    fmt,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use es_core::{EventStore, Position, ReadError, RecordedEvent, Witness};
+use es_core::{EventStore, Position, ReadError, RecordedEvent, StateReport, Witness, WorkerState, error::BoxError};
+use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     client::Settings,
     create::TopicMaker,
-    failure::{Failure, RelayError, Suspect},
+    failure::{Failure, Fenced, RelayError, Suspect},
     pace::Pace,
     progress::Progress,
     publisher::{PublishError, Publisher},
+    standby::Standby,
     topics::Topics,
 };
 
@@ -28,8 +36,8 @@ use crate::{
 pub struct RelayConfig {
     /// `host:port`, separated by commas.
     pub brokers: String,
-    /// The relay's stable name. Of two relays of one name and prefix the younger one publishes and
-    /// the older one is fenced; two names under one prefix would publish everything twice.
+    /// The relay's stable name. Of two relays of one name and prefix one publishes and the other stands by
+    /// ([`Relay::run`]); two names under one prefix would publish everything twice.
     pub name: String,
     /// What the names of all topics start with, and the transactional id too; it ends in `.` or `-`, or
     /// gets a dot ([`Topics`]).
@@ -104,6 +112,7 @@ pub struct Relay {
     config: Arc<RelayConfig>,
     hook: Option<StepHook>,
     published: watch::Sender<Position>,
+    report: StateReport,
 }
 
 impl fmt::Debug for Relay {
@@ -115,7 +124,13 @@ impl fmt::Debug for Relay {
 impl Relay {
     /// A relay of the log of `store`.
     pub fn new(store: Arc<dyn EventStore>, config: RelayConfig) -> Self {
-        Self { store, config: Arc::new(config), hook: None, published: watch::Sender::new(Position::ZERO) }
+        Self {
+            store,
+            config: Arc::new(config),
+            hook: None,
+            published: watch::Sender::new(Position::ZERO),
+            report: StateReport::default(),
+        }
     }
 
     /// Calls `hook` at every step of every transaction; `Break` ends the relay there as a crash
@@ -130,6 +145,11 @@ impl Relay {
         self.published.subscribe()
     }
 
+    /// Follows whether the relay publishes, stands by because another one of its name does, or has stopped.
+    pub fn state(&self) -> watch::Receiver<WorkerState> {
+        self.report.watch()
+    }
+
     /// Publishes until `shutdown`; then it finishes the open transaction, or aborts it when Kafka does
     /// not answer within seconds, and returns (R16). What is transient (a broker or the store away) it waits out.
     ///
@@ -137,12 +157,28 @@ impl Relay {
     /// Dropping the future loses and repeats nothing: a transaction in flight is finished whole in
     /// the background, or aborted by the next relay of this name.
     ///
+    /// # Standby
+    /// Of several relays of one name the one that started last publishes; the others stand by
+    /// ([`state`](Self::state)). One that stands by looks at log and progress every second, and takes over
+    /// when there has been news for five seconds ([`STANDBY_RETRY`](es_core::STANDBY_RETRY)) and the other one has
+    /// published none of it: after a `kill -9` events are in Kafka again within ten seconds (R18). Takeovers that bring
+    /// no progress are each followed by twice the time, so that two relays do not fence each other for ever.
+    ///
     /// # Errors
-    /// [`RelayError::Fenced`] when another relay of this name took over (or this one was stopped
-    /// for longer than a transaction may take): it has published nothing since, and may be run
-    /// again to take over in turn. Every other error needs a human.
+    /// [`RelayError`]: waiting does not mend it, and each variant says what does.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), RelayError> {
+        self.report.set(&self.config.name, WorkerState::Working);
+        let ended = self.publish_or_stand_by(shutdown).await;
+        if let Err(error) = &ended {
+            self.report.set(&self.config.name, WorkerState::stopped(error));
+        }
+        ended
+    }
+
+    async fn publish_or_stand_by(&self, shutdown: CancellationToken) -> Result<(), RelayError> {
         let mut pace = Pace::new(self.config.batch_events);
+        let mut standby = Standby::new();
+        let mut missing_since = None;
         let mut failures = 0;
         loop {
             let before = *self.published.borrow();
@@ -150,7 +186,20 @@ impl Relay {
                 Ok(()) => return Ok(()),
                 Err(Failure::Final(error)) => return Err(error),
                 Err(Failure::Again) => continue,
-                Err(Failure::Transient(error)) => error,
+                Err(Failure::Fenced) => {
+                    let fenced = Fenced { name: self.config.name.clone() };
+                    self.report.set(&self.config.name, WorkerState::standing_by(&fenced));
+                    if !standby.wait(&self.store, &self.config, &shutdown).await {
+                        return Ok(());
+                    }
+                    self.report.set(&self.config.name, WorkerState::Working);
+                    continue;
+                }
+                Err(Failure::Missing(error)) => self.missing(error, &mut missing_since)?,
+                Err(Failure::Transient(error)) => {
+                    missing_since = None;
+                    error
+                }
             };
             failures = if *self.published.borrow() > before { 0 } else { failures + 1 };
             let pause = back_off(failures);
@@ -167,8 +216,22 @@ impl Relay {
         }
     }
 
+    /// A topic that is missing may be too new for the broker that was asked. One that is still missing after a while,
+    /// and that this relay may not create, waits for an operator.
+    fn missing(&self, error: KafkaError, since: &mut Option<Instant>) -> Result<BoxError, RelayError> {
+        let since = *since.get_or_insert_with(Instant::now);
+        if self.config.create_topics || since.elapsed() < MISSING {
+            return Ok(error.into());
+        }
+        let remedy = "create the topic, or let the relay do so with `create_topics`".to_owned();
+        Err(RelayError::Refused { remedy, source: error })
+    }
+
     /// From one producer's birth to its end.
     async fn session(&self, pace: &mut Pace, shutdown: &CancellationToken) -> Result<(), Failure> {
+        // A relay that cannot read its log must not fence one that can.
+        let Some(head) = shutdown.run_until_cancelled(self.store.head()).await else { return Ok(()) };
+        head.map_err(Failure::read)?;
         let Some(opened) = shutdown.run_until_cancelled(self.open(shutdown)).await else { return Ok(()) };
         let (mut maker, publisher, mut last) = opened?;
         tracing::info!(relay = self.config.name, position = %last, "relay publishes");
@@ -201,7 +264,7 @@ impl Relay {
                     pace.slow_down(suspects.len() / 2, end);
                     return Err(Failure::Again);
                 }
-                Err(error) => return Err(Failure::publish(error, &self.config)),
+                Err(error) => return Err(Failure::publish(error)),
             }
             pace.passed(last);
             self.published.send_replace(last);
@@ -219,10 +282,10 @@ impl Relay {
     }
 
     async fn open(&self, shutdown: &CancellationToken) -> Result<(TopicMaker, Publisher, Position), Failure> {
-        let mut maker = TopicMaker::new(&self.config).map_err(|error| Failure::Final(RelayError::Refused(error)))?;
+        let mut maker = TopicMaker::new(&self.config).map_err(Failure::kafka)?;
         maker.progress().await.map_err(Failure::kafka)?;
         let opened = Publisher::open(&self.config, self.hook.clone(), shutdown).await;
-        let (publisher, progress) = opened.map_err(|error| Failure::publish(error, &self.config))?;
+        let (publisher, progress) = opened.map_err(Failure::publish)?;
         if let Some(progress) = &progress {
             maker.check(progress.partitions.keys().cloned().collect()).await?;
         }
@@ -278,6 +341,9 @@ impl Relay {
         pending.drain(..count).collect()
     }
 }
+
+/// How long a relay that may not create topics waits for a missing one.
+const MISSING: Duration = Duration::from_secs(30);
 
 /// 100 ms at first, up to 10 s, with jitter.
 fn back_off(failures: u32) -> Duration {

@@ -12,11 +12,12 @@ use rdkafka::{
 use crate::{
     client::{self, Quiet, Settings},
     feed::{self, KafkaFeed, Outbox},
-    follower::unavailable,
+    follower::{explain, unavailable},
     group,
     horizon::Horizon,
     merge,
     topics::Topics,
+    watchdog::Watchdog,
 };
 
 /// Where a source reads, and how much it keeps in memory.
@@ -40,6 +41,9 @@ pub struct KafkaSourceConfig {
     pub buffer_bytes: usize,
     /// How often at most a shard without news moves its checkpoint.
     pub advance_every: Duration,
+    /// How long a shard may stand still although the relay has published more, before the clients are
+    /// taken for dead and new ones are opened.
+    pub reopen_after: Duration,
     /// Further properties of librdkafka, for example for TLS and SASL.
     pub settings: Settings,
 }
@@ -57,6 +61,7 @@ impl KafkaSourceConfig {
             buffer_events: 5_000,
             buffer_bytes: 64 * 1024 * 1024,
             advance_every: Duration::from_millis(100),
+            reopen_after: Duration::from_secs(30),
             settings: Settings::new(),
         }
     }
@@ -93,6 +98,7 @@ impl KafkaSource {
 impl EventSource for KafkaSource {
     async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
         let (config, subscription) = (self.config.clone(), subscription.clone());
+        let watchdog = Watchdog::new(config.clone(), subscription.reader.clone());
         let thread = format!("kafka-{}", subscription.reader);
         let (outbox, takeover) = match subscription.order {
             Order::PerKey => {
@@ -106,7 +112,7 @@ impl EventSource for KafkaSource {
                 (outbox, Takeover::Always)
             }
         };
-        Ok(Box::new(KafkaFeed { outbox, takeover }))
+        Ok(Box::new(KafkaFeed::new(outbox, takeover, watchdog)))
     }
 }
 
@@ -120,6 +126,7 @@ async fn known_shards(config: &Arc<KafkaSourceConfig>, subscription: &Subscripti
         let consumer: BaseConsumer<Quiet> =
             config.consumer(&subscription.reader).create_with_context(Quiet).map_err(unavailable)?;
         shards(&consumer, &Topics::new(&config.topic_prefix), &subscription.categories)
+            .map_err(|error| explain(&consumer, error))
     });
     asked.await.map_err(|error| SourceError::Unavailable(error.into()))?
 }

@@ -8,6 +8,12 @@ mod setup;
 #[path = "kafka/relay.rs"]
 mod relay;
 
+#[path = "kafka/standby.rs"]
+mod standby;
+
+#[path = "kafka/refusals.rs"]
+mod refusals;
+
 #[path = "kafka/reader.rs"]
 mod reader;
 

@@ -81,7 +81,7 @@ async fn r17_a_reader_that_stalls_holds_its_source_back_and_then_gets_everything
     let mut relay = Running::start(house.relay());
     relay.reaches(last).await;
     let mut config = KafkaSourceConfig { batch_events: 10, ..house.source_config() };
-    config.settings.insert("max.poll.interval.ms".into(), "6000".into());
+    config.settings.insert("max.poll.interval.ms", "6000");
     let mut reader = Reader::open(config, orders(), Order::PerStream, BTreeMap::new()).await;
     while reader.batches < 2 {
         reader.step().await.unwrap();
@@ -102,7 +102,7 @@ async fn r16_a_dropped_reader_leaves_its_partitions_to_the_next_at_once() {
     relay.reaches(last).await;
     let mut config = house.source_config();
     // A member that does not leave would be waited for this long.
-    config.settings.insert("session.timeout.ms".into(), "45000".into());
+    config.settings.insert("session.timeout.ms", "45000");
     let mut reader = Reader::open(config.clone(), orders(), Order::PerStream, BTreeMap::new()).await;
     reader.read_to(last).await;
     drop(reader);
@@ -153,7 +153,7 @@ async fn r16_a_reader_that_cannot_start_a_partition_says_why_and_leaves_the_grou
     relay.reaches(last).await;
     let mut config = house.source_config();
     // A member that does not leave would be waited for this long.
-    config.settings.insert("session.timeout.ms".into(), "45000".into());
+    config.settings.insert("session.timeout.ms", "45000");
     // The last partition: the others are placed already.
     let shard = Shard(format!("{}/2", house.topics().events("order")));
     let damaged = Checkpoint { cursor: Some("not an offset".into()), ..Checkpoint::default() };

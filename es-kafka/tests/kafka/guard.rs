@@ -132,7 +132,7 @@ async fn r10_a_stream_stays_in_its_partition_when_partitions_are_added_under_a_r
         last = house.append("order", &format!("{id}"), 1).await.position;
     }
     let mut config = RelayConfig { batch_events: 5, ..house.config() };
-    config.settings.insert("topic.metadata.refresh.interval.ms".into(), "100".into());
+    config.settings.insert("topic.metadata.refresh.interval.ms", "100");
     let mut relay = Running::start(Relay::new(Arc::new(house.store.clone()), config));
     relay.reaches(last).await;
     let topic = house.topics().events("order");

@@ -16,7 +16,7 @@ impl House {
         KafkaSourceConfig {
             topic_prefix: self.prefix.clone(),
             group_prefix: self.prefix.clone(),
-            settings: settings.map(|(name, value)| (name.into(), value.into())).into(),
+            settings: settings.into(),
             ..KafkaSourceConfig::new(brokers(), "relay")
         }
     }

@@ -7,6 +7,7 @@ use std::{
 
 use es_core::{
     Append, Appended, EventData, EventStore, Expected, MemoryStore, NewEvent, Position, RecordedEvent, StreamId,
+    WorkerState,
 };
 use es_kafka::{Progress, Relay, RelayConfig, RelayError, Topics};
 use rdkafka::{
@@ -182,19 +183,30 @@ pub(crate) struct Running {
     _shutdown: DropGuard,
     shutdown: CancellationToken,
     published: tokio::sync::watch::Receiver<Position>,
+    state: tokio::sync::watch::Receiver<WorkerState>,
 }
 
 impl Running {
     pub(crate) fn start(relay: Relay) -> Self {
         let shutdown = CancellationToken::new();
-        let (token, published) = (shutdown.clone(), relay.published());
+        let (token, published, state) = (shutdown.clone(), relay.published(), relay.state());
         let task = tokio::spawn(async move { relay.run(token).await });
-        Self { task, _shutdown: shutdown.clone().drop_guard(), shutdown, published }
+        Self { task, _shutdown: shutdown.clone().drop_guard(), shutdown, published, state }
     }
 
     pub(crate) async fn reaches(&mut self, position: Position) {
         let reached = self.published.wait_for(|published| *published >= position);
         tokio::time::timeout(PATIENCE, reached).await.expect("the relay is late").unwrap();
+    }
+
+    /// Waits until the relay publishes, or no longer does.
+    pub(crate) async fn works(&mut self, works: bool) {
+        let changed = self.state.wait_for(|state| (*state == WorkerState::Working) == works);
+        tokio::time::timeout(PATIENCE, changed).await.expect("the relay stays as it is").unwrap();
+    }
+
+    pub(crate) fn state(&self) -> WorkerState {
+        self.state.borrow().clone()
     }
 
     pub(crate) async fn stop(self) -> Result<(), RelayError> {

@@ -1,0 +1,156 @@
+//! Which errors of Kafka no waiting ends, and what does.
+
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+/// An error that stays until an operator has changed something.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) remedy: String,
+    pub(crate) source: KafkaError,
+}
+
+impl Refusal {
+    /// Tells a permanent error from one that a new attempt may get past, which is given back.
+    ///
+    /// # Errors
+    /// The error itself, where it is transient.
+    pub(crate) fn of(error: KafkaError) -> Result<Self, KafkaError> {
+        match remedy(&error) {
+            Some(remedy) => Ok(Self { remedy, source: without_value(error) }),
+            None => Err(error),
+        }
+    }
+}
+
+/// The code that Kafka or the client gave, whatever was asked.
+pub(crate) fn code(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        error => error.rdkafka_error_code(),
+    }
+}
+
+/// Whether a topic or partition was asked for that the brokers do not know.
+pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
+    matches!(code(error), Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition))
+}
+
+/// What an operator must do; `None` where the error is transient.
+fn remedy(error: &KafkaError) -> Option<String> {
+    match error {
+        KafkaError::ClientConfig(_, reason, property, _) => {
+            Some(format!("mend the property {property:?} in `settings`: {}", reason.trim()))
+        }
+        // The client checks its properties together when it is made, and says which do not fit.
+        KafkaError::ClientCreation(_) | KafkaError::AdminOpCreation(_) | KafkaError::Nul(_) => {
+            Some("mend `brokers` or `settings`: no client can be made of them".to_owned())
+        }
+        error => code(error).and_then(of_code).map(str::to_owned),
+    }
+}
+
+/// Every code that stays until an operator acts. All others are transient: they concern connections, leaders,
+/// coordinators, time, or a client that a new one replaces.
+fn of_code(code: Code) -> Option<&'static str> {
+    Some(match code {
+        Code::InvalidTransactionTimeout => {
+            "lower `transaction.timeout.ms` in `settings`, or raise `transaction.max.timeout.ms` of the brokers"
+        }
+        Code::InvalidSessionTimeout => {
+            "set `session.timeout.ms` in `settings` between the brokers' `group.min.session.timeout.ms` and \
+             `group.max.session.timeout.ms`"
+        }
+        Code::InvalidTopic => {
+            "choose another `topic_prefix`: a topic's name has at most 249 letters, digits, '.', '_' and '-'"
+        }
+        Code::InvalidPartitions => "choose a number of `partitions` that is at least 1",
+        Code::InvalidReplicationFactor | Code::InvalidReplicaAssignment => {
+            "choose a `replication` that the cluster has enough brokers for"
+        }
+        Code::InvalidConfig => "the brokers refuse a setting of the topic: create it by hand, with `create_topics` off",
+        Code::PolicyViolation => "the cluster's policy refuses the topic: create it by hand, with `create_topics` off",
+        Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize => {
+            "raise `max.message.bytes` of the topic, and `message.max.bytes` in `settings`"
+        }
+        Code::InvalidRecord | Code::InvalidTimestamp | Code::UnsupportedForMessageFormat => {
+            "the topic's settings refuse the records of a relay: compare `cleanup.policy` and `message.timestamp.*` \
+             with those of a topic that a relay created"
+        }
+        Code::UnsupportedCompressionType => "choose another `compression.type` in `settings`",
+        Code::TopicAuthorizationFailed => {
+            "grant the client Describe and Read on the topic, and a relay Write (and Create, with `create_topics`)"
+        }
+        Code::GroupAuthorizationFailed => "grant the client Read on consumer groups that start with `group_prefix`",
+        Code::ClusterAuthorizationFailed => {
+            "grant the relay IdempotentWrite on the cluster, and Create, with `create_topics`"
+        }
+        Code::TransactionalIdAuthorizationFailed => {
+            "grant the relay Describe and Write on the transactional id: `topic_prefix` and `name`"
+        }
+        Code::SaslAuthenticationFailed | Code::Authentication => {
+            "the brokers refuse the credentials: mend `sasl.*` in `settings`, or the account"
+        }
+        Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
+            "choose a `sasl.mechanism` in `settings` that the brokers have enabled"
+        }
+        Code::SecurityDisabled | Code::DelegationTokenAuthDisabled => {
+            "the brokers have no such security feature enabled: mend `settings`"
+        }
+        Code::UnsupportedVersion | Code::UnsupportedFeature => "Kafka 2.5 or newer is needed, with transactions",
+        Code::InvalidGroupId | Code::InconsistentGroupProtocol | Code::UnsupportedAssignor => {
+            "other clients use this consumer group: choose another `group_prefix`"
+        }
+        Code::GroupMaxSizeReached => "raise `group.max.size` of the brokers, or run fewer readers",
+        Code::InvalidRequiredAcks => "the brokers refuse `acks`: mend `settings`",
+        _ => return None,
+    })
+}
+
+/// The value of a refused property may be a password under a mistyped name.
+fn without_value(error: KafkaError) -> KafkaError {
+    match error {
+        KafkaError::ClientConfig(outcome, reason, property, _) => {
+            KafkaError::ClientConfig(outcome, reason, property, "(value left out)".to_owned())
+        }
+        error => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_operator_must_mend_is_told_from_what_passes() {
+        for permanent in [
+            KafkaError::AdminOp(Code::InvalidTopic),
+            KafkaError::Global(Code::InvalidTransactionTimeout),
+            KafkaError::MessageConsumption(Code::GroupAuthorizationFailed),
+            KafkaError::MessageProduction(Code::MessageSizeTooLarge),
+            KafkaError::ClientCreation("`max.poll.interval.ms` must be >= `session.timeout.ms`".into()),
+        ] {
+            assert!(Refusal::of(permanent.clone()).is_ok(), "{permanent}");
+        }
+        for transient in [
+            KafkaError::Global(Code::AllBrokersDown),
+            KafkaError::Global(Code::BrokerTransportFailure),
+            KafkaError::MetadataFetch(Code::OperationTimedOut),
+            KafkaError::MessageProduction(Code::NotEnoughReplicas),
+            KafkaError::OffsetFetch(Code::UnknownTopicOrPartition),
+            KafkaError::Canceled,
+        ] {
+            assert!(Refusal::of(transient.clone()).is_err(), "{transient}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_property_is_named_and_its_value_is_not() {
+        let mut config = rdkafka::ClientConfig::new();
+        config.set("sasl.pasword", "secret");
+        let error = config.create::<rdkafka::consumer::BaseConsumer>().err().expect("there is no such property");
+        let refusal = Refusal::of(error).expect("it stays until the property is mended");
+        assert!(refusal.remedy.contains("sasl.pasword"), "{}", refusal.remedy);
+        let told = format!("{} {} {refusal:?}", refusal.remedy, refusal.source);
+        assert!(!told.contains("secret"), "{told}");
+    }
+}
