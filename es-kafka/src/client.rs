@@ -180,6 +180,11 @@ pub(crate) fn report(error: &KafkaError, reason: &str) {
 }
 
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
+    // Connections that failed: they come as errors as well, and [`report`] keeps those from flooding the log.
+    if matches!(facility, "FAIL" | "ERROR") {
+        tracing::debug!(facility, "{line}");
+        return;
+    }
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
             tracing::error!(facility, "{line}");
