@@ -79,7 +79,10 @@ impl Follower {
             return Ok(false);
         }
         self.looked = Some(Instant::now());
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), Duration::from_secs(5)).map_err(unavailable)?;
+        let metadata = self
+            .consumer
+            .fetch_metadata(Some(&self.topic), Duration::from_secs(5))
+            .map_err(|error| unavailable(told(&self.consumer).unwrap_or(error)))?;
         let found = metadata.topics().iter().find(|topic| topic.name() == self.topic);
         let exists = found.is_some_and(|topic| !topic.partitions().is_empty());
         let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
@@ -101,16 +104,20 @@ pub(crate) fn unavailable(error: KafkaError) -> SourceError {
     }
 }
 
-/// Why a question to the brokers failed: credentials that they refuse show up as a time-out, and only on
-/// the side as what they are. Not to be called within a rebalance, since it polls.
-pub(crate) fn explain<C: ConsumerContext>(consumer: &BaseConsumer<C>, error: SourceError) -> SourceError {
-    while let Some(Err(told)) = consumer.poll(Duration::ZERO) {
-        client::report(&told, "while asking");
-        if let refused @ SourceError::Refused { .. } = unavailable(told) {
-            return refused;
+/// What the brokers refuse this client, for a question that got no answer: credentials that are wrong
+/// show up as a time-out, and only on the side as what they are. Not to be called within a rebalance, since it polls.
+pub(crate) fn told<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<KafkaError> {
+    let asked = Instant::now();
+    // One poll may do no more than the client's own work.
+    while asked.elapsed() < Duration::from_millis(200) {
+        if let Some(Err(told)) = consumer.poll(Duration::from_millis(10)) {
+            client::report(&told, "while asking");
+            if Refusal::of(told.clone()).is_ok() {
+                return Some(told);
+            }
         }
     }
-    error
+    None
 }
 
 /// Most errors that a consumer comes upon while it polls are news about connections, which it mends itself.
@@ -119,7 +126,7 @@ pub(crate) fn check(error: KafkaError) -> Result<(), SourceError> {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
         return Err(unavailable(error));
     }
-    // What brokers that are starting know of accounts may be incomplete: `explain` judges an operation that fails.
+    // What brokers that are starting know of accounts may be incomplete: `told` judges a question that fails.
     let code = refusal::code(&error);
     if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)) {
         return Ok(());

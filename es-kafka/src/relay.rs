@@ -9,14 +9,18 @@ use std::{
 };
 
 use es_core::{EventStore, Position, ReadError, RecordedEvent, StateReport, Witness, WorkerState, error::BoxError};
-use rdkafka::error::KafkaError;
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    client::Settings,
+    client::{self, Quiet, Settings},
     create::TopicMaker,
     failure::{Failure, Fenced, RelayError, Suspect},
+    follower,
     pace::Pace,
     progress::Progress,
     publisher::{PublishError, Publisher},
@@ -283,7 +287,9 @@ impl Relay {
 
     async fn open(&self, shutdown: &CancellationToken) -> Result<(TopicMaker, Publisher, Position), Failure> {
         let mut maker = TopicMaker::new(&self.config).map_err(Failure::kafka)?;
-        maker.progress().await.map_err(Failure::kafka)?;
+        if let Err(error) = maker.progress().await {
+            return Err(Failure::kafka(self.denied().await.unwrap_or(error)));
+        }
         let opened = Publisher::open(&self.config, self.hook.clone(), shutdown).await;
         let (publisher, progress) = opened.map_err(Failure::publish)?;
         if let Some(progress) = &progress {
@@ -292,6 +298,18 @@ impl Relay {
         let last = self.resume(progress).await?;
         self.published.send_replace(last);
         Ok((maker, publisher, last))
+    }
+
+    /// What the brokers refuse this client. The client that creates topics does not say, so another one asks.
+    async fn denied(&self) -> Option<KafkaError> {
+        let config = self.config.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let client = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
+            let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).ok()?;
+            consumer.fetch_metadata(None, Duration::from_secs(5)).err()?;
+            follower::told(&consumer)
+        });
+        asked.await.ok().flatten()
     }
 
     async fn ensure_topics(&self, maker: &mut TopicMaker, batch: &[RecordedEvent]) -> Result<(), Failure> {

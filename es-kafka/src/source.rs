@@ -12,7 +12,7 @@ use rdkafka::{
 use crate::{
     client::{self, Quiet, Settings},
     feed::{self, KafkaFeed, Outbox},
-    follower::{explain, unavailable},
+    follower::{told, unavailable},
     group,
     horizon::Horizon,
     merge,
@@ -126,7 +126,7 @@ async fn known_shards(config: &Arc<KafkaSourceConfig>, subscription: &Subscripti
         let consumer: BaseConsumer<Quiet> =
             config.consumer(&subscription.reader).create_with_context(Quiet).map_err(unavailable)?;
         shards(&consumer, &Topics::new(&config.topic_prefix), &subscription.categories)
-            .map_err(|error| explain(&consumer, error))
+            .map_err(|error| told(&consumer).map_or(error, unavailable))
     });
     asked.await.map_err(|error| SourceError::Unavailable(error.into()))?
 }
