@@ -7,7 +7,7 @@ use crate::{
     event::Recorded,
     projection::Unfoldable,
     read_model::{CommitError, PromoteError, ReadModelError, Shard},
-    schema::DecodeError,
+    schema::{DecodeError, Undecodable},
     source::SourceError,
     stream::Position,
 };
@@ -56,13 +56,42 @@ pub enum EngineError {
     /// is no one position from which this source could go on. Rebuild it from this source.
     #[error("the read model is fed by another source and cannot go on from {0:?} without a rebuild")]
     OtherSource(String),
-    /// A newer version of the projection serves: this program is too old for it.
-    #[error("version {serving} serves, this program folds version {ours}")]
+    /// A newer version of the projection serves or is being built: this program is too old for it.
+    /// [`Projector::rebuild`](crate::Projector::rebuild) makes this version serve again.
+    #[error("version {newer} of the read model serves or is being built, this program folds version {ours}")]
     Outdated {
+        /// The newer version.
+        newer: u32,
+        /// [`Projection::VERSION`](crate::Projection::VERSION) of this program.
+        ours: u32,
+    },
+    /// An operator has promoted an older version of the projection in the place of this one.
+    /// [`Projector::rebuild`](crate::Projector::rebuild) makes this version serve again.
+    #[error("version {serving} serves on purpose and version {ours} was withdrawn; a rebuild makes it serve again")]
+    Withdrawn {
         /// What serves.
         serving: u32,
-        /// What this program knows.
+        /// [`Projection::VERSION`](crate::Projection::VERSION) of this program.
         ours: u32,
+    },
+    /// The generation that was being rebuilt is gone: a later rebuild has discarded or replaced it.
+    #[error("a later rebuild has discarded or replaced the new generation")]
+    Discarded,
+    /// What keeps the read model or checkpoint of this name was defined in another way: two
+    /// projections or policies share the name, or the definition was changed.
+    #[error(
+        "{name:?} version {version} is kept by another definition, {stored:?}, than this program's, {ours:?}: give it \
+         another NAME or, if it is the same projection and was changed, a higher VERSION"
+    )]
+    OtherDefinition {
+        /// The name.
+        name: &'static str,
+        /// The version that has the other definition.
+        version: u32,
+        /// The other definition.
+        stored: String,
+        /// The definition in this program.
+        ours: String,
     },
     /// The projection declares [`Order::PerStream`](crate::Order::PerStream) and listens to more than one category.
     #[error("a projection in per-stream order listens to exactly one category")]
@@ -130,6 +159,20 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether only another program can go on: newer code, as in a rolling deploy, or the version
+    /// that was chosen on purpose. Workers stand by meanwhile.
+    pub(crate) fn awaits_newer_code(&self) -> bool {
+        match self {
+            Self::Outdated { .. } | Self::Withdrawn { .. } => true,
+            Self::Decode(error) => match error.reason {
+                Undecodable::UnknownName(_) => true,
+                Undecodable::UnknownVersion { found, current } => found > current,
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
     /// Whether waiting and trying again may help.
     pub fn is_transient(&self) -> bool {
         match self {

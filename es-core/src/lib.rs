@@ -19,10 +19,14 @@ pub mod execute;
 
 // From the log to a query.
 pub mod projection;
+mod definition;
+pub mod cursor;
 pub mod read_model;
 pub mod source;
 pub mod worker_state;
 mod worker;
+mod standby;
+mod candidate;
 pub mod projector;
 pub mod rebuild;
 pub mod policy;
@@ -67,6 +71,7 @@ pub use aggregate::Aggregate;
 pub use append::*;
 pub use boundary::*;
 pub use codec::{EncodeError, MAX_NESTING, Misfit, Unencodable};
+pub use cursor::*;
 pub use error::{BoxError, EngineError, Location};
 pub use es_macros::{Event, EventSet};
 pub use event::*;

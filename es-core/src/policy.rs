@@ -3,18 +3,22 @@
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     append::{IdempotencyKey, InvalidKey},
+    definition,
     error::{BoxError, EngineError, Location},
     event::{EventSet, Metadata, Recorded, RecordedEvent},
     execute::{Context, ExecuteError, LoadError},
     projection::Order,
-    read_model::{Changes, Generation, GenerationState, ReadModelStore},
+    read_model::{Changes, Generation, GenerationState, Progress, ReadModelStore},
     source::{EventSource, Subscription},
+    standby,
     store::{AppendError, ReadError},
-    worker::{self, Handler, Worker},
+    worker::{self, Handler, Step, Worker},
+    worker_state::{STANDBY_RETRY, StateReport, WorkerState},
 };
 
 /// Reacts to events with commands.
@@ -23,12 +27,19 @@ use crate::{
 /// Events come in log order. A crash between a reaction and its checkpoint repeats the reaction,
 /// so the commands carry an idempotency key: [`reaction`] makes one from the event.
 #[async_trait]
-pub trait Policy: Send + Sync + 'static {
-    /// Its stable name; shares the name space of projections.
+pub trait Policy: Sized + Send + Sync + 'static {
+    /// Its stable name, by the rule of [`Projection::NAME`](crate::Projection::NAME), whose name space it
+    /// shares.
     const NAME: &'static str;
 
     /// What it listens to.
     type Event: EventSet;
+
+    /// What tells it from another policy under the same name, which is refused: the type's name.
+    /// After the type was renamed, return the former name here.
+    fn identity() -> &'static str {
+        definition::type_name::<Self>()
+    }
 
     /// Brings about what follows from `event`.
     ///
@@ -90,12 +101,16 @@ pub struct PolicyRunner<P> {
     source: Arc<dyn EventSource>,
     store: Arc<dyn ReadModelStore>,
     lease: Duration,
+    standby: Duration,
+    report: StateReport,
 }
 
 impl<P: Policy> PolicyRunner<P> {
     /// Lets `policy` react to the events of `source`; its checkpoint is kept in `store`.
     pub fn new(policy: P, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Self {
-        Self { policy, source, store, lease: Duration::from_secs(10) }
+        const { assert!(definition::is_name(P::NAME), "Policy::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
+        let (standby, report) = (STANDBY_RETRY, StateReport::default());
+        Self { policy, source, store, lease: Duration::from_secs(10), standby, report }
     }
 
     /// How long a runner that fell silent keeps others from taking over, as
@@ -104,7 +119,20 @@ impl<P: Policy> PolicyRunner<P> {
         Self { lease: ttl, ..self }
     }
 
-    /// Runs until `shutdown`; failures of the stores and of the source are waited out.
+    /// How often it tries again while it [stands by](WorkerState::StandingBy) (5 s, unless set
+    /// otherwise).
+    pub fn standby(self, retry: Duration) -> Self {
+        Self { standby: retry, ..self }
+    }
+
+    /// What [`run`](Self::run) is doing, now and later.
+    pub fn state(&self) -> watch::Receiver<WorkerState> {
+        self.report.watch()
+    }
+
+    /// Runs until `shutdown`; failures of the stores and of the source are waited out. At an event
+    /// that only newer code knows it [stands by](WorkerState::StandingBy), as
+    /// [`Projector::run`](crate::projector::Projector::run) does.
     ///
     /// # Errors
     /// What waiting cannot mend stops the policy at the event that it concerns (R11).
@@ -112,7 +140,7 @@ impl<P: Policy> PolicyRunner<P> {
     /// # Cancel safety
     /// Dropping the future may repeat the reactions to the last batch of events.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        worker::persist(P::NAME, &shutdown, || Box::pin(self.follow(&shutdown))).await.map(|_| ())
+        standby::run(P::NAME, &self.report, self.standby, &shutdown, || Box::pin(self.follow(&shutdown))).await
     }
 
     /// Waits out what is transient here, at the event: the reactions to those before it need not be
@@ -131,12 +159,35 @@ impl<P: Policy> PolicyRunner<P> {
     }
 
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
-        let generation = self.store.ensure_generation(P::NAME, 1, GenerationState::Serving).await?;
+        let generation = self.generation().await?;
         let (reader, categories) = (P::NAME.to_owned(), P::Event::categories());
         let subscription = Subscription { reader, categories, order: Order::PerKey };
         let store = self.store.clone();
         let worker = Worker::open(self, &*self.source, &subscription, store, generation, self.lease).await?;
-        worker.run(shutdown, |_| Box::pin(async { Ok(ControlFlow::Continue(())) })).await
+        let opened = Instant::now();
+        let steps = worker.run(shutdown, |step| {
+            Box::pin(async move {
+                if step == Step::AtEnd || opened.elapsed() > self.standby {
+                    self.report.set(P::NAME, WorkerState::Working);
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+        });
+        steps.await
+    }
+
+    /// The row that holds its checkpoint. It has no documents, so it serves from the beginning.
+    async fn generation(&self) -> Result<Generation, EngineError> {
+        let definition = definition::of_policy::<P>();
+        loop {
+            let found = self.store.generations(P::NAME).await?;
+            definition::admit(P::NAME, 1, &definition, &found)?;
+            match found.serving {
+                Some(Progress { generation, definition: Some(_), .. }) => return Ok(generation),
+                Some(Progress { generation, .. }) => self.store.define(&generation, &definition).await?,
+                None => drop(self.store.ensure_generation(P::NAME, 1, GenerationState::Serving).await?),
+            }
+        }
     }
 }
 

@@ -16,12 +16,41 @@ pub const MAX_KEY_BYTES: usize = 512;
 /// Each document is the fold of exactly the events that touch it, each once, in the declared
 /// [`Order`] (R9).
 pub trait Projection: Send + Sync + 'static {
-    /// Its stable name; at most 64 bytes of `[a-z0-9-]`.
+    /// Its stable name: 1 to 64 bytes of `a-z`, `0-9` and `-`. Another one does not compile:
+    ///
+    /// ```compile_fail,E0080
+    /// # use es_core::{testing::account::AccountEvent, Keys, MemoryStore, Projection, ReadModel, Recorded, Unfoldable};
+    /// struct Total;
+    ///
+    /// impl Projection for Total {
+    ///     const NAME: &'static str = "Total of all";
+    ///     type Event = AccountEvent;
+    ///     type Document = u64;
+    ///     // …
+    /// #   fn keys(&self, _: &Recorded<AccountEvent>) -> Keys { vec![] }
+    /// #   fn fold(&self, _: &str, _: &mut Option<u64>, _: &Recorded<AccountEvent>) -> Result<(), Unfoldable> { Ok(()) }
+    /// }
+    ///
+    /// ReadModel::<Total>::new(std::sync::Arc::new(MemoryStore::new()));
+    /// ```
+    ///
+    /// No two projections or policies share one: the second is refused when it starts, since it
+    /// would go on with the documents of the first.
     const NAME: &'static str;
 
-    /// Increase it whenever [`keys`](Self::keys), [`fold`](Self::fold) or the document's form change: the read
-    /// model is then rebuilt beside the one that serves.
+    /// Increase it whenever [`keys`](Self::keys), [`fold`](Self::fold), the type's name, the categories, the order or
+    /// the document's form change: the read model is then rebuilt beside the one that serves.
     const VERSION: u32 = 1;
+
+    /// The oldest version whose documents this program can read. As long as a generation of a version
+    /// from this one to [`VERSION`](Self::VERSION) serves, queries are answered from it.
+    ///
+    /// Until a new version is promoted, the old documents serve. By default queries then fail with
+    /// [`QueryError::OtherVersion`](crate::QueryError::OtherVersion). Where the form of the documents is the same or
+    /// can be read all the same, set it to the older version: then a new version interrupts no
+    /// reads. If no process of the old version runs any more, the old documents stay as they are
+    /// meanwhile, and waiting for a write may end as [`Lagging`](crate::QueryError::Lagging).
+    const READS_SINCE: u32 = Self::VERSION;
 
     /// The order in which a document must see its events. The default is always right.
     const ORDER: Order = Order::PerKey;

@@ -9,17 +9,20 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    codec,
+    candidate::Candidate,
+    codec, definition,
     error::{EngineError, Location},
     event::{Categories, EventSet, Recorded, RecordedEvent},
     projection::{MAX_KEY_BYTES, Order, Projection},
-    read_model::{Changes, Generation, GenerationState, ReadModelStore},
-    rebuild,
+    read_model::{Changes, Generation, ReadModelStore},
     source::{EventSource, Subscription},
-    worker::{self, Handler, Step, Worker},
+    standby,
+    worker::{Handler, Step, Worker},
+    worker_state::{STANDBY_RETRY, StateReport, WorkerState},
 };
 
 /// Keeps the read model of one projection up to date.
@@ -37,12 +40,16 @@ pub struct Projector<P> {
     pub(crate) source: Arc<dyn EventSource>,
     pub(crate) store: Arc<dyn ReadModelStore>,
     pub(crate) lease: Duration,
+    standby: Duration,
+    report: StateReport,
 }
 
 impl<P: Projection> Projector<P> {
     /// Folds the events of `source` through `projection` into `store`.
     pub fn new(projection: P, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Self {
-        Self { projection, source, store, lease: Duration::from_secs(10) }
+        const { assert!(definition::is_name(P::NAME), "Projection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
+        let (standby, report) = (STANDBY_RETRY, StateReport::default());
+        Self { projection, source, store, lease: Duration::from_secs(10), standby, report }
     }
 
     /// How long a worker that fell silent keeps its shards from others (10 s, unless set
@@ -51,10 +58,27 @@ impl<P: Projection> Projector<P> {
         Self { lease: ttl, ..self }
     }
 
+    /// How often it tries again while it [stands by](WorkerState::StandingBy) (5 s, unless set
+    /// otherwise).
+    pub fn standby(self, retry: Duration) -> Self {
+        Self { standby: retry, ..self }
+    }
+
+    /// What [`run`](Self::run) is doing, now and later.
+    pub fn state(&self) -> watch::Receiver<WorkerState> {
+        self.report.watch()
+    }
+
     /// Runs until `shutdown`; failures of the store and of the source are waited out.
     ///
-    /// Where an older [`Projection::VERSION`] serves, it is replaced first: the new one is rebuilt
-    /// beside it.
+    /// A read model that does not serve yet is built first and serves when it has reached the end of
+    /// the source. Where an older [`Projection::VERSION`] serves, the new one is built beside it and
+    /// takes its place.
+    ///
+    /// Where only newer code can go on, because a newer version serves or an event has a name or schema
+    /// version that this program does not know, it [stands by](WorkerState::StandingBy): it gives its leases back
+    /// and tries again every 5 s, so that a rolling deploy stops no process, and none is stopped when
+    /// the deploy is rolled back. The checkpoint never passes such an event (R11).
     ///
     /// # Errors
     /// What waiting cannot mend stops the projector at the event that it concerns (R11); of the batch
@@ -64,36 +88,24 @@ impl<P: Projection> Projector<P> {
     /// Dropping the future leaves the read model as of the last commit; its leases expire.
     /// Prefer `shutdown`, which gives them back.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        worker::persist(P::NAME, &shutdown, || Box::pin(self.serve(&shutdown))).await.map(|_| ())
+        standby::run(P::NAME, &self.report, self.standby, &shutdown, || Box::pin(self.serve(&shutdown))).await
     }
 
     async fn serve(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
-        let Some(generation) = self.serving(shutdown).await? else { return Ok(None) };
-        let worker = self.worker(&generation).await?;
-        worker.run(shutdown, |step| Box::pin(self.still_serving(&generation, step))).await
-    }
-
-    /// Notices that the worker whose end it waits for is folding another generation by now. (A
-    /// worker with shards of its own notices by being fenced.)
-    async fn still_serving(&self, generation: &Generation, step: Step) -> Result<ControlFlow<()>, EngineError> {
-        if step == Step::Standby && self.store.state(generation).await? != Some(GenerationState::Serving) {
-            return Err(EngineError::Replaced);
-        }
-        Ok(ControlFlow::Continue(()))
-    }
-
-    /// The generation of this version that serves; `None` when it was told to stop before there
-    /// was one.
-    async fn serving(&self, shutdown: &CancellationToken) -> Result<Option<Generation>, EngineError> {
-        let serving = self.store.ensure_generation(P::NAME, P::VERSION, GenerationState::Serving).await?;
-        if serving.version > P::VERSION {
-            return Err(EngineError::Outdated { serving: serving.version, ours: P::VERSION });
-        }
-        if serving.version < P::VERSION {
-            tracing::info!(projection = P::NAME, from = serving.version, to = P::VERSION, "rebuilding");
-            return rebuild::rebuild_once(self, shutdown).await;
-        }
-        Ok(Some(serving))
+        let candidate = &Candidate::find::<P>(&*self.store).await?;
+        let worker = self.worker(&candidate.generation).await?;
+        let opened = Instant::now();
+        let steps = worker.run(shutdown, |step| {
+            Box::pin(async move {
+                candidate.after(step).await?;
+                // Not before: what newer code must read may be the next event.
+                if step == Step::AtEnd || opened.elapsed() > self.standby {
+                    self.report.set(P::NAME, WorkerState::Working);
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+        });
+        steps.await
     }
 
     pub(crate) async fn worker(&self, generation: &Generation) -> Result<Worker<'_>, EngineError> {

@@ -2,13 +2,16 @@
 
 use std::{fmt, marker::PhantomData, str::FromStr, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
     codec::{self, Misfit},
+    cursor::Cursor,
+    definition,
     projection::Projection,
-    read_model::{KeyRange, ReadModelError, ReadModelStore},
+    read_model::{Generation, KeyRange, ReadModelError, ReadModelStore, Served},
     stream::Position,
 };
 
@@ -49,72 +52,178 @@ impl<'de> Deserialize<'de> for Token {
 pub struct InvalidToken;
 
 /// The documents of one projection, for queries.
+///
+/// Queries are answered by the generation that serves at that moment, if its version is one that
+/// this program [reads](Projection::READS_SINCE).
 #[derive(Debug)]
 pub struct ReadModel<P> {
     store: Arc<dyn ReadModelStore>,
+    patience: Duration,
     projection: PhantomData<fn() -> P>,
 }
 
 impl<P> Clone for ReadModel<P> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), projection: PhantomData }
+        Self { store: self.store.clone(), patience: self.patience, projection: PhantomData }
     }
 }
 
 impl<P: Projection> ReadModel<P> {
     /// The read model of `P` in `store`.
     pub fn new(store: Arc<dyn ReadModelStore>) -> Self {
-        Self { store, projection: PhantomData }
+        const { assert!(definition::is_name(P::NAME), "Projection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
+        Self { store, patience: Duration::ZERO, projection: PhantomData }
+    }
+
+    /// How long queries wait for a generation that this program can read (not at all, unless set
+    /// otherwise).
+    pub fn patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The document under `key`.
     ///
     /// # Errors
-    /// [`QueryError`].
+    /// [`QueryError::Building`] and [`QueryError::OtherVersion`] where no generation serves that this
+    /// program can read, after [`patience`](Self::patience).
     pub async fn get(&self, key: &str) -> Result<Option<P::Document>, QueryError> {
-        let stored = self.store.get(P::NAME, key).await?;
-        stored.map(|bytes| open::<P>(key, &bytes)).transpose()
-    }
-
-    /// Up to `limit` documents whose keys lie in `range`, in byte order of the keys. Pass the last
-    /// key as [`KeyRange::after`] to go on.
-    ///
-    /// # Errors
-    /// [`QueryError`].
-    pub async fn scan(&self, range: KeyRange, limit: usize) -> Result<Vec<(String, P::Document)>, QueryError> {
-        let stored = self.store.scan(P::NAME, range, limit).await?;
-        stored.into_iter().map(|(key, bytes)| open::<P>(&key, &bytes).map(|document| (key, document))).collect()
-    }
-
-    /// How far it is: everything up to this position is in it.
-    ///
-    /// # Errors
-    /// [`QueryError`].
-    pub async fn reached(&self) -> Result<Position, QueryError> {
-        match self.store.serving(P::NAME).await? {
-            Some(generation) => Ok(self.store.reached(&generation).await?),
-            None => Ok(Position::ZERO),
-        }
-    }
-
-    /// Returns when the write that handed out `token` is in the read model (R13).
-    ///
-    /// # Errors
-    /// [`QueryError::Lagging`] when that takes longer than `patience`.
-    pub async fn wait_for(&self, token: Token, patience: Duration) -> Result<(), QueryError> {
-        let deadline = Instant::now() + patience;
-        let mut pause = Duration::from_millis(1);
+        let mut wait = Wait::new(self.patience);
         loop {
-            let reached = self.reached().await?;
-            if reached >= token.0 {
-                return Ok(());
+            let served = self.store.get(P::NAME, key).await?;
+            match self.readable(served).await {
+                Ok(served) => return served.found.map(|bytes| open::<P>(key, &bytes)).transpose(),
+                Err(error) => wait.before_next(error).await?,
             }
-            if Instant::now() >= deadline {
-                return Err(QueryError::Lagging { reached, wanted: token.0 });
-            }
-            tokio::time::sleep_until(deadline.min(Instant::now() + pause)).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
         }
+    }
+
+    /// Up to `limit` documents whose keys lie in `range`, in byte order of the keys, and where the
+    /// next page begins: pass that to [`KeyRange::resume`]. One page is of one moment; all pages
+    /// are of one generation.
+    ///
+    /// # Errors
+    /// [`QueryError::Replaced`] when another generation has taken the place of the one that served the
+    /// page before: begin again. Else as [`get`](Self::get).
+    pub async fn scan(&self, range: KeyRange, limit: usize) -> Result<Page<P::Document>, QueryError> {
+        let mut wait = Wait::new(self.patience);
+        loop {
+            // One more than asked for tells whether there is a next page.
+            let served = self.store.scan(P::NAME, range.clone(), limit.saturating_add(1)).await?;
+            match self.readable(served).await {
+                Ok(served) if range.generation.is_some_and(|wanted| wanted != served.generation.id) => {
+                    return Err(QueryError::Replaced { projection: P::NAME });
+                }
+                Ok(served) => return page::<P>(served, limit),
+                Err(error) => wait.before_next(error).await?,
+            }
+        }
+    }
+
+    /// How far it is: everything up to this position is in it. It never falls, whatever is rebuilt
+    /// and promoted.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn reached(&self) -> Result<Position, QueryError> {
+        let mut wait = Wait::new(self.patience);
+        loop {
+            match self.reached_now().await {
+                Ok(reached) => return Ok(reached),
+                Err(error) => wait.before_next(error).await?,
+            }
+        }
+    }
+
+    /// Returns when the write that handed out `token` is in the read model (R13). With
+    /// [`Duration::MAX`] it waits without end.
+    ///
+    /// # Errors
+    /// When that takes longer than `patience`: [`QueryError::Lagging`], or why no generation serves
+    /// that this program can read.
+    pub async fn wait_for(&self, token: Token, patience: Duration) -> Result<(), QueryError> {
+        let mut wait = Wait::new(patience);
+        loop {
+            let error = match self.reached_now().await {
+                Ok(reached) if reached >= token.0 => return Ok(()),
+                Ok(reached) => QueryError::Lagging { reached, wanted: token.0 },
+                Err(error) => error,
+            };
+            wait.before_next(error).await?;
+        }
+    }
+
+    async fn reached_now(&self) -> Result<Position, QueryError> {
+        let found = self.store.generations(P::NAME).await?;
+        let Some(serving) = found.serving else {
+            return Err(building::<P>(found.building.map(|building| building.reached)));
+        };
+        check::<P>(&serving.generation)?;
+        Ok(serving.reached)
+    }
+
+    /// What was served, if this program can read it.
+    async fn readable<T>(&self, served: Option<Served<T>>) -> Result<Served<T>, QueryError> {
+        let Some(served) = served else {
+            let found = self.store.generations(P::NAME).await?;
+            return Err(building::<P>(found.building.or(found.serving).map(|progress| progress.reached)));
+        };
+        check::<P>(&served.generation)?;
+        Ok(served)
+    }
+}
+
+/// Documents in byte order of their keys.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page<D> {
+    /// Keys and documents.
+    pub documents: Vec<(String, D)>,
+    /// Where the next page begins; `None` after the last one.
+    pub next: Option<Cursor>,
+}
+
+fn page<P: Projection>(served: Served<Vec<(String, Bytes)>>, limit: usize) -> Result<Page<P::Document>, QueryError> {
+    let Served { generation, mut found } = served;
+    let more = found.len() > limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| more).map(|(key, _)| Cursor { generation: generation.id, key: key.clone() });
+    let documents = found.into_iter().map(|(key, bytes)| open::<P>(&key, &bytes).map(|document| (key, document)));
+    Ok(Page { documents: documents.collect::<Result<_, _>>()?, next })
+}
+
+fn check<P: Projection>(serving: &Generation) -> Result<(), QueryError> {
+    if (P::READS_SINCE..=P::VERSION).contains(&serving.version) {
+        return Ok(());
+    }
+    Err(QueryError::OtherVersion { projection: P::NAME, serving: serving.version, ours: P::VERSION })
+}
+
+fn building<P: Projection>(reached: Option<Position>) -> QueryError {
+    QueryError::Building { projection: P::NAME, reached: reached.unwrap_or_default() }
+}
+
+/// The pauses of a query that waits.
+struct Wait {
+    /// `None` is never.
+    deadline: Option<Instant>,
+    pause: Duration,
+}
+
+impl Wait {
+    fn new(patience: Duration) -> Self {
+        Self { deadline: Instant::now().checked_add(patience), pause: Duration::from_millis(1) }
+    }
+
+    /// Returns when it is time to ask again, or `error` when waiting does not help or has taken too
+    /// long.
+    async fn before_next(&mut self, error: QueryError) -> Result<(), QueryError> {
+        let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        if passed || !error.is_transient() || matches!(error, QueryError::Store(_)) {
+            return Err(error);
+        }
+        let next = Instant::now() + self.pause;
+        tokio::time::sleep_until(self.deadline.map_or(next, |deadline| deadline.min(next))).await;
+        self.pause = (self.pause * 2).min(Duration::from_millis(50));
+        Ok(())
     }
 }
 
@@ -129,6 +238,31 @@ pub enum QueryError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] ReadModelError),
+    /// The read model is built for the first time and does not serve yet.
+    #[error("the read model {projection} is being built and has reached position {reached}")]
+    Building {
+        /// Which one.
+        projection: &'static str,
+        /// How far it is.
+        reached: Position,
+    },
+    /// The generation that serves was folded by a version of the projection that this program does
+    /// not read.
+    #[error("version {serving} of the read model {projection} serves, this program reads version {ours}")]
+    OtherVersion {
+        /// Which one.
+        projection: &'static str,
+        /// The version that serves.
+        serving: u32,
+        /// [`Projection::VERSION`] of this program.
+        ours: u32,
+    },
+    /// The generation that served the page before was replaced: begin again with the first page.
+    #[error("the read model {projection} was replaced since the page before")]
+    Replaced {
+        /// Which one.
+        projection: &'static str,
+    },
     /// A stored document does not have the form that the code expects: was
     /// [`Projection::VERSION`] increased when it changed?
     #[error("the document {key:?} of {projection} does not fit")]
@@ -149,4 +283,11 @@ pub enum QueryError {
         /// How far the reader wants it to be.
         wanted: Position,
     },
+}
+
+impl QueryError {
+    /// Whether asking again later may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Building { .. } | Self::OtherVersion { .. } | Self::Lagging { .. })
+    }
 }

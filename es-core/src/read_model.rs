@@ -7,7 +7,7 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use uuid::Uuid;
 
-use crate::{error::BoxError, event::Recorded, stream::Position};
+use crate::{cursor::Cursor, error::BoxError, event::Recorded, stream::Position};
 
 /// Keeps the documents of read models together with the checkpoints of their projectors.
 ///
@@ -25,6 +25,13 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn serving(&self, projection: &str) -> Result<Option<Generation>, ReadModelError>;
 
+    /// The generations of `projection` and how far each is, all at one moment: a promotion falls
+    /// before it or after it.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn generations(&self, projection: &str) -> Result<Generations, ReadModelError>;
+
     /// The generation in `state` of `projection`; where there is none, a new and empty one of
     /// `version`. Two callers at once get the same one.
     ///
@@ -37,6 +44,13 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
         state: GenerationState,
     ) -> Result<Generation, ReadModelError>;
 
+    /// Records what `generation` is folded by, unless it is recorded already: the first definition
+    /// stays.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError>;
+
     /// What `generation` is there for; `None` when it was replaced or discarded.
     ///
     /// # Errors
@@ -47,11 +61,17 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
     /// whole old or the whole new one, and workers of the old one are fenced (R12). The documents
     /// of the old one are deleted.
     ///
+    /// Where a newer version served, that one and those up to it are withdrawn: only
+    /// [`Promotion::OnPurpose`] makes them serve again.
+    ///
     /// # Errors
     /// [`PromoteError::Behind`] when it has not reached what readers may have seen already: in each
     /// shard of the old one it must be as far, or, where it has no such shard because it reads from
-    /// another source, its slowest shard must.
-    async fn promote(&self, building: &Generation) -> Result<(), PromoteError>;
+    /// another source, its slowest shard must; and its slowest shard must be as far as the slowest
+    /// of the old one, so that what readers have [reached](Generations::serving) never falls.
+    /// [`PromoteError::Withdrawn`] when its version was withdrawn, or is older than the one that
+    /// serves, and `promotion` is not on purpose.
+    async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError>;
 
     /// Deletes a building generation with its documents and checkpoints; no-op where there is none.
     ///
@@ -112,13 +132,15 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError>;
 
-    /// The document under `key` in whichever generation serves `projection` at this moment.
+    /// The document under `key` in the generation that serves `projection` at this moment, with that
+    /// generation; `None` where none serves.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn get(&self, projection: &str, key: &str) -> Result<Option<Bytes>, ReadModelError>;
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError>;
 
-    /// Documents of the serving generation whose keys lie in `range`, in byte order of the keys.
+    /// Documents of the serving generation whose keys lie in `range`, in byte order of the keys, with
+    /// that generation; `None` where none serves. All are of one moment.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -127,10 +149,10 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
         projection: &str,
         range: KeyRange,
         limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, ReadModelError>;
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError>;
 
     /// The position up to which `generation` holds everything: the least of its checkpoints, 0
-    /// where it has none.
+    /// where it has none or was replaced. Queries ask [`generations`](Self::generations).
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -170,6 +192,48 @@ impl GenerationState {
     pub fn from_stored(word: &str) -> Option<Self> {
         [Self::Serving, Self::Building].into_iter().find(|state| state.as_str() == word)
     }
+}
+
+/// The generations of a projection at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Generations {
+    /// The one that readers see.
+    pub serving: Option<Progress>,
+    /// The one that is being built.
+    pub building: Option<Progress>,
+    /// The newest version that was withdrawn when an older one was promoted; 0 where there is none.
+    pub withdrawn: u32,
+}
+
+/// How far a generation is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Which one.
+    pub generation: Generation,
+    /// What it is folded by, once that is recorded.
+    pub definition: Option<String>,
+    /// Every event up to this position is in it: the least of its checkpoints, 0 where it has none.
+    pub reached: Position,
+    /// The greatest of its checkpoints.
+    pub furthest: Position,
+}
+
+/// What was read, and from which generation: both are of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served<T> {
+    /// The generation that served it.
+    pub generation: Generation,
+    /// What was found in it.
+    pub found: T,
+}
+
+/// Who wants a generation to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promotion {
+    /// A worker, because its version is newer than the one that serves.
+    Automatic,
+    /// An operator, whichever version serves.
+    OnPurpose,
 }
 
 /// A part of a source with an order of its own: `log`, or one Kafka partition (`order-events/3`).
@@ -292,6 +356,8 @@ pub struct KeyRange {
     pub after: Option<String>,
     /// The first key that no longer belongs to the range.
     pub before: Option<String>,
+    /// The only [`Generation::id`] in which the range may be read: that of the page before.
+    pub generation: Option<i64>,
 }
 
 impl KeyRange {
@@ -308,6 +374,11 @@ impl KeyRange {
     /// The part of it before `key`.
     pub fn before(self, key: impl Into<String>) -> Self {
         Self { before: Some(key.into()), ..self }
+    }
+
+    /// The part of it that the page which handed out `cursor` left, in the same generation.
+    pub fn resume(self, cursor: Cursor) -> Self {
+        Self { after: Some(cursor.key), generation: Some(cursor.generation), ..self }
     }
 
     /// Whether `key` lies in it.
@@ -347,6 +418,12 @@ pub enum PromoteError {
         building: Position,
         /// How far the old one is.
         serving: Position,
+    },
+    /// An operator has promoted an older version in the place of this one.
+    #[error("version {serving} serves on purpose and the version of the new generation was withdrawn")]
+    Withdrawn {
+        /// The version that serves.
+        serving: u32,
     },
     /// It is not under construction (any more).
     #[error("the generation is not under construction")]

@@ -12,6 +12,7 @@ pub mod booking;
 pub mod checker;
 pub mod engines_codec;
 pub mod engines_decide;
+pub mod engines_evolve;
 pub mod engines_execute;
 pub mod engines_project;
 pub mod event_store;

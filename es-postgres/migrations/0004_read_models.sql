@@ -4,6 +4,8 @@ CREATE TABLE generations (
     projection text        COLLATE "C" NOT NULL,
     version    bigint      NOT NULL,        -- unsigned 32 bits
     state      text        NOT NULL,
+    definition text,                        -- what it is folded by; null until its first worker has said so
+    withdrawn  bigint      NOT NULL DEFAULT 0, -- the newest version in whose place this one was promoted on purpose
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT generations_id PRIMARY KEY (id),
     CONSTRAINT generations_state CHECK (state IN ('serving', 'building', 'retired'))
@@ -132,25 +134,36 @@ $$;
 
 -- Puts a building generation in the place of the serving one, unless readers would go back in time: in
 -- each shard of the old one it must be as far, or, where it has no such shard because it reads from
--- another source, its slowest shard must.
--- outcome: 'promoted', 'behind', 'not building'.
+-- another source, its slowest shard must; and its slowest shard must be as far as the slowest of the old one.
+-- Versions newer than it that served before are withdrawn: only a_on_purpose makes one of them serve again.
+-- outcome: 'promoted', 'behind', 'withdrawn' (serving is then the version that serves), 'not building'.
 -- Locks, in this order: both generations, which keeps new checkpoints and other promotions out; then
 -- their checkpoints, which waits for the commits in flight. Only then are positions compared. The old
 -- checkpoints go with the switch: whoever still works on the old generation finds nothing to commit to.
-CREATE FUNCTION promote_generation(a_id bigint, OUT outcome text, OUT building bigint, OUT serving bigint)
+CREATE FUNCTION promote_generation(
+    a_id bigint, a_on_purpose boolean, OUT outcome text, OUT building bigint, OUT serving bigint)
 LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
 DECLARE
     v_projection text;
+    v_version    bigint;
     v_old        bigint;
+    v_newest     bigint;
+    v_barred     boolean;
     v_slowest    bigint;
 BEGIN
-    SELECT g.projection INTO v_projection FROM generations g WHERE g.id = a_id;
+    SELECT g.projection, g.version INTO v_projection, v_version FROM generations g WHERE g.id = a_id;
     PERFORM 1 FROM generations g WHERE g.projection = v_projection ORDER BY g.id FOR UPDATE;
     IF NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = a_id AND g.state = 'building') THEN
         outcome := 'not building';
         RETURN;
     END IF;
-    SELECT g.id INTO v_old FROM generations g WHERE g.projection = v_projection AND g.state = 'serving';
+    SELECT g.id, g.version, greatest(g.version, g.withdrawn), g.version > v_version OR g.withdrawn >= v_version
+      INTO v_old, serving, v_newest, v_barred
+      FROM generations g WHERE g.projection = v_projection AND g.state = 'serving';
+    IF v_barred AND NOT a_on_purpose THEN
+        outcome := 'withdrawn';
+        RETURN;
+    END IF;
     PERFORM 1 FROM checkpoints c WHERE c.generation IN (a_id, v_old) ORDER BY c.generation, c.shard FOR UPDATE;
     SELECT coalesce(min(c.position), 0) INTO v_slowest FROM checkpoints c WHERE c.generation = a_id;
     SELECT coalesce(n.position, v_slowest), o.position INTO building, serving
@@ -159,13 +172,17 @@ BEGIN
      WHERE o.generation = v_old AND coalesce(n.position, v_slowest) < o.position
      ORDER BY o.shard
      LIMIT 1;
-    IF FOUND THEN
+    IF NOT FOUND THEN
+        SELECT v_slowest, min(o.position) INTO building, serving FROM checkpoints o WHERE o.generation = v_old;
+    END IF;
+    IF building < serving THEN
         outcome := 'behind';
         RETURN;
     END IF;
     DELETE FROM checkpoints c WHERE c.generation = v_old;
     UPDATE generations g SET state = 'retired' WHERE g.id = v_old;
-    UPDATE generations g SET state = 'serving' WHERE g.id = a_id;
+    UPDATE generations g SET state = 'serving', withdrawn = CASE WHEN v_newest > v_version THEN v_newest ELSE 0 END
+     WHERE g.id = a_id;
     outcome := 'promoted';
 END
 $$;

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
-    Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError,
-    ReadModelError, ReadModelStore, Shard, Takeover, Witness,
+    Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, Generations, KeyRange, Lease, Position,
+    Progress, PromoteError, Promotion, ReadModelError, ReadModelStore, Served, Shard, Takeover, Witness,
 };
 use sqlx::{
     Row,
@@ -22,6 +22,17 @@ impl ReadModelStore for PostgresStore {
         let rows = self.inner.connections.read(|| sqlx::query(include_str!("sql/serving.sql")).bind(projection)).await;
         let rows = rows.map_err(error::read_model)?;
         rows.first().map(|row| generation(row, projection)).transpose().map_err(error::read_model)
+    }
+
+    async fn generations(&self, projection: &str) -> Result<Generations, ReadModelError> {
+        let query = || sqlx::query(include_str!("sql/generations.sql")).bind(projection);
+        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
+        generations(&rows, projection).map_err(error::read_model)
+    }
+
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
+        let define = sqlx::query(include_str!("sql/define.sql")).bind(generation.id).bind(definition);
+        self.inner.connections.execute(define).await.map(drop).map_err(error::read_model)
     }
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
@@ -45,8 +56,9 @@ impl ReadModelStore for PostgresStore {
         one(&rows).and_then(|row| generation(row, projection)).map_err(error::read_model)
     }
 
-    async fn promote(&self, building: &Generation) -> Result<(), PromoteError> {
-        let promote = sqlx::query(include_str!("sql/promote.sql")).bind(building.id);
+    async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
+        let on_purpose = promotion == Promotion::OnPurpose;
+        let promote = sqlx::query(include_str!("sql/promote.sql")).bind(building.id).bind(on_purpose);
         let rows = self.inner.connections.write(promote).await.map_err(error::read_model)?;
         promoted(&rows).map_err(error::read_model)??;
         self.sweep().await;
@@ -132,10 +144,12 @@ impl ReadModelStore for PostgresStore {
         rows.iter().map(|row| document(row, 0)).collect::<Result<_, _>>().map_err(error::read_model)
     }
 
-    async fn get(&self, projection: &str, key: &str) -> Result<Option<Bytes>, ReadModelError> {
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
         let get = || sqlx::query(include_str!("sql/get.sql")).bind(projection).bind(key);
         let rows = self.inner.connections.read(get).await.map_err(error::read_model)?;
-        rows.first().map_or(Ok(None), |row| document(row, 0)).map_err(error::read_model)
+        let served =
+            rows.first().map(|row| Ok(Served { generation: generation(row, projection)?, found: document(row, 2)? }));
+        served.transpose().map_err(error::read_model)
     }
 
     async fn scan(
@@ -143,7 +157,7 @@ impl ReadModelStore for PostgresStore {
         projection: &str,
         range: KeyRange,
         limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, ReadModelError> {
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
         let Bounds { from, inclusive, below } = Bounds::of(&range);
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let rows = self.inner.connections.read(|| match &below {
@@ -156,8 +170,7 @@ impl ReadModelStore for PostgresStore {
                 .bind(below),
         });
         let rows = rows.await.map_err(error::read_model)?;
-        let found = rows.iter().map(|row| Ok((row.try_get(0)?, document(row, 1)?.unwrap_or_default())));
-        found.collect::<Result<_, _>>().map_err(error::read_model)
+        scanned(&rows, projection).map_err(error::read_model)
     }
 
     async fn reached(&self, generation: &Generation) -> Result<Position, ReadModelError> {
@@ -225,8 +238,41 @@ fn one(rows: &[PgRow]) -> Result<&PgRow, sqlx::Error> {
 }
 
 fn generation(row: &PgRow, projection: &str) -> Result<Generation, sqlx::Error> {
-    let version = u32::try_from(row.try_get::<i64, _>(1)?).map_err(|reason| sqlx::Error::Decode(reason.into()))?;
-    Ok(Generation { id: row.try_get(0)?, projection: projection.to_owned(), version })
+    Ok(Generation { id: row.try_get(0)?, projection: projection.to_owned(), version: version(row, 1)? })
+}
+
+fn version(row: &PgRow, column: usize) -> Result<u32, sqlx::Error> {
+    u32::try_from(row.try_get::<i64, _>(column)?).map_err(|reason| sqlx::Error::Decode(reason.into()))
+}
+
+fn generations(rows: &[PgRow], projection: &str) -> Result<Generations, sqlx::Error> {
+    let mut found = Generations::default();
+    for row in rows {
+        let progress = Progress {
+            generation: generation(row, projection)?,
+            definition: row.try_get(3)?,
+            reached: Position::from_i64(row.try_get(5)?),
+            furthest: Position::from_i64(row.try_get(6)?),
+        };
+        if row.try_get::<&str, _>(2)? == GenerationState::Serving.as_str() {
+            found.withdrawn = version(row, 4)?;
+            found.serving = Some(progress);
+        } else {
+            found.building = Some(progress);
+        }
+    }
+    Ok(found)
+}
+
+fn scanned(rows: &[PgRow], projection: &str) -> Result<Option<Served<Vec<(String, Bytes)>>>, sqlx::Error> {
+    let Some(first) = rows.first() else { return Ok(None) };
+    let mut served = Served { generation: generation(first, projection)?, found: Vec::with_capacity(rows.len()) };
+    for row in rows {
+        if let Some(key) = row.try_get(2)? {
+            served.found.push((key, document(row, 3)?.unwrap_or_default()));
+        }
+    }
+    Ok(Some(served))
 }
 
 fn changeover(rows: &[PgRow]) -> Result<Changeover, sqlx::Error> {
@@ -244,6 +290,7 @@ fn promoted(rows: &[PgRow]) -> Result<Result<(), PromoteError>, sqlx::Error> {
     Ok(match row.try_get(0)? {
         "promoted" => Ok(()),
         "behind" => Err(PromoteError::Behind { building: position(1)?, serving: position(2)? }),
+        "withdrawn" => Err(PromoteError::Withdrawn { serving: version(row, 2)? }),
         _ => Err(PromoteError::NotBuilding),
     })
 }

@@ -80,7 +80,9 @@ CREATE TABLE generations (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     projection TEXT    NOT NULL,
     version    INTEGER NOT NULL,
-    state      TEXT    NOT NULL CHECK (state IN ('serving', 'building', 'retired'))
+    state      TEXT    NOT NULL CHECK (state IN ('serving', 'building', 'retired')),
+    definition TEXT,                       -- what it is folded by; null until its first worker has said so
+    withdrawn  INTEGER NOT NULL DEFAULT 0  -- the newest version in whose place this one was promoted on purpose
 ) STRICT;
 
 CREATE UNIQUE INDEX one_generation_serves ON generations (projection) WHERE state = 'serving';

@@ -1,10 +1,11 @@
 //! Documents of read models.
 
 use bytes::Bytes;
-use es_core::{Generation, KeyRange};
+use es_core::{Generation, KeyRange, Served};
 use sqlx::{Row, SqliteConnection};
 
 use crate::{
+    generations,
     log::rows_limit,
     packed::{Packed, json},
 };
@@ -48,24 +49,25 @@ pub(crate) async fn load(
     Ok(documents.into_iter().map(|document| document.map(Bytes::from)).collect())
 }
 
-/// The document under `key` in the generation that serves.
+/// The document under `key` in the generation that serves; `None` where none does.
 pub(crate) async fn get(
     connection: &mut SqliteConnection,
     projection: &str,
     key: &str,
-) -> Result<Option<Bytes>, sqlx::Error> {
-    let query = sqlx::query_scalar(include_str!("sql/get_document.sql")).bind(projection).bind(key);
-    let document: Option<Vec<u8>> = query.fetch_optional(connection).await?;
-    Ok(document.map(Bytes::from))
+) -> Result<Option<Served<Option<Bytes>>>, sqlx::Error> {
+    let query = sqlx::query(include_str!("sql/get_document.sql")).bind(projection).bind(key);
+    let Some(row) = query.fetch_optional(connection).await? else { return Ok(None) };
+    let found = row.try_get::<Option<Vec<u8>>, _>("document")?.map(Bytes::from);
+    Ok(Some(Served { generation: generations::read(&row, projection)?, found }))
 }
 
-/// Documents of the generation that serves, in byte order of their keys.
+/// Documents of the generation that serves, in byte order of their keys; `None` where none does.
 pub(crate) async fn scan(
     connection: &mut SqliteConnection,
     projection: &str,
     range: &KeyRange,
     limit: usize,
-) -> Result<Vec<(String, Bytes)>, sqlx::Error> {
+) -> Result<Option<Served<Vec<(String, Bytes)>>>, sqlx::Error> {
     // Both ends are keys, so that the index finds them.
     let first = range.after.as_ref().unwrap_or(&range.prefix).max(&range.prefix);
     let end = match (end_of_prefix(&range.prefix), &range.before) {
@@ -77,9 +79,18 @@ pub(crate) async fn scan(
         .bind(first)
         .bind(range.after.as_deref())
         .bind(end)
-        .bind(rows_limit(limit));
+        // One at least: a row tells the generation.
+        .bind(rows_limit(limit.max(1)));
     let rows = query.fetch_all(connection).await?;
-    rows.iter().map(|row| Ok((row.try_get("key")?, row.try_get::<Vec<u8>, _>("document")?.into()))).collect()
+    let Some(first) = rows.first() else { return Ok(None) };
+    let mut served =
+        Served { generation: generations::read(first, projection)?, found: Vec::with_capacity(rows.len()) };
+    for row in rows.iter().take(limit) {
+        if let Some(key) = row.try_get("key")? {
+            served.found.push((key, row.try_get::<Vec<u8>, _>("document")?.into()));
+        }
+    }
+    Ok(Some(served))
 }
 
 /// The least text greater than all that start with `prefix`: UTF-8 sorts by bytes as it does by characters. `None`

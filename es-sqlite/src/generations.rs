@@ -1,6 +1,6 @@
 //! Generations of read models: one serves, one may be under construction, retired ones are swept away.
 
-use es_core::{Generation, GenerationState, Position, PromoteError};
+use es_core::{Generation, GenerationState, Generations, Position, Progress, PromoteError, Promotion};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
@@ -19,11 +19,46 @@ pub(crate) async fn find(
     state: &str,
 ) -> Result<Option<Generation>, sqlx::Error> {
     let query = sqlx::query(include_str!("sql/find_generation.sql")).bind(projection).bind(state);
-    let generation = |row: SqliteRow| {
-        let (id, version) = (row.try_get("id")?, row.try_get("version")?);
-        Ok(Generation { id, projection: projection.to_owned(), version })
-    };
-    query.fetch_optional(connection).await?.map(generation).transpose()
+    query.fetch_optional(connection).await?.map(|row| read(&row, projection)).transpose()
+}
+
+/// The generations of `projection` and how far each is.
+pub(crate) async fn of_projection(
+    connection: &mut SqliteConnection,
+    projection: &str,
+) -> Result<Generations, sqlx::Error> {
+    let rows = sqlx::query(include_str!("sql/generations.sql")).bind(projection).fetch_all(connection).await?;
+    let mut found = Generations::default();
+    for row in rows {
+        let progress = Progress {
+            generation: read(&row, projection)?,
+            definition: row.try_get("definition")?,
+            reached: Position::from_i64(row.try_get("reached")?),
+            furthest: Position::from_i64(row.try_get("furthest")?),
+        };
+        if row.try_get::<&str, _>("state")? == GenerationState::Serving.as_str() {
+            found.withdrawn = row.try_get("withdrawn")?;
+            found.serving = Some(progress);
+        } else {
+            found.building = Some(progress);
+        }
+    }
+    Ok(found)
+}
+
+/// The generation in a row.
+pub(crate) fn read(row: &SqliteRow, projection: &str) -> Result<Generation, sqlx::Error> {
+    Ok(Generation { id: row.try_get("id")?, projection: projection.to_owned(), version: row.try_get("version")? })
+}
+
+/// Records what `generation` is folded by, unless it is recorded already. The caller holds the write lock.
+pub(crate) async fn define(
+    connection: &mut SqliteConnection,
+    generation: i64,
+    definition: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(include_str!("sql/define.sql")).bind(generation).bind(definition).execute(connection).await?;
+    Ok(())
 }
 
 /// What `generation` is there for; `None` when it was replaced or discarded.
@@ -57,11 +92,21 @@ pub(crate) async fn ensure(
 pub(crate) async fn promote(
     connection: &mut SqliteConnection,
     building: i64,
+    promotion: Promotion,
 ) -> Result<Result<(), PromoteError>, sqlx::Error> {
     let query = sqlx::query(include_str!("sql/promotion.sql")).bind(building);
     let Some(row) = query.fetch_optional(&mut *connection).await? else {
         return Ok(Err(PromoteError::NotBuilding));
     };
+    let version: u32 = row.try_get("version")?;
+    let serving_version: Option<u32> = row.try_get("serving_version")?;
+    let withdrawn = row.try_get::<Option<u32>, _>("withdrawn")?.unwrap_or(0);
+    if let Some(serving) = serving_version
+        && (serving > version || withdrawn >= version)
+        && promotion == Promotion::Automatic
+    {
+        return Ok(Err(PromoteError::Withdrawn { serving }));
+    }
     let building_at = Position::from_i64(row.try_get("building_at")?);
     let serving_at = Position::from_i64(row.try_get("serving_at")?);
     if building_at < serving_at {
@@ -71,7 +116,9 @@ pub(crate) async fn promote(
     if let Some(serving) = row.try_get("serving")? {
         retire(connection, serving, GenerationState::Serving).await?;
     }
-    sqlx::query(include_str!("sql/promote.sql")).bind(building).execute(connection).await?;
+    let newest = serving_version.unwrap_or(0).max(withdrawn);
+    let withdrawn = if newest > version { newest } else { 0 };
+    sqlx::query(include_str!("sql/promote.sql")).bind(building).bind(withdrawn).execute(connection).await?;
     Ok(Ok(()))
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
-    Changeover, Changes, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError,
-    ReadModelError, ReadModelStore, Shard, Takeover,
+    Changeover, Changes, CommitError, Generation, GenerationState, Generations, KeyRange, Lease, Position,
+    PromoteError, Promotion, ReadModelError, ReadModelStore, Served, Shard, Takeover,
 };
 use uuid::Uuid;
 
@@ -20,6 +20,21 @@ impl ReadModelStore for SqliteStore {
         let found = generations::find(reader.connection(), projection, state).await.map_err(Failure::from)?;
         reader.give_back();
         Ok(found)
+    }
+
+    async fn generations(&self, projection: &str) -> Result<Generations, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let found = generations::of_projection(reader.connection(), projection).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(found)
+    }
+
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
+        let (id, definition) = (generation.id, definition.to_owned());
+        let defined = self
+            .connections()
+            .write(move |connection| Box::pin(async move { generations::define(connection, id, &definition).await }));
+        Ok(defined.await?)
     }
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
@@ -42,11 +57,11 @@ impl ReadModelStore for SqliteStore {
         Ok(ensured.await?)
     }
 
-    async fn promote(&self, building: &Generation) -> Result<(), PromoteError> {
+    async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
         let id = building.id;
         let promoted = self
             .connections()
-            .write(move |connection| Box::pin(async move { generations::promote(connection, id).await }));
+            .write(move |connection| Box::pin(async move { generations::promote(connection, id, promotion).await }));
         promoted.await??;
         self.sweep().await;
         Ok(())
@@ -124,7 +139,7 @@ impl ReadModelStore for SqliteStore {
         Ok(loaded)
     }
 
-    async fn get(&self, projection: &str, key: &str) -> Result<Option<Bytes>, ReadModelError> {
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
         let mut reader = self.connections().reader().await?;
         let document = documents::get(reader.connection(), projection, key).await.map_err(Failure::from)?;
         reader.give_back();
@@ -136,7 +151,7 @@ impl ReadModelStore for SqliteStore {
         projection: &str,
         range: KeyRange,
         limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, ReadModelError> {
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
         let mut reader = self.connections().reader().await?;
         let found = documents::scan(reader.connection(), projection, &range, limit).await.map_err(Failure::from)?;
         reader.give_back();

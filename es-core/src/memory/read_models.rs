@@ -14,8 +14,8 @@ use uuid::Uuid;
 use super::MemoryStore;
 use crate::{
     read_model::{
-        Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, PromoteError,
-        ReadModelError, ReadModelStore, Shard, Takeover,
+        Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, Generations, KeyRange, Lease,
+        Progress, PromoteError, Promotion, ReadModelError, ReadModelStore, Served, Shard, Takeover,
     },
     stream::Position,
 };
@@ -30,6 +30,8 @@ pub(super) struct ReadModels {
 struct Stored {
     generation: Generation,
     state: GenerationState,
+    definition: Option<String>,
+    withdrawn: u32,
     shards: HashMap<Shard, StoredShard>,
     documents: BTreeMap<String, Bytes>,
 }
@@ -44,6 +46,20 @@ struct StoredShard {
 impl Stored {
     fn reached(&self) -> Position {
         self.shards.values().map(|shard| shard.checkpoint.position).min().unwrap_or_default()
+    }
+
+    fn progress(&self) -> Progress {
+        let positions = self.shards.values().map(|shard| shard.checkpoint.position);
+        Progress {
+            generation: self.generation.clone(),
+            definition: self.definition.clone(),
+            reached: self.reached(),
+            furthest: positions.max().unwrap_or_default(),
+        }
+    }
+
+    fn served<T>(&self, found: T) -> Served<T> {
+        Served { generation: self.generation.clone(), found }
     }
 }
 
@@ -72,6 +88,23 @@ impl ReadModelStore for MemoryStore {
         Ok(state.read_models.find(projection, GenerationState::Serving).map(|stored| stored.generation.clone()))
     }
 
+    async fn generations(&self, projection: &str) -> Result<Generations, ReadModelError> {
+        let models = &self.lock().read_models;
+        let serving = models.find(projection, GenerationState::Serving);
+        Ok(Generations {
+            serving: serving.map(Stored::progress),
+            building: models.find(projection, GenerationState::Building).map(Stored::progress),
+            withdrawn: serving.map_or(0, |stored| stored.withdrawn),
+        })
+    }
+
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
+        if let Some(stored) = self.lock().read_models.generations.get_mut(&generation.id) {
+            stored.definition.get_or_insert_with(|| definition.to_owned());
+        }
+        Ok(())
+    }
+
     async fn ensure_generation(
         &self,
         projection: &str,
@@ -84,8 +117,14 @@ impl ReadModelStore for MemoryStore {
         }
         models.last_id += 1;
         let generation = Generation { id: models.last_id, projection: projection.to_owned(), version };
-        let stored =
-            Stored { generation: generation.clone(), state, shards: HashMap::new(), documents: BTreeMap::new() };
+        let stored = Stored {
+            generation: generation.clone(),
+            state,
+            definition: None,
+            withdrawn: 0,
+            shards: HashMap::new(),
+            documents: BTreeMap::new(),
+        };
         models.generations.insert(generation.id, stored);
         Ok(generation)
     }
@@ -94,24 +133,35 @@ impl ReadModelStore for MemoryStore {
         Ok(self.lock().read_models.generations.get(&generation.id).map(|stored| stored.state))
     }
 
-    async fn promote(&self, building: &Generation) -> Result<(), PromoteError> {
+    async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
         let models = &mut self.lock().read_models;
         let is_building = |stored: &&Stored| stored.state == GenerationState::Building;
         let new = models.generations.get(&building.id).filter(is_building).ok_or(PromoteError::NotBuilding)?;
+        let mut withdrawn = 0;
         if let Some(old) = models.find(&building.projection, GenerationState::Serving) {
+            let newest = old.withdrawn.max(old.generation.version);
+            let is_newer = old.generation.version <= building.version && old.withdrawn < building.version;
+            if !is_newer && promotion == Promotion::Automatic {
+                return Err(PromoteError::Withdrawn { serving: old.generation.version });
+            }
+            let slowest = new.reached();
             for (shard, stored) in &old.shards {
                 let serving = stored.checkpoint.position;
-                let same = new.shards.get(shard).map(|shard| shard.checkpoint.position);
-                let building = same.unwrap_or_else(|| new.reached());
+                let building = new.shards.get(shard).map_or(slowest, |shard| shard.checkpoint.position);
                 if building < serving {
                     return Err(PromoteError::Behind { building, serving });
                 }
             }
+            if slowest < old.reached() {
+                return Err(PromoteError::Behind { building: slowest, serving: old.reached() });
+            }
+            withdrawn = if newest > building.version { newest } else { 0 };
             let old = old.generation.id;
             models.generations.remove(&old);
         }
         if let Some(stored) = models.generations.get_mut(&building.id) {
             stored.state = GenerationState::Serving;
+            stored.withdrawn = withdrawn;
         }
         Ok(())
     }
@@ -212,10 +262,10 @@ impl ReadModelStore for MemoryStore {
         Ok(keys.iter().map(|key| stored.and_then(|stored| stored.documents.get(key).cloned())).collect())
     }
 
-    async fn get(&self, projection: &str, key: &str) -> Result<Option<Bytes>, ReadModelError> {
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
         let state = self.lock();
         let serving = state.read_models.find(projection, GenerationState::Serving);
-        Ok(serving.and_then(|stored| stored.documents.get(key).cloned()))
+        Ok(serving.map(|stored| stored.served(stored.documents.get(key).cloned())))
     }
 
     async fn scan(
@@ -223,16 +273,16 @@ impl ReadModelStore for MemoryStore {
         projection: &str,
         range: KeyRange,
         limit: usize,
-    ) -> Result<Vec<(String, Bytes)>, ReadModelError> {
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
         let state = self.lock();
-        let Some(stored) = state.read_models.find(projection, GenerationState::Serving) else { return Ok(Vec::new()) };
+        let Some(stored) = state.read_models.find(projection, GenerationState::Serving) else { return Ok(None) };
         let from = range.after.as_deref().unwrap_or_default().max(&range.prefix).to_owned();
         let documents = stored.documents.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded));
-        Ok(documents
+        let found = documents
             .filter(|(key, _)| range.contains(key))
             .take(limit)
-            .map(|(key, document)| (key.clone(), document.clone()))
-            .collect())
+            .map(|(key, document)| (key.clone(), document.clone()));
+        Ok(Some(stored.served(found.collect())))
     }
 
     async fn reached(&self, generation: &Generation) -> Result<Position, ReadModelError> {

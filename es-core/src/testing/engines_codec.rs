@@ -333,7 +333,7 @@ pub async fn r9_batches_of_any_size_end_at_the_same_document<S: Store>(store: &S
     let sums = ReadModel::<Sums>::new(Arc::new(store.clone()));
     for batch in [1, 2, 3, 10, 500] {
         projector(store, batch).rebuild(CancellationToken::new()).await.expect("rebuilt");
-        assert_eq!(sums.scan(KeyRange::default(), 10).await.expect("a scan"), fold, "in batches of {batch}");
+        assert_eq!(sums.scan(KeyRange::default(), 10).await.expect("a scan").documents, fold, "in batches of {batch}");
     }
 }
 
@@ -349,8 +349,8 @@ pub async fn r14_a_document_that_would_not_be_read_back_stops_the_projector<S: S
         assert_eq!((projection, key.as_str(), reason.field.as_deref()), ("sums", "zero", Some("last[1].rate")));
         assert!(matches!(reason.reason, Unencodable::NotFinite));
         let sums = ReadModel::<Sums>::new(Arc::new(store.clone()));
-        let documents = sums.scan(KeyRange::default(), 10).await.expect("every document is readable");
-        assert!(documents.iter().all(|(_, sum)| sum.sum > 0.0));
+        let page = sums.scan(KeyRange::default(), 10).await.expect("every document is readable");
+        assert!(page.documents.iter().all(|(_, sum)| sum.sum > 0.0));
     }
     let log = store.read_log(Position::ZERO, 1_000).await.expect("a read");
     assert!(matches!(project(&Sums, &log), Err(EngineError::Unwritable { .. })), "so says the fold");

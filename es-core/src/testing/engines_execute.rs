@@ -59,13 +59,24 @@ macro_rules! engine_suite {
             r12_a_rebuild_ends_wherever_the_log_does
             r12_of_two_workers_that_rebuild_both_end
             r12_an_interrupted_rebuild_goes_on
-            r12_a_new_version_is_rebuilt_beside_the_old_one
-            r12_an_outdated_program_leaves_the_newer_read_model_alone
             r13_a_read_waits_for_its_write
+            r13_a_read_may_wait_without_end
             r16_shutdown_hands_the_shards_over_at_once
             a_checkpoint_of_another_history_is_refused
             policies_react_once_although_they_are_killed
             a_slow_reaction_keeps_its_lease
+        }
+        $crate::__suite! { engines_evolve, $make,
+            r11_workers_stand_by_at_an_event_that_only_newer_code_knows
+            r11_a_policy_stands_by_at_an_event_that_only_newer_code_knows
+            r12_a_new_version_is_rebuilt_beside_the_old_one
+            r12_a_new_read_model_does_not_serve_before_it_has_caught_up
+            r12_reads_go_on_where_the_new_code_reads_the_old_documents
+            r12_an_older_version_serves_again_on_purpose
+            r12_the_later_of_two_rebuilds_wins
+            r12_all_pages_of_a_scan_are_of_one_generation
+            r13_reached_never_falls_while_generations_are_promoted
+            a_name_belongs_to_one_projection_or_policy
         }
     };
 }

@@ -9,8 +9,8 @@ use uuid::Uuid;
 
 use crate::{
     read_model::{
-        Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, PromoteError,
-        ReadModelStore, Shard, Takeover, Witness,
+        Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, Generations, KeyRange, Lease,
+        Progress, PromoteError, Promotion, ReadModelStore, Served, Shard, Takeover, Witness,
     },
     stream::Position,
 };
@@ -31,12 +31,16 @@ macro_rules! read_model_store_suite {
             r9_another_source_waits_for_live_leases
             leases_exclude_others_until_released_or_expired
             generations_are_created_once
+            the_first_definition_of_a_generation_stays
             r12_a_rebuild_is_invisible_until_promoted
             r12_promotion_refuses_to_go_back_in_time
             r12_promotion_compares_shard_by_shard
             r12_workers_of_a_replaced_generation_are_fenced
             r12_a_discarded_rebuild_leaves_no_trace
+            r12_what_is_read_comes_with_its_generation
+            r12_the_promotion_of_an_older_version_withdraws_the_newer_ones
             r13_reached_is_the_least_of_all_shards
+            r13_a_promotion_never_lets_reached_fall
             scans_follow_byte_order_within_their_range
         }
     };
@@ -98,8 +102,8 @@ fn fenced(outcome: Result<(), CommitError>) {
 }
 
 async fn get(store: &impl ReadModelStore, key: &str) -> Option<String> {
-    let body = store.get(MODEL, key).await.expect("a read");
-    body.map(|body| String::from_utf8(body.to_vec()).expect("text"))
+    let served = store.get(MODEL, key).await.expect("a read").expect("one serves");
+    served.found.map(|body| String::from_utf8(body.to_vec()).expect("text"))
 }
 
 async fn reached(store: &impl ReadModelStore, generation: &Generation) -> u64 {
@@ -154,7 +158,8 @@ pub async fn r9_of_concurrent_commits_exactly_one_wins<S: ReadModelStore + Clone
     }
     let outcomes = racers.join_all().await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
-    assert_eq!(store.scan(MODEL, KeyRange::default(), 100).await.expect("a scan").len(), 1);
+    let served = store.scan(MODEL, KeyRange::default(), 100).await.expect("a scan").expect("one serves");
+    assert_eq!(served.found.len(), 1);
 }
 
 /// R9
@@ -275,14 +280,14 @@ pub async fn r12_a_rebuild_is_invisible_until_promoted(store: &impl ReadModelSto
     assert_eq!(get(store, "a").await, Some("old".into()));
     let states = async || (store.state(&old).await.expect("asked"), store.state(&new).await.expect("asked"));
     assert_eq!(states().await, (Some(GenerationState::Serving), Some(GenerationState::Building)));
-    store.promote(&new).await.expect("promoted");
+    store.promote(&new, Promotion::Automatic).await.expect("promoted");
     assert_eq!(states().await, (None, Some(GenerationState::Serving)));
     assert_eq!((get(store, "a").await, get(store, "gone").await), (Some("new".into()), None));
     assert_eq!(store.serving(MODEL).await.expect("asked"), Some(new.clone()));
     // Its own worker goes on without noticing.
     commit(store, &mut new_lease, changes(6, &[("a", "newer")], &[])).await.expect("committed");
     assert_eq!(get(store, "a").await, Some("newer".into()));
-    assert!(matches!(store.promote(&new).await, Err(PromoteError::NotBuilding)));
+    assert!(matches!(store.promote(&new, Promotion::Automatic).await, Err(PromoteError::NotBuilding)));
 }
 
 /// R12
@@ -293,7 +298,7 @@ pub async fn r12_promotion_refuses_to_go_back_in_time(store: &impl ReadModelStor
     let new = building(store).await;
     let mut new_lease = lease(store, &new, "log").await;
     commit(store, &mut new_lease, changes(8, &[("a", "new")], &[])).await.expect("committed");
-    let refusal = store.promote(&new).await.expect_err("it is behind");
+    let refusal = store.promote(&new, Promotion::Automatic).await.expect_err("it is behind");
     assert!(
         matches!(refusal, PromoteError::Behind { building, serving } if (building.get(), serving.get()) == (8, 9)),
         "{refusal:?}"
@@ -305,7 +310,7 @@ pub async fn r12_promotion_refuses_to_go_back_in_time(store: &impl ReadModelStor
 /// R12
 pub async fn r12_promotion_compares_shard_by_shard(store: &impl ReadModelStore) {
     let (old, new) = (serving(store).await, building(store).await);
-    let behind = async |new: &Generation, positions: (u64, u64)| match store.promote(new).await {
+    let behind = async |new: &Generation, positions: (u64, u64)| match store.promote(new, Promotion::Automatic).await {
         Err(PromoteError::Behind { building, serving }) => assert_eq!((building.get(), serving.get()), positions),
         other => panic!("readers of a shard would go back, got {other:?}"),
     };
@@ -327,7 +332,7 @@ pub async fn r12_promotion_compares_shard_by_shard(store: &impl ReadModelStore) 
     behind(&new, (7, 9)).await;
     let mut new_lease = lease(store, &new, "topic/0").await;
     commit(store, &mut new_lease, changes(9, &[], &[])).await.expect("committed");
-    store.promote(&new).await.expect("promoted");
+    store.promote(&new, Promotion::Automatic).await.expect("promoted");
 }
 
 /// R12
@@ -338,7 +343,7 @@ pub async fn r12_workers_of_a_replaced_generation_are_fenced(store: &impl ReadMo
     let new = building(store).await;
     let mut new_lease = lease(store, &new, "log").await;
     commit(store, &mut new_lease, changes(1, &[("a", "new")], &[])).await.expect("committed");
-    store.promote(&new).await.expect("promoted");
+    store.promote(&new, Promotion::Automatic).await.expect("promoted");
     fenced(store.commit(&old_lease, changes(2, &[("a", "zombie")], &[]), TTL).await);
     fenced(store.renew(&old_lease, TTL).await);
     let late = store.acquire(&old, &shard("log"), Uuid::now_v7(), Takeover::WhenFree, TTL).await.expect("asked");
@@ -360,6 +365,92 @@ pub async fn r12_a_discarded_rebuild_leaves_no_trace(store: &impl ReadModelStore
     assert_ne!(second.id, first.id);
     assert_eq!(store.load(&second, &["a".to_owned()]).await.expect("loaded"), [None]);
     assert_eq!(lease(store, &second, "log").await.checkpoint, Checkpoint::default());
+}
+
+/// R12
+pub async fn r12_what_is_read_comes_with_its_generation(store: &impl ReadModelStore) {
+    assert_eq!(store.get(MODEL, "a").await.expect("a read"), None);
+    assert_eq!(store.generations(MODEL).await.expect("asked"), Generations::default());
+    let new = building(store).await;
+    let mut new_lease = lease(store, &new, "log").await;
+    commit(store, &mut new_lease, changes(3, &[("a", "new")], &[])).await.expect("committed");
+    assert_eq!(store.get(MODEL, "a").await.expect("a read"), None, "what is built is not there yet");
+    assert_eq!(store.scan(MODEL, KeyRange::default(), 10).await.expect("a scan"), None);
+    let (reached, furthest) = (Position::new(3), Position::new(3));
+    let progress = Progress { generation: new.clone(), definition: None, reached, furthest };
+    let found = store.generations(MODEL).await.expect("asked");
+    assert_eq!(found, Generations { building: Some(progress.clone()), ..Generations::default() });
+    store.promote(&new, Promotion::Automatic).await.expect("promoted");
+    let found = store.generations(MODEL).await.expect("asked");
+    assert_eq!(found, Generations { serving: Some(progress), ..Generations::default() });
+    let served = store.get(MODEL, "none").await.expect("a read");
+    assert_eq!(served, Some(Served { generation: new.clone(), found: None }));
+    let served = store.scan(MODEL, KeyRange::prefix("none"), 10).await.expect("a scan");
+    assert_eq!(served, Some(Served { generation: new, found: Vec::new() }));
+}
+
+/// R12
+pub async fn r12_the_promotion_of_an_older_version_withdraws_the_newer_ones(store: &impl ReadModelStore) {
+    let build =
+        async |version| store.ensure_generation(MODEL, version, GenerationState::Building).await.expect("a generation");
+    let withdrawn = async || store.generations(MODEL).await.expect("asked").withdrawn;
+    let refused = async |generation: &Generation, serves: u32| {
+        match store.promote(generation, Promotion::Automatic).await {
+            Err(PromoteError::Withdrawn { serving }) => assert_eq!(serving, serves),
+            other => panic!("nobody asked for it, got {other:?}"),
+        }
+        assert_eq!(store.serving(MODEL).await.expect("asked").expect("one serves").version, serves);
+    };
+    store.promote(&build(3).await, Promotion::Automatic).await.expect("promoted");
+    assert_eq!(withdrawn().await, 0);
+    let older = build(1).await;
+    refused(&older, 3).await;
+    store.promote(&older, Promotion::OnPurpose).await.expect("promoted");
+    assert_eq!(withdrawn().await, 3);
+    for version in [2, 3] {
+        let newer = build(version).await;
+        refused(&newer, 1).await;
+        store.discard(&newer).await.expect("discarded");
+    }
+    store.promote(&build(1).await, Promotion::OnPurpose).await.expect("promoted");
+    assert_eq!(withdrawn().await, 3, "they stay withdrawn");
+    store.promote(&build(2).await, Promotion::OnPurpose).await.expect("promoted");
+    assert_eq!(withdrawn().await, 3);
+    store.promote(&build(4).await, Promotion::Automatic).await.expect("a version that was never withdrawn");
+    assert_eq!(withdrawn().await, 0);
+}
+
+/// R13: also where the new generation has a shard that the old one has not.
+pub async fn r13_a_promotion_never_lets_reached_fall(store: &impl ReadModelStore) {
+    let (old, new) = (serving(store).await, building(store).await);
+    let mut old_lease = lease(store, &old, "topic/0").await;
+    commit(store, &mut old_lease, changes(9, &[], &[])).await.expect("committed");
+    let mut known = lease(store, &new, "topic/0").await;
+    commit(store, &mut known, changes(9, &[], &[])).await.expect("committed");
+    let mut added = lease(store, &new, "topic/1").await;
+    match store.promote(&new, Promotion::OnPurpose).await {
+        Err(PromoteError::Behind { building, serving }) => assert_eq!((building.get(), serving.get()), (0, 9)),
+        other => panic!("what readers have reached would fall, got {other:?}"),
+    }
+    commit(store, &mut added, changes(9, &[], &[])).await.expect("committed");
+    store.promote(&new, Promotion::Automatic).await.expect("promoted");
+}
+
+/// Of two programs at once too.
+pub async fn the_first_definition_of_a_generation_stays<S: ReadModelStore + Clone>(store: &S) {
+    let generation = serving(store).await;
+    let definition = async || store.generations(MODEL).await.expect("asked").serving.expect("one serves").definition;
+    assert_eq!(definition().await, None);
+    let mut racers = JoinSet::new();
+    for racer in 0..8 {
+        let (store, generation) = (store.clone(), generation.clone());
+        racers.spawn(async move { store.define(&generation, &format!("projection {racer}")).await });
+    }
+    racers.join_all().await.into_iter().for_each(|defined| defined.expect("defined"));
+    let first = definition().await;
+    assert!(first.is_some());
+    store.define(&generation, "another").await.expect("no-op");
+    assert_eq!(definition().await, first);
 }
 
 /// R13
@@ -384,8 +475,8 @@ pub async fn scans_follow_byte_order_within_their_range(store: &impl ReadModelSt
     let upserts: Vec<(&str, &str)> = keys.iter().map(|key| (*key, "{}")).collect();
     commit(store, &mut lease, changes(1, &upserts, &[])).await.expect("committed");
     let scan = async |range: KeyRange, limit| {
-        let found = store.scan(MODEL, range, limit).await.expect("a scan");
-        found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        let served = store.scan(MODEL, range, limit).await.expect("a scan").expect("one serves");
+        served.found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
     };
     assert_eq!(scan(KeyRange::default(), 100).await, ["B/1", "a%_", "a/", "a/1", "a/10", "a/2", "a/é", "a0", "b/1"]);
     assert_eq!(scan(KeyRange::prefix("a/"), 100).await, ["a/", "a/1", "a/10", "a/2", "a/é"]);
@@ -393,5 +484,6 @@ pub async fn scans_follow_byte_order_within_their_range(store: &impl ReadModelSt
     assert_eq!(scan(KeyRange::prefix("a/").before("a/2"), 100).await, ["a/", "a/1", "a/10"]);
     assert_eq!(scan(KeyRange::prefix("a%"), 100).await, ["a%_"]);
     assert_eq!(scan(KeyRange::prefix("none"), 100).await, [""; 0]);
-    assert_eq!(store.scan("another model", KeyRange::default(), 10).await.expect("a scan"), []);
+    assert_eq!(scan(KeyRange::default(), 0).await, [""; 0]);
+    assert_eq!(store.scan("another model", KeyRange::default(), 10).await.expect("a scan"), None);
 }

@@ -4,8 +4,8 @@ use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Append, AppendError, Changes, Checkpoint, EventStore, Expected, GenerationState, Position, ReadModelStore, Shard,
-    SnapshotStore, Takeover, Version,
+    Append, AppendError, Changes, Checkpoint, EventStore, Expected, GenerationState, Position, Promotion,
+    ReadModelStore, Shard, SnapshotStore, Takeover, Version,
 };
 use es_postgres::{ConnectError, OutcomeUnknown, PostgresStore};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -241,7 +241,7 @@ async fn the_sweep_behind_a_promotion_may_take_longer_than_a_read() {
     holder.run("BEGIN; SELECT FROM documents FOR UPDATE").await;
     let promotion = tokio::spawn({
         let store = store.clone();
-        async move { store.promote(&building).await }
+        async move { store.promote(&building, Promotion::Automatic).await }
     });
     let slow = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND wait_event_type = 'Lock'

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::server::Schema;
 
-const STATEMENTS: [&str; 12] = [
+const STATEMENTS: [&str; 13] = [
     include_str!("../../src/sql/find_command.sql"),
     include_str!("../../src/sql/find_versions.sql"),
     include_str!("../../src/sql/get.sql"),
@@ -17,6 +17,7 @@ const STATEMENTS: [&str; 12] = [
     include_str!("../../src/sql/read_matching.sql"),
     include_str!("../../src/sql/read_stream.sql"),
     include_str!("../../src/sql/scan.sql"),
+    include_str!("../../src/sql/scan_below.sql"),
 ];
 
 /// Without `OFFSET 0` in `load.sql`, `load_streams.sql`, `read_matching.sql` or `matching()`, a plan that was made while there

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError,
+    Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError, Promotion,
     ReadModelStore, Shard, Takeover,
 };
 use es_postgres::PostgresStore;
@@ -50,7 +50,7 @@ async fn r9_a_zombie_that_waits_at_the_checkpoint_is_fenced() {
     watcher.until_blocked(&schema, 1).await;
     rival.run("COMMIT").await;
     assert!(matches!(soon(zombie).await.unwrap(), Err(CommitError::Fenced(_))));
-    assert_eq!(store.get(MODEL, "k").await.unwrap(), None);
+    assert_eq!(store.get(MODEL, "k").await.unwrap().unwrap().found, None);
     assert_eq!(store.reached(&serving).await.unwrap(), Position::ZERO);
 }
 
@@ -64,7 +64,7 @@ async fn r9_a_commit_that_fails_in_the_middle_leaves_nothing() {
     let bad = changes(5, [("good".into(), "1".into()), ("nul\0".into(), "2".into())]);
     assert!(matches!(store.commit(&lease, bad, TTL).await, Err(CommitError::Store(_))));
     assert_eq!(store.reached(&serving).await.unwrap(), Position::ZERO);
-    assert_eq!(store.get(MODEL, "good").await.unwrap(), None);
+    assert_eq!(store.get(MODEL, "good").await.unwrap().unwrap().found, None);
     store.commit(&lease, changes(5, [("good".into(), "1".into())]), TTL).await.unwrap();
 }
 
@@ -90,7 +90,7 @@ async fn r12_readers_see_all_of_the_old_or_all_of_the_new_generation() {
                 start.wait().await;
                 let mut last = 0;
                 while last < ROUNDS {
-                    let found = store.scan(MODEL, KeyRange::default(), 1_000).await.unwrap();
+                    let found = store.scan(MODEL, KeyRange::default(), 1_000).await.unwrap().unwrap().found;
                     assert_eq!(found.len(), KEYS);
                     assert!(found.iter().all(|(_, document)| *document == found[0].1), "{found:?}");
                     let round = std::str::from_utf8(&found[0].1).unwrap().parse().unwrap();
@@ -105,7 +105,7 @@ async fn r12_readers_see_all_of_the_old_or_all_of_the_new_generation() {
         let building = generation(&store, GenerationState::Building).await;
         let held = lease(&store, &building).await;
         store.commit(&held, changes(1, documents(round)), TTL).await.unwrap();
-        store.promote(&building).await.unwrap();
+        store.promote(&building, Promotion::Automatic).await.unwrap();
     }
     for reader in readers {
         soon(reader).await.unwrap();
@@ -130,7 +130,7 @@ async fn r12_promotion_waits_for_commits_in_flight() {
     worker.run(&format!("BEGIN; UPDATE checkpoints SET position = 9 WHERE generation = {}", serving.id)).await;
     let promotion = tokio::spawn({
         let (store, building) = (store.clone(), building.clone());
-        async move { store.promote(&building).await }
+        async move { store.promote(&building, Promotion::Automatic).await }
     });
     watcher.until_blocked(&schema, 1).await;
     worker.run("COMMIT").await;
@@ -155,7 +155,7 @@ async fn r12_what_a_crashed_promotion_left_is_swept_by_the_next() {
     let again = store.acquire(&first, &held.shard, held.owner, Takeover::Always, TTL).await.unwrap();
     assert_eq!(again, None, "a retired generation cannot be worked on");
     let second = generation(&store, GenerationState::Building).await;
-    store.promote(&second).await.unwrap();
+    store.promote(&second, Promotion::Automatic).await.unwrap();
     assert_eq!(session.number("SELECT count(*) FROM documents").await, 0);
     assert_eq!(session.number("SELECT count(*) FROM generations").await, 1);
 }
@@ -170,7 +170,7 @@ async fn a_scan_stops_at_the_end_of_its_prefix() {
     let documents = keys.map(|key| (key.to_owned(), "1".to_owned()));
     store.commit(&held, changes(1, documents), TTL).await.unwrap();
     let scan = async |range: KeyRange| {
-        let found = store.scan(MODEL, range, 100).await.unwrap();
+        let found = store.scan(MODEL, range, 100).await.unwrap().unwrap().found;
         found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
     };
     assert_eq!(scan(KeyRange::prefix("a")).await, ["a", "ab", "a\u{10FFFF}", "a\u{10FFFF}x"]);

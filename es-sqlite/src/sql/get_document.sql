@@ -1,7 +1,7 @@
--- One statement, one snapshot: a switch of generations falls before it or after it.
+-- One statement, one snapshot: a switch of generations falls before it or after it. No row where none serves.
 -- binds: ?1 projection, ?2 key
 -- locks: none
-SELECT documents.document
+SELECT generations.id, generations.version, documents.document
 FROM generations
-JOIN documents ON documents.generation = generations.id AND documents.key = ?2
+LEFT JOIN documents ON documents.generation = generations.id AND documents.key = ?2
 WHERE generations.projection = ?1 AND generations.state = 'serving'

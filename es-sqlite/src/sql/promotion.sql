@@ -1,5 +1,6 @@
 -- The generation that a building one is to replace, and the shard of it in which readers would lose the most: how far it
--- is there, and how far the new one is in the same shard (or in its slowest, where it reads from another source).
+-- is there, and how far the new one is in the same shard (or in its slowest, where it reads from another source). The
+-- slowest shards of both are compared too, since they are what readers have reached.
 -- No row: it is not being built.
 -- binds: ?1 building generation
 -- locks: the caller's write lock keeps the answer true until the switch
@@ -12,9 +13,17 @@ WITH shards AS (
     JOIN checkpoints AS old ON old.generation = serving.id
     WHERE building.id = ?1
 ), worst AS (
-    SELECT building_at, serving_at FROM shards ORDER BY serving_at - building_at DESC LIMIT 1
+    SELECT building_at, serving_at
+    FROM (SELECT building_at, serving_at FROM shards
+          UNION ALL
+          SELECT coalesce((SELECT min(position) FROM checkpoints WHERE generation = ?1), 0), min(serving_at) FROM shards)
+    ORDER BY serving_at - building_at DESC
+    LIMIT 1
 )
-SELECT serving.id AS serving,
+SELECT building.version,
+       serving.id AS serving,
+       serving.version AS serving_version,
+       serving.withdrawn,
        coalesce((SELECT building_at FROM worst), 0) AS building_at,
        coalesce((SELECT serving_at FROM worst), 0) AS serving_at
 FROM generations AS building

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use es_core::{Changes, Checkpoint, Generation, GenerationState, KeyRange, Position, ReadModelStore, Shard, Takeover};
+use es_core::{
+    Changes, Checkpoint, Generation, GenerationState, KeyRange, Position, Promotion, ReadModelStore, Shard, Takeover,
+};
 use es_sqlite::SqliteStore;
 use sqlx::{Executor, Row};
 use uuid::Uuid;
@@ -38,7 +40,7 @@ async fn r12_readers_see_the_whole_old_or_the_whole_new_generation() {
         async move {
             let mut scans = 0;
             loop {
-                let found = store.scan("model", KeyRange::default(), usize::MAX).await.unwrap();
+                let found = store.scan("model", KeyRange::default(), usize::MAX).await.unwrap().unwrap().found;
                 assert_eq!(found.len(), DOCUMENTS);
                 assert!(found.iter().all(|(_, document)| *document == found[0].1));
                 scans += 1;
@@ -48,7 +50,7 @@ async fn r12_readers_see_the_whole_old_or_the_whole_new_generation() {
             }
         }
     });
-    store.promote(&new).await.unwrap();
+    store.promote(&new, Promotion::Automatic).await.unwrap();
     assert!(reader.await.unwrap() >= 1);
     let keys: Vec<_> = (0..DOCUMENTS).map(|key| format!("{key:05}")).collect();
     assert!(store.load(&old, &keys).await.unwrap().iter().all(Option::is_none), "the old documents are deleted");

@@ -69,8 +69,8 @@ async fn r9_a_reopened_read_model_goes_on_where_it_was() {
 
     let store = SqliteStore::open(&path).await.unwrap();
     assert_eq!(store.serving("model").await.unwrap(), Some(generation.clone()));
-    assert_eq!(store.get("model", "key").await.unwrap().as_deref(), Some(&b"{}"[..]));
-    assert_eq!(store.get("model", "empty").await.unwrap().as_deref(), Some(&b""[..]));
+    assert_eq!(store.get("model", "key").await.unwrap().unwrap().found.as_deref(), Some(&b"{}"[..]));
+    assert_eq!(store.get("model", "empty").await.unwrap().unwrap().found.as_deref(), Some(&b""[..]));
     let rival = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap();
     assert_eq!(rival, None, "the lease has survived too");
     let again = store.acquire(&generation, &shard, owner, Takeover::WhenFree, ttl).await.unwrap().unwrap();

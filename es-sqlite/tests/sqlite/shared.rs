@@ -120,11 +120,11 @@ async fn r9_a_zombie_in_another_process_cannot_commit() {
     // Both are at the same position, and the zombie comes first: only the token tells them apart.
     let refused = zombie.commit(&expired, changes(1, "zombie"), ttl).await;
     assert!(matches!(refused, Err(CommitError::Fenced(_))), "{refused:?}");
-    assert_eq!(successor.get("model", "key").await.unwrap(), None, "the zombie has written nothing");
+    assert_eq!(successor.get("model", "key").await.unwrap().unwrap().found, None, "the zombie has written nothing");
     successor.commit(&lease, changes(1, "successor"), ttl).await.unwrap();
     let repeated = successor.commit(&lease, changes(1, "twice"), ttl).await;
     assert!(matches!(repeated, Err(CommitError::Fenced(_))), "{repeated:?}");
-    assert_eq!(zombie.get("model", "key").await.unwrap().as_deref(), Some(&b"successor"[..]));
+    assert_eq!(zombie.get("model", "key").await.unwrap().unwrap().found.as_deref(), Some(&b"successor"[..]));
 }
 
 #[tokio::test]

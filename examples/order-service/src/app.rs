@@ -13,6 +13,10 @@ use crate::{
     workers::Casualties,
 };
 
+/// How long a query waits for a read model to serve: as long as a new one needs on a log that is
+/// empty, or short.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What the handlers of requests need.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -33,28 +37,25 @@ impl App {
         let store = &backend.read_models;
         Self {
             orders: backend.repository(),
-            order_details: ReadModel::new(store.clone()),
-            orders_by_customer: ReadModel::new(store.clone()),
-            daily_revenue: ReadModel::new(store.clone()),
-            audit_trail: ReadModel::new(store.clone()),
+            order_details: ReadModel::new(store.clone()).patience(PATIENCE),
+            orders_by_customer: ReadModel::new(store.clone()).patience(PATIENCE),
+            daily_revenue: ReadModel::new(store.clone()).patience(PATIENCE),
+            audit_trail: ReadModel::new(store.clone()).patience(PATIENCE),
             log: backend.log.clone(),
             read_models: store.clone(),
             casualties,
         }
     }
 
-    /// How far the policy and each read model have come.
+    /// How far the policy and each read model that serves have come.
     ///
     /// # Errors
     /// [`ReadModelError`] when the store cannot be reached.
     pub async fn progress(&self) -> Result<Vec<(&'static str, Position)>, ReadModelError> {
         let mut progress = Vec::new();
         for name in ReadModelName::ALL.map(ReadModelName::as_str).into_iter().chain([Fulfilment::NAME]) {
-            let reached = match self.read_models.serving(name).await? {
-                Some(generation) => self.read_models.reached(&generation).await?,
-                None => Position::ZERO,
-            };
-            progress.push((name, reached));
+            let found = self.read_models.generations(name).await?;
+            progress.push((name, found.serving.map_or(Position::ZERO, |serving| serving.reached)));
         }
         Ok(progress)
     }

@@ -103,7 +103,7 @@ async fn order_details(app: &App, orders: &[OrderId]) -> Result<Table, DemoError
 
 async fn orders_by_customer(app: &App) -> Result<Table, DemoError> {
     let mut table = table(["customer", "order", "status", "total"]);
-    for (key, order) in app.orders_by_customer.scan(KeyRange::default(), ROWS).await? {
+    for (key, order) in app.orders_by_customer.scan(KeyRange::default(), ROWS).await?.documents {
         let customer = key.split('/').next().unwrap_or_default();
         table.add_row([customer, order.order_id.as_ref(), &order.status.to_string(), &order.total_amount.to_string()]);
     }
@@ -112,7 +112,7 @@ async fn orders_by_customer(app: &App) -> Result<Table, DemoError> {
 
 async fn daily_revenue(app: &App) -> Result<Table, DemoError> {
     let mut table = table(["date", "orders placed", "captured", "refunded", "net"]);
-    for (date, day) in app.daily_revenue.scan(KeyRange::default(), ROWS).await? {
+    for (date, day) in app.daily_revenue.scan(KeyRange::default(), ROWS).await?.documents {
         let [captured, refunded, net] = [day.captured, day.refunded, day.net].map(|amount| amount.to_string());
         table.add_row([date, day.placed.to_string(), captured, refunded, net]);
     }
@@ -121,7 +121,7 @@ async fn daily_revenue(app: &App) -> Result<Table, DemoError> {
 
 async fn audit_trail(app: &App) -> Result<Table, DemoError> {
     let mut table = table(["position", "event", "stream", "who", "because of"]);
-    let entries = app.audit_trail.scan(AuditTrail::range(Position::ZERO), ROWS).await?;
+    let entries = app.audit_trail.scan(AuditTrail::range(Position::ZERO), ROWS).await?.documents;
     for (_, entry) in &entries {
         let cause = entries.iter().find(|(_, cause)| Some(cause.event_id) == entry.causation_id);
         table.add_row([

@@ -89,9 +89,8 @@ pub async fn rebuild(
     let projector = name.projector(source, backend.read_models.clone());
     match projector.rebuild(shutdown).await? {
         Some(generation) => {
-            let reached = backend.read_models.reached(&generation).await;
-            let reached = reached.map_or_else(|_| "unknown".to_owned(), |position| position.to_string());
-            writeln!(io::stdout(), "{} is rebuilt and serves; it has reached position {reached}", name.as_str())?;
+            let version = generation.version;
+            writeln!(io::stdout(), "{} is rebuilt in version {version} and serves", name.as_str())?;
         }
         None => writeln!(io::stdout(), "interrupted; the same command goes on from here")?,
     }

@@ -59,18 +59,20 @@ pub(crate) async fn caught_up(backend: &Backend) {
     }
 }
 
-/// Returns when a read model has seen something.
+/// Returns when a read model has seen something, whether it serves already or not.
 pub(crate) async fn begun(backend: &Backend, name: ReadModelName) {
-    while reached(backend, name.as_str()).await == Position::ZERO {
+    loop {
+        let found = backend.read_models.generations(name.as_str()).await.expect("the store is up");
+        if found.serving.or(found.building).is_some_and(|progress| progress.furthest > Position::ZERO) {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
 async fn reached(backend: &Backend, name: &str) -> Position {
-    match backend.read_models.serving(name).await.expect("the store is up") {
-        Some(generation) => backend.read_models.reached(&generation).await.expect("the store is up"),
-        None => Position::ZERO,
-    }
+    let found = backend.read_models.generations(name).await.expect("the store is up");
+    found.serving.map_or(Position::ZERO, |serving| serving.reached)
 }
 
 /// Every read model equals the fold of the log (R9).
@@ -88,7 +90,7 @@ where
 {
     let truth = project(&projection, log).expect("the log can be folded");
     let model = ReadModel::<P>::new(backend.read_models.clone());
-    let documents = model.scan(KeyRange::default(), usize::from(u16::MAX) * 10).await.expect("a scan");
+    let documents = model.scan(KeyRange::default(), usize::from(u16::MAX) * 10).await.expect("a scan").documents;
     assert_eq!(documents.len(), truth.len(), "{}: as many documents", P::NAME);
     for ((key, document), (true_key, truth)) in documents.iter().zip(&truth) {
         assert_eq!((key, document), (true_key, truth), "{}", P::NAME);

@@ -4,14 +4,13 @@ use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
-use crate::ids::OrderId;
-
-/// The last order of a page. Written in hexadecimal digits, so that nobody builds on what it holds.
-pub(super) struct Cursor(pub(super) OrderId);
+/// The read model's own cursor. Written in hexadecimal digits, so that no client builds on what it
+/// holds.
+pub(super) struct Cursor(pub(super) es_core::Cursor);
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().bytes().try_for_each(|byte| write!(f, "{byte:02x}"))
+        self.0.to_string().bytes().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
 
@@ -29,8 +28,8 @@ impl FromStr for Cursor {
             let pair = std::str::from_utf8(pair).ok().filter(|pair| pair.len() == 2)?;
             u8::from_str_radix(pair, 16).ok()
         });
-        let order = pairs.collect::<Option<_>>().and_then(|bytes| String::from_utf8(bytes).ok());
-        order.and_then(|order| OrderId::try_from(order).ok()).map(Self).ok_or(InvalidCursor)
+        let text = pairs.collect::<Option<_>>().and_then(|bytes| String::from_utf8(bytes).ok());
+        text.and_then(|text| text.parse().ok()).map(Self).ok_or(InvalidCursor)
     }
 }
 

@@ -63,6 +63,9 @@ kinds! {
     Failed = INTERNAL_SERVER_ERROR "failed" "The service failed",
     Unavailable = SERVICE_UNAVAILABLE "unavailable" "The service cannot answer right now",
     Lagging = SERVICE_UNAVAILABLE "lagging" "The read model is behind",
+    Building = SERVICE_UNAVAILABLE "building" "The read model is being built",
+    OtherVersion = SERVICE_UNAVAILABLE "other-version" "Another version of the service has taken over",
+    Replaced = GONE "replaced" "The read model was replaced since the page before: begin with the first page",
 }
 
 impl Problem {
@@ -151,6 +154,9 @@ impl From<QueryError> for Problem {
             QueryError::Lagging { reached, wanted } => {
                 Self { lag: Some(Lag { reached, wanted }), ..Self::new(Kind::Lagging, error.to_string()) }
             }
+            QueryError::Building { .. } => Self::new(Kind::Building, error.to_string()),
+            QueryError::OtherVersion { .. } => Self::new(Kind::OtherVersion, error.to_string()),
+            QueryError::Replaced { .. } => Self::new(Kind::Replaced, error.to_string()),
             QueryError::Store(_) => Self::failed(Kind::Unavailable, &error),
             _ => Self::failed(Kind::Failed, &error),
         }

@@ -52,14 +52,14 @@ pub(super) async fn orders_of_customer(
     let after = parameters.take("after")?;
     parameters.finish()?;
     catch_up(&app.orders_by_customer, after).await?;
-    let range = OrdersByCustomer::range(&user_id, cursor.as_ref().map(|Cursor(order)| order));
-    // One more than asked for tells whether there is a next page.
-    let mut found = app.orders_by_customer.scan(range, limit + 1).await?;
-    let more = found.len() > limit;
-    found.truncate(limit);
-    let orders: Vec<_> = found.into_iter().map(|(_, order)| order).collect();
-    let next = orders.last().filter(|_| more).map(|last| Cursor(last.order_id.clone()));
-    Ok(Json(Page { user_id, orders, next }))
+    let range = OrdersByCustomer::range(&user_id);
+    let range = match cursor {
+        Some(Cursor(cursor)) => range.resume(cursor),
+        None => range,
+    };
+    let page = app.orders_by_customer.scan(range, limit).await?;
+    let orders = page.documents.into_iter().map(|(_, order)| order).collect();
+    Ok(Json(Page { user_id, orders, next: page.next.map(Cursor) }))
 }
 
 /// `GET /api/revenue?from=&to=`, both included; the last 30 days where they are left out.
@@ -91,7 +91,7 @@ pub(super) async fn revenue(
     }
     catch_up(&app.daily_revenue, after).await?;
     let days = app.daily_revenue.scan(DailyRevenue::range(from, to), MAX_DAYS).await?;
-    let days = days.into_iter().map(|(date, day)| Dated { date, day }).collect();
+    let days = days.documents.into_iter().map(|(date, day)| Dated { date, day }).collect();
     Ok(Json(Revenue { from, to, days }))
 }
 
@@ -110,8 +110,8 @@ pub(super) async fn audit(
     let after = parameters.take("after")?.map_or(Position::ZERO, Position::new);
     let limit = limit(&mut parameters)?;
     parameters.finish()?;
-    let entries = app.audit_trail.scan(AuditTrail::range(after), limit).await?;
-    let entries: Vec<_> = entries.into_iter().map(|(_, entry)| entry).collect();
+    let page = app.audit_trail.scan(AuditTrail::range(after), limit).await?;
+    let entries: Vec<_> = page.documents.into_iter().map(|(_, entry)| entry).collect();
     let next = entries.last().map_or(after, |last| last.position);
     Ok(Json(Page { entries, next }))
 }

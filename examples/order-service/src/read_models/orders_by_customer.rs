@@ -16,13 +16,9 @@ use crate::{
 pub struct OrdersByCustomer;
 
 impl OrdersByCustomer {
-    /// The orders of `customer` that come after `cursor`, in the order of their ids.
-    pub fn range(customer: &CustomerId, cursor: Option<&OrderId>) -> KeyRange {
-        let range = KeyRange::prefix(format!("{customer}/"));
-        match cursor {
-            Some(order) => range.after(key(customer, order.as_ref())),
-            None => range,
-        }
+    /// The orders of `customer`, in the order of their ids.
+    pub fn range(customer: &CustomerId) -> KeyRange {
+        KeyRange::prefix(format!("{customer}/"))
     }
 }
 

@@ -54,8 +54,8 @@ async fn equals_the_fold<P: Projection>(projection: P, directory: &TempDir) {
     let parts = Parts { data: Some(directory.path().join("orders.db")), ..Parts::default() };
     let backend = Backend::open(&parts).await.unwrap();
     let log = backend.log.read_log(Position::ZERO, 100_000).await.unwrap();
-    let stored = backend.read_models.scan(P::NAME, KeyRange::default(), 100_000).await.unwrap();
-    let stored = stored.into_iter().map(|(key, bytes)| (key, serde_json::from_slice::<Value>(&bytes).unwrap()));
+    let stored = backend.read_models.scan(P::NAME, KeyRange::default(), 100_000).await.unwrap().unwrap();
+    let stored = stored.found.into_iter().map(|(key, bytes)| (key, serde_json::from_slice::<Value>(&bytes).unwrap()));
     let folded = project(&projection, &log).unwrap().into_iter();
     let folded = folded.map(|(key, document)| (key, serde_json::to_value(document).unwrap()));
     assert_eq!(stored.collect::<Vec<_>>(), folded.collect::<Vec<_>>(), "{}", P::NAME);

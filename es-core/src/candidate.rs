@@ -1,0 +1,186 @@
+//! The generation that a projector keeps: found, built where it has to be, and promoted.
+
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{
+    definition,
+    error::EngineError,
+    projection::Projection,
+    read_model::{Generation, GenerationState, Progress, PromoteError, Promotion, ReadModelStore},
+    stream::Position,
+    worker::Step,
+};
+
+/// A generation of the projection's version that serves or is to serve.
+pub(crate) struct Candidate<'a> {
+    pub(crate) generation: Generation,
+    store: &'a dyn ReadModelStore,
+    promotion: Promotion,
+    serves: AtomicBool,
+    /// How far it must be in every shard before it serves: where the first worker stood that reached
+    /// the end of its shards. (Others may still be on their way there.)
+    target: OnceLock<Position>,
+}
+
+impl<'a> Candidate<'a> {
+    /// The generation that serves, if it is of this version; else one that is built beside it.
+    ///
+    /// # Errors
+    /// [`EngineError::Outdated`] and [`EngineError::Withdrawn`] where this version is not to serve.
+    pub(crate) async fn find<P: Projection>(store: &'a dyn ReadModelStore) -> Result<Self, EngineError> {
+        let (ours, definition) = (P::VERSION, definition::of_projection::<P>());
+        loop {
+            let found = store.generations(P::NAME).await?;
+            definition::admit(P::NAME, ours, &definition, &found)?;
+            let (picked, serves) = match (found.serving, found.building) {
+                (Some(serving), _) if serving.generation.version > ours => {
+                    return Err(EngineError::Outdated { newer: serving.generation.version, ours });
+                }
+                (Some(serving), _) if serving.generation.version == ours => (serving, true),
+                (Some(serving), _) if found.withdrawn >= ours => {
+                    return Err(EngineError::Withdrawn { serving: serving.generation.version, ours });
+                }
+                (_, Some(building)) if building.generation.version > ours => {
+                    return Err(EngineError::Outdated { newer: building.generation.version, ours });
+                }
+                (_, Some(building)) if building.generation.version == ours => (building, false),
+                (_, Some(older)) => {
+                    store.discard(&older.generation).await?;
+                    continue;
+                }
+                (_, None) => {
+                    store.ensure_generation(P::NAME, ours, GenerationState::Building).await?;
+                    continue;
+                }
+            };
+            match Self::defined(store, picked, &definition).await? {
+                Some(generation) => return Ok(Self::new(store, generation, Promotion::Automatic, serves)),
+                None => continue,
+            }
+        }
+    }
+
+    /// A generation that is built on purpose. One that other code has begun makes way for it.
+    pub(crate) async fn begin<P: Projection>(store: &'a dyn ReadModelStore) -> Result<Self, EngineError> {
+        let (ours, definition) = (P::VERSION, definition::of_projection::<P>());
+        loop {
+            let found = store.generations(P::NAME).await?;
+            definition::admit(P::NAME, ours, &definition, &found)?;
+            match found.building {
+                Some(building) if building.generation.version == ours => {
+                    if let Some(generation) = Self::defined(store, building, &definition).await? {
+                        return Ok(Self::new(store, generation, Promotion::OnPurpose, false));
+                    }
+                }
+                Some(other) => store.discard(&other.generation).await?,
+                None => drop(store.ensure_generation(P::NAME, ours, GenerationState::Building).await?),
+            }
+        }
+    }
+
+    fn new(store: &'a dyn ReadModelStore, generation: Generation, promotion: Promotion, serves: bool) -> Self {
+        Self { generation, store, promotion, serves: AtomicBool::new(serves), target: OnceLock::new() }
+    }
+
+    /// The generation, if its definition is recorded; else that is done first, and one has to look
+    /// again, since another program may have been faster.
+    async fn defined(
+        store: &dyn ReadModelStore,
+        picked: Progress,
+        definition: &str,
+    ) -> Result<Option<Generation>, EngineError> {
+        if picked.definition.is_none() {
+            store.define(&picked.generation, definition).await?;
+            return Ok(None);
+        }
+        Ok(Some(picked.generation))
+    }
+
+    /// Promotes it once its worker is at the end of the source. Returns whether it serves.
+    ///
+    /// # Errors
+    /// [`EngineError::Replaced`] when it was replaced or discarded.
+    pub(crate) async fn after(&self, step: Step) -> Result<bool, EngineError> {
+        if self.serves.load(Ordering::Relaxed) {
+            // A worker with shards of its own notices by being fenced.
+            if step == Step::Standby && self.store.state(&self.generation).await? != Some(GenerationState::Serving) {
+                return Err(EngineError::Replaced);
+            }
+            return Ok(true);
+        }
+        if step == Step::Worked || (step == Step::AtEnd && !self.is_complete().await?) {
+            return Ok(false);
+        }
+        let promoted = match step {
+            Step::AtEnd => self.store.promote(&self.generation, self.promotion).await,
+            // The worker whose end it waits for promotes it.
+            _ => Err(PromoteError::NotBuilding),
+        };
+        let serves = match promoted {
+            Ok(()) => true,
+            // By what the old one has folded since: catch up and try again.
+            Err(PromoteError::Behind { .. }) => false,
+            Err(PromoteError::Withdrawn { serving }) => {
+                return Err(EngineError::Withdrawn { serving, ours: self.generation.version });
+            }
+            Err(PromoteError::NotBuilding) => match self.store.state(&self.generation).await? {
+                Some(GenerationState::Building) => false,
+                Some(GenerationState::Serving) => true,
+                None => return Err(EngineError::Replaced),
+            },
+            Err(error) => return Err(EngineError::Promote(error)),
+        };
+        self.serves.store(serves, Ordering::Relaxed);
+        Ok(serves)
+    }
+
+    /// Whether every shard of it, also those of other workers, has come as far as this worker was when
+    /// it reached the end.
+    async fn is_complete(&self) -> Result<bool, EngineError> {
+        let found = self.store.generations(&self.generation.projection).await?;
+        let building = found.building.filter(|building| building.generation == self.generation);
+        // Gone or promoted: the promotion finds out which.
+        let Some(progress) = building else { return Ok(true) };
+        Ok(progress.reached >= *self.target.get_or_init(|| progress.furthest))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        memory::MemoryStore,
+        read_model::{Changes, Checkpoint, Lease, Shard, Takeover},
+        testing::account::Histories,
+    };
+
+    /// Two workers share the shards: one is at its end while the other has just begun.
+    #[tokio::test]
+    async fn r12_a_generation_serves_only_when_all_of_its_shards_have_caught_up() {
+        let store = MemoryStore::new();
+        let candidate = Candidate::find::<Histories>(&store).await.expect("found");
+        let shards = [Shard("topic/0".into()), Shard("topic/1".into())];
+        store.ensure_shards(&candidate.generation, &shards).await.expect("ensured");
+        let advance = async |shard: &Shard, to: u64| {
+            let (owner, ttl) = (Uuid::now_v7(), Duration::from_mins(1));
+            let taken = store.acquire(&candidate.generation, shard, owner, Takeover::Always, ttl).await;
+            let lease: Lease = taken.expect("asked").expect("taken");
+            let checkpoint = Checkpoint { position: Position::new(to), ..Checkpoint::default() };
+            store.commit(&lease, Changes { checkpoint, ..Changes::default() }, ttl).await.expect("committed");
+        };
+        advance(&shards[0], 9).await;
+        assert!(!candidate.after(Step::AtEnd).await.expect("asked"), "the other has not begun");
+        advance(&shards[0], 12).await;
+        advance(&shards[1], 8).await;
+        assert!(!candidate.after(Step::AtEnd).await.expect("asked"), "the other is not where this one was");
+        advance(&shards[1], 9).await;
+        assert!(candidate.after(Step::AtEnd).await.expect("asked"), "nobody waits for what came since");
+    }
+}

@@ -1,0 +1,96 @@
+//! What a read model is folded by, in words that are stored beside it.
+
+use crate::{
+    error::EngineError,
+    event::{Categories, EventSet},
+    policy::Policy,
+    projection::{Order, Projection},
+    read_model::Generations,
+};
+
+/// Whether `name` may be that of a projection or policy: it is part of consumer groups and metrics.
+pub(crate) const fn is_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let mut index = 0;
+    while index < bytes.len() {
+        if !matches!(bytes[index], b'a'..=b'z' | b'0'..=b'9' | b'-') {
+            return false;
+        }
+        index += 1;
+    }
+    !bytes.is_empty() && bytes.len() <= 64
+}
+
+/// `projection DailyRevenue of order, payment in per-key order`.
+pub(crate) fn of_projection<P: Projection>() -> String {
+    let categories = match P::Event::categories() {
+        Categories::All => "all categories".to_owned(),
+        Categories::Only(names) => {
+            let mut names: Vec<_> = names.iter().map(ToString::to_string).collect();
+            names.sort_unstable();
+            names.join(", ")
+        }
+    };
+    let order = match P::ORDER {
+        Order::PerStream => "per-stream",
+        Order::PerKey => "per-key",
+    };
+    format!("projection {} of {categories} in {order} order", type_name::<P>())
+}
+
+/// `policy Fulfilment`. What it listens to may change: it goes on from its checkpoint.
+pub(crate) fn of_policy<P: Policy>() -> String {
+    format!("policy {}", P::identity())
+}
+
+/// The name of `T` without its path and parameters.
+pub(crate) fn type_name<T>() -> &'static str {
+    let name = std::any::type_name::<T>();
+    let name = name.split_once('<').map_or(name, |(name, _)| name);
+    name.rsplit_once("::").map_or(name, |(_, name)| name)
+}
+
+/// Refuses to go on with what something else under the same name has folded.
+pub(crate) fn admit(
+    name: &'static str,
+    version: u32,
+    definition: &str,
+    found: &Generations,
+) -> Result<(), EngineError> {
+    for progress in found.serving.iter().chain(&found.building) {
+        let Some(stored) = &progress.definition else { continue };
+        let same_kind = kind(stored) == kind(definition);
+        if !same_kind || (progress.generation.version == version && stored != definition) {
+            let (stored, ours) = (stored.clone(), definition.to_owned());
+            return Err(EngineError::OtherDefinition { name, version: progress.generation.version, stored, ours });
+        }
+    }
+    Ok(())
+}
+
+fn kind(definition: &str) -> &str {
+    definition.split_once(' ').map_or(definition, |(kind, _)| kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::account::{Histories, Ledger};
+
+    #[test]
+    fn names_follow_the_rule() {
+        let longest = "a".repeat(64);
+        for name in ["a", "daily-revenue", "0", &longest] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", "Daily", "daily revenue", "daily_revenue", "é", "a/b", &format!("{longest}a")] {
+            assert!(!is_name(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn definitions_name_type_categories_and_order() {
+        assert_eq!(of_projection::<Ledger<2>>(), "projection Ledger of account in per-key order");
+        assert_eq!(of_projection::<Histories>(), "projection Histories of account in per-stream order");
+    }
+}
