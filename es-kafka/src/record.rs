@@ -262,7 +262,7 @@ mod tests {
             ("ce_position", "hunter2"),
             ("ce_specversion", "hunter2"),
         ] {
-            let sound = headers(&event, "/orders");
+            let sound = headers(&event, "/orders", Position::ZERO);
             let others = sound.iter().filter(|header| header.key != damaged);
             let mut all = OwnedHeaders::new().insert(Header { key: damaged, value: Some(value) });
             for header in others {
