@@ -161,7 +161,7 @@ impl Client for Tagged {
         let event = NewEvent::of(&AccountEvent::deposit())?.with_tags([tag.clone(), self.holder.clone()]);
         let mut append = Append::new(stream, Expected::Any, vec![event]);
         if self.conditional {
-            append = append.on(Condition { query: EventQuery::tagged([tag]), after: self.seen });
+            append = append.on(Condition::new(EventQuery::tagged([tag]), self.seen));
         }
         self.seen = self.store.append(append).await?.position;
         Ok(())

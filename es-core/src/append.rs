@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    boundary::{Condition, InvalidQuery, MAX_TAGS},
+    boundary::{Condition, ConditionPart, InvalidQuery, MAX_TAGS},
     codec::{
         MAX_NESTING,
         text::{self, BadText},
@@ -58,6 +58,11 @@ impl Append {
         Self { condition: Some(condition), ..self }
     }
 
+    /// What the condition asks for, and from which position on.
+    pub fn condition_parts(&self) -> impl Iterator<Item = &ConditionPart> {
+        self.condition.iter().flat_map(Condition::parts)
+    }
+
     /// That the stream is at `actual` and not as expected.
     pub fn conflict(&self, actual: Version) -> Conflict {
         Conflict { stream: self.stream.clone(), expected: self.expected, actual }
@@ -87,7 +92,7 @@ impl Append {
             return Err(InvalidAppend::AppendTooLarge { bytes });
         }
         if let Some(condition) = &self.condition {
-            condition.query.validate()?;
+            condition.validate()?;
         }
         Ok(())
     }
@@ -121,7 +126,7 @@ pub fn validate_together(appends: &[Append]) -> Result<(), InvalidAppend> {
 /// and its fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered {
-    /// A hash of stream and key.
+    /// A hash of the key and of that in which the key is unique.
     pub id: Uuid,
     /// What was asked for.
     pub fingerprint: Fingerprint,
@@ -134,8 +139,9 @@ impl Append {
     pub fn remembered(&self) -> Option<Remembered> {
         let first = self.events.first()?.id;
         match &self.command {
-            Some(command) => {
-                Some(Remembered { id: command_id(&self.stream, &command.key), fingerprint: command.fingerprint })
+            Some(Command { key, fingerprint, scope }) => {
+                let scope = scope.as_ref().unwrap_or(&self.stream);
+                Some(Remembered { id: command_id(scope, key), fingerprint: *fingerprint })
             }
             None if self.expected.version().is_none() => Some(Remembered {
                 id: command_id(&self.stream, &first.into()),
@@ -146,10 +152,11 @@ impl Append {
     }
 }
 
-/// The id under which stores remember the command `key` on `stream`: 128 bits of a SHA-256.
-pub fn command_id(stream: &StreamId, key: &IdempotencyKey) -> Uuid {
+/// The id under which stores remember the command `key` of `scope`, a stream or a kind of decision: 128 bits of a
+/// SHA-256.
+pub fn command_id(scope: &StreamId, key: &IdempotencyKey) -> Uuid {
     let mut hasher = Sha256::new();
-    hasher.update(stream.as_str().as_bytes());
+    hasher.update(scope.as_str().as_bytes());
     hasher.update([0]);
     hasher.update(key.as_str().as_bytes());
     let digest: [u8; 32] = hasher.finalize().into();
@@ -198,7 +205,7 @@ fn check_json(event: usize, text: &[u8]) -> Result<(), InvalidAppend> {
 }
 
 /// A key by which a client names one of its requests, so that it may repeat it. It is unique
-/// within a stream.
+/// within a stream, or within the decisions of one name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(String);
 
@@ -273,6 +280,16 @@ pub struct Command {
     pub key: IdempotencyKey,
     /// What it asked for.
     pub fingerprint: Fingerprint,
+    /// In what the key is unique, if not in the stream of the append: a kind of decision, whose streams may follow from
+    /// the decision.
+    pub(crate) scope: Option<StreamId>,
+}
+
+impl Command {
+    /// The command `key` on the stream of its append.
+    pub fn new(key: IdempotencyKey, fingerprint: Fingerprint) -> Self {
+        Self { key, fingerprint, scope: None }
+    }
 }
 
 /// Which rule an append breaks (R15). `event` is the index of the event in the append.

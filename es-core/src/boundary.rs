@@ -6,25 +6,16 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{
-    append::{Append, MAX_EVENT_NAME_BYTES},
-    event::{EventSet, Recorded},
-    schema::DecodeError,
-    store::{AppendError, Appended, EventStore, ReadError},
-    stream::Position,
-};
+use crate::{append::MAX_EVENT_NAME_BYTES, stream::Position};
 
-/// The most tags of one event, and of one item of a query.
-pub const MAX_TAGS: usize = 32;
+/// The most tags of one event; the most tags, and the most names, of one item of a query.
+pub const MAX_TAGS: usize = 64;
 
 /// The longest tag, in bytes.
 pub const MAX_TAG_BYTES: usize = 255;
 
-/// The most items of one query.
-pub const MAX_QUERY_ITEMS: usize = 64;
-
-/// How many events are read at once.
-const PAGE: usize = 1_000;
+/// The most items of one query, and of all queries of one condition together.
+pub const MAX_QUERY_ITEMS: usize = 128;
 
 /// What an event is about, for example `course:c1`. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -77,15 +68,22 @@ pub struct TagError {
 
 /// Which events matter to a decision: those that match one of its items.
 ///
-/// Every item names a tag at least, so that a query is a look-up and never a scan of the log. What it costs
-/// grows with the events that carry the tag behind the position from which on it looks, whatever their
-/// names: prefer a tag of few events.
+/// Where every item names a tag, a query is a look-up. What it costs grows with the events that carry the tag behind
+/// the position from which on it looks, whatever their names: prefer a tag of few events.
+///
+/// An item without a tag ([`named_only`](Self::named_only), [`all`](Self::all)) has no index: it goes through the log
+/// behind that position. As part of a [`Condition`] it does so under the append lock, while all appends wait, so keep
+/// the condition's position near the end of the log, as [`Decisions`](crate::Decisions) does; and reading it from the
+/// beginning reads the whole log. (`es-postgres`: the figures are in the documentation of `PostgresStore`.)
 ///
 /// As JSON, which stores take it as, it is the list of its items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct EventQuery {
     items: Vec<QueryItem>,
+    /// Whether an item without tags and names is meant: `tagged` with an empty list is a mistake.
+    #[serde(skip)]
+    all: bool,
 }
 
 /// Events that carry all of `tags` and, unless `names` is empty, have one of these wire names.
@@ -100,7 +98,21 @@ pub struct QueryItem {
 impl EventQuery {
     /// The events that carry all of `tags`.
     pub fn tagged(tags: impl IntoIterator<Item = Tag>) -> Self {
-        Self { items: vec![QueryItem { tags: tags.into_iter().collect(), names: Vec::new() }] }
+        Self::item(tags.into_iter().collect(), false)
+    }
+
+    /// The events with one of these wire names, whatever their tags. There is no index for it: see [`EventQuery`].
+    pub fn named_only<N: Into<Arc<str>>>(names: impl IntoIterator<Item = N>) -> Self {
+        Self::item(Vec::new(), false).named(names)
+    }
+
+    /// All events. There is no index for it: see [`EventQuery`].
+    pub fn all() -> Self {
+        Self::item(Vec::new(), true)
+    }
+
+    fn item(tags: Vec<Tag>, all: bool) -> Self {
+        Self { items: vec![QueryItem { tags, names: Vec::new() }], all }
     }
 
     /// Of what it matches so far, only the events with one of these wire names.
@@ -115,12 +127,18 @@ impl EventQuery {
     /// What either matches.
     pub fn or(mut self, other: Self) -> Self {
         self.items.extend(other.items);
+        self.all |= other.all;
         self
     }
 
     /// Its items.
     pub fn items(&self) -> &[QueryItem] {
         &self.items
+    }
+
+    /// Whether every item names a tag, so that it is a look-up.
+    pub fn is_tagged(&self) -> bool {
+        self.items.iter().all(|item| !item.tags.is_empty())
     }
 
     /// Whether an event with this wire name and these tags matches.
@@ -137,7 +155,8 @@ impl EventQuery {
     /// [`InvalidQuery`].
     pub fn validate(&self) -> Result<(), InvalidQuery> {
         let within = |item: &QueryItem| {
-            (1..=MAX_TAGS).contains(&item.tags.len())
+            (self.all || item.tags.len() + item.names.len() > 0)
+                && item.tags.len() <= MAX_TAGS
                 && item.names.len() <= MAX_TAGS
                 && item.names.iter().all(|name| name.len() <= MAX_EVENT_NAME_BYTES)
         };
@@ -149,114 +168,73 @@ impl EventQuery {
     }
 }
 
-/// A query that is empty or larger than its limits, or has an item without a tag.
+/// A query that is empty or larger than its limits, or a condition whose queries are so together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a query has 1 to {MAX_QUERY_ITEMS} items of 1 to {MAX_TAGS} tags and at most {MAX_TAGS} names")]
+#[error(
+    "a query, and all queries of a condition together, have 1 to {MAX_QUERY_ITEMS} items, each of at most {MAX_TAGS} \
+     tags and {MAX_TAGS} names and at least one of either (EventQuery::all asks for all events)"
+)]
 pub struct InvalidQuery;
 
-/// That no event after position `after` matches `query`: whoever decided has seen all that do.
+/// That a decision has seen everything that it was made on: of each query, no event behind a position matches.
+///
+/// ```
+/// use es_core::{Condition, EventQuery, Position, Tag};
+///
+/// // A decision on a room and on a guest, which were read at two positions.
+/// let (room, guest) = (Tag::new("room:7")?, Tag::new("guest:ada")?);
+/// let condition = Condition::new(EventQuery::tagged([room]), Position::new(41))
+///     .and(EventQuery::tagged([guest]), Position::new(44));
+/// assert_eq!(condition.parts().len(), 2);
+/// # Ok::<(), es_core::InvalidTag>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Condition {
+    /// Never empty.
+    parts: Vec<ConditionPart>,
+}
+
+/// That no event after position `after` matches `query`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConditionPart {
     /// What the decision was made on.
     pub query: EventQuery,
     /// The last of the matching events that it saw, or any position up to which it saw them all.
     pub after: Position,
 }
 
-/// Decides on all events that match `query` and appends what was decided, together and on the
-/// condition that nothing which matches has been added meanwhile; if something has, decides again, up
-/// to `attempts` times.
-///
-/// The events must carry the tags that other decisions look for. A decision without appends is final.
-///
-/// ```
-/// use es_core::{Append, Event, EventQuery, Expected, MemoryStore, NewEvent, StreamId, Tag, decide};
-///
-/// # #[derive(Debug, Clone, PartialEq, Event)]
-/// # #[event(category = "user")]
-/// # enum UserEvent {
-/// #     #[event(name = "user.registered")]
-/// #     Registered { name: String },
-/// # }
-/// # #[tokio::main(flavor = "current_thread")]
-/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // A user name is unique, although every user is a stream of its own.
-/// let store = MemoryStore::new();
-/// let name = Tag::new("name:ada")?;
-/// let claim = |id: &'static str| {
-///     let tag = name.clone();
-///     decide(&store, EventQuery::tagged([name.clone()]), 3, move |claims: &[es_core::Recorded<UserEvent>]| {
-///         if !claims.is_empty() {
-///             return Err("the name is taken");
-///         }
-///         let registered = UserEvent::Registered { name: "ada".into() };
-///         let event = NewEvent::of(&registered).expect("text").with_tags([tag.clone()]);
-///         let stream = StreamId::new("user", id).expect("a valid name");
-///         Ok(vec![Append::new(stream, Expected::NoStream, vec![event])])
-///     })
-/// };
-/// assert!(claim("1").await.is_ok());
-/// assert!(claim("2").await.is_err());
-/// # Ok(())
-/// # }
-/// ```
-///
-/// # Errors
-/// [`DecideError::Rejected`] is the decision's own refusal.
-///
-/// # Cancel safety
-/// Dropping the future leaves either none or all of the appends in the log (R7).
-pub async fn decide<E: EventSet, R>(
-    store: &dyn EventStore,
-    query: EventQuery,
-    attempts: u32,
-    decision: impl Fn(&[Recorded<E>]) -> Result<Vec<Append>, R>,
-) -> Result<Vec<Appended>, DecideError<R>> {
-    let mut seen = Vec::new();
-    let mut after = Position::ZERO;
-    for _ in 0..attempts.max(1) {
-        loop {
-            let page = store.read_matching(&query, after, PAGE).await?;
-            for event in &page {
-                after = event.position;
-                seen.extend(event.decode::<E>()?);
-            }
-            if page.len() < PAGE {
-                break;
-            }
-        }
-        let mut appends = decision(&seen).map_err(DecideError::Rejected)?;
-        let Some(first) = appends.first_mut() else { return Ok(Vec::new()) };
-        // All are made or none is, so one of them carries the condition for all.
-        first.condition = Some(Condition { query: query.clone(), after });
-        match store.append_together(appends).await {
-            Err(AppendError::ConditionFailed { .. }) => {}
-            outcome => return Ok(outcome?),
-        }
+impl Condition {
+    /// That no event after position `after` matches `query`.
+    pub fn new(query: EventQuery, after: Position) -> Self {
+        Self { parts: vec![ConditionPart { query, after }] }
     }
-    Err(DecideError::Contended { attempts: attempts.max(1) })
-}
 
-/// Why a decision was not made, or not written.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum DecideError<R> {
-    /// The decision's own refusal, untouched.
-    #[error("the decision is a refusal")]
-    Rejected(R),
-    /// Others were faster every time.
-    #[error("other decisions were faster, {attempts} times")]
-    Contended {
-        /// How often it was tried.
-        attempts: u32,
-    },
-    /// The events could not be read.
-    #[error("the events cannot be read")]
-    Read(#[from] ReadError),
-    /// An event cannot be read (R14).
-    #[error(transparent)]
-    Decode(#[from] DecodeError),
-    /// The events could not be appended.
-    #[error("the events cannot be appended")]
-    Append(#[from] AppendError),
+    /// That, and that no event after position `after` matches `query`.
+    #[must_use]
+    pub fn and(mut self, query: EventQuery, after: Position) -> Self {
+        self.parts.push(ConditionPart { query, after });
+        self
+    }
+
+    /// All of `parts`, if there are some.
+    pub fn all_of(parts: Vec<ConditionPart>) -> Option<Self> {
+        (!parts.is_empty()).then_some(Self { parts })
+    }
+
+    /// What it is made of.
+    pub fn parts(&self) -> &[ConditionPart] {
+        &self.parts
+    }
+
+    /// Checks the limits: those of each query, and that all together have no more items than one may (R15).
+    ///
+    /// # Errors
+    /// [`InvalidQuery`].
+    pub fn validate(&self) -> Result<(), InvalidQuery> {
+        let items: usize = self.parts.iter().map(|part| part.query.items.len()).sum();
+        if items > MAX_QUERY_ITEMS {
+            return Err(InvalidQuery);
+        }
+        self.parts.iter().try_for_each(|part| part.query.validate())
+    }
 }

@@ -95,7 +95,7 @@ pub struct Context {
 impl Context {
     /// Names the request `key`; `content` is what distinguishes it from another request.
     pub fn idempotent(self, key: IdempotencyKey, content: &[u8]) -> Self {
-        Self { idempotency: Some(Command { key, fingerprint: Fingerprint::of(content) }), ..self }
+        Self { idempotency: Some(Command::new(key, Fingerprint::of(content))), ..self }
     }
 }
 

@@ -16,6 +16,7 @@ pub mod boundary;
 pub mod store;
 pub mod snapshot;
 pub mod execute;
+pub mod decide;
 
 // From the log to a query.
 pub mod projection;
@@ -72,6 +73,7 @@ pub use append::*;
 pub use boundary::*;
 pub use codec::{EncodeError, MAX_NESTING, Misfit, Unencodable};
 pub use cursor::*;
+pub use decide::{DecideError, Decision, DecisionModel, Decisions, Matching, Models};
 pub use error::{BoxError, EngineError, Location};
 pub use es_macros::{Event, EventSet};
 pub use event::*;

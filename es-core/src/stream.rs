@@ -55,6 +55,12 @@ impl StreamId {
         Ok(Self { name: format!("{category}-{id}").into(), category_len })
     }
 
+    /// The key space of the decisions of this name. It is never a stream: no category of an application is like it.
+    pub(crate) fn of_decisions(name: &str) -> Self {
+        const CATEGORY_LEN: u8 = 11;
+        Self { name: format!("es_decision-{name}").into(), category_len: CATEGORY_LEN }
+    }
+
     /// The whole name.
     pub fn as_str(&self) -> &str {
         &self.name

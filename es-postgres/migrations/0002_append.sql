@@ -67,7 +67,9 @@ $$;
 -- The positions behind `after` of the events that match `query`, in order, at most `most` of them.
 --
 -- query: [{"tags": [...], "names": [...]}, ...]: an event matches an item if it has all its tags and,
--- unless there are none, one of its names. Each item is looked up by its first tag. No locks.
+-- unless there are none, one of its names. Each item is looked up by its first tag; for one without tags the log is
+-- gone through from `after` on. (Only one of the two is executed for an item: the other's filter is false before it
+-- begins.) No locks.
 -- OFFSET 0 keeps the planner from reading all tags for a hash (src/sql/session.sql).
 CREATE FUNCTION matching(query jsonb, after bigint, most bigint) RETURNS SETOF bigint
 LANGUAGE plpgsql STABLE ROWS 1 AS $$
@@ -76,7 +78,7 @@ BEGIN
     SELECT DISTINCT m.position
       FROM jsonb_array_elements(query) i(item)
      CROSS JOIN LATERAL (
-           SELECT e.position
+          (SELECT e.position
              FROM event_tags e
             WHERE e.tag = i.item -> 'tags' ->> 0
               AND e.position > after
@@ -86,7 +88,15 @@ BEGIN
                                                   WHERE o.tag = t.tag AND o.position = e.position
                                                  OFFSET 0))
             ORDER BY e.position
-            LIMIT most) m
+            LIMIT most)
+           UNION ALL
+          (SELECT e.position
+             FROM events e
+            WHERE i.item -> 'tags' = '[]'
+              AND e.position > after
+              AND (i.item -> 'names' = '[]' OR i.item -> 'names' ? e.type)
+            ORDER BY e.position
+            LIMIT most)) m
      ORDER BY m.position
      LIMIT most;
 END
@@ -105,7 +115,7 @@ $$;
 --   c_*: one element a command to remember: of which entry, after which of its events (c_seq), which is
 --        which of all (c_event).
 --   t_*: one element a tag: of which event, numbered likewise.
---   q_*: one element a condition: of which entry, on which query (see matching()), after which position.
+--   q_*: one element a part of a condition: of which entry, on which query (see matching()), after which position.
 --
 -- A row for each wave: log_base is the last position before it, versions the versions of the streams
 -- before it (for the entries of the wave), places the position before the first event of an entry, -1 if
@@ -177,7 +187,7 @@ BEGIN
                           WHERE v_ok[q.append]
             LOOP
                 v_ok[found.append] := false;
-                v_matched[found.append] := found.position;
+                v_matched[found.append] := least(v_matched[found.append], found.position);
             END LOOP;
         END IF;
 

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use es_core::{Append, AppendError, Appended, Expected, Position, StreamId, Tag, Verdict, Version};
+use es_core::{Append, AppendError, Appended, EventQuery, Expected, Position, StreamId, Tag, Verdict, Version};
 
 use uuid::Uuid;
 
@@ -33,10 +33,24 @@ impl Request {
         self.appends.iter().map(|prepared| prepared.bytes).sum()
     }
 
+    /// The queries of its conditions.
+    fn queries(&self) -> impl Iterator<Item = &EventQuery> {
+        self.appends.iter().flat_map(|prepared| prepared.append.condition_parts()).map(|part| &part.query)
+    }
+
     /// The tags that its conditions are about.
     fn asked(&self) -> impl Iterator<Item = &Tag> {
-        let conditions = self.appends.iter().filter_map(|prepared| prepared.append.condition.as_ref());
-        conditions.flat_map(|condition| condition.query.items()).flat_map(|item| &item.tags)
+        self.queries().flat_map(EventQuery::items).flat_map(|item| &item.tags)
+    }
+
+    /// Whether its conditions are about events of any tags.
+    fn asks_all(&self) -> bool {
+        self.queries().any(|query| !query.is_tagged())
+    }
+
+    /// What it is remembered by.
+    fn remembered(&self) -> impl Iterator<Item = Uuid> {
+        self.appends.iter().filter_map(|prepared| prepared.remembered).map(|remembered| remembered.id)
     }
 
     pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamId> {
@@ -65,8 +79,12 @@ pub(crate) struct Batch {
     last_entries: HashMap<StreamId, usize>,
     /// The last wave in which each tag is written.
     last_waves: HashMap<Tag, i32>,
+    /// The wave in which each command is remembered.
+    last_commands: HashMap<Uuid, i32>,
     /// The tags that its conditions are about.
     asked: HashSet<Tag>,
+    /// Whether a condition is about events of any tags.
+    asked_all: bool,
     waves: i32,
     has_groups: bool,
     /// Whether an append names no version, or has tags or a condition.
@@ -105,7 +123,7 @@ impl Batch {
             let prepared = &request.appends[0];
             self.entries[entry].members.push((index, 0));
             self.entries[entry].events += prepared.append.events.len();
-            self.note_tags(&request, self.entries[entry].wave);
+            self.note(&request, self.entries[entry].wave);
             self.requests.push(request);
             return Ok(());
         }
@@ -118,7 +136,7 @@ impl Batch {
             let group = i32::try_from(index).unwrap_or(i32::MAX);
             self.entries.push(Entry { members: vec![(index, number)], events: append.events.len(), wave, group });
         }
-        self.note_tags(&request, wave);
+        self.note(&request, wave);
         self.waves = self.waves.max(wave);
         self.has_groups |= request.appends.len() > 1;
         self.is_special |= request.appends.iter().any(|prepared| prepared.append.expected.version().is_none());
@@ -129,7 +147,7 @@ impl Batch {
     /// The entry that `request` continues: if that is written, so is this.
     fn entry_to_join(&self, request: &Request) -> Option<usize> {
         let [prepared] = &request.appends[..] else { return None };
-        if request.apart || prepared.append.condition.is_some() {
+        if request.apart || self.asked_all || prepared.append.condition.is_some() {
             return None;
         }
         // The entry may stand before a condition that has not seen this: it must come behind.
@@ -163,16 +181,23 @@ impl Batch {
         (fits && !again()).then_some(index)
     }
 
-    /// The first wave in which `request` finds everything that came before it and concerns it.
+    /// The first wave in which `request` finds everything that came before it and concerns it: what is in its streams,
+    /// what its conditions are about, and its own command, which may be a decision's and go to any stream.
     fn wave_for(&self, request: &Request) -> i32 {
+        if request.asks_all() {
+            return 1 + self.waves;
+        }
         let streams = request.streams().filter_map(|stream| self.last_entries.get(stream));
         let streams = streams.map(|entry| self.entries[*entry].wave);
         let tags = request.asked().filter_map(|tag| self.last_waves.get(tag)).copied();
-        1 + streams.chain(tags).max().unwrap_or(0)
+        let commands = request.remembered().filter_map(|id| self.last_commands.get(&id)).copied();
+        1 + streams.chain(tags).chain(commands).max().unwrap_or(0)
     }
 
-    fn note_tags(&mut self, request: &Request, wave: i32) {
+    fn note(&mut self, request: &Request, wave: i32) {
         self.asked.extend(request.asked().cloned());
+        self.asked_all |= request.asks_all();
+        self.last_commands.extend(request.remembered().map(|id| (id, wave)));
         self.is_special |= request.appends.iter().any(|prepared| prepared.append.condition.is_some());
         let events = request.appends.iter().flat_map(|prepared| &prepared.append.events);
         for tag in events.flat_map(|event| &event.tags) {

@@ -4,7 +4,7 @@
 //! All use `fetch_all` or `execute`, and nothing shorter: the commit comes after the last row and even after the completion
 //! tag, and only these wait until the server is ready again (R5).
 
-use es_core::{Condition, EventQuery, Expected, NewEvent, Position, Remembered, StreamId, Version};
+use es_core::{ConditionPart, EventQuery, Expected, NewEvent, Position, Remembered, StreamId, Version};
 use sqlx::{PgConnection, Row, SqlSafeStr, postgres::PgRow};
 use uuid::Uuid;
 
@@ -201,7 +201,7 @@ fn schema_version(event: &NewEvent) -> i32 {
     i32::try_from(event.data.schema_version).unwrap_or(i32::MAX)
 }
 
-/// One element an entry, then one an event, a command, a tag and a condition, of entries that are to be judged.
+/// One element an entry, then one an event, a command, a tag and a part of a condition, of entries that are to be judged.
 #[derive(Default)]
 struct Arrays<'a> {
     streams: Vec<&'a str>,
@@ -282,7 +282,7 @@ impl<'a> Arrays<'a> {
             self.command_ids.push(remembered.id);
             self.fingerprints.push(remembered.fingerprint.as_bytes());
         }
-        if let Some(Condition { query, after }) = &append.condition {
+        for ConditionPart { query, after } in append.condition_parts() {
             self.condition_entries.push(ordinal);
             self.afters.push(after.to_i64());
             self.queries.push(json(query));

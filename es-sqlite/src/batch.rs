@@ -84,9 +84,8 @@ async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<
 
     let conditions: Vec<_> = members()
         .enumerate()
-        .filter_map(|(place, (append, _))| {
-            let condition = append.condition.as_ref()?;
-            Some((place, (condition.after.to_i64(), items(&condition.query))))
+        .flat_map(|(place, (append, _))| {
+            append.condition_parts().map(move |part| (place, (part.after.to_i64(), items(&part.query))))
         })
         .collect();
     if !conditions.is_empty() {
@@ -94,7 +93,9 @@ async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<
         let first = sqlx::query_scalar(include_str!("sql/append_conditions.sql")).bind(json(&conditions));
         let matched: Vec<Option<i64>> = first.fetch_all(connection).await?;
         for (place, position) in places.into_iter().zip(matched) {
-            known[place].matched = position.map(Position::from_i64);
+            // The first of all parts.
+            let position = position.map(Position::from_i64);
+            known[place].matched = known[place].matched.into_iter().chain(position).min();
         }
     }
     Ok(known)

@@ -54,7 +54,7 @@ impl Encoded {
     fn new(append: &Append) -> Self {
         let metadata: Vec<_> = append.events.iter().map(|new| new.metadata.encode().unwrap_or_default()).collect();
         let payloads = append.events.iter().map(|new| new.data.payload.len());
-        let items = || append.condition.iter().flat_map(|condition| condition.query.items());
+        let items = || append.condition_parts().flat_map(|part| part.query.items());
         let tags = append.events.iter().flat_map(|new| &new.tags).chain(items().flat_map(|item| &item.tags));
         let names = items().flat_map(|item| &item.names).map(|name| name.len());
         let tags = tags.map(|tag| tag.as_str().len());

@@ -4,7 +4,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use es_core::{
-    Append, AppendError, Appended, CommandRecord, Condition, NewEvent, Position, StreamId, Tag, Verdict, Version,
+    Append, AppendError, Appended, CommandRecord, ConditionPart, NewEvent, Position, QueryItem, StreamId, Tag, Verdict,
+    Version,
 };
 use uuid::Uuid;
 
@@ -41,12 +42,14 @@ pub(crate) struct Judge<'a> {
     commands: HashMap<Uuid, CommandRecord>,
     /// The accepted events with each tag, in order.
     tagged: HashMap<&'a Tag, Vec<(Position, &'a NewEvent)>>,
+    /// All accepted events, in order.
+    all: Vec<(Position, &'a NewEvent)>,
 }
 
 impl<'a> Judge<'a> {
     /// A judge for a log that ends at `head`.
     pub(crate) fn new(head: Position) -> Self {
-        Self { head, accepted: BTreeMap::new(), commands: HashMap::new(), tagged: HashMap::new() }
+        Self { head, accepted: BTreeMap::new(), commands: HashMap::new(), tagged: HashMap::new(), all: Vec::new() }
     }
 
     /// The outcome of `prepared`, of each of whose appends the log knows one of `known`. What it accepts lies at the
@@ -72,7 +75,7 @@ impl<'a> Judge<'a> {
             let conflict = append.conflict(actual);
             return self.repeated(append, known).map_or_else(|| Verdict::Refused(conflict.into()), Verdict::Repeated);
         }
-        let matched = append.condition.as_ref().and_then(|condition| known.matched.or_else(|| self.matched(condition)));
+        let matched = known.matched.or_else(|| append.condition_parts().filter_map(|part| self.matched(part)).min());
         matched.map_or(Verdict::Possible, |position| Verdict::Refused(AppendError::ConditionFailed { position }))
     }
 
@@ -81,6 +84,7 @@ impl<'a> Judge<'a> {
         self.accepted.insert((&append.stream, before.next()), (append, self.head.next()));
         for new in &append.events {
             self.head = self.head.next();
+            self.all.push((self.head, new));
             for tag in &new.tags {
                 self.tagged.entry(tag).or_default().push((self.head, new));
             }
@@ -131,12 +135,21 @@ impl<'a> Judge<'a> {
         (*stream == append.stream).then_some((first, accepted, position))
     }
 
-    /// The first accepted event that fails `condition`.
-    fn matched(&self, Condition { query, after }: &Condition) -> Option<Position> {
+    /// The first accepted event that fails a condition by this part of it.
+    fn matched(&self, ConditionPart { query, after }: &ConditionPart) -> Option<Position> {
         let fails =
             |(position, new): &&(Position, &NewEvent)| position > after && query.matches(&new.data.name, &new.tags);
-        let tagged = query.items().iter().filter_map(|item| self.tagged.get(item.tags.first()?));
-        tagged.filter_map(|events| events.iter().find(fails)).map(|(position, _)| *position).min()
+        let candidates = |item: &QueryItem| match item.tags.first() {
+            Some(tag) => self.tagged.get(tag),
+            None => Some(&self.all),
+        };
+        query
+            .items()
+            .iter()
+            .filter_map(candidates)
+            .filter_map(|events| events.iter().find(fails))
+            .map(|(position, _)| *position)
+            .min()
     }
 }
 

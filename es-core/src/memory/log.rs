@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::MemoryStore;
 use crate::{
     append::{Append, IdempotencyKey, command_id, validate_together},
-    boundary::{Condition, EventQuery, Tag},
+    boundary::{EventQuery, Tag},
     event::RecordedEvent,
     store::{AppendError, Appended, CommandRecord, EventStore, ReadError, Verdict},
     stream::{Position, StreamId, Version},
@@ -48,10 +48,9 @@ impl Log {
             let conflict = append.conflict(actual);
             return self.repeated(append).map_or_else(|| Verdict::Refused(conflict.into()), Verdict::Repeated);
         }
-        let matched =
-            append.condition.as_ref().and_then(|Condition { query, after }| self.matching(query, *after).next());
-        match matched {
-            Some(event) => Verdict::Refused(AppendError::ConditionFailed { position: event.position }),
+        let matched = append.condition_parts().filter_map(|part| self.matching(&part.query, part.after).next());
+        match matched.map(|event| event.position).min() {
+            Some(position) => Verdict::Refused(AppendError::ConditionFailed { position }),
             None => Verdict::Possible,
         }
     }

@@ -1,9 +1,16 @@
 //! The small domain with which decisions are tested: bookings, each an aggregate, and the rooms whose nights they
 //! share.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::aggregate::Aggregate;
+use crate::{
+    aggregate::Aggregate,
+    boundary::{EventQuery, Tag},
+    decide::DecisionModel,
+    event::Recorded,
+};
 
 /// What happens to a booking. Each event says which room it is about, so that decisions on the room find it.
 #[derive(Debug, Clone, PartialEq, Eq, crate::Event)]
@@ -84,6 +91,39 @@ impl Aggregate for Booking {
         self.made = match event.clone() {
             BookingEvent::Made { room, night, guest } => Some((room, night, guest)),
             BookingEvent::Cancelled { .. } => None,
+        };
+    }
+}
+
+/// The nights that are taken, of a room or by a guest: whatever the tag says.
+#[derive(Debug, Clone)]
+pub struct Nights {
+    about: Tag,
+    /// Which.
+    pub taken: BTreeSet<u32>,
+}
+
+impl Nights {
+    /// The nights of the bookings that carry the tag `about`.
+    ///
+    /// # Panics
+    /// When that is no valid tag.
+    pub fn of(about: &str) -> Self {
+        Self { about: Tag::new(about).expect("a valid tag"), taken: BTreeSet::new() }
+    }
+}
+
+impl DecisionModel for Nights {
+    type Event = BookingEvent;
+
+    fn query(&self) -> EventQuery {
+        EventQuery::tagged([self.about.clone()])
+    }
+
+    fn apply(&mut self, event: &Recorded<BookingEvent>) {
+        match event.data {
+            BookingEvent::Made { night, .. } => self.taken.insert(night),
+            BookingEvent::Cancelled { night, .. } => self.taken.remove(&night),
         };
     }
 }

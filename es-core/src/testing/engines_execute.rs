@@ -47,6 +47,13 @@ macro_rules! engine_suite {
         $crate::__suite! { engines_decide, $make,
             r2_events_of_a_repository_carry_their_own_tags
             r15_an_event_with_an_invalid_tag_is_refused_and_named
+            r1_a_decision_on_several_streams_is_whole
+            r2_decisions_see_what_repositories_write
+            r2_decisions_on_two_models_keep_both
+            r2_a_conflict_that_no_model_sees_is_reported
+            r6_a_repeated_decision_returns_its_first_receipt
+            r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receipt
+            r6_twins_that_append_to_different_streams_write_once
         }
         $crate::__suite! { engines_project, $make,
             r3_a_retry_in_a_restored_log_does_not_hide_another_past

@@ -47,6 +47,8 @@ macro_rules! event_store_suite {
             r1_a_failed_condition_fails_all_that_are_made_together
             r2_of_concurrent_claims_of_one_name_one_wins
             r2_no_course_is_overbooked
+            r2_each_query_of_a_condition_has_a_position_of_its_own
+            r2_of_concurrent_appends_on_all_events_one_wins
             r6_a_conditional_append_again_returns_its_first_outcome
             r15_tags_and_queries_have_limits
         }
@@ -262,7 +264,7 @@ pub async fn r6_an_append_to_any_version_again_writes_nothing(store: &impl Event
 fn commanded(id: &str, expected: Expected, key: &str, content: &str) -> Append {
     let key = IdempotencyKey::new(key).expect("a valid key");
     let fingerprint = Fingerprint::of(content.as_bytes());
-    Append { command: Some(Command { key, fingerprint }), ..append(id, expected, 2) }
+    Append { command: Some(Command::new(key, fingerprint)), ..append(id, expected, 2) }
 }
 
 /// R6

@@ -70,7 +70,7 @@ pub async fn r2_of_overlapping_appends_made_together_one_wins<S: EventStore + Cl
 
 /// R6
 pub async fn r6_appends_made_together_again_write_nothing(store: &impl EventStore) {
-    let command = Command { key: IdempotencyKey::new("k").expect("a valid key"), fingerprint: Fingerprint::of(b"k") };
+    let command = Command::new(IdempotencyKey::new("k").expect("a valid key"), Fingerprint::of(b"k"));
     let all = [
         append("a", Expected::NoStream, 2),
         append("b", Expected::Any, 1),

@@ -111,7 +111,7 @@ async fn r2_no_append_of_a_batch_goes_before_a_condition_that_has_not_seen_it() 
     let store = schema.store().await;
     let tag = Tag::new("x").unwrap();
     let tagged = Append::new(stream("s"), Expected::Any, vec![event("{}").with_tags([tag.clone()])]);
-    let condition = Condition { query: EventQuery::tagged([tag]), after: Position::ZERO };
+    let condition = Condition::new(EventQuery::tagged([tag]), Position::ZERO);
     let conditional = append("t", Expected::Any, 1).on(condition);
     let appends = vec![append("s", Expected::Any, 1), conditional, tagged];
     let [_, conditional, tagged] = in_one_batch(&schema, &store, appends).await.try_into().unwrap();
@@ -187,7 +187,7 @@ async fn r6_a_command_is_found_with_its_first_outcome() {
     let schema = Schema::new();
     let store = schema.store().await;
     let key = IdempotencyKey::new("pay-1").unwrap();
-    let command = Command { key: key.clone(), fingerprint: Fingerprint::of(b"pay 10") };
+    let command = Command::new(key.clone(), Fingerprint::of(b"pay 10"));
     assert!(store.find_command(&stream("a"), &key).await.unwrap().is_none());
     let first = store.append(Append { command: Some(command.clone()), ..append("a", exact(0), 2) }).await.unwrap();
     let found = store.find_command(&stream("a"), &key).await.unwrap().unwrap();

@@ -438,7 +438,7 @@ async fn imported_events_are_found_by_their_tags() {
     let found = store.read_matching(&EventQuery::tagged([tag.clone()]), Position::ZERO, 100).await.unwrap();
     let positions: Vec<_> = found.iter().map(|event| event.position.get()).collect();
     assert_eq!(positions, (0..20).step_by(3).map(|index| index + 2).collect::<Vec<_>>());
-    let condition = Condition { query: EventQuery::tagged([tag]), after: Position::new(17) };
+    let condition = Condition::new(EventQuery::tagged([tag]), Position::new(17));
     let outcome = store.append(append("b", Expected::Any, 1).on(condition)).await;
     assert!(matches!(outcome, Err(AppendError::ConditionFailed { position }) if position == Position::new(20)));
 }

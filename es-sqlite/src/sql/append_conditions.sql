@@ -1,4 +1,4 @@
--- The first event that fails each condition of a batch, or null. It is looked for as in read_matching.sql.
+-- The first event that fails each part of a condition of a batch, or null. It is looked for as in read_matching.sql.
 -- binds: ?1 JSON array of [position after which to look, JSON array of [tags, names]]
 -- locks: the caller's write lock keeps the answer true until the batch is written
 SELECT (
@@ -7,10 +7,19 @@ SELECT (
         UNION ALL
         SELECT tags,
                names,
-               (SELECT max(coalesce((SELECT min(position) FROM event_tags
-                                     WHERE tag = wanted.value AND position > candidates.position),
-                                    9223372036854775807))
-                FROM json_each(candidates.tags) AS wanted)
+               CASE WHEN tags = '[]' THEN
+                   coalesce((SELECT position FROM events
+                             WHERE events.position > candidates.position
+                               AND (names = '[]'
+                                    OR EXISTS (SELECT 1 FROM json_each(names) AS one WHERE one.value = events.name))
+                             ORDER BY position LIMIT 1),
+                            9223372036854775807)
+               ELSE
+                   (SELECT max(coalesce((SELECT min(position) FROM event_tags
+                                         WHERE tag = wanted.value AND position > candidates.position),
+                                        9223372036854775807))
+                    FROM json_each(candidates.tags) AS wanted)
+               END
         FROM candidates
         WHERE position < 9223372036854775807
         ORDER BY 3
@@ -18,6 +27,7 @@ SELECT (
     SELECT position
     FROM candidates
     WHERE position > condition.value ->> 0
+      AND position < 9223372036854775807
       AND json_array_length(tags) = (
           SELECT count(*)
           FROM json_each(tags) AS wanted

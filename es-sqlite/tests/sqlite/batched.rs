@@ -31,7 +31,7 @@ fn told(outcomes: &[Outcome]) -> Vec<String> {
 }
 
 fn claim(id: &str) -> Append {
-    let condition = Condition { query: EventQuery::tagged([tag("name:ada")]), after: Position::ZERO };
+    let condition = Condition::new(EventQuery::tagged([tag("name:ada")]), Position::ZERO);
     Append::new(stream(id), Expected::NoStream, vec![event("test.claimed").with_tags([tag("name:ada")])]).on(condition)
 }
 
@@ -138,12 +138,12 @@ impl Draw {
         let mut append = Append::new(stream(id), expected, events);
         if self.rng.u8(0..4) == 0 {
             let key = IdempotencyKey::new(self.rng.u8(0..40).to_string()).unwrap();
-            append.command = Some(Command { key, fingerprint: Fingerprint::of(&[self.rng.u8(0..2)]) });
+            append.command = Some(Command::new(key, Fingerprint::of(&[self.rng.u8(0..2)])));
         }
         if self.rng.u8(0..3) == 0 {
             let behind = if self.rng.bool() { 6 } else { 60 };
             let after = Position::new((head.get() + 2).saturating_sub(self.rng.u64(0..behind)));
-            append.condition = Some(Condition { query: self.query(), after });
+            append.condition = Some(Condition::new(self.query(), after));
         }
         self.drawn.push(append.clone());
         append

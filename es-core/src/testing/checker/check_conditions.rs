@@ -6,6 +6,7 @@ use super::{
     check_outcomes::{Keys, Wrong, key_of, wrong},
     finding::Promise,
     log::Write,
+    query::Given,
     sent::Sent,
 };
 
@@ -31,10 +32,10 @@ pub(super) fn check(evidence: &mut Evidence<'_>) {
 
 /// Where it is, and the first event that it should have known of. (What is made together is decided at once.)
 fn missed(evidence: &Evidence<'_>, write: &Write<'_>) -> Option<(u64, u64)> {
-    let given = write.sent.condition.as_ref()?;
     evidence.log.rank_of(write.sent)?;
     let place = evidence.log.rank_of_any(write.group)?;
-    let missed = (given.after + 1..place).find(|rank| evidence.log.matches(&given.query, *rank))?;
+    let first = |given: &Given| (given.after + 1..place).find(|rank| evidence.log.matches(&given.query, *rank));
+    let missed = write.sent.conditions.iter().find_map(first)?;
     Some((place, missed))
 }
 
@@ -54,8 +55,8 @@ pub(super) fn condition_failed(
         return wrong(Promise::R2, format!("a condition failed by the event at {position}, which was not there yet"));
     }
     let fails = |sent: &&Sent| {
-        let given = sent.condition.as_ref();
-        given.is_some_and(|given| position > given.after && evidence.log.matches(&given.query, position))
+        let fails = |given: &Given| position > given.after && evidence.log.matches(&given.query, position);
+        sent.conditions.iter().any(fails)
     };
     let mut failed = attempt.group().iter().filter(fails).peekable();
     if failed.peek().is_none() {

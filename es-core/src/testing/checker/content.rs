@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     append::{Append, Command, Fingerprint, IdempotencyKey, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES},
+    boundary::Condition,
     event::{EventData, Metadata, NewEvent, RecordedEvent},
     stream::Expected,
 };
@@ -36,16 +37,16 @@ pub(super) struct Origin {
 }
 
 /// On what an append was decided; it stays the same when the append is sent again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Basis {
     pub(super) expected: Expectation,
-    /// The position of its condition.
-    pub(super) after: u64,
+    /// The position of each query of its condition.
+    pub(super) afters: Vec<u64>,
 }
 
 impl Basis {
     pub(super) fn of(sent: &Sent) -> Self {
-        Self { expected: sent.expected, after: sent.condition.as_ref().map_or(0, |given| given.after) }
+        Self { expected: sent.expected, afters: sent.conditions.iter().map(|given| given.after).collect() }
     }
 }
 
@@ -62,7 +63,7 @@ pub(super) fn drafts(plan: &Plan, origin: Origin) -> &[Draft] {
 /// The appends of a place in the plan, and what the history says of them.
 pub(super) fn appends(plan: &Plan, origin: Origin, bases: &[Basis]) -> Vec<(Append, Sent)> {
     let drafts = (origin.link..).zip(drafts(plan, origin));
-    drafts.zip(bases).map(|((place, draft), basis)| append(plan, origin, place, draft, *basis)).collect()
+    drafts.zip(bases).map(|((place, draft), basis)| append(plan, origin, place, draft, basis)).collect()
 }
 
 /// An id that no event has.
@@ -70,8 +71,8 @@ pub(super) fn strange_id(plan: &Plan, origin: Origin) -> Uuid {
     id(!plan.seed, origin, 0, 0)
 }
 
-fn append(plan: &Plan, origin: Origin, place: usize, draft: &Draft, basis: Basis) -> (Append, Sent) {
-    let Draft { stream, events, tags, key, condition, flaw, .. } = draft;
+fn append(plan: &Plan, origin: Origin, place: usize, draft: &Draft, basis: &Basis) -> (Append, Sent) {
+    let Draft { stream, events, tags, key, conditions, flaw, .. } = draft;
     let stream = plan.stream(*stream);
     let tags: Vec<String> = tags.iter().map(|tag| tag_name(*tag)).collect();
     let mut events: Vec<NewEvent> = events
@@ -83,12 +84,13 @@ fn append(plan: &Plan, origin: Origin, place: usize, draft: &Draft, basis: Basis
         })
         .collect();
     let mut expectation = basis.expected;
-    let mut given = condition.as_ref().map(|look| Given { query: query(look), after: basis.after });
+    let given = |(look, after): (&Look, &u64)| Given { query: query(look), after: *after };
+    let mut conditions: Vec<_> = conditions.iter().zip(&basis.afters).map(given).collect();
     if let (Some(flaw), Some(last)) = (*flaw, events.last_mut()) {
         spoil(last, flaw);
         match flaw {
             Flaw::Overflow => expectation = Expectation::Exact(u64::MAX),
-            Flaw::Query => given = Some(Given { query: Query { items: Vec::new() }, after: 0 }),
+            Flaw::Query => conditions = vec![Given { query: Query { items: Vec::new() }, after: 0 }],
             _ => {}
         }
     }
@@ -97,21 +99,19 @@ fn append(plan: &Plan, origin: Origin, place: usize, draft: &Draft, basis: Basis
     let written = |event: &NewEvent| Written {
         id: event.id,
         content: digest(&event.data, &event.metadata),
-        about: (!tags.is_empty()).then(|| about(event)),
+        about: Some(about(event)),
     };
     let sent = Sent {
         stream: stream.clone(),
         expected: expectation,
         events: events.iter().map(written).collect(),
         key: key.clone(),
-        condition: given.clone(),
+        conditions: conditions.clone(),
         flaw: *flaw,
     };
-    let command = key.map(|key| Command {
-        key: IdempotencyKey::new(key.key).expect("a valid key"),
-        fingerprint: fingerprint(&key.content),
-    });
-    let condition = given.as_ref().map(Into::into);
+    let command =
+        key.map(|key| Command::new(IdempotencyKey::new(key.key).expect("a valid key"), fingerprint(&key.content)));
+    let condition = Condition::all_of(conditions.iter().map(Into::into).collect());
     (Append { command, condition, ..Append::new(stream, Expected::from(expectation), events) }, sent)
 }
 

@@ -38,8 +38,8 @@ pub struct Draft {
     pub tags: Vec<u32>,
     /// Under which idempotency key, and for which content.
     pub key: Option<(u32, u32)>,
-    /// What must not have happened meanwhile.
-    pub condition: Option<Look>,
+    /// What must not have happened meanwhile: queries, each with a position of its own.
+    pub conditions: Vec<Look>,
     /// What is wrong with it.
     pub flaw: Option<Flaw>,
 }
@@ -82,14 +82,15 @@ impl Draft {
         let events = (0..events).map(|_| padding(rng, events)).collect();
         // Few keys at a time, so that clients meet at them; now and then for another content.
         let key = (rng.u32(0..3) == 0).then(|| (key(rng, number), u32::from(rng.u32(0..8) == 0)));
-        let condition = (rng.u32(0..4) == 0).then(|| Look::random(rng, number));
+        let conditions = if rng.u32(0..4) == 0 { rng.usize(0..5) / 3 + 1 } else { 0 };
+        let conditions: Vec<_> = (0..conditions).map(|_| Look::random(rng, number)).collect();
         // What is decided on a query changes what others find with it, as a rule.
-        let tags = match &condition {
+        let tags = match conditions.first() {
             Some(look) if rng.u32(0..4) > 0 => look.items[0].0.clone(),
             _ if rng.u32(0..4) == 0 => tags(rng, number),
             _ => Vec::new(),
         };
-        Self { stream: stream(rng, size, number), expect, events, tags, key, condition, flaw: None }
+        Self { stream: stream(rng, size, number), expect, events, tags, key, conditions, flaw: None }
     }
 
     fn small(rng: &mut Rng, size: &Size, number: u32) -> Self {
@@ -100,7 +101,9 @@ impl Draft {
 
 impl Look {
     pub(super) fn random(rng: &mut Rng, number: u32) -> Self {
-        let items = (0..=rng.usize(0..8) / 6).map(|_| (tags(rng, number), rng.u32(0..5) == 0)).collect();
+        // Now and then all events, or all decisions, whatever they are about.
+        let about = |rng: &mut Rng| if rng.u32(0..16) == 0 { Vec::new() } else { tags(rng, number) };
+        let items = (0..=rng.usize(0..8) / 6).map(|_| (about(rng), rng.u32(0..5) == 0)).collect();
         let back = match rng.u32(0..8) {
             0..5 => Some(0),
             5..7 => Some(rng.u64(1..40)),
@@ -121,7 +124,7 @@ pub(super) fn together(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
         }
         if easy {
             let key = draft.key.filter(|_| rng.bool());
-            draft = Draft { expect: Expect::Any, key, condition: None, ..draft };
+            draft = Draft { expect: Expect::Any, key, conditions: Vec::new(), ..draft };
         }
         drafts.push(draft);
     }
@@ -139,8 +142,10 @@ pub(super) fn chain(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
     let link = |rng: &mut Rng| {
         let draft = Draft::small(rng, size, number);
         let is_plain = rng.u32(0..8) > 0;
-        let (key, condition) = if is_plain { (None, None) } else { (draft.key, draft.condition) };
-        Draft { stream, expect: Expect::Last, key, condition, ..draft }
+        if is_plain {
+            return Draft { stream, expect: Expect::Last, key: None, conditions: Vec::new(), ..draft };
+        }
+        Draft { stream, expect: Expect::Last, ..draft }
     };
     (0..rng.usize(2..MOST_LINKS)).map(|_| link(rng)).collect()
 }
@@ -158,7 +163,7 @@ pub(super) fn crowd(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
             expect: if rng.u32(0..4) == 0 { Expect::Last } else { Expect::Any },
             tags: if rng.bool() { vec![tag] } else { Vec::new() },
             key: None,
-            condition: decides.then_some(look),
+            conditions: decides.then_some(look).into_iter().collect(),
             ..Draft::small(rng, size, number)
         }
     };
@@ -170,10 +175,13 @@ pub(super) fn flawed(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
     let flaw = if size.refuses && rng.bool() { Flaw::Refused } else { rng.choice(Flaw::INVALID).expect("not empty") };
     let mut drafts = if rng.u32(0..4) == 0 {
         let drafts = together(rng, size, number);
-        drafts.into_iter().map(|draft| Draft { expect: Expect::Any, key: None, condition: None, ..draft }).collect()
+        drafts
+            .into_iter()
+            .map(|draft| Draft { expect: Expect::Any, key: None, conditions: Vec::new(), ..draft })
+            .collect()
     } else {
         let draft = Draft::small(rng, size, number);
-        vec![Draft { expect: Expect::Any, key: None, condition: None, ..draft }]
+        vec![Draft { expect: Expect::Any, key: None, conditions: Vec::new(), ..draft }]
     };
     let (one, other) = (rng.usize(0..drafts.len()), drafts[0].stream);
     let bad = &mut drafts[one];

@@ -54,7 +54,7 @@ impl Knowledge {
             Expect::Any => Expectation::Any,
             Expect::StreamExists => Expectation::StreamExists,
         };
-        Basis { expected, after: draft.condition.as_ref().map_or(0, |look| self.after(look)) }
+        Basis { expected, afters: draft.conditions.iter().map(|look| self.after(look)).collect() }
     }
 
     /// Until further notice `sent` counts as written.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    boundary::{Condition, EventQuery, Tag},
+    boundary::{ConditionPart, EventQuery, Tag},
     stream::Position,
 };
 
@@ -24,10 +24,11 @@ pub struct Query {
     pub items: Vec<Item>,
 }
 
-/// Events with all of the tags and, if there are names, one of these.
+/// Events with all of the tags, if there are tags, and one of the names, if there are names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "as in QueryItem")]
 pub struct Item {
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
@@ -54,14 +55,15 @@ impl Query {
 impl From<&Query> for EventQuery {
     fn from(query: &Query) -> Self {
         let items = query.items.iter().map(|Item { tags, names }| {
-            Self::tagged(tags.iter().map(|text| tag(text))).named(names.iter().map(String::as_str))
+            let all = if tags.is_empty() { Self::all() } else { Self::tagged(tags.iter().map(|text| tag(text))) };
+            all.named(names.iter().map(String::as_str))
         });
-        // Nothing is asked for by an item without tags, which every store refuses.
+        // A query without items becomes one with an empty list of tags, which every store refuses.
         items.reduce(Self::or).unwrap_or_else(|| Self::tagged([]))
     }
 }
 
-impl From<&Given> for Condition {
+impl From<&Given> for ConditionPart {
     fn from(given: &Given) -> Self {
         Self { query: (&given.query).into(), after: Position::new(given.after) }
     }

@@ -21,8 +21,8 @@ pub struct Sent {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
     /// What must not have happened meanwhile.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub condition: Option<Given>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Given>,
     /// What is wrong with it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flaw: Option<Flaw>,
@@ -46,7 +46,7 @@ impl fmt::Display for Sent {
         if let Some(key) = &self.key {
             write!(f, ", under {} for {}", key.key, key.content)?;
         }
-        if let Some(Given { query, after }) = &self.condition {
+        for Given { query, after } in &self.conditions {
             write!(f, ", if nothing after {after} matches {:?}", query.items)?;
         }
         if let Some(flaw) = self.flaw {

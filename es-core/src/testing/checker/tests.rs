@@ -70,7 +70,7 @@ fn stream() -> StreamId {
 
 fn sent(expected: Expectation, events: &[u128]) -> Sent {
     let events = events.iter().map(|id| Written { id: Uuid::from_u128(*id), content: 1, about: None }).collect();
-    Sent { stream: stream(), expected, events, key: None, condition: None, flaw: None }
+    Sent { stream: stream(), expected, events, key: None, conditions: Vec::new(), flaw: None }
 }
 
 fn keyed(content: &str, events: &[u128]) -> Sent {

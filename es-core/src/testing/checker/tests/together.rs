@@ -143,7 +143,7 @@ fn query(names: &[&str]) -> Query {
 }
 
 fn given(after: u64, sent: Sent) -> Sent {
-    Sent { condition: Some(Given { query: query(&[]), after }), ..sent }
+    Sent { conditions: vec![Given { query: query(&[]), after }], ..sent }
 }
 
 #[test]
@@ -165,6 +165,13 @@ fn r2_r6_broken_conditions_are_found() {
     let again = |outcome| wrote(given(2, tagged("t", &[3]))).append(3, given(2, tagged("t", &[3])), outcome);
     again(appended(3, true)).keeps_all();
     again(Outcome::ConditionFailed { position: 3 }).breaks(Promise::R6);
+    // Each query has a position of its own.
+    let both = |after, sent| {
+        let all = Given { query: Query { items: vec![Item { tags: Vec::new(), names: Vec::new() }] }, after };
+        Sent { conditions: [given(2, sent).conditions, vec![all]].concat(), ..self::sent(Any, &[3]) }
+    };
+    wrote(both(2, sent(Any, &[3]))).keeps_all();
+    wrote(both(1, sent(Any, &[3]))).breaks(Promise::R2);
     // A condition of one is a condition of all.
     let apart = [Sent { stream: of("a"), ..sent(Any, &[3]) }, given(0, Sent { stream: of("b"), ..sent(Any, &[4]) })];
     two().group(2, &apart, Outcome::ConditionFailed { position: 1 }).keeps_all();

@@ -1,0 +1,296 @@
+//! Decisions that no single aggregate can make: read what they depend on, decide, append, and again if others were
+//! faster.
+
+mod model;
+
+use std::{sync::Arc, time::Duration};
+
+pub use self::model::{DecisionModel, Matching, Models};
+use crate::{
+    append::{Append, Command},
+    boundary::{Condition, ConditionPart},
+    event::{Event, Metadata, NewEvent, NewEventError},
+    execute::{Context, Receipt},
+    query::Token,
+    schema::DecodeError,
+    store::{AppendError, EventStore, ReadError},
+    stream::{Expected, Position, StreamId, Version},
+};
+
+/// Makes decisions of one kind on events of any streams, found by their tags.
+///
+/// A decision reads what its [models](DecisionModel) ask for, decides and appends on the condition that nothing that
+/// they ask for has been added since; if something has, it reads on and decides again. It takes metadata and an
+/// idempotency key and gives a receipt, as [`Repository::execute_with`](crate::Repository::execute_with) does, and it
+/// sees what repositories write: tags come from the events.
+///
+/// ```
+/// use es_core::{Decision, DecisionModel, Decisions, Event, EventQuery, Expected, MemoryStore, Recorded, StreamId, Tag};
+///
+/// # #[derive(Debug, Clone, PartialEq, Event)]
+/// # #[event(category = "user")]
+/// # enum UserEvent {
+/// #     #[event(name = "user.registered", tag = "name:{name}")]
+/// #     Registered { name: String },
+/// # }
+/// /// Whether a user name is taken, although every user is a stream of its own.
+/// struct NameTaken {
+///     name: Tag,
+///     taken: bool,
+/// }
+///
+/// impl DecisionModel for NameTaken {
+///     type Event = UserEvent;
+///
+///     fn query(&self) -> EventQuery {
+///         EventQuery::tagged([self.name.clone()])
+///     }
+///
+///     fn apply(&mut self, _: &Recorded<UserEvent>) {
+///         self.taken = true;
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registrations = Decisions::new(&MemoryStore::new(), "register");
+/// for (id, is_first) in [("1", true), ("2", false)] {
+///     let user = StreamId::new("user", id)?;
+///     let model = NameTaken { name: Tag::new("name:ada")?, taken: false };
+///     let registered = registrations.decide(model, |name| {
+///         if name.taken {
+///             return Err("the name is taken");
+///         }
+///         Ok(Decision::append(user.clone(), Expected::NoStream, [UserEvent::Registered { name: "ada".into() }]))
+///     });
+///     assert_eq!(registered.await.is_ok(), is_first);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Clones share the store.
+#[derive(Debug, Clone)]
+pub struct Decisions {
+    store: Arc<dyn EventStore>,
+    /// The key space of its idempotency keys: a decision's stream may follow from the decision.
+    scope: StreamId,
+    attempts: u32,
+    backoff: Duration,
+}
+
+/// What was decided: events, each for a stream in a state that the decision names, all of them or none.
+#[derive(Debug)]
+pub struct Decision(Result<Vec<Append>, NewEventError>);
+
+impl Decision {
+    /// That nothing is to be done.
+    pub fn nothing() -> Self {
+        Self(Ok(Vec::new()))
+    }
+
+    /// That `events` happen in `stream`, which must be as `expected`.
+    pub fn append<E: Event>(stream: StreamId, expected: Expected, events: impl IntoIterator<Item = E>) -> Self {
+        let events: Result<_, _> = events.into_iter().map(|event| NewEvent::of(&event)).collect();
+        Self(events.map(|events| vec![Append::new(stream, expected, events)]))
+    }
+
+    /// That both happen. No two appends of a decision may be to the same stream.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0.and_then(|mut appends| {
+            appends.extend(other.0?);
+            Ok(appends)
+        }))
+    }
+}
+
+impl From<Vec<Append>> for Decision {
+    fn from(appends: Vec<Append>) -> Self {
+        Self(Ok(appends))
+    }
+}
+
+impl Decisions {
+    /// Decisions on the events of `store`. `name` is stable and tells this kind of decision from others: idempotency
+    /// keys are unique within it.
+    pub fn new<S: EventStore + Clone>(store: &S, name: &'static str) -> Self {
+        Self::from_arc(Arc::new(store.clone()), name)
+    }
+
+    /// Decisions on a store that was chosen at run time.
+    pub fn from_arc(store: Arc<dyn EventStore>, name: &'static str) -> Self {
+        Self { store, scope: StreamId::of_decisions(name), attempts: 16, backoff: Duration::from_millis(2) }
+    }
+
+    /// Tries a decision at most `attempts` times (16, unless set otherwise) when others are faster.
+    pub fn attempts(self, attempts: u32) -> Self {
+        Self { attempts: attempts.max(1), ..self }
+    }
+
+    /// Decides on `models`: one [`DecisionModel`], or a tuple of several.
+    ///
+    /// # Errors
+    /// [`DecideError::Rejected`] is the decision's own refusal.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves either none or all of the decision's events in the log (R7).
+    pub async fn decide<M: Models, R>(
+        &self,
+        models: M,
+        decision: impl Fn(&M) -> Result<Decision, R> + Send,
+    ) -> Result<Receipt, DecideError<R>> {
+        self.decide_with(models, Context::default(), decision).await
+    }
+
+    /// Decides on `models` with metadata, which goes onto every event that has none of its own, and an idempotency key:
+    /// asked again under the same key, it returns the first receipt with `repeated` set, although its own success may
+    /// be the reason to refuse by now (R6). A decision that was refused, or appends nothing, is made anew.
+    ///
+    /// The receipt's version is that of the stream of the last append.
+    ///
+    /// # Errors
+    /// [`DecideError::Rejected`] is the decision's own refusal. [`DecideError::VersionGiven`] when the context names a
+    /// version: which stream that would be about, the decision's appends say by what they expect.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves either none or all of the decision's events in the log (R7).
+    pub async fn decide_with<M: Models, R>(
+        &self,
+        mut models: M,
+        context: Context,
+        decision: impl Fn(&M) -> Result<Decision, R> + Send,
+    ) -> Result<Receipt, DecideError<R>> {
+        if context.if_version.is_some() {
+            return Err(DecideError::VersionGiven);
+        }
+        let ask = |model: &mut dyn model::Part| ConditionPart { query: model.asks(), after: Position::ZERO };
+        let mut parts: Vec<_> = models.parts().into_iter().map(ask).collect();
+        let mut conflict = None;
+        for attempt in 1..=self.attempts {
+            let has_news = self.read(&mut models, &mut parts).await?;
+            if let Some(conflict) = conflict.take().filter(|_| !has_news) {
+                // The models do not see what stands in the way: decided again, it would be the same.
+                return Err(DecideError::Append(conflict));
+            }
+            let decided = match decision(&models) {
+                Ok(decision) => decision.0?,
+                Err(refusal) => {
+                    // Not before what it was decided on was read: its own success may be among that.
+                    return self.repeated(&context).await?.ok_or(DecideError::Rejected(refusal));
+                }
+            };
+            if decided.is_empty() {
+                return Ok(self.repeated(&context).await?.unwrap_or(NOTHING));
+            }
+            match self.store.append_together(self.prepared(decided, &parts, &context)).await {
+                Ok(appended) => return Ok(appended.last().map_or(NOTHING, |last| (*last).into())),
+                Err(unknown @ (AppendError::Store(_) | AppendError::Closed)) => return Err(unknown.into()),
+                Err(error) => {
+                    // What others were faster with may be this very request.
+                    if let Some(receipt) = self.repeated(&context).await? {
+                        return Ok(receipt);
+                    }
+                    match error {
+                        AppendError::ConditionFailed { .. } => {}
+                        AppendError::Conflict(_) => conflict = Some(error),
+                        error => return Err(error.into()),
+                    }
+                }
+            }
+            self.back_off(attempt).await;
+        }
+        Err(conflict.map_or(DecideError::Contended { attempts: self.attempts }, DecideError::Append))
+    }
+
+    /// Folds what has been added since the last time; tells whether there was anything.
+    async fn read<M: Models, R>(&self, models: &mut M, parts: &mut [ConditionPart]) -> Result<bool, DecideError<R>> {
+        let mut has_news = false;
+        for (model, ConditionPart { query, after }) in models.parts().into_iter().zip(parts) {
+            // Such a query is answered, and its condition judged under the append lock, by going through the log: so
+            // the position moves to its end, although nothing there may match.
+            let end = if query.is_tagged() { Position::ZERO } else { self.store.head().await? };
+            loop {
+                let page = self.store.read_matching(query, *after, PAGE).await?;
+                for event in &page {
+                    model.fold(event)?;
+                    *after = event.position;
+                }
+                has_news |= !page.is_empty();
+                if page.len() < PAGE {
+                    break;
+                }
+            }
+            *after = end.max(*after);
+        }
+        Ok(has_news)
+    }
+
+    /// All are made or none is, so one of them carries the condition for all. The last one carries the key, since its
+    /// outcome is that of all.
+    fn prepared(&self, mut appends: Vec<Append>, parts: &[ConditionPart], context: &Context) -> Vec<Append> {
+        for event in appends.iter_mut().flat_map(|append| &mut append.events) {
+            if event.metadata == Metadata::default() {
+                event.metadata = context.metadata.clone();
+            }
+        }
+        if let Some(first) = appends.first_mut() {
+            first.condition = Condition::all_of(first.condition_parts().chain(parts).cloned().collect());
+        }
+        if let Some((last, command)) = appends.last_mut().zip(context.idempotency.clone()) {
+            last.command = Some(Command { scope: Some(self.scope.clone()), ..command });
+        }
+        appends
+    }
+
+    /// The outcome of an earlier request under the same key (R6).
+    async fn repeated<R>(&self, context: &Context) -> Result<Option<Receipt>, DecideError<R>> {
+        let Some(command) = &context.idempotency else { return Ok(None) };
+        let record = self.store.find_command(&self.scope, &command.key).await?;
+        Ok(record.map(|record| record.repeat(command.fingerprint)).transpose()?.map(Receipt::from))
+    }
+
+    /// Waits a random time that grows with the conflicts, so that rivals do not meet again.
+    async fn back_off(&self, conflicts: u32) {
+        let longest = self.backoff * conflicts.min(16);
+        tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
+    }
+}
+
+/// How many events are read at once.
+const PAGE: usize = 1_000;
+
+/// The receipt of a decision that appends nothing.
+const NOTHING: Receipt =
+    Receipt { version: Version::ZERO, position: Position::ZERO, token: Token(Position::ZERO), repeated: false };
+
+/// Why a decision was not made, or not written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecideError<R> {
+    /// The decision's own refusal, untouched.
+    #[error("the decision is a refusal")]
+    Rejected(R),
+    /// Others were faster every time.
+    #[error("other decisions were faster, {attempts} times")]
+    Contended {
+        /// How often it was tried.
+        attempts: u32,
+    },
+    /// The context names a version, which only a command on one aggregate has.
+    #[error("a decision takes no version; its appends say what they expect of their streams")]
+    VersionGiven,
+    /// An event that was decided cannot go into the log.
+    #[error(transparent)]
+    Event(#[from] NewEventError),
+    /// The events could not be read.
+    #[error("the events cannot be read")]
+    Read(#[from] ReadError),
+    /// An event cannot be read (R14).
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The events could not be appended. A [`Conflict`](AppendError::Conflict) is one that the decision's models do not
+    /// see, so that it would be decided in the same way again.
+    #[error("the events cannot be appended")]
+    Append(#[from] AppendError),
+}
