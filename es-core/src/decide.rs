@@ -51,6 +51,10 @@ use crate::{
 ///     }
 /// }
 ///
+/// #[derive(Debug, thiserror::Error)]
+/// #[error("the name is taken")]
+/// struct Taken;
+///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let registrations = Decisions::new(&MemoryStore::new(), "register");
@@ -59,7 +63,7 @@ use crate::{
 ///     let model = NameTaken { name: Tag::new("name:ada")?, taken: false };
 ///     let registered = registrations.decide(model, |name| {
 ///         if name.taken {
-///             return Err("the name is taken");
+///             return Err(Taken);
 ///         }
 ///         Ok(Decision::append(user.clone(), Expected::NoStream, [UserEvent::Registered { name: "ada".into() }]))
 ///     });
@@ -135,7 +139,7 @@ impl Decisions {
     ///
     /// # Cancel safety
     /// Dropping the future leaves either none or all of the decision's events in the log (R7).
-    pub async fn decide<M: Models, R>(
+    pub async fn decide<M: Models, R: std::error::Error + 'static>(
         &self,
         models: M,
         decision: impl Fn(&M) -> Result<Decision, R> + Send,
@@ -155,7 +159,7 @@ impl Decisions {
     ///
     /// # Cancel safety
     /// Dropping the future leaves either none or all of the decision's events in the log (R7).
-    pub async fn decide_with<M: Models, R>(
+    pub async fn decide_with<M: Models, R: std::error::Error + 'static>(
         &self,
         mut models: M,
         context: Context,
@@ -204,7 +208,11 @@ impl Decisions {
     }
 
     /// Folds what has been added since the last time; tells whether there was anything.
-    async fn read<M: Models, R>(&self, models: &mut M, parts: &mut [ConditionPart]) -> Result<bool, DecideError<R>> {
+    async fn read<M: Models, R: std::error::Error + 'static>(
+        &self,
+        models: &mut M,
+        parts: &mut [ConditionPart],
+    ) -> Result<bool, DecideError<R>> {
         let mut has_news = false;
         for (model, ConditionPart { query, after }) in models.parts().into_iter().zip(parts) {
             // Such a query is answered, and its condition judged under the append lock, by going through the log: so
@@ -244,7 +252,10 @@ impl Decisions {
     }
 
     /// The outcome of an earlier request under the same key (R6).
-    async fn repeated<R>(&self, context: &Context) -> Result<Option<Receipt>, DecideError<R>> {
+    async fn repeated<R: std::error::Error + 'static>(
+        &self,
+        context: &Context,
+    ) -> Result<Option<Receipt>, DecideError<R>> {
         let Some(command) = &context.idempotency else { return Ok(None) };
         let record = self.store.find_command(&self.scope, &command.key).await?;
         Ok(record.map(|record| record.repeat(command.fingerprint)).transpose()?.map(Receipt::from))
@@ -267,9 +278,9 @@ const NOTHING: Receipt =
 /// Why a decision was not made, or not written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum DecideError<R> {
-    /// The decision's own refusal, untouched.
-    #[error("the decision is a refusal")]
+pub enum DecideError<R: std::error::Error + 'static> {
+    /// The decision refuses: its own words, untouched.
+    #[error(transparent)]
     Rejected(R),
     /// Others were faster every time.
     #[error("other decisions were faster, {attempts} times")]

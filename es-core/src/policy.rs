@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     append::{IdempotencyKey, InvalidKey},
     definition,
+    decide::DecideError,
     error::{BoxError, EngineError, Location},
     event::{EventSet, Metadata, Recorded, RecordedEvent},
     execute::{Context, ExecuteError, LoadError},
@@ -83,6 +84,17 @@ impl<E: std::error::Error + Send + Sync + 'static> From<ExecuteError<E>> for Pol
             ExecuteError::Contended { .. }
             | ExecuteError::Load(LoadError::Read(ReadError::Store(_)))
             | ExecuteError::Append(AppendError::Store(_) | AppendError::Closed) => Self::Transient(error.into()),
+            _ => Self::Permanent(error.into()),
+        }
+    }
+}
+
+impl<R: std::error::Error + Send + Sync + 'static> From<DecideError<R>> for PolicyError {
+    fn from(error: DecideError<R>) -> Self {
+        match error {
+            DecideError::Contended { .. }
+            | DecideError::Read(ReadError::Store(_))
+            | DecideError::Append(AppendError::Store(_) | AppendError::Closed) => Self::Transient(error.into()),
             _ => Self::Permanent(error.into()),
         }
     }

@@ -59,8 +59,8 @@ fn key(key: &str, content: &str) -> Context {
     Context::default().idempotent(IdempotencyKey::new(key).expect("a valid key"), content.as_bytes())
 }
 
-/// The night is taken.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("the night is taken")]
 struct Taken;
 
 fn made(room: u32, night: u32) -> BookingEvent {

@@ -149,6 +149,10 @@ pub async fn r2_of_concurrent_appends_on_all_events_one_wins<S: EventStore + Clo
     }
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("the course is full")]
+struct Full;
+
 /// R2: a course with three places, eight students who want into every course, and one who leaves again.
 pub async fn r2_no_course_is_overbooked<S: EventStore + Clone>(store: &S) {
     const PLACES: usize = 3;
@@ -162,7 +166,7 @@ pub async fn r2_no_course_is_overbooked<S: EventStore + Clone>(store: &S) {
                 let (about, of) = (tag(&format!("course:{course}")), tag(&format!("student:{student}")));
                 let join = |joined: &Matching<EventData>| {
                     if joined.events.len() >= PLACES {
-                        return Err(());
+                        return Err(Full);
                     }
                     let event = event("{}").with_tags([about.clone(), of.clone()]);
                     Ok(Decision::from(vec![to(&format!("{course}-{student}"), event)]))
@@ -170,7 +174,7 @@ pub async fn r2_no_course_is_overbooked<S: EventStore + Clone>(store: &S) {
                 let places = Matching::new(EventQuery::tagged([about.clone()]));
                 match Decisions::new(&store, "join").attempts(1_000).decide(places, join).await {
                     Ok(_) => joined += 1,
-                    Err(DecideError::Rejected(())) => {}
+                    Err(DecideError::Rejected(Full)) => {}
                     Err(other) => panic!("{other:?}"),
                 }
             }

@@ -8,6 +8,7 @@ use tokio::time::{sleep, timeout};
 use crate::{
     backend::Backend,
     order::Order,
+    placing::Placing,
     policy::Fulfilment,
     read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer, ReadModelName},
     workers::Casualties,
@@ -21,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct App {
+    pub placing: Placing,
     pub orders: Repository<Order>,
     pub order_details: ReadModel<OrderDetails>,
     pub orders_by_customer: ReadModel<OrdersByCustomer>,
@@ -36,6 +38,7 @@ impl App {
     pub fn new(backend: &Backend, casualties: Casualties) -> Self {
         let store = &backend.read_models;
         Self {
+            placing: Placing::new(backend.log.clone()),
             orders: backend.repository(),
             order_details: ReadModel::new(store.clone()).patience(PATIENCE),
             orders_by_customer: ReadModel::new(store.clone()).patience(PATIENCE),

@@ -15,6 +15,7 @@ use crate::{
     line::{InvalidQuantity, Line},
     money::Money,
     order::{OrderCommand, OrderRefusal},
+    placing::PlaceError,
     read_models::AuditTrail,
     workers::{Worker, Workers},
 };
@@ -77,7 +78,12 @@ async fn live(app: &App, name: &str, (customer, items, steps): Story<'_>) -> Res
     for (step, command) in std::iter::once(&place).chain(steps).enumerate() {
         let metadata = Metadata { actor: Some(customer.to_string()), ..Metadata::default() };
         let key = IdempotencyKey::new(format!("{name}-{step}"))?;
-        app.orders.execute_with(&id, command.clone(), Context::from(metadata).idempotent(key, b"demo")).await?;
+        let context = Context::from(metadata).idempotent(key, b"demo");
+        if step == 0 {
+            app.placing.place(&id, &customer, command, context).await?;
+        } else {
+            app.orders.execute_with(&id, command.clone(), context).await?;
+        }
         app.settled(PATIENCE).await?;
     }
     Ok(id)
@@ -147,6 +153,9 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 pub enum DemoError {
     #[error("a step failed")]
     Step(#[from] ExecuteError<OrderRefusal>),
+    /// An order was not placed.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     #[error("a query failed")]
     Query(#[from] QueryError),
     #[error("not everything has followed")]

@@ -8,6 +8,9 @@ pub mod money;
 // The aggregates: one leads, three follow.
 pub mod order;
 
+// What spans several orders.
+pub mod placing;
+
 pub mod inventory;
 pub mod payment;
 pub mod shipment;

@@ -5,7 +5,7 @@ use std::fmt;
 use es_core::{Aggregate, Event};
 use serde::{Deserialize, Serialize};
 
-use crate::{ids::CustomerId, line::Line, money::Money};
+use crate::{ids::CustomerId, line::Line, money::Money, placing::MOST_OPEN_ORDERS};
 
 /// How far an order has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -53,12 +53,13 @@ impl OrderCommand {
 }
 
 /// What has happened to an order. Each event says whose order it is and what its followers need to
-/// know, so that they need not look anything up.
+/// know, so that they need not look anything up. Where an order is opened or closed, the customer is a tag too, by which
+/// [`OpenOrders`](crate::placing::OpenOrders) finds it.
 #[derive(Debug, Clone, PartialEq, Eq, Event)]
 #[event(category = "order")]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum OrderEvent {
-    #[event(name = "order.placed", version = 2, upcast(1 = placed_in_cents))]
+    #[event(name = "order.placed", version = 2, upcast(1 = placed_in_cents), tag = "customer:{customer}")]
     Placed { customer: CustomerId, lines: Vec<Line>, total: Money },
     #[event(name = "order.paid")]
     Paid { customer: CustomerId, amount: Money },
@@ -66,9 +67,9 @@ pub enum OrderEvent {
     Reserved { customer: CustomerId, lines: Vec<Line> },
     #[event(name = "order.scheduled")]
     Scheduled { customer: CustomerId },
-    #[event(name = "order.completed")]
+    #[event(name = "order.completed", tag = "customer:{customer}")]
     Completed { customer: CustomerId, lines: Vec<Line> },
-    #[event(name = "order.cancelled")]
+    #[event(name = "order.cancelled", tag = "customer:{customer}")]
     Cancelled { customer: CustomerId, lines: Vec<Line>, was: Status },
 }
 
@@ -179,6 +180,10 @@ pub enum OrderRefusal {
     Unknown,
     #[error("the order is placed already")]
     AlreadyPlaced,
+    #[error(
+        "the customer has {MOST_OPEN_ORDERS} orders that are neither completed nor cancelled, and may have no more"
+    )]
+    TooManyOpen,
     #[error("an order has at least one item")]
     Empty,
     #[error("the items add up to {sum}, not to {total}")]

@@ -63,7 +63,7 @@ async fn order(http: &Client, url: &str, number: u64) {
     let total = format!("{}.{:02}", (quantity * 4999) / 100, (quantity * 4999) % 100);
     let body = format!(
         r#"{{"userId":"USR-{}","items":[{{"productId":"PROD-{}","quantity":{quantity},"price":49.99}}],"totalAmount":{total}}}"#,
-        number % 97,
+        number % 997,
         number % 13
     );
     let place = async || {

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderName, StatusCode, header},
     response::IntoResponse,
 };
-use es_core::{Receipt, Token, Version};
+use es_core::{Context, Receipt, Token, Version};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -58,11 +58,15 @@ pub(super) async fn place(
         Some(key) => OrderId::of_request(key),
         None => OrderId::random(),
     };
-    let context = conditions.context(customer.as_ref(), &canonical);
+    // An order that is still to be placed has no version but 0.
+    if let Some(seen) = conditions.if_version.filter(|seen| *seen > Version::ZERO) {
+        return Err(Problem::with(Kind::Stale, "If-Match", format!("expected version {seen}, found version 0")));
+    }
+    let context = Context { if_version: None, ..conditions.context(customer.as_ref(), &canonical) };
     let lines = items.into_iter().map(Line::from).collect();
-    let place = OrderCommand::Place { customer, lines, total };
+    let place = OrderCommand::Place { customer: customer.clone(), lines, total };
     let status = place.leads_to();
-    let receipt = app.orders.execute_with(&order_id, place, context).await?;
+    let receipt = app.placing.place(&order_id, &customer, &place, context).await?;
     let location = format!("/api/orders/{order_id}");
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], answer(order_id, status, receipt)))
 }

@@ -5,10 +5,12 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use es_core::{AppendError, DecodeError, ExecuteError, LoadError, Position, QueryError, ReadError, Unfoldable};
+use es_core::{
+    AppendError, DecideError, DecodeError, ExecuteError, LoadError, Position, QueryError, ReadError, Unfoldable,
+};
 use serde::Serialize;
 
-use crate::{order::OrderRefusal, workers::with_causes};
+use crate::{order::OrderRefusal, placing::PlaceError, workers::with_causes};
 
 /// A problem, `application/problem+json`.
 #[derive(Debug)]
@@ -55,6 +57,7 @@ kinds! {
     NotFound = NOT_FOUND "not-found" "There is no such thing",
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed" "The method does not apply",
     Illegal = CONFLICT "illegal-transition" "The order does not allow this step",
+    TooManyOpen = CONFLICT "too-many-open-orders" "The customer has too many open orders",
     Stale = PRECONDITION_FAILED "stale" "The order has changed in the meantime",
     TooLarge = PAYLOAD_TOO_LARGE "too-large" "The request is too large",
     MediaType = UNSUPPORTED_MEDIA_TYPE "media-type" "The request is not JSON",
@@ -85,6 +88,10 @@ impl Problem {
     /// The order of that id was never placed.
     pub(super) fn unknown_order() -> Self {
         Self::new(Kind::NotFound, OrderRefusal::Unknown.to_string())
+    }
+
+    fn key_reused() -> Self {
+        Self::with(Kind::KeyReused, "Idempotency-Key", "another request was made under this key")
     }
 
     /// The client can only try again; what happened is for those who run the service.
@@ -126,6 +133,7 @@ impl From<OrderRefusal> for Problem {
         match refusal {
             OrderRefusal::Unknown => Self::unknown_order(),
             OrderRefusal::AlreadyPlaced | OrderRefusal::Illegal { .. } => Self::new(Kind::Illegal, detail),
+            OrderRefusal::TooManyOpen => Self::new(Kind::TooManyOpen, detail),
             OrderRefusal::Empty => Self::with(Kind::Invalid, "items", detail),
             OrderRefusal::Total { .. } | OrderRefusal::TooExpensive => Self::with(Kind::Invalid, "totalAmount", detail),
         }
@@ -137,12 +145,27 @@ impl From<ExecuteError<OrderRefusal>> for Problem {
         match error {
             ExecuteError::Rejected(refusal) => refusal.into(),
             ExecuteError::Stale(conflict) => Self::with(Kind::Stale, "If-Match", conflict.to_string()),
-            ExecuteError::Append(AppendError::KeyReused) => {
-                Self::with(Kind::KeyReused, "Idempotency-Key", "another request was made under this key")
-            }
+            ExecuteError::Append(AppendError::KeyReused) => Self::key_reused(),
             ExecuteError::Contended { .. }
             | ExecuteError::Append(AppendError::Store(_) | AppendError::Closed)
             | ExecuteError::Load(LoadError::Read(ReadError::Store(_))) => Self::failed(Kind::Unavailable, &error),
+            _ => Self::failed(Kind::Failed, &error),
+        }
+    }
+}
+
+impl From<PlaceError> for Problem {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::Decide(DecideError::Rejected(refusal)) => refusal.into(),
+            // The order is closed, or another customer's.
+            PlaceError::Decide(DecideError::Append(AppendError::Conflict(_))) => OrderRefusal::AlreadyPlaced.into(),
+            PlaceError::Decide(DecideError::Append(AppendError::KeyReused)) => Self::key_reused(),
+            PlaceError::Decide(
+                DecideError::Contended { .. }
+                | DecideError::Append(AppendError::Store(_) | AppendError::Closed)
+                | DecideError::Read(ReadError::Store(_)),
+            ) => Self::failed(Kind::Unavailable, &error),
             _ => Self::failed(Kind::Failed, &error),
         }
     }

@@ -67,6 +67,40 @@ async fn the_same_key_and_body_get_the_first_answer() {
     problem(too_long, 400, Some("Idempotency-Key")).await;
 }
 
+/// A rule that spans aggregates. (Seen to fail, with some 110 orders placed, when placing is a command on the order alone.)
+#[tokio::test]
+async fn r2_a_customer_has_at_most_100_open_orders_however_many_ask_at_once() {
+    let service = Service::start().await;
+    let place = |number: usize| {
+        let key = format!("K-{number}");
+        service.post("/api/orders").header("Idempotency-Key", key).json(&order("USR-123", 1)).send()
+    };
+    let (mut placed, mut refused) = (Vec::new(), Vec::new());
+    for numbers in [0..40, 40..80, 80..110] {
+        let requests: Vec<_> = numbers.clone().map(place).map(tokio::spawn).collect();
+        for (number, request) in numbers.zip(requests) {
+            let response = request.await.unwrap().unwrap();
+            if response.status() == StatusCode::CREATED {
+                placed.push((number, answer(response, StatusCode::CREATED).await));
+            } else {
+                let told = answer(response, StatusCode::CONFLICT).await;
+                assert_eq!(told["type"], "urn:order-service:too-many-open-orders", "{told}");
+                refused.push(number);
+            }
+        }
+    }
+    assert_eq!((placed.len(), refused.len()), (100, 10));
+
+    // A request that is repeated under its key is not refused by its own success.
+    let (number, first) = &placed[7];
+    assert_eq!(answer(place(*number).await.unwrap(), StatusCode::CREATED).await, *first);
+    // Other customers are not concerned, and an order that is cancelled makes room for one.
+    service.place("USR-124").await;
+    service.drive(first["orderId"].as_str().unwrap(), &["cancel"]).await;
+    answer(place(refused[0]).await.unwrap(), StatusCode::CREATED).await;
+    answer(place(refused[1]).await.unwrap(), StatusCode::CONFLICT).await;
+}
+
 #[tokio::test]
 async fn one_key_places_one_order_however_many_ask_at_once() {
     let service = Service::start().await;
