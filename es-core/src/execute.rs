@@ -1,10 +1,10 @@
 //! Commands: load, handle, append, and again if somebody was faster.
 
 mod line;
+mod lines;
 mod load;
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
@@ -12,12 +12,14 @@ use std::{
     time::Duration,
 };
 
-use quick_cache::sync::Cache;
 use serde::Serialize;
 use tokio::sync::MutexGuard;
 
-use self::line::{Line, Tip};
 pub use self::load::{LoadError, Loaded};
+use self::{
+    line::{Line, Tip},
+    lines::{Limits, Lines},
+};
 use crate::{
     aggregate::Aggregate,
     append::{Append, Command, Fingerprint, IdempotencyKey},
@@ -32,7 +34,7 @@ use crate::{
 
 /// Executes commands on the aggregates of one kind.
 ///
-/// States are cached (10,000 of them, unless set otherwise), so that a command on a recently used
+/// States are cached (10,000 of them and 256 MiB, unless set otherwise), so that a command on a recently used
 /// aggregate costs one round trip, and commands of this process on one aggregate share commits. The
 /// cache is never trusted: an append expects the very event with which the state that it was decided on
 /// ends, and a refusal is given only on a state that was read after the command came.
@@ -41,7 +43,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Repository<A: Aggregate> {
     store: Arc<dyn AggregateStore>,
-    lines: Arc<Cache<StreamId, Arc<Line<A>>>>,
+    lines: Arc<Lines<A>>,
+    limits: Limits,
     settings: Settings,
 }
 
@@ -54,7 +57,7 @@ struct Settings {
 
 impl<A: Aggregate> Clone for Repository<A> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), lines: self.lines.clone(), settings: self.settings }
+        Self { store: self.store.clone(), lines: self.lines.clone(), limits: self.limits, settings: self.settings }
     }
 }
 
@@ -114,7 +117,8 @@ impl<A: Aggregate> Repository<A> {
     /// The aggregates in a store that was chosen at run time.
     pub fn from_arc(store: Arc<dyn AggregateStore>) -> Self {
         let settings = Settings { snapshot_every: Some(100), attempts: 16, backoff: Duration::from_millis(2) };
-        Self { store, lines: Arc::new(Cache::new(10_000)), settings }
+        let limits = Limits { states: 10_000, bytes: 256 * 1024 * 1024 };
+        Self { store, lines: Arc::new(Lines::new(limits)), limits, settings }
     }
 
     /// Takes a snapshot whenever a command crosses a multiple of `events` (100, unless set
@@ -124,10 +128,23 @@ impl<A: Aggregate> Repository<A> {
         self
     }
 
-    /// Caches up to `states` states; 0 caches none.
-    pub fn cache(mut self, states: usize) -> Self {
-        self.lines = Arc::new(Cache::new(states));
-        self
+    /// Caches up to `states` states (10,000, unless set otherwise); 0 caches none.
+    pub fn cache(self, states: usize) -> Self {
+        let limits = Limits { states, ..self.limits };
+        Self { lines: Arc::new(Lines::new(limits)), limits, ..self }
+    }
+
+    /// Caches states of up to `bytes` together (256 MiB, unless set otherwise). The size of a state is estimated by its
+    /// snapshot and the payloads folded since, and by its JSON where these are more. The cache has up to eight parts; a state
+    /// that is larger than a part is read for each command.
+    pub fn cache_bytes(self, bytes: u64) -> Self {
+        let limits = Limits { bytes, ..self.limits };
+        Self { lines: Arc::new(Lines::new(limits)), limits, ..self }
+    }
+
+    /// What the cached states weigh together by that estimate; each counts at least its share of the limit.
+    pub fn cached_bytes(&self) -> u64 {
+        self.lines.bytes()
     }
 
     /// Tries a command at most `attempts` times (16, unless set otherwise) when others are faster.
@@ -179,7 +196,7 @@ impl<A: Aggregate> Repository<A> {
             let is_fresh = known.is_none();
             let current = match known {
                 Some(known) => known,
-                None => self.read(&stream, &mut tip).await?,
+                None => self.read(&stream, &line, &mut tip).await?,
             };
             let refusal = match decide(&stream, &current, &command, &context) {
                 Ok(decision) if !decision.events.is_empty() => {
@@ -221,6 +238,7 @@ impl<A: Aggregate> Repository<A> {
         // Unless a command has gone on meanwhile: then it knows more.
         if tip.written().map(|written| written.version) == known.map(|known| known.version) {
             tip.has_read(state.clone());
+            self.lines.weigh(&stream, &line, &state);
         }
         drop(tip);
         Ok(Arc::unwrap_or_clone(state))
@@ -243,14 +261,14 @@ impl<A: Aggregate> Repository<A> {
     }
 
     fn line(&self, stream: &StreamId) -> Arc<Line<A>> {
-        let line = self.lines.get_or_insert_with(stream, || Ok::<_, Infallible>(Arc::new(Line::new())));
-        line.unwrap_or_else(|never| match never {})
+        self.lines.of(stream)
     }
 
     /// The state as of now. Who is next in line waits, and finds it.
-    async fn read(&self, stream: &StreamId, tip: &mut Tip<A>) -> Result<Arc<Loaded<A>>, LoadError> {
+    async fn read(&self, stream: &StreamId, line: &Line<A>, tip: &mut Tip<A>) -> Result<Arc<Loaded<A>>, LoadError> {
         let state = self.read_from(stream, tip.written()).await?;
         tip.has_read(state.clone());
+        self.lines.weigh(stream, line, &state);
         Ok(state)
     }
 
@@ -260,7 +278,7 @@ impl<A: Aggregate> Repository<A> {
             Some(known) => load::catch_up(&*self.store, stream, Arc::unwrap_or_clone(known)).await,
             None => load::load(&*self.store, stream, snapshots).await,
         };
-        state.map(Arc::new)
+        state.map(|state| Arc::new(state.measured()))
     }
 
     /// Sends what was decided on `current` and lets the next in line decide on what it brings about.
@@ -273,9 +291,9 @@ impl<A: Aggregate> Repository<A> {
     ) -> Result<Receipt, AppendError> {
         let mut after = current.clone();
         for (event, new) in decision.events.iter().zip(&decision.append.events) {
-            after.apply(event, new.id);
+            after.apply(event, new.id, new.data.payload.len());
         }
-        let after = Arc::new(after);
+        let after = Arc::new(after.measured());
         let stream = decision.append.stream.clone();
         let mut append = pin!(self.store.append(decision.append));
         // A store takes its place in the queue when it is first polled, so what was decided first is
@@ -289,7 +307,10 @@ impl<A: Aggregate> Repository<A> {
         };
         let mut tip = line.lock().await;
         match &outcome {
-            Ok(appended) if !appended.repeated => tip.has_written(after.clone()),
+            Ok(appended) if !appended.repeated => {
+                tip.has_written(after.clone());
+                self.lines.weigh(&stream, line, &after);
+            }
             // Of a repeated command other events stand in the log than those that were decided now.
             _ => tip.was_refuted(era),
         }

@@ -5,7 +5,10 @@
 //! the store side by side and into the log with one commit. What was decided on an event that never came
 //! to be is refused by the store, since that event is not there, and decided again.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -13,7 +16,11 @@ use super::load::Loaded;
 use crate::aggregate::Aggregate;
 
 #[derive(Debug)]
-pub(super) struct Line<A>(Mutex<Tip<A>>);
+pub(super) struct Line<A> {
+    tip: Mutex<Tip<A>>,
+    /// What it counts in the cache.
+    weight: AtomicU64,
+}
 
 /// What is known of an aggregate.
 #[derive(Debug)]
@@ -33,11 +40,20 @@ pub(super) struct Era(u64);
 
 impl<A: Aggregate> Line<A> {
     pub(super) fn new() -> Self {
-        Self(Mutex::new(Tip { written: None, decided: None, outrun: false, era: Era(0) }))
+        let tip = Tip { written: None, decided: None, outrun: false, era: Era(0) };
+        Self { tip: Mutex::new(tip), weight: AtomicU64::new(0) }
     }
 
     pub(super) async fn lock(&self) -> MutexGuard<'_, Tip<A>> {
-        self.0.lock().await
+        self.tip.lock().await
+    }
+
+    pub(super) fn weight(&self) -> u64 {
+        self.weight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_weight(&self, weight: u64) {
+        self.weight.store(weight, Ordering::Relaxed);
     }
 }
 

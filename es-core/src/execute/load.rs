@@ -25,13 +25,44 @@ pub struct Loaded<A> {
     last: Option<Uuid>,
     /// Whether an upcaster had a part in it.
     folded: Folded,
+    size: Size,
 }
 
+/// How large a state is, told by the bytes that it was made of.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    /// Its snapshot, or its JSON when it was last looked at.
+    known: usize,
+    /// The payloads that were folded since.
+    folded: usize,
+}
+
+/// How much may be folded into a small state before its size is looked at anew.
+const FOLDED_BYTES: usize = 64 * 1024;
+
 impl<A: Aggregate> Loaded<A> {
-    pub(super) fn apply(&mut self, event: &A::Event, id: Uuid) {
+    /// Folds an event whose payload has so many `bytes`.
+    pub(super) fn apply(&mut self, event: &A::Event, id: Uuid, bytes: usize) {
         self.state.apply(event);
         self.version = self.version.next();
         self.last = Some(id);
+        self.size.folded += bytes;
+    }
+
+    /// An estimate of the memory that the state takes up: the bytes that it was folded from. A state need not grow with its
+    /// events, so where more was folded into it than it had, it is told anew by its JSON.
+    pub(super) fn bytes(&self) -> usize {
+        self.size.known + self.size.folded
+    }
+
+    /// Looks at the size anew where the estimate may have gone wrong.
+    pub(super) fn measured(mut self) -> Self {
+        if self.size.folded > self.size.known.max(FOLDED_BYTES) {
+            let mut json = Counted(0);
+            let known = serde_json::to_writer(&mut json, &self.state).map_or(self.bytes(), |()| json.0);
+            self.size = Size { known, folded: 0 };
+        }
+        self
     }
 
     /// The last of its events.
@@ -59,13 +90,27 @@ impl<A: Aggregate> Loaded<A> {
         let decoded = A::Event::from_recorded(event).map_err(|reason| DecodeError::new(event, reason))?;
         if let Some(decoded) = decoded {
             self.folded = self.folded.with(&decoded, &event.data);
-            self.apply(&decoded, event.id);
+            self.apply(&decoded, event.id, event.data.payload.len());
         }
         Ok(())
     }
 
     fn fold_all(&mut self, events: &[RecordedEvent]) -> Result<(), LoadError> {
         events.iter().try_for_each(|event| self.fold(event))
+    }
+}
+
+/// Counts what is written to it.
+struct Counted(usize);
+
+impl std::io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -83,6 +128,7 @@ pub(super) async fn load<A: Aggregate>(
             version: snapshot.version,
             last: Some(snapshot.event_id),
             folded,
+            size: Size { known: snapshot.state.len(), folded: 0 },
         }),
     };
     // A snapshot that is damaged or was written by other code is as good as none (R8).
@@ -92,6 +138,7 @@ pub(super) async fn load<A: Aggregate>(
             Ok(event) => {
                 loaded.folded = loaded.folded.with(&event, data);
                 loaded.state.apply(&event);
+                loaded.size.folded += data.payload.len();
             }
             // Who reads it again whole finds the same, and knows where it is (R14).
             Err(_) => return read_pages(store, stream, loaded).await,
