@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::aggregate::Aggregate;
+use crate::{aggregate::Aggregate, event::Event};
 
 /// An aggregate to which `events` have happened.
 ///
@@ -63,17 +63,20 @@ pub struct Outcome<A: Aggregate> {
 
 impl<A: Aggregate> Outcome<A>
 where
-    A::Event: Debug + PartialEq,
+    A::Event: Debug,
 {
-    /// Asserts the events; returns the aggregate to which they have happened.
+    /// Asserts the events, and that the log would take them; returns the aggregate to which they have happened.
     ///
     /// # Panics
-    /// When it has decided otherwise.
+    /// When it has decided otherwise, or on something that would not be read as it was written.
     #[track_caller]
     pub fn then(mut self, events: impl IntoIterator<Item = A::Event>) -> Given<A> {
         let decided = self.decision.unwrap_or_else(|refusal| panic!("refused: {refusal}"));
         assert_eq!(decided, events.into_iter().collect::<Vec<_>>());
         for event in &decided {
+            if let Err(refusal) = event.encode() {
+                panic!("{refusal}: {}", refusal.reason);
+            }
             self.state.apply(event);
         }
         Given { state: self.state }

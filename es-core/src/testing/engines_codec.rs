@@ -387,3 +387,15 @@ pub async fn r14_an_error_names_the_place_and_not_the_value<S: Store>(store: &S)
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::given;
+
+    #[test]
+    #[should_panic(expected = "gauge.read cannot be written because of value")]
+    fn r14_a_test_without_a_store_finds_what_the_log_would_refuse() {
+        given::<Gauge>([]).when(&Happen(vec![read(f64::INFINITY)])).then([read(f64::INFINITY)]);
+    }
+}

@@ -150,7 +150,8 @@ impl Desk {
 /// The same reason with the place in the history: the rules know only one event.
 fn at_index(mut reason: InvalidAppend, index: u64) -> InvalidAppend {
     use InvalidAppend::{
-        EventName, MetadataTooLarge, NotJson, NotUtf8, Nul, PayloadTooLarge, SchemaVersion, TooManyTags,
+        EventName, MetadataTooLarge, NotJson, NotUtf8, Nul, Number, PayloadTooLarge, SchemaVersion, TooDeep,
+        TooManyTags,
     };
     if let EventName { event, .. }
     | SchemaVersion { event }
@@ -159,6 +160,8 @@ fn at_index(mut reason: InvalidAppend, index: u64) -> InvalidAppend {
     | NotUtf8 { event }
     | NotJson { event, .. }
     | Nul { event }
+    | Number { event }
+    | TooDeep { event }
     | TooManyTags { event, .. } = &mut reason
     {
         *event = usize::try_from(index).unwrap_or(usize::MAX);

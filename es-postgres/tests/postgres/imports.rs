@@ -145,9 +145,11 @@ async fn r15_a_bad_event_is_named_and_nothing_of_its_chunk_is_written() {
     let schema = Schema::new();
     let store = schema.store().await;
     let good = history(30, 4);
-    let spoil: [Spoil; 7] = [
+    let spoil: [Spoil; 9] = [
         ("no JSON", |event| event.data.payload = "{".into()),
         ("NUL", |event| event.data.payload = "\"\\u0000\"".into()),
+        ("number", |event| event.data.payload = "1e400".into()),
+        ("nesting", |event| event.data.payload = format!("{}{}", "[".repeat(101), "]".repeat(101)).into()),
         ("large", |event| event.data.payload = format!("\"{}\"", "x".repeat(1_000_000)).into()),
         ("name", |event| event.data.name = "No Name".into()),
         ("schema", |event| event.data.schema_version = 0),
