@@ -15,6 +15,20 @@ use crate::{
 /// The backend's own error, kept as the source of the framework's.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The store is no longer where it was opened, so waiting does not help: open it again. A backend puts it around its own
+/// cause, into [`ReadError::Store`](crate::ReadError::Store), [`AppendError::Store`](crate::AppendError::Store),
+/// [`ReadModelError`] and [`SnapshotError`](crate::SnapshotError); engines stop when they meet it.
+#[derive(Debug, thiserror::Error)]
+#[error("the store is no longer where it was opened")]
+pub struct StoreMoved(#[source] pub BoxError);
+
+impl StoreMoved {
+    /// Whether `cause` says so.
+    pub fn is_in(cause: &BoxError) -> bool {
+        cause.is::<Self>()
+    }
+}
+
 /// Which event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
@@ -177,8 +191,9 @@ impl EngineError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Source(error) => error.is_transient(),
-            Self::Store(_) | Self::Fenced(_) | Self::Replaced | Self::Interrupted => true,
-            Self::Promote(error) => matches!(error, PromoteError::Store(_)),
+            Self::Store(error) => error.is_transient(),
+            Self::Fenced(_) | Self::Replaced | Self::Interrupted => true,
+            Self::Promote(error) => matches!(error, PromoteError::Store(error) if error.is_transient()),
             Self::Reaction { transient, .. } => *transient,
             _ => false,
         }

@@ -74,7 +74,7 @@ pub use boundary::*;
 pub use codec::{EncodeError, MAX_NESTING, Misfit, Unencodable};
 pub use cursor::*;
 pub use decide::{DecideError, Decision, DecisionModel, Decisions, Matching, Models};
-pub use error::{BoxError, EngineError, Location};
+pub use error::{BoxError, EngineError, Location, StoreMoved};
 pub use es_macros::{Event, EventSet};
 pub use event::*;
 pub use execute::*;

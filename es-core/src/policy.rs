@@ -17,7 +17,7 @@ use crate::{
     read_model::{Changes, Generation, GenerationState, Progress, ReadModelStore},
     source::{EventSource, Subscription},
     standby,
-    store::{AppendError, ReadError},
+    store::AppendError,
     worker::{self, Handler, Step, Worker},
     worker_state::{STANDBY_RETRY, StateReport, WorkerState},
 };
@@ -81,9 +81,9 @@ impl PolicyError {
 impl<E: std::error::Error + Send + Sync + 'static> From<ExecuteError<E>> for PolicyError {
     fn from(error: ExecuteError<E>) -> Self {
         match error {
-            ExecuteError::Contended { .. }
-            | ExecuteError::Load(LoadError::Read(ReadError::Store(_)))
-            | ExecuteError::Append(AppendError::Store(_) | AppendError::Closed) => Self::Transient(error.into()),
+            ExecuteError::Contended { .. } | ExecuteError::Append(AppendError::Closed) => Self::Transient(error.into()),
+            ExecuteError::Load(LoadError::Read(ref cause)) if cause.is_transient() => Self::Transient(error.into()),
+            ExecuteError::Append(ref cause) if cause.is_transient() => Self::Transient(error.into()),
             _ => Self::Permanent(error.into()),
         }
     }
@@ -92,9 +92,9 @@ impl<E: std::error::Error + Send + Sync + 'static> From<ExecuteError<E>> for Pol
 impl<R: std::error::Error + Send + Sync + 'static> From<DecideError<R>> for PolicyError {
     fn from(error: DecideError<R>) -> Self {
         match error {
-            DecideError::Contended { .. }
-            | DecideError::Read(ReadError::Store(_))
-            | DecideError::Append(AppendError::Store(_) | AppendError::Closed) => Self::Transient(error.into()),
+            DecideError::Contended { .. } | DecideError::Append(AppendError::Closed) => Self::Transient(error.into()),
+            DecideError::Read(ref cause) if cause.is_transient() => Self::Transient(error.into()),
+            DecideError::Append(ref cause) if cause.is_transient() => Self::Transient(error.into()),
             _ => Self::Permanent(error.into()),
         }
     }

@@ -7,7 +7,12 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use uuid::Uuid;
 
-use crate::{cursor::Cursor, error::BoxError, event::Recorded, stream::Position};
+use crate::{
+    cursor::Cursor,
+    error::{BoxError, StoreMoved},
+    event::Recorded,
+    stream::Position,
+};
 
 /// Keeps the documents of read models together with the checkpoints of their projectors.
 ///
@@ -389,10 +394,17 @@ impl KeyRange {
     }
 }
 
-/// A read model store failed; trying again may succeed.
+/// A read model store failed; trying again may succeed, unless it has [moved](StoreMoved).
 #[derive(Debug, thiserror::Error)]
 #[error("the read model store failed")]
 pub struct ReadModelError(#[source] pub BoxError);
+
+impl ReadModelError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        !StoreMoved::is_in(&self.0)
+    }
+}
 
 /// Why a commit did not happen.
 #[derive(Debug, thiserror::Error)]

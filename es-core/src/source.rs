@@ -133,7 +133,11 @@ pub enum SourceError {
 impl SourceError {
     /// Whether opening the source again may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Read(ReadError::Store(_)))
+        match self {
+            Self::Unavailable(_) => true,
+            Self::Read(error) => error.is_transient(),
+            _ => false,
+        }
     }
 }
 

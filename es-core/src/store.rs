@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use crate::{
     append::{Append, Fingerprint, IdempotencyKey, InvalidAppend},
     boundary::{EventQuery, InvalidQuery},
-    error::BoxError,
+    error::{BoxError, StoreMoved},
     event::RecordedEvent,
     schema::Undecodable,
     stream::{Expected, Position, StreamId, Version},
@@ -149,11 +149,18 @@ pub enum AppendError {
     Closed,
 }
 
+impl AppendError {
+    /// Whether sending the same append again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(cause) if !StoreMoved::is_in(cause))
+    }
+}
+
 /// Why events could not be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The store failed; reading again may succeed.
+    /// The store failed; reading again may succeed, unless it has [moved](StoreMoved).
     #[error("the store failed")]
     Store(#[source] BoxError),
     /// The query breaks a rule (R15).
@@ -176,6 +183,13 @@ pub enum ReadError {
         /// The first position behind it.
         found: Position,
     },
+}
+
+impl ReadError {
+    /// Whether reading again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(cause) if !StoreMoved::is_in(cause))
+    }
 }
 
 /// A remembered command.

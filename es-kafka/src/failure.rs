@@ -207,10 +207,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     pub(crate) fn read(error: ReadError) -> Self {
-        match error {
-            ReadError::Store(_) => Self::Transient(error.into()),
-            error => Self::Final(RelayError::Read(error)),
-        }
+        if error.is_transient() { Self::Transient(error.into()) } else { Self::Final(RelayError::Read(error)) }
     }
 
     pub(crate) fn kafka(error: KafkaError) -> Self {

@@ -16,11 +16,19 @@ BEGIN
 END
 $do$;
 
+-- What a statement of a store calls when it does not run in the session, the schema and the settings that it was written
+-- for (src/guard.rs). Stable, so that the condition is looked at once and before any row.
+CREATE FUNCTION refuse_session() RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RAISE EXCEPTION 'this is not the session that the store has opened, or its settings were changed'
+        USING ERRCODE = 'ES002';
+END
+$$;
+
 -- Writes all of a batch whose entries name versions and returns the last position before it; null if one
 -- of them is not possible, for whatever reason: append_batch() tells. That a stream has not gone on behind
 -- an expected version, and that a command was not made before, is left to the unique indexes, so nothing
 -- is looked up that will be so.
---   a_mark: of the session that sends this (lane_session.sql). If it is not this one, nothing is written.
 --   h_*: one element a stream to look at before: its last version, and its last event or null. (Of the
 --        others the session knows that they have come so far: it has written that itself, or expects
 --        nothing in them.)
@@ -29,7 +37,6 @@ $do$;
 -- Locks: the lane until the end of the transaction, and what INSERT takes. For the session see
 -- append_in_transaction().
 CREATE FUNCTION append_all(
-    a_mark text,
     h_stream text[], h_version bigint[], h_last uuid[],
     e_stream text[], e_version bigint[], e_id uuid[], e_type text[], e_schema int[],
     e_payload bytea[], e_metadata bytea[],
@@ -39,7 +46,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     base bigint;    -- the last position handed out
 BEGIN
-    IF current_setting('es.session', true) IS DISTINCT FROM a_mark OR NOT take_lane() THEN
+    IF NOT take_lane() THEN
         RETURN NULL;
     END IF;
     IF cardinality(h_stream) > 0 AND EXISTS (
@@ -280,15 +287,28 @@ $$;
 -- plans each call anew (428 instead of 142 us for a lone append); a plan made while the table was empty would
 -- keep its sequential scan until the next ANALYZE; and a plan that looks expensive would be compiled. To
 -- make them here costs 30 us a call, so the store's own sessions make them once (session.sql).
+--
+-- a_schema: the name that this schema has now. A function does not know where it is, and a path that was set when it was
+-- created would lead elsewhere once the schema is renamed. What is set here ends with the call, since the function sets
+-- the path too.
 DO $do$
+DECLARE
+    arguments text := pg_get_function_arguments('append_batch'::regproc);
+    names     text := (SELECT string_agg('$' || n + 1, ', ' ORDER BY n) FROM generate_series(1, 30) n);
 BEGIN
-    EXECUTE replace(pg_get_functiondef('append_batch'::regproc), 'append_batch', 'append_in_transaction');
+    EXECUTE format($sql$
+        CREATE FUNCTION append_in_transaction(a_schema text, %s) %s LANGUAGE plpgsql VOLATILE
+        SET search_path = pg_catalog
+        SET plan_cache_mode = force_generic_plan
+        SET enable_seqscan = off
+        SET enable_bitmapscan = off
+        SET jit = off
+        AS $$
+        BEGIN
+            PERFORM set_config('search_path', a_schema || ',pg_temp', true);
+            RETURN QUERY SELECT * FROM append_batch(%s);
+        END
+        $$ $sql$,
+        arguments, 'RETURNS ' || pg_get_function_result('append_batch'::regproc), names);
 END
 $do$;
-
-ALTER FUNCTION append_in_transaction
-    SET search_path FROM CURRENT
-    SET plan_cache_mode = force_generic_plan
-    SET enable_seqscan = off
-    SET enable_bitmapscan = off
-    SET jit = off;

@@ -55,7 +55,7 @@ SELECT g.projection, g.version, d.key, json_for_people(d.document) AS document
 -- Locks: the new row's key; of two callers at once one inserts, the other waits for it and reads.
 CREATE FUNCTION ensure_generation(a_projection text, a_version bigint, a_state text)
 RETURNS TABLE (id bigint, version bigint)
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
     LOOP
@@ -74,7 +74,7 @@ $$;
 -- Locks: the generation, which keeps promotion and other changeovers out; then the former checkpoints, which
 -- waits for the commits in flight; then the new rows.
 CREATE FUNCTION ensure_shards(a_generation bigint, a_shards text[]) RETURNS text
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_source text   := split_part(a_shards[1], '/', 1);
     v_seed   bigint := 0;
@@ -112,7 +112,6 @@ CREATE FUNCTION commit_changes(
     a_keys text[], a_documents bytea[], a_deletes text[])
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE
-SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off
@@ -142,7 +141,7 @@ $$;
 -- checkpoints go with the switch: whoever still works on the old generation finds nothing to commit to.
 CREATE FUNCTION promote_generation(
     a_id bigint, a_on_purpose boolean, OUT outcome text, OUT building bigint, OUT serving bigint)
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_projection text;
     v_version    bigint;
@@ -190,7 +189,7 @@ $$;
 -- Takes a building generation out of sight; no-op where it is not building (any more).
 -- Locks: the generation, then its checkpoints, which waits for the commits in flight.
 CREATE FUNCTION discard_generation(a_id bigint) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     UPDATE generations g SET state = 'retired' WHERE g.id = a_id AND g.state = 'building';
     IF FOUND THEN
@@ -203,7 +202,7 @@ $$;
 -- crash leaves is swept with the next one.
 -- Locks: the retired generations that nobody else is sweeping, then their documents.
 CREATE FUNCTION sweep_generations() RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_id bigint;
 BEGIN

@@ -26,7 +26,6 @@ CREATE FUNCTION begin_import_chunk(
     a_name text, a_from bigint, a_events bigint, a_last uuid, a_known bigint,
     OUT imported bigint, OUT log_head bigint, OUT changed_streams text[], OUT changed_versions bigint[])
 LANGUAGE plpgsql VOLATILE
-SET search_path FROM CURRENT
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
 SET enable_bitmapscan = off

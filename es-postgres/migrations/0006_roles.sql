@@ -11,15 +11,14 @@
 --
 -- Locks: rows of the catalogue; concurrent calls wait for each other or fail with "tuple concurrently
 -- updated" and may be repeated.
-CREATE FUNCTION grant_application(a_role name) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path FROM CURRENT AS $$
+CREATE FUNCTION grant_application_in(v_schema name, a_role name) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_schema name := current_schema();
-    v_table  record;
+    v_table record;
 BEGIN
     -- An owner cannot be denied anything, and taking back what it has would lock out the owner.
     IF EXISTS (SELECT FROM pg_class c
-                WHERE c.relnamespace = v_schema::regnamespace AND pg_has_role(a_role, c.relowner, 'MEMBER')) THEN
+                WHERE c.relnamespace = quote_ident(v_schema)::regnamespace AND pg_has_role(a_role, c.relowner, 'MEMBER')) THEN
         RAISE EXCEPTION 'role % owns tables of schema % or is a superuser', a_role, v_schema
             USING ERRCODE = 'invalid_parameter_value';
     END IF;
@@ -29,9 +28,10 @@ BEGIN
 
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO %I', v_schema, a_role);
     EXECUTE format('GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA %I TO %I', v_schema, a_role);
-    EXECUTE format('REVOKE EXECUTE ON FUNCTION %I.grant_application(name) FROM %I', v_schema, a_role);
+    EXECUTE format('REVOKE EXECUTE ON FUNCTION %1$I.grant_application(name), %1$I.grant_application_in(name, name) FROM %2$I',
+        v_schema, a_role);
     FOR v_table IN SELECT c.relname, c.relkind FROM pg_class c
-                    WHERE c.relnamespace = v_schema::regnamespace AND c.relkind IN ('r', 'p', 'v')
+                    WHERE c.relnamespace = quote_ident(v_schema)::regnamespace AND c.relkind IN ('r', 'p', 'v')
     LOOP
         EXECUTE format('GRANT %s ON %I.%I TO %I',
             CASE WHEN v_table.relkind = 'v' OR v_table.relname = '_sqlx_migrations' THEN 'SELECT'
@@ -44,5 +44,13 @@ BEGIN
 END
 $$;
 
+-- What the owner calls. Its body is bound to the table and not to a name, so it finds its schema whatever that is called now.
+CREATE FUNCTION grant_application(a_role name) RETURNS void LANGUAGE sql VOLATILE
+BEGIN ATOMIC
+    SELECT grant_application_in(n.nspname, a_role)
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.oid = 'events'::regclass;
+END;
+
 -- Nobody can grant what is not theirs, so this only spares others the error message.
-REVOKE EXECUTE ON FUNCTION grant_application(name) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION grant_application(name), grant_application_in(name, name) FROM PUBLIC;

@@ -1,15 +1,9 @@
 //! Appends as part of the caller's own transaction.
 
 use es_core::{Append, AppendError, Appended};
-use sqlx::{AssertSqlSafe, PgConnection};
+use sqlx::PgConnection;
 
-use crate::{
-    append::Prepared,
-    batch::Batch,
-    error,
-    statements::{self, APPEND_BATCH},
-    store::PostgresStore,
-};
+use crate::{append::Prepared, batch::Batch, error, guard::HERE, statements, store::PostgresStore};
 
 impl PostgresStore {
     /// Writes `append` as part of the caller's own transaction on the store's database.
@@ -46,10 +40,15 @@ impl PostgresStore {
     ) -> Result<Vec<Appended>, AppendError> {
         es_core::validate_together(&appends)?;
         let batch = Batch::of_one(appends.into_iter().map(Prepared::checked).collect());
-        // The caller's connection has another search_path. The schema's name has been checked.
-        let sql = APPEND_BATCH.replace("append_batch(", &format!("{}.append_in_transaction(", self.inner.schema));
-        let written = statements::append_batch(AssertSqlSafe(sql), &batch, transaction);
-        let fates = written.await.map_err(error::append_in)?;
+        let (schema, oid) = (&self.inner.schema, self.inner.schema_oid);
+        let sql = include_str!("sql/append_batch.sql")
+            .replace("append_batch(", &format!("{schema}.append_in_transaction('{schema}', "))
+            .replace(
+                HERE,
+                &format!("CASE '{schema}'::regnamespace::oid WHEN {oid} THEN true ELSE {schema}.refuse_session() END"),
+            );
+        let written = statements::append_batch_in(sql, &batch, transaction);
+        let fates = written.await.map_err(|cause| error::append_in(cause, schema))?;
         batch.outcome_of_one(&fates)
     }
 }

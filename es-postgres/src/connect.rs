@@ -2,7 +2,7 @@
 
 use es_core::Position;
 use sqlx::{
-    Connection, PgConnection,
+    Connection, PgConnection, Row,
     migrate::{MigrateError, Migrator},
 };
 
@@ -58,27 +58,57 @@ pub enum ConnectError {
     /// pooler between hides them. Positions would not be dense; nothing was written.
     #[error("two sessions hold the lane at once: the server or a pooler does not keep advisory locks")]
     NoLane,
+    /// A pooler between gives the statements of one connection to several sessions of the server, or the session of one
+    /// connection to another: it is in transaction or statement mode. Let it pool in session mode, or connect past it.
+    #[error("a pooler shares the server's sessions between connections (transaction or statement mode)")]
+    SharedSession,
     /// The server failed while the store was being opened.
     #[error("the database failed")]
     Server(#[source] sqlx::Error),
 }
 
-/// Makes the schema ready and tells the head of its log.
-pub(crate) async fn prepare(session: &Session) -> Result<Position, ConnectError> {
-    let mut connection = session.open().await.map_err(ConnectError::Connect)?;
+/// Makes the schema ready and tells its oid and the head of its log.
+pub(crate) async fn prepare(session: &Session) -> Result<(i64, Position), ConnectError> {
+    let (mut connection, _) = session.open().await.map_err(ConnectError::Connect)?;
+    let (mut second, _) = session.open().await.map_err(ConnectError::Connect)?;
+    if !keeps_sessions(&mut connection, &mut second).await.map_err(ConnectError::Server)? {
+        return Err(ConnectError::SharedSession);
+    }
     check_server(&mut connection).await?;
     migrate(session.schema(), &mut connection).await?;
-    let mut second = session.open().await.map_err(ConnectError::Connect)?;
     if !lane_holds(&mut connection, &mut second).await.map_err(ConnectError::Server)? {
         return Err(ConnectError::NoLane);
     }
-    let head = sqlx::query_scalar(include_str!("sql/head.sql")).fetch_one(&mut connection).await;
-    let head = Position::from_i64(head.map_err(ConnectError::Server)?);
+    let (schema, head) = sqlx::query_as(include_str!("sql/opened.sql"))
+        .bind(session.schema())
+        .fetch_one(&mut connection)
+        .await
+        .map_err(ConnectError::Server)?;
     for connection in [connection, second] {
         // Best effort: it has done its work.
         let _ = connection.close().await;
     }
-    Ok(head)
+    Ok((schema, Position::from_i64(head)))
+}
+
+/// Whether each of two connections has a session of its own and keeps it. A pooler in transaction mode gives statements
+/// whatever session is free. (That it does so later is found out by each statement: `guard.rs`.)
+async fn keeps_sessions(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let mut sessions = [None, None];
+    for _ in 0..4 {
+        for (connection, session) in [&mut *first, &mut *second].into_iter().zip(&mut sessions) {
+            // By the simple protocol: it prepares nothing, which another session would not know of.
+            let row = sqlx::raw_sql("SELECT pg_backend_pid()").fetch_one(connection).await?;
+            let pid: i32 = row.try_get(0)?;
+            if session.replace(pid).is_some_and(|former| former != pid) {
+                return Ok(false);
+            }
+        }
+        if sessions[0] == sessions[1] {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn check_server(connection: &mut PgConnection) -> Result<(), ConnectError> {

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sqlx::{
-    Connection, PgConnection, Postgres,
+    Postgres,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
     error,
+    guard::Guarded,
     session::{self, Session},
 };
 
@@ -36,7 +37,7 @@ const HEARTBEAT: Duration = Duration::from_millis(250);
 pub(crate) struct Connections {
     session: Session,
     places: Arc<Semaphore>,
-    idle: Arc<Mutex<VecDeque<PgConnection>>>,
+    idle: Arc<Mutex<VecDeque<Guarded>>>,
 }
 
 impl Connections {
@@ -60,11 +61,11 @@ impl Connections {
         let read = async {
             let mut connection = self.take().await?;
             let was_idle = connection.was_idle;
-            let outcome = query().fetch_all(&mut connection.connection).await;
+            let outcome = connection.connection.rows(query()).await;
             match connection.give_back(outcome) {
                 Err(cause) if was_idle && error::is_broken(&cause) => {
                     let mut connection = self.take().await?;
-                    let outcome = query().fetch_all(&mut connection.connection).await;
+                    let outcome = connection.connection.rows(query()).await;
                     connection.give_back(outcome)
                 }
                 outcome => outcome,
@@ -78,7 +79,7 @@ impl Connections {
     pub(crate) async fn write(&self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
         let write = async {
             let mut connection = self.take().await?;
-            let outcome = query.fetch_all(&mut connection.connection).await;
+            let outcome = connection.connection.rows(query).await;
             connection.give_back(outcome)
         };
         self.within(self.session.answer_within(), write).await
@@ -88,8 +89,8 @@ impl Connections {
     pub(crate) async fn execute(&self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, sqlx::Error> {
         let write = async {
             let mut connection = self.take().await?;
-            let outcome = query.execute(&mut connection.connection).await;
-            connection.give_back(outcome).map(|done| done.rows_affected())
+            let outcome = connection.connection.execute(query).await;
+            connection.give_back(outcome)
         };
         self.within(self.session.answer_within(), write).await
     }
@@ -101,7 +102,7 @@ impl Connections {
         let sweep = async {
             let _place = self.place().await?;
             let mut connection = self.session.open_within(SWEEP_WITHIN).await?;
-            sqlx::query(include_str!("sql/sweep.sql")).execute(&mut connection).await?;
+            connection.rows(sqlx::query(include_str!("sql/sweep.sql"))).await?;
             // Best effort: it has done its work.
             let _ = connection.close().await;
             Ok(())
@@ -159,10 +160,10 @@ impl Connections {
 /// A connection in use. Dropped in the middle of a query it is gone: whatever the server still
 /// answers would belong to the next query.
 struct Taken {
-    connection: PgConnection,
+    connection: Guarded,
     was_idle: bool,
     places: Arc<Semaphore>,
-    idle: Arc<Mutex<VecDeque<PgConnection>>>,
+    idle: Arc<Mutex<VecDeque<Guarded>>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -179,6 +180,6 @@ impl Taken {
     }
 }
 
-fn lock(idle: &Mutex<VecDeque<PgConnection>>) -> MutexGuard<'_, VecDeque<PgConnection>> {
+fn lock(idle: &Mutex<VecDeque<Guarded>>) -> MutexGuard<'_, VecDeque<Guarded>> {
     idle.lock().expect("nothing panics while it holds the lock")
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use es_core::{AppendError, ReadError, ReadModelError, SnapshotError};
+use es_core::{AppendError, BoxError, ReadError, ReadModelError, SnapshotError, StoreMoved};
 use sqlx::error::DatabaseError;
 
 /// What to do about a failed append.
@@ -37,8 +37,9 @@ fn fault_of_database(error: &dyn DatabaseError) -> Fault {
         (_, "22" | "23" | "54") | ("P0001", _) => Fault::Refused,
         // Cancelled or not available in time; serialization and deadlock; out of resources.
         ("57014" | "55P03", _) | (_, "40" | "53") => Fault::Busy,
-        // Shut down or terminated; connection trouble; the server has become a read-only replica.
-        ("25006", _) | (_, "57" | "08") => Fault::Lost,
+        // Shut down or terminated, for idling or for a transaction's time; connection trouble; the server has become a
+        // read-only replica; this is not the session that was opened, or not the one that has prepared the statement.
+        ("25006" | "25P03" | "25P04" | "ES002" | "26000" | "42P05", _) | (_, "57" | "08") => Fault::Lost,
         _ => Fault::Fatal,
     }
 }
@@ -74,10 +75,16 @@ pub(crate) fn is_missing(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("42P01")
 }
 
+/// Whether what a statement names is not there: the schema may have moved. A fresh connection tells.
+pub(crate) fn is_elsewhere(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(DatabaseError::code);
+    code.is_some_and(|code| matches!(&*code, "3F000" | "42P01" | "42883"))
+}
+
 /// Whether the connection behind `error` must not be used again.
 pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Database(_) => fault(error) == Fault::Lost,
+        sqlx::Error::Database(_) => fault(error) == Fault::Lost || is_elsewhere(error),
         // These arise before anything is sent or after everything has been received.
         sqlx::Error::Encode(_) | sqlx::Error::RowNotFound => false,
         _ => true,
@@ -101,6 +108,17 @@ pub struct OutcomeUnknown {
 #[error("the transaction's snapshot is older than the log")]
 pub struct StaleSnapshot(#[source] pub sqlx::Error);
 
+/// The schema of this name is not the one in which the store was opened: it was renamed or dropped, or replaced by another
+/// one. The store has written nothing there, and does not go on: open it again where its tables are now.
+///
+/// It is the source of what the ports return, in an [`es_core::StoreMoved`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("schema {schema} is not the one in which the store was opened")]
+pub struct SchemaMoved {
+    /// The name by which it was opened.
+    pub schema: String,
+}
+
 /// The writer was stopped before it answered.
 #[derive(Debug, thiserror::Error)]
 #[error("the store was closed before the writer answered")]
@@ -111,22 +129,37 @@ pub(crate) struct Stopped;
 #[error("the database answered with status {0} for an append")]
 pub(crate) struct Verdictless(pub(crate) i32);
 
-pub(crate) fn append_in(error: sqlx::Error) -> AppendError {
+pub(crate) fn append_in(error: sqlx::Error, schema: &str) -> AppendError {
     match &error {
         _ if is_taken(&error) => AppendError::Store(StaleSnapshot(error).into()),
+        _ if is_refused_session(&error) || is_elsewhere(&error) => {
+            AppendError::Store(StoreMoved(SchemaMoved { schema: schema.to_owned() }.into()).into())
+        }
         _ if fault(&error) == Fault::Refused => AppendError::Refused(error.into()),
         _ => AppendError::Store(error.into()),
     }
 }
 
+fn is_refused_session(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("ES002")
+}
+
+/// The cause as the ports have it.
+pub(crate) fn store(error: sqlx::Error) -> BoxError {
+    match error {
+        sqlx::Error::Configuration(cause) if cause.is::<SchemaMoved>() => StoreMoved(cause).into(),
+        error => error.into(),
+    }
+}
+
 pub(crate) fn read(error: sqlx::Error) -> ReadError {
-    ReadError::Store(error.into())
+    ReadError::Store(store(error))
 }
 
 pub(crate) fn snapshot(error: sqlx::Error) -> SnapshotError {
-    SnapshotError(error.into())
+    SnapshotError(store(error))
 }
 
 pub(crate) fn read_model(error: sqlx::Error) -> ReadModelError {
-    ReadModelError(error.into())
+    ReadModelError(store(error))
 }

@@ -4,21 +4,20 @@
 //! session is: streams may have gone on meanwhile, but never fall behind. Where it knows a stream to have come as far as an
 //! append expects, the unique index tells whether it has gone on, and nothing need be looked up.
 //!
-//! That it is the same session each statement makes sure by a mark that was set when it began: behind a pooler, the next
-//! statement may meet another server, which has lost the end of the log. So only from statements that ask for the mark
-//! something is learnt.
+//! That it is the same session each statement makes sure (`guard.rs`): behind a pooler, the next one may meet another server,
+//! which has lost the end of the log.
 
 use es_core::{Position, StreamId, Version};
 use quick_cache::unsync::Cache;
-use sqlx::{Connection, PgConnection};
 use uuid::Uuid;
 
 use crate::{
     append::{Failed, Fate},
     batch::{Batch, Entry},
     error,
+    guard::Guarded,
     session::Session,
-    statements::{self, APPEND_BATCH, APPEND_NEXT, APPEND_NEXT_IF_FREE, Expectation},
+    statements::{self, APPEND_NEXT, APPEND_NEXT_IF_FREE, Expectation},
 };
 
 /// Of how many streams a session knows the end (some 3 MB).
@@ -28,9 +27,7 @@ const MOST_STREAMS: usize = 16_384;
 const FIRST_HOPE: u64 = 8;
 
 pub(crate) struct Lane {
-    connection: PgConnection,
-    /// What the session was marked with when it began.
-    mark: String,
+    connection: Guarded,
     ends: Cache<StreamId, End>,
     /// The last position of the log behind its last batch, if it knows.
     head: Option<Position>,
@@ -51,9 +48,9 @@ enum End {
 
 impl Lane {
     pub(crate) async fn open(session: &Session) -> Result<Self, sqlx::Error> {
-        let (connection, mark) = session.open_lane().await?;
+        let connection = session.open_lane().await?;
         let ends = Cache::new(MOST_STREAMS);
-        Ok(Self { connection, mark, ends, head: None, undisturbed: 0, hopes_after: FIRST_HOPE })
+        Ok(Self { connection, ends, head: None, undisturbed: 0, hopes_after: FIRST_HOPE })
     }
 
     pub(crate) async fn close(self) {
@@ -70,7 +67,7 @@ impl Lane {
             return Ok(self.learn(batch, before));
         }
         self.head = None;
-        let fates = statements::append_batch(APPEND_BATCH, batch, &mut self.connection).await?;
+        let fates = statements::append_batch(batch, &mut self.connection).await?;
         self.unlearn(batch, &fates);
         Ok(fates)
     }
@@ -86,7 +83,7 @@ impl Lane {
             // That a stream exists already is nothing unusual.
             let hopes = version > Version::ZERO && self.undisturbed >= self.hopes_after;
             let sql = if hopes { APPEND_NEXT } else { APPEND_NEXT_IF_FREE };
-            match statements::append_next(sql, prepared, head, version, &self.mark, &mut self.connection).await {
+            match statements::append_next(sql, prepared, head, version, &mut self.connection).await {
                 Ok(true) => return Ok(Some(head)),
                 Ok(false) => {}
                 Err(cause) if hopes && error::is_taken(&cause) => {
@@ -96,7 +93,7 @@ impl Lane {
                 Err(cause) => return Err(cause),
             }
         }
-        statements::append_all(batch, &unknown, &self.mark, &mut self.connection).await
+        statements::append_all(batch, &unknown, &mut self.connection).await
     }
 
     /// What `entry` expects, unless its stream is known to have come so far.

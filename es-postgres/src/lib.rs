@@ -26,6 +26,7 @@ mod batch;
 mod connect;
 mod connections;
 mod error;
+mod guard;
 mod import;
 mod lane;
 mod loader;
@@ -39,7 +40,7 @@ mod store;
 mod writer;
 
 pub use connect::ConnectError;
-pub use error::{OutcomeUnknown, StaleSnapshot};
+pub use error::{OutcomeUnknown, SchemaMoved, StaleSnapshot};
 pub use import::{Import, ImportError, ImportFailure, ImportProgress, Imported};
 pub use options::PostgresOptions;
 pub use store::PostgresStore;

@@ -110,8 +110,8 @@ impl PostgresOptions {
     /// Dropping the future leaves the migrations that are done, each whole.
     pub async fn connect(self) -> Result<PostgresStore, ConnectError> {
         let session = self.session()?;
-        let head = connect::prepare(&session).await?;
-        Ok(PostgresStore::start(&session, &self, head))
+        let (oid, head) = connect::prepare(&session).await?;
+        Ok(PostgresStore::start(&session.of_schema(oid), &self, head))
     }
 
     fn session(&self) -> Result<Session, ConnectError> {

@@ -2,7 +2,15 @@
 
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
+use sqlx::{
+    AssertSqlSafe, Connection, PgConnection, Row,
+    postgres::{PgConnectOptions, PgRow},
+};
+
+use crate::{
+    error::SchemaMoved,
+    guard::{Guard, Guarded},
+};
 
 /// How long the server may take to accept a connection, where no shorter limit is asked for.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
@@ -13,24 +21,52 @@ const LANE_WITHIN: Duration = Duration::from_secs(5);
 /// How long one batch may take on the server.
 pub(crate) const BATCH_WITHIN: Duration = Duration::from_secs(30);
 
+/// The schema in which a store was opened. Its name may come to belong to another one.
+#[derive(Clone)]
+pub(crate) struct SchemaId {
+    pub(crate) name: String,
+    /// The search path that leads to it.
+    pub(crate) path: String,
+    pub(crate) oid: i64,
+}
+
 /// Where the server is and which schema is ours.
 #[derive(Clone)]
 pub(crate) struct Session {
     options: PgConnectOptions,
-    schema: String,
+    schema: SchemaId,
     /// How long the server may leave us without an answer.
     answer_within: Duration,
+}
+
+/// How long the server goes on with a statement, and waits for a lock; none is without limit.
+#[derive(Clone, Copy, Default)]
+struct Limits {
+    statement: Option<Duration>,
+    lock: Option<Duration>,
 }
 
 impl Session {
     pub(crate) fn new(options: PgConnectOptions, schema: String, answer_within: Duration) -> Self {
         // The log of statements would hold events at level debug.
         let options = sqlx::ConnectOptions::disable_statement_logging(options);
-        Self { options, schema, answer_within }
+        // pg_temp last: otherwise a temporary table could stand before one of ours.
+        let path = format!("{schema},pg_temp");
+        Self { options, schema: SchemaId { name: schema, path, oid: 0 }, answer_within }
+    }
+
+    /// The same for the schema that has this oid, and for no other one that bears its name.
+    pub(crate) fn of_schema(mut self, oid: i64) -> Self {
+        self.schema.oid = oid;
+        self
     }
 
     pub(crate) fn schema(&self) -> &str {
-        &self.schema
+        &self.schema.name
+    }
+
+    pub(crate) fn schema_oid(&self) -> i64 {
+        self.schema.oid
     }
 
     pub(crate) fn answer_within(&self) -> Duration {
@@ -38,50 +74,59 @@ impl Session {
     }
 
     /// A fresh connection whose statements the server does not limit: a migration takes as long as it
-    /// takes.
-    pub(crate) async fn open(&self) -> Result<PgConnection, sqlx::Error> {
-        self.in_time(self.connect(None)).await
+    /// takes. There may be no schema yet; its oid if there is one.
+    pub(crate) async fn open(&self) -> Result<(PgConnection, Option<i64>), sqlx::Error> {
+        let opened = async {
+            let (connection, row) = self.connect(Limits::default()).await?;
+            let oid = row.try_get("schema")?;
+            Ok((connection, oid))
+        };
+        self.in_time(opened).await
     }
 
     /// A fresh connection for statements that the client gives up after `limit`. The server gives up a
     /// little earlier: then it says so, the connection stays whole, and nothing goes on for nobody.
-    pub(crate) async fn open_within(&self, limit: Duration) -> Result<PgConnection, sqlx::Error> {
-        self.in_time(self.connect(Some(statement_timeout(limit)))).await
+    pub(crate) async fn open_within(&self, limit: Duration) -> Result<Guarded, sqlx::Error> {
+        let limits = Limits { statement: Some(limit / 10 * 9), lock: None };
+        self.in_time(self.connect_guarded(limits)).await
     }
 
-    /// A fresh connection for the writer, and the mark of its session.
-    pub(crate) async fn open_lane(&self) -> Result<(PgConnection, String), sqlx::Error> {
-        self.in_time(self.connect_lane(LANE_WITHIN)).await
+    /// A fresh connection for the writer: no session that holds the lane for long may block it for good.
+    pub(crate) async fn open_lane(&self) -> Result<Guarded, sqlx::Error> {
+        let limits = Limits { statement: Some(BATCH_WITHIN), lock: Some(LANE_WITHIN) };
+        self.in_time(self.connect_guarded(limits)).await
     }
 
     /// A fresh connection for an import, which waits `patience` for the lane.
-    pub(crate) async fn open_import(&self, patience: Duration) -> Result<PgConnection, sqlx::Error> {
+    pub(crate) async fn open_import(&self, patience: Duration) -> Result<Guarded, sqlx::Error> {
+        let limits = Limits { statement: Some(BATCH_WITHIN), lock: Some(patience) };
         let opened = async {
-            let (mut connection, _) = self.connect_lane(patience).await?;
-            let import = sqlx::query(include_str!("sql/import_session.sql"));
-            import.bind(milliseconds(BATCH_WITHIN)).execute(&mut connection).await?;
+            let mut connection = self.connect_guarded(limits).await?;
+            connection.rows(sqlx::query(include_str!("sql/import_session.sql"))).await?;
             Ok(connection)
         };
         self.in_time(opened).await
     }
 
-    async fn connect_lane(&self, lane_within: Duration) -> Result<(PgConnection, String), sqlx::Error> {
-        let mut connection = self.connect(None).await?;
-        let lane = sqlx::query_scalar(include_str!("sql/lane_session.sql"))
-            .bind(milliseconds(lane_within))
-            .bind(milliseconds(BATCH_WITHIN));
-        let mark = lane.fetch_one(&mut connection).await?;
-        Ok((connection, mark))
+    async fn connect_guarded(&self, limits: Limits) -> Result<Guarded, sqlx::Error> {
+        let (connection, row) = self.connect(limits).await?;
+        if row.try_get::<Option<i64>, _>("schema")? != Some(self.schema.oid) {
+            let moved = SchemaMoved { schema: self.schema.name.clone() };
+            return Err(sqlx::Error::Configuration(moved.into()));
+        }
+        Ok(Guarded { connection, guard: Guard::new(row.try_get("mark")?, self.schema.clone()) })
     }
 
     /// The settings are made by a statement, since poolers refuse them as start-up parameters.
-    async fn connect(&self, statement_timeout: Option<String>) -> Result<PgConnection, sqlx::Error> {
+    async fn connect(&self, limits: Limits) -> Result<(PgConnection, PgRow), sqlx::Error> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
-        // pg_temp last: otherwise a temporary table could stand before one of ours.
-        let path = format!("{},pg_temp", self.schema);
-        let settings = sqlx::query(include_str!("sql/session.sql")).bind(path).bind(statement_timeout);
-        settings.execute(&mut connection).await?;
-        Ok(connection)
+        let settings = include_str!("sql/session.sql")
+            .replace("{path}", &self.schema.path)
+            .replace("{schema}", &self.schema.name)
+            .replace("{statement_timeout}", &milliseconds(limits.statement))
+            .replace("{lock_timeout}", &milliseconds(limits.lock));
+        let row = sqlx::raw_sql(AssertSqlSafe(settings)).fetch_one(&mut connection).await?;
+        Ok((connection, row))
     }
 
     async fn in_time<T>(&self, opened: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
@@ -90,15 +135,10 @@ impl Session {
     }
 }
 
-/// Nine tenths of `limit`.
-fn statement_timeout(limit: Duration) -> String {
-    milliseconds(limit / 10 * 9)
-}
-
-/// `limit` as the server takes it: 0 would mean no limit at all.
-fn milliseconds(limit: Duration) -> String {
+/// `limit` as the server takes it: 0 means no limit at all.
+fn milliseconds(limit: Option<Duration>) -> String {
     const MOST: u128 = i32::MAX as u128;
-    limit.as_millis().clamp(1, MOST).to_string()
+    limit.map_or(0, |limit| limit.as_millis().clamp(1, MOST)).to_string()
 }
 
 pub(crate) fn timed_out(what: &'static str) -> sqlx::Error {
@@ -110,9 +150,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn r16_the_server_gives_up_before_the_client_and_never_waits_for_ever() {
-        assert_eq!(statement_timeout(Duration::from_secs(30)), "27000");
-        assert_eq!(statement_timeout(Duration::ZERO), "1");
-        assert_eq!(statement_timeout(Duration::MAX), i32::MAX.to_string());
+    fn r16_a_limit_is_never_none_and_never_too_much() {
+        assert_eq!(milliseconds(Some(Duration::from_secs(30))), "30000");
+        assert_eq!(milliseconds(Some(Duration::ZERO)), "1");
+        assert_eq!(milliseconds(Some(Duration::MAX)), i32::MAX.to_string());
+        assert_eq!(milliseconds(None), "0");
     }
 }

@@ -5,16 +5,18 @@
 //! tag, and only these wait until the server is ready again (R5).
 
 use es_core::{ConditionPart, EventQuery, Expected, NewEvent, Position, Remembered, StreamId, Version};
-use sqlx::{PgConnection, Row, SqlSafeStr, postgres::PgRow};
+use sqlx::{
+    AssertSqlSafe, PgConnection, Postgres, Row, SqlSafeStr,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 use uuid::Uuid;
 
 use crate::{
     append::{Failed, Fate, Prepared},
     batch::{Batch, Entry},
+    guard::Guarded,
 };
-
-/// What a batch becomes if it is to be judged append by append.
-pub(crate) const APPEND_BATCH: &str = include_str!("sql/append_batch.sql");
 
 /// What a lone event becomes that is sure to fit: if it does not, the statement fails on a unique index.
 pub(crate) const APPEND_NEXT: &str = include_str!("sql/append_next.sql");
@@ -32,14 +34,13 @@ pub(crate) struct Expectation<'a> {
 }
 
 /// Writes the only event of an append behind the position `last` of the log and the version `version` of its stream;
-/// `false` if it was not. The session of this mark must know that both have been reached. `sql` is one of the two above.
+/// `false` if it was not. The session must know that both have been reached. `sql` is one of the two above.
 pub(crate) async fn append_next(
     sql: &'static str,
     prepared: &Prepared,
     last: Position,
     version: Version,
-    mark: &str,
-    connection: &mut PgConnection,
+    connection: &mut Guarded,
 ) -> Result<bool, sqlx::Error> {
     let event = &prepared.append.events[0];
     let statement = sqlx::query(sql)
@@ -50,23 +51,20 @@ pub(crate) async fn append_next(
         .bind(prepared.append.stream.as_str())
         .bind(&*event.data.name)
         .bind(&event.data.payload[..])
-        .bind(prepared.metadata[0].as_deref())
-        .bind(mark);
-    Ok(statement.execute(connection).await?.rows_affected() == 1)
+        .bind(prepared.metadata[0].as_deref());
+    Ok(connection.execute(statement).await? == 1)
 }
 
 /// Writes all of a batch whose appends name versions, or none of it; gives the last position before it if it was written.
-/// The session of this mark must know each stream to have come as far as expected, unless it is among those `to_check`.
+/// The session must know each stream to have come as far as expected, unless it is among those `to_check`.
 pub(crate) async fn append_all(
     batch: &Batch,
     to_check: &[Expectation<'_>],
-    mark: &str,
-    connection: &mut PgConnection,
+    connection: &mut Guarded,
 ) -> Result<Option<Position>, sqlx::Error> {
     let rows: Vec<_> = batch.entries().iter().flat_map(|entry| rows(entry, batch)).collect();
     let commands: Vec<_> = (1..).zip(&rows).filter_map(|(number, row)| Some((number, row, row.remembered?))).collect();
     let statement = sqlx::query(include_str!("sql/append_all.sql"))
-        .bind(mark)
         .bind(to_check.iter().map(|expected| expected.stream.as_str()).collect::<Vec<_>>())
         .bind(to_check.iter().map(|expected| expected.version.to_i64()).collect::<Vec<_>>())
         .bind(to_check.iter().map(|expected| expected.last).collect::<Vec<_>>())
@@ -82,18 +80,28 @@ pub(crate) async fn append_all(
         .bind(commands.iter().map(|(number, ..)| *number).collect::<Vec<i32>>())
         .bind(commands.iter().map(|(.., remembered)| remembered.id).collect::<Vec<_>>())
         .bind(commands.iter().map(|(.., remembered)| &remembered.fingerprint.as_bytes()[..]).collect::<Vec<_>>());
-    let before = statement.fetch_all(connection).await?;
+    let before = connection.rows(statement).await?;
     let before: Option<i64> = before.first().map_or(Ok(None), |row| row.try_get(0))?;
     Ok(before.map(Position::from_i64))
 }
 
-/// Writes what is possible of a batch, and tells the fate of each of its entries, in their order. `sql` is
-/// [`APPEND_BATCH`], or calls another function with the same arguments and results.
-pub(crate) async fn append_batch(
-    sql: impl SqlSafeStr,
+/// Writes what is possible of a batch, and tells the fate of each of its entries, in their order.
+pub(crate) async fn append_batch(batch: &Batch, connection: &mut Guarded) -> Result<Vec<Fate>, sqlx::Error> {
+    let statement = append_batch_query(include_str!("sql/append_batch.sql"), batch);
+    fates(&connection.rows(statement).await?, batch)
+}
+
+/// The same as part of the caller's transaction, by a statement `sql` with the same parameters and results.
+pub(crate) async fn append_batch_in(
+    sql: String,
     batch: &Batch,
-    connection: &mut PgConnection,
+    transaction: &mut PgConnection,
 ) -> Result<Vec<Fate>, sqlx::Error> {
+    let statement = append_batch_query(AssertSqlSafe(sql), batch);
+    fates(&statement.fetch_all(transaction).await?, batch)
+}
+
+fn append_batch_query(sql: impl SqlSafeStr, batch: &Batch) -> Query<'_, Postgres, PgArguments> {
     let mut arrays = Arrays::default();
     for entry in batch.entries() {
         arrays.push(entry, batch);
@@ -101,7 +109,7 @@ pub(crate) async fn append_batch(
     if !batch.has_groups() {
         arrays.groups.clear();
     }
-    let statement = sqlx::query(sql)
+    sqlx::query(sql)
         .bind(batch.waves())
         .bind(arrays.streams)
         .bind(arrays.expected)
@@ -131,8 +139,7 @@ pub(crate) async fn append_batch(
         .bind(arrays.tags)
         .bind(arrays.condition_entries)
         .bind(arrays.afters)
-        .bind(arrays.queries);
-    fates(&statement.fetch_all(connection).await?, batch)
+        .bind(arrays.queries)
 }
 
 /// The fate of each entry of `batch`, in their order, by the rows of `append_batch()`.

@@ -47,6 +47,7 @@ pub struct PostgresStore {
 
 pub(crate) struct Inner {
     pub(crate) schema: String,
+    pub(crate) schema_oid: i64,
     /// The way to the writer; `None` once the store is closed.
     queue: Mutex<Option<mpsc::Sender<Queued>>>,
     /// Bytes that may wait for the writer.
@@ -91,6 +92,7 @@ impl PostgresStore {
         let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));
         let inner = Inner {
             schema: session.schema().to_owned(),
+            schema_oid: session.schema_oid(),
             queue: Mutex::new(Some(queue)),
             room: Arc::new(Semaphore::new(most_bytes)),
             most_bytes,

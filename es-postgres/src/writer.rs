@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use es_core::{AppendError, Appended, Position};
+use es_core::{AppendError, Appended, Position, StoreMoved};
 use tokio::{
     sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
     task,
@@ -21,7 +21,7 @@ use tokio::{
 use crate::{
     append::Fate,
     batch::{Batch, Outcome, Request},
-    error::{self, Fault, OutcomeUnknown},
+    error::{self, Fault, OutcomeUnknown, SchemaMoved},
     lane::Lane,
     options::PostgresOptions,
     session::{self, Session},
@@ -72,6 +72,8 @@ enum Failure {
     Refused(sqlx::Error),
     /// None is.
     Unknown(OutcomeUnknown),
+    /// There is no place to write to.
+    Moved(SchemaMoved),
 }
 
 impl Writer {
@@ -174,6 +176,16 @@ impl Writer {
                     let cause = Arc::new(cause);
                     part.answer_all(|| AppendError::Refused(cause.clone().into()));
                 }
+                Err(Failure::Moved(cause)) => {
+                    let (schema, appends) = (self.session.schema(), part.callers.len());
+                    tracing::error!(
+                        schema,
+                        appends,
+                        error = &cause as &dyn std::error::Error,
+                        "nothing can be written"
+                    );
+                    part.answer_all(|| AppendError::Store(StoreMoved(cause.clone().into()).into()));
+                }
                 Err(Failure::Unknown(cause)) => {
                     let (schema, appends) = (self.session.schema(), part.callers.len());
                     tracing::error!(schema, appends, error = %cause.last, "{cause}");
@@ -211,7 +223,8 @@ impl Writer {
     /// Sends `batch` until there is an answer or patience ends. The ids are the same each time, so
     /// an attempt that was committed without our knowing is recognised by the next.
     async fn send(&mut self, batch: &Batch) -> Result<Vec<Fate>, Failure> {
-        let deadline = Instant::now() + self.patience;
+        let started = Instant::now();
+        let mut looked = false;
         let mut backoff = SHORTEST_BACKOFF;
         let mut attempts = 0;
         loop {
@@ -222,12 +235,18 @@ impl Writer {
             };
             match error::fault(&cause) {
                 Fault::Refused => return Err(Failure::Refused(cause)),
-                Fault::Fatal => return Err(Failure::Unknown(OutcomeUnknown { attempts, last: Arc::new(cause) })),
+                // The tables are not there; whether the schema is, a fresh connection tells.
+                Fault::Fatal if error::is_elsewhere(&cause) && !looked => {
+                    looked = true;
+                    self.lane = None;
+                    continue;
+                }
+                Fault::Fatal => return Err(Failure::fatal(cause, attempts)),
                 Fault::Busy => {}
                 Fault::Lost => self.lane = None,
             }
-            if Instant::now() + backoff >= deadline {
-                return Err(Failure::Unknown(OutcomeUnknown { attempts, last: Arc::new(cause) }));
+            if started.elapsed().saturating_add(backoff) >= self.patience {
+                return Err(Failure::unknown(cause, attempts));
             }
             tracing::warn!(schema = self.session.schema(), attempts, error = %cause, "a batch is sent again");
             tokio::time::sleep(backoff).await;
@@ -242,6 +261,22 @@ impl Writer {
         };
         let written = tokio::time::timeout(session::BATCH_WITHIN * 2, lane.write(batch)).await;
         written.unwrap_or_else(|_| Err(session::timed_out("the server did not answer in time")))
+    }
+}
+
+impl Failure {
+    fn fatal(cause: sqlx::Error, attempts: u32) -> Self {
+        match cause {
+            sqlx::Error::Configuration(cause) => match cause.downcast::<SchemaMoved>() {
+                Ok(moved) => Self::Moved(*moved),
+                Err(cause) => Self::unknown(sqlx::Error::Configuration(cause), attempts),
+            },
+            cause => Self::unknown(cause, attempts),
+        }
+    }
+
+    fn unknown(cause: sqlx::Error, attempts: u32) -> Self {
+        Self::Unknown(OutcomeUnknown { attempts, last: Arc::new(cause) })
     }
 }
 

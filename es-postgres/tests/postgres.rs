@@ -18,8 +18,10 @@ mod postgres {
     mod imports;
     mod lane;
     mod plans;
+    mod pooler;
     mod races;
     mod read_models;
+    mod renamed;
     mod roles;
     mod shutdown;
     mod snapshots;

@@ -99,6 +99,7 @@ fn main() -> ExitCode {
 fn test(arguments: Vec<OsString>) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
     tools::for_native_builds(&interrupt)?;
+    tools::for_tests(&interrupt)?;
     let servers = Servers::start(Needs::TESTS, &interrupt)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = children::mortal(Path::new(&cargo), "TERM");

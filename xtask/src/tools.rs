@@ -58,6 +58,14 @@ pub(crate) fn for_native_builds(interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
+/// What tests of `es-postgres` start: a pooler. Debian has it where only root's `PATH` leads.
+pub(crate) fn for_tests(interrupt: &Interrupt) -> Result<()> {
+    if Path::new("/usr/sbin/pgbouncer").exists() || hindrance().is_some() {
+        return Ok(());
+    }
+    install(&["pgbouncer"], "tests of es-postgres put it before the server", interrupt)
+}
+
 /// What one of the benchmarks' peers is built with.
 pub(crate) fn for_peers(interrupt: &Interrupt) -> Result<()> {
     let packages = ["build-essential", "pkg-config", "libssl-dev"];

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use es_core::Position;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, Row};
 use tokio::sync::{Mutex, mpsc};
 
 use super::{ImportFailure, ImportProgress, chunk::Chunk, streams::Versions};
 use crate::{
     error::{self, Fault},
+    guard::Guarded,
     log,
     session::{self, Session},
     store::Inner,
@@ -27,7 +28,7 @@ pub(crate) struct Line {
 }
 
 enum Place {
-    Open(Option<PgConnection>),
+    Open(Option<Guarded>),
     Closed,
 }
 
@@ -89,7 +90,7 @@ impl Line {
 }
 
 async fn transaction(
-    connection: &mut PgConnection,
+    connection: &mut Guarded,
     name: &str,
     so_far: &ImportProgress,
     chunk: &mut Chunk,
@@ -97,6 +98,7 @@ async fn transaction(
     committing: &mut bool,
 ) -> Result<Position, ImportFailure> {
     let from = i64::try_from(so_far.events).unwrap_or(i64::MAX);
+    let Guarded { connection, guard } = connection;
     let mut transaction = connection.begin().await.map_err(failed)?;
     let opening = sqlx::query(include_str!("../sql/begin_import_chunk.sql"))
         .bind(name)
@@ -104,7 +106,7 @@ async fn transaction(
         .bind(i64::try_from(chunk.events()).unwrap_or(i64::MAX))
         .bind(chunk.last())
         .bind(versions.known_up_to(&chunk.streams));
-    let opened = opening.fetch_one(&mut *transaction).await.map_err(failed)?;
+    let opened = guard.query(opening).map_err(failed)?.fetch_one(&mut *transaction).await.map_err(failed)?;
     let imported: i64 = opened.try_get(0).map_err(failed)?;
     if imported != from {
         return Err(ImportFailure::Overtaken { imported: u64::try_from(imported).unwrap_or(0) });
@@ -123,8 +125,10 @@ async fn transaction(
     let (events, names, tags) = chunk.tags();
     if !tags.is_empty() {
         let insert = sqlx::query(include_str!("../sql/import_tags.sql")).bind(head).bind(events).bind(names).bind(tags);
-        insert.execute(&mut *transaction).await.map_err(failed)?;
+        guard.query(insert).map_err(failed)?.execute(&mut *transaction).await.map_err(failed)?;
     }
+    let here = guard.query(sqlx::query(include_str!("../sql/still_here.sql"))).map_err(failed)?;
+    here.execute(&mut *transaction).await.map_err(failed)?;
     *committing = true;
     transaction.commit().await.map_err(failed)?;
     versions.go_on(position);

@@ -3,6 +3,6 @@
 -- Locks: the checkpoint's row; behind a commit in flight it waits and then hands out what that one left.
 UPDATE checkpoints
    SET owner = $3, token = token + 1, lease_until = clock_timestamp() + $5
- WHERE generation = $1 AND shard = $2
+ WHERE {here} AND generation = $1 AND shard = $2
    AND ($4 OR owner IS NULL OR owner = $3 OR lease_until <= clock_timestamp())
 RETURNING token, position, event_id, recorded_at, cursor

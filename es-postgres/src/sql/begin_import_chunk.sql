@@ -2,3 +2,4 @@
 -- position the client does not know what was written.
 -- Locks: see begin_import_chunk() in the migrations: the lane until the end of the transaction.
 SELECT imported, log_head, changed_streams, changed_versions FROM begin_import_chunk($1, $2, $3, $4, $5)
+ WHERE {here}

@@ -1,3 +1,3 @@
 -- define
 -- $1 generation, $2 definition. Locks: the generation; of two callers at once the first one's stays.
-UPDATE generations SET definition = $2 WHERE id = $1 AND definition IS NULL
+UPDATE generations SET definition = $2 WHERE {here} AND id = $1 AND definition IS NULL

@@ -7,3 +7,4 @@ SELECT (SELECT coalesce(max(e.position), 0) FROM events e), array_agg(f.stream),
                            ORDER BY l.version DESC LIMIT 1) AS version
           FROM events e
          WHERE e.stream = ANY ($1) AND e.version = 1) f
+HAVING {here}

@@ -6,4 +6,4 @@ SELECT g.id, g.version, g.state, g.definition, g.withdrawn, c.reached, c.furthes
        SELECT coalesce(min(position), 0) AS reached, coalesce(max(position), 0) AS furthest
          FROM checkpoints WHERE generation = g.id
        ) c
- WHERE g.projection = $1 AND g.state <> 'retired'
+ WHERE {here} AND g.projection = $1 AND g.state <> 'retired'

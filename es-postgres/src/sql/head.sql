@@ -1,2 +1,2 @@
 -- The last position, 0 in an empty log. No binds, no locks.
-SELECT coalesce(max(position), 0) FROM events
+SELECT coalesce((SELECT max(position) FROM events), 0) WHERE {here}

@@ -3,3 +3,4 @@
 INSERT INTO event_tags (tag, position, type)
 SELECT DISTINCT t.tag, $1 + t.event, t.type
   FROM unnest($2::bigint[], $3::text[], $4::text[]) t(event, type, tag)
+ WHERE {here}

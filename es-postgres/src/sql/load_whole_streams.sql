@@ -16,8 +16,9 @@ SELECT h.version, h.event_id, t.names, t.payloads, u.ord::int
   LEFT JOIN LATERAL (
        SELECT string_agg(CASE e.schema_version WHEN 1 THEN e.type ELSE e.type || '/' || e.schema_version END, ' ')
                   AS names,
-              string_agg(e.payload, '\x00') AS payloads
+              string_agg(e.payload, E'\\x00') AS payloads
          FROM (SELECT e.schema_version, e.type, e.payload
                  FROM events e
                 WHERE e.stream = u.stream AND e.version > c.after AND e.version <= least(c.after + 128, h.upto)
                 ORDER BY e.version) e) t ON true
+ WHERE {here}

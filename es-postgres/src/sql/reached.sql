@@ -1,2 +1,2 @@
 -- $1 generation. No locks.
-SELECT coalesce(min(position), 0) FROM checkpoints WHERE generation = $1
+SELECT coalesce((SELECT min(position) FROM checkpoints WHERE generation = $1), 0) WHERE {here}

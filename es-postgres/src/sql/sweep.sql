@@ -1,2 +1,2 @@
 -- No binds. Locks: see sweep_generations() in the migrations.
-SELECT sweep_generations()
+SELECT sweep_generations() WHERE {here}

@@ -27,8 +27,11 @@ async fn plans_that_were_made_for_empty_tables_read_no_whole_table() {
     let schema = Schema::new();
     schema.store().await.close().await;
     let mut session = schema.session().await;
-    let settings = sqlx::query(include_str!("../../src/sql/session.sql")).bind(&schema.0).bind(None::<String>);
-    settings.execute(&mut session.0).await.unwrap();
+    let settings = include_str!("../../src/sql/session.sql")
+        .replace("{path}", &schema.0)
+        .replace("{lock_timeout}", "0")
+        .replace("{statement_timeout}", "0");
+    session.run(&settings).await;
     session.run("VACUUM ANALYZE events, event_tags, commands, snapshots, documents").await;
     let matching = session.text("SELECT prosrc FROM pg_proc WHERE oid = 'matching'::regproc").await;
     let (_, matching) = matching.split_once("RETURN QUERY").unwrap();
@@ -36,6 +39,7 @@ async fn plans_that_were_made_for_empty_tables_read_no_whole_table() {
     let matching =
         matching.replace("(query)", "($1::jsonb)").replace("> after", "> $2").replace("LIMIT most", "LIMIT $3");
     for statement in STATEMENTS.into_iter().chain([&*matching]) {
+        let statement = statement.replace("{here}", "CASE WHEN $9::text = 'mark' THEN true ELSE refuse_session() END");
         // By the simple protocol, which takes no parameters, so that there may be some.
         let explain = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN (GENERIC_PLAN, COSTS OFF) {statement}")));
         let rows = explain.fetch_all(&mut session.0).await.unwrap();

@@ -37,7 +37,7 @@ async fn server() -> Option<OwnServer> {
 /// It can lose: with a driver that was built without TLS, `require` and `verify-full` failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_connects_over_tls() {
-    let Some(server) = soon(server()).await else { return };
+    let Some(server) = Box::pin(soon(server())).await else { return };
     let ca = server.directory().join("ca.pem");
     let verified = format!("sslmode=verify-full&sslrootcert={}", ca.display());
     for (version, url) in [server.url("sslmode=require"), server.url(""), server.url_at("localhost", &verified)]
@@ -60,7 +60,7 @@ async fn a_store_connects_over_tls() {
 /// `verify-full` is what its name says: the authority must be known, and the name must be the certificate's.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_the_right_certificate_is_refused() {
-    let Some(server) = soon(server()).await else { return };
+    let Some(server) = Box::pin(soon(server())).await else { return };
     let ca = format!("sslrootcert={}", server.directory().join("ca.pem").display());
     let refused = [
         server.url_at("localhost", "sslmode=verify-full"),

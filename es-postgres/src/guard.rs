@@ -1,0 +1,132 @@
+//! Statements that run only where they were meant to: in the session that the store has opened, in its schema, with its
+//! settings.
+//!
+//! Behind a pooler in transaction mode a statement may meet the session of another client: with another schema in its search
+//! path, with asynchronous commits, even with another statement under the name that the driver has given to ours. And a schema
+//! can be renamed under a running store, and another one made under its name. So each statement asks, on the server, before it
+//! reads or writes anything:
+//!
+//! - Is this the text that was prepared for this connection? The text holds the connection's mark, and so do its parameters.
+//! - Is this the session that the connection was given when it was opened? Its setting `es.session` is the mark.
+//! - Are the settings still those on which reads and commits rest?
+//! - Is the schema of this name still the one in which the store was opened?
+//!
+//! Where the answer is no, the statement fails with SQLSTATE `ES002`, and the connection is replaced. That costs the server
+//! less than a microsecond: names and oids are constants of the plan, and a change of a schema makes all plans anew.
+
+use std::{collections::HashMap, sync::Arc};
+
+use sqlx::{
+    Arguments, AssertSqlSafe, Connection, Execute, PgConnection, Postgres, SqlStr,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+
+use crate::session::SchemaId;
+
+/// What a statement has in the place of its guard.
+pub(crate) const HERE: &str = "{here}";
+
+/// A connection whose statements are guarded.
+pub(crate) struct Guarded {
+    pub(crate) connection: PgConnection,
+    pub(crate) guard: Guard,
+}
+
+impl Guarded {
+    /// All rows of a statement. It has then been committed: nothing shorter than `fetch_all` waits for that.
+    pub(crate) async fn rows(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
+        self.guard.query(query)?.fetch_all(&mut self.connection).await
+    }
+
+    /// How many rows a statement has touched.
+    pub(crate) async fn execute(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<u64, sqlx::Error> {
+        Ok(self.guard.query(query)?.execute(&mut self.connection).await?.rows_affected())
+    }
+
+    pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
+        self.connection.close().await
+    }
+}
+
+/// What makes statements those of one session.
+pub(crate) struct Guard {
+    /// What the session was marked with when it began.
+    mark: String,
+    schema: SchemaId,
+    /// What was made of each statement, by the address of its text: nearly all are constants.
+    texts: HashMap<usize, Text>,
+}
+
+struct Text {
+    template: SqlStr,
+    sql: Arc<str>,
+    is_guarded: bool,
+}
+
+impl Guard {
+    pub(crate) fn new(mark: String, schema: SchemaId) -> Self {
+        Self { mark, schema, texts: HashMap::new() }
+    }
+
+    /// The same query with its guard.
+    pub(crate) fn query<'q>(
+        &mut self,
+        mut query: Query<'q, Postgres, PgArguments>,
+    ) -> Result<Query<'q, Postgres, PgArguments>, sqlx::Error> {
+        let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
+        let mut arguments = arguments.unwrap_or_default();
+        let template = query.sql();
+        let address = template.as_str().as_ptr().addr();
+        let known = self.texts.get(&address).filter(|text| text.template.as_str() == template.as_str());
+        let (sql, is_guarded) = if let Some(text) = known {
+            (text.sql.clone(), text.is_guarded)
+        } else {
+            let (sql, is_guarded) = self.text(template.as_str(), arguments.len() + 1);
+            let sql = Arc::<str>::from(sql);
+            self.texts.insert(address, Text { template, sql: sql.clone(), is_guarded });
+            (sql, is_guarded)
+        };
+        if is_guarded {
+            arguments.add(&*self.mark).map_err(sqlx::Error::Encode)?;
+        }
+        Ok(sqlx::query_with(AssertSqlSafe(sql), arguments))
+    }
+
+    /// The text of a statement whose mark is the parameter `number`, without the comments at its head; and whether it has a
+    /// guard. (Mark, path and name are made of letters, digits, `_`, `-` and a comma.)
+    fn text(&self, template: &str, number: usize) -> (String, bool) {
+        let Self { mark, schema: SchemaId { name, path, oid }, .. } = self;
+        let here = format!(
+            "CASE WHEN ${number}::text = '{mark}' AND current_setting('es.session', true) = '{mark}'
+                   AND current_setting('search_path') = '{path}' AND current_setting('synchronous_commit') <> 'off'
+                   AND '{name}'::regnamespace::oid = {oid}::oid
+                  THEN true ELSE refuse_session() END"
+        );
+        let lines: Vec<_> = template.lines().skip_while(|line| line.starts_with("--")).collect();
+        let sql = lines.join("\n");
+        (sql.replacen(HERE, &here, 1), sql.contains(HERE))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use super::*;
+
+    /// Those before the schema is known, and what a guarded transaction does by the simple protocol or by itself.
+    const WITHOUT: [&str; 6] =
+        ["applied.sql", "copy_events.sql", "opened.sql", "server.sql", "session.sql", "take_lane.sql"];
+
+    #[test]
+    fn r5_every_statement_is_guarded() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sql");
+        for file in fs::read_dir(folder).expect("the folder of the statements") {
+            let file = file.expect("a file");
+            let guards = fs::read_to_string(file.path()).expect("text").matches(HERE).count();
+            let is_exempt = WITHOUT.iter().any(|name| file.file_name() == *name);
+            assert_eq!(guards, usize::from(!is_exempt), "{} needs one {HERE}", file.path().display());
+        }
+    }
+}
