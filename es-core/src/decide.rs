@@ -3,7 +3,10 @@
 
 mod model;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use quick_cache::sync::Cache;
+use tokio::sync::Mutex;
 
 pub use self::model::{DecisionModel, Matching, Models};
 use crate::{
@@ -23,6 +26,9 @@ use crate::{
 /// they ask for has been added since; if something has, it reads on and decides again. It takes metadata and an
 /// idempotency key and gives a receipt, as [`Repository::execute_with`](crate::Repository::execute_with) does, and it
 /// sees what repositories write: tags come from the events.
+///
+/// Decisions of this process whose first models have the same query take turns: at most one of them could be written at a
+/// time. What other processes and other models decide is found out by the condition.
 ///
 /// ```
 /// use es_core::{Decision, DecisionModel, Decisions, Event, EventQuery, Expected, MemoryStore, Recorded, StreamId, Tag};
@@ -73,15 +79,22 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Clones share the store.
+/// Clones share the store and the turns.
 #[derive(Debug, Clone)]
 pub struct Decisions {
     store: Arc<dyn EventStore>,
     /// The key space of its idempotency keys: a decision's stream may follow from the decision.
     scope: StreamId,
+    /// The turns that are taken by decisions on the same first model, by its query.
+    turns: Arc<Cache<String, Turn>>,
     attempts: u32,
     backoff: Duration,
 }
+
+type Turn = Arc<Mutex<()>>;
+
+/// Of how many boundaries the turns are kept.
+const BOUNDARIES: usize = 10_000;
 
 /// What was decided: events, each for a stream in a state that the decision names, all of them or none.
 #[derive(Debug)]
@@ -124,7 +137,8 @@ impl Decisions {
 
     /// Decisions on a store that was chosen at run time.
     pub fn from_arc(store: Arc<dyn EventStore>, name: &'static str) -> Self {
-        Self { store, scope: StreamId::of_decisions(name), attempts: 16, backoff: Duration::from_millis(2) }
+        let (scope, turns) = (StreamId::of_decisions(name), Arc::new(Cache::new(BOUNDARIES)));
+        Self { store, scope, turns, attempts: 16, backoff: Duration::from_millis(2) }
     }
 
     /// Tries a decision at most `attempts` times (16, unless set otherwise) when others are faster.
@@ -170,6 +184,8 @@ impl Decisions {
         }
         let ask = |model: &mut dyn model::Part| ConditionPart { query: model.asks(), after: Position::ZERO };
         let mut parts: Vec<_> = models.parts().into_iter().map(ask).collect();
+        let turn = self.turn(&parts);
+        let _turn = turn.lock().await;
         let mut conflict = None;
         for attempt in 1..=self.attempts {
             let has_news = self.read(&mut models, &mut parts).await?;
@@ -205,6 +221,13 @@ impl Decisions {
             self.back_off(attempt).await;
         }
         Err(conflict.map_or(DecideError::Contended { attempts: self.attempts }, DecideError::Append))
+    }
+
+    /// The turn that this decision must take. (One that is no longer kept while it is taken costs nothing but a conflict.)
+    fn turn(&self, parts: &[ConditionPart]) -> Turn {
+        let boundary = parts.first().map(|part| format!("{:?}", part.query)).unwrap_or_default();
+        let turn = self.turns.get_or_insert_with(&boundary, || Ok::<_, Infallible>(Turn::default()));
+        turn.unwrap_or_else(|never| match never {})
     }
 
     /// Folds what has been added since the last time; tells whether there was anything.

@@ -133,6 +133,22 @@ pub async fn r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receip
     }
 }
 
+/// R2: different decisions on one boundary. (Seen to fail, `Contended`, where those of one process do not take turns.)
+pub async fn r2_many_decisions_on_one_boundary_at_once_all_get_through<S: AggregateStore + Clone>(store: &S) {
+    let (decisions, mut clients) = (Decisions::new(store, "book"), JoinSet::new());
+    let start = Arc::new(Barrier::new(60));
+    for night in 0..60 {
+        let (decisions, start) = (decisions.clone(), start.clone());
+        clients.spawn(async move {
+            start.wait().await;
+            book(&decisions, &night.to_string(), night, Context::default()).await
+        });
+    }
+    let outcomes = clients.join_all().await;
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(store.head().await.expect("a head"), Position::new(60));
+}
+
 /// R6: twins that no condition keeps apart.
 pub async fn r6_twins_that_append_to_different_streams_write_once<S: AggregateStore + Clone>(store: &S) {
     let (mut twins, start) = (JoinSet::new(), Arc::new(Barrier::new(40)));

@@ -50,6 +50,7 @@ macro_rules! engine_suite {
             r1_a_decision_on_several_streams_is_whole
             r2_decisions_see_what_repositories_write
             r2_decisions_on_two_models_keep_both
+            r2_many_decisions_on_one_boundary_at_once_all_get_through
             r2_a_conflict_that_no_model_sees_is_reported
             r6_a_repeated_decision_returns_its_first_receipt
             r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receipt
