@@ -142,7 +142,7 @@ pub enum EngineError {
         #[source]
         reason: Misfit,
     },
-    /// A document would not be read as it was written: nothing of its batch was committed.
+    /// A document would not be read as it was written: the events before the one that made it so are committed.
     #[error("the document {key:?} of {projection} would not be read as it was written")]
     Unwritable {
         /// Of which projection.
@@ -153,9 +153,13 @@ pub enum EngineError {
         #[source]
         reason: EncodeError,
     },
-    /// It was told to stop in the middle of a batch of reactions, which come again.
-    #[error("interrupted by the shutdown")]
-    Interrupted,
+    /// The application's code panicked: the projection, the policy, or what reads and writes their events and
+    /// documents. The process's panic hook was given the message and the place.
+    #[error("the code that handles {event} panicked")]
+    Panicked {
+        /// The event.
+        event: Location,
+    },
     /// The rebuilt generation could not be promoted.
     #[error("the new generation cannot take its place")]
     Promote(#[source] PromoteError),
@@ -192,7 +196,7 @@ impl EngineError {
         match self {
             Self::Source(error) => error.is_transient(),
             Self::Store(error) => error.is_transient(),
-            Self::Fenced(_) | Self::Replaced | Self::Interrupted => true,
+            Self::Fenced(_) | Self::Replaced => true,
             Self::Promote(error) => matches!(error, PromoteError::Store(error) if error.is_transient()),
             Self::Reaction { transient, .. } => *transient,
             _ => false,

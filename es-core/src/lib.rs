@@ -25,6 +25,7 @@ pub mod cursor;
 pub mod read_model;
 pub mod source;
 pub mod worker_state;
+mod panics;
 mod worker;
 mod standby;
 mod candidate;

@@ -13,12 +13,13 @@ use crate::{
     error::{BoxError, EngineError, Location},
     event::{EventSet, Metadata, Recorded, RecordedEvent},
     execute::{Context, ExecuteError, LoadError},
+    panics::{Panicked, caught, caught_async},
     projection::Order,
-    read_model::{Changes, Generation, GenerationState, Progress, ReadModelStore},
+    read_model::{Generation, GenerationState, Progress, ReadModelStore},
     source::{EventSource, Subscription},
     standby,
     store::AppendError,
-    worker::{self, Handler, Step, Worker},
+    worker::{self, HANDLE_FOR, Handled, Handler, Step, Worker},
     worker_state::{STANDBY_RETRY, StateReport, WorkerState},
 };
 
@@ -26,7 +27,9 @@ use crate::{
 ///
 /// # Delivery
 /// Events come in log order. A crash between a reaction and its checkpoint repeats the reaction,
-/// so the commands carry an idempotency key: [`reaction`] makes one from the event.
+/// so the commands carry an idempotency key: [`reaction`] makes one from the event. The checkpoint is committed
+/// with each batch, after a second of reactions, and when the policy stops: at the shutdown, or at an event to which
+/// it cannot react. None of these repeats a reaction.
 #[async_trait]
 pub trait Policy: Sized + Send + Sync + 'static {
     /// Its stable name, by the rule of [`Projection::NAME`](crate::Projection::NAME), whose name space it
@@ -147,27 +150,29 @@ impl<P: Policy> PolicyRunner<P> {
     /// [`Projector::run`](crate::projector::Projector::run) does.
     ///
     /// # Errors
-    /// What waiting cannot mend stops the policy at the event that it concerns (R11).
+    /// What waiting cannot mend stops the policy at the event that it concerns (R11); the checkpoint stands
+    /// before that event.
     ///
     /// # Cancel safety
-    /// Dropping the future may repeat the reactions to the last batch of events.
+    /// Dropping the future may repeat the reactions of the last second.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
         standby::run(P::NAME, &self.report, self.standby, &shutdown, || Box::pin(self.follow(&shutdown))).await
     }
 
-    /// Waits out what is transient here, at the event: the reactions to those before it need not be
-    /// repeated.
-    async fn react(&self, event: &Recorded<P::Event>, shutdown: &CancellationToken) -> Result<(), EngineError> {
-        let reacted = worker::persist(P::NAME, shutdown, || {
+    /// Waits out what is transient here, at the event. `None` when it was told to stop before the reaction.
+    async fn react(&self, event: &RecordedEvent, stop: &CancellationToken) -> Result<Option<()>, EngineError> {
+        let panicked = |Panicked| EngineError::Panicked { event: Location::of(event) };
+        let Some(event) = caught(|| event.decode::<P::Event>()).map_err(panicked)?? else { return Ok(Some(())) };
+        worker::persist(P::NAME, stop, || {
             Box::pin(async {
-                let reacted = self.policy.react(event).await;
+                let reacted = caught_async(self.policy.react(&event)).await.map_err(panicked)?;
                 reacted.map(Some).map_err(|reason| {
-                    let (event, transient) = (Location::of(event), reason.is_transient());
+                    let (event, transient) = (Location::of(&event), reason.is_transient());
                     EngineError::Reaction { event, transient, reason: reason.into() }
                 })
             })
-        });
-        reacted.await?.ok_or(EngineError::Interrupted)
+        })
+        .await
     }
 
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
@@ -205,20 +210,21 @@ impl<P: Policy> PolicyRunner<P> {
 
 #[async_trait]
 impl<P: Policy> Handler for PolicyRunner<P> {
-    async fn handle(
-        &self,
-        _: &Generation,
-        events: Vec<RecordedEvent>,
-        shutdown: &CancellationToken,
-    ) -> Result<Changes, EngineError> {
-        for event in &events {
-            if shutdown.is_cancelled() {
-                return Err(EngineError::Interrupted);
+    async fn handle(&self, _: &Generation, events: &[RecordedEvent], stop: &CancellationToken) -> Handled {
+        let (began, mut handled) = (Instant::now(), Handled::default());
+        for event in events {
+            match self.react(event, stop).await {
+                Ok(Some(())) => handled.done += 1,
+                Ok(None) => break,
+                Err(error) => {
+                    handled.failure = Some(error);
+                    break;
+                }
             }
-            if let Some(event) = event.decode::<P::Event>()? {
-                self.react(&event, shutdown).await?;
+            if began.elapsed() >= HANDLE_FOR {
+                break;
             }
         }
-        Ok(Changes::default())
+        handled
     }
 }

@@ -1,13 +1,10 @@
 //! The engine that keeps a read model: events in, documents and checkpoint out, in one commit.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    ops::ControlFlow,
-    sync::Arc,
-    time::Duration,
-};
+mod documents;
+mod part;
 
-use async_trait::async_trait;
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
 use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -16,12 +13,12 @@ use crate::{
     candidate::Candidate,
     codec, definition,
     error::{EngineError, Location},
-    event::{Categories, EventSet, Recorded, RecordedEvent},
+    event::{Categories, EventSet, Recorded},
     projection::{MAX_KEY_BYTES, Order, Projection},
-    read_model::{Changes, Generation, ReadModelStore},
+    read_model::{Generation, ReadModelStore},
     source::{EventSource, Subscription},
     standby,
-    worker::{Handler, Step, Worker},
+    worker::{Step, Worker},
     worker_state::{STANDBY_RETRY, StateReport, WorkerState},
 };
 
@@ -54,6 +51,9 @@ impl<P: Projection> Projector<P> {
 
     /// How long a worker that fell silent keeps its shards from others (10 s, unless set
     /// otherwise). A worker that stops in order gives them back at once.
+    ///
+    /// The lease is renewed while events are folded: on a runtime with several threads however long one
+    /// call of [`Projection::fold`] takes, on one with a single thread as long as none takes half of `ttl`.
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }
     }
@@ -81,8 +81,8 @@ impl<P: Projection> Projector<P> {
     /// the deploy is rolled back. The checkpoint never passes such an event (R11).
     ///
     /// # Errors
-    /// What waiting cannot mend stops the projector at the event that it concerns (R11); of the batch
-    /// that holds it nothing is folded.
+    /// What waiting cannot mend stops the projector at the event that it concerns (R11): the events before it
+    /// are folded and committed, it and those after it are not.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the read model as of the last commit; its leases expire.
@@ -125,46 +125,6 @@ impl<P: Projection> Projector<P> {
     }
 }
 
-#[async_trait]
-impl<P: Projection> Handler for Projector<P> {
-    async fn handle(
-        &self,
-        generation: &Generation,
-        events: Vec<RecordedEvent>,
-        _: &CancellationToken,
-    ) -> Result<Changes, EngineError> {
-        let mut touching = Vec::with_capacity(events.len());
-        for event in &events {
-            if let Some(event) = event.decode::<P::Event>()? {
-                touching.push((keys(&self.projection, &event)?, event));
-            }
-        }
-        let wanted: BTreeSet<&String> = touching.iter().flat_map(|(keys, _)| keys).collect();
-        let wanted: Vec<String> = wanted.into_iter().cloned().collect();
-        let stored = if wanted.is_empty() { Vec::new() } else { self.store.load(generation, &wanted).await? };
-        let mut documents = BTreeMap::new();
-        for (key, stored) in wanted.into_iter().zip(stored) {
-            let document = stored.map(|bytes| codec::decode(&bytes)).transpose();
-            let document = document.map_err(|reason| EngineError::Document { key: key.clone(), reason })?;
-            documents.insert(key, document);
-        }
-        for (keys, event) in &touching {
-            fold(&self.projection, keys, event, &mut documents)?;
-        }
-        let mut changes = Changes::default();
-        for (key, document) in documents {
-            match document {
-                Some(document) => {
-                    let bytes = encode::<P>(&key, &document)?;
-                    changes.upserts.push((key, bytes));
-                }
-                None => changes.deletes.push(key),
-            }
-        }
-        Ok(changes)
-    }
-}
-
 /// The keys of the documents that `event` touches, checked, each of them once: a document that is named
 /// twice must not see the event twice (R9).
 pub(crate) fn keys<P: Projection>(projection: &P, event: &Recorded<P::Event>) -> Result<Vec<String>, EngineError> {
@@ -181,22 +141,18 @@ pub(crate) fn keys<P: Projection>(projection: &P, event: &Recorded<P::Event>) ->
     Ok(keys)
 }
 
-/// Folds `event` into the documents under `keys`.
+/// Folds `event` into the document under `key`.
 pub(crate) fn fold<P: Projection>(
     projection: &P,
-    keys: &[String],
+    key: &str,
+    document: &mut Option<P::Document>,
     event: &Recorded<P::Event>,
-    documents: &mut BTreeMap<String, Option<P::Document>>,
 ) -> Result<(), EngineError> {
-    for key in keys {
-        let document = documents.entry(key.clone()).or_default();
-        projection.fold(key, document, event).map_err(|reason| EngineError::Unfoldable {
-            key: key.clone(),
-            event: Location::of(event),
-            reason,
-        })?;
-    }
-    Ok(())
+    projection.fold(key, document, event).map_err(|reason| EngineError::Unfoldable {
+        key: key.to_owned(),
+        event: Location::of(event),
+        reason,
+    })
 }
 
 /// What is stored of the document under `key`.

@@ -52,6 +52,12 @@ pub trait EventFeed: fmt::Debug + Send {
     /// [`SourceError`]; afterwards the feed is spent.
     async fn next(&mut self) -> Result<Delivery, SourceError>;
 
+    /// What the reader must know before it goes on with a batch that it has in hand: an assignment or a
+    /// revocation, for whose end other readers wait. [`next`](Self::next) does not deliver it again.
+    fn urgent(&mut self) -> Option<Delivery> {
+        None
+    }
+
     /// Starts an assigned shard behind `checkpoint`; before that it delivers no batch.
     ///
     /// # Errors

@@ -1,9 +1,18 @@
 //! What projectors, rebuilds and policies have in common: carrying the shards of a source through
 //! a handler, one committed batch after the other.
 
-use std::{collections::HashMap, ops::ControlFlow, pin::Pin, sync::Arc, time::Duration};
+mod leases;
+
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::ControlFlow,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -11,24 +20,38 @@ use uuid::Uuid;
 use crate::{
     error::EngineError,
     event::RecordedEvent,
-    read_model::{Changeover, Changes, CommitError, Generation, Lease, ReadModelStore, Shard},
+    read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, ReadModelStore, Shard, Witness},
     source::{Batch, Delivery, EventFeed, EventSource, Subscription},
+    worker::leases::Leases,
 };
 
 /// The boxed future of an engine's own step. (An async closure's future cannot be named, so a
 /// caller that spawns an engine could not see that it is `Send`.)
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
 
-/// What is done with a batch. The changes that it returns commit together with the checkpoint.
+/// What is done with a batch.
 #[async_trait]
 pub(crate) trait Handler: Send + Sync {
-    async fn handle(
-        &self,
-        generation: &Generation,
-        events: Vec<RecordedEvent>,
-        shutdown: &CancellationToken,
-    ) -> Result<Changes, EngineError>;
+    /// Takes in the first of `events`, as many as fit into one commit; it is called again for the rest.
+    /// When `stop` is cancelled it takes in no further event and hands over what it has.
+    async fn handle(&self, generation: &Generation, events: &[RecordedEvent], stop: &CancellationToken) -> Handled;
 }
+
+/// How far a handler has come.
+#[derive(Debug, Default)]
+pub(crate) struct Handled {
+    /// How many events it has taken in: what they brought about commits together, with a checkpoint at the
+    /// last of them.
+    pub(crate) done: usize,
+    pub(crate) upserts: Vec<(String, Bytes)>,
+    pub(crate) deletes: Vec<String>,
+    /// Why the next event stops the engine.
+    pub(crate) failure: Option<EngineError>,
+}
+
+/// A handler hands over what it has after this time: so much work at most is repeated after a crash, and a
+/// rebalance or a shutdown waits no longer than that.
+pub(crate) const HANDLE_FOR: Duration = Duration::from_secs(1);
 
 /// One reader of a source. When a step fails it is spent: drop it and open another one, which goes
 /// on at the committed checkpoints.
@@ -39,15 +62,18 @@ pub(crate) struct Worker<'a> {
     feed: Box<dyn EventFeed>,
     owner: Uuid,
     ttl: Duration,
+    leases: Leases,
     held: HashMap<Shard, Held>,
     /// Assigned shards whose lease another worker still holds.
     wanted: Vec<Shard>,
+    /// The rest of a batch whose first part is committed.
+    waiting: VecDeque<Batch>,
 }
 
 struct Held {
     lease: Lease,
-    renewed: Instant,
     at_end: bool,
+    stop: CancellationToken,
 }
 
 /// What a step has come to.
@@ -71,8 +97,10 @@ impl<'a> Worker<'a> {
         ttl: Duration,
     ) -> Result<Self, EngineError> {
         let feed = source.open(subscription).await?;
-        let (held, wanted) = (HashMap::new(), Vec::new());
-        Ok(Self { handler, store, generation, feed, owner: Uuid::now_v7(), ttl, held, wanted })
+        let leases = Leases::new(store.clone(), ttl).await;
+        let (held, wanted, waiting) = (HashMap::new(), Vec::new(), VecDeque::new());
+        let owner = Uuid::now_v7();
+        Ok(Self { handler, store, generation, feed, owner, ttl, leases, held, wanted, waiting })
     }
 
     /// Steps until the shutdown (`None`), or until `after` has seen a step that breaks it off.
@@ -97,25 +125,32 @@ impl<'a> Worker<'a> {
         outcome
     }
 
-    /// Takes in what the source delivers next; `None` is the shutdown. Documents that are being
-    /// folded are committed before a shutdown is heard (R16).
+    /// Takes in what the source delivers next; `None` is the shutdown. What was folded by then is
+    /// committed (R16).
     async fn step(&mut self, shutdown: &CancellationToken) -> Result<Option<Step>, EngineError> {
-        let delivery = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return Ok(None),
-            delivery = self.feed.next() => delivery?,
-        };
-        match delivery {
-            Delivery::Assigned(shards) => self.wanted.extend(shards),
-            Delivery::Revoked(shards) => {
-                self.wanted.retain(|shard| !shards.contains(shard));
-                self.held.retain(|shard, _| !shards.contains(shard));
-            }
-            Delivery::Batch(batch) => self.fold(batch, shutdown).await?,
-            Delivery::Idle => {}
+        if self.waiting.is_empty() {
+            let delivery = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(None),
+                delivery = self.feed.next() => delivery?,
+            };
+            self.take_in(delivery);
+        } else if shutdown.is_cancelled() {
+            return Ok(None);
         }
-        self.take_wanted().await?;
-        self.renew().await?;
+        if let Some(batch) = self.waiting.pop_front()
+            && let Some(rest) = self.fold(batch).await?
+        {
+            self.waiting.push_front(rest);
+        }
+        // The other members of a group wait until a rebalance is noticed.
+        while let Some(urgent) = self.feed.urgent() {
+            self.take_in(urgent);
+        }
+        if let Some(shard) = self.leases.lost() {
+            return Err(EngineError::Fenced(shard));
+        }
+        self.take_wanted(shutdown).await?;
         Ok(Some(if self.held.is_empty() {
             Step::Standby
         } else if self.wanted.is_empty() && self.held.values().all(|held| held.at_end) {
@@ -125,51 +160,86 @@ impl<'a> Worker<'a> {
         }))
     }
 
+    fn take_in(&mut self, delivery: Delivery) {
+        match delivery {
+            Delivery::Assigned(shards) => self.wanted.extend(shards),
+            Delivery::Revoked(shards) => {
+                self.wanted.retain(|shard| !shards.contains(shard));
+                self.waiting.retain(|batch| !shards.contains(&batch.shard));
+                for shard in &shards {
+                    self.held.remove(shard);
+                    self.leases.forget(shard);
+                }
+            }
+            Delivery::Batch(batch) => self.waiting.push_back(batch),
+            Delivery::Idle => {}
+        }
+    }
+
     /// Gives the leases back, so that the next worker need not wait for their end.
-    async fn release(&mut self) {
-        for (shard, held) in self.held.drain() {
+    async fn release(self) {
+        self.leases.end().await;
+        for (shard, held) in self.held {
             if let Err(error) = self.store.release(&held.lease).await {
                 tracing::warn!(%shard, error = &error as &dyn std::error::Error, "cannot release the lease; it will expire");
             }
         }
     }
 
-    async fn fold(&mut self, mut batch: Batch, shutdown: &CancellationToken) -> Result<(), EngineError> {
+    /// Has the handler take in a first part of `batch`, and commits it. Returns the rest.
+    async fn fold(&mut self, mut batch: Batch) -> Result<Option<Batch>, EngineError> {
         // A batch that was on its way when its shard was revoked is someone else's.
-        let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(()) };
-        held.at_end = batch.at_end;
-        let before = held.lease.checkpoint.position;
+        let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(None) };
+        let before = &held.lease.checkpoint;
         // Within a shard positions only grow: this is the whole of exactly-once (R9).
-        batch.events.retain(|event| event.position > before);
-        if batch.events.is_empty() && batch.checkpoint.position <= before {
-            return Ok(());
-        }
-        let handled = {
-            let mut handling = self.handler.handle(&self.generation, batch.events, shutdown);
-            loop {
-                tokio::select! {
-                    biased;
-                    handled = &mut handling => break handled,
-                    // However long it takes, the lease must not expire meanwhile.
-                    () = tokio::time::sleep(self.ttl / 3) => self.store.renew(&held.lease, self.ttl).await?,
-                }
+        batch.events.retain(|event| event.position > before.position);
+        let handled = if batch.events.is_empty() {
+            Handled::default()
+        } else {
+            self.handler.handle(&self.generation, &batch.events, &held.stop).await
+        };
+        let is_whole = handled.done == batch.events.len();
+        let checkpoint = if is_whole {
+            batch.checkpoint.clone()
+        } else {
+            match handled.done.checked_sub(1) {
+                Some(last) => within(&batch.events[last], before),
+                None => before.clone(),
             }
         };
-        if handled.is_err() {
+        let committed = if checkpoint.position > before.position {
+            let (upserts, deletes) = (handled.upserts, handled.deletes);
+            let changes = Changes { upserts, deletes, checkpoint: checkpoint.clone() };
+            self.store.commit(&held.lease, changes, self.ttl).await
+        } else if handled.failure.is_some() {
             // Only the holder of the lease has a say: the documents of a generation that was replaced
             // in the meantime are being deleted, and nothing fits them any more.
-            self.store.renew(&held.lease, self.ttl).await?;
+            self.store.renew(&held.lease, self.ttl).await
+        } else {
+            Ok(())
+        };
+        match committed {
+            Ok(()) => {}
+            Err(CommitError::Fenced(shard)) => {
+                // Perhaps the shard was revoked in the meantime, and all is well.
+                self.leases.lose(&shard);
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
         }
-        let mut changes = handled?;
-        changes.checkpoint = batch.checkpoint;
-        let checkpoint = changes.checkpoint.clone();
-        self.store.commit(&held.lease, changes, self.ttl).await?;
-        held.lease.checkpoint = checkpoint;
-        held.renewed = Instant::now();
-        Ok(())
+        if let Some(failure) = handled.failure {
+            return Err(failure);
+        }
+        if checkpoint.position > before.position {
+            held.lease.checkpoint = checkpoint;
+            self.leases.renewed(&batch.shard);
+        }
+        held.at_end = is_whole && batch.at_end;
+        batch.events.drain(..handled.done);
+        Ok((!is_whole).then_some(batch))
     }
 
-    async fn take_wanted(&mut self) -> Result<(), EngineError> {
+    async fn take_wanted(&mut self, shutdown: &CancellationToken) -> Result<(), EngineError> {
         if self.wanted.is_empty() {
             return Ok(());
         }
@@ -185,21 +255,20 @@ impl<'a> Worker<'a> {
             match self.store.acquire(&self.generation, &shard, self.owner, takeover, self.ttl).await? {
                 Some(lease) => {
                     self.feed.start(&shard, &lease.checkpoint).await?;
-                    self.held.insert(shard, Held { lease, renewed: Instant::now(), at_end: false });
+                    let stop = self.leases.keep(&lease, shutdown);
+                    self.held.insert(shard, Held { lease, at_end: false, stop });
                 }
                 None => self.wanted.push(shard),
             }
         }
         Ok(())
     }
+}
 
-    async fn renew(&mut self) -> Result<(), CommitError> {
-        for held in self.held.values_mut().filter(|held| held.renewed.elapsed() > self.ttl / 3) {
-            self.store.renew(&held.lease, self.ttl).await?;
-            held.renewed = Instant::now();
-        }
-        Ok(())
-    }
+/// The checkpoint within a batch. Its cursor is the one before the batch: what the source delivers again
+/// from there on is known by its position.
+fn within(last: &RecordedEvent, before: &Checkpoint) -> Checkpoint {
+    Checkpoint { position: last.position, witness: Some(Witness::of(last)), cursor: before.cursor.clone() }
 }
 
 /// Makes attempts until one ends well or in vain, or the shutdown comes (`None`). Between two of

@@ -30,6 +30,9 @@ pub(crate) struct Outbox {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Assignments and revocations: the reader hears of them before all batches, however long these take it,
+    /// since the consumer's thread and the whole group wait for its answer.
+    turns: VecDeque<Delivery>,
     queue: VecDeque<Delivery>,
     /// Shards that the reader has started and the thread has not taken notice of.
     starts: HashMap<Shard, Checkpoint>,
@@ -105,7 +108,7 @@ impl Outbox {
     pub(crate) fn assigned(&self, shards: Vec<Shard>) {
         let mut state = self.state();
         state.without_brokers = None;
-        state.queue.push_back(Delivery::Assigned(shards));
+        state.turns.push_back(Delivery::Assigned(shards));
         self.news.notify_one();
     }
 
@@ -114,7 +117,7 @@ impl Outbox {
         let mut state = self.state();
         state.forget(&shards);
         state.standing.retain(|shard, _| !shards.contains(shard));
-        state.queue.push_back(Delivery::Revoked(shards));
+        state.turns.push_back(Delivery::Revoked(shards));
         self.news.notify_one();
     }
 
@@ -226,6 +229,9 @@ impl EventFeed for KafkaFeed {
             {
                 let mut state = self.outbox.state();
                 let full = !state.has_room(true) || !state.has_room(false);
+                if let Some(turn) = state.turns.pop_front() {
+                    return Ok(turn);
+                }
                 if let Some(delivery) = state.queue.pop_front() {
                     if full {
                         state.full = Some(Instant::now());
@@ -243,6 +249,10 @@ impl EventFeed for KafkaFeed {
                 return Ok(Delivery::Idle);
             }
         }
+    }
+
+    fn urgent(&mut self) -> Option<Delivery> {
+        self.outbox.state().turns.pop_front()
     }
 
     async fn start(&mut self, shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError> {

@@ -25,3 +25,6 @@ mod group;
 
 #[path = "kafka/guard.rs"]
 mod guard;
+
+#[path = "kafka/parts.rs"]
+mod parts;

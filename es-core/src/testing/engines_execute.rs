@@ -86,6 +86,15 @@ macro_rules! engine_suite {
             r13_reached_never_falls_while_generations_are_promoted
             a_name_belongs_to_one_projection_or_policy
         }
+        $crate::__suite! { engines_stop, $make,
+            r9_a_policy_that_stops_repeats_no_reaction
+            r11_what_stands_before_a_failing_event_is_committed
+            r11_what_stands_before_an_unreadable_event_is_committed
+            r11_a_panic_stops_the_projector_before_the_event
+            r16_a_shutdown_within_a_batch_commits_what_was_folded
+            a_slow_batch_keeps_its_lease
+            a_slow_event_keeps_its_lease
+        }
     };
 }
 

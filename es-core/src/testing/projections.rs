@@ -25,8 +25,10 @@ pub fn project<'a, P: Projection>(
     let mut documents = BTreeMap::new();
     for event in events {
         if let Some(event) = event.decode::<P::Event>()? {
-            let keys = projector::keys(projection, &event)?;
-            projector::fold(projection, &keys, &event, &mut documents)?;
+            for key in projector::keys(projection, &event)? {
+                let document = documents.entry(key.clone()).or_default();
+                projector::fold(projection, &key, document, &event)?;
+            }
         }
     }
     let documents = documents.into_iter().filter_map(|(key, document)| Some((key, document?)));

@@ -1,0 +1,30 @@
+//! A panic of an application's code becomes an error of the engine that called it.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    task::Poll,
+};
+
+/// The application's code panicked. What it said is not kept: it may hold values of events and documents. The
+/// process's panic hook has printed it, with the place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Panicked;
+
+/// The result of `call`, unless it panics.
+///
+/// What it was changing is left half done: the caller drops it. That is why unwinding is safe here.
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|_| Panicked)
+}
+
+/// As [`caught`], for a future, which is dropped when it panics.
+pub(crate) async fn caught_async<T>(future: impl Future<Output = T>) -> Result<T, Panicked> {
+    let mut future = pin!(future);
+    std::future::poll_fn(|context| match caught(|| future.as_mut().poll(context)) {
+        Ok(Poll::Ready(output)) => Poll::Ready(Ok(output)),
+        Ok(Poll::Pending) => Poll::Pending,
+        Err(panicked) => Poll::Ready(Err(panicked)),
+    })
+    .await
+}

@@ -1,0 +1,125 @@
+//! Leases are renewed beside the work that they protect.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::read_model::{CommitError, Lease, ReadModelStore, Shard};
+
+/// The leases of one worker, and the task that renews them.
+///
+/// A task of its own: on a runtime with several threads it runs also while a single call of `fold` takes longer
+/// than a lease lasts. On one with a single thread it runs whenever the handler yields, which it does between events.
+pub(super) struct Leases {
+    kept: Kept,
+    ended: DropGuard,
+    renewals: JoinHandle<()>,
+}
+
+type Kept = Arc<Mutex<HashMap<Shard, Entry>>>;
+
+struct Entry {
+    lease: Lease,
+    renewed: Instant,
+    lost: bool,
+    /// Tells the handler that its work on this shard will not count.
+    stop: CancellationToken,
+}
+
+impl Leases {
+    pub(super) async fn new(store: Arc<dyn ReadModelStore>, ttl: Duration) -> Self {
+        let (kept, ended) = (Kept::default(), CancellationToken::new());
+        let renewals = tokio::spawn(renew(kept.clone(), store, ttl, ended.clone()));
+        // A spawned task waits in a slot of this thread from which no other thread takes it: without a turn it would
+        // begin only after the first call of `fold`.
+        tokio::task::yield_now().await;
+        Self { kept, ended: ended.drop_guard(), renewals }
+    }
+
+    /// Renews `lease` from now on. The token that it returns is cancelled when the lease is lost or the shutdown comes.
+    pub(super) fn keep(&self, lease: &Lease, shutdown: &CancellationToken) -> CancellationToken {
+        let stop = shutdown.child_token();
+        let entry = Entry { lease: lease.clone(), renewed: Instant::now(), lost: false, stop: stop.clone() };
+        lock(&self.kept).insert(lease.shard.clone(), entry);
+        stop
+    }
+
+    pub(super) fn forget(&self, shard: &Shard) {
+        lock(&self.kept).remove(shard);
+    }
+
+    /// A commit has just renewed it.
+    pub(super) fn renewed(&self, shard: &Shard) {
+        if let Some(entry) = lock(&self.kept).get_mut(shard) {
+            entry.renewed = Instant::now();
+        }
+    }
+
+    /// A commit has found it lost.
+    pub(super) fn lose(&self, shard: &Shard) {
+        if let Some(entry) = lock(&self.kept).get_mut(shard) {
+            entry.lose();
+        }
+    }
+
+    /// A shard whose lease is lost although it was not forgotten.
+    pub(super) fn lost(&self) -> Option<Shard> {
+        lock(&self.kept).values().find(|entry| entry.lost).map(|entry| entry.lease.shard.clone())
+    }
+
+    /// Renews nothing any more: only then can a lease be given back, since a renewal that is on its way would take
+    /// it again.
+    pub(super) async fn end(self) {
+        drop(self.ended);
+        if let Err(error) = self.renewals.await {
+            tracing::warn!(%error, "the renewal of leases has failed");
+        }
+    }
+}
+
+impl Entry {
+    fn lose(&mut self) {
+        self.lost = true;
+        self.stop.cancel();
+    }
+}
+
+fn lock(kept: &Kept) -> MutexGuard<'_, HashMap<Shard, Entry>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Renews each lease after a third of its time, until `ended`.
+async fn renew(kept: Kept, store: Arc<dyn ReadModelStore>, ttl: Duration, ended: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = ended.cancelled() => return,
+            () = tokio::time::sleep(ttl / 6) => {}
+        }
+        let is_due = |entry: &&Entry| !entry.lost && entry.renewed.elapsed() >= ttl / 3;
+        let due: Vec<Lease> = lock(&kept).values().filter(is_due).map(|entry| entry.lease.clone()).collect();
+        for lease in due {
+            if ended.is_cancelled() {
+                return;
+            }
+            let renewed = store.renew(&lease, ttl).await;
+            // The shard may have been revoked meanwhile, and even assigned again, under another lease.
+            let mut kept = lock(&kept);
+            let Some(entry) = kept.get_mut(&lease.shard).filter(|entry| entry.lease.token == lease.token) else {
+                continue;
+            };
+            match renewed {
+                Ok(()) => entry.renewed = Instant::now(),
+                Err(CommitError::Fenced(_)) => entry.lose(),
+                // The next commit meets the same store, and has a say; the lease lasts for a while.
+                Err(CommitError::Store(error)) => {
+                    tracing::warn!(shard = %lease.shard, error = &error as &dyn std::error::Error, "cannot renew the lease");
+                }
+            }
+        }
+    }
+}
