@@ -90,8 +90,9 @@ async fn goes_on_within_a_batch<const PER_STREAM: bool>() {
     let (house, _relay) = published(7, 5).await;
     for refuse in [3, 4, 19, 33] {
         let poisoned = Positions::<PER_STREAM> { refuse: Some(refuse), ..Positions::default() };
-        let running = tokio::time::timeout(PATIENCE, projector(&house, poisoned).run(CancellationToken::new()));
-        let error = running.await.expect("it meets the event").unwrap_err();
+        let projector = projector(&house, poisoned);
+        let stopped = tokio::time::timeout(PATIENCE, projector.run(CancellationToken::new())).await;
+        let error = stopped.expect("it meets the event").unwrap_err();
         let EngineError::Unfoldable { event, .. } = error else { panic!("{error:?}") };
         assert_eq!(event.position.get(), refuse);
     }
