@@ -180,8 +180,9 @@ pub(crate) fn report(error: &KafkaError, reason: &str) {
 }
 
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
-    // Connections that failed: they come as errors as well, and [`report`] keeps those from flooding the log.
-    if matches!(facility, "FAIL" | "ERROR") {
+    // Connections that failed, producers that were fenced: they come as errors as well, and [`report`] keeps those from
+    // flooding the log.
+    if matches!(facility, "FAIL" | "ERROR" | "FATAL" | "TXNERR" | "ADDPARTS") {
         tracing::debug!(facility, "{line}");
         return;
     }

@@ -163,9 +163,9 @@ impl Relay {
     ///
     /// # Standby
     /// Of several relays of one name the one that started last publishes; the others stand by
-    /// ([`state`](Self::state)). One that stands by looks at log and progress every second, and takes over
-    /// when there has been news for five seconds ([`STANDBY_RETRY`](es_core::STANDBY_RETRY)) and the other one has
-    /// published none of it: after a `kill -9` events are in Kafka again within ten seconds (R18). Takeovers that bring
+    /// ([`state`](Self::state)). One that stands by looks at log and progress twice a second, and takes over when there
+    /// has been news for three seconds and the other one has published none of it: after a `kill -9` events are in Kafka
+    /// again within some five seconds (R18: ten, with their readers). Takeovers that bring
     /// no progress are each followed by twice the time, so that two relays do not fence each other for ever.
     ///
     /// # Errors

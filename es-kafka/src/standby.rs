@@ -5,13 +5,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{EventStore, Position, STANDBY_RETRY};
+use es_core::{EventStore, Position};
 use tokio_util::sync::CancellationToken;
 
 use crate::{follower::Follower, progress::Progress, relay::RelayConfig, source::KafkaSourceConfig};
 
 /// How often the relay that stands by looks at log and progress.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
+/// How long the other relay may have news and publish none of it, at first.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// The longest that it waits for the other one to make progress.
 const MOST_PATIENCE: Duration = Duration::from_mins(5);
 
@@ -31,7 +33,7 @@ pub(crate) struct Standby {
 
 impl Standby {
     pub(crate) fn new() -> Self {
-        Self { patience: STANDBY_RETRY, known: None, stuck: None }
+        Self { patience: PATIENCE, known: None, stuck: None }
     }
 
     /// This relay was fenced: it starts to watch.
@@ -42,7 +44,7 @@ impl Standby {
     /// Takes in what log and progress look like, and says whether it is time to take over.
     fn is_due(&mut self, head: Position, published: Option<Position>, now: Instant) -> bool {
         if published > self.known {
-            (self.known, self.patience) = (published, STANDBY_RETRY);
+            (self.known, self.patience) = (published, PATIENCE);
             self.stuck = None;
         }
         if head <= published.unwrap_or_default() {
@@ -136,15 +138,15 @@ mod tests {
         assert!(!standby.is_due(position(5), Some(position(5)), at(60)), "there is no news");
         assert!(!standby.is_due(position(6), Some(position(5)), at(61)));
         assert!(!standby.is_due(position(9), Some(position(6)), at(65)), "it makes progress");
-        assert!(!standby.is_due(position(9), Some(position(6)), at(69)));
-        assert!(standby.is_due(position(9), Some(position(6)), at(70)));
+        assert!(!standby.is_due(position(9), Some(position(6)), at(67)));
+        assert!(standby.is_due(position(9), Some(position(6)), at(68)));
         // Fenced again, and still no progress: the other one gets more time.
         standby.begin();
         assert!(!standby.is_due(position(9), Some(position(6)), at(71)));
-        assert!(!standby.is_due(position(9), Some(position(6)), at(80)));
-        assert!(standby.is_due(position(9), Some(position(6)), at(81)));
+        assert!(!standby.is_due(position(9), Some(position(6)), at(76)));
+        assert!(standby.is_due(position(9), Some(position(6)), at(77)));
         standby.begin();
         assert!(!standby.is_due(position(9), Some(position(8)), at(82)), "any progress begins the count anew");
-        assert!(standby.is_due(position(9), Some(position(8)), at(87)));
+        assert!(standby.is_due(position(9), Some(position(8)), at(85)));
     }
 }

@@ -11,3 +11,5 @@ mod compare;
 mod ground;
 #[path = "path/rebuild.rs"]
 mod rebuild;
+#[path = "path/takeover.rs"]
+mod takeover;

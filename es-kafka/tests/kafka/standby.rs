@@ -48,7 +48,7 @@ async fn r10_of_two_relays_of_one_name_the_older_stands_by_and_publishes_nothing
     let last = house.append("order", "a", 3).await.position;
     younger.reaches(last).await;
     // Longer than the older one waits for progress: without news there is nothing to take over.
-    tokio::time::sleep(es_core::STANDBY_RETRY + Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
     assert!(matches!(older.state(), WorkerState::StandingBy { .. }), "{:?}", older.state());
     assert_eq!(younger.state(), WorkerState::Working);
     older.stop().await.unwrap();

@@ -2,7 +2,8 @@
 
 use std::{convert::Infallible, sync::Arc};
 
-use es_core::{AggregateStore, EventSource};
+use es_core::{AggregateStore, EventSource, WorkerState};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{backend::BackendError, cli::Parts};
@@ -39,6 +40,11 @@ impl Kafka {
 }
 
 impl Relay {
+    /// What it is doing.
+    pub fn state(&self) -> watch::Receiver<WorkerState> {
+        match self.0 {}
+    }
+
     /// Publishes.
     ///
     /// # Errors

@@ -36,7 +36,7 @@ async fn r9_r10_killed_relays_and_projectors_leave_the_fold_of_the_log() {
             projector = ground.spawn(&["project"]);
         }
         if round == 5 {
-            // A second relay of the same name fences the first, which ends.
+            // A second relay of the same name fences the first, which stands by.
             let elder = std::mem::replace(&mut relay, ground.spawn(&["relay"]));
             clients.placed(ORDERS * 27 / 32).await;
             elder.kill();

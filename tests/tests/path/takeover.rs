@@ -1,0 +1,48 @@
+//! R18 through Kafka: what was killed is taken over by the processes that are there.
+
+use std::time::{Duration, Instant};
+
+use order_service::{read_models::ReadModelName, workers::Worker};
+
+use crate::{clients::Clients, compare, ground::Ground};
+
+/// The relay that publishes and one of two processes with projectors are killed (-9) together. Then an order is
+/// placed, and within ten seconds it is in the read model that a consumer group keeps: the other relay has taken
+/// over, and the other process has the dead one's partitions.
+///
+/// Able to lose: with the session time-out of 45 s that librdkafka has by default, or with a relay that ends when
+/// it is fenced.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r18_killed_relay_and_projectors_are_taken_over_within_ten_seconds() {
+    const WITHIN: Duration = Duration::from_secs(10);
+    let ground = Ground::new().await;
+    let (url, _serving) = ground.serve().await;
+    let policy = ground.start([Worker::Policy]);
+    let standby = ground.spawn(&["relay"]);
+    let doomed_projectors = ground.spawn(&["project"]);
+    Clients::start(&url, 4, 40).done().await;
+    compare::caught_up(&ground.backend).await;
+
+    // Fences the first relay at the next event, and shares the partitions.
+    let doomed_relay = ground.spawn(&["relay"]);
+    let projectors = ground.spawn(&["project"]);
+    for round in 1..=5 {
+        Clients::start_at(&url, 4, round * 40..(round + 1) * 40).done().await;
+        compare::caught_up(&ground.backend).await;
+    }
+
+    doomed_relay.kill();
+    doomed_projectors.kill();
+    let killed = Instant::now();
+    Clients::start_at(&url, 1, 1_000..1_001).done().await;
+    // Its partitions are shared by a consumer group; the merged read models follow the leases of their store.
+    compare::holds_everything(&ground.backend, ReadModelName::OrderDetails).await;
+    let taken = killed.elapsed();
+    assert!(taken < WITHIN, "it took {taken:?}");
+
+    compare::caught_up(&ground.backend).await;
+    compare::read_models_equal_the_fold(&ground.backend).await;
+    compare::kafka_holds_the_log_once(&ground).await;
+    drop((standby, projectors));
+    policy.stop(Duration::from_secs(10)).await;
+}
