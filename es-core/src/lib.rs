@@ -23,6 +23,7 @@ pub mod projection;
 mod definition;
 pub mod cursor;
 pub mod read_model;
+pub mod heartbeat;
 pub mod source;
 pub mod worker_state;
 mod panics;

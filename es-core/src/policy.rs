@@ -19,7 +19,7 @@ use crate::{
     source::{EventSource, Subscription},
     standby,
     store::AppendError,
-    worker::{self, HANDLE_FOR, Handled, Handler, Step, Worker},
+    worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Step, Worker},
     worker_state::{STANDBY_RETRY, StateReport, WorkerState},
 };
 
@@ -125,7 +125,7 @@ impl<P: Policy> PolicyRunner<P> {
     pub fn new(policy: P, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Self {
         const { assert!(definition::is_name(P::NAME), "Policy::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (STANDBY_RETRY, StateReport::default());
-        Self { policy, source, store, lease: Duration::from_secs(10), standby, report }
+        Self { policy, source, store, lease: DEFAULT_LEASE, standby, report }
     }
 
     /// How long a runner that fell silent keeps others from taking over, as

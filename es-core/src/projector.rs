@@ -18,7 +18,7 @@ use crate::{
     read_model::{Generation, ReadModelStore},
     source::{EventSource, Subscription},
     standby,
-    worker::{Step, Worker},
+    worker::{DEFAULT_LEASE, Step, Worker},
     worker_state::{STANDBY_RETRY, StateReport, WorkerState},
 };
 
@@ -46,14 +46,17 @@ impl<P: Projection> Projector<P> {
     pub fn new(projection: P, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Self {
         const { assert!(definition::is_name(P::NAME), "Projection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (STANDBY_RETRY, StateReport::default());
-        Self { projection, source, store, lease: Duration::from_secs(10), standby, report }
+        Self { projection, source, store, lease: DEFAULT_LEASE, standby, report }
     }
 
-    /// How long a worker that fell silent keeps its shards from others (10 s, unless set
-    /// otherwise). A worker that stops in order gives them back at once.
+    /// How long a worker that fell silent keeps its shards from others (2 s, unless set
+    /// otherwise). A worker that stops in order gives them back at once; those of a process that is gone are free at
+    /// once on a file (`es-sqlite`).
     ///
     /// The lease is renewed while events are folded: on a runtime with several threads however long one
     /// call of [`Projection::fold`] takes, on one with a single thread as long as none takes half of `ttl`.
+    /// A worker that stalls for longer may lose a shard to one that waits. It folds nothing wrong then, since its
+    /// commit is refused, but what it was folding is folded again.
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }
     }

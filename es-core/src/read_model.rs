@@ -112,7 +112,8 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError>;
 
-    /// Prolongs the lease by `ttl` from now.
+    /// Keeps the lease for at least `ttl` from now, if it still holds. A store may leave the writing to one statement
+    /// that renews all leases of the process; so a lease whose worker is gone may last for twice its length.
     ///
     /// # Errors
     /// [`CommitError::Fenced`] when it is lost.

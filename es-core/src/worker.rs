@@ -53,6 +53,11 @@ pub(crate) struct Handled {
 /// rebalance or a shutdown waits no longer than that.
 pub(crate) const HANDLE_FOR: Duration = Duration::from_secs(1);
 
+/// How long a lease lasts, unless set otherwise. It is renewed after half of that, and a worker that waits for it looks
+/// every half a second: after `kill -9` another one takes over within 3 s (R18), and a process may stall for a second
+/// before it can lose one.
+pub(crate) const DEFAULT_LEASE: Duration = Duration::from_secs(2);
+
 /// One reader of a source. When a step fails it is spent: drop it and open another one, which goes
 /// on at the committed checkpoints.
 pub(crate) struct Worker<'a> {

@@ -27,6 +27,7 @@ mod connect;
 mod connections;
 mod error;
 mod guard;
+mod heartbeat;
 mod import;
 mod lane;
 mod loader;

@@ -67,7 +67,8 @@ impl PostgresOptions {
         Self { batch_bytes: bytes.max(1), ..self }
     }
 
-    /// The most connections beside the writer's: for reads, snapshots and read models.
+    /// The most connections beside the writer's: for reads, snapshots and read models. (One more renews leases while
+    /// the process holds any.)
     pub fn reader_connections(self, connections: usize) -> Self {
         Self { reader_connections: connections.max(1), ..self }
     }

@@ -12,6 +12,7 @@ use sqlx::{
     Row,
     postgres::{PgRow, types::PgInterval},
 };
+use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{error, store::PostgresStore};
@@ -87,29 +88,37 @@ impl ReadModelStore for PostgresStore {
         takeover: Takeover,
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError> {
-        let acquire = sqlx::query(include_str!("sql/acquire.sql"))
-            .bind(generation.id)
-            .bind(&shard.0)
-            .bind(owner)
-            .bind(takeover == Takeover::Always)
-            .bind(interval(ttl));
+        let acquire = match takeover {
+            Takeover::WhenFree => include_str!("sql/acquire.sql"),
+            Takeover::Always => include_str!("sql/take_over.sql"),
+        };
+        let acquire = sqlx::query(acquire).bind(generation.id).bind(&shard.0).bind(owner).bind(interval(ttl));
+        let asked = Instant::now();
         let rows = self.inner.connections.write(acquire).await.map_err(error::read_model)?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (token, checkpoint) = leased(row).map_err(error::read_model)?;
-        Ok(Some(Lease { generation: generation.clone(), shard: shard.clone(), owner, token, checkpoint }))
+        let lease = Lease { generation: generation.clone(), shard: shard.clone(), owner, token, checkpoint };
+        self.inner.leases.written(&lease, ttl, asked);
+        Ok(Some(lease))
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
-        let renew = sqlx::query(include_str!("sql/renew.sql"))
-            .bind(lease.generation.id)
-            .bind(&lease.shard.0)
-            .bind(lease.token)
-            .bind(interval(ttl));
-        let renewed = self.inner.connections.execute(renew).await.map_err(error::read_model)?;
-        if renewed == 0 { Err(CommitError::Fenced(lease.shard.clone())) } else { Ok(()) }
+        let holds = || {
+            sqlx::query(include_str!("sql/holds.sql")).bind(lease.generation.id).bind(&lease.shard.0).bind(lease.token)
+        };
+        // The heartbeat writes it, with all others of this process.
+        let leases = &self.inner.leases;
+        let asked = Box::pin(self.inner.connections.read(holds));
+        let rows = leases.during(lease, ttl, asked).await.map_err(error::read_model)?;
+        if rows.is_empty() {
+            leases.ended(lease);
+            return Err(CommitError::Fenced(lease.shard.clone()));
+        }
+        Ok(())
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        self.inner.leases.ended(lease);
         let release = sqlx::query(include_str!("sql/release.sql"))
             .bind(lease.generation.id)
             .bind(&lease.shard.0)
@@ -133,9 +142,17 @@ impl ReadModelStore for PostgresStore {
             .bind(keys)
             .bind(documents)
             .bind(&changes.deletes);
-        let rows = self.inner.connections.write(commit).await.map_err(error::read_model)?;
+        let sent = Instant::now();
+        let committing = Box::pin(self.inner.connections.write(commit));
+        let rows = self.inner.leases.during(lease, ttl, committing).await.map_err(error::read_model)?;
         let committed: bool = one(&rows).and_then(|row| row.try_get(0)).map_err(error::read_model)?;
-        if committed { Ok(()) } else { Err(CommitError::Fenced(lease.shard.clone())) }
+        if committed {
+            self.inner.leases.written(lease, ttl, sent);
+            Ok(())
+        } else {
+            self.inner.leases.ended(lease);
+            Err(CommitError::Fenced(lease.shard.clone()))
+        }
     }
 
     async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError> {
@@ -227,7 +244,7 @@ fn behind(prefix: &str) -> Option<String> {
     None
 }
 
-fn interval(ttl: Duration) -> PgInterval {
+pub(crate) fn interval(ttl: Duration) -> PgInterval {
     // Beyond ten years a lease is forever, and the sum with the clock still is a timestamp.
     let ttl = ttl.min(Duration::from_hours(10 * 365 * 24));
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX) }

@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, Position, ReadError,
-    RecordedEvent, StreamId, Version, validate_together,
+    RecordedEvent, StreamId, Version, heartbeat::Heartbeat, validate_together,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch},
@@ -22,6 +22,7 @@ use crate::{
     connect::ConnectError,
     connections::Connections,
     error::Stopped,
+    heartbeat,
     import::Line,
     loader::Loader,
     log,
@@ -55,6 +56,7 @@ pub(crate) struct Inner {
     most_bytes: usize,
     writer: AsyncMutex<Option<JoinHandle<()>>>,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) leases: Arc<Heartbeat>,
     pub(crate) loader: Loader,
     pub(crate) imports: Line,
     most_connections: usize,
@@ -90,6 +92,8 @@ impl PostgresStore {
         // Semaphore permits are bytes; its own limit lies far above any sensible queue.
         let most_bytes = options.queue_bytes.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));
+        let leases = Arc::new(Heartbeat::default());
+        tokio::spawn(heartbeat::run(leases.clone(), session.clone()));
         let inner = Inner {
             schema: session.schema().to_owned(),
             schema_oid: session.schema_oid(),
@@ -99,6 +103,7 @@ impl PostgresStore {
             writer: AsyncMutex::new(Some(tokio::spawn(writer.run()))),
             loader: Loader::start(connections.clone()),
             connections,
+            leases,
             imports: Line::new(session.clone(), options.patience),
             most_connections: options.reader_connections,
             close_within: options.close_within,
@@ -118,6 +123,7 @@ impl PostgresStore {
         let inner = &*self.inner;
         drop(inner.queue.lock().expect("nothing panics while it holds the lock").take());
         inner.room.close();
+        inner.leases.close();
         inner.imports.close(inner.close_within).await;
         // Under the lock, so that of two callers both return when it is done.
         let mut writer = inner.writer.lock().await;
@@ -144,6 +150,12 @@ impl PostgresStore {
         queue.send(Queued { request, caller }).await.map_err(|_| AppendError::Closed)?;
         drop(queue);
         outcome.await.unwrap_or_else(|_| Err(AppendError::Store(Stopped.into())))
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.leases.close();
     }
 }
 

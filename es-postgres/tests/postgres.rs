@@ -25,6 +25,7 @@ mod postgres {
     mod roles;
     mod shutdown;
     mod snapshots;
+    mod taken_over;
     mod tls;
     mod views;
 }

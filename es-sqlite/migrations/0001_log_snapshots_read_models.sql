@@ -97,7 +97,9 @@ CREATE TABLE checkpoints (
     cursor        TEXT,
     owner         BLOB,                       -- null: the lease is free
     token         INTEGER NOT NULL DEFAULT 0, -- the fencing token
-    expires_at_ms INTEGER NOT NULL DEFAULT 0, -- milliseconds since 1970, by the clock of the host
+    process       BLOB,                       -- of the owner: the name of the file that it keeps locked
+    beats         INTEGER NOT NULL DEFAULT 0, -- grows while the owner lives
+    ttl_ms        INTEGER NOT NULL DEFAULT 0, -- how long it may stand still before the lease is free
     PRIMARY KEY (generation, shard)
 ) STRICT, WITHOUT ROWID;
 

@@ -1,37 +1,47 @@
 //! Checkpoints and the leases on them. A lease spares work; what keeps zombies out is the compare-and-set (R9).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use chrono::{DateTime, Utc};
-use es_core::{Changeover, Checkpoint, Generation, Lease, Position, Shard, Takeover, Witness};
+use chrono::DateTime;
+use es_core::{
+    Changeover, Checkpoint, Generation, Lease, Position, Shard, Takeover, Witness,
+    heartbeat::{Beat, Heartbeat},
+};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use crate::packed::json;
+use crate::{
+    connections::Connections,
+    error::Failure,
+    holders::{Holder, Holders},
+    packed::json,
+};
+
+/// How long the heartbeat waits after a renewal that failed.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Gives each of `shards` a checkpoint; where another source fed the generation, they take over from its shards.
 pub(crate) async fn ensure_shards(
     connection: &mut SqliteConnection,
+    holders: &Holders,
     generation: i64,
     shards: &[Shard],
 ) -> Result<Changeover, sqlx::Error> {
     let Some(source) = shards.first().map(Shard::source) else { return Ok(Changeover::Ready) };
-    let query = sqlx::query(include_str!("sql/changeover.sql"))
-        .bind(generation)
-        .bind(source)
-        .bind(Utc::now().timestamp_millis());
-    let former = query.fetch_one(&mut *connection).await?;
-    let (mut position, mut token) = (0_i64, 0_i64);
-    if former.try_get::<i64, _>("others")? > 0 {
-        if former.try_get::<i64, _>("leased")? > 0 {
+    let all = self::holders(connection, generation).await?;
+    let former: Vec<_> = all.iter().filter(|(holder, _)| holder.shard.source() != source).collect();
+    let (mut position, mut token) = (0, 0);
+    if let Some((_, first)) = former.first() {
+        if former.iter().any(|(holder, _)| holders.is_held(holder)) {
             return Ok(Changeover::Busy);
         }
-        position = former.try_get("fastest")?;
-        if position != former.try_get::<i64, _>("slowest")? {
+        position = *first;
+        if former.iter().any(|(_, other)| *other != position) {
             return Ok(Changeover::Uneven);
         }
         // A former lease does not come to life again when its source feeds the generation again.
-        token = former.try_get::<i64, _>("token")? + 1;
+        token = former.iter().map(|(holder, _)| holder.token + 1).max().unwrap_or_default();
         sqlx::query(include_str!("sql/fence.sql")).bind(generation).execute(&mut *connection).await?;
     }
     let names: Vec<_> = shards.iter().map(|shard| &shard.0).collect();
@@ -44,22 +54,46 @@ pub(crate) async fn ensure_shards(
     Ok(Changeover::Ready)
 }
 
+/// Who holds the shards of `generation`, and their positions.
+async fn holders(connection: &mut SqliteConnection, generation: i64) -> Result<Vec<(Holder, i64)>, sqlx::Error> {
+    let rows = sqlx::query(include_str!("sql/holders.sql")).bind(generation).fetch_all(connection).await?;
+    let holder = |row: &SqliteRow| {
+        let holder = Holder {
+            generation,
+            shard: Shard(row.try_get("shard")?),
+            owner: row.try_get("owner")?,
+            process: row.try_get("process")?,
+            token: row.try_get("token")?,
+            beats: row.try_get("beats")?,
+            ttl: Duration::from_millis(row.try_get::<i64, _>("ttl_ms")?.unsigned_abs()),
+        };
+        Ok((holder, row.try_get("position")?))
+    };
+    rows.iter().map(holder).collect()
+}
+
 /// Takes the lease on `shard`; `None` when another owner holds it or there is no such shard.
 pub(crate) async fn acquire(
     connection: &mut SqliteConnection,
-    generation: Generation,
-    shard: Shard,
+    holders: &Holders,
+    (generation, shard): (Generation, Shard),
     owner: Uuid,
     takeover: Takeover,
     ttl: Duration,
 ) -> Result<Option<Lease>, sqlx::Error> {
+    if takeover == Takeover::WhenFree {
+        let all = self::holders(connection, generation.id).await?;
+        let other = |(holder, _): &&(Holder, i64)| holder.shard == shard && holder.owner != Some(owner);
+        if all.iter().find(other).is_some_and(|(holder, _)| holders.is_held(holder)) {
+            return Ok(None);
+        }
+    }
     let query = sqlx::query(include_str!("sql/acquire.sql"))
         .bind(generation.id)
         .bind(&shard.0)
         .bind(owner)
-        .bind(takeover == Takeover::Always)
-        .bind(Utc::now().timestamp_millis())
-        .bind(end_ms(ttl));
+        .bind(holders.process())
+        .bind(milliseconds(ttl));
     let Some(row) = query.fetch_optional(connection).await? else { return Ok(None) };
     let checkpoint = Checkpoint {
         position: Position::from_i64(row.try_get("position")?),
@@ -67,7 +101,10 @@ pub(crate) async fn acquire(
         cursor: row.try_get("cursor")?,
     };
     let token = row.try_get("token")?;
-    Ok(Some(Lease { generation, shard, owner, token, checkpoint }))
+    let lease = Lease { generation, shard, owner, token, checkpoint };
+    // Before the next one gets the write lock and asks.
+    holders.heartbeat.written(&lease, ttl, Instant::now());
+    Ok(Some(lease))
 }
 
 fn witness(row: &SqliteRow) -> Result<Option<Witness>, sqlx::Error> {
@@ -76,19 +113,40 @@ fn witness(row: &SqliteRow) -> Result<Option<Witness>, sqlx::Error> {
     Ok(event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at }))
 }
 
-/// Prolongs `lease`; `false` when it is lost.
-pub(crate) async fn renew(
-    connection: &mut SqliteConnection,
-    lease: &Lease,
-    ttl: Duration,
-) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query(include_str!("sql/renew.sql"))
-        .bind(lease.generation.id)
-        .bind(&lease.shard.0)
-        .bind(lease.token)
-        .bind(lease.owner)
-        .bind(end_ms(ttl));
-    Ok(query.execute(connection).await?.rows_affected() == 1)
+/// Whether `lease` still holds.
+pub(crate) async fn holds(connection: &mut SqliteConnection, lease: &Lease) -> Result<bool, sqlx::Error> {
+    let query =
+        sqlx::query(include_str!("sql/holds.sql")).bind(lease.generation.id).bind(&lease.shard.0).bind(lease.token);
+    Ok(query.fetch_optional(connection).await?.is_some())
+}
+
+/// Renews what is due with one write for all of the store, until it is closed or dropped (R18).
+pub(crate) async fn keep_alive(holders: Arc<Holders>, connections: Arc<Connections>) {
+    while let Some(beats) = holders.heartbeat.due().await {
+        let (due, renewing) = (beats.clone(), holders.clone());
+        let renewed = connections
+            .write(move |connection| Box::pin(async move { renew(connection, &renewing.heartbeat, &due).await }));
+        match renewed.await {
+            Ok(()) => {}
+            Err(Failure::Closed) => return,
+            Err(error) => {
+                tracing::warn!(%error, "leases were not renewed and may be lost");
+                holders.heartbeat.failed(&beats);
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn renew(connection: &mut SqliteConnection, heartbeat: &Heartbeat, beats: &[Beat]) -> Result<(), sqlx::Error> {
+    for beat in beats {
+        let query =
+            sqlx::query(include_str!("sql/renew.sql")).bind(beat.generation).bind(&beat.shard.0).bind(beat.token);
+        if query.execute(&mut *connection).await?.rows_affected() == 0 {
+            heartbeat.lost(beat);
+        }
+    }
+    Ok(())
 }
 
 /// Gives `lease` back.
@@ -102,6 +160,7 @@ pub(crate) async fn release(connection: &mut SqliteConnection, lease: &Lease) ->
 /// Moves the checkpoint of `lease` to `after`; `false`, with nothing written, when it is not where the lease says.
 pub(crate) async fn advance(
     connection: &mut SqliteConnection,
+    holders: &Holders,
     lease: &Lease,
     after: &Checkpoint,
     ttl: Duration,
@@ -116,8 +175,14 @@ pub(crate) async fn advance(
         .bind(after.witness.map(|witness| witness.recorded_at.timestamp_micros()))
         .bind(after.cursor.as_deref())
         .bind(lease.owner)
-        .bind(end_ms(ttl));
-    Ok(query.execute(connection).await?.rows_affected() == 1)
+        .bind(holders.process())
+        .bind(milliseconds(ttl));
+    let holds = query.execute(connection).await?.rows_affected() == 1;
+    if holds {
+        // Before the next one gets the write lock and asks.
+        holders.heartbeat.written(lease, ttl, Instant::now());
+    }
+    Ok(holds)
 }
 
 /// The position up to which `generation` holds everything.
@@ -126,8 +191,6 @@ pub(crate) async fn reached(connection: &mut SqliteConnection, generation: i64) 
     query.fetch_one(connection).await.map(Position::from_i64)
 }
 
-/// When a lease that is taken now ends, by the clock of the host: all processes that share the file share it too.
-fn end_ms(ttl: Duration) -> i64 {
-    let ttl_ms = i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX);
-    Utc::now().timestamp_millis().saturating_add(ttl_ms)
+fn milliseconds(ttl: Duration) -> i64 {
+    i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
 }

@@ -48,7 +48,9 @@ mod snapshots;
 // Read models.
 mod documents;
 mod generations;
+mod holders;
 mod leases;
+mod presence;
 mod read_models;
 
 mod error;

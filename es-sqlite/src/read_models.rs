@@ -78,10 +78,10 @@ impl ReadModelStore for SqliteStore {
     }
 
     async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
-        let (id, shards) = (generation.id, shards.to_vec());
-        let ensured = self
-            .connections()
-            .write(move |connection| Box::pin(async move { leases::ensure_shards(connection, id, &shards).await }));
+        let (holders, id, shards) = (self.holders().clone(), generation.id, shards.to_vec());
+        let ensured = self.connections().write(move |connection| {
+            Box::pin(async move { leases::ensure_shards(connection, &holders, id, &shards).await })
+        });
         Ok(ensured.await?)
     }
 
@@ -93,22 +93,27 @@ impl ReadModelStore for SqliteStore {
         takeover: Takeover,
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError> {
-        let (generation, shard) = (generation.clone(), shard.clone());
+        let (holders, place) = (self.holders().clone(), (generation.clone(), shard.clone()));
         let acquired = self.connections().write(move |connection| {
-            Box::pin(async move { leases::acquire(connection, generation, shard, owner, takeover, ttl).await })
+            Box::pin(async move { leases::acquire(connection, &holders, place, owner, takeover, ttl).await })
         });
         Ok(acquired.await?)
     }
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
-        let held = lease.clone();
-        let renewed = self
-            .connections()
-            .write(move |connection| Box::pin(async move { leases::renew(connection, &held, ttl).await }));
-        unless_fenced(renewed.await?, lease)
+        let asked = async {
+            let mut reader = self.connections().reader().await?;
+            let holds = leases::holds(reader.connection(), lease).await?;
+            reader.give_back();
+            Ok::<_, Failure>(holds)
+        };
+        // The heartbeat writes it, with all others of this store.
+        let holds = self.holders().heartbeat.during(lease, ttl, asked).await?;
+        self.unless_fenced(holds, lease)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        self.holders().heartbeat.ended(lease);
         let held = lease.clone();
         let released = self
             .connections()
@@ -117,19 +122,20 @@ impl ReadModelStore for SqliteStore {
     }
 
     async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
-        let held = lease.clone();
+        let (holders, held) = (self.holders().clone(), lease.clone());
         let committed = self.connections().write(move |connection| {
             Box::pin(async move {
                 let Changes { upserts, deletes, checkpoint } = changes;
                 // First the compare-and-set: a zombie writes nothing (R9).
-                let holds = leases::advance(connection, &held, &checkpoint, ttl).await?;
+                let holds = leases::advance(connection, &holders, &held, &checkpoint, ttl).await?;
                 if holds {
                     documents::write(connection, held.generation.id, &upserts, &deletes).await?;
                 }
                 Ok(holds)
             })
         });
-        unless_fenced(committed.await?, lease)
+        let committed = self.holders().heartbeat.during(lease, ttl, committed).await?;
+        self.unless_fenced(committed, lease)
     }
 
     async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError> {
@@ -167,6 +173,14 @@ impl ReadModelStore for SqliteStore {
 }
 
 impl SqliteStore {
+    fn unless_fenced(&self, holds: bool, lease: &Lease) -> Result<(), CommitError> {
+        if holds {
+            return Ok(());
+        }
+        self.holders().heartbeat.ended(lease);
+        Err(CommitError::Fenced(lease.shard.clone()))
+    }
+
     /// Deletes what retired generations hold. The switch has happened already, so a failure here is not the caller's:
     /// the next sweep, at the latest when the file is opened, takes what this one left.
     async fn sweep(&self) {
@@ -174,8 +188,4 @@ impl SqliteStore {
             tracing::warn!(error = &error as &dyn std::error::Error, "documents of a retired generation are left over");
         }
     }
-}
-
-fn unless_fenced(holds: bool, lease: &Lease) -> Result<(), CommitError> {
-    if holds { Ok(()) } else { Err(CommitError::Fenced(lease.shard.clone())) }
 }

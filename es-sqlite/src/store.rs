@@ -14,6 +14,8 @@ use crate::{
     error::{CloseError, OpenError},
     file::File,
     generations,
+    holders::Holders,
+    leases,
     queue::Queue,
     writer::AppendWriter,
 };
@@ -32,6 +34,7 @@ pub struct SqliteStore {
 
 struct Open {
     connections: Arc<Connections>,
+    holders: Arc<Holders>,
     queue: Queue,
     head: watch::Sender<Position>,
     closing: Arc<Notify>,
@@ -50,6 +53,7 @@ impl SqliteStore {
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
         let file = File::at(path.as_ref())?;
         let writer = file.create().await?;
+        let holders = Arc::new(Holders::announce(file.path()).map_err(|error| OpenError::File(error.into()))?);
         let connections = Arc::new(Connections::new(file, writer));
         // What a crash in the middle of a promotion has left behind.
         generations::sweep(&connections).await.map_err(|failure| OpenError::File(failure.into()))?;
@@ -64,7 +68,9 @@ impl SqliteStore {
             closing: closing.clone(),
         };
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
-        Ok(Self { open: Arc::new(Open { connections, queue, head, closing, writer }) })
+        // So does this one, which is told the end by the last clone.
+        tokio::spawn(leases::keep_alive(holders.clone(), connections.clone()));
+        Ok(Self { open: Arc::new(Open { connections, holders, queue, head, closing, writer }) })
     }
 
     /// Finishes what is queued, moves the write-ahead log into the file, and closes all connections. It ends within
@@ -90,6 +96,7 @@ impl SqliteStore {
         };
         *writer = None;
         let closed = timeout(CLOSE_TIMEOUT, self.open.connections.close()).await;
+        self.open.holders.end();
         match closed {
             Ok(Err(failure)) => Err(CloseError::Checkpoint(failure.into())),
             Ok(Ok(())) if finished => Ok(()),
@@ -101,6 +108,10 @@ impl SqliteStore {
         &self.open.connections
     }
 
+    pub(crate) fn holders(&self) -> &Arc<Holders> {
+        &self.open.holders
+    }
+
     pub(crate) fn queue(&self) -> &Queue {
         &self.open.queue
     }
@@ -108,6 +119,12 @@ impl SqliteStore {
     /// The last position that this process has written, and news of the next ones.
     pub(crate) fn head_of_this_process(&self) -> watch::Receiver<Position> {
         self.open.head.subscribe()
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.holders.end();
     }
 }
 

@@ -18,5 +18,6 @@ mod sqlite {
     mod refused;
     mod restarted;
     mod shared;
+    mod taken_over;
     mod view;
 }

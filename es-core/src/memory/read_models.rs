@@ -39,8 +39,25 @@ struct Stored {
 #[derive(Debug, Default)]
 struct StoredShard {
     checkpoint: Checkpoint,
-    owner: Option<(Uuid, Instant)>,
+    held: Option<Held>,
     token: i64,
+}
+
+#[derive(Debug)]
+struct Held {
+    owner: Uuid,
+    /// `None` is never.
+    until: Option<Instant>,
+}
+
+impl Held {
+    fn by(owner: Uuid, ttl: Duration) -> Self {
+        Self { owner, until: Instant::now().checked_add(ttl) }
+    }
+
+    fn is_live(&self) -> bool {
+        self.until.is_none_or(|until| until > Instant::now())
+    }
 }
 
 impl Stored {
@@ -179,8 +196,7 @@ impl ReadModelStore for MemoryStore {
         };
         let (mut seed, mut token) = (Position::ZERO, 0);
         if stored.keys().any(|shard| shard.source() != first.source()) {
-            let now = Instant::now();
-            if stored.values().any(|shard| shard.owner.is_some_and(|(_, until)| until > now)) {
+            if stored.values().filter_map(|shard| shard.held.as_ref()).any(Held::is_live) {
                 return Ok(Changeover::Busy);
             }
             seed = stored.values().map(|shard| shard.checkpoint.position).max().unwrap_or_default();
@@ -194,7 +210,7 @@ impl ReadModelStore for MemoryStore {
         for shard in shards {
             stored.entry(shard.clone()).or_insert_with(|| StoredShard {
                 checkpoint: Checkpoint { position: seed, ..Checkpoint::default() },
-                owner: None,
+                held: None,
                 token,
             });
         }
@@ -211,12 +227,12 @@ impl ReadModelStore for MemoryStore {
     ) -> Result<Option<Lease>, ReadModelError> {
         let models = &mut self.lock().read_models;
         let Some(stored) = models.shards(generation).and_then(|shards| shards.get_mut(shard)) else { return Ok(None) };
-        let taken = stored.owner.is_some_and(|(other, until)| other != owner && until > Instant::now());
+        let taken = stored.held.as_ref().is_some_and(|held| held.owner != owner && held.is_live());
         if taken && takeover == Takeover::WhenFree {
             return Ok(None);
         }
         stored.token += 1;
-        stored.owner = Some((owner, Instant::now() + ttl));
+        stored.held = Some(Held::by(owner, ttl));
         Ok(Some(Lease {
             generation: generation.clone(),
             shard: shard.clone(),
@@ -228,13 +244,13 @@ impl ReadModelStore for MemoryStore {
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
         let models = &mut self.lock().read_models;
-        models.leased(lease)?.owner = Some((lease.owner, Instant::now() + ttl));
+        models.leased(lease)?.held = Some(Held::by(lease.owner, ttl));
         Ok(())
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
         if let Ok(shard) = self.lock().read_models.leased(lease) {
-            shard.owner = None;
+            shard.held = None;
         }
         Ok(())
     }
@@ -246,7 +262,7 @@ impl ReadModelStore for MemoryStore {
             return Err(CommitError::Fenced(lease.shard.clone()));
         }
         shard.checkpoint = changes.checkpoint;
-        shard.owner = Some((lease.owner, Instant::now() + ttl));
+        shard.held = Some(Held::by(lease.owner, ttl));
         if let Some(stored) = models.generations.get_mut(&lease.generation.id) {
             stored.documents.extend(changes.upserts);
             for key in &changes.deletes {

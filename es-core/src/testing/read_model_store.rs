@@ -30,6 +30,7 @@ macro_rules! read_model_store_suite {
             r9_another_source_does_not_start_from_uneven_shards
             r9_another_source_waits_for_live_leases
             leases_exclude_others_until_released_or_expired
+            a_lease_may_be_taken_for_ever
             generations_are_created_once
             the_first_definition_of_a_generation_stays
             r12_a_rebuild_is_invisible_until_promoted
@@ -249,6 +250,20 @@ pub async fn leases_exclude_others_until_released_or_expired(store: &impl ReadMo
     // A lease of no length has expired.
     let third = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked");
     assert!(third.expect("it has expired").token > second.token);
+}
+
+/// The greatest duration that there is.
+pub async fn a_lease_may_be_taken_for_ever(store: &impl ReadModelStore) {
+    let (generation, shard) = (serving(store).await, shard("log"));
+    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
+    let acquire = |owner| store.acquire(&generation, &shard, owner, Takeover::WhenFree, Duration::MAX);
+    let mut lease = acquire(Uuid::now_v7()).await.expect("asked").expect("free");
+    store.renew(&lease, Duration::MAX).await.expect("renewed");
+    store.commit(&lease, changes(1, &[("a", "1")], &[]), Duration::MAX).await.expect("committed");
+    lease.checkpoint = at(1);
+    assert_eq!(acquire(Uuid::now_v7()).await.expect("asked"), None);
+    store.release(&lease).await.expect("released");
+    assert!(acquire(Uuid::now_v7()).await.expect("asked").is_some());
 }
 
 /// However many ask.

@@ -1,8 +1,10 @@
--- $1 generation, $2 shard, $3 owner, $4 also from a live owner, $5 for how long.
+-- $1 generation, $2 shard, $3 owner, $4 for how long.
 -- No row when another owner holds it or there is no such shard (any more).
--- Locks: the checkpoint's row; behind a commit in flight it waits and then hands out what that one left.
+-- Locks: the checkpoint's row, without waiting: who holds it is committing and keeps the lease.
 UPDATE checkpoints
-   SET owner = $3, token = token + 1, lease_until = clock_timestamp() + $5
- WHERE {here} AND generation = $1 AND shard = $2
-   AND ($4 OR owner IS NULL OR owner = $3 OR lease_until <= clock_timestamp())
+   SET owner = $3, token = token + 1, lease_until = clock_timestamp() + $4
+ WHERE {here} AND (generation, shard) IN (
+       SELECT generation, shard FROM checkpoints
+        WHERE generation = $1 AND shard = $2 AND (owner IS NULL OR owner = $3 OR lease_until <= clock_timestamp())
+          FOR UPDATE SKIP LOCKED)
 RETURNING token, position, event_id, recorded_at, cursor

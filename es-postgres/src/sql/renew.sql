@@ -1,3 +1,14 @@
--- $1 generation, $2 shard, $3 token, $4 for how long. Locks: the checkpoint's row.
-UPDATE checkpoints SET lease_until = clock_timestamp() + $4
- WHERE {here} AND generation = $1 AND shard = $2 AND token = $3
+-- $1 generations, $2 shards, $3 tokens, $4 for how long each. Numbers, from 1, of those that still hold.
+-- Locks: the checkpoints' rows, without waiting: a commit in flight, which holds one, prolongs the lease itself.
+WITH asked AS (
+    SELECT a.* FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::interval[])
+           WITH ORDINALITY AS a(generation, shard, token, ttl, number)
+     WHERE {here}
+), free AS (
+    SELECT c.generation, c.shard, a.ttl FROM checkpoints c JOIN asked a USING (generation, shard, token)
+       FOR UPDATE OF c SKIP LOCKED
+), renewed AS (
+    UPDATE checkpoints c SET lease_until = clock_timestamp() + f.ttl
+      FROM free f WHERE c.generation = f.generation AND c.shard = f.shard
+)
+SELECT a.number FROM asked a JOIN checkpoints c USING (generation, shard, token)

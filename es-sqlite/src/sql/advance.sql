@@ -1,7 +1,7 @@
 -- Compare-and-set on token and position: changes one row, or none for a zombie and for a commit made before.
 -- binds: ?1 generation, ?2 shard, ?3 token, ?4 position before, ?5 position after, ?6 event id, ?7 its time in us,
---        ?8 cursor, ?9 owner, ?10 the lease's end in ms
+--        ?8 cursor, ?9 owner, ?10 its process, ?11 the lease's length in ms
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
 UPDATE checkpoints
-SET position = ?5, event_id = ?6, recorded_at_us = ?7, cursor = ?8, owner = ?9, expires_at_ms = ?10
+SET position = ?5, event_id = ?6, recorded_at_us = ?7, cursor = ?8, owner = ?9, process = ?10, ttl_ms = ?11, beats = beats + 1
 WHERE generation = ?1 AND shard = ?2 AND token = ?3 AND position = ?4

@@ -51,7 +51,7 @@ async fn r7_a_dropped_commit_leaves_nothing_or_the_whole() {
         let checkpoint = Checkpoint { position, ..Checkpoint::default() };
         drop_after(polls, store.commit(&lease, Changes { upserts, deletes: Vec::new(), checkpoint }, ttl)).await;
         // Behind this write nothing of the dropped one is on its way any more.
-        store.renew(&lease, ttl).await.unwrap();
+        store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
         let reached = store.reached(&generation).await.unwrap();
         let expected = (reached > Position::ZERO).then(|| Bytes::from(reached.to_string()));
         assert_eq!(store.load(&generation, &keys).await.unwrap(), [expected.clone(), expected]);

@@ -1,0 +1,235 @@
+//! What keeps the leases of a process alive: workers say which ones they still want, and one statement at a time
+//! renews them all. A backend owns one [`Heartbeat`] and writes what is [due](Heartbeat::due).
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{sync::Notify, time::Instant};
+
+use crate::read_model::{Lease, Shard};
+
+/// The shortest pause between two signs of life.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// The leases that a store has granted in this process, and until when their workers want them.
+///
+/// A lease is renewed twice within its length, as long as its worker has asked for that within its length too; so the
+/// lease of a worker that is gone ends by itself. A process without leases writes nothing.
+#[derive(Debug, Default)]
+pub struct Heartbeat {
+    wanted: Mutex<HashMap<(i64, Shard), Wanted>>,
+    news: Notify,
+    closed: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Wanted {
+    token: i64,
+    ttl: Duration,
+    /// When its worker asked for it last.
+    asked: Instant,
+    /// When the store wrote it last.
+    written: Instant,
+}
+
+impl Wanted {
+    /// Whether it was asked for within its length.
+    fn is_wanted(&self) -> bool {
+        self.asked.elapsed() < self.ttl
+    }
+
+    /// Half its length after it was written last; `None` is never.
+    fn due(&self) -> Option<Instant> {
+        self.written.checked_add(self.ttl / 2)
+    }
+}
+
+/// A lease that is to be renewed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Beat {
+    /// The generation's id.
+    pub generation: i64,
+    /// Its shard.
+    pub shard: Shard,
+    /// The fencing token.
+    pub token: i64,
+    /// For how long from now.
+    pub ttl: Duration,
+}
+
+impl Heartbeat {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(i64, Shard), Wanted>> {
+        self.wanted.lock().expect("nothing panics while it holds the lock")
+    }
+
+    /// The store has written that `lease` ends `ttl` after `written`: when it was taken, and with a commit.
+    pub fn written(&self, lease: &Lease, ttl: Duration, written: Instant) {
+        let wanted = Wanted { token: lease.token, ttl, asked: Instant::now(), written };
+        self.lock().insert((lease.generation.id, lease.shard.clone()), wanted);
+        self.news.notify_one();
+    }
+
+    /// The worker of `lease` wants it for another `ttl`.
+    pub fn wants(&self, lease: &Lease, ttl: Duration) {
+        let asked = Instant::now();
+        let mut all = self.lock();
+        let known = all.get(&(lease.generation.id, lease.shard.clone())).filter(|known| known.token == lease.token);
+        // One that is not known was given up because its worker fell silent: it is due at once.
+        let written = known.map(|known| known.written).or_else(|| asked.checked_sub(ttl)).unwrap_or(asked);
+        all.insert((lease.generation.id, lease.shard.clone()), Wanted { token: lease.token, ttl, asked, written });
+        self.news.notify_one();
+    }
+
+    /// The outcome of `work`, for as long as which the worker of `lease` wants it: a step that waits for a connection or
+    /// for a lock must not lose it.
+    pub async fn during<T>(&self, lease: &Lease, ttl: Duration, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            self.wants(lease, ttl);
+            let asked_again = tokio::time::sleep((ttl / 3).max(SHORTEST));
+            tokio::select! {
+                biased;
+                outcome = &mut work => return outcome,
+                () = asked_again => {}
+            }
+        }
+    }
+
+    /// `lease` was given back or is lost.
+    pub fn ended(&self, lease: &Lease) {
+        self.forget(lease.generation.id, &lease.shard, lease.token);
+    }
+
+    /// What [`due`](Self::due) has returned is lost.
+    pub fn lost(&self, beat: &Beat) {
+        self.forget(beat.generation, &beat.shard, beat.token);
+    }
+
+    fn forget(&self, generation: i64, shard: &Shard, token: i64) {
+        let mut all = self.lock();
+        let key = (generation, shard.clone());
+        if all.get(&key).is_some_and(|wanted| wanted.token == token) {
+            all.remove(&key);
+        }
+    }
+
+    /// What [`due`](Self::due) has returned could not be written: it is due again.
+    pub fn failed(&self, beats: &[Beat]) {
+        let mut all = self.lock();
+        for beat in beats {
+            if let Some(wanted) = all.get_mut(&(beat.generation, beat.shard.clone())) {
+                wanted.written = wanted.written.checked_sub(wanted.ttl / 2).unwrap_or(wanted.written);
+            }
+        }
+    }
+
+    /// Ends it: what is granted from now on is not renewed.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        self.news.notify_one();
+    }
+
+    /// Whether a worker of this process wants the lease with `token` on this shard.
+    pub fn is_wanted(&self, generation: i64, shard: &Shard, token: i64) -> bool {
+        let all = self.lock();
+        all.get(&(generation, shard.clone())).is_some_and(|wanted| wanted.token == token && wanted.is_wanted())
+    }
+
+    /// Waits until a lease is due and returns all of the process, so that one statement renews them together. Those
+    /// that no worker wants any more are left to end. `None` when it is closed.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn due(&self) -> Option<Vec<Beat>> {
+        while !self.closed.load(Ordering::Acquire) {
+            let next = self.lock().values().filter_map(Wanted::due).min();
+            let slept = async {
+                match next {
+                    Some(next) => tokio::time::sleep_until(next).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = slept => {}
+                () = self.news.notified() => continue,
+            }
+            let now = Instant::now();
+            let mut all = self.lock();
+            all.retain(|_, wanted| wanted.is_wanted());
+            if !all.values().filter_map(Wanted::due).any(|due| due <= now) {
+                continue;
+            }
+            let beats = all.iter_mut().map(|((generation, shard), wanted)| {
+                wanted.written = now;
+                Beat { generation: *generation, shard: shard.clone(), token: wanted.token, ttl: wanted.ttl }
+            });
+            return Some(beats.collect());
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::read_model::{Checkpoint, Generation};
+
+    const TTL: Duration = Duration::from_millis(100);
+
+    fn lease(shard: &str, token: i64) -> Lease {
+        let generation = Generation { id: 1, projection: "model".into(), version: 1 };
+        let checkpoint = Checkpoint::default();
+        Lease { generation, shard: Shard(shard.into()), owner: Uuid::nil(), token, checkpoint }
+    }
+
+    #[tokio::test]
+    async fn r18_all_leases_are_renewed_together_after_half_of_their_length() {
+        let (heartbeat, start) = (Heartbeat::default(), Instant::now());
+        for number in 0..10 {
+            heartbeat.written(&lease(&format!("topic/{number}"), 1), TTL, Instant::now());
+        }
+        assert_eq!(heartbeat.due().await.map(|beats| beats.len()), Some(10));
+        assert!(start.elapsed() >= TTL / 2);
+    }
+
+    #[tokio::test]
+    async fn r18_the_lease_of_a_worker_that_is_gone_is_left_to_end() {
+        let (heartbeat, start) = (Heartbeat::default(), Instant::now());
+        heartbeat.written(&lease("dropped", 1), TTL, Instant::now());
+        loop {
+            heartbeat.wants(&lease("kept", 1), TTL);
+            let beats = heartbeat.due().await.expect("open");
+            if beats.iter().map(|beat| &*beat.shard.0).eq(["kept"]) {
+                break;
+            }
+            assert!(start.elapsed() < TTL * 2, "{beats:?}");
+        }
+        assert!(!heartbeat.is_wanted(1, &Shard("dropped".into()), 1));
+    }
+
+    #[tokio::test]
+    async fn a_lease_without_end_is_never_due_and_one_that_was_given_back_neither() {
+        let heartbeat = Heartbeat::default();
+        heartbeat.written(&lease("forever", 1), Duration::MAX, Instant::now());
+        heartbeat.wants(&lease("forever", 1), Duration::MAX);
+        heartbeat.written(&lease("log", 2), Duration::ZERO, Instant::now());
+        heartbeat.written(&lease("other", 2), TTL, Instant::now());
+        heartbeat.ended(&lease("other", 1));
+        assert!(heartbeat.is_wanted(1, &Shard("other".into()), 2), "an older token ends nothing");
+        heartbeat.ended(&lease("other", 2));
+        assert!(tokio::time::timeout(TTL, heartbeat.due()).await.is_err());
+        heartbeat.close();
+        assert_eq!(heartbeat.due().await, None);
+    }
+}

@@ -1,0 +1,93 @@
+//! Whose lease still holds. No clock of the day is asked: it can be set back, and it is another one after a restart.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::Path,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use es_core::{Shard, heartbeat::Heartbeat};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::presence::Presence;
+
+/// A shard's lease as the file has it.
+#[derive(Debug, Clone)]
+pub(crate) struct Holder {
+    pub(crate) generation: i64,
+    pub(crate) shard: Shard,
+    /// `None`: the lease is free.
+    pub(crate) owner: Option<Uuid>,
+    /// The store in which the owner works.
+    pub(crate) process: Option<Uuid>,
+    pub(crate) token: i64,
+    /// Grows while the owner lives.
+    pub(crate) beats: i64,
+    /// How long `beats` may stand still.
+    pub(crate) ttl: Duration,
+}
+
+/// What one store knows of the leases in the file.
+///
+/// A lease is free when it was given back; when the store of its owner is gone, which the kernel tells at once; when
+/// the owner is one of this store and has not asked for it within its length; and when the owner belongs to another
+/// store that is there but hangs: this store has seen nothing move in the row for the lease's length.
+#[derive(Debug)]
+pub(crate) struct Holders {
+    presence: Presence,
+    pub(crate) heartbeat: Heartbeat,
+    sightings: Mutex<HashMap<(i64, Shard), Sighting>>,
+}
+
+/// What was seen of a lease, and since when that has not changed.
+#[derive(Debug)]
+struct Sighting {
+    token: i64,
+    beats: i64,
+    since: Instant,
+}
+
+impl Holders {
+    pub(crate) fn announce(database: &Path) -> io::Result<Self> {
+        let presence = Presence::announce(database)?;
+        Ok(Self { presence, heartbeat: Heartbeat::default(), sightings: Mutex::default() })
+    }
+
+    /// The name under which other stores see this one.
+    pub(crate) fn process(&self) -> Uuid {
+        self.presence.id()
+    }
+
+    /// Whether somebody must not be disturbed in `holder`'s shard. The caller holds the write lock.
+    pub(crate) fn is_held(&self, holder: &Holder) -> bool {
+        match (holder.owner, holder.process) {
+            (Some(_), Some(process)) if process == self.presence.id() => {
+                self.heartbeat.is_wanted(holder.generation, &holder.shard, holder.token)
+            }
+            (Some(_), Some(process)) => self.presence.lives(process) && !self.stands_still(holder),
+            _ => false,
+        }
+    }
+
+    fn stands_still(&self, holder: &Holder) -> bool {
+        let mut sightings = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = sightings.entry((holder.generation, holder.shard.clone())).or_insert_with(|| Sighting {
+            token: holder.token,
+            beats: holder.beats,
+            since: Instant::now(),
+        });
+        if (seen.token, seen.beats) != (holder.token, holder.beats) {
+            *seen = Sighting { token: holder.token, beats: holder.beats, since: Instant::now() };
+        }
+        seen.since.elapsed() >= holder.ttl
+    }
+
+    /// Ends it: the leases of this store are free from now on.
+    pub(crate) fn end(&self) {
+        self.heartbeat.close();
+        self.presence.end();
+    }
+}
