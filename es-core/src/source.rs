@@ -131,6 +131,30 @@ pub enum SourceError {
         /// Where.
         place: String,
     },
+    /// Events that were written to the source are not there.
+    #[error("events are missing at {place}: {reason}; rebuild the read model from the log, and fill the topics anew")]
+    Missing {
+        /// Where: topic, partition and offset.
+        place: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// The source holds a record that looks like an event and was not written by the relay.
+    #[error("the record at {place} was not written by the relay: {reason}; a rebuild from the log passes it")]
+    Foreign {
+        /// Where: topic, partition and offset.
+        place: String,
+        /// How that is known.
+        reason: String,
+    },
+    /// The source is set up so that events or their order are lost.
+    #[error("{place} cannot be read: {reason}")]
+    Unfit {
+        /// The topic.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The source cannot keep the order that the reader needs.
     #[error("this source cannot keep the order {0:?}")]
     Order(Order),

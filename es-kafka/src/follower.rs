@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use es_core::SourceError;
 use rdkafka::{
-    Offset,
+    ClientConfig, Offset,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
@@ -12,7 +12,7 @@ use rdkafka::{
 
 use crate::{
     client::{self, Quiet},
-    progress::{self, Progress},
+    progress::{self, Progress, ProgressError},
     record,
     refusal::{self, Refusal},
     source::KafkaSourceConfig,
@@ -21,6 +21,8 @@ use crate::{
 
 /// How often the topic is looked for before it exists.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long the progress may take to be looked up.
+const LOOK_UP: Duration = Duration::from_secs(30);
 /// Progress records read at once; compaction keeps the topic short, but it may be behind.
 const AT_ONCE: usize = 10_000;
 
@@ -32,15 +34,20 @@ pub(crate) struct Follower {
     following: bool,
     looked: Option<Instant>,
     newest: bool,
+    /// Read before the end of the topic was reached: it may be an old one.
+    held: Option<Progress>,
+    /// How the progress is looked up beside this consumer.
+    lookup: ClientConfig,
 }
 
 impl Follower {
     pub(crate) fn new(config: &KafkaSourceConfig, reader: &str) -> Result<Self, SourceError> {
-        let mut consumer = config.consumer(reader);
+        let lookup = config.consumer(reader);
+        let mut consumer = lookup.clone();
         consumer.set("enable.partition.eof", "true");
         let consumer = consumer.create_with_context(Quiet).map_err(unavailable)?;
         let (topic, relay) = (Topics::new(&config.topic_prefix).progress(), config.relay.clone());
-        Ok(Self { consumer, topic, relay, following: false, looked: None, newest: false })
+        Ok(Self { consumer, topic, relay, following: false, looked: None, newest: false, held: None, lookup })
     }
 
     /// Whether the topic was read to its end: what came before that may have been an old progress,
@@ -49,12 +56,12 @@ impl Follower {
         self.newest
     }
 
-    /// The newest progress since the last call, without waiting.
+    /// The newest progress since the last call, without waiting; none before the topic was read to its end.
     pub(crate) fn newest(&mut self) -> Result<Option<Progress>, SourceError> {
         if !self.following && !self.follow()? {
             return Ok(None);
         }
-        let mut newest = None;
+        let mut newest = self.held.take();
         for _ in 0..AT_ONCE {
             match self.consumer.poll(Duration::ZERO) {
                 Some(Ok(record)) => {
@@ -70,7 +77,22 @@ impl Follower {
                 None => break,
             }
         }
-        Ok(newest)
+        if self.newest {
+            return Ok(newest);
+        }
+        self.held = newest;
+        Ok(None)
+    }
+
+    /// The progress that the relay has committed by now, once every transaction is decided that was open
+    /// when it was asked: what it does not speak of, the relay has not written.
+    pub(crate) fn look_up(&self) -> Result<Option<Progress>, SourceError> {
+        progress::read_last(&self.lookup, &self.topic, &self.relay, LOOK_UP).map_err(|error| match error {
+            ProgressError::Kafka(error) => unavailable(error),
+            ProgressError::Damaged { offset, reason } => {
+                SourceError::Damaged { place: record::place_of(&self.topic, 0, offset), reason }
+            }
+        })
     }
 
     /// Starts at the beginning, once the topic exists: before its first relay runs it does not.

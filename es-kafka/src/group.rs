@@ -16,13 +16,13 @@ use rdkafka::{
 };
 
 use crate::{
+    begin::{self, begin},
     client,
     feed::Outbox,
     follower::{Follower, check, is_out_of_range, unavailable},
-    lane,
+    lane::{Mark, Written},
     member::{Known, Member, Need},
     progress::Progress,
-    record,
     source::{self, KafkaSourceConfig},
     topics::Topics,
 };
@@ -43,6 +43,8 @@ struct Group {
     topics: Topics,
     subscription: Subscription,
     members: Mutex<Members>,
+    /// The newest that is known, and that all partitions are measured by.
+    progress: Mutex<Option<Arc<Progress>>>,
     failure: Mutex<Option<SourceError>>,
 }
 
@@ -59,6 +61,7 @@ pub(crate) fn run(
         topics,
         subscription: subscription.clone(),
         members: Mutex::default(),
+        progress: Mutex::default(),
         failure: Mutex::default(),
     };
     let consumer: BaseConsumer<Group> =
@@ -66,7 +69,7 @@ pub(crate) fn run(
     let names: Vec<&str> = subscribed.iter().map(String::as_str).collect();
     consumer.subscribe(&names).map_err(unavailable)?;
     let follower = Follower::new(config, &subscription.reader)?;
-    let mut reading = Reading { config, consumer, follower, progress: None, full_since: None, paused: false };
+    let mut reading = Reading { config, consumer, follower, full_since: None, paused: false };
     while !outbox.stopped() {
         reading.turn()?;
     }
@@ -77,7 +80,6 @@ struct Reading<'a> {
     config: &'a KafkaSourceConfig,
     consumer: BaseConsumer<Group>,
     follower: Follower,
-    progress: Option<Progress>,
     full_since: Option<Instant>,
     paused: bool,
 }
@@ -88,14 +90,20 @@ impl Reading<'_> {
     }
 
     fn turn(&mut self) -> Result<(), SourceError> {
+        if let Some(progress) = self.follower.newest()? {
+            self.group().adopt(progress)?;
+        }
+        if !self.follower.knows_newest() {
+            // Where a partition is read from depends on it.
+            std::thread::sleep(POLL);
+            return Ok(());
+        }
         for (shard, checkpoint) in self.group().outbox.restarts() {
             self.group().restart(&self.consumer, &shard, &checkpoint)?;
         }
-        if let Some(progress) = self.follower.newest()? {
-            self.progress = Some(progress);
-        }
-        let known = Known { progress: self.progress.as_ref(), newest: self.follower.knows_newest() };
-        let delivered = self.group().deliver(known, self.config);
+        self.group().check()?;
+        self.cover()?;
+        let delivered = self.group().deliver(self.config);
         self.push_back(!delivered)?;
         if delivered || self.paused {
             self.gather()?;
@@ -126,16 +134,29 @@ impl Reading<'_> {
         Ok(())
     }
 
+    /// An event that waits too long for a progress that speaks of it is foreign, if the progress does not.
+    fn cover(&self) -> Result<(), SourceError> {
+        let uncovered = |member: &Member| member.lane.uncovered().is_some();
+        if self.group().members().values().flat_map(BTreeMap::values).any(uncovered) {
+            let progress = self.follower.look_up()?;
+            for member in self.group().members().values_mut().flat_map(BTreeMap::values_mut) {
+                if let Some(offset) = member.lane.uncovered() {
+                    member.lane.cover(offset, progress.as_ref())?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn gather(&mut self) -> Result<(), SourceError> {
         let (mut patience, mut bytes) = (POLL, 0);
         for _ in 0..self.config.batch_events {
             match self.consumer.poll(patience) {
                 Some(Ok(message)) => {
-                    let event = record::decode(&message)?;
-                    bytes += event.data.payload.len();
+                    bytes += message.payload_len();
                     let mut members = self.group().members();
                     if let Some(member) = find(&mut members, message.topic(), message.partition()) {
-                        member.lane.take(message.offset(), event)?;
+                        member.lane.take(&message)?;
                     }
                 }
                 Some(Err(error)) if is_out_of_range(&error) => return Err(self.group().out_of_range(&self.consumer)),
@@ -180,18 +201,15 @@ impl Group {
     /// Events come first, and within one kind the partition that was told something the longest ago:
     /// however slow the reader is, each has its turn. Batches without events have room of their own,
     /// and never keep the loop from reading.
-    fn deliver(&self, known: Known<'_>, config: &KafkaSourceConfig) -> bool {
-        // As long as the reader does not know all partitions, it is told neither of progress nor of an end.
-        let known = match known.progress {
-            Some(progress) if !self.is_known(progress) => Known { progress: None, newest: false },
-            _ => known,
-        };
+    fn deliver(&self, config: &KafkaSourceConfig) -> bool {
+        let progress = self.progress();
+        let known = self.known(progress.as_deref());
         let mut members = self.members();
         let mut waiting = Vec::new();
         for (topic, partitions) in members.iter_mut() {
             for (partition, member) in partitions {
                 let written = known.of(topic, *partition);
-                if let Some(need) = member.need(written, config.advance_every) {
+                if let Some(need) = member.need(written, known, config.advance_every) {
                     waiting.push((need, topic, *partition, written, member));
                 }
             }
@@ -201,12 +219,42 @@ impl Group {
         for (need, topic, partition, written, member) in waiting {
             let events = need == Need::Events;
             if self.outbox.has_room(events) {
-                self.outbox.push(member.batch(source::shard(topic, partition), written));
+                self.outbox.push(member.batch(source::shard(topic, partition), written, known));
             } else if events {
                 all = false;
             }
         }
         all
+    }
+
+    fn progress(&self) -> Option<Arc<Progress>> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What is known of the relay: the topic of its progress was read to the end before anything else was.
+    fn known<'a>(&self, progress: Option<&'a Progress>) -> Known<'a> {
+        Known { progress, all: progress.is_none_or(|progress| self.is_known(progress)) }
+    }
+
+    fn adopt(&self, progress: Progress) -> Result<(), SourceError> {
+        let known = self.progress();
+        if known.is_some_and(|known| known.incarnation != progress.incarnation) {
+            return Err(SourceError::Unavailable("the relay fills the topics anew".into()));
+        }
+        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(progress));
+        Ok(())
+    }
+
+    /// Compares each partition with what the relay says that it has written.
+    fn check(&self) -> Result<(), SourceError> {
+        let progress = self.progress();
+        let known = self.known(progress.as_deref());
+        for (topic, partitions) in self.members().iter_mut() {
+            for (partition, member) in partitions {
+                member.lane.check(known.of(topic, *partition))?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether the reader knows all partitions of which `progress` speaks. Before that, no shard may
@@ -250,7 +298,10 @@ impl Group {
         consumer: &BaseConsumer<Self>,
         list: &TopicPartitionList,
     ) -> Result<(Placed, TopicPartitionList), SourceError> {
-        self.outbox.set_shards(source::shards(consumer, &self.topics, &self.subscription.categories)?);
+        let progress = self.progress();
+        let known = self.known(progress.as_deref());
+        let shards = source::shards(consumer, &self.topics, &self.subscription.categories, known.progress)?;
+        self.outbox.set_shards(shards);
         let partitions: Vec<_> =
             list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
         let shards: Vec<_> = partitions.iter().map(|(topic, partition)| source::shard(topic, *partition)).collect();
@@ -259,7 +310,7 @@ impl Group {
         let mut members = Placed::with_capacity(partitions.len());
         let mut offsets = TopicPartitionList::with_capacity(partitions.len());
         for ((topic, partition), checkpoint) in partitions.into_iter().zip(checkpoints) {
-            let (member, begin) = Member::start(consumer, &topic, partition, &checkpoint)?;
+            let (member, begin) = Member::start(consumer, &topic, partition, &checkpoint, known)?;
             offsets.add_partition_offset(&topic, partition, Offset::Offset(begin)).map_err(unavailable)?;
             members.push((topic, partition, member));
         }
@@ -290,11 +341,13 @@ impl Group {
         shard: &Shard,
         checkpoint: &Checkpoint,
     ) -> Result<(), SourceError> {
+        let progress = self.progress();
+        let known = self.known(progress.as_deref());
         let mut members = self.members();
         for (topic, partitions) in members.iter_mut() {
             for (partition, member) in partitions {
                 if source::shard(topic, *partition) == *shard {
-                    let (started, begin) = Member::start(consumer, topic, *partition, checkpoint)?;
+                    let (started, begin) = Member::start(consumer, topic, *partition, checkpoint, known)?;
                     *member = started;
                     return consumer
                         .seek(topic, *partition, Offset::Offset(begin), Duration::from_secs(10))
@@ -309,13 +362,15 @@ impl Group {
     fn out_of_range(&self, consumer: &BaseConsumer<Self>) -> SourceError {
         for (topic, partitions) in self.members().iter() {
             for (partition, member) in partitions {
-                let begin = lane::begin(consumer, topic, *partition, member.lane.next, member.lane.mark);
-                if let Err(error) = begin {
-                    return error;
+                let next = member.lane.next();
+                match begin(consumer, (topic, *partition), Some(next), Mark::default(), Written::default()) {
+                    Ok(begin) if begin.offset > next => return member.lane.expired(),
+                    Ok(_) => {}
+                    Err(error) => return error,
                 }
             }
         }
-        lane::was_out_of_range()
+        begin::was_out_of_range()
     }
 }
 
@@ -361,7 +416,12 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::{feed::KafkaFeed, lane::Mark, watchdog::Watchdog};
+    use crate::{
+        feed::KafkaFeed,
+        lane::{Begin, Mark},
+        record,
+        watchdog::Watchdog,
+    };
 
     const PARTITIONS: i32 = 12;
 
@@ -383,7 +443,7 @@ mod tests {
         let mut shards: Vec<_> = shards.collect();
         shards.sort_unstable();
         let outbox = Outbox::new(shards);
-        let members = (0..PARTITIONS).map(|partition| (partition, Member::new(0, Mark::default()))).collect();
+        let members = (0..PARTITIONS).map(|partition| (partition, member(partition, Mark::default()))).collect();
         let group = Group {
             outbox: outbox.clone(),
             topics: Topics::new(""),
@@ -393,11 +453,16 @@ mod tests {
                 order: Order::PerStream,
             },
             members: Mutex::new(BTreeMap::from([("order-events".to_owned(), members)])),
+            progress: Mutex::default(),
             failure: Mutex::default(),
         };
         let config = KafkaSourceConfig { advance_every: Duration::ZERO, ..KafkaSourceConfig::new("", "relay") };
         let watchdog = Watchdog::new(Arc::new(config.clone()), "reader".into());
         (group, config, KafkaFeed::new(outbox, Takeover::Always, watchdog))
+    }
+
+    fn member(partition: i32, mark: Mark) -> Member {
+        Member::new("order-events", partition, Begin::default(), mark)
     }
 
     fn progress(position: u64) -> Progress {
@@ -426,9 +491,8 @@ mod tests {
         let (group, config, mut feed) = group();
         let mut heard = BTreeSet::new();
         for turn in 1..=20 {
-            let progress = progress(turn);
-            let known = Known { progress: Some(&progress), newest: false };
-            assert!(group.deliver(known, &config), "batches without events keep nobody from reading");
+            group.adopt(progress(turn)).unwrap();
+            assert!(group.deliver(&config), "batches without events keep nobody from reading");
             heard.insert(taken(&mut feed).await.shard);
         }
         assert_eq!(heard.len(), 12, "{heard:?}");
@@ -441,49 +505,56 @@ mod tests {
             for partition in partitions {
                 let mut members = group.members();
                 let member = find(&mut members, "order-events", partition).unwrap();
-                let offset = member.lane.next;
-                member.lane.take(offset, event(position)).unwrap();
+                let event = event(position);
+                let message = record::published(&event, "order-events", partition, 0, Position::ZERO);
+                member.lane.take(&message).unwrap();
             }
         };
-        let one = progress(1);
-        let known = Known { progress: Some(&one), newest: false };
-        assert!(group.deliver(known, &config));
+        group.adopt(progress(1)).unwrap();
+        assert!(group.deliver(&config));
         // Advances wait. Of six partitions with events there is room for four.
         read(2, 6..12);
-        assert!(!group.deliver(known, &config));
+        let mut two = progress(2);
+        for partition in 6..12 {
+            two.offsets.set("order-events", partition, 1);
+            two.positions.set("order-events", partition, Position::new(2));
+        }
+        group.adopt(two).unwrap();
+        group.check().unwrap();
+        assert!(!group.deliver(&config));
         let mut served = Vec::new();
         while served.len() < 6 {
             let batch = taken(&mut feed).await;
             if !batch.events.is_empty() {
                 served.push(batch.shard);
             }
-            group.deliver(known, &config);
+            group.deliver(&config);
         }
         served.sort_unstable();
         served.dedup();
         assert_eq!(served.len(), 6, "{served:?}");
-        assert!(group.deliver(known, &config));
+        assert!(group.deliver(&config));
     }
 
     #[tokio::test]
     async fn r12_the_end_is_said_once_of_every_partition_also_when_nothing_was_ever_published() {
         for progress in [None, Some(progress(3))] {
             let (group, config, mut feed) = group();
-            let end = Mark::of(&progress.as_ref().map(Mark::from).unwrap_or_default().checkpoint(String::new()));
-            for member in group.members().values_mut().flat_map(BTreeMap::values_mut) {
-                *member = Member::new(0, end);
+            let end = progress.as_ref().map(Mark::from).unwrap_or_default();
+            for (partition, placed) in group.members().get_mut("order-events").unwrap() {
+                *placed = member(*partition, end);
             }
-            let mut known = Known { progress: progress.as_ref(), newest: false };
-            assert!(group.deliver(known, &config) && group.outbox.has_room(false));
-            known.newest = true;
+            if let Some(progress) = progress {
+                group.adopt(progress).unwrap();
+            }
             let mut ended = BTreeSet::new();
             for _ in 0..PARTITIONS {
-                group.deliver(known, &config);
+                group.deliver(&config);
                 let batch = taken(&mut feed).await;
                 assert!(batch.at_end && batch.events.is_empty() && batch.checkpoint.position == end.position);
                 assert!(ended.insert(batch.shard));
             }
-            group.deliver(known, &config);
+            group.deliver(&config);
             assert!(matches!(feed.next().await.unwrap(), Delivery::Idle), "said twice");
         }
     }

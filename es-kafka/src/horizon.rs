@@ -2,13 +2,15 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
-use es_core::{Batch, Categories, Checkpoint, Position, ReadError, RecordedEvent, Shard, SourceError, Witness};
+use es_core::{Batch, Categories, Checkpoint, Position, ReadError, RecordedEvent, Shard, SourceError};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use crate::{
-    lane::{Lane, Mark},
+    lane::{Begin, Lane, Mark, Written},
     offsets::Offsets,
     progress::Progress,
     topics::Topics,
@@ -24,7 +26,7 @@ pub(crate) struct Horizon {
     topics: Topics,
     categories: Categories,
     /// Where reading goes on in partitions that have no lane yet.
-    cursor: Offsets,
+    cursor: Cursor,
     lanes: BTreeMap<String, BTreeMap<i32, Lane>>,
     progress: Option<Progress>,
     /// Whether `progress` is all that the relay has said: only then can there be an end.
@@ -36,12 +38,20 @@ pub(crate) struct Horizon {
     said_end: bool,
 }
 
-/// A partition that must be read from now on.
-#[derive(Debug, PartialEq, Eq)]
+/// The cursor of the merged shard: the next offsets, in one filling of the topics.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Cursor {
+    incarnation: Option<Uuid>,
+    offsets: Offsets,
+}
+
+/// A partition that must be read from now on, behind its cursor if there is one.
+#[derive(Debug)]
 pub(crate) struct Missing {
     pub(crate) topic: String,
     pub(crate) partition: i32,
-    pub(crate) next: i64,
+    pub(crate) cursor: Option<i64>,
+    pub(crate) written: Written,
 }
 
 impl Horizon {
@@ -56,8 +66,8 @@ impl Horizon {
                 place: "the checkpoint of shard merged".into(),
                 reason: reason.to_string(),
             })?,
-            // Nothing was read from Kafka yet: begin at the beginning, and skip what is folded.
-            None => Offsets::default(),
+            // Nothing was read from Kafka yet: what is folded is passed by its position.
+            None => Cursor::default(),
         };
         Ok(Self {
             topics,
@@ -76,23 +86,43 @@ impl Horizon {
         self.delivered
     }
 
-    /// The partitions of which `progress` speaks and that are not read yet. They get their lanes here,
-    /// and must be assigned before [`adopt`](Self::adopt) lets the horizon pass: below the progress
-    /// that was adopted before, they hold nothing that was not delivered.
-    pub(crate) fn missing(&mut self, progress: &Progress) -> Vec<Missing> {
+    /// The partitions of which `progress` speaks and that have no lane yet. They must be assigned and
+    /// [added](Self::add) before [`adopt`](Self::adopt) lets the horizon pass: below the progress that was
+    /// adopted before, they hold nothing that was not delivered.
+    ///
+    /// # Errors
+    /// When the topics were filled anew while they were read: a new reader goes on by position.
+    pub(crate) fn missing(&mut self, progress: &Progress) -> Result<Vec<Missing>, SourceError> {
+        if self.cursor.incarnation != Some(progress.incarnation) {
+            if !self.lanes.is_empty() {
+                return Err(SourceError::Unavailable("the relay fills the topics anew".into()));
+            }
+            // Offsets of another filling say nothing.
+            self.cursor = Cursor { incarnation: Some(progress.incarnation), offsets: Offsets::default() };
+        }
+        let offsets = &self.cursor.offsets;
+        let partitions: BTreeSet<_> =
+            progress.offsets.iter().chain(offsets.iter()).map(|(topic, partition, _)| (topic, partition)).collect();
         let mut missing = Vec::new();
-        for (topic, partition, _) in progress.offsets.iter().chain(self.cursor.iter()) {
-            if !self.topics.holds(topic, &self.categories) {
+        for (topic, partition) in partitions {
+            let is_read = self.lanes.get(topic).is_some_and(|lanes| lanes.contains_key(&partition));
+            if is_read || !self.topics.holds(topic, &self.categories) {
                 continue;
             }
-            let lanes = self.lanes.entry(topic.to_owned()).or_default();
-            lanes.entry(partition).or_insert_with(|| {
-                let next = self.cursor.next(topic, partition);
-                missing.push(Missing { topic: topic.to_owned(), partition, next });
-                Lane::new(next, self.delivered)
+            missing.push(Missing {
+                topic: topic.to_owned(),
+                partition,
+                cursor: offsets.get(topic, partition),
+                written: Written::of(Some(progress), true, topic, partition),
             });
         }
-        missing
+        Ok(missing)
+    }
+
+    /// Merges one more partition, which is read from `begin` on.
+    pub(crate) fn add(&mut self, topic: &str, partition: i32, begin: Begin) {
+        let lane = Lane::new(topic, partition, begin, self.delivered);
+        self.lanes.entry(topic.to_owned()).or_default().insert(partition, lane);
     }
 
     /// Lets the horizon move up to `progress`.
@@ -120,7 +150,7 @@ impl Horizon {
     pub(crate) fn has_events(&self) -> bool {
         let horizon = self.horizon().position;
         let mut lanes = self.lanes.values().flat_map(BTreeMap::values);
-        lanes.any(|lane| lane.buffer.front().is_some_and(|(_, event)| event.position <= horizon))
+        lanes.any(|lane| lane.front().is_some_and(|event| event.position <= horizon))
     }
 
     fn horizon(&self) -> Mark {
@@ -128,7 +158,7 @@ impl Horizon {
         let mut horizon = Mark::from(progress);
         for (topic, lanes) in &self.lanes {
             for (partition, lane) in lanes {
-                let complete = lane.complete(progress.offsets.next(topic, *partition), Mark::from(progress));
+                let complete = lane.complete(Written::of(Some(progress), self.newest, topic, *partition));
                 if complete.position < horizon.position {
                     horizon = complete;
                 }
@@ -140,6 +170,7 @@ impl Horizon {
 
     /// Up to `limit` events below the horizon, if it has moved.
     pub(crate) fn advance(&mut self, limit: usize) -> Result<Option<Batch>, SourceError> {
+        self.check()?;
         let horizon = self.horizon();
         if horizon.position <= self.delivered.position {
             return Ok(None);
@@ -150,14 +181,24 @@ impl Horizon {
         let mut cursor = self.cursor.clone();
         for (topic, lanes) in &self.lanes {
             for (partition, lane) in lanes {
-                cursor.set(topic, *partition, lane.cursor());
+                cursor.offsets.set(topic, *partition, lane.cursor());
             }
         }
         self.cursor = cursor;
         let text = serde_json::to_string(&self.cursor).expect("topic names and numbers");
-        self.checkpoint = reached.checkpoint(text);
+        self.checkpoint = reached.checkpoint(Some(text));
         self.said_end = self.is_at_end();
         Ok(Some(Batch { shard: Self::shard(), events, checkpoint: self.checkpoint.clone(), at_end: self.said_end }))
+    }
+
+    /// Compares each partition with what the relay says that it has written.
+    fn check(&mut self) -> Result<(), SourceError> {
+        for (topic, lanes) in &mut self.lanes {
+            for (partition, lane) in lanes {
+                lane.check(Written::of(self.progress.as_ref(), self.newest, topic, *partition))?;
+            }
+        }
+        Ok(())
     }
 
     /// What a reader must be told once when there is nothing to deliver, for example because its
@@ -175,12 +216,12 @@ impl Horizon {
     fn is_at_end(&self) -> bool {
         let published = self.progress.as_ref().map_or(Position::ZERO, |progress| progress.position);
         let mut lanes = self.lanes.values().flat_map(BTreeMap::values);
-        self.newest && published <= self.delivered.position && lanes.all(|lane| lane.buffer.is_empty())
+        self.newest && published <= self.delivered.position && lanes.all(Lane::is_empty)
     }
 
     fn below(&mut self, horizon: Mark, limit: usize) -> (Vec<RecordedEvent>, Mark) {
         let mut lanes: Vec<&mut Lane> = self.lanes.values_mut().flat_map(BTreeMap::values_mut).collect();
-        let front = |lane: &Lane| lane.buffer.front().map(|(_, event)| event.position);
+        let front = |lane: &Lane| lane.front().map(|event| event.position);
         let mut heads: BinaryHeap<Reverse<(Position, usize)>> =
             lanes.iter().enumerate().filter_map(|(index, lane)| Some(Reverse((front(lane)?, index)))).collect();
         let mut events = Vec::new();
@@ -191,10 +232,7 @@ impl Horizon {
             if events.len() == limit {
                 // Cut between two events: everything up to the last one is delivered.
                 let last: Option<&RecordedEvent> = events.last();
-                let reached = last.map_or(self.delivered, |event| Mark {
-                    position: event.position,
-                    witness: Some(Witness::of(event)),
-                });
+                let reached = last.map_or(self.delivered, Mark::event);
                 return (events, reached);
             }
             events.extend(lanes[index].pop());
@@ -224,11 +262,11 @@ impl Horizon {
 mod tests {
     use std::collections::VecDeque;
 
-    use es_core::{EventData, Metadata, StreamId, Version};
-    use uuid::Uuid;
+    use es_core::{EventData, Metadata, StreamId, Version, Witness};
+    use rdkafka::{Message, message::OwnedMessage};
 
     use super::*;
-    use crate::offsets::PerPartition;
+    use crate::{offsets::PerPartition, record};
 
     fn event(position: u64, category: &str) -> RecordedEvent {
         RecordedEvent {
@@ -252,10 +290,27 @@ mod tests {
         partitions: BTreeMap<(String, i32), VecDeque<(i64, RecordedEvent)>>,
         progress: VecDeque<Progress>,
         offsets: Offsets,
+        positions: PerPartition<Position>,
         last: u64,
     }
 
+    /// Where reading begins behind a cursor, as the topics of a test are never truncated.
+    fn begin(cursor: Option<i64>) -> Begin {
+        let floor = cursor.unwrap_or(0);
+        Begin { offset: (floor - 1).max(0), search_until: floor, truncated: false, floor }
+    }
+
     impl Log {
+        /// The records of a partition from `offset` on.
+        fn records(&self, topic: &str, partition: i32, offset: i64) -> VecDeque<OwnedMessage> {
+            let mut previous = Position::ZERO;
+            let all = self.partitions[&(topic.to_owned(), partition)].iter().map(|(offset, event)| {
+                let before = std::mem::replace(&mut previous, event.position);
+                record::published(event, topic, partition, *offset, before)
+            });
+            all.filter(|record| record.offset() >= offset).collect()
+        }
+
         fn transaction(&mut self, events: usize, random: &mut fastrand::Rng) {
             for _ in 0..events {
                 self.last += 1;
@@ -264,13 +319,14 @@ mod tests {
                 // Offsets have gaps: markers, aborted records.
                 let offset = self.offsets.next(&topic, partition) + random.i64(0..3);
                 self.offsets.set(&topic, partition, offset + 1);
+                self.positions.set(&topic, partition, Position::new(self.last));
                 let event = event(self.last, category);
                 self.partitions.entry((topic, partition)).or_default().push_back((offset, event));
             }
             let Witness { event_id, recorded_at } = witness(u128::from(self.last));
             self.progress.push_back(Progress {
                 incarnation: Uuid::nil(),
-                positions: PerPartition::default(),
+                positions: self.positions.clone(),
                 partitions: BTreeMap::new(),
                 position: Position::new(self.last),
                 event_id,
@@ -288,14 +344,15 @@ mod tests {
         stop_after: usize,
     ) -> (Vec<u64>, Checkpoint) {
         let mut seen = Vec::new();
-        let mut unread: BTreeMap<(String, i32), VecDeque<(i64, RecordedEvent)>> = BTreeMap::new();
+        let mut unread: BTreeMap<(String, i32), VecDeque<OwnedMessage>> = BTreeMap::new();
         loop {
             if random.bool()
                 && let Some(progress) = log.progress.pop_front()
             {
-                for Missing { topic, partition, next } in horizon.missing(&progress) {
-                    let mut records = log.partitions[&(topic.clone(), partition)].clone();
-                    records.retain(|(offset, _)| *offset >= (next - 1).max(0));
+                for Missing { topic, partition, cursor, .. } in horizon.missing(&progress).unwrap() {
+                    let begin = begin(cursor);
+                    horizon.add(&topic, partition, begin);
+                    let records = log.records(&topic, partition, begin.offset);
                     unread.insert((topic, partition), records);
                 }
                 horizon.adopt(progress).unwrap();
@@ -303,8 +360,8 @@ mod tests {
             let keys: Vec<_> = unread.keys().cloned().collect();
             if !keys.is_empty() {
                 let (topic, partition) = &keys[random.usize(..keys.len())];
-                if let Some((offset, event)) = unread.get_mut(&(topic.clone(), *partition)).unwrap().pop_front() {
-                    horizon.lane(topic, *partition).unwrap().take(offset, event).unwrap();
+                if let Some(record) = unread.get_mut(&(topic.clone(), *partition)).unwrap().pop_front() {
+                    horizon.lane(topic, *partition).unwrap().take(&record).unwrap();
                 }
             }
             horizon.newest = log.progress.is_empty();
@@ -374,11 +431,13 @@ mod tests {
         }
         let mut horizon = Horizon::new(Topics::new(""), Categories::All, &Checkpoint::default()).unwrap();
         let progress = log.progress.pop_front().unwrap();
-        horizon.missing(&progress);
+        for Missing { topic, partition, .. } in horizon.missing(&progress).unwrap() {
+            horizon.add(&topic, partition, begin(None));
+        }
         horizon.adopt(progress).unwrap();
-        for ((topic, partition), records) in log.partitions {
-            for (offset, event) in records {
-                horizon.lane(&topic, partition).unwrap().take(offset, event).unwrap();
+        for (topic, partition) in log.partitions.keys() {
+            for record in log.records(topic, *partition, 0) {
+                horizon.lane(topic, *partition).unwrap().take(&record).unwrap();
             }
         }
         let gap = horizon.advance(100).unwrap_err();
@@ -413,8 +472,8 @@ mod tests {
         let mut horizon = Horizon::new(Topics::new(""), Categories::All, &folded).unwrap();
         let refused = horizon.adopt(log.progress.pop_front().unwrap());
         assert!(matches!(refused, Err(SourceError::OtherHistory { .. })), "{refused:?}");
-        let mut lane = Lane::new(0, Mark::of(&folded));
-        let refused = lane.take(0, event(3, "order"));
+        let mut lane = Lane::new("order-events", 0, begin(None), Mark::of(&folded));
+        let refused = lane.take(&record::published(&event(3, "order"), "order-events", 0, 0, Position::new(2)));
         assert!(matches!(refused, Err(SourceError::OtherHistory { .. })), "{refused:?}");
     }
 }

@@ -23,6 +23,7 @@ mod verify;
 // From Kafka: the source, and its two ways of reading.
 mod source;
 
+mod begin;
 mod group;
 mod member;
 mod merge;

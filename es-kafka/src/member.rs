@@ -4,38 +4,33 @@ use std::time::{Duration, Instant};
 
 use es_core::{Batch, Checkpoint, Shard, SourceError};
 use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use uuid::Uuid;
 
 use crate::{
-    lane::{self, Lane, Mark},
+    begin::begin,
+    lane::{Begin, Lane, Mark, Written},
     progress::Progress,
 };
 
 /// What is known of the relay at this moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
+    /// Where there is none, the relay has said nothing: its topic was read to the end.
     pub(crate) progress: Option<&'a Progress>,
-    /// Whether this is all that the relay has said: only then can there be an end.
-    pub(crate) newest: bool,
+    /// Whether the reader knows all partitions of which the progress speaks. Before that, it is told neither
+    /// of progress nor of an end.
+    pub(crate) all: bool,
 }
 
 impl Known<'_> {
-    /// Up to where the relay has written to a partition, if that can be told. A relay that has said
-    /// nothing yet has written nothing.
+    /// What the relay has written to a partition.
     pub(crate) fn of(self, topic: &str, partition: i32) -> Written {
-        let next = match self.progress {
-            Some(progress) => Some(progress.offsets.next(topic, partition)),
-            None => self.newest.then_some(0),
-        };
-        Written { next, published: self.progress.map(Mark::from).unwrap_or_default(), newest: self.newest }
+        Written::of(self.progress, true, topic, partition)
     }
-}
 
-/// What the relay says of one partition.
-#[derive(Clone, Copy)]
-pub(crate) struct Written {
-    next: Option<i64>,
-    published: Mark,
-    newest: bool,
+    fn incarnation(self) -> Option<Uuid> {
+        self.progress.map(|progress| progress.incarnation)
+    }
 }
 
 /// Why a reader should hear of a partition; the first is the most urgent.
@@ -55,8 +50,8 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    pub(crate) fn new(next: i64, mark: Mark) -> Self {
-        Self { lane: Lane::new(next, mark), told: mark, told_at: None, at_end: false }
+    pub(crate) fn new(topic: &str, partition: i32, begin: Begin, mark: Mark) -> Self {
+        Self { lane: Lane::new(topic, partition, begin, mark), told: mark, told_at: None, at_end: false }
     }
 
     /// The partition as the checkpoint knows it, and the offset to read it from.
@@ -65,48 +60,61 @@ impl Member {
         topic: &str,
         partition: i32,
         checkpoint: &Checkpoint,
+        known: Known<'_>,
     ) -> Result<(Self, i64), SourceError> {
-        let next = match &checkpoint.cursor {
-            Some(cursor) => cursor.parse().map_err(|reason: std::num::ParseIntError| SourceError::Damaged {
-                place: format!("the checkpoint of shard {topic}/{partition}"),
-                reason: reason.to_string(),
-            })?,
-            // Nothing was read from Kafka yet: begin at the beginning, and skip what is folded.
-            None => 0,
+        let cursor = match &checkpoint.cursor {
+            Some(cursor) => {
+                let (incarnation, next) = parse(cursor).map_err(|reason| SourceError::Damaged {
+                    place: format!("the checkpoint of shard {topic}/{partition}"),
+                    reason,
+                })?;
+                // An offset of another filling of the topic says nothing: the position does.
+                (known.incarnation() == Some(incarnation)).then_some(next)
+            }
+            None => None,
         };
         let mark = Mark::of(checkpoint);
-        let begin = lane::begin(consumer, topic, partition, next, mark)?;
-        Ok((Self::new(next, mark), begin))
+        let begin = begin(consumer, (topic, partition), cursor, mark, known.of(topic, partition))?;
+        Ok((Self::new(topic, partition, begin, mark), begin.offset))
     }
 
-    fn complete(&self, written: Written) -> Mark {
-        written.next.map_or(self.lane.mark, |next| self.lane.complete(next, written.published))
-    }
-
-    fn ends(&self, written: Written) -> bool {
-        written.newest && written.next.is_some_and(|next| self.lane.next >= next)
+    fn ends(&self, written: Written, known: Known<'_>) -> bool {
+        known.all && self.lane.is_complete(written)
     }
 
     /// What the reader does not know yet: events, that there are no more, or just that none is missing.
-    pub(crate) fn need(&self, written: Written, advance_every: Duration) -> Option<Need> {
+    pub(crate) fn need(&self, written: Written, known: Known<'_>, advance_every: Duration) -> Option<Need> {
         let due = self.told_at.is_none_or(|told_at| told_at.elapsed() >= advance_every);
-        if !self.lane.buffer.is_empty() {
+        if self.lane.ready(written) > 0 {
             Some(Need::Events)
-        } else if self.ends(written) && !self.at_end {
+        } else if self.ends(written, known) && !self.at_end {
             Some(Need::End)
         } else {
-            (due && self.complete(written).position > self.told.position).then_some(Need::Advance)
+            let further = written.published.position > self.told.position;
+            (due && further && known.all && self.lane.is_complete(written)).then_some(Need::Advance)
         }
     }
 
-    /// Everything that was read of the partition; the reader takes it for told.
-    pub(crate) fn batch(&mut self, shard: Shard, written: Written) -> Batch {
-        self.lane.bytes = 0;
-        let events = self.lane.buffer.drain(..).map(|(_, event)| event).collect();
-        self.told = self.complete(written);
+    /// Everything of the partition that may be handed on; the reader takes it for told.
+    pub(crate) fn batch(&mut self, shard: Shard, written: Written, known: Known<'_>) -> Batch {
+        let ready = self.lane.ready(written);
+        let events: Vec<_> = std::iter::from_fn(|| self.lane.pop()).take(ready).collect();
+        if let Some(last) = events.last() {
+            self.told = Mark::event(last);
+        }
+        if known.all && self.lane.is_complete(written) {
+            self.told = self.told.later(written.published);
+        }
         self.told_at = Some(Instant::now());
-        self.at_end = self.ends(written);
-        let checkpoint = self.told.checkpoint(self.lane.next.to_string());
-        Batch { shard, events, checkpoint, at_end: self.at_end }
+        self.at_end = self.ends(written, known);
+        let cursor = known.incarnation().map(|incarnation| format!("{incarnation}/{}", self.lane.cursor()));
+        Batch { shard, events, checkpoint: self.told.checkpoint(cursor), at_end: self.at_end }
     }
+}
+
+/// The cursor of a shard: a filling of the topics, and the next offset in it.
+fn parse(cursor: &str) -> Result<(Uuid, i64), String> {
+    let (incarnation, next) = cursor.split_once('/').ok_or("the cursor names no filling of the topics")?;
+    let incarnation = incarnation.parse().map_err(|reason| format!("the cursor: {reason}"))?;
+    Ok((incarnation, next.parse().map_err(|reason| format!("the cursor: {reason}"))?))
 }

@@ -5,19 +5,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Checkpoint, SourceError, Subscription};
+use es_core::{Categories, Checkpoint, SourceError, Subscription};
 use rdkafka::{
     Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
 };
 
 use crate::{
+    begin::{self, begin},
     client::Quiet,
     feed::Outbox,
     follower::{Follower, check, is_out_of_range, unavailable},
     horizon::{Horizon, Missing},
-    lane, record,
-    source::KafkaSourceConfig,
+    lane::Written,
+    progress::Progress,
+    source::{self, KafkaSourceConfig},
     topics::Topics,
 };
 
@@ -55,6 +57,8 @@ struct Merge<'a> {
     consumer: BaseConsumer<Quiet>,
     follower: Follower,
     horizon: Horizon,
+    topics: Topics,
+    categories: Categories,
     /// When the reader last got a checkpoint without events.
     advanced: Option<Instant>,
 }
@@ -66,20 +70,22 @@ impl<'a> Merge<'a> {
         checkpoint: &Checkpoint,
     ) -> Result<Self, SourceError> {
         let topics = Topics::new(&config.topic_prefix);
-        let horizon = Horizon::new(topics, subscription.categories.clone(), checkpoint)?;
+        let categories = subscription.categories.clone();
+        let horizon = Horizon::new(topics.clone(), categories.clone(), checkpoint)?;
         let consumer = config.consumer(&subscription.reader).create_with_context(Quiet).map_err(unavailable)?;
         let follower = Follower::new(config, &subscription.reader)?;
-        Ok(Self { config, consumer, follower, horizon, advanced: None })
+        Ok(Self { config, consumer, follower, horizon, topics, categories, advanced: None })
     }
 
     fn turn(&mut self, outbox: &Outbox) -> Result<(), SourceError> {
         if let Some(progress) = self.follower.newest()? {
-            let missing = self.horizon.missing(&progress);
-            self.assign(&missing)?;
+            let missing = self.horizon.missing(&progress)?;
+            self.assign(&missing, &progress)?;
             self.horizon.adopt(progress)?;
         }
         self.horizon.newest = self.follower.knows_newest();
         self.gather()?;
+        self.cover()?;
         if !outbox.has_room(true) {
             outbox.wait_for_room(Duration::from_millis(200));
         }
@@ -89,16 +95,31 @@ impl<'a> Merge<'a> {
 
     /// Partitions that have come into being are read from where the checkpoint says, or from their
     /// beginning, before the progress that speaks of them counts.
-    fn assign(&self, missing: &[Missing]) -> Result<(), SourceError> {
+    fn assign(&mut self, missing: &[Missing], progress: &Progress) -> Result<(), SourceError> {
         if missing.is_empty() {
             return Ok(());
         }
+        source::shards(&self.consumer, &self.topics, &self.categories, Some(progress))?;
         let mut list = TopicPartitionList::with_capacity(missing.len());
-        for Missing { topic, partition, next } in missing {
-            let begin = lane::begin(&self.consumer, topic, *partition, *next, self.horizon.delivered())?;
-            list.add_partition_offset(topic, *partition, Offset::Offset(begin)).map_err(unavailable)?;
+        for Missing { topic, partition, cursor, written } in missing {
+            let begin = begin(&self.consumer, (topic, *partition), *cursor, self.horizon.delivered(), *written)?;
+            list.add_partition_offset(topic, *partition, Offset::Offset(begin.offset)).map_err(unavailable)?;
+            self.horizon.add(topic, *partition, begin);
         }
         self.consumer.incremental_assign(&list).map_err(unavailable)
+    }
+
+    /// An event that waits too long for a progress that speaks of it is foreign, if the progress does not.
+    fn cover(&mut self) -> Result<(), SourceError> {
+        if self.horizon.lanes().any(|(_, _, lane)| lane.uncovered().is_some()) {
+            let progress = self.follower.look_up()?;
+            for (_, _, lane) in self.horizon.lanes() {
+                if let Some(offset) = lane.uncovered() {
+                    lane.cover(offset, progress.as_ref())?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn gather(&mut self) -> Result<(), SourceError> {
@@ -106,10 +127,9 @@ impl<'a> Merge<'a> {
         for _ in 0..self.config.batch_events {
             match self.consumer.poll(patience) {
                 Some(Ok(message)) => {
-                    let event = record::decode(&message)?;
                     if let Some(lane) = self.horizon.lane(message.topic(), message.partition()) {
-                        lane.take(message.offset(), event)?;
-                        if lane.buffer.len() >= self.config.buffer_events || lane.bytes >= most_bytes {
+                        lane.take(&message)?;
+                        if lane.holds(self.config.buffer_events, most_bytes) {
                             break;
                         }
                     }
@@ -140,8 +160,8 @@ impl<'a> Merge<'a> {
         let most_bytes = self.lane_bytes();
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
         for (topic, partition, lane) in self.horizon.lanes() {
-            let full = lane.buffer.len() >= self.config.buffer_events || lane.bytes >= most_bytes;
-            let drained = lane.buffer.len() <= self.config.buffer_events / 2 && lane.bytes <= most_bytes / 2;
+            let full = lane.holds(self.config.buffer_events, most_bytes);
+            let drained = !lane.holds(self.config.buffer_events / 2 + 1, most_bytes / 2 + 1);
             if full && !lane.paused {
                 lane.paused = true;
                 pause.add_partition(topic, partition);
@@ -168,10 +188,13 @@ impl<'a> Merge<'a> {
     fn out_of_range(&mut self) -> SourceError {
         let delivered = self.horizon.delivered();
         for (topic, partition, lane) in self.horizon.lanes() {
-            if let Err(error) = lane::begin(&self.consumer, topic, partition, lane.next, delivered) {
-                return error;
+            let next = Some(lane.next());
+            match begin(&self.consumer, (topic, partition), next, delivered, Written::default()) {
+                Ok(begin) if begin.offset > lane.next() => return lane.expired(),
+                Ok(_) => {}
+                Err(error) => return error,
             }
         }
-        lane::was_out_of_range()
+        begin::was_out_of_range()
     }
 }

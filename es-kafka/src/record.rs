@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use es_core::{EventData, Metadata, Position, RecordedEvent, SourceError, StreamId, Version, codec};
+use es_core::{EventData, Metadata, Position, RecordedEvent, SourceError, StreamId, Version, Witness, codec};
 use rdkafka::{
     Message,
     message::{Header, Headers, OwnedHeaders},
@@ -91,7 +91,7 @@ pub(crate) struct Heading {
     pub(crate) position: Position,
     /// The position of the record before it in its partition.
     pub(crate) previous: Position,
-    pub(crate) event_id: Uuid,
+    pub(crate) witness: Witness,
 }
 
 impl Heading {
@@ -107,7 +107,9 @@ impl Heading {
             Ok(Position::new(number))
         };
         let event_id = find("ce_id")?.parse().map_err(|reason| format!("header ce_id: {reason}"))?;
-        let heading = Self { position: number("ce_position")?, previous: number("ce_previous")?, event_id };
+        let recorded_at = find("ce_time")?.parse().map_err(|reason| format!("header ce_time: {reason}"))?;
+        let witness = Witness { event_id, recorded_at };
+        let heading = Self { position: number("ce_position")?, previous: number("ce_previous")?, witness };
         if heading.previous < heading.position {
             Ok(heading)
         } else {
@@ -186,6 +188,26 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// `event` as the relay publishes it.
+#[cfg(test)]
+pub(crate) fn published(
+    event: &RecordedEvent,
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    previous: Position,
+) -> rdkafka::message::OwnedMessage {
+    rdkafka::message::OwnedMessage::new(
+        Some(event.data.payload.to_vec()),
+        Some(event.stream.as_str().as_bytes().to_vec()),
+        topic.to_owned(),
+        rdkafka::Timestamp::NotAvailable,
+        partition,
+        offset,
+        Some(headers(event, "/test", previous)),
+    )
+}
+
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
@@ -262,7 +284,7 @@ mod tests {
             ("ce_position", "hunter2"),
             ("ce_specversion", "hunter2"),
         ] {
-            let sound = headers(&event, "/orders", Position::ZERO);
+            let sound = headers(&event, "/orders", Position::new(40));
             let others = sound.iter().filter(|header| header.key != damaged);
             let mut all = OwnedHeaders::new().insert(Header { key: damaged, value: Some(value) });
             for header in others {

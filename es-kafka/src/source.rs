@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use es_core::{Categories, EventFeed, EventSource, Order, Shard, SourceError, Subscription, Takeover};
 use rdkafka::{
     ClientConfig,
+    admin::AdminClient,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
 };
 
@@ -16,6 +17,8 @@ use crate::{
     group,
     horizon::Horizon,
     merge,
+    progress::Progress,
+    settings,
     topics::Topics,
     watchdog::Watchdog,
 };
@@ -100,6 +103,8 @@ impl EventSource for KafkaSource {
         let (config, subscription) = (self.config.clone(), subscription.clone());
         let watchdog = Watchdog::new(config.clone(), subscription.reader.clone());
         let thread = format!("kafka-{}", subscription.reader);
+        let found = Found::by(&config, &subscription).await?;
+        found.check(&config).await?;
         let (outbox, takeover) = match subscription.order {
             Order::PerKey => {
                 let outbox = Outbox::new(vec![Horizon::shard()]);
@@ -107,7 +112,7 @@ impl EventSource for KafkaSource {
                 (outbox, Takeover::WhenFree)
             }
             Order::PerStream => {
-                let outbox = Outbox::new(known_shards(&config, &subscription).await?);
+                let outbox = Outbox::new(found.shards);
                 feed::spawn(thread, outbox.clone(), move |outbox| group::run(&config, &subscription, outbox))?;
                 (outbox, Takeover::Always)
             }
@@ -119,16 +124,42 @@ impl EventSource for KafkaSource {
 /// How long a question to the brokers may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// All shards that there are at the moment, so that the reader knows what it waits for.
-async fn known_shards(config: &Arc<KafkaSourceConfig>, subscription: &Subscription) -> Result<Vec<Shard>, SourceError> {
-    let (config, subscription) = (config.clone(), subscription.clone());
-    let asked = tokio::task::spawn_blocking(move || {
-        let consumer: BaseConsumer<Quiet> =
-            config.consumer(&subscription.reader).create_with_context(Quiet).map_err(unavailable)?;
-        shards(&consumer, &Topics::new(&config.topic_prefix), &subscription.categories)
-            .map_err(|error| told(&consumer).map_or(error, unavailable))
-    });
-    asked.await.map_err(|error| SourceError::Unavailable(error.into()))?
+/// What there is at the moment.
+struct Found {
+    /// All shards of a group, so that the reader knows what it waits for.
+    shards: Vec<Shard>,
+    topics: Vec<String>,
+}
+
+impl Found {
+    async fn by(config: &Arc<KafkaSourceConfig>, subscription: &Subscription) -> Result<Self, SourceError> {
+        let (reads, subscription) = (config.clone(), subscription.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer<Quiet> =
+                reads.consumer(&subscription.reader).create_with_context(Quiet).map_err(unavailable)?;
+            shards(&consumer, &Topics::new(&reads.topic_prefix), &subscription.categories, None)
+                .map_err(|error| told(&consumer).map_or(error, unavailable))
+        });
+        let shards = asked.await.map_err(|error| SourceError::Unavailable(error.into()))??;
+        let mut topics: Vec<_> = shards.iter().map(|shard| shard.source().to_owned()).collect();
+        topics.dedup();
+        Ok(Self { shards, topics })
+    }
+
+    /// Refuses topics whose settings would lose events.
+    async fn check(&self, config: &KafkaSourceConfig) -> Result<(), SourceError> {
+        let admin: AdminClient<Quiet> = client::layered(&config.brokers, &[], &config.settings, &[])
+            .create_with_context(Quiet)
+            .map_err(unavailable)?;
+        match settings::compacted(&admin, &self.topics).await.map_err(unavailable)? {
+            Some((place, policy)) => {
+                let reason =
+                    format!("its cleanup.policy {policy:?} deletes events: set it to \"delete\", with retention.ms -1");
+                Err(SourceError::Unfit { place, reason })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// The shards of a group: one for each partition of the subscribed topics.
@@ -136,10 +167,25 @@ pub(crate) fn shards<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topics: &Topics,
     categories: &Categories,
+    progress: Option<&Progress>,
 ) -> Result<Vec<Shard>, SourceError> {
     let metadata = consumer.fetch_metadata(None, PATIENCE).map_err(unavailable)?;
-    let subscribed = metadata.topics().iter().filter(|topic| topics.holds(topic.name(), categories));
+    let subscribed: Vec<_> = metadata.topics().iter().filter(|topic| topics.holds(topic.name(), categories)).collect();
+    for topic in &subscribed {
+        let known = progress.and_then(|progress| progress.partitions.get(topic.name()));
+        let found = topic.partitions().len();
+        if let Some(known) = known.filter(|known| usize::try_from(**known) != Ok(found)) {
+            return Err(SourceError::Unfit {
+                place: topic.name().to_owned(),
+                reason: format!(
+                    "it has {found} partitions, and had {known} when its first event was published, so that streams lie \
+                     in another one than their order needs; the relay's error says what to do"
+                ),
+            });
+        }
+    }
     let mut shards: Vec<_> = subscribed
+        .iter()
         .flat_map(|topic| topic.partitions().iter().map(|partition| shard(topic.name(), partition.id())))
         .collect();
     shards.sort_unstable();

@@ -28,3 +28,6 @@ mod guard;
 
 #[path = "kafka/parts.rs"]
 mod parts;
+
+#[path = "kafka/integrity.rs"]
+mod integrity;

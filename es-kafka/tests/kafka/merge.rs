@@ -193,11 +193,20 @@ async fn a_checkpoint_of_another_history_is_refused() {
         let refused = reader.refusal().await;
         assert!(matches!(refused, SourceError::OtherHistory { .. }), "{refused:?}");
     }
-    let cursor = format!("{{\"{}\":{{\"0\":1000,\"1\":1000,\"2\":1000}}}}", house.topics().events("order"));
+    // Offsets beyond the end: the topic has lost what was read from it.
+    let (topic, incarnation) = (house.topics().events("order"), house.progress(last).await.incarnation);
+    let offsets = format!("{{\"{topic}\":{{\"0\":1000,\"1\":1000,\"2\":1000}}}}");
+    let cursor = format!("{{\"incarnation\":\"{incarnation}\",\"offsets\":{offsets}}}");
     let beyond = Checkpoint { position: Position::new(5), witness: None, cursor: Some(cursor) };
     let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(beyond)).await;
     let refused = reader.refusal().await;
-    assert!(matches!(refused, SourceError::OtherHistory { .. }), "{refused:?}");
+    assert!(matches!(refused, SourceError::Missing { .. }), "{refused:?}");
+    // Offsets of another filling of the topic say nothing: the position does.
+    let cursor = format!("{{\"incarnation\":\"{}\",\"offsets\":{offsets}}}", Uuid::now_v7());
+    let filled_anew = Checkpoint { position: Position::new(5), witness: None, cursor: Some(cursor) };
+    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(filled_anew)).await;
+    reader.read_to(last).await;
+    assert_eq!(reader.positions(), (6..=12).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,21 @@ impl Reader {
         Self { feed, checkpoints, events: Vec::new(), batches: 0, at_end: BTreeMap::new() }
     }
 
+    /// Why the source is not even opened.
+    pub(crate) async fn refused_at_once(
+        config: KafkaSourceConfig,
+        categories: Categories,
+        order: Order,
+    ) -> SourceError {
+        let subscription = Subscription { reader: "reader".into(), categories, order };
+        KafkaSource::new(config).open(&subscription).await.unwrap_err()
+    }
+
+    /// Ends the reader, and leaves its group.
+    pub(crate) fn into_checkpoints(self) -> BTreeMap<Shard, Checkpoint> {
+        self.checkpoints
+    }
+
     /// Takes in one delivery and checks that the shard goes on where it was.
     pub(crate) async fn step(&mut self) -> Result<(), SourceError> {
         match self.feed.next().await? {

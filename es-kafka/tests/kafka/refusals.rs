@@ -1,6 +1,6 @@
 //! What no waiting mends ends a relay and a reader with an error that says what does.
 
-use std::{collections::BTreeMap, error::Error, sync::Arc, time::Instant};
+use std::{error::Error, sync::Arc, time::Instant};
 
 use es_core::{Categories, EventSource, Order, SourceError, Subscription, WorkerState};
 use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig, RelayError};
@@ -64,7 +64,7 @@ async fn properties_that_do_not_fit_together_end_a_merged_reader() {
     let house = House::new();
     let mut config = house.source_config();
     config.settings.insert("max.poll.interval.ms", "1000");
-    let refused = Reader::open(config, Categories::All, Order::PerKey, BTreeMap::new()).await.refusal().await;
+    let refused = Reader::refused_at_once(config, Categories::All, Order::PerKey).await;
     assert!(matches!(refused, SourceError::Refused { .. }), "{refused:?}");
 }
 

@@ -1,0 +1,84 @@
+//! Where reading a partition begins.
+
+use std::time::{Duration, Instant};
+
+use es_core::{Position, SourceError};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+};
+
+use crate::{
+    follower::unavailable,
+    lane::{Begin, Mark, Written},
+    record::place_of,
+};
+
+/// How long a question to the broker may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where to read everything behind `mark`, checked against what the partition holds.
+///
+/// With a cursor (an offset of this filling of the topic) it is one record early, to see which event is
+/// there. Without one, as after a rebuild from the log, reading begins behind the relay's last event where
+/// that is known already, and else at the first record: what is known is passed by its position.
+pub(crate) fn begin<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    (topic, partition): (&str, i32),
+    cursor: Option<i64>,
+    mark: Mark,
+    written: Written,
+) -> Result<Begin, SourceError> {
+    let needed = cursor.unwrap_or(0).max(written.next.unwrap_or(0));
+    let (low, high) = watermarks(consumer, topic, partition, needed)?;
+    if needed > high {
+        // Shorter than what was read from it or written to it: it was deleted and created anew.
+        let place = place_of(topic, partition, high);
+        return Err(SourceError::Missing {
+            place,
+            reason: format!("the partition ends here, and not at offset {needed}"),
+        });
+    }
+    let known = written.next.filter(|next| *next > 0 && written.last <= mark.position);
+    let (wanted, search_until) = match (cursor, known) {
+        (Some(cursor), _) => (cursor - 1, cursor),
+        (None, Some(next)) => (next - 1, high),
+        (None, None) => (0, if mark.position == Position::ZERO { 0 } else { high }),
+    };
+    Ok(Begin { offset: wanted.max(low), search_until, truncated: low > 0 && wanted < low, floor: cursor.unwrap_or(0) })
+}
+
+/// A partition was asked for an offset that it did not hold, and now it does. librdkafka has stopped
+/// reading that partition all the same: only a new consumer goes on.
+pub(crate) fn was_out_of_range() -> SourceError {
+    SourceError::Unavailable("a partition did not hold the offset that was asked for, and holds it now".into())
+}
+
+/// The first offset, and the one behind the last committed record. That may lie before `needed` for a
+/// moment: the markers of one transaction reach its partitions at different times.
+fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    partition: i32,
+    needed: i64,
+) -> Result<(i64, i64), SourceError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match consumer.fetch_watermarks(topic, partition, PATIENCE) {
+            Ok((_, high)) if high < needed && Instant::now() < deadline => {}
+            Ok(watermarks) => return Ok(watermarks),
+            // Not every broker knows a new topic at once.
+            Err(error) if is_unknown(&error) && Instant::now() < deadline => {}
+            Err(error) => return Err(unavailable(error)),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn is_unknown(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownPartition | Code::UnknownTopic | Code::LeaderNotAvailable)
+    )
+}

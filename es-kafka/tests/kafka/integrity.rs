@@ -1,0 +1,179 @@
+//! Readers check what they read: each event names the one before it, and the relay's progress the last one.
+
+use std::collections::BTreeMap;
+
+use es_core::{Categories, Checkpoint, EventStore, Order, Position, RecordedEvent, Shard, SourceError, Witness};
+use es_kafka::headers;
+use rdkafka::{
+    ClientConfig, Offset, TopicPartitionList,
+    admin::{AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier},
+    message::OwnedHeaders,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+
+use crate::{
+    reader::Reader,
+    setup::{House, PATIENCE, Running, admin, brokers},
+};
+
+const ORDERS: [Order; 2] = [Order::PerKey, Order::PerStream];
+
+fn orders() -> Categories {
+    Categories::Only(vec!["order"])
+}
+
+/// Twelve events in one partition, and a house whose relay has stopped.
+async fn twelve() -> (House, Running, String, i32) {
+    let house = House::new();
+    let last = house.append("order", "a", 12).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    let progress = house.progress(last).await;
+    let (topic, partition, _) = progress.offsets.iter().next().unwrap();
+    let (topic, partition) = (topic.to_owned(), partition);
+    (house, relay, topic, partition)
+}
+
+/// Writes a record as no relay would, and returns where it is.
+async fn write(topic: &str, partition: i32, value: &'static str, headers: Option<OwnedHeaders>) {
+    let topic = topic.to_owned();
+    let written = tokio::task::spawn_blocking(move || {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+        let mut record = BaseRecord::to(&topic).partition(partition).key("order-a").payload(value);
+        if let Some(headers) = headers {
+            record = record.headers(headers);
+        }
+        producer.send(record).unwrap();
+        producer.flush(PATIENCE).unwrap();
+    });
+    written.await.unwrap();
+}
+
+fn moved(event: &RecordedEvent, position: u64, previous: u64) -> OwnedHeaders {
+    headers(&RecordedEvent { position: Position::new(position), ..event.clone() }, "/else", Position::new(previous))
+}
+
+/// What each shard has, when the log was folded up to `event` without Kafka.
+fn folded(house: &House, order: Order, event: &RecordedEvent) -> BTreeMap<Shard, Checkpoint> {
+    let checkpoint = Checkpoint { position: event.position, witness: Some(Witness::of(event)), cursor: None };
+    let shards = match order {
+        Order::PerKey => vec![Shard("merged".into())],
+        Order::PerStream => (0..3).map(|n| Shard(format!("{}/{n}", house.topics().events("order")))).collect(),
+    };
+    shards.into_iter().map(|shard| (shard, checkpoint.clone())).collect()
+}
+
+/// Seen to fail: the foreign record was folded, and every later event of its partition was dropped as known.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_well_formed_record_with_a_future_position_is_an_error_that_names_it_and_is_never_folded() {
+    for previous in [12, 3] {
+        let (house, mut relay, topic, partition) = twelve().await;
+        let event = house.store.read_log(Position::new(11), 1).await.unwrap().remove(0);
+        write(&topic, partition, "{}", Some(moved(&event, 500, previous))).await;
+        for (round, order) in [0, 0, 1, 1].into_iter().zip([ORDERS, ORDERS].concat()) {
+            if round == 1 && order == Order::PerKey {
+                // The relay goes on: its later events do not vouch for the foreign one.
+                let last = house.append("order", "a", 12).await.position;
+                relay.reaches(last).await;
+            }
+            let mut reader = Reader::open(house.source_config(), orders(), order, BTreeMap::new()).await;
+            let refused = reader.refusal().await;
+            let named = matches!(&refused, SourceError::Foreign { place, .. } if place.starts_with(&format!("{topic}/{partition} offset ")));
+            assert!(named, "{order:?} {previous}: {refused:?}");
+            assert!(reader.positions().iter().all(|position| *position <= 12), "{:?}", reader.positions());
+        }
+    }
+}
+
+/// Seen to fail: after a rebuild from the log the same record stopped the projector at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_model_that_was_rebuilt_from_the_log_goes_on_behind_poison_and_truncated_heads() {
+    for truncated in [false, true] {
+        let (house, mut relay, topic, partition) = twelve().await;
+        write(&topic, partition, "?", None).await;
+        let event = house.store.read_log(Position::new(11), 1).await.unwrap().remove(0);
+        write(&topic, partition, "{}", Some(moved(&event, 500, 12))).await;
+        for order in ORDERS {
+            let mut reader = Reader::open(house.source_config(), orders(), order, BTreeMap::new()).await;
+            let refused = reader.refusal().await;
+            assert!(matches!(&refused, SourceError::Damaged { .. }), "{refused:?}");
+        }
+        let last = house.append("order", "a", 3).await.position;
+        relay.reaches(last).await;
+        let rebuilt = house.store.read_log(Position::new(13), 1).await.unwrap().remove(0);
+        let mut last = house.append("order", "a", 3).await.position;
+        relay.reaches(last).await;
+        if truncated {
+            let mut head = TopicPartitionList::new();
+            head.add_partition_offset(&topic, partition, Offset::Offset(6)).unwrap();
+            admin().delete_records(&head, &AdminOptions::new()).await.unwrap();
+        }
+        for order in ORDERS {
+            let checkpoints = folded(&house, order, &rebuilt);
+            let mut reader = Reader::open(house.source_config(), orders(), order, checkpoints).await;
+            reader.read_to(last).await;
+            assert_eq!(reader.positions(), (15..=last.get()).collect::<Vec<_>>(), "{order:?}");
+            // And again from the checkpoints that this made, when the group has no other member.
+            let checkpoints = reader.into_checkpoints();
+            last = house.append("order", "a", 1).await.position;
+            relay.reaches(last).await;
+            let mut reader = Reader::open(house.source_config(), orders(), order, checkpoints).await;
+            reader.read_to(last).await;
+            assert_eq!(reader.positions(), [last.get()]);
+        }
+    }
+}
+
+/// A checkpoint that is the log's end, with the poison behind everything that the relay has written.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_model_at_the_end_of_the_log_passes_poison_behind_the_last_event() {
+    let (house, mut relay, topic, partition) = twelve().await;
+    write(&topic, partition, "?", None).await;
+    let rebuilt = house.store.read_log(Position::new(11), 1).await.unwrap().remove(0);
+    for order in ORDERS {
+        let before = house.store.head().await.unwrap();
+        let mut reader = Reader::open(house.source_config(), orders(), order, folded(&house, order, &rebuilt)).await;
+        reader.read_to_end().await;
+        let last = house.append("order", "a", 2).await.position;
+        relay.reaches(last).await;
+        reader.read_to(last).await;
+        assert_eq!(reader.positions(), (13..=last.get()).collect::<Vec<_>>(), "{order:?} {before}");
+    }
+}
+
+/// Seen to fail: the topic's settings were not looked at, and what compaction deletes was not missed.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_compacted_topic_is_refused_by_readers() {
+    let (house, _relay, topic, _) = twelve().await;
+    let compact = AlterConfig::new(ResourceSpecifier::Topic(&topic)).set("cleanup.policy", "compact");
+    admin().alter_configs([&compact], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    for order in ORDERS {
+        let refused = Reader::refused_at_once(house.source_config(), orders(), order).await;
+        assert!(matches!(&refused, SourceError::Unfit { place, .. } if *place == topic), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_another_number_of_partitions_is_refused_by_readers() {
+    let (house, _relay, topic, _) = twelve().await;
+    admin().create_partitions([&NewPartitions::new(&topic, 7)], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    for order in ORDERS {
+        let mut reader = Reader::open(house.source_config(), orders(), order, BTreeMap::new()).await;
+        let refused = reader.refusal().await;
+        assert!(matches!(&refused, SourceError::Unfit { place, .. } if *place == topic), "{refused:?}");
+    }
+}
+
+/// Able to lose: an empty topic looks like one of which everything is read, unless the progress is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_topic_that_lost_everything_is_an_error_for_readers() {
+    let (house, relay, topic, _) = twelve().await;
+    relay.stop().await.unwrap();
+    admin().delete_topics(&[&topic], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    house.create_topic(&topic, 3).await;
+    for order in ORDERS {
+        let mut reader = Reader::open(house.source_config(), orders(), order, BTreeMap::new()).await;
+        let refused = reader.refusal().await;
+        assert!(matches!(&refused, SourceError::Missing { .. }), "{order:?}: {refused:?}");
+    }
+}
