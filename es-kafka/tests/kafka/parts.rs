@@ -19,14 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::setup::{House, PATIENCE, Running};
 
-#[derive(Debug, Clone, Event)]
+#[derive(Debug, Clone, PartialEq, Event)]
 #[event(category = "order")]
 enum OrderEvent {
     #[event(name = "order.happened")]
-    Happened {
-        #[expect(dead_code, reason = "only its place matters")]
-        text: String,
-    },
+    Happened { text: String },
 }
 
 /// The positions of the events of each order. It asks for the end of its worker at some of them, and takes its time.
@@ -71,7 +68,8 @@ async fn assert_equals_the_fold<const PER_STREAM: bool>(house: &House) {
     let log = house.store.read_log(Position::ZERO, 10_000).await.unwrap();
     let head = log.last().unwrap().position;
     model.wait_for(Token(head), PATIENCE).await.unwrap();
-    let documents: BTreeMap<_, _> = model.scan(KeyRange::default(), 1_000).await.unwrap().into_iter().collect();
+    let documents: BTreeMap<_, _> =
+        model.scan(KeyRange::default(), 1_000).await.unwrap().documents.into_iter().collect();
     assert_eq!(documents, project(&Positions::<PER_STREAM>::default(), &log).unwrap());
 }
 
