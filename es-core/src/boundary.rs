@@ -73,9 +73,9 @@ pub struct TagError {
 ///
 /// An item without a tag ([`named_only`](Self::named_only), [`all`](Self::all)) has no index: it goes through the log
 /// behind that position. As part of a [`Condition`] it does so under the append lock, while all appends wait: some 0.4 µs
-/// an event on Postgres and 3 µs on SQLite, so 4 ms and 32 ms for 10,000 events. So keep the condition's position near the
-/// end of the log, as [`Decisions`](crate::Decisions) does. Such conditions of one batch are judged one after the other,
-/// and reading such a query from the beginning reads the whole log.
+/// an event on Postgres and 3 µs on the embedded file, so 4 ms and 32 ms for 10,000 events. So keep the condition's
+/// position near the end of the log, as [`Decisions`](crate::Decisions) does. Such conditions of one batch are judged one
+/// after the other, and reading such a query from the beginning reads the whole log.
 ///
 /// As JSON, which stores take it as, it is the list of its items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

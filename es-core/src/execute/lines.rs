@@ -84,7 +84,7 @@ impl<A: Aggregate> Lines<A> {
             return;
         }
         line.set_weight(weight);
-        if let Some(kept) = self.cache.peek(stream).filter(|kept| std::ptr::eq(&*kept.line, line)) {
+        if let Some(kept) = self.cache.peek(stream).filter(|kept| std::ptr::eq(Arc::as_ptr(&kept.line), line)) {
             // One that has become too large to be cached is removed, and so not an error.
             let _ = self.cache.replace(stream.clone(), Kept { weight, ..kept }, true);
         }

@@ -110,8 +110,7 @@ pub async fn r6_a_repeated_decision_returns_its_first_receipt<S: AggregateStore 
     assert_eq!(store.head().await.expect("a head"), Position::new(3));
 }
 
-/// R6: the same request a hundred times at once. (Seen to fail without the look for the command after a failed append,
-/// and on Postgres where two appends of one batch may remember one command.)
+/// R6: the same request a hundred times at once. (Seen to fail without the look for the command after a failed append.)
 pub async fn r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receipt<S: AggregateStore + Clone>(
     store: &S,
 ) {

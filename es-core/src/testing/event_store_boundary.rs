@@ -126,7 +126,7 @@ pub async fn r2_each_query_of_a_condition_has_a_position_of_its_own(store: &impl
 }
 
 /// R2: what nothing but a scan of the log finds fails a condition too, in the same batch as well. (Seen to fail on
-/// Postgres when such a condition was judged in the same wave as what it is about.)
+/// Postgres, with all 40 written, where such a condition was judged in the same wave as what it is about.)
 pub async fn r2_of_concurrent_appends_on_all_events_one_wins<S: EventStore + Clone>(store: &S) {
     for (round, query) in [EventQuery::all(), EventQuery::named_only(["a", "b"])].into_iter().enumerate() {
         let mut appends = JoinSet::new();

@@ -67,7 +67,7 @@ async fn the_same_key_and_body_get_the_first_answer() {
     problem(too_long, 400, Some("Idempotency-Key")).await;
 }
 
-/// A rule that spans aggregates. (Seen to fail, with some 110 orders placed, when placing is a command on the order alone.)
+/// A rule that spans aggregates. (Seen to fail, with 503 for some, where the decisions of a process do not take turns.)
 #[tokio::test]
 async fn r2_a_customer_has_at_most_100_open_orders_however_many_ask_at_once() {
     let service = Service::start().await;
