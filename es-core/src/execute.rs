@@ -1,22 +1,24 @@
 //! Commands: load, handle, append, and again if somebody was faster.
 
+mod finish;
 mod line;
 mod lines;
 mod load;
 
 use std::{
     future::{Future, poll_fn},
-    pin::pin,
+    pin::Pin,
     sync::Arc,
     task::Poll,
     time::Duration,
 };
 
 use serde::Serialize;
-use tokio::sync::MutexGuard;
+use tokio::sync::{MutexGuard, Semaphore};
 
 pub use self::load::{LoadError, Loaded};
 use self::{
+    finish::{Finished, MOST_ABANDONED},
     line::{Line, Tip},
     lines::{Limits, Lines},
 };
@@ -45,6 +47,7 @@ pub struct Repository<A: Aggregate> {
     store: Arc<dyn AggregateStore>,
     lines: Arc<Lines<A>>,
     limits: Limits,
+    abandoned: Arc<Semaphore>,
     settings: Settings,
 }
 
@@ -57,7 +60,13 @@ struct Settings {
 
 impl<A: Aggregate> Clone for Repository<A> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), lines: self.lines.clone(), limits: self.limits, settings: self.settings }
+        Self {
+            store: self.store.clone(),
+            lines: self.lines.clone(),
+            limits: self.limits,
+            abandoned: self.abandoned.clone(),
+            settings: self.settings,
+        }
     }
 }
 
@@ -118,7 +127,8 @@ impl<A: Aggregate> Repository<A> {
     pub fn from_arc(store: Arc<dyn AggregateStore>) -> Self {
         let settings = Settings { snapshot_every: Some(100), attempts: 16, backoff: Duration::from_millis(2) };
         let limits = Limits { states: 10_000, bytes: 256 * 1024 * 1024 };
-        Self { store, lines: Arc::new(Lines::new(limits)), limits, settings }
+        let abandoned = Arc::new(Semaphore::new(MOST_ABANDONED));
+        Self { store, lines: Arc::new(Lines::new(limits)), limits, abandoned, settings }
     }
 
     /// Takes a snapshot whenever a command crosses a multiple of `events` (100, unless set
@@ -200,7 +210,7 @@ impl<A: Aggregate> Repository<A> {
             };
             let refusal = match decide(&stream, &current, &command, &context) {
                 Ok(decision) if !decision.events.is_empty() => {
-                    match self.append(&line, tip, &current, decision).await {
+                    match self.append(line.clone(), tip, &current, decision).await {
                         Err(AppendError::Conflict(_)) => conflicts += 1,
                         outcome => return Ok(outcome?),
                     }
@@ -284,7 +294,7 @@ impl<A: Aggregate> Repository<A> {
     /// Sends what was decided on `current` and lets the next in line decide on what it brings about.
     async fn append(
         &self,
-        line: &Line<A>,
+        line: Arc<Line<A>>,
         mut tip: MutexGuard<'_, Tip<A>>,
         current: &Loaded<A>,
         decision: Decision<A>,
@@ -295,27 +305,35 @@ impl<A: Aggregate> Repository<A> {
         }
         let after = Arc::new(after.measured());
         let stream = decision.append.stream.clone();
-        let mut append = pin!(self.store.append(decision.append));
+        let era = tip.era();
+        let append = {
+            let (store, lines) = (self.store.clone(), self.lines.clone());
+            let (stream, after) = (stream.clone(), after.clone());
+            async move {
+                let outcome = store.append(decision.append).await;
+                let mut tip = line.lock().await;
+                match &outcome {
+                    Ok(appended) if !appended.repeated => {
+                        tip.has_written(after.clone());
+                        lines.weigh(&stream, &line, &after);
+                    }
+                    // Of a repeated command other events stand in the log than those that were decided now.
+                    _ => tip.was_refuted(era),
+                }
+                outcome
+            }
+        };
+        // From the first poll on the next in line may build on it, so it must come to its end, whatever becomes of the caller.
+        let mut append = Finished::new(append, self.abandoned.clone());
         // A store takes its place in the queue when it is first polled, so what was decided first is
         // first in the queue too.
-        let first = poll_fn(|context| Poll::Ready(append.as_mut().poll(context))).await;
-        let era = tip.has_decided(after.clone());
+        let first = poll_fn(|context| Poll::Ready(Pin::new(&mut append).poll(context))).await;
+        tip.has_decided(after.clone());
         drop(tip);
-        let outcome = match first {
+        let appended = match first {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => append.await,
-        };
-        let mut tip = line.lock().await;
-        match &outcome {
-            Ok(appended) if !appended.repeated => {
-                tip.has_written(after.clone());
-                self.lines.weigh(&stream, line, &after);
-            }
-            // Of a repeated command other events stand in the log than those that were decided now.
-            _ => tip.was_refuted(era),
-        }
-        drop(tip);
-        let appended = outcome?;
+        }?;
         if !appended.repeated {
             self.save_snapshot(&stream, current.version, &after).await;
         }

@@ -299,6 +299,8 @@ BEGIN
     EXECUTE format($sql$
         CREATE FUNCTION append_in_transaction(a_schema text, %s) %s LANGUAGE plpgsql VOLATILE
         SET search_path = pg_catalog
+        SET plpgsql.extra_errors = 'none'
+        SET plpgsql.extra_warnings = 'none'
         SET plan_cache_mode = force_generic_plan
         SET enable_seqscan = off
         SET enable_bitmapscan = off

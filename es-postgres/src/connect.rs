@@ -44,6 +44,12 @@ pub enum ConnectError {
     /// The schema could not be brought up to date.
     #[error("cannot migrate the schema")]
     Migrate(#[source] MigrateError),
+    /// A newer version of this crate has changed the schema.
+    #[error("the schema has migration {found}, which is newer than this program")]
+    NewerSchema {
+        /// The schema's last migration.
+        found: i64,
+    },
     /// The schema is not up to date, and the role that connects has no right to change it: let its owner
     /// connect first, then call `grant_application` again (see the crate's documentation).
     #[error("migrations {missing:?} are missing, and this role may not apply them")]
@@ -149,7 +155,8 @@ async fn missing(connection: &mut PgConnection) -> Result<Vec<i64>, ConnectError
     };
     for (version, success, checksum) in &applied {
         let ours = MIGRATIONS.iter().find(|migration| migration.version == *version);
-        let ours = ours.ok_or(ConnectError::Migrate(MigrateError::VersionMissing(*version)))?;
+        // What the schema has and we do not know: migrations are only ever added.
+        let ours = ours.ok_or(ConnectError::NewerSchema { found: *version })?;
         if !success {
             return Err(ConnectError::Migrate(MigrateError::Dirty(*version)));
         }

@@ -30,6 +30,8 @@ pub(crate) const HERE: &str = "{here}";
 /// A connection whose statements are guarded.
 pub(crate) struct Guarded {
     pub(crate) connection: PgConnection,
+    /// The session's process on the server.
+    pub(crate) process: i32,
     pub(crate) guard: Guard,
 }
 

@@ -53,6 +53,11 @@ impl Lane {
         Ok(Self { connection, ends, head: None, undisturbed: 0, hopes_after: FIRST_HOPE })
     }
 
+    /// The session's process on the server.
+    pub(crate) fn process(&self) -> i32 {
+        self.connection.process
+    }
+
     pub(crate) async fn close(self) {
         let _ = self.connection.close().await;
     }

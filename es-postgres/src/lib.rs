@@ -23,6 +23,7 @@
 mod append;
 mod append_in;
 mod batch;
+mod blockers;
 mod connect;
 mod connections;
 mod error;

@@ -114,7 +114,8 @@ impl Session {
             let moved = SchemaMoved { schema: self.schema.name.clone() };
             return Err(sqlx::Error::Configuration(moved.into()));
         }
-        Ok(Guarded { connection, guard: Guard::new(row.try_get("mark")?, self.schema.clone()) })
+        let (process, guard) = (row.try_get("process")?, Guard::new(row.try_get("mark")?, self.schema.clone()));
+        Ok(Guarded { connection, process, guard })
     }
 
     /// The settings are made by a statement, since poolers refuse them as start-up parameters.

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashSet, VecDeque},
     mem,
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -21,6 +22,7 @@ use tokio::{
 use crate::{
     append::Fate,
     batch::{Batch, Outcome, Request},
+    blockers,
     error::{self, Fault, OutcomeUnknown, SchemaMoved},
     lane::Lane,
     options::PostgresOptions,
@@ -224,12 +226,12 @@ impl Writer {
     /// an attempt that was committed without our knowing is recognised by the next.
     async fn send(&mut self, batch: &Batch) -> Result<Vec<Fate>, Failure> {
         let started = Instant::now();
-        let mut looked = false;
+        let (mut looked, mut told) = (false, false);
         let mut backoff = SHORTEST_BACKOFF;
         let mut attempts = 0;
         loop {
             attempts += 1;
-            let cause = match self.attempt(batch).await {
+            let cause = match self.attempt(batch, &mut told).await {
                 Ok(fates) => return Ok(fates),
                 Err(cause) => cause,
             };
@@ -254,12 +256,22 @@ impl Writer {
         }
     }
 
-    async fn attempt(&mut self, batch: &Batch) -> Result<Vec<Fate>, sqlx::Error> {
+    /// Sends `batch` once. If it takes long, reports why, unless that was `told`.
+    async fn attempt(&mut self, batch: &Batch, told: &mut bool) -> Result<Vec<Fate>, sqlx::Error> {
         let lane = match &mut self.lane {
             Some(lane) => lane,
             none => none.insert(Lane::open(&self.session).await?),
         };
-        let written = tokio::time::timeout(session::BATCH_WITHIN * 2, lane.write(batch)).await;
+        let process = lane.process();
+        let mut writing = pin!(lane.write(batch));
+        if !*told {
+            if let Ok(written) = tokio::time::timeout(blockers::SLOW, &mut writing).await {
+                return written;
+            }
+            *told = true;
+            tokio::spawn(blockers::report(self.session.clone(), process));
+        }
+        let written = tokio::time::timeout(session::BATCH_WITHIN * 2, writing).await;
         written.unwrap_or_else(|_| Err(session::timed_out("the server did not answer in time")))
     }
 }

@@ -23,6 +23,7 @@ mod postgres {
     mod read_models;
     mod renamed;
     mod roles;
+    mod settings;
     mod shutdown;
     mod snapshots;
     mod taken_over;

@@ -76,10 +76,13 @@ impl<A: Aggregate> Tip<A> {
         self.outrun = false;
     }
 
-    /// Takes note that `state` is on its way.
-    pub(super) fn has_decided(&mut self, state: Arc<Loaded<A>>) -> Era {
-        self.decided = Some(state);
+    pub(super) fn era(&self) -> Era {
         self.era
+    }
+
+    /// Takes note that `state` is on its way.
+    pub(super) fn has_decided(&mut self, state: Arc<Loaded<A>>) {
+        self.decided = Some(state);
     }
 
     /// Takes note that `state` has arrived.

@@ -1,6 +1,6 @@
 //! What executing commands must do on every store.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
@@ -27,6 +27,7 @@ macro_rules! engine_suite {
             r2_every_concurrent_command_takes_effect_once
             r6_a_repeated_command_returns_its_first_receipt
             r6_concurrent_repetitions_take_effect_once
+            r7_dropped_commands_do_not_fail_others
             r8_snapshots_change_nothing_but_time
             r8_a_snapshot_of_another_history_is_ignored
             r8_a_stream_is_loaded_as_it_is_read
@@ -100,6 +101,46 @@ macro_rules! engine_suite {
 
 fn key(key: &str, content: &str) -> Context {
     Context::default().idempotent(IdempotencyKey::new(key).expect("a valid key"), content.as_bytes())
+}
+
+/// R7: half of the callers give up early, many of them after their command was handed to the store. The others were not
+/// outrun by anyone.
+///
+/// It can lose: on Postgres, whose writer leaves out what no caller waits for, others failed with "other commands were faster"
+/// where a dropped command was not finished by the repository.
+pub async fn r7_dropped_commands_do_not_fail_others<S: AggregateStore + Clone>(store: &S) {
+    let accounts = Repository::<Account>::new(store);
+    let mut patient = JoinSet::new();
+    let mut hasty = JoinSet::new();
+    for caller in 0..100_u64 {
+        let deposit = {
+            let accounts = accounts.clone();
+            move || {
+                let accounts = accounts.clone();
+                async move { accounts.execute("hot", AccountCommand::Deposit(1)).await }
+            }
+        };
+        let again = deposit.clone();
+        patient.spawn(async move {
+            for _ in 0..20 {
+                deposit().await.expect("no other command was faster");
+            }
+        });
+        hasty.spawn(async move {
+            for round in 0_u64.. {
+                let patience = Duration::from_micros((caller * 977 + round * 1_571) % 5_000);
+                let _ = tokio::time::timeout(patience, again()).await;
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    while let Some(done) = patient.join_next().await {
+        done.expect("every command that was waited for took effect");
+    }
+    hasty.shutdown().await;
+    let account = accounts.load("hot").await.expect("it is there");
+    assert_eq!(account.state.balance, account.version.get(), "each is there wholly or not at all");
+    assert!(account.state.balance >= 2_000);
 }
 
 /// R2

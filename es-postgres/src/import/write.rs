@@ -98,7 +98,7 @@ async fn transaction(
     committing: &mut bool,
 ) -> Result<Position, ImportFailure> {
     let from = i64::try_from(so_far.events).unwrap_or(i64::MAX);
-    let Guarded { connection, guard } = connection;
+    let Guarded { connection, guard, .. } = connection;
     let mut transaction = connection.begin().await.map_err(failed)?;
     let opening = sqlx::query(include_str!("../sql/begin_import_chunk.sql"))
         .bind(name)

@@ -1,4 +1,4 @@
--- Makes a fresh connection one of ours, and tells the mark of its session and the oid of the schema. One statement of the
+-- Makes a fresh connection one of ours, and tells its mark, its process on the server and the oid of the schema. One statement of the
 -- simple protocol, since a pooler in transaction mode may let another session prepare what this one would execute.
 -- {path} search path, {schema} its first part, {statement_timeout} and {lock_timeout} in milliseconds, 0 for none. No locks.
 --
@@ -9,6 +9,7 @@
 -- empty table would keep its sequential scan until the next ANALYZE. Every statement here has its index, and what it looks up
 -- row by row stands before an OFFSET 0, without which the planner may read all of a small table instead, for a hash.
 SELECT set_config('es.session', gen_random_uuid()::text, false) AS mark,
+       pg_backend_pid() AS process,
        (SELECT oid::bigint FROM pg_catalog.pg_namespace WHERE nspname = '{schema}') AS schema,
        set_config('search_path', '{path}', false),
        set_config('statement_timeout', '{statement_timeout}', false),

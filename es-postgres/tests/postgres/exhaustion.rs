@@ -1,6 +1,10 @@
 //! A server that has too little of something, or takes too long.
 
-use std::time::Duration;
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use es_core::{AppendError, EventStore, Expected, Position, ReadError, SnapshotStore};
 use es_postgres::{OutcomeUnknown, PostgresStore};
@@ -29,7 +33,7 @@ async fn fail(schema: &Schema, code: &str, times: u32) {
 /// It can lose: with class 53 taken out of `error::fault()`, an append failed at its first attempt.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_outlasts_what_passes() {
-    for code in ["53100", "53200", "53300", "57014", "55P03", "40P01", "57P01", "25006"] {
+    for code in ["53100", "53200", "53300", "57014", "55P03", "40P01", "57P01", "25006", "25P04"] {
         let schema = Schema::new();
         let store = schema.store().await;
         fail(&schema, code, 2).await;
@@ -71,6 +75,68 @@ async fn an_append_waits_for_the_lane_in_bounded_time() {
     assert_eq!(unknown.last.as_database_error().unwrap().code().as_deref(), Some("55P03"));
     holder.run("COMMIT").await;
     assert_eq!(soon(store.append(lost)).await.unwrap(), appended(1, 1));
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Said(Arc<Mutex<Vec<String>>>);
+
+struct Line(String);
+
+impl tracing::field::Visit for Line {
+    fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+        self.0 += &format!("{field}={value:?} ");
+    }
+}
+
+impl tracing::Subscriber for Said {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.is_event()
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut line = Line(String::new());
+        event.record(&mut line);
+        self.0.lock().unwrap().push(line.0);
+    }
+
+    fn enter(&self, _: &tracing::span::Id) {}
+
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+/// Any role may take the lane. The one who does is named, once for each wait.
+#[tokio::test]
+async fn who_holds_up_the_appends_is_reported() {
+    let schema = Schema::new();
+    let said = Said::default();
+    // Of this thread, on which all tasks of the test run.
+    let _subscriber = tracing::subscriber::set_default(said.clone());
+    let store = schema.store().await;
+    let mut holder = schema.session().await;
+    holder.run("SET application_name = 'the holder'").await;
+    holder.hold_lane().await;
+    let pid = holder.number("SELECT pg_backend_pid()::bigint").await;
+    let mut append = pin!(store.append(append("a", exact(0), 1)));
+    let named = format!("pid={pid} application=\"the holder\"");
+    let times = || said.0.lock().unwrap().iter().filter(|event| event.contains(&named)).count();
+    soon(async {
+        while times() == 0 {
+            tokio::select! { biased; _ = &mut append => panic!("the lane is held"), () = tokio::task::yield_now() => {} }
+        }
+    })
+    .await;
+    holder.run("COMMIT").await;
+    assert_eq!(soon(append).await.unwrap(), appended(1, 1));
+    assert_eq!(times(), 1);
 }
 
 /// Somebody cancels the statement while it waits: it is sent again, and waits again.
