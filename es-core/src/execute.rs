@@ -42,6 +42,9 @@ use crate::{
 /// ends, and a refusal is given only on a state that was read after the command came.
 ///
 /// Clones share the cache.
+///
+/// # Panics
+/// Its futures panic outside of a tokio runtime with time enabled.
 #[derive(Debug)]
 pub struct Repository<A: Aggregate> {
     store: Arc<dyn AggregateStore>,

@@ -110,6 +110,9 @@ impl From<InvalidKey> for PolicyError {
 }
 
 /// Runs a policy and keeps its checkpoint.
+///
+/// # Panics
+/// Its futures panic outside of a tokio runtime with time enabled.
 #[derive(Debug)]
 pub struct PolicyRunner<P> {
     policy: P,

@@ -31,6 +31,9 @@ use crate::{
 /// # Delivery
 /// Documents and checkpoint commit together (R9): crashes, repeated deliveries, rebalances and
 /// workers that were thought dead leave the read model equal to the fold of the log.
+///
+/// # Panics
+/// Its futures panic outside of a tokio runtime with time enabled.
 #[derive(Debug)]
 pub struct Projector<P> {
     pub(crate) projection: P,

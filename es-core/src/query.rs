@@ -55,6 +55,9 @@ pub struct InvalidToken;
 ///
 /// Queries are answered by the generation that serves at that moment, if its version is one that
 /// this program [reads](Projection::READS_SINCE).
+///
+/// # Panics
+/// Its futures panic outside of a tokio runtime with time enabled.
 #[derive(Debug)]
 pub struct ReadModel<P> {
     store: Arc<dyn ReadModelStore>,

@@ -111,6 +111,9 @@ pub(crate) struct StepHook(pub(crate) Arc<dyn Fn(Step) -> ControlFlow<()> + Send
 /// Every event reaches its topic once for `read_committed` readers, in version order for each
 /// stream (R10). Events and the relay's own progress commit in one Kafka transaction, so a crash
 /// leaves both or neither, and a restart goes on exactly behind the last one.
+///
+/// # Panics
+/// Its futures panic outside of a tokio runtime with time enabled.
 pub struct Relay {
     store: Arc<dyn EventStore>,
     config: Arc<RelayConfig>,

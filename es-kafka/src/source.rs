@@ -85,6 +85,9 @@ impl KafkaSourceConfig {
 /// Its checkpoints move with the relay's progress also when nothing comes, so that a reader can
 /// tell a quiet partition from a late one (R13). A checkpoint of zero reads from the first record:
 /// the topics hold the whole log.
+///
+/// # Panics
+/// Its futures panic outside of a tokio runtime with time enabled.
 #[derive(Debug, Clone)]
 pub struct KafkaSource {
     config: Arc<KafkaSourceConfig>,

@@ -17,6 +17,9 @@ const OLDEST_SERVER: i32 = 15;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
+    /// It was not called within a tokio runtime.
+    #[error("a store needs a tokio runtime")]
+    NoRuntime,
     /// The URL is not one of Postgres.
     #[error("the database URL is not understood")]
     Url(#[source] sqlx::Error),

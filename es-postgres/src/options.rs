@@ -110,6 +110,9 @@ impl PostgresOptions {
     /// # Cancel safety
     /// Dropping the future leaves the migrations that are done, each whole.
     pub async fn connect(self) -> Result<PostgresStore, ConnectError> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(ConnectError::NoRuntime);
+        }
         let session = self.session()?;
         let (oid, head) = connect::prepare(&session).await?;
         Ok(PostgresStore::start(&session.of_schema(oid), &self, head))

@@ -41,6 +41,10 @@ use crate::{
 ///
 /// Dropping the last clone lets the writer finish what is queued; [`close`](Self::close) waits for
 /// that.
+///
+/// # Panics
+/// All its futures panic outside of a tokio runtime with I/O and time enabled; it stays bound to the runtime in which
+/// it was opened.
 #[derive(Clone)]
 pub struct PostgresStore {
     pub(crate) inner: Arc<Inner>,

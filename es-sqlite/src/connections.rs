@@ -1,7 +1,7 @@
 //! The connections to the file: one that writes, a few that read.
 
 use std::{
-    mem,
+    io, mem,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -9,7 +9,11 @@ use std::{
 use sqlx::{Connection, SqliteConnection};
 use tokio::sync::{Mutex as TurnLock, OwnedMutexGuard, Semaphore, SemaphorePermit};
 
-use crate::{error::Failure, file::File};
+use crate::{
+    error::Failure,
+    file::File,
+    identity::{FileReplaced, Identity},
+};
 
 /// The most queries that run at once. Each connection has a thread of its own.
 const READERS: usize = 4;
@@ -27,6 +31,7 @@ pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>
 #[derive(Debug)]
 pub(crate) struct Connections {
     file: File,
+    identity: Arc<Identity>,
     writer: Arc<TurnLock<Writer>>,
     readers: Semaphore,
     idle: Mutex<Vec<SqliteConnection>>,
@@ -41,13 +46,15 @@ enum Writer {
 }
 
 impl Connections {
-    pub(crate) fn new(file: File, writer: SqliteConnection) -> Self {
-        Self {
+    /// The file has just been opened by `writer`.
+    pub(crate) fn new(file: File, writer: SqliteConnection) -> io::Result<Self> {
+        Ok(Self {
+            identity: Arc::new(Identity::of(file.path())?),
             file,
             writer: Arc::new(TurnLock::new(Writer::Open(writer))),
             readers: Semaphore::new(READERS),
             idle: Mutex::default(),
-        }
+        })
     }
 
     pub(crate) fn file(&self) -> &File {
@@ -60,7 +67,13 @@ impl Connections {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let connection = match idle {
             Some(connection) => connection,
-            None => self.file.connect_reader().await?,
+            None => {
+                self.identity.check()?;
+                let connection = self.file.connect_reader().await?;
+                // Not of another file that has its name by now.
+                self.identity.check()?;
+                connection
+            }
         };
         Ok(Reader { connections: self, connection, _permit: permit })
     }
@@ -68,15 +81,20 @@ impl Connections {
     /// The connection to write with, once all who asked earlier are done.
     pub(crate) async fn turn(&self) -> Result<Turn, Failure> {
         let mut writer = self.writer.clone().lock_owned().await;
+        if matches!(*writer, Writer::Closed) {
+            return Err(Failure::Closed);
+        }
+        self.identity.check()?;
         let connection = match mem::replace(&mut *writer, Writer::Absent) {
             Writer::Open(connection) => connection,
-            Writer::Absent => self.file.connect_writer().await?,
-            Writer::Closed => {
-                *writer = Writer::Closed;
-                return Err(Failure::Closed);
+            Writer::Absent | Writer::Closed => {
+                let connection = self.file.connect_writer().await?;
+                // Not of another file that has its name by now.
+                self.identity.check()?;
+                connection
             }
         };
-        Ok(Turn { writer, connection })
+        Ok(Turn { writer, connection, identity: self.identity.clone() })
     }
 
     /// Runs `work` in a transaction that holds the write lock.
@@ -93,7 +111,7 @@ impl Connections {
             let mut transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
             let outcome = work(&mut transaction).await?;
             transaction.commit().await?;
-            turn.give_back();
+            turn.committed()?;
             Ok(outcome)
         });
         task.await.map_err(|_| Failure::Interrupted)?
@@ -110,12 +128,16 @@ impl Connections {
         let mut writer = self.writer.lock().await;
         let connection = match mem::replace(&mut *writer, Writer::Closed) {
             Writer::Open(connection) => Some(connection),
-            Writer::Absent => self.file.connect_writer().await.map(Some)?,
+            Writer::Absent => {
+                self.identity.check()?;
+                self.file.connect_writer().await.map(Some)?
+            }
             Writer::Closed => None,
         };
         if let Some(mut connection) = connection {
             sqlx::query(include_str!("sql/checkpoint_wal.sql")).execute(&mut connection).await?;
             connection.close().await?;
+            self.identity.check()?;
         }
         Ok(())
     }
@@ -149,6 +171,7 @@ impl Reader<'_> {
 pub(crate) struct Turn {
     writer: OwnedMutexGuard<Writer>,
     connection: SqliteConnection,
+    identity: Arc<Identity>,
 }
 
 impl Turn {
@@ -156,8 +179,11 @@ impl Turn {
         &mut self.connection
     }
 
-    /// Keeps the connection for the next turn; one that is not given back is closed.
-    pub(crate) fn give_back(mut self) {
+    /// Ends a turn that has committed: what was written lies where others find it, as far as that can be told. The
+    /// connection is kept for the next turn; that of a turn which ends otherwise is closed.
+    pub(crate) fn committed(mut self) -> Result<(), FileReplaced> {
+        let there = self.identity.check().and_then(|()| self.identity.check_log());
         *self.writer = Writer::Open(self.connection);
+        there
     }
 }

@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use es_core::{AppendError, CommitError, PromoteError, ReadError, ReadModelError, SnapshotError, error::BoxError};
 use sqlx::migrate::MigrateError;
 
+use crate::identity::FileReplaced;
+
 /// Why a file could not be opened as an event store.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
+    /// It was not called within a tokio runtime.
+    #[error("a store needs a tokio runtime")]
+    NoRuntime,
     /// The directory in which the file is to be does not exist.
     #[error("the directory {} does not exist", .directory.display())]
     NoDirectory {
@@ -63,6 +68,9 @@ pub enum CloseError {
     /// What was in flight did not end in time and was given up: its outcome is unknown.
     #[error("the writes in flight did not end in time")]
     Unfinished,
+    /// The file was removed or replaced while it was open: what was written to it may be lost.
+    #[error(transparent)]
+    Replaced(#[from] FileReplaced),
     /// The write-ahead log was not moved into the file; the next one to open it does so.
     #[error("the write-ahead log was not moved into the database file")]
     Checkpoint(#[source] BoxError),
@@ -75,6 +83,8 @@ pub(crate) enum Failure {
     Closed,
     #[error("the task that wrote has ended early")]
     Interrupted,
+    #[error(transparent)]
+    Replaced(#[from] FileReplaced),
     #[error("SQLite failed")]
     Database(#[from] sqlx::Error),
 }
@@ -83,6 +93,7 @@ impl From<Failure> for AppendError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Closed => Self::Closed,
+            Failure::Replaced(replaced) => Self::Store(replaced.into()),
             failure => Self::Store(failure.into()),
         }
     }
@@ -118,6 +129,16 @@ impl From<Failure> for PromoteError {
     }
 }
 
+/// Whether the same write may succeed later, without a change to it or to the file: another process holds a lock, the
+/// disk is full or fails, memory is short.
+pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
+    use code::{BUSY, CANTOPEN, FULL, IOERR, LOCKED, NOMEM, PROTOCOL};
+    let code = primary_code(error);
+    // A connection could not be opened, or has ended with its thread.
+    matches!(code, Some(BUSY | LOCKED | NOMEM | IOERR | FULL | CANTOPEN | PROTOCOL))
+        || matches!(error, sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed)
+}
+
 /// Whether the fault lies with what was to be written, so that trying again is in vain (R4).
 pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH))
@@ -128,6 +149,11 @@ mod code {
     pub(super) const ERROR: i32 = 1;
     pub(super) const BUSY: i32 = 5;
     pub(super) const LOCKED: i32 = 6;
+    pub(super) const NOMEM: i32 = 7;
+    pub(super) const IOERR: i32 = 10;
+    pub(super) const FULL: i32 = 13;
+    pub(super) const CANTOPEN: i32 = 14;
+    pub(super) const PROTOCOL: i32 = 15;
     pub(super) const TOOBIG: i32 = 18;
     pub(super) const CONSTRAINT: i32 = 19;
     pub(super) const MISMATCH: i32 = 20;

@@ -31,6 +31,7 @@
 // The open file.
 mod connections;
 mod file;
+mod identity;
 mod store;
 
 // An append, from the queue through the writer's batch to its verdict.
@@ -56,4 +57,5 @@ mod read_models;
 mod error;
 
 pub use error::{CloseError, OpenError};
+pub use identity::FileReplaced;
 pub use store::SqliteStore;

@@ -1,9 +1,12 @@
 //! The queue between those who append and the one task that writes. It is bounded in number and bytes, so a slow
 //! disk slows its callers instead of filling the memory (R17).
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
-use es_core::{Append, AppendError, Appended, Remembered, validate_together};
+use es_core::{Append, AppendError, Appended, Remembered, StreamId, validate_together};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::error::Failure;
@@ -11,8 +14,15 @@ use crate::error::Failure;
 /// The most appends that wait.
 const MAX_QUEUED: usize = 1024;
 
-/// The most bytes that wait or are being written. An append that is larger on its own waits for the whole room.
-const MAX_QUEUED_BYTES: u32 = 64 * 1024 * 1024;
+/// The most bytes of large appends that wait or are being written. One that is larger on its own waits for the whole
+/// room.
+const MAX_LARGE_BYTES: u32 = 64 * 1024 * 1024;
+
+/// The same for all others, which do not wait for the room that large ones take.
+const MAX_SMALL_BYTES: u32 = 16 * 1024 * 1024;
+
+/// An append of more bytes than this is large: it is written in a transaction of its own.
+const LARGE_BYTES: usize = 1024 * 1024;
 
 /// What becomes of appends that are made together: of each of them, in their order, or of all.
 pub(crate) type Outcome = Result<Vec<Appended>, AppendError>;
@@ -42,6 +52,16 @@ impl Prepared {
         let encoded: Vec<_> = appends.iter().map(Encoded::new).collect();
         let bytes = encoded.iter().map(|encoded| encoded.bytes).sum();
         Ok(Self { appends, encoded, bytes })
+    }
+
+    /// Whether the others should not wait for it.
+    pub(crate) fn is_large(&self) -> bool {
+        self.bytes > LARGE_BYTES
+    }
+
+    /// The streams that it goes to.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamId> {
+        self.appends.iter().map(|append| &append.stream)
     }
 
     /// Each of the appends.
@@ -88,13 +108,67 @@ impl Waiting {
 #[derive(Debug)]
 pub(crate) struct Queue {
     sender: mpsc::Sender<Queued>,
-    room: Arc<Semaphore>,
+    small: Room,
+    large: Room,
+    entering: Entering,
+}
+
+/// Where appends wait until there are few enough bytes before them.
+#[derive(Debug)]
+struct Room {
+    most: u32,
+    bytes: Arc<Semaphore>,
+}
+
+impl Room {
+    fn of(most: u32) -> Self {
+        Self { most, bytes: Arc::new(Semaphore::new(most as usize)) }
+    }
+}
+
+/// For each stream to which somebody is about to queue an append: whether that waits with the large ones, and how many
+/// there are. A later append to the stream waits in the same room, so that it does not get in before.
+type Entering = Mutex<HashMap<StreamId, (bool, usize)>>;
+
+/// An append on its way into the queue.
+struct Entrance<'a> {
+    entering: &'a Entering,
+    streams: Vec<StreamId>,
+    is_large: bool,
+}
+
+impl<'a> Entrance<'a> {
+    fn of(prepared: &Prepared, entering: &'a Entering) -> Self {
+        let streams: Vec<_> = prepared.streams().cloned().collect();
+        let mut all = entering.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = streams.iter().find_map(|stream| all.get(stream)).map(|(is_large, _)| *is_large);
+        let is_large = before.unwrap_or_else(|| prepared.is_large());
+        for stream in &streams {
+            all.entry(stream.clone()).or_insert((is_large, 0)).1 += 1;
+        }
+        Self { entering, streams, is_large }
+    }
+}
+
+impl Drop for Entrance<'_> {
+    fn drop(&mut self) {
+        let mut all = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
+        for stream in &self.streams {
+            if let Some((_, waiting)) = all.get_mut(stream) {
+                *waiting -= 1;
+                if *waiting == 0 {
+                    all.remove(stream);
+                }
+            }
+        }
+    }
 }
 
 impl Queue {
     pub(crate) fn new() -> (Self, mpsc::Receiver<Queued>) {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED);
-        (Self { sender, room: Arc::new(Semaphore::new(MAX_QUEUED_BYTES as usize)) }, receiver)
+        let (small, large) = (Room::of(MAX_SMALL_BYTES), Room::of(MAX_LARGE_BYTES));
+        (Self { sender, small, large, entering: Mutex::default() }, receiver)
     }
 
     /// Queues `prepared` and returns its outcome.
@@ -102,12 +176,14 @@ impl Queue {
     /// # Cancel safety
     /// Until there is room a dropped caller leaves nothing; from then on the writer owns the appends (R7).
     pub(crate) async fn append(&self, prepared: Prepared) -> Outcome {
-        let bytes = u32::try_from(prepared.bytes).unwrap_or(u32::MAX).min(MAX_QUEUED_BYTES);
-        let closed = |_| AppendError::Closed;
-        let room = self.room.clone().acquire_many_owned(bytes).await.map_err(|_| AppendError::Closed)?;
+        let entrance = Entrance::of(&prepared, &self.entering);
+        let room = if entrance.is_large { &self.large } else { &self.small };
+        let bytes = u32::try_from(prepared.bytes).unwrap_or(u32::MAX).min(room.most);
+        let room = room.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| AppendError::Closed)?;
         let (reply, outcome) = oneshot::channel();
         let waiting = Waiting { reply, _room: room };
-        self.sender.send(Queued { prepared, waiting }).await.map_err(closed)?;
+        self.sender.send(Queued { prepared, waiting }).await.map_err(|_| AppendError::Closed)?;
+        drop(entrance);
         outcome.await.unwrap_or_else(|_| Err(Failure::Interrupted.into()))
     }
 }
@@ -119,12 +195,21 @@ mod tests {
 
     use es_core::{Append, EventData, Expected, NewEvent, StreamId};
 
-    use super::{MAX_QUEUED, MAX_QUEUED_BYTES, Prepared, Queue};
+    use super::{LARGE_BYTES, MAX_LARGE_BYTES, MAX_QUEUED, MAX_SMALL_BYTES, Prepared, Queue};
 
     fn prepared(bytes: usize) -> Prepared {
-        let payload = format!("\"{}\"", "x".repeat(bytes)).into();
-        let data = EventData { name: "test.happened".into(), schema_version: 1, payload };
-        let append = Append::new(StreamId::new("test", "a").unwrap(), Expected::Any, vec![NewEvent::new(data)]);
+        to("a", bytes)
+    }
+
+    /// An append of events that weigh `bytes` together, in parts of half a megabyte.
+    fn to(id: &str, bytes: usize) -> Prepared {
+        let part = |bytes| {
+            let payload = format!("\"{}\"", "x".repeat(bytes - 2)).into();
+            NewEvent::new(EventData { name: "test.happened".into(), schema_version: 1, payload })
+        };
+        let parts = (0..bytes / 500_000).map(|_| part(500_000));
+        let rest = (bytes % 500_000 > 0).then(|| part(bytes % 500_000));
+        let append = Append::new(StreamId::new("test", id).unwrap(), Expected::Any, parts.chain(rest).collect());
         Prepared::new(vec![append]).unwrap()
     }
 
@@ -145,12 +230,23 @@ mod tests {
 
     #[tokio::test]
     async fn r17_a_queue_that_is_full_makes_appends_wait() {
-        assert_eq!(queued((0..MAX_QUEUED + 100).map(|_| prepared(1))).await, MAX_QUEUED);
+        assert_eq!(queued((0..MAX_QUEUED + 100).map(|_| prepared(3))).await, MAX_QUEUED);
     }
 
     #[tokio::test]
     async fn r17_large_appends_fill_the_queue_sooner() {
-        let room = MAX_QUEUED_BYTES as usize / 1_000_000;
-        assert_eq!(queued((0..room + 10).map(|_| prepared(999_998))).await, room);
+        for (bytes, most) in [(1_000_000, MAX_SMALL_BYTES), (2_000_000, MAX_LARGE_BYTES)] {
+            let room = most as usize / bytes;
+            assert_eq!(queued((0..room + 10).map(|_| prepared(bytes))).await, room);
+        }
+    }
+
+    #[tokio::test]
+    async fn r17_small_appends_do_not_wait_for_the_room_of_large_ones_but_behind_those_of_their_stream() {
+        let large = || to("large", 40_000_000);
+        // The second one waits for the room of the first.
+        assert_eq!(queued([large(), large(), to("small", 3)].into_iter()).await, 2);
+        assert_eq!(queued([large(), large(), to("large", 3)].into_iter()).await, 1, "it keeps its place");
+        assert!(!to("small", LARGE_BYTES).is_large() && to("large", LARGE_BYTES + 3).is_large());
     }
 }

@@ -1,9 +1,10 @@
 //! The store: an open file, and the task that writes to it.
 
-use std::{fmt, path::Path, sync::Arc, time::Duration};
+use std::{collections::VecDeque, fmt, path::Path, sync::Arc, time::Duration};
 
 use es_core::Position;
 use tokio::{
+    runtime::Handle,
     sync::{Mutex, Notify, watch},
     task::JoinHandle,
     time::timeout,
@@ -11,7 +12,7 @@ use tokio::{
 
 use crate::{
     connections::Connections,
-    error::{CloseError, OpenError},
+    error::{CloseError, Failure, OpenError},
     file::File,
     generations,
     holders::Holders,
@@ -27,6 +28,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// Concurrent appends of one process are written together, so that they share one sync of the disk. Several processes
 /// may open the file at the same time; they must run on one machine, and the file must not lie on a network drive.
+/// While a store is open there is a file `<file>-live-<id>` beside the database, by which other processes see that it is.
+///
+/// Where the file is removed or replaced while it is open, writes and [`close`](Self::close) fail with
+/// [`FileReplaced`](crate::FileReplaced) from the next one on. What was acknowledged before then may be lost with it.
+///
+/// # Panics
+/// All its futures panic outside of a tokio runtime with time enabled; it stays bound to the runtime in which it was
+/// opened.
 #[derive(Clone)]
 pub struct SqliteStore {
     open: Arc<Open>,
@@ -46,15 +55,19 @@ impl SqliteStore {
     /// The store in the file at `path`, which is created if it is missing. Its schema is brought up to date.
     ///
     /// # Errors
-    /// [`OpenError`]: the directory is missing, the file is something else, is locked, or comes from a newer program.
+    /// [`OpenError`]: there is no tokio runtime, the directory is missing, the file is something else, is locked, or comes from a newer program.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a file that can be opened.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        if Handle::try_current().is_err() {
+            return Err(OpenError::NoRuntime);
+        }
         let file = File::at(path.as_ref())?;
         let writer = file.create().await?;
         let holders = Arc::new(Holders::announce(file.path()).map_err(|error| OpenError::File(error.into()))?);
-        let connections = Arc::new(Connections::new(file, writer));
+        let connections = Connections::new(file, writer).map_err(|error| OpenError::File(error.into()))?;
+        let connections = Arc::new(connections);
         // What a crash in the middle of a promotion has left behind.
         generations::sweep(&connections).await.map_err(|failure| OpenError::File(failure.into()))?;
         let (queue, queued) = Queue::new();
@@ -63,6 +76,7 @@ impl SqliteStore {
         // The task holds nothing that keeps the store open: once all clones are dropped, its queue ends and so does it.
         let writer = AppendWriter {
             queue: queued,
+            left: VecDeque::new(),
             connections: connections.clone(),
             head: head.clone(),
             closing: closing.clone(),
@@ -98,6 +112,7 @@ impl SqliteStore {
         let closed = timeout(CLOSE_TIMEOUT, self.open.connections.close()).await;
         self.open.holders.end();
         match closed {
+            Ok(Err(Failure::Replaced(replaced))) => Err(replaced.into()),
             Ok(Err(failure)) => Err(CloseError::Checkpoint(failure.into())),
             Ok(Ok(())) if finished => Ok(()),
             _ => Err(CloseError::Unfinished),

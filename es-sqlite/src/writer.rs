@@ -1,16 +1,24 @@
 //! The one task that writes appends: whatever has arrived while a transaction ran goes into the next one. No timer
 //! makes anybody wait; the running transaction is the timer.
 
-use std::sync::Arc;
+use std::{
+    collections::{HashSet, VecDeque},
+    mem,
+    sync::Arc,
+    time::Duration,
+};
 
 use es_core::{AppendError, Position};
 use sqlx::Connection;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep},
+};
 
 use crate::{
     batch,
     connections::Connections,
-    error::Failure,
+    error::{Failure, may_pass},
     queue::{Outcome, Prepared, Queued},
     verdict::Own,
 };
@@ -21,12 +29,22 @@ const MAX_BATCH: usize = 512;
 /// No further append joins a transaction that has this many bytes.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// How often a batch is tried. Each try waits for locks as long as `busy_timeout` says.
-const TRIES: usize = 3;
+/// How long a batch is tried again while the disk is full or another process holds the lock, before its callers get
+/// [`AppendError::Store`]. (Each try waits for locks as long as `busy_timeout` says.)
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The pauses between two tries grow from the first to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+
+/// The most appends that are put back behind a large one. Then nothing more is taken from the queue.
+const MAX_LEFT: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct AppendWriter {
     pub(crate) queue: mpsc::Receiver<Queued>,
+    /// Taken from the queue and put back, in order: large appends, each of which waits for its turn, and what follows them
+    /// in their streams.
+    pub(crate) left: VecDeque<Queued>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) head: watch::Sender<Position>,
     pub(crate) closing: Arc<Notify>,
@@ -35,16 +53,48 @@ pub(crate) struct AppendWriter {
 impl AppendWriter {
     /// Writes until the queue is closed, or until nobody is left to fill it, and then until it is empty.
     pub(crate) async fn run(mut self) {
-        while let Some(first) = self.next().await {
-            let mut bytes = first.prepared.bytes;
-            let mut batch = vec![first];
-            while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES {
-                let Ok(queued) = self.queue.try_recv() else { break };
+        loop {
+            if self.left.is_empty() {
+                let Some(first) = self.next().await else { break };
+                self.left.push_back(first);
+            } else {
+                tokio::select! {
+                    biased;
+                    () = self.closing.notified() => self.queue.close(),
+                    () = std::future::ready(()) => {}
+                }
+            }
+            let batch = self.next_batch();
+            if !batch.is_empty() {
+                self.write(batch).await;
+            }
+            // One after each batch of small ones, so that neither kind waits for more than one of the other.
+            if self.left.front().is_some_and(|first| first.prepared.is_large())
+                && let Some(large) = self.left.pop_front()
+            {
+                self.write(vec![large]).await;
+            }
+        }
+    }
+
+    /// The small appends that have arrived, without those that follow a large one in its stream.
+    fn next_batch(&mut self) -> Vec<Queued> {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        let (mut left, mut behind) = (VecDeque::new(), HashSet::new());
+        let mut earlier = mem::take(&mut self.left);
+        while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES && left.len() < MAX_LEFT {
+            let Some(queued) = earlier.pop_front().or_else(|| self.queue.try_recv().ok()) else { break };
+            if queued.prepared.is_large() || queued.prepared.streams().any(|stream| behind.contains(stream)) {
+                behind.extend(queued.prepared.streams().cloned());
+                left.push_back(queued);
+            } else {
                 bytes += queued.prepared.bytes;
                 batch.push(queued);
             }
-            self.write(batch).await;
         }
+        left.append(&mut earlier);
+        self.left = left;
+        batch
     }
 
     async fn next(&mut self) -> Option<Queued> {
@@ -63,12 +113,13 @@ impl AppendWriter {
         // write-ahead log, and whoever recovers that finds them. It does no harm: the next try finds its events there
         // and writes nothing (R6).
         let mut own = Own::new(batch.len());
-        let mut tries = 1;
+        let (deadline, mut pause) = (Instant::now() + PATIENCE, PAUSES.0);
         let outcome = loop {
             match self.try_write(&batch, &mut own).await {
-                Err(Failure::Database(error)) if tries < TRIES => {
-                    tracing::warn!(%error, tries, "a batch of appends failed and is tried again");
-                    tries += 1;
+                Err(Failure::Database(error)) if may_pass(&error) && Instant::now() + pause < deadline => {
+                    tracing::warn!(%error, ?pause, "a batch of appends failed and is tried again");
+                    sleep(pause).await;
+                    pause = (pause * 2).min(PAUSES.1);
                 }
                 outcome => break outcome,
             }
@@ -80,6 +131,11 @@ impl AppendWriter {
                 }
             }
             Err(Failure::Closed) => waiting.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::Closed))),
+            Err(Failure::Replaced(replaced)) => {
+                waiting
+                    .into_iter()
+                    .for_each(|waiting| waiting.answer(Err(AppendError::Store(replaced.clone().into()))));
+            }
             Err(failure) => {
                 let shared = Arc::new(failure);
                 for waiting in waiting {
@@ -97,7 +153,7 @@ impl AppendWriter {
         let mut outcomes = batch::write(&mut transaction, batch).await?;
         own.recognise(&mut outcomes);
         transaction.commit().await?;
-        turn.give_back();
+        turn.committed()?;
         let written = outcomes.iter().flatten().flatten().map(|appended| appended.position).max().unwrap_or_default();
         self.head.send_if_modified(|head| {
             let news = written > *head;
@@ -111,7 +167,7 @@ impl AppendWriter {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
-    use std::sync::Arc;
+    use std::{collections::VecDeque, sync::Arc};
 
     use es_core::{Append, EventData, Expected, NewEvent, Position, StreamId};
     use tokio::sync::{Notify, watch};
@@ -130,7 +186,8 @@ mod tests {
         let connection = file.create().await.unwrap();
         let writer = AppendWriter {
             queue: Queue::new().1,
-            connections: Arc::new(Connections::new(file, connection)),
+            left: VecDeque::new(),
+            connections: Arc::new(Connections::new(file, connection).unwrap()),
             head: watch::Sender::new(Position::ZERO),
             closing: Arc::new(Notify::new()),
         };

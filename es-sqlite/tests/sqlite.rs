@@ -11,11 +11,13 @@ mod sqlite {
     mod closing;
     mod conformance;
     mod damaged;
+    mod full;
     mod killed;
     mod opening;
     mod plans;
     mod promotion;
     mod refused;
+    mod replaced;
     mod restarted;
     mod shared;
     mod taken_over;

@@ -15,7 +15,10 @@ mod tools;
 use std::env;
 use std::ffi::OsString;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::process::ExitCode;
 use std::thread;
@@ -31,7 +34,8 @@ Usage: cargo xtask <command>
   test [arguments of cargo test]   starts Postgres and Kafka, runs cargo test on the whole workspace, stops them
                                    (with -p or --manifest-path among the arguments: on that package only)
   servers [-- command …]           starts them, prints their addresses and runs the command,
-                                   or waits for Ctrl-C or the end of the input; stops them
+                                   or waits for Ctrl-C or another signal, or for the end of the input where that is
+                                   a terminal or a pipe; stops them
   bench [arguments]                builds bench/ and runs it on a Postgres that keeps what it acknowledges
                                    (bench --help tells the arguments)
   check [--minutes 10] [--seed N]  starts them and lets the checker loose on a store, with one seed after the other;
@@ -150,17 +154,39 @@ fn servers(command: &[OsString]) -> Result<i32> {
         return children::run_to_end(command, group, &interrupt);
     }
     println!("{}", exports.join("\n"));
-    say("the servers run until Ctrl-C or the end of the input");
-    let input = thread::spawn(|| io::copy(&mut io::stdin(), &mut io::sink()));
-    while interrupt.signal().is_none() && !input.is_finished() {
+    let input = if says_when_it_is_over(io::stdin().as_fd()) {
+        say("the servers run until Ctrl-C or another signal, or until the end of the input");
+        Some(thread::spawn(|| io::copy(&mut io::stdin(), &mut io::sink())))
+    } else {
+        say("the servers run until Ctrl-C or another signal (the input is neither a terminal nor a pipe)");
+        None
+    };
+    while interrupt.signal().is_none() && !input.as_ref().is_some_and(thread::JoinHandle::is_finished) {
         thread::sleep(Duration::from_millis(50));
     }
     Ok(0)
 }
 
+/// Whether the end of `input` means that the one who started the command has gone. `/dev/null`, which is what a
+/// service manager or `nohup` gives, and a file are at their end from the start.
+fn says_when_it_is_over(input: BorrowedFd<'_>) -> bool {
+    let kind = input.try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
+    input.is_terminal() || kind.is_ok_and(|kind| kind.file_type().is_fifo() || kind.file_type().is_socket())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_pipe_or_a_terminal_ends_the_servers_by_its_end() {
+        let (reader, _writer) = io::pipe().expect("a pipe");
+        assert!(says_when_it_is_over(reader.as_fd()));
+        for nothing in ["/dev/null", "Cargo.toml"] {
+            let file = File::open(nothing).expect("it is there");
+            assert!(!says_when_it_is_over(file.as_fd()), "{nothing}");
+        }
+    }
 
     fn words(line: &str) -> Vec<OsString> {
         line.split_whitespace().map(OsString::from).collect()

@@ -1,10 +1,19 @@
 //! What happens before the first append.
 
+use std::task::{Context, Poll, Waker};
+
 use es_core::{EventStore, Expected, Position, ReadModelStore};
 use es_postgres::{ConnectError, PostgresStore};
 use tokio::task::JoinSet;
 
 use super::server::{Schema, append, exact, soon};
+
+#[test]
+fn without_a_runtime_a_store_does_not_connect() {
+    let connecting = std::pin::pin!(PostgresStore::connect("postgres://localhost"));
+    let connected = connecting.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(connected, Poll::Ready(Err(ConnectError::NoRuntime))), "{connected:?}");
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn many_processes_that_start_at_once_migrate_once() {

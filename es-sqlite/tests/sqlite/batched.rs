@@ -30,6 +30,25 @@ fn told(outcomes: &[Outcome]) -> Vec<String> {
     outcomes.iter().map(told).collect()
 }
 
+/// A small append waits for one large one at the most, and only behind that of its own stream. (Seen to fail where
+/// all are written as they came.)
+#[tokio::test]
+async fn r17_large_appends_have_transactions_of_their_own_and_small_ones_go_between() {
+    let store = new_store().await;
+    let large = |id: &str| {
+        let mut append = append(id, Expected::NoStream, 2);
+        for event in &mut append.events {
+            event.data.payload = format!("\"{}\"", "x".repeat(900_000)).into();
+        }
+        vec![append]
+    };
+    let follows = append("a", Expected::Exact(Version::new(2)), 1);
+    let entries = [large("a"), large("b"), vec![append("c", Expected::Any, 1)], vec![follows]];
+    let outcomes = in_one_batch(&store, entries).await;
+    assert_eq!(told(&outcomes), ["[3]", "[6]", "[1]", "[4]"]);
+    dense_log(&store).await;
+}
+
 fn claim(id: &str) -> Append {
     let condition = Condition::new(EventQuery::tagged([tag("name:ada")]), Position::ZERO);
     Append::new(stream(id), Expected::NoStream, vec![event("test.claimed").with_tags([tag("name:ada")])]).on(condition)

@@ -1,12 +1,23 @@
 //! Files that cannot be opened, and why.
 
-use std::{error::Error, fs};
+use std::{
+    error::Error,
+    fs,
+    task::{Context, Poll, Waker},
+};
 
 use es_core::Expected;
 use es_sqlite::{OpenError, SqliteStore};
 use sqlx::{Executor, Row};
 
 use super::fixture::{append, foreign_connection, new_path, put};
+
+#[test]
+fn without_a_runtime_a_store_is_not_opened() {
+    let opening = std::pin::pin!(SqliteStore::open(new_path()));
+    let opened = opening.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(opened, Poll::Ready(Err(OpenError::NoRuntime))), "{opened:?}");
+}
 
 #[tokio::test]
 async fn a_missing_directory_is_named() {

@@ -1,0 +1,56 @@
+//! A file that is removed or replaced while it is open.
+
+use std::fs;
+
+use es_core::{AppendError, EventStore, Expected, GenerationState, ReadModelStore};
+use es_sqlite::{CloseError, FileReplaced, SqliteStore};
+
+use super::fixture::{append, dense_log, new_path, put};
+
+/// (Seen to fail where nobody asks: the append and the close said that all was well, and the data was gone.)
+#[tokio::test]
+async fn r5_what_is_written_to_an_unlinked_file_is_not_acknowledged() {
+    let path = new_path();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, append("a", Expected::NoStream, 1)).await;
+    fs::remove_file(&path).unwrap();
+    is_replaced(store.append(append("a", Expected::Any, 1)).await);
+    let made = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap_err();
+    assert!(made.0.to_string().contains("was removed or replaced"), "{made:?}");
+    let closed = store.close().await.unwrap_err();
+    assert!(matches!(closed, CloseError::Replaced(_)), "{closed:?}");
+}
+
+#[tokio::test]
+async fn r5_a_file_in_whose_place_another_one_stands_takes_no_appends() {
+    let path = new_path();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, append("a", Expected::NoStream, 1)).await;
+    let moved = path.with_file_name("moved.db");
+    for suffix in ["", "-wal", "-shm"] {
+        let name =
+            |path: &std::path::Path| path.with_file_name(format!("{}{suffix}", path.file_name().unwrap().display()));
+        fs::rename(name(&path), name(&moved)).unwrap();
+    }
+    let other = SqliteStore::open(&path).await.unwrap();
+    put(&other, append("b", Expected::NoStream, 1)).await;
+    is_replaced(store.append(append("a", Expected::Any, 1)).await);
+    assert!(store.close().await.is_err());
+    assert_eq!(dense_log(&other).await.len(), 1, "nothing of it got into the other file");
+    let moved = SqliteStore::open(&moved).await.unwrap();
+    assert_eq!(dense_log(&moved).await.len(), 1, "what was acknowledged is where the file went");
+}
+
+#[tokio::test]
+async fn r5_an_append_into_an_unlinked_write_ahead_log_is_not_acknowledged() {
+    let path = new_path();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, append("a", Expected::NoStream, 1)).await;
+    fs::remove_file(path.with_file_name("events.db-wal")).unwrap();
+    is_replaced(store.append(append("a", Expected::Any, 1)).await);
+}
+
+fn is_replaced(outcome: Result<es_core::Appended, AppendError>) {
+    let Err(AppendError::Store(cause)) = outcome else { panic!("{outcome:?}") };
+    assert!(cause.downcast_ref::<FileReplaced>().is_some(), "{cause:?}");
+}
