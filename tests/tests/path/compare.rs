@@ -70,17 +70,6 @@ pub(crate) async fn begun(backend: &Backend, name: ReadModelName) {
     }
 }
 
-/// Returns when a read model holds all that is in the log now.
-pub(crate) async fn holds_everything(backend: &Backend, name: ReadModelName) {
-    let head = backend.log.head().await.expect("the log can be read");
-    let waiting = async {
-        while reached(backend, name.as_str()).await < head {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, waiting).await.expect("the read model catches up");
-}
-
 async fn reached(backend: &Backend, name: &str) -> Position {
     let found = backend.read_models.generations(name).await.expect("the store is up");
     found.serving.map_or(Position::ZERO, |serving| serving.reached)
