@@ -11,7 +11,7 @@ use crate::{
     placing::Placing,
     policy::Fulfilment,
     read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer, ReadModelName},
-    workers::Casualties,
+    workers::WorkerStates,
 };
 
 /// How long a query waits for a read model to serve: as long as a new one needs on a log that is
@@ -30,12 +30,12 @@ pub struct App {
     pub audit_trail: ReadModel<AuditTrail>,
     pub log: Arc<dyn EventStore>,
     pub read_models: Arc<dyn ReadModelStore>,
-    pub casualties: Casualties,
+    pub states: WorkerStates,
 }
 
 impl App {
-    /// The service on `backend`; `casualties` are those of the workers in this process.
-    pub fn new(backend: &Backend, casualties: Casualties) -> Self {
+    /// The service on `backend`; `states` are those of its workers.
+    pub fn new(backend: &Backend, states: WorkerStates) -> Self {
         let store = &backend.read_models;
         Self {
             placing: Placing::new(backend.log.clone()),
@@ -46,7 +46,7 @@ impl App {
             audit_trail: ReadModel::new(store.clone()).patience(PATIENCE),
             log: backend.log.clone(),
             read_models: store.clone(),
-            casualties,
+            states,
         }
     }
 

@@ -46,7 +46,7 @@ const STORIES: [Story<'static>; 4] = {
 /// [`DemoError`].
 pub async fn run(backend: &Backend, out: &mut impl Write) -> Result<(), DemoError> {
     let workers = Workers::start(backend, Worker::all(backend));
-    let app = App::new(backend, workers.casualties());
+    let app = App::new(backend, workers.states());
     let told = tell(&app, out).await;
     workers.stop(Duration::from_secs(3)).await;
     told

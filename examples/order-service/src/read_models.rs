@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use clap::ValueEnum;
-use es_core::{EngineError, EventSource, Generation, Projection, Projector, ReadModelStore};
+use es_core::{EngineError, EventSource, Generation, Projection, Projector, ReadModelStore, WorkerState};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 /// The read models by name.
@@ -58,6 +59,9 @@ pub trait AnyProjector: Send + Sync {
     /// [`Projector::run`].
     async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError>;
 
+    /// [`Projector::state`].
+    fn state(&self) -> watch::Receiver<WorkerState>;
+
     /// [`Projector::rebuild`].
     async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError>;
 }
@@ -66,6 +70,10 @@ pub trait AnyProjector: Send + Sync {
 impl<P: Projection> AnyProjector for Projector<P> {
     async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
         self.run(shutdown).await
+    }
+
+    fn state(&self) -> watch::Receiver<WorkerState> {
+        self.state()
     }
 
     async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError> {

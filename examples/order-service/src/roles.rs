@@ -34,7 +34,7 @@ pub async fn serve(backend: &Backend, options: Http, shutdown: CancellationToken
     let listener = TcpListener::bind(options.listen).await?;
     greet(listener.local_addr()?)?;
     let workers = Workers::start(backend, if options.only_http { Vec::new() } else { Worker::all(backend) });
-    let router = http::router(App::new(backend, workers.casualties()));
+    let router = http::router(App::new(backend, workers.states()));
     let stop = shutdown.clone().cancelled_owned();
     let mut server = tokio::spawn(async { axum::serve(listener, router).with_graceful_shutdown(stop).await });
 
@@ -53,7 +53,7 @@ pub async fn serve(backend: &Backend, options: Http, shutdown: CancellationToken
 /// Runs `workers` until `shutdown`.
 ///
 /// # Errors
-/// [`RunError::Casualties`] when some have stopped for good; the others go on until `shutdown`.
+/// [`RunError::Stopped`] when some have stopped for good; the others go on until `shutdown`.
 pub async fn work(
     backend: &Backend,
     workers: impl IntoIterator<Item = Worker>,
@@ -64,10 +64,10 @@ pub async fn work(
         () = shutdown.cancelled() => {}
         () = workers.ended() => {}
     }
-    let casualties = workers.casualties();
+    let states = workers.states();
     workers.stop(WORKERS_WITHIN).await;
-    let casualties = casualties.list();
-    if casualties.is_empty() { Ok(()) } else { Err(RunError::Casualties(casualties)) }
+    let stopped = states.stopped();
+    if stopped.is_empty() { Ok(()) } else { Err(RunError::Stopped(stopped)) }
 }
 
 /// Rebuilds a read model while the old one keeps serving (R12). Interrupted by `shutdown`, it goes

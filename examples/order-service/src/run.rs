@@ -119,7 +119,7 @@ pub enum RunError {
     Rebuild(#[from] EngineError),
     /// Workers have stopped for good.
     #[error("{}", .0.join("\n"))]
-    Casualties(Vec<String>),
+    Stopped(Vec<String>),
     /// The demo.
     #[error("the demo failed")]
     Demo(#[from] DemoError),

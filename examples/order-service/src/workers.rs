@@ -3,12 +3,16 @@
 use std::{
     error::Error,
     fmt,
-    sync::{Arc, Mutex},
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use es_core::{EngineError, Policy, PolicyRunner};
-use tokio::task::{JoinHandle, JoinSet};
+use es_core::{EngineError, Policy, PolicyRunner, WorkerState};
+use tokio::{
+    sync::watch,
+    task::{JoinHandle, JoinSet},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{backend::Backend, kafka::RelayError, policy::Fulfilment, read_models::ReadModelName};
@@ -31,22 +35,32 @@ impl Worker {
         relay.into_iter().chain([Self::Policy]).chain(ReadModelName::ALL.map(Self::Projector)).collect()
     }
 
-    async fn run(self, backend: Backend, shutdown: CancellationToken) -> Result<(), WorkerError> {
+    /// What it does until `shutdown`; its state is kept in `states`.
+    fn run(self, backend: Backend, states: &WorkerStates, shutdown: CancellationToken) -> Running {
         match self {
-            Self::Relay => backend.relay().ok_or(WorkerError::NoKafka)?.run(shutdown).await?,
+            Self::Relay => {
+                Box::pin(async move { Ok(backend.relay().ok_or(WorkerError::NoKafka)?.run(shutdown).await?) })
+            }
             Self::Policy => {
                 let policy = Fulfilment {
                     payments: backend.repository(),
                     inventory: backend.repository(),
                     shipments: backend.repository(),
                 };
-                PolicyRunner::new(policy, backend.source(), backend.read_models).run(shutdown).await?;
+                let runner = PolicyRunner::new(policy, backend.source(), backend.read_models);
+                states.watch(self, runner.state());
+                Box::pin(async move { Ok(runner.run(shutdown).await?) })
             }
-            Self::Projector(name) => name.projector(backend.source(), backend.read_models).run(shutdown).await?,
+            Self::Projector(name) => {
+                let projector = name.projector(backend.source(), backend.read_models);
+                states.watch(self, projector.state());
+                Box::pin(async move { Ok(projector.run(shutdown).await?) })
+            }
         }
-        Ok(())
     }
 }
+
+type Running = Pin<Box<dyn Future<Output = Result<(), WorkerError>> + Send>>;
 
 impl fmt::Display for Worker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,26 +91,26 @@ pub enum WorkerError {
 pub struct Workers {
     shutdown: CancellationToken,
     supervisor: JoinHandle<()>,
-    casualties: Casualties,
+    states: WorkerStates,
 }
 
 impl Workers {
     /// Starts `workers` on `backend`.
     pub fn start(backend: &Backend, workers: impl IntoIterator<Item = Worker>) -> Self {
         let shutdown = CancellationToken::new();
-        let casualties = Casualties::default();
+        let states = WorkerStates::default();
         let mut running = JoinSet::new();
         for worker in workers {
-            let run = worker.run(backend.clone(), shutdown.clone());
+            let run = worker.run(backend.clone(), &states, shutdown.clone());
             running.spawn(async move { (worker, run.await) });
         }
-        let supervisor = tokio::spawn(supervise(running, casualties.clone()));
-        Self { shutdown, supervisor, casualties }
+        let supervisor = tokio::spawn(supervise(running, states.clone()));
+        Self { shutdown, supervisor, states }
     }
 
-    /// Those that have stopped although nobody told them to.
-    pub fn casualties(&self) -> Casualties {
-        self.casualties.clone()
+    /// What they are doing.
+    pub fn states(&self) -> WorkerStates {
+        self.states.clone()
     }
 
     /// Returns when none is running any more.
@@ -116,30 +130,54 @@ impl Workers {
     }
 }
 
-async fn supervise(mut running: JoinSet<(Worker, Result<(), WorkerError>)>, casualties: Casualties) {
+async fn supervise(mut running: JoinSet<(Worker, Result<(), WorkerError>)>, states: WorkerStates) {
     while let Some(ended) = running.join_next().await {
         match ended {
             Ok((_, Ok(()))) => {}
-            Ok((worker, Err(error))) => casualties.add(&worker.to_string(), &error),
-            Err(panic) => casualties.add("a worker", &panic),
+            Ok((worker, Err(error))) => states.add_stopped(&worker.to_string(), &error),
+            Err(panic) => states.add_stopped("a worker", &panic),
         }
     }
 }
 
-/// Workers that have stopped for good, each with the reason. Clones share the list.
+/// What the workers of this process are doing. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Casualties(Arc<Mutex<Vec<String>>>);
+pub struct WorkerStates(Arc<Mutex<States>>);
 
-impl Casualties {
-    /// One line for each.
-    pub fn list(&self) -> Vec<String> {
-        self.0.lock().expect("nothing panics while it holds the lock").clone()
+#[derive(Debug, Default)]
+struct States {
+    watched: Vec<(Worker, watch::Receiver<WorkerState>)>,
+    stopped: Vec<String>,
+}
+
+impl WorkerStates {
+    /// Those that have stopped for good, a line for each with the reason.
+    pub fn stopped(&self) -> Vec<String> {
+        self.lock().stopped.clone()
     }
 
-    fn add(&self, worker: &str, error: &dyn Error) {
+    /// Those that stand by for newer code, a line for each with the reason.
+    pub fn standing_by(&self) -> Vec<String> {
+        let states = self.lock();
+        let lines = states.watched.iter().filter_map(|(worker, state)| match &*state.borrow() {
+            WorkerState::StandingBy { reason } => Some(format!("{worker}: {reason}")),
+            _ => None,
+        });
+        lines.collect()
+    }
+
+    fn watch(&self, worker: Worker, state: watch::Receiver<WorkerState>) {
+        self.lock().watched.push((worker, state));
+    }
+
+    fn add_stopped(&self, worker: &str, error: &dyn Error) {
         let reason = with_causes(error);
         tracing::error!(worker, reason, "a worker has stopped for good; it needs a human");
-        self.0.lock().expect("nothing panics while it holds the lock").push(format!("{worker}: {reason}"));
+        self.lock().stopped.push(format!("{worker}: {reason}"));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, States> {
+        self.0.lock().expect("nothing panics while it holds the lock")
     }
 }
 

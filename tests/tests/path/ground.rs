@@ -11,7 +11,7 @@ use order_service::{
     backend::Backend,
     cli::Parts,
     http::router,
-    workers::{Casualties, Worker, Workers},
+    workers::{Worker, WorkerStates, Workers},
 };
 use tokio::{net::TcpListener, task::JoinHandle};
 use uuid::Uuid;
@@ -45,7 +45,7 @@ impl Ground {
     pub(crate) async fn serve(&self) -> (String, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let app = App::new(&self.backend, Casualties::default());
+        let app = App::new(&self.backend, WorkerStates::default());
         let serving = tokio::spawn(async move { axum::serve(listener, router(app)).await.expect("it serves") });
         (url, serving)
     }

@@ -20,7 +20,8 @@ pub(super) async fn alive() -> impl IntoResponse {
     Json(json!({ "status": "ok" }))
 }
 
-/// `GET /readyz`: the store can be reached, and no worker of this process has stopped for good.
+/// `GET /readyz`: the store can be reached, and no worker of this process has stopped for good. One that
+/// stands by for newer code, as in a rolling deploy, leaves the process ready.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -28,13 +29,17 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Probl
         status: &'static str,
         head: Position,
         reached: BTreeMap<&'static str, Position>,
+        standing_by: Vec<String>,
         stopped: Vec<String>,
     }
 
     let head = app.log.head().await?;
     let reached = app.progress().await.map_err(es_core::QueryError::from)?.into_iter().collect();
-    let stopped = app.casualties.list();
-    let (code, status) =
-        if stopped.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "stopped") };
-    Ok((code, Json(Readiness { status, head, reached, stopped })).into_response())
+    let (standing_by, stopped) = (app.states.standing_by(), app.states.stopped());
+    let (code, status) = match (stopped.is_empty(), standing_by.is_empty()) {
+        (true, true) => (StatusCode::OK, "ready"),
+        (true, false) => (StatusCode::OK, "standing by"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
+    };
+    Ok((code, Json(Readiness { status, head, reached, standing_by, stopped })).into_response())
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use es_core::{Append, EventData, EventStore, Expected, NewEvent};
 use es_sqlite::SqliteStore;
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::service::{Service, answer};
 
@@ -60,12 +60,13 @@ async fn ctrl_c_lets_requests_in_flight_finish_and_ends_with_0() {
     }
 }
 
-#[tokio::test]
-async fn a_worker_that_cannot_go_on_makes_the_service_unready_and_stops_nobody_else() {
+/// A service after another program has written an event of a payment under `name`, and what `/readyz` says once its
+/// list `field` names a worker.
+async fn after_a_payment_event(name: &str, field: &str) -> (Service, StatusCode, Value) {
     let service = Service::start().await;
     service.place("USR-123").await;
     let store = SqliteStore::open(service.directory.path().join("orders.db")).await.unwrap();
-    let data = EventData { name: "payment.forged".into(), schema_version: 1, payload: "{}".into() };
+    let data = EventData { name: name.into(), schema_version: 1, payload: "{}".into() };
     let stream = "payment-X".parse().unwrap();
     store.append(Append::new(stream, Expected::Any, vec![NewEvent::new(data)])).await.unwrap();
     store.close().await.unwrap();
@@ -73,13 +74,30 @@ async fn a_worker_that_cannot_go_on_makes_the_service_unready_and_stops_nobody_e
     let begun = Instant::now();
     loop {
         let ready = service.get("/readyz").send().await.unwrap();
-        if ready.status() == StatusCode::SERVICE_UNAVAILABLE {
-            let stopped = answer(ready, StatusCode::SERVICE_UNAVAILABLE).await["stopped"][0].to_string();
-            assert!(stopped.contains("daily-revenue: cannot decode payment.forged v1 at position 2"), "{stopped}");
-            break;
+        let status = ready.status();
+        let ready = answer(ready, status).await;
+        if ready[field] != json!([]) {
+            return (service, status, ready);
         }
-        assert!(begun.elapsed() < Duration::from_secs(10), "still ready");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{ready}");
     }
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_for_newer_code_leaves_the_service_ready() {
+    let (service, status, ready) = after_a_payment_event("payment.forged", "standingBy").await;
+    assert_eq!((status, &ready["status"], &ready["stopped"]), (StatusCode::OK, &json!("standing by"), &json!([])));
+    let reason = ready["standingBy"].to_string();
+    assert!(reason.contains("daily-revenue: cannot decode payment.forged v1 at position 2"), "{reason}");
+    service.interrupt().await;
+}
+
+#[tokio::test]
+async fn a_worker_that_cannot_go_on_makes_the_service_unready_and_stops_no_other() {
+    let (service, status, ready) = after_a_payment_event("payment.captured", "stopped").await;
+    assert_eq!((status, &ready["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("stopped")));
+    let stopped = ready["stopped"].to_string();
+    assert!(stopped.contains("daily-revenue: cannot decode payment.captured v1 at position 2"), "{stopped}");
     let placed = service.place("USR-123").await;
     let path =
         format!("/api/orders/{}?after={}", placed["orderId"].as_str().unwrap(), placed["token"].as_str().unwrap());
