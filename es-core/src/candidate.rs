@@ -56,9 +56,8 @@ impl<'a> Candidate<'a> {
                     continue;
                 }
             };
-            match Self::defined(store, picked, &definition).await? {
-                Some(generation) => return Ok(Self::new(store, generation, Promotion::Automatic, serves)),
-                None => continue,
+            if let Some(generation) = Self::defined(store, picked, &definition).await? {
+                return Ok(Self::new(store, generation, Promotion::Automatic, serves));
             }
         }
     }

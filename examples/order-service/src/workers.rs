@@ -39,7 +39,11 @@ impl Worker {
     fn run(self, backend: Backend, states: &WorkerStates, shutdown: CancellationToken) -> Running {
         match self {
             Self::Relay => {
-                Box::pin(async move { Ok(backend.relay().ok_or(WorkerError::NoKafka)?.run(shutdown).await?) })
+                let relay = backend.relay();
+                if let Some(relay) = &relay {
+                    states.watch(self, relay.state());
+                }
+                Box::pin(async move { Ok(relay.ok_or(WorkerError::NoKafka)?.run(shutdown).await?) })
             }
             Self::Policy => {
                 let policy = Fulfilment {
