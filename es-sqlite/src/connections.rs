@@ -65,15 +65,14 @@ impl Connections {
     pub(crate) async fn reader(&self) -> Result<Reader<'_>, Failure> {
         let permit = self.readers.acquire().await.map_err(|_| Failure::Closed)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let connection = match idle {
-            Some(connection) => connection,
-            None => {
-                self.identity.check()?;
-                let connection = self.file.connect_reader().await?;
-                // Not of another file that has its name by now.
-                self.identity.check()?;
-                connection
-            }
+        let connection = if let Some(connection) = idle {
+            connection
+        } else {
+            self.identity.check()?;
+            let connection = self.file.connect_reader().await?;
+            // Not of another file that has its name by now.
+            self.identity.check()?;
+            connection
         };
         Ok(Reader { connections: self, connection, _permit: permit })
     }

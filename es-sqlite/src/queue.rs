@@ -208,7 +208,7 @@ mod tests {
             NewEvent::new(EventData { name: "test.happened".into(), schema_version: 1, payload })
         };
         let parts = (0..bytes / 500_000).map(|_| part(500_000));
-        let rest = (bytes % 500_000 > 0).then(|| part(bytes % 500_000));
+        let rest = (!bytes.is_multiple_of(500_000)).then(|| part(bytes % 500_000));
         let append = Append::new(StreamId::new("test", id).unwrap(), Expected::Any, parts.chain(rest).collect());
         Prepared::new(vec![append]).unwrap()
     }

@@ -132,9 +132,9 @@ impl AppendWriter {
             }
             Err(Failure::Closed) => waiting.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::Closed))),
             Err(Failure::Replaced(replaced)) => {
-                waiting
-                    .into_iter()
-                    .for_each(|waiting| waiting.answer(Err(AppendError::Store(replaced.clone().into()))));
+                for waiting in waiting {
+                    waiting.answer(Err(AppendError::Store(replaced.clone().into())));
+                }
             }
             Err(failure) => {
                 let shared = Arc::new(failure);
