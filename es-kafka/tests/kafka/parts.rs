@@ -86,7 +86,9 @@ async fn published(orders: u64, each: usize) -> (House, Running) {
 /// Each time the projector stops at another event, within a batch, and the next one goes on from there.
 async fn goes_on_within_a_batch<const PER_STREAM: bool>() {
     let (house, _relay) = published(7, 5).await;
-    for refuse in [3, 4, 19, 33] {
+    // Members of a group read partitions apart: events of other streams may have been folded in an earlier run.
+    let refused: &[u64] = if PER_STREAM { &[2, 3, 5] } else { &[3, 4, 19, 33] };
+    for &refuse in refused {
         let poisoned = Positions::<PER_STREAM> { refuse: Some(refuse), ..Positions::default() };
         let projector = projector(&house, poisoned);
         let stopped = tokio::time::timeout(PATIENCE, projector.run(CancellationToken::new())).await;
