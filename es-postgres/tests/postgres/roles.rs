@@ -210,16 +210,9 @@ async fn a_missing_migration_without_the_right_to_apply_it_is_a_typed_error() {
 async fn a_schema_that_was_migrated_otherwise_is_refused() {
     let schema = Schema::new();
     schema.store().await.close().await;
-    let mut owner = schema.session().await;
-    for other in [
-        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
-         VALUES (9999, 'of tomorrow', true, '', 0)",
-        "DELETE FROM _sqlx_migrations WHERE version = 9999; UPDATE _sqlx_migrations SET checksum = '' WHERE version = 2",
-    ] {
-        owner.run(other).await;
-        let outcome = schema.options().connect().await;
-        assert!(matches!(outcome, Err(ConnectError::Migrate(_))), "{outcome:?}");
-    }
+    schema.session().await.run("UPDATE _sqlx_migrations SET checksum = '' WHERE version = 2").await;
+    let outcome = schema.options().connect().await;
+    assert!(matches!(outcome, Err(ConnectError::Migrate(_))), "{outcome:?}");
 }
 
 /// A role may have fewer connections than its stores want: whoever gets none is told so, or waits.
