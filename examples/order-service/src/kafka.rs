@@ -23,7 +23,6 @@ impl Kafka {
     ///
     /// # Errors
     /// [`BackendError::WithoutKafka`], in a program that was built without it.
-    #[expect(clippy::unnecessary_wraps, reason = "without the feature `kafka` it refuses")]
     pub fn of(parts: &Parts) -> Result<Option<Self>, BackendError> {
         let topic_prefix = parts.topic_prefix.clone();
         Ok(parts.kafka.clone().map(|brokers| Self { brokers, topic_prefix }))
