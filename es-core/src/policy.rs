@@ -181,8 +181,8 @@ impl<P: Policy> PolicyRunner<P> {
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
         let generation = self.generation().await?;
         let (reader, categories) = (P::NAME.to_owned(), P::Event::categories());
-        let subscription = Subscription { reader, categories, order: Order::PerKey };
         let store = self.store.clone();
+        let subscription = Subscription { reader, store: store.id().await?, categories, order: Order::PerKey };
         let worker = Worker::open(self, &*self.source, &subscription, store, generation, self.lease).await?;
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {

@@ -124,6 +124,7 @@ impl<P: Projection> Projector<P> {
             // Each generation is a reader of its own, so that a rebuild takes no shard from the
             // workers that serve.
             reader: format!("{}-g{}", P::NAME, generation.id),
+            store: self.store.id().await?,
             categories: P::Event::categories(),
             order: P::ORDER,
         };

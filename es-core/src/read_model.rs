@@ -62,6 +62,13 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError>;
 
+    /// Which store this is: the same at each call and in each process, and another one for each database. A
+    /// copy of a database has the id of what it was copied from.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn id(&self) -> Result<Uuid, ReadModelError>;
+
     /// Puts the building generation in the place of the serving one, in one step: readers see the
     /// whole old or the whole new one, and workers of the old one are fenced (R12). The documents
     /// of the old one are deleted.

@@ -3,6 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use uuid::Uuid;
 
 use crate::{
     error::BoxError,
@@ -26,8 +27,11 @@ pub trait EventSource: fmt::Debug + Send + Sync + 'static {
 /// Who reads, and what.
 #[derive(Debug, Clone)]
 pub struct Subscription {
-    /// The reader's stable name. Workers of the same name share the shards.
+    /// The reader's stable name. Workers of the same name on the same store share the shards.
     pub reader: String,
+    /// The store that keeps its checkpoints ([`ReadModelStore::id`](crate::ReadModelStore::id)): readers of
+    /// one name in two services share nothing.
+    pub store: Uuid,
     /// What it listens to.
     pub categories: Categories,
     /// The order that it needs. A source delivers in this order or refuses.
@@ -313,7 +317,12 @@ mod tests {
         let events = (0..100).map(|_| event_store::event(&payload)).collect();
         store.append(Append::new(event_store::stream("a"), Expected::Any, events)).await.expect("appended");
         store.append(event_store::append("b", Expected::Any, 500)).await.expect("appended");
-        let subscription = Subscription { reader: "test".into(), categories: Categories::All, order: Order::PerKey };
+        let subscription = Subscription {
+            reader: "test".into(),
+            store: Uuid::nil(),
+            categories: Categories::All,
+            order: Order::PerKey,
+        };
         let mut feed = LogSource::new(Arc::new(store)).open(&subscription).await.expect("opened");
         let mut sizes = Vec::new();
         while sizes.iter().sum::<usize>() < 600 {

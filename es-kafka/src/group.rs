@@ -65,7 +65,7 @@ pub(crate) fn run(
         failure: Mutex::default(),
     };
     let consumer: BaseConsumer<Group> =
-        config.consumer(&subscription.reader).create_with_context(group).map_err(unavailable)?;
+        config.consumer(subscription).create_with_context(group).map_err(unavailable)?;
     let names: Vec<&str> = subscribed.iter().map(String::as_str).collect();
     consumer.subscribe(&names).map_err(unavailable)?;
     let follower = Follower::new(config, &subscription.reader)?;
@@ -449,6 +449,7 @@ mod tests {
             topics: Topics::new(""),
             subscription: Subscription {
                 reader: "reader".into(),
+                store: Uuid::nil(),
                 categories: Categories::All,
                 order: Order::PerStream,
             },

@@ -72,7 +72,7 @@ impl<'a> Merge<'a> {
         let topics = Topics::new(&config.topic_prefix);
         let categories = subscription.categories.clone();
         let horizon = Horizon::new(topics.clone(), categories.clone(), checkpoint)?;
-        let consumer = config.consumer(&subscription.reader).create_with_context(Quiet).map_err(unavailable)?;
+        let consumer = config.consumer(subscription).create_with_context(Quiet).map_err(unavailable)?;
         let follower = Follower::new(config, &subscription.reader)?;
         Ok(Self { config, consumer, follower, horizon, topics, categories, advanced: None })
     }

@@ -32,7 +32,7 @@ pub struct KafkaSourceConfig {
     pub topic_prefix: String,
     /// The name of the relay that fills the topics; its progress tells what is complete.
     pub relay: String,
-    /// What the names of the consumer groups start with; the reader's name follows.
+    /// What the names of the consumer groups start with; the reader's name and the id of its store follow.
     pub group_prefix: String,
     /// The most events of one batch.
     pub batch_events: usize,
@@ -69,8 +69,15 @@ impl KafkaSourceConfig {
         }
     }
 
-    pub(crate) fn consumer(&self, reader: &str) -> ClientConfig {
-        client::consumer(&self.brokers, &format!("{}{reader}", self.group_prefix), &self.settings)
+    /// Its group is the store's own: a service of another one that has a reader of this name shares nothing with it.
+    pub(crate) fn consumer(&self, subscription: &Subscription) -> ClientConfig {
+        let Subscription { reader, store, .. } = subscription;
+        self.observer(&format!("{reader}-{store}"))
+    }
+
+    /// A consumer that joins no group.
+    pub(crate) fn observer(&self, name: &str) -> ClientConfig {
+        client::consumer(&self.brokers, &format!("{}{name}", self.group_prefix), &self.settings)
     }
 }
 
@@ -139,7 +146,7 @@ impl Found {
         let (reads, subscription) = (config.clone(), subscription.clone());
         let asked = tokio::task::spawn_blocking(move || {
             let consumer: BaseConsumer<Quiet> =
-                reads.consumer(&subscription.reader).create_with_context(Quiet).map_err(unavailable)?;
+                reads.consumer(&subscription).create_with_context(Quiet).map_err(unavailable)?;
             shards(&consumer, &Topics::new(&reads.topic_prefix), &subscription.categories, None)
                 .map_err(|error| told(&consumer).map_or(error, unavailable))
         });

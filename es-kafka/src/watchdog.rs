@@ -146,7 +146,7 @@ impl Watchdog {
 /// How far the relay has published. The progress is read only when something was added to it since `known`.
 fn published(config: &KafkaSourceConfig, reader: &str, known: Answer) -> Result<Answer, SourceError> {
     let topic = Topics::new(&config.topic_prefix).progress();
-    let client = config.consumer(reader);
+    let client = config.observer(reader);
     let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(unavailable)?;
     let end = match consumer.fetch_watermarks(&topic, 0, PATIENCE) {
         Ok((_, end)) => Some(end),

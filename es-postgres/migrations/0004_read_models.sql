@@ -1,3 +1,12 @@
+-- Which store this is: a part of the names of its readers' consumer groups.
+CREATE TABLE store_id (
+    id        uuid    NOT NULL DEFAULT gen_random_uuid(),
+    singleton boolean NOT NULL DEFAULT true,
+    CONSTRAINT store_id_singleton PRIMARY KEY (singleton),
+    CONSTRAINT store_id_one CHECK (singleton)
+);
+INSERT INTO store_id DEFAULT VALUES;
+
 -- Copies of read models. A retired one is invisible; its documents are on their way out.
 CREATE TABLE generations (
     id         bigint      GENERATED ALWAYS AS IDENTITY,

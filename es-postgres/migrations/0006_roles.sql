@@ -34,7 +34,7 @@ BEGIN
                     WHERE c.relnamespace = quote_ident(v_schema)::regnamespace AND c.relkind IN ('r', 'p', 'v')
     LOOP
         EXECUTE format('GRANT %s ON %I.%I TO %I',
-            CASE WHEN v_table.relkind = 'v' OR v_table.relname = '_sqlx_migrations' THEN 'SELECT'
+            CASE WHEN v_table.relkind = 'v' OR v_table.relname IN ('_sqlx_migrations', 'store_id') THEN 'SELECT'
                  WHEN v_table.relname IN ('generations', 'checkpoints', 'documents')
                  THEN 'SELECT, INSERT, UPDATE, DELETE'
                  WHEN v_table.relname IN ('snapshots', 'imports') THEN 'SELECT, INSERT, UPDATE'

@@ -43,6 +43,13 @@ impl ReadModelStore for PostgresStore {
         Ok(stored.and_then(GenerationState::from_stored))
     }
 
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        let rows = self.inner.connections.read(|| sqlx::query(include_str!("sql/store_id.sql"))).await;
+        let rows = rows.map_err(error::read_model)?;
+        let row = rows.first().ok_or_else(|| error::read_model(sqlx::Error::RowNotFound))?;
+        row.try_get(0).map_err(error::read_model)
+    }
+
     async fn ensure_generation(
         &self,
         projection: &str,

@@ -103,6 +103,13 @@ CREATE TABLE checkpoints (
     PRIMARY KEY (generation, shard)
 ) STRICT, WITHOUT ROWID;
 
+-- Which store this is: a part of the names of its readers' consumer groups.
+CREATE TABLE store_id (
+    singleton INTEGER NOT NULL PRIMARY KEY CHECK (singleton = 1),
+    id        BLOB    NOT NULL CHECK (length(id) = 16)
+) STRICT;
+INSERT INTO store_id (singleton, id) VALUES (1, randomblob(16));
+
 CREATE TABLE documents (
     generation INTEGER NOT NULL REFERENCES generations (id) ON DELETE CASCADE,
     key        TEXT    NOT NULL COLLATE BINARY,

@@ -2,6 +2,7 @@
 
 use es_core::{Generation, GenerationState, Generations, Position, Progress, PromoteError, Promotion};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
+use uuid::Uuid;
 
 use crate::{
     connections::{Connections, Work},
@@ -69,6 +70,12 @@ pub(crate) async fn state(
     let query = sqlx::query_scalar::<_, String>(include_str!("sql/state.sql")).bind(generation);
     let stored = query.fetch_optional(connection).await?;
     Ok(stored.as_deref().and_then(GenerationState::from_stored))
+}
+
+/// Which store this is.
+pub(crate) async fn store_id(connection: &mut SqliteConnection) -> Result<Uuid, sqlx::Error> {
+    let stored: Vec<u8> = sqlx::query_scalar(include_str!("sql/store_id.sql")).fetch_one(connection).await?;
+    Uuid::from_slice(&stored).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// The generation of `projection` in `state`, made where there is none. The caller holds the write lock.

@@ -44,6 +44,13 @@ impl ReadModelStore for SqliteStore {
         Ok(state)
     }
 
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let id = generations::store_id(reader.connection()).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(id)
+    }
+
     async fn ensure_generation(
         &self,
         projection: &str,

@@ -20,10 +20,17 @@ use crate::{
     stream::Position,
 };
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ReadModels {
+    id: Uuid,
     last_id: i64,
     generations: HashMap<i64, Stored>,
+}
+
+impl Default for ReadModels {
+    fn default() -> Self {
+        Self { id: Uuid::now_v7(), last_id: 0, generations: HashMap::new() }
+    }
 }
 
 #[derive(Debug)]
@@ -148,6 +155,10 @@ impl ReadModelStore for MemoryStore {
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
         Ok(self.lock().read_models.generations.get(&generation.id).map(|stored| stored.state))
+    }
+
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        Ok(self.lock().read_models.id)
     }
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {

@@ -31,6 +31,7 @@ macro_rules! read_model_store_suite {
             r9_another_source_waits_for_live_leases
             leases_exclude_others_until_released_or_expired
             a_lease_may_be_taken_for_ever
+            a_store_has_an_id_of_its_own
             generations_are_created_once
             the_first_definition_of_a_generation_stays
             r12_a_rebuild_is_invisible_until_promoted
@@ -49,6 +50,13 @@ macro_rules! read_model_store_suite {
 
 const MODEL: &str = "suite";
 const TTL: Duration = Duration::from_mins(1);
+
+/// What tells the readers of one service from those of another with the same names.
+pub async fn a_store_has_an_id_of_its_own<S: ReadModelStore + Clone>(store: &S) {
+    let id = store.id().await.expect("an id");
+    assert!(!id.is_nil());
+    assert_eq!(store.clone().id().await.expect("an id"), id);
+}
 
 async fn serving(store: &impl ReadModelStore) -> Generation {
     store.ensure_generation(MODEL, 1, GenerationState::Serving).await.expect("a generation")

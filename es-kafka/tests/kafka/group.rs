@@ -7,8 +7,8 @@ use std::{
 };
 
 use es_core::{
-    Categories, Checkpoint, EngineError, Event, EventStore, Keys, Order, Position, Projection, Projector, ReadModel,
-    Recorded, Shard, SourceError, Token, Unfoldable, Witness,
+    Categories, Checkpoint, EngineError, Event, EventStore, Keys, MemoryStore, Order, Position, Projection, Projector,
+    ReadModel, Recorded, Shard, SourceError, Token, Unfoldable, Witness,
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
 use serde::{Deserialize, Serialize};
@@ -244,5 +244,35 @@ async fn r9_members_that_join_and_leave_fold_every_stream_in_version_order_exact
     for id in 0..8 {
         let seen = read_model.get(&format!("{id}")).await.unwrap().unwrap();
         assert_eq!(seen.versions, (1..=100).collect::<Vec<_>>(), "order-{id}");
+    }
+}
+
+/// Seen to fail: both joined one group, and each got the partitions that the other did not.
+#[tokio::test(flavor = "multi_thread")]
+async fn r9_two_services_with_a_projection_of_one_name_get_every_event_each() {
+    let house = House::new();
+    let _relay = Running::start(house.relay());
+    let mut last = Position::ZERO;
+    for id in 0..20 {
+        last = house.append("order", &format!("{id}"), 1).await.position;
+    }
+    let stores = [MemoryStore::new(), MemoryStore::new()];
+    let projectors = stores.clone().map(|store| {
+        let source = KafkaSource::new(KafkaSourceConfig { group_prefix: String::new(), ..house.source_config() });
+        let (shutdown, projector) =
+            (CancellationToken::new(), Projector::new(Versions, Arc::new(source), Arc::new(store)));
+        let token = shutdown.clone();
+        (tokio::spawn(async move { projector.run(token).await }), shutdown)
+    });
+    for store in stores {
+        let read_model = ReadModel::<Versions>::new(Arc::new(store));
+        read_model.wait_for(Token(last), PATIENCE).await.unwrap();
+        for id in 0..20 {
+            assert!(read_model.get(&format!("{id}")).await.unwrap().is_some(), "order-{id}");
+        }
+    }
+    for (task, shutdown) in projectors {
+        shutdown.cancel();
+        task.await.unwrap().unwrap();
     }
 }

@@ -8,6 +8,8 @@ use es_core::{
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
 
+use uuid::Uuid;
+
 use crate::setup::{House, PATIENCE, brokers};
 
 impl House {
@@ -37,7 +39,7 @@ impl Reader {
         order: Order,
         checkpoints: BTreeMap<Shard, Checkpoint>,
     ) -> Self {
-        let subscription = Subscription { reader: "reader".into(), categories, order };
+        let subscription = Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order };
         let feed = KafkaSource::new(config).open(&subscription).await.unwrap();
         Self { feed, checkpoints, events: Vec::new(), batches: 0, at_end: BTreeMap::new() }
     }
@@ -48,7 +50,7 @@ impl Reader {
         categories: Categories,
         order: Order,
     ) -> SourceError {
-        let subscription = Subscription { reader: "reader".into(), categories, order };
+        let subscription = Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order };
         KafkaSource::new(config).open(&subscription).await.unwrap_err()
     }
 

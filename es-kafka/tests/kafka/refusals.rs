@@ -5,6 +5,8 @@ use std::{error::Error, sync::Arc, time::Instant};
 use es_core::{Categories, EventSource, Order, SourceError, Subscription, WorkerState};
 use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig, RelayError};
 
+use uuid::Uuid;
+
 use crate::{
     reader::Reader,
     setup::{House, PATIENCE, Running, brokers},
@@ -53,7 +55,8 @@ async fn a_property_that_does_not_exist_ends_relay_and_reader_and_is_named_witho
 
     let source = KafkaSource::new(KafkaSourceConfig { settings, ..house.source_config() });
     let reader = "reader".to_owned();
-    let subscription = Subscription { reader, categories: Categories::All, order: Order::PerStream };
+    let subscription =
+        Subscription { reader, store: Uuid::nil(), categories: Categories::All, order: Order::PerStream };
     let refused = source.open(&subscription).await.map(drop).unwrap_err();
     assert!(!refused.is_transient() && matches!(refused, SourceError::Refused { .. }), "{refused:?}");
     assert!(refused.to_string().contains("sasl.pasword") && !format!("{refused:?}").contains("secret"), "{refused:?}");
@@ -80,7 +83,8 @@ async fn tls_is_compiled_in() {
     config.settings.insert("sasl.password", "secret");
     config.topic_prefix = house.prefix.clone();
     let reader = "reader".to_owned();
-    let subscription = Subscription { reader, categories: Categories::All, order: Order::PerStream };
+    let subscription =
+        Subscription { reader, store: Uuid::nil(), categories: Categories::All, order: Order::PerStream };
     let asked = Instant::now();
     let failed = KafkaSource::new(config).open(&subscription).await.map(drop).unwrap_err();
     assert!(failed.is_transient() && asked.elapsed() < PATIENCE, "{failed:?}");

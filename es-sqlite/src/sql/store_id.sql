@@ -1,0 +1,2 @@
+-- Which store this is.
+SELECT id FROM store_id
