@@ -153,6 +153,20 @@ pub enum EngineError {
         #[source]
         reason: EncodeError,
     },
+    /// An event touches documents of more bytes than one commit may write. Spread what it changes over several
+    /// events, keep less in a document, or raise
+    /// [`Projector::document_bytes`](crate::Projector::document_bytes).
+    #[error("{event} touches {documents} documents of {bytes} bytes or more; one commit may write {limit}")]
+    TooLarge {
+        /// The event.
+        event: Location,
+        /// How many documents it touches.
+        documents: usize,
+        /// How many bytes of them were seen before it was given up.
+        bytes: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// The application's code panicked: the projection, the policy, or what reads and writes their events and
     /// documents. The process's panic hook was given the message and the place.
     #[error("the code that handles {event} panicked")]

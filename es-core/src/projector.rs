@@ -40,16 +40,36 @@ pub struct Projector<P> {
     pub(crate) source: Arc<dyn EventSource>,
     pub(crate) store: Arc<dyn ReadModelStore>,
     pub(crate) lease: Duration,
+    document_bytes: usize,
     standby: Duration,
     report: StateReport,
 }
 
 impl<P: Projection> Projector<P> {
+    /// How many bytes of documents are loaded for one commit, and about how many are written by it, unless set
+    /// otherwise.
+    pub const DEFAULT_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;
+
+    /// The most bytes of documents that one commit writes, whatever is set: Postgres takes no message of 1 GiB, and
+    /// SQLite no value of 1 GB.
+    pub const MAX_DOCUMENT_BYTES: usize = 512 * 1024 * 1024;
+
+    /// An event may touch documents of so many times the bytes that are set.
+    const ONE_EVENT: usize = 8;
+
     /// Folds the events of `source` through `projection` into `store`.
     pub fn new(projection: P, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Self {
         const { assert!(definition::is_name(P::NAME), "Projection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (STANDBY_RETRY, StateReport::default());
-        Self { projection, source, store, lease: DEFAULT_LEASE, standby, report }
+        Self {
+            projection,
+            source,
+            store,
+            lease: DEFAULT_LEASE,
+            document_bytes: Self::DEFAULT_DOCUMENT_BYTES,
+            standby,
+            report,
+        }
     }
 
     /// How long a worker that fell silent keeps its shards from others (2 s, unless set
@@ -62,6 +82,20 @@ impl<P: Projection> Projector<P> {
     /// commit is refused, but what it was folding is folded again.
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }
+    }
+
+    /// Of how many bytes the documents may be that are loaded for one commit (32 MiB, unless set otherwise); in
+    /// memory they take a few times as much (R17). A batch that touches more is committed in parts.
+    ///
+    /// A single event cannot be split. It may touch documents of eight times as many bytes, before and after it, but
+    /// never of more than [`MAX_DOCUMENT_BYTES`](Self::MAX_DOCUMENT_BYTES); one that touches more stops the projector
+    /// with [`EngineError::TooLarge`].
+    pub fn document_bytes(self, bytes: usize) -> Self {
+        Self { document_bytes: bytes.clamp(1, Self::MAX_DOCUMENT_BYTES), ..self }
+    }
+
+    fn most_document_bytes(&self) -> usize {
+        self.document_bytes.saturating_mul(Self::ONE_EVENT).min(Self::MAX_DOCUMENT_BYTES)
     }
 
     /// How often it tries again while it [stands by](WorkerState::StandingBy) (5 s, unless set

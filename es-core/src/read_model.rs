@@ -139,11 +139,18 @@ pub trait ReadModelStore: fmt::Debug + Send + Sync + 'static {
     /// [`CommitError::Fenced`]: nothing was written; take the lease again to learn why.
     async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError>;
 
-    /// The documents under `keys` in `generation`, in the order of `keys`.
+    /// The documents under the first of `keys` in `generation`, in the order of `keys`: all of them, or as many
+    /// as hold `budget` bytes together, the last one being that with which they reach it. No more than that is
+    /// brought into memory (R17).
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError>;
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError>;
 
     /// The document under `key` in the generation that serves `projection` at this moment, with that
     /// generation; `None` where none serves.

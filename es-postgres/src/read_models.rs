@@ -162,10 +162,17 @@ impl ReadModelStore for PostgresStore {
         }
     }
 
-    async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError> {
-        let load = || sqlx::query(include_str!("sql/load.sql")).bind(generation.id).bind(keys);
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+        let budget = i64::try_from(budget).unwrap_or(i64::MAX);
+        let load = || sqlx::query(include_str!("sql/load.sql")).bind(generation.id).bind(keys).bind(budget);
         let rows = self.inner.connections.read(load).await.map_err(error::read_model)?;
-        rows.iter().map(|row| document(row, 0)).collect::<Result<_, _>>().map_err(error::read_model)
+        // Each row goes when its document is copied out of it, so that not all of them are there twice.
+        rows.into_iter().map(|row| document(&row, 0)).collect::<Result<_, _>>().map_err(error::read_model)
     }
 
     async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {

@@ -38,13 +38,17 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// The documents under `keys`, in the order of `keys`.
+/// The documents under the first of `keys`, in the order of `keys`, until they hold `budget` bytes.
 pub(crate) async fn load(
     connection: &mut SqliteConnection,
     generation: &Generation,
     keys: &[String],
+    budget: usize,
 ) -> Result<Vec<Option<Bytes>>, sqlx::Error> {
-    let query = sqlx::query_scalar(include_str!("sql/load_documents.sql")).bind(generation.id).bind(json(&keys));
+    let query = sqlx::query_scalar(include_str!("sql/load_documents.sql"))
+        .bind(generation.id)
+        .bind(json(&keys))
+        .bind(i64::try_from(budget).unwrap_or(i64::MAX));
     let documents: Vec<Option<Vec<u8>>> = query.fetch_all(connection).await?;
     Ok(documents.into_iter().map(|document| document.map(Bytes::from)).collect())
 }

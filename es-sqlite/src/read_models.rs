@@ -145,9 +145,14 @@ impl ReadModelStore for SqliteStore {
         self.unless_fenced(committed, lease)
     }
 
-    async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
         let mut reader = self.connections().reader().await?;
-        let loaded = documents::load(reader.connection(), generation, keys).await.map_err(Failure::from)?;
+        let loaded = documents::load(reader.connection(), generation, keys, budget).await.map_err(Failure::from)?;
         reader.give_back();
         Ok(loaded)
     }

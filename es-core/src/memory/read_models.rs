@@ -283,10 +283,24 @@ impl ReadModelStore for MemoryStore {
         Ok(())
     }
 
-    async fn load(&self, generation: &Generation, keys: &[String]) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
         let state = self.lock();
         let stored = state.read_models.generations.get(&generation.id);
-        Ok(keys.iter().map(|key| stored.and_then(|stored| stored.documents.get(key).cloned())).collect())
+        let (mut loaded, mut bytes) = (Vec::new(), 0);
+        for key in keys {
+            if bytes >= budget {
+                break;
+            }
+            let document = stored.and_then(|stored| stored.documents.get(key).cloned());
+            bytes += document.as_ref().map_or(0, Bytes::len);
+            loaded.push(document);
+        }
+        Ok(loaded)
     }
 
     async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {

@@ -15,57 +15,90 @@ use crate::{
 };
 
 /// Documents by their keys; in their order they are written.
-pub(super) struct Documents<P: Projection>(BTreeMap<String, Draft<P::Document>>);
+pub(super) struct Documents<P: Projection> {
+    drafts: BTreeMap<String, Draft<P::Document>>,
+    /// What the store has handed over, in bytes.
+    pub(super) loaded: usize,
+    /// What was written out of the folded ones, in bytes with their keys.
+    pub(super) written: usize,
+}
 
 struct Draft<D> {
-    /// As the store has it, until it is read.
-    stored: Option<Bytes>,
-    /// Once it is read.
+    /// As the store has it or will have it, unless it is read.
+    bytes: Option<Bytes>,
     document: Option<D>,
     is_read: bool,
     is_folded: bool,
+    written: usize,
 }
 
 impl<P: Projection> Documents<P> {
-    /// What the store has under each key.
-    pub(super) fn new(stored: impl IntoIterator<Item = (String, Option<Bytes>)>) -> Self {
-        let draft = |stored| Draft { stored, document: None, is_read: false, is_folded: false };
-        Self(stored.into_iter().map(|(key, stored)| (key, draft(stored))).collect())
+    pub(super) fn new() -> Self {
+        Self { drafts: BTreeMap::new(), loaded: 0, written: 0 }
     }
 
-    /// Reads the document under `key` for `event`. As long as not all documents of an event are read, none of them
-    /// may be folded: an event is folded whole or not at all.
-    pub(super) fn read(&mut self, key: &str, event: &Recorded<P::Event>) -> Result<(), EngineError> {
-        let Some(draft) = self.0.get_mut(key).filter(|draft| !draft.is_read) else { return Ok(()) };
-        let read = caught(|| draft.stored.as_deref().map(codec::decode).transpose());
-        draft.document = read
-            .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })?
-            .map_err(|reason| EngineError::Document { key: key.to_owned(), reason })?;
-        draft.is_read = true;
-        Ok(())
+    /// Adds what the store has under each key.
+    pub(super) fn add(&mut self, stored: impl IntoIterator<Item = (String, Option<Bytes>)>) {
+        for (key, bytes) in stored {
+            self.loaded += bytes.as_ref().map_or(0, Bytes::len);
+            let draft = Draft { bytes, document: None, is_read: false, is_folded: false, written: 0 };
+            self.drafts.insert(key, draft);
+        }
     }
 
-    /// Folds `event` into the document under `key`. After a failure the document may hold half of it.
+    /// Reads the document under `key` for `event`; `false` when it was not loaded. As long as not all documents of an
+    /// event are read, none of them may be folded: an event is folded whole or not at all.
+    pub(super) fn read(&mut self, key: &str, event: &Recorded<P::Event>) -> Result<bool, EngineError> {
+        let Some(draft) = self.drafts.get_mut(key) else { return Ok(false) };
+        if !draft.is_read {
+            let read = caught(|| draft.bytes.as_deref().map(codec::decode).transpose());
+            draft.document = read
+                .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })?
+                .map_err(|reason| EngineError::Document { key: key.to_owned(), reason })?;
+            (draft.is_read, draft.bytes) = (true, None);
+        }
+        Ok(true)
+    }
+
+    /// Folds `event` into the document under `key`, which was loaded. After a failure it may hold half of the event.
     pub(super) fn fold(&mut self, projection: &P, key: &str, event: &Recorded<P::Event>) -> Result<(), EngineError> {
-        let Some(draft) = self.0.get_mut(key) else { return Ok(()) };
+        // It may have been written out since.
+        self.read(key, event)?;
+        let Some(draft) = self.drafts.get_mut(key) else { return Ok(()) };
         draft.is_folded = true;
         caught(|| fold(projection, key, &mut draft.document, event))
             .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })?
     }
 
-    /// Writes out what was folded. A panic names the event at `first`, with which the part begins.
-    pub(super) fn write(self, first: &Location) -> Result<Handled, EngineError> {
-        let mut handled = Handled::default();
-        for (key, draft) in self.0.into_iter().filter(|(_, draft)| draft.is_folded) {
-            match draft.document {
-                Some(document) => {
-                    let bytes = caught(|| encode::<P>(&key, &document))
-                        .map_err(|Panicked| EngineError::Panicked { event: first.clone() })??;
-                    handled.upserts.push((key, bytes));
-                }
+    /// Writes out what was folded, and keeps the bytes alone. A panic names `first`, the event with which the part
+    /// begins.
+    pub(super) fn write(&mut self, first: &Location) -> Result<(), EngineError> {
+        for (key, draft) in self.drafts.iter_mut().filter(|(_, draft)| draft.is_folded && draft.is_read) {
+            let document = draft.document.as_ref();
+            let written = caught(|| document.map(|document| encode::<P>(key, document)).transpose())
+                .map_err(|Panicked| EngineError::Panicked { event: first.clone() })??;
+            (draft.bytes, draft.document, draft.is_read) = (written, None, false);
+            self.written -= draft.written;
+            draft.written = key.len() + draft.bytes.as_ref().map_or(0, Bytes::len);
+            self.written += draft.written;
+        }
+        Ok(())
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.drafts.len()
+    }
+
+    /// What was folded and written out.
+    pub(super) fn into_handled(self, done: usize, failure: Option<EngineError>) -> Handled {
+        let mut handled = Handled { done, failure, ..Handled::default() };
+        for (key, draft) in self.drafts.into_iter().filter(|(_, draft)| draft.is_folded) {
+            match draft.bytes {
+                Some(bytes) => handled.upserts.push((key, bytes)),
                 None => handled.deletes.push(key),
             }
         }
-        Ok(handled)
+        handled
     }
 }

@@ -1,7 +1,7 @@
 //! A projector's handler: the first events of a batch, folded and written out for one commit.
 
 use std::{
-    collections::BTreeSet,
+    collections::HashSet,
     time::{Duration, Instant},
 };
 
@@ -25,7 +25,7 @@ const SLICE: Duration = Duration::from_millis(1);
 enum Obstacle {
     /// The event at this index cannot be folded, and some of its documents may hold it already.
     At(usize, EngineError),
-    /// A document cannot be written, and it is not known which event made it so.
+    /// The documents cannot be written, and it is not known which event made them so.
     Unwritable(EngineError),
 }
 
@@ -53,6 +53,10 @@ type Touch<E> = Option<(Vec<String>, Recorded<E>)>;
 
 impl<P: Projection> Projector<P> {
     /// Folds the first of `events` and writes out the documents that they touch.
+    ///
+    /// Memory is bounded by bytes of documents (R17): what is loaded at once, and what was folded. The size of the
+    /// latter is known when it is written out, so that is done in between, as often as it takes no more time than
+    /// folding does.
     async fn part(
         &self,
         generation: &Generation,
@@ -60,60 +64,254 @@ impl<P: Projection> Projector<P> {
         stop: &CancellationToken,
     ) -> Result<Handled, Obstacle> {
         let (touching, mut failure) = self.touching(events);
-        let mut documents = match self.load(generation, &touching).await {
-            Ok(documents) => documents,
-            Err(error) => return Ok(Handled { failure: Some(error.into()), ..Handled::default() }),
-        };
-        let (began, mut slice, mut done) = (Instant::now(), Instant::now(), 0);
+        let mut documents = Documents::new();
+        if let Err(error) = self.load(generation, wanted(&touching), self.document_bytes, &mut documents).await {
+            return Ok(Handled { failure: Some(error.into()), ..Handled::default() });
+        }
+        let first = Location::of(&events[0]);
+        let (began, mut pace, mut done) = (Instant::now(), Pace::begin(), 0);
         for touch in &touching {
-            if stop.is_cancelled() || (done > 0 && began.elapsed() >= HANDLE_FOR) {
+            let is_enough = began.elapsed() >= HANDLE_FOR || documents.written >= self.document_bytes;
+            if stop.is_cancelled() || (done > 0 && is_enough) {
                 failure = None;
                 break;
             }
             if let Some((keys, event)) = touch {
-                if let Err(error) = keys.iter().try_for_each(|key| documents.read(key, event)) {
-                    failure = Some(error);
-                    break;
+                match self.read(generation, keys, event, done == 0, &mut documents).await {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        failure = None;
+                        break;
+                    }
+                    Err(error) => {
+                        failure = Some(error);
+                        break;
+                    }
                 }
                 for key in keys {
                     documents.fold(&self.projection, key, event).map_err(|error| Obstacle::At(done, error))?;
-                    if slice.elapsed() >= SLICE {
+                    if pace.is_over() {
+                        if pace.may_write() {
+                            let begun = Instant::now();
+                            self.write(&mut documents, &first)?;
+                            pace.has_written(begun);
+                        }
                         tokio::task::yield_now().await;
-                        slice = Instant::now();
+                        pace.slice = Instant::now();
                     }
                 }
             }
             done += 1;
         }
-        let handled = documents.write(&Location::of(&events[0])).map_err(Obstacle::Unwritable)?;
-        Ok(Handled { done, failure, ..handled })
+        self.write(&mut documents, &first)?;
+        Ok(documents.into_handled(done, failure))
     }
 
-    /// The events and the keys of their documents, up to one for which they cannot be told.
+    /// The events and the keys of their documents, up to one for which they cannot be told, and no more keys than
+    /// would fill the memory for documents.
     fn touching(&self, events: &[RecordedEvent]) -> (Vec<Touch<P::Event>>, Option<EngineError>) {
-        let mut touching = Vec::with_capacity(events.len());
+        let (mut touching, mut bytes) = (Vec::with_capacity(events.len()), 0);
         for event in events {
             let touch = caught(|| -> Result<Touch<P::Event>, EngineError> {
                 let Some(event) = event.decode::<P::Event>()? else { return Ok(None) };
                 Ok(Some((keys(&self.projection, &event)?, event)))
             });
             match touch {
-                Ok(Ok(touch)) => touching.push(touch),
+                Ok(Ok(touch)) => {
+                    bytes += touch.iter().flat_map(|(keys, _)| keys).map(String::len).sum::<usize>();
+                    touching.push(touch);
+                }
                 Ok(Err(error)) => return (touching, Some(error)),
                 Err(Panicked) => return (touching, Some(EngineError::Panicked { event: Location::of(event) })),
+            }
+            if bytes >= self.document_bytes {
+                break;
             }
         }
         (touching, None)
     }
 
+    /// Reads the documents of an event. `false` where they are not all loaded, unless it is the first event of its
+    /// part: that one gets as much memory as one event may have.
+    async fn read(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        event: &Recorded<P::Event>,
+        is_first: bool,
+        documents: &mut Documents<P>,
+    ) -> Result<bool, EngineError> {
+        let mut missing = Vec::new();
+        for key in keys {
+            if !documents.read(key, event)? {
+                missing.push(key.clone());
+            }
+        }
+        if !missing.is_empty() && !is_first {
+            return Ok(false);
+        }
+        let wanted = missing.len();
+        let limit = self.most_document_bytes();
+        let loaded = self.load(generation, missing, limit.saturating_sub(documents.loaded), documents).await?;
+        if loaded < wanted || documents.loaded > limit {
+            let (documents, bytes) = (keys.len(), documents.loaded);
+            return Err(EngineError::TooLarge { event: Location::of(event), documents, bytes, limit });
+        }
+        for key in keys {
+            documents.read(key, event)?;
+        }
+        Ok(true)
+    }
+
+    /// Loads the first documents under `keys` until they hold `budget` bytes, and returns how many these are.
     async fn load(
         &self,
         generation: &Generation,
-        touching: &[Touch<P::Event>],
-    ) -> Result<Documents<P>, ReadModelError> {
-        let wanted: BTreeSet<&String> = touching.iter().flatten().flat_map(|(keys, _)| keys).collect();
-        let wanted: Vec<String> = wanted.into_iter().cloned().collect();
-        let stored = if wanted.is_empty() { Vec::new() } else { self.store.load(generation, &wanted).await? };
-        Ok(Documents::new(wanted.into_iter().zip(stored)))
+        keys: Vec<String>,
+        budget: usize,
+        documents: &mut Documents<P>,
+    ) -> Result<usize, ReadModelError> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let stored = self.store.load(generation, &keys, budget).await?;
+        let loaded = stored.len();
+        documents.add(keys.into_iter().zip(stored));
+        Ok(loaded)
+    }
+
+    /// Writes out what was folded; too much of it is made again from fewer events.
+    fn write(&self, documents: &mut Documents<P>, first: &Location) -> Result<(), Obstacle> {
+        documents.write(first).map_err(Obstacle::Unwritable)?;
+        let (bytes, limit) = (documents.written, self.most_document_bytes());
+        if bytes > limit {
+            let (event, documents) = (first.clone(), documents.count());
+            return Err(Obstacle::Unwritable(EngineError::TooLarge { event, documents, bytes, limit }));
+        }
+        Ok(())
+    }
+}
+
+/// All keys, each once, those of the first events first.
+fn wanted<E>(touching: &[Touch<E>]) -> Vec<String> {
+    let mut seen = HashSet::new();
+    let keys = touching.iter().flatten().flat_map(|(keys, _)| keys);
+    keys.filter(|key| seen.insert(key.as_str())).cloned().collect()
+}
+
+/// When other tasks get a turn, and when documents are written out in between.
+struct Pace {
+    slice: Instant,
+    written: Instant,
+    writing: Duration,
+}
+
+impl Pace {
+    fn begin() -> Self {
+        Self { slice: Instant::now(), written: Instant::now(), writing: Duration::ZERO }
+    }
+
+    fn is_over(&self) -> bool {
+        self.slice.elapsed() >= SLICE
+    }
+
+    /// Whether folding has taken as long since the last time as writing took then.
+    fn may_write(&self) -> bool {
+        self.written.elapsed() >= self.writing
+    }
+
+    fn has_written(&mut self, begun: Instant) {
+        self.written = Instant::now();
+        self.writing = self.written - begun;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::{
+        memory::MemoryStore,
+        projection::{Keys, Unfoldable},
+        read_model::{Changes, GenerationState, ReadModelStore, Takeover},
+        source::LogSource,
+        testing::{account::AccountEvent, recorded},
+    };
+
+    /// Gives each account a document of as many bytes as are deposited, and `width` of them.
+    struct Bulky {
+        width: usize,
+    }
+
+    impl Projection for Bulky {
+        const NAME: &'static str = "bulky";
+        type Event = AccountEvent;
+        type Document = String;
+
+        fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+            (0..self.width).map(|number| format!("{}-{number:05}", event.stream.id())).collect()
+        }
+
+        fn fold(&self, _: &str, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+            let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
+            text.get_or_insert_default().extend(std::iter::repeat_n('x', usize::try_from(amount).unwrap_or_default()));
+            Ok(())
+        }
+    }
+
+    async fn bulky(width: usize, budget: usize) -> (Projector<Bulky>, Generation, MemoryStore) {
+        let store = MemoryStore::new();
+        let generation = store.ensure_generation("bulky", 1, GenerationState::Serving).await.expect("made");
+        let source = Arc::new(LogSource::new(Arc::new(store.clone())));
+        let projector = Projector::new(Bulky { width }, source, Arc::new(store.clone())).document_bytes(budget);
+        (projector, generation, store)
+    }
+
+    fn deposits(amounts: &[(&'static str, u64)]) -> Vec<RecordedEvent> {
+        recorded(amounts.iter().map(|(id, amount)| (*id, AccountEvent::Deposited { amount: *amount })))
+    }
+
+    #[tokio::test]
+    async fn r17_a_part_ends_before_documents_that_were_not_loaded() {
+        let (projector, generation, store) = bulky(1, 10_000).await;
+        let first = deposits(&[("a", 6_000), ("b", 6_000), ("c", 6_000), ("d", 6_000)]);
+        let made = projector.handle(&generation, &first, &CancellationToken::new()).await;
+        assert_eq!((made.done, made.failure.is_none()), (4, true));
+        let (shard, ttl) = (LogSource::shard(), Duration::from_mins(1));
+        store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
+        let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await;
+        let changes = Changes { upserts: made.upserts, ..Changes::default() };
+        store.commit(&lease.expect("asked").expect("free"), changes, ttl).await.expect("committed");
+        let more = deposits(&[("a", 1), ("a", 1), ("b", 1), ("c", 1), ("a", 1)]);
+        let part = projector.handle(&generation, &more, &CancellationToken::new()).await;
+        // The one with which the budget is exceeded is the last.
+        assert_eq!((part.done, part.upserts.len(), part.failure.is_none()), (3, 2, true));
+        assert_eq!(part.upserts[0].1.len(), 6_004, "the quotes, too");
+    }
+
+    #[tokio::test]
+    async fn r17_what_grows_past_the_limit_of_a_commit_is_split_until_one_event_alone_is_named() {
+        let (projector, generation, _) = bulky(1, 1_000).await;
+        let events = deposits(&[("a", 3_000), ("b", 3_000), ("c", 3_000), ("d", 9_000), ("e", 1)]);
+        let mut rest = &events[..];
+        let failure = loop {
+            let part = projector.handle(&generation, rest, &CancellationToken::new()).await;
+            let bytes: usize = part.upserts.iter().map(|(_, document)| document.len()).sum();
+            assert!(bytes <= 8_000, "{bytes}");
+            rest = &rest[part.done..];
+            if let Some(failure) = part.failure {
+                break failure;
+            }
+            assert!(part.done > 0, "it goes on");
+        };
+        match failure {
+            EngineError::TooLarge { event, documents: 1, bytes, limit: 8_000 } => {
+                assert_eq!((event.position.get(), bytes > 9_000), (4, true));
+            }
+            other => panic!("expected the event that is too large, got {other:?}"),
+        }
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    account::{AccountEvent, Ledger, LedgerPage},
+    account::{Account, AccountCommand, AccountEvent, Ledger, LedgerPage},
     engines_project::{Store, assert_equals_the_fold, deposit, read_model},
     event_store,
 };
@@ -21,6 +21,7 @@ use crate::{
     append::Append,
     error::EngineError,
     event::Recorded,
+    execute::Repository,
     policy::{Policy, PolicyError, PolicyRunner},
     projection::{Keys, Projection, Unfoldable},
     projector::Projector,
@@ -310,4 +311,54 @@ pub async fn a_slow_batch_keeps_its_lease(store: &impl Store) {
 pub async fn a_slow_event_keeps_its_lease(store: &impl Store) {
     deposit(store, 1).await;
     assert_eq!(folds_of_three(store, Duration::from_secs(2), Duration::from_secs(1)).await, 1);
+}
+
+/// Eight documents for each account, as large as the last amount.
+#[derive(Debug, Clone, Copy)]
+struct Bulky;
+
+impl Projection for Bulky {
+    const NAME: &'static str = "bulky";
+    type Event = AccountEvent;
+    type Document = String;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        (0..8).map(|number| format!("{}/{number}", event.stream.id())).collect()
+    }
+
+    fn fold(&self, key: &str, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+        let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
+        *text = Some(key.repeat(usize::try_from(amount).unwrap_or_default()));
+        Ok(())
+    }
+}
+
+/// R17: whatever fits into the memory for documents, and one event that does not.
+pub async fn r17_documents_are_folded_in_parts_and_too_many_for_one_event_are_an_error(store: &impl Store) {
+    let accounts = Repository::<Account>::new(store);
+    for amount in [300, 2, 250, 1] {
+        for number in 0..5 {
+            accounts.execute(&format!("a{number}"), AccountCommand::Deposit(amount)).await.expect("executed");
+        }
+    }
+    for budget in [1_500, 8_000, 40_000] {
+        let rebuilt = at_once(Bulky, store).document_bytes(budget).rebuild(CancellationToken::new()).await;
+        rebuilt.expect("rebuilt").expect("it was not interrupted");
+        assert_equals_the_fold(Bulky, store).await;
+    }
+    // Of 9,616 bytes: what is written is too much.
+    let token = accounts.execute("a1", AccountCommand::Deposit(300)).await.expect("executed").token;
+    assert_too_large(store, token.0).await;
+    // What is loaded is too much, although little is written.
+    at_once(Bulky, store).rebuild(CancellationToken::new()).await.expect("rebuilt");
+    let token = accounts.execute("a1", AccountCommand::Deposit(1)).await.expect("executed").token;
+    assert_too_large(store, token.0).await;
+}
+
+/// With 1,000 bytes for documents, and so 8,000 for those of one event.
+async fn assert_too_large(store: &impl Store, position: Position) {
+    match stops(&at_once(Bulky, store).document_bytes(1_000)).await {
+        EngineError::TooLarge { event, documents: 8, limit: 8_000, .. } => assert_eq!(event.position, position),
+        other => panic!("expected the event that is too large, got {other:?}"),
+    }
 }

@@ -44,6 +44,7 @@ macro_rules! read_model_store_suite {
             r13_reached_is_the_least_of_all_shards
             r13_a_promotion_never_lets_reached_fall
             scans_follow_byte_order_within_their_range
+            r17_a_load_ends_with_the_document_that_reaches_its_budget
         }
     };
 }
@@ -127,7 +128,7 @@ pub async fn r9_documents_and_checkpoint_commit_together(store: &impl ReadModelS
     commit(store, &mut lease, changes(5, &[("a", "4")], &["b", "never there"])).await.expect("committed");
     assert_eq!((get(store, "a").await, get(store, "b").await), (Some("4".into()), None));
     let keys = ["c".to_owned(), "b".to_owned(), "a".to_owned()];
-    let loaded = store.load(&generation, &keys).await.expect("loaded");
+    let loaded = store.load(&generation, &keys, usize::MAX).await.expect("loaded");
     assert_eq!(loaded, [Some(Bytes::from("3")), None, Some(Bytes::from("4"))], "in the order of the keys");
     assert_eq!(reached(store, &generation).await, 5);
 }
@@ -386,7 +387,7 @@ pub async fn r12_a_discarded_rebuild_leaves_no_trace(store: &impl ReadModelStore
     fenced(store.commit(&first_lease, changes(4, &[], &[]), TTL).await);
     let second = building(store).await;
     assert_ne!(second.id, first.id);
-    assert_eq!(store.load(&second, &["a".to_owned()]).await.expect("loaded"), [None]);
+    assert_eq!(store.load(&second, &["a".to_owned()], usize::MAX).await.expect("loaded"), [None]);
     assert_eq!(lease(store, &second, "log").await.checkpoint, Checkpoint::default());
 }
 
@@ -509,4 +510,18 @@ pub async fn scans_follow_byte_order_within_their_range(store: &impl ReadModelSt
     assert_eq!(scan(KeyRange::prefix("none"), 100).await, [""; 0]);
     assert_eq!(scan(KeyRange::default(), 0).await, [""; 0]);
     assert_eq!(store.scan("another model", KeyRange::default(), 10).await.expect("a scan"), None);
+}
+
+/// R17
+pub async fn r17_a_load_ends_with_the_document_that_reaches_its_budget(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let mut lease = lease(store, &generation, "log").await;
+    let ten = "1234567890";
+    commit(store, &mut lease, changes(1, &[("a", ten), ("b", ten), ("c", ten)], &[])).await.expect("committed");
+    let keys = ["b", "not there", "a", "c"].map(str::to_owned);
+    for (budget, loaded) in [(0, 0), (1, 1), (10, 1), (11, 3), (20, 3), (21, 4), (usize::MAX, 4)] {
+        let documents = store.load(&generation, &keys, budget).await.expect("loaded");
+        let all = [Some(ten), None, Some(ten), Some(ten)].map(|document| document.map(Bytes::from));
+        assert_eq!(documents, all[..loaded], "{budget}");
+    }
 }

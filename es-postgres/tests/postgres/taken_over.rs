@@ -135,7 +135,7 @@ async fn r18_a_lease_is_kept_while_all_connections_are_busy() {
     foreign.run("BEGIN; LOCK TABLE documents").await;
     let reading = tokio::spawn({
         let (owner, generation) = (owner.clone(), lease.generation.clone());
-        async move { owner.load(&generation, &["key".to_owned()]).await }
+        async move { owner.load(&generation, &["key".to_owned()], usize::MAX).await }
     });
     let renewing = tokio::spawn({
         let lease = lease.clone();

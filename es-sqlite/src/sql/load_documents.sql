@@ -1,6 +1,17 @@
--- binds: ?1 generation, ?2 JSON array of keys
+-- The documents under the first keys, up to the one with which they reach the budget. Their lengths are summed up first:
+-- a length stands in the row, and is read without the document.
+-- binds: ?1 generation, ?2 JSON array of keys, ?3 budget in bytes
 -- locks: none
+WITH sized AS (
+    SELECT item.key AS place, item.value AS key,
+           sum(length(documents.document)) OVER (
+               ORDER BY item.key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+           ) AS before
+    FROM json_each(?2) AS item
+    LEFT JOIN documents ON documents.generation = ?1 AND documents.key = item.value
+)
 SELECT documents.document
-FROM json_each(?2) AS item
-LEFT JOIN documents ON documents.generation = ?1 AND documents.key = item.value
-ORDER BY item.key
+FROM sized
+LEFT JOIN documents ON documents.generation = ?1 AND documents.key = sized.key
+WHERE coalesce(sized.before, 0) < ?3
+ORDER BY sized.place

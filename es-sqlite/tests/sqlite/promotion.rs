@@ -53,7 +53,10 @@ async fn r12_readers_see_the_whole_old_or_the_whole_new_generation() {
     store.promote(&new, Promotion::Automatic).await.unwrap();
     assert!(reader.await.unwrap() >= 1);
     let keys: Vec<_> = (0..DOCUMENTS).map(|key| format!("{key:05}")).collect();
-    assert!(store.load(&old, &keys).await.unwrap().iter().all(Option::is_none), "the old documents are deleted");
+    assert!(
+        store.load(&old, &keys, usize::MAX).await.unwrap().iter().all(Option::is_none),
+        "the old documents are deleted"
+    );
     assert_eq!(store.reached(&new).await.unwrap(), Position::new(1));
     // SQL users see the same.
     let mut foreign = foreign_connection(&path).await;
