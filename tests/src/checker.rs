@@ -11,6 +11,7 @@ mod ground;
 mod process;
 mod trial;
 
+pub use blows::crash_server;
 pub use ground::Ground;
 pub use process::Part;
 pub use trial::{Report, Trial};

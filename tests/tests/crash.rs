@@ -5,7 +5,7 @@ use std::{env, time::Duration};
 
 use es_core::{Append, EventData, EventStore, Expected, NewEvent, Position, StreamId, Version};
 use es_postgres::PostgresStore;
-use sqlx::{Connection, PgConnection};
+use tests::checker::crash_server;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -41,7 +41,8 @@ async fn r5_a_killed_database_loses_and_repeats_nothing() {
         while store.wait_past(Position::new(position)).await.is_err() {
             tokio::task::yield_now().await;
         }
-        crash(&url).await;
+        // It waits for the recovery: what comes after this test needs a server that is up.
+        crash_server().await;
     }
     writers.join_all().await;
 
@@ -56,12 +57,4 @@ async fn r5_a_killed_database_loses_and_repeats_nothing() {
 fn event() -> NewEvent {
     let data = EventData { name: "crash.survived".into(), schema_version: 1, payload: "{}".into() };
     NewEvent::new(data)
-}
-
-/// Kills one backend with SIGKILL. Its shared memory cannot be trusted any more, so the server throws
-/// everybody out and recovers from its log, as after a crash of the whole.
-async fn crash(url: &str) {
-    let mut suicide = PgConnection::connect(url).await.expect("the server is up, or up again");
-    let dead = sqlx::query("COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'").execute(&mut suicide).await;
-    dead.expect_err("it is dead");
 }

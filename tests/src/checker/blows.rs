@@ -54,12 +54,13 @@ impl Blows {
     }
 }
 
-/// Kills one backend with SIGKILL, and waits until the server is up again. Its shared memory cannot be trusted any more,
-/// so the server throws everybody out and recovers from its log, as after a crash of the whole.
-async fn crash() {
-    let mut suicide = up_again().await;
-    let before = checkpointer(&mut suicide).await.expect("the server is up");
-    let dead = sqlx::query("COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'").execute(&mut suicide).await;
+/// Kills one backend of the server at `DATABASE_URL` with SIGKILL, and returns when the server is up again. Its shared
+/// memory cannot be trusted any more, so the server ends all sessions and recovers from its log, as after a crash of the
+/// whole.
+pub async fn crash_server() {
+    let mut victim = up_again().await;
+    let before = checkpointer(&mut victim).await.expect("the server is up");
+    let dead = sqlx::query("COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'").execute(&mut victim).await;
     dead.expect_err("it is dead");
     // Until the postmaster learns of the death it lets sessions in that it throws out the moment after. The new server
     // processes tell that this is behind us.
@@ -89,7 +90,7 @@ impl Disruption for Blows {
     async fn strike(&self, blow: Blow) {
         match blow {
             Blow::Sessions => self.cut_sessions().await,
-            Blow::Server => crash().await,
+            Blow::Server => crash_server().await,
             Blow::Process(process) => {
                 let process = self.others.get(process as usize - 1).expect("there is such a process");
                 process.kill_and_start_again().await.expect("it can be started again");
