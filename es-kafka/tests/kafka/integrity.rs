@@ -63,7 +63,8 @@ fn folded(house: &House, order: Order, event: &RecordedEvent) -> BTreeMap<Shard,
     shards.into_iter().map(|shard| (shard, checkpoint.clone())).collect()
 }
 
-/// Seen to fail: the foreign record was folded, and every later event of its partition was dropped as known.
+/// Seen to fail where a reader does not check what each record names: the foreign record is folded, and every later
+/// event of its partition is dropped as known.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_well_formed_record_with_a_future_position_is_an_error_that_names_it_and_is_never_folded() {
     for previous in [12, 3] {
@@ -85,7 +86,7 @@ async fn r11_a_well_formed_record_with_a_future_position_is_an_error_that_names_
     }
 }
 
-/// Seen to fail: after a rebuild from the log the same record stopped the projector at once.
+/// Before, a fresh cursor began at the first record, and the same record stopped the projector again.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_model_that_was_rebuilt_from_the_log_goes_on_behind_poison_and_truncated_heads() {
     for truncated in [false, true] {
@@ -141,7 +142,7 @@ async fn r11_a_model_at_the_end_of_the_log_passes_poison_behind_the_last_event()
     }
 }
 
-/// Seen to fail: the topic's settings were not looked at, and what compaction deletes was not missed.
+/// Before, the settings of topics were not looked at.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_compacted_topic_is_refused_by_readers() {
     let (house, _relay, topic, _) = twelve().await;
