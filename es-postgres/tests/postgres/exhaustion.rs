@@ -85,7 +85,8 @@ struct Line(String);
 
 impl tracing::field::Visit for Line {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
-        self.0 += &format!("{field}={value:?} ");
+        use std::fmt::Write;
+        write!(self.0, "{field}={value:?} ").unwrap();
     }
 }
 
