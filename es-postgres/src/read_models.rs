@@ -295,7 +295,10 @@ fn generations(rows: &[PgRow], projection: &str) -> Result<Generations, sqlx::Er
     Ok(found)
 }
 
-fn scanned(rows: &[PgRow], projection: &str) -> Result<Option<Served<Vec<(String, Bytes)>>>, sqlx::Error> {
+/// Documents with their keys, in the order of these.
+type Documents = Vec<(String, Bytes)>;
+
+fn scanned(rows: &[PgRow], projection: &str) -> Result<Option<Served<Documents>>, sqlx::Error> {
     let Some(first) = rows.first() else { return Ok(None) };
     let mut served = Served { generation: generation(first, projection)?, found: Vec::with_capacity(rows.len()) };
     for row in rows {
