@@ -51,7 +51,7 @@ impl<P: Projection> Projector<P> {
     pub const DEFAULT_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;
 
     /// The most bytes of documents that one commit writes, whatever is set: Postgres takes no message of 1 GiB, and
-    /// SQLite no value of 1 GB.
+    /// `SQLite` no value of 1 GB.
     pub const MAX_DOCUMENT_BYTES: usize = 512 * 1024 * 1024;
 
     /// An event may touch documents of so many times the bytes that are set.

@@ -92,9 +92,9 @@ impl<P: Projection> Projector<P> {
                     documents.fold(&self.projection, key, event).map_err(|error| Obstacle::At(done, error))?;
                     if pace.is_over() {
                         if pace.may_write() {
-                            let begun = Instant::now();
+                            let before = Instant::now();
                             self.write(&mut documents, &first)?;
-                            pace.has_written(begun);
+                            pace.has_written(before);
                         }
                         tokio::task::yield_now().await;
                         pace.slice = Instant::now();
@@ -220,9 +220,9 @@ impl Pace {
         self.written.elapsed() >= self.writing
     }
 
-    fn has_written(&mut self, begun: Instant) {
+    fn has_written(&mut self, before: Instant) {
         self.written = Instant::now();
-        self.writing = self.written - begun;
+        self.writing = self.written - before;
     }
 }
 
