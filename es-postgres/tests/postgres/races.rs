@@ -79,6 +79,8 @@ async fn restore(from: &mut Session, to: &mut Session) {
     );
     for table in tables.await {
         let table: String = table.get(0);
+        // What the migrations have put there gives way: the store's id comes with the dump.
+        to.run(&format!("DELETE FROM {table}")).await;
         let dump = format!("COPY (SELECT * FROM {table} ORDER BY random()) TO STDOUT");
         let mut rows = from.0.copy_out_raw(&dump).await.unwrap();
         let mut copy = to.0.copy_in_raw(&format!("COPY {table} FROM STDIN")).await.unwrap();
