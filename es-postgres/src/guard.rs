@@ -7,12 +7,13 @@
 //! reads or writes anything:
 //!
 //! - Is this the text that was prepared for this connection? The text holds the connection's mark, and so do its parameters.
-//! - Is this the session that the connection was given when it was opened? Its setting `es.session` is the mark.
-//! - Are the settings still those on which reads and commits rest?
+//! - Is this the session that the connection was given when it was opened, and does its search path still lead to our schema?
+//!   The last part of the path is the mark, so one setting answers both.
+//! - Do commits still wait for the disk? Only statements that write ask that.
 //! - Is the schema of this name still the one in which the store was opened?
 //!
-//! Where the answer is no, the statement fails with SQLSTATE `ES002`, and the connection is replaced. It costs the server
-//! some 2 us: names and oids are constants of the plan, and a change of a schema makes all plans anew.
+//! Where the answer is no, the statement fails with SQLSTATE `ES002`, and the connection is replaced. What it costs the server
+//! are the settings: names and oids are constants of the plan, and a change of a schema makes all plans anew.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -24,8 +25,11 @@ use sqlx::{
 
 use crate::session::SchemaId;
 
-/// What a statement has in the place of its guard.
+/// What a statement that writes has in the place of its guard.
 pub(crate) const HERE: &str = "{here}";
+
+/// What a statement has in that place that only reads.
+const HERE_TO_READ: &str = "{here to read}";
 
 /// A connection whose statements are guarded.
 pub(crate) struct Guarded {
@@ -98,16 +102,21 @@ impl Guard {
     /// The text of a statement whose mark is the parameter `number`, without the comments at its head; and whether it has a
     /// guard. (Mark, path and name are made of letters, digits, `_`, `-` and a comma.)
     fn text(&self, template: &str, number: usize) -> (String, bool) {
-        let Self { mark, schema: SchemaId { name, path, oid }, .. } = self;
-        let here = format!(
-            "CASE WHEN ${number}::text = '{mark}' AND current_setting('es.session', true) = '{mark}'
-                   AND current_setting('search_path') = '{path}' AND current_setting('synchronous_commit') <> 'off'
-                   AND '{name}'::regnamespace::oid = {oid}::oid
-                  THEN true ELSE refuse_session() END"
-        );
+        let Self { mark, schema: schema @ SchemaId { name, oid, .. }, .. } = self;
         let lines: Vec<_> = template.lines().skip_while(|line| line.starts_with("--")).collect();
         let sql = lines.join("\n");
-        (sql.replacen(HERE, &here, 1), sql.contains(HERE))
+        let (place, durably) = if sql.contains(HERE_TO_READ) {
+            (HERE_TO_READ, "")
+        } else {
+            (HERE, " AND current_setting('synchronous_commit') <> 'off'")
+        };
+        let here = format!(
+            "CASE WHEN ${number}::text = '{mark}' AND current_setting('search_path') = '{path}'{durably}
+                   AND '{name}'::regnamespace::oid = {oid}::oid
+                  THEN true ELSE refuse_session() END",
+            path = schema.path(mark)
+        );
+        (sql.replacen(place, &here, 1), sql.contains(place))
     }
 }
 
@@ -126,7 +135,8 @@ mod tests {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sql");
         for file in fs::read_dir(folder).expect("the folder of the statements") {
             let file = file.expect("a file");
-            let guards = fs::read_to_string(file.path()).expect("text").matches(HERE).count();
+            let text = fs::read_to_string(file.path()).expect("text");
+            let guards = text.matches(HERE).count() + text.matches(HERE_TO_READ).count();
             let is_exempt = WITHOUT.iter().any(|name| file.file_name() == *name);
             assert_eq!(guards, usize::from(!is_exempt), "{} needs one {HERE}", file.path().display());
         }

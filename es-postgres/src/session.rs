@@ -6,6 +6,7 @@ use sqlx::{
     AssertSqlSafe, Connection, PgConnection, Row,
     postgres::{PgConnectOptions, PgRow},
 };
+use uuid::Uuid;
 
 use crate::{
     error::SchemaMoved,
@@ -25,9 +26,15 @@ pub(crate) const BATCH_WITHIN: Duration = Duration::from_secs(30);
 #[derive(Clone)]
 pub(crate) struct SchemaId {
     pub(crate) name: String,
-    /// The search path that leads to it.
-    pub(crate) path: String,
     pub(crate) oid: i64,
+}
+
+impl SchemaId {
+    /// The search path of a session with this mark. pg_temp stands behind the schema: otherwise a temporary table could stand
+    /// before one of ours. No schema bears the name of a mark, so that part leads nowhere and only tells the session.
+    pub(crate) fn path(&self, mark: &str) -> String {
+        format!("{},pg_temp,{mark}", self.name)
+    }
 }
 
 /// Where the server is and which schema is ours.
@@ -50,9 +57,7 @@ impl Session {
     pub(crate) fn new(options: PgConnectOptions, schema: String, answer_within: Duration) -> Self {
         // The log of statements would hold events at level debug.
         let options = sqlx::ConnectOptions::disable_statement_logging(options);
-        // pg_temp last: otherwise a temporary table could stand before one of ours.
-        let path = format!("{schema},pg_temp");
-        Self { options, schema: SchemaId { name: schema, path, oid: 0 }, answer_within }
+        Self { options, schema: SchemaId { name: schema, oid: 0 }, answer_within }
     }
 
     /// The same for the schema that has this oid, and for no other one that bears its name.
@@ -77,7 +82,7 @@ impl Session {
     /// takes. There may be no schema yet; its oid if there is one.
     pub(crate) async fn open(&self) -> Result<(PgConnection, Option<i64>), sqlx::Error> {
         let opened = async {
-            let (connection, row) = self.connect(Limits::default()).await?;
+            let (connection, row) = self.connect(&mark(), Limits::default()).await?;
             let oid = row.try_get("schema")?;
             Ok((connection, oid))
         };
@@ -109,20 +114,21 @@ impl Session {
     }
 
     async fn connect_guarded(&self, limits: Limits) -> Result<Guarded, sqlx::Error> {
-        let (connection, row) = self.connect(limits).await?;
+        let mark = mark();
+        let (connection, row) = self.connect(&mark, limits).await?;
         if row.try_get::<Option<i64>, _>("schema")? != Some(self.schema.oid) {
             let moved = SchemaMoved { schema: self.schema.name.clone() };
             return Err(sqlx::Error::Configuration(moved.into()));
         }
-        let (process, guard) = (row.try_get("process")?, Guard::new(row.try_get("mark")?, self.schema.clone()));
+        let (process, guard) = (row.try_get("process")?, Guard::new(mark, self.schema.clone()));
         Ok(Guarded { connection, process, guard })
     }
 
     /// The settings are made by a statement, since poolers refuse them as start-up parameters.
-    async fn connect(&self, limits: Limits) -> Result<(PgConnection, PgRow), sqlx::Error> {
+    async fn connect(&self, mark: &str, limits: Limits) -> Result<(PgConnection, PgRow), sqlx::Error> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
         let settings = include_str!("sql/session.sql")
-            .replace("{path}", &self.schema.path)
+            .replace("{path}", &self.schema.path(mark))
             .replace("{schema}", &self.schema.name)
             .replace("{statement_timeout}", &milliseconds(limits.statement))
             .replace("{lock_timeout}", &milliseconds(limits.lock));
@@ -134,6 +140,11 @@ impl Session {
         let opened = tokio::time::timeout(CONNECT_WITHIN.min(self.answer_within), opened).await;
         opened.unwrap_or_else(|_| Err(timed_out("the server did not accept a connection in time")))
     }
+}
+
+/// The mark of a session, different for each: a name without quotes.
+fn mark() -> String {
+    format!("es_{}", Uuid::now_v7().simple())
 }
 
 /// `limit` as the server takes it: 0 means no limit at all.

@@ -3,4 +3,4 @@
 -- new one, whatever is promoted meanwhile. No row where none serves.
 SELECT g.id, g.version, (SELECT document FROM documents WHERE generation = g.id AND key = $2)
   FROM generations g
- WHERE {here} AND g.projection = $1 AND g.state = 'serving'
+ WHERE {here to read} AND g.projection = $1 AND g.state = 'serving'

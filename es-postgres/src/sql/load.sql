@@ -6,5 +6,5 @@ SELECT s.document
                sum(octet_length(d.document)) OVER (ORDER BY k.ord ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
           FROM unnest($2::text[]) WITH ORDINALITY k(key, ord)
           LEFT JOIN LATERAL (SELECT * FROM documents d WHERE d.generation = $1 AND d.key = k.key OFFSET 0) d ON true) s
- WHERE {here} AND coalesce(s.before, 0) < $3
+ WHERE {here to read} AND coalesce(s.before, 0) < $3
  ORDER BY s.ord

@@ -10,4 +10,4 @@ SELECT coalesce(e.version, s.version), e.event_id, nullif(e.schema_version, 1), 
         WHERE e.stream = $1 AND e.version >= coalesce(s.version, 1)
         ORDER BY e.version
         LIMIT $2) e ON true
- WHERE {here}
+ WHERE {here to read}

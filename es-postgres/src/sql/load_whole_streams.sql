@@ -21,4 +21,4 @@ SELECT h.version, h.event_id, t.names, t.payloads, u.ord::int
                  FROM events e
                 WHERE e.stream = u.stream AND e.version > c.after AND e.version <= least(c.after + 128, h.upto)
                 ORDER BY e.version) e) t ON true
- WHERE {here}
+ WHERE {here to read}

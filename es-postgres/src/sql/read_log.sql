@@ -2,6 +2,6 @@
 -- prefix of the log.
 SELECT position, version, event_id, recorded_at, schema_version, type, payload, metadata, stream
   FROM events
- WHERE {here} AND position > $1
+ WHERE {here to read} AND position > $1
  ORDER BY position
  LIMIT $2

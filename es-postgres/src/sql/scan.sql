@@ -10,5 +10,5 @@ SELECT g.id, g.version, d.key, d.document
         ORDER BY key
         LIMIT $4
        ) d ON true
- WHERE {here} AND g.projection = $1 AND g.state = 'serving'
+ WHERE {here to read} AND g.projection = $1 AND g.state = 'serving'
  ORDER BY d.key

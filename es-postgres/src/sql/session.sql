@@ -1,6 +1,6 @@
--- Makes a fresh connection one of ours, and tells its mark, its process on the server and the oid of the schema. One statement of the
+-- Makes a fresh connection one of ours, and tells its process on the server and the oid of the schema. One statement of the
 -- simple protocol, since a pooler in transaction mode may let another session prepare what this one would execute.
--- {path} search path, {schema} its first part, {statement_timeout} and {lock_timeout} in milliseconds, 0 for none. No locks.
+-- {path} search path, which ends in the session's mark, {schema} its first part, {statement_timeout} and {lock_timeout} in milliseconds, 0 for none. No locks.
 --
 -- Whatever a statement rests on is set here, so that no default of the role, the database or the server can change what it
 -- does. Not default_transaction_read_only: that is how an operator stops writes, and is treated as a replica is.
@@ -8,8 +8,7 @@
 -- Plans are made once and must not depend on how full the tables were at that moment: a plan made for an
 -- empty table would keep its sequential scan until the next ANALYZE. Every statement here has its index, and what it looks up
 -- row by row stands before an OFFSET 0, without which the planner may read all of a small table instead, for a hash.
-SELECT set_config('es.session', gen_random_uuid()::text, false) AS mark,
-       pg_backend_pid() AS process,
+SELECT pg_backend_pid() AS process,
        (SELECT oid::bigint FROM pg_catalog.pg_namespace WHERE nspname = '{schema}') AS schema,
        set_config('search_path', '{path}', false),
        set_config('statement_timeout', '{statement_timeout}', false),

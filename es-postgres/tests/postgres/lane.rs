@@ -255,7 +255,7 @@ async fn r3_a_session_that_a_pooler_replaced_knows_nothing() {
     }
     // A fresh session bears no mark of ours.
     let replace = "CREATE FUNCTION replace_session() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
-                       PERFORM set_config('es.session', '', false); RETURN NULL; END $$;
+                       PERFORM set_config('search_path', current_schema(), false); RETURN NULL; END $$;
                    CREATE TRIGGER replace_session AFTER INSERT ON events FOR EACH STATEMENT EXECUTE FUNCTION replace_session()";
     let mut owner = schema.session().await;
     owner.run(replace).await;

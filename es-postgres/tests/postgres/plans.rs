@@ -39,7 +39,8 @@ async fn plans_that_were_made_for_empty_tables_read_no_whole_table() {
     let matching =
         matching.replace("(query)", "($1::jsonb)").replace("> after", "> $2").replace("LIMIT most", "LIMIT $3");
     for statement in STATEMENTS.into_iter().chain([&*matching]) {
-        let statement = statement.replace("{here}", "CASE WHEN $9::text = 'mark' THEN true ELSE refuse_session() END");
+        let guard = "CASE WHEN $9::text = 'mark' THEN true ELSE refuse_session() END";
+        let statement = statement.replace("{here}", guard).replace("{here to read}", guard);
         // By the simple protocol, which takes no parameters, so that there may be some.
         let explain = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN (GENERIC_PLAN, COSTS OFF) {statement}")));
         let rows = explain.fetch_all(&mut session.0).await.unwrap();
