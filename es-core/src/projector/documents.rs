@@ -21,6 +21,10 @@ pub(super) struct Documents<P: Projection> {
     pub(super) loaded: usize,
     /// What was written out of the folded ones, in bytes with their keys.
     pub(super) written: usize,
+    /// The largest of these.
+    largest: usize,
+    /// How many are folded and were never written out.
+    fresh: usize,
 }
 
 struct Draft<D> {
@@ -34,7 +38,7 @@ struct Draft<D> {
 
 impl<P: Projection> Documents<P> {
     pub(super) fn new() -> Self {
-        Self { drafts: BTreeMap::new(), loaded: 0, written: 0 }
+        Self { drafts: BTreeMap::new(), loaded: 0, written: 0, largest: 0, fresh: 0 }
     }
 
     /// Adds what the store has under each key.
@@ -65,6 +69,7 @@ impl<P: Projection> Documents<P> {
         // It may have been written out since.
         self.read(key, event)?;
         let Some(draft) = self.drafts.get_mut(key) else { return Ok(()) };
+        self.fresh += usize::from(!draft.is_folded);
         draft.is_folded = true;
         caught(|| fold(projection, key, &mut draft.document, event))
             .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })?
@@ -81,8 +86,15 @@ impl<P: Projection> Documents<P> {
             self.written -= draft.written;
             draft.written = key.len() + draft.bytes.as_ref().map_or(0, Bytes::len);
             self.written += draft.written;
+            self.largest = self.largest.max(draft.written);
         }
+        self.fresh = 0;
         Ok(())
+    }
+
+    /// How many bytes there would be if each document that was never written out were as large as the largest.
+    pub(super) fn expected(&self) -> usize {
+        self.written.saturating_add(self.largest.saturating_mul(self.fresh))
     }
 
     /// How many there are.

@@ -56,7 +56,7 @@ impl<P: Projection> Projector<P> {
     ///
     /// Memory is bounded by bytes of documents (R17): what is loaded at once, and what was folded. The size of the
     /// latter is known when it is written out, so that is done in between, as often as it takes no more time than
-    /// folding does.
+    /// folding does, and where new documents as large as the former ones would be too much.
     async fn part(
         &self,
         generation: &Generation,
@@ -91,7 +91,7 @@ impl<P: Projection> Projector<P> {
                 for key in keys {
                     documents.fold(&self.projection, key, event).map_err(|error| Obstacle::At(done, error))?;
                     if pace.is_over() {
-                        if pace.may_write() {
+                        if pace.may_write() || documents.expected() >= self.document_bytes {
                             let before = Instant::now();
                             self.write(&mut documents, &first)?;
                             pace.has_written(before);
@@ -313,5 +313,45 @@ mod tests {
             }
             other => panic!("expected the event that is too large, got {other:?}"),
         }
+    }
+
+    /// A text that takes long to be written.
+    #[derive(Debug, Clone, PartialEq, serde::Deserialize)]
+    struct Tough(String);
+
+    impl serde::Serialize for Tough {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            std::thread::sleep(Duration::from_millis(50));
+            self.0.serialize(serializer)
+        }
+    }
+
+    struct Toughs;
+
+    impl Projection for Toughs {
+        const NAME: &'static str = "toughs";
+        type Event = AccountEvent;
+        type Document = Tough;
+
+        fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+            vec![event.position.to_string()]
+        }
+
+        fn fold(&self, _: &str, text: &mut Option<Tough>, _: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+            std::thread::sleep(SLICE);
+            *text = Some(Tough("x".repeat(3_000)));
+            Ok(())
+        }
+    }
+
+    /// Seen to fail where only time decides when documents are written out: by the second time there are far too many.
+    #[tokio::test]
+    async fn r17_new_documents_are_expected_to_be_as_large_as_the_former_ones() {
+        let (_, generation, store) = bulky(1, 1).await;
+        let source = Arc::new(LogSource::new(Arc::new(store.clone())));
+        let projector = Projector::new(Toughs, source, Arc::new(store)).document_bytes(10_000);
+        let events = deposits(&[("a", 1); 30]);
+        let part = projector.handle(&generation, &events, &CancellationToken::new()).await;
+        assert_eq!((part.done, part.failure.is_none()), (4, true));
     }
 }
