@@ -43,7 +43,8 @@ impl Standby {
 
     /// Takes in what log and progress look like, and says whether it is time to take over.
     fn is_due(&mut self, head: Position, published: Option<Position>, now: Instant) -> bool {
-        if published > self.known {
+        // Less is progress too: the topics are filled anew.
+        if published != self.known {
             (self.known, self.patience) = (published, PATIENCE);
             self.stuck = None;
         }
@@ -67,7 +68,7 @@ impl Standby {
         shutdown: &CancellationToken,
     ) -> bool {
         self.begin();
-        let mut progress = Watched { config: reader(config), follower: None, published: self.known };
+        let mut progress = Watched { config: reader(config), follower: None, told: false, published: self.known };
         loop {
             let Some(()) = shutdown.run_until_cancelled(tokio::time::sleep(LOOK)).await else { return false };
             progress = progress.look().await;
@@ -94,6 +95,8 @@ fn reader(config: &RelayConfig) -> KafkaSourceConfig {
 struct Watched {
     config: KafkaSourceConfig,
     follower: Option<Follower>,
+    /// Whether the client has told how far the relay has come: before that, `published` is of the former one.
+    told: bool,
     published: Option<Position>,
 }
 
@@ -105,11 +108,11 @@ impl Watched {
             let outcome = self.read();
             if let Err(error) = outcome {
                 tracing::debug!(error = &error as &dyn std::error::Error, "the other relay's progress cannot be read");
-                self.follower = None;
+                (self.follower, self.told) = (None, false);
             }
             self
         });
-        looked.await.unwrap_or(Self { config, follower: None, published: None })
+        looked.await.unwrap_or(Self { config, follower: None, told: false, published: None })
     }
 
     fn read(&mut self) -> Result<(), es_core::SourceError> {
@@ -117,8 +120,9 @@ impl Watched {
             Some(follower) => follower,
             none => none.insert(Follower::new(&self.config, "relay-standby")?),
         };
-        if let Some(Progress { position, .. }) = follower.newest()? {
-            self.published = self.published.max(Some(position));
+        let newest = follower.newest()?.map(|Progress { position, .. }| position);
+        if newest.is_some() || (!self.told && follower.knows_newest()) {
+            (self.published, self.told) = (newest, true);
         }
         Ok(())
     }
@@ -148,5 +152,10 @@ mod tests {
         standby.begin();
         assert!(!standby.is_due(position(9), Some(position(8)), at(82)), "any progress begins the count anew");
         assert!(standby.is_due(position(9), Some(position(8)), at(85)));
+        standby.begin();
+        for (filled_anew, second) in [(2, 90), (3, 95), (4, 97)] {
+            assert!(!standby.is_due(position(9), Some(position(filled_anew)), at(second)), "it makes progress");
+        }
+        assert!(standby.is_due(position(9), Some(position(4)), at(100)));
     }
 }
