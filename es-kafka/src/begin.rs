@@ -4,11 +4,13 @@ use std::time::{Duration, Instant};
 
 use es_core::{Position, SourceError};
 use rdkafka::{
+    ClientConfig,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
 use crate::{
+    client::Quiet,
     follower::unavailable,
     lane::{Begin, Mark, Written},
     record::place_of,
@@ -22,8 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// With a cursor (an offset of this filling of the topic) it is one record early, to see which event is
 /// there. Without one, as after a rebuild from the log, reading begins behind the relay's last event where
 /// that is known already, and else at the first record: what is known is passed by its position.
+///
+/// `observer` makes a client beside `consumer`, which looks at what is not decided yet.
 pub(crate) fn begin<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
+    (consumer, observer): (&BaseConsumer<C>, &ClientConfig),
     (topic, partition): (&str, i32),
     cursor: Option<i64>,
     mark: Mark,
@@ -32,6 +36,12 @@ pub(crate) fn begin<C: ConsumerContext>(
     let needed = cursor.unwrap_or(0).max(written.next.unwrap_or(0));
     let (low, high) = watermarks(consumer, topic, partition, needed)?;
     if needed > high {
+        if needed <= end(observer, topic, partition)? {
+            // It is all there. A coordinator that failed has not told this partition yet what became of a
+            // transaction, or another writer's transaction is open.
+            let place = place_of(topic, partition, high);
+            return Err(SourceError::Unavailable(format!("a transaction is undecided at {place}").into()));
+        }
         // Shorter than what was read from it or written to it: it was deleted and created anew.
         let place = place_of(topic, partition, high);
         return Err(SourceError::Missing {
@@ -52,6 +62,14 @@ pub(crate) fn begin<C: ConsumerContext>(
 /// reading that partition all the same: only a new consumer goes on.
 pub(crate) fn was_out_of_range() -> SourceError {
     SourceError::Unavailable("a partition did not hold the offset that was asked for, and holds it now".into())
+}
+
+/// The offset behind the last record, whether that one is committed or not.
+fn end(observer: &ClientConfig, topic: &str, partition: i32) -> Result<i64, SourceError> {
+    let mut config = observer.clone();
+    let client: BaseConsumer<Quiet> =
+        config.set("isolation.level", "read_uncommitted").create_with_context(Quiet).map_err(unavailable)?;
+    Ok(client.fetch_watermarks(topic, partition, PATIENCE).map_err(unavailable)?.1)
 }
 
 /// The first offset, and the one behind the last committed record. That may lie before `needed` for a

@@ -105,6 +105,14 @@ impl Outbox {
         }
     }
 
+    /// More of a shard was read, although nothing of it could be handed on: its clients are alive.
+    pub(crate) fn reads(&self, shard: &Shard) {
+        let mut state = self.state();
+        if let Some((_, since)) = state.standing.get_mut(shard) {
+            *since = Instant::now();
+        }
+    }
+
     pub(crate) fn assigned(&self, shards: Vec<Shard>) {
         let mut state = self.state();
         state.without_brokers = None;

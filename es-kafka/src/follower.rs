@@ -9,6 +9,7 @@ use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
     types::RDKafkaRespErr,
 };
+use uuid::Uuid;
 
 use crate::{
     client::{self, Quiet},
@@ -93,6 +94,21 @@ impl Follower {
                 SourceError::Damaged { place: record::place_of(&self.topic, 0, offset), reason }
             }
         })
+    }
+
+    /// What `error` is. Where events are missing or foreign since the topics were deleted and the relay fills them
+    /// anew, and not in the filling `read`, the next reader goes on by its positions.
+    pub(crate) fn explained(&self, error: SourceError, read: Option<Uuid>) -> SourceError {
+        if !matches!(error, SourceError::Missing { .. } | SourceError::Foreign { .. } | SourceError::Expired { .. }) {
+            return error;
+        }
+        match self.look_up() {
+            Ok(progress) if progress.as_ref().map(|progress| progress.incarnation) != read => {
+                SourceError::Unavailable(format!("the relay fills the topics anew: {error}").into())
+            }
+            Err(unknown @ SourceError::Unavailable(_)) => unknown,
+            Ok(_) | Err(_) => error,
+        }
     }
 
     /// Starts at the beginning, once the topic exists: before its first relay runs it does not.

@@ -8,7 +8,7 @@ use std::{
 
 use es_core::{Checkpoint, Shard, SourceError, Subscription};
 use rdkafka::{
-    ClientContext, Message, Offset, TopicPartitionList,
+    ClientConfig, ClientContext, Message, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
@@ -42,6 +42,8 @@ struct Group {
     outbox: Arc<Outbox>,
     topics: Topics,
     subscription: Subscription,
+    /// Makes clients beside the consumer.
+    observer: ClientConfig,
     members: Mutex<Members>,
     /// The newest that is known, and that all partitions are measured by.
     progress: Mutex<Option<Arc<Progress>>>,
@@ -60,6 +62,7 @@ pub(crate) fn run(
         outbox: outbox.clone(),
         topics,
         subscription: subscription.clone(),
+        observer: config.observer(&subscription.reader),
         members: Mutex::default(),
         progress: Mutex::default(),
         failure: Mutex::default(),
@@ -71,7 +74,7 @@ pub(crate) fn run(
     let follower = Follower::new(config, &subscription.reader)?;
     let mut reading = Reading { config, consumer, follower, full_since: None, paused: false };
     while !outbox.stopped() {
-        reading.turn()?;
+        reading.turn().map_err(|error| reading.explained(error))?;
     }
     Ok(())
 }
@@ -87,6 +90,10 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn group(&self) -> &Group {
         self.consumer.context()
+    }
+
+    fn explained(&self, error: SourceError) -> SourceError {
+        self.follower.explained(error, self.group().progress().map(|progress| progress.incarnation))
     }
 
     fn turn(&mut self) -> Result<(), SourceError> {
@@ -172,6 +179,13 @@ impl Reading<'_> {
                 break;
             }
             patience = Duration::ZERO;
+        }
+        for (topic, partitions) in self.group().members().iter_mut() {
+            for (partition, member) in partitions {
+                if member.lane.passes() {
+                    self.group().outbox.reads(&source::shard(topic, *partition));
+                }
+            }
         }
         Ok(())
     }
@@ -310,7 +324,7 @@ impl Group {
         let mut members = Placed::with_capacity(partitions.len());
         let mut offsets = TopicPartitionList::with_capacity(partitions.len());
         for ((topic, partition), checkpoint) in partitions.into_iter().zip(checkpoints) {
-            let (member, begin) = Member::start(consumer, &topic, partition, &checkpoint, known)?;
+            let (member, begin) = Member::start((consumer, &self.observer), (&topic, partition), &checkpoint, known)?;
             offsets.add_partition_offset(&topic, partition, Offset::Offset(begin)).map_err(unavailable)?;
             members.push((topic, partition, member));
         }
@@ -347,7 +361,8 @@ impl Group {
         for (topic, partitions) in members.iter_mut() {
             for (partition, member) in partitions {
                 if source::shard(topic, *partition) == *shard {
-                    let (started, begin) = Member::start(consumer, topic, *partition, checkpoint, known)?;
+                    let (started, begin) =
+                        Member::start((consumer, &self.observer), (topic, *partition), checkpoint, known)?;
                     *member = started;
                     return consumer
                         .seek(topic, *partition, Offset::Offset(begin), Duration::from_secs(10))
@@ -363,7 +378,8 @@ impl Group {
         for (topic, partitions) in self.members().iter() {
             for (partition, member) in partitions {
                 let next = member.lane.next();
-                match begin(consumer, (topic, *partition), Some(next), Mark::default(), Written::default()) {
+                let clients = (consumer, &self.observer);
+                match begin(clients, (topic, *partition), Some(next), Mark::default(), Written::default()) {
                     Ok(begin) if begin.offset > next => return member.lane.expired(),
                     Ok(_) => {}
                     Err(error) => return error,
@@ -453,6 +469,7 @@ mod tests {
                 categories: Categories::All,
                 order: Order::PerStream,
             },
+            observer: ClientConfig::new(),
             members: Mutex::new(BTreeMap::from([("order-events".to_owned(), members)])),
             progress: Mutex::default(),
             failure: Mutex::default(),

@@ -82,6 +82,11 @@ impl Horizon {
         })
     }
 
+    /// The filling of the topics that is read.
+    pub(crate) fn incarnation(&self) -> Option<Uuid> {
+        self.cursor.incarnation
+    }
+
     pub(crate) fn delivered(&self) -> Mark {
         self.delivered
     }

@@ -122,6 +122,8 @@ pub(crate) struct Lane {
     /// What was found below `search_until` and is an error if it turns out to be new.
     doubt: Option<(Option<Position>, SourceError)>,
     uncovered_since: Option<Instant>,
+    /// The next offset at the last call of [`passes`](Self::passes).
+    passed: i64,
     pub(crate) paused: bool,
 }
 
@@ -139,6 +141,7 @@ impl Lane {
             seen: None,
             doubt: None,
             uncovered_since: None,
+            passed: begin.offset,
             paused: false,
         }
     }
@@ -168,6 +171,11 @@ impl Lane {
                 return self.search(record, heading);
             }
             self.begin.search_until = 0;
+            // As in the search: it names what is known, so the relay did not write the event before it.
+            let contradicts = |tip: Mark| heading.as_ref().is_ok_and(|heading| self.passes_over(tip, heading));
+            if self.tip.is_some_and(contradicts) {
+                self.reject_tip();
+            }
             if self.tip.is_none() {
                 self.seen = None;
             }
@@ -182,6 +190,18 @@ impl Lane {
 
     fn is_searching(&self) -> bool {
         self.begin.search_until > 0
+    }
+
+    /// Whether a record names an event that is known as the one before it, and not `tip`.
+    fn passes_over(&self, tip: Mark, heading: &Heading) -> bool {
+        tip.position != heading.previous && heading.previous <= self.mark.position
+    }
+
+    /// Whether it has read more of what is known since the last call. Nothing is handed on meanwhile, which
+    /// may take long, and yet the partition does not stand still.
+    pub(crate) fn passes(&mut self) -> bool {
+        let before = std::mem::replace(&mut self.passed, self.next);
+        self.is_searching() && self.next > before
     }
 
     /// Each record names the one before it; of the first one it is enough that what it names is known.
@@ -354,9 +374,11 @@ impl Lane {
         Err(self.foreign(offset, reason))
     }
 
-    /// Whether everything that the relay has written to the partition is read.
+    /// Whether everything that the relay has written to the partition is read, its last event too: a foreign
+    /// record may have taken the place of that one.
     pub(crate) fn is_complete(&self, written: Written) -> bool {
-        written.next.is_some_and(|next| self.next >= next)
+        let has_last = written.last <= self.mark.position || self.tip.is_some_and(|tip| tip.position == written.last);
+        has_last && written.next.is_some_and(|next| self.next >= next)
     }
 
     /// Up to where nothing of this partition is missing: the last event for which the relay has vouched, or
@@ -542,6 +564,45 @@ mod tests {
         lane.check(written(1, 5, 5)).unwrap();
         lane.cover(2, None).unwrap();
         assert_eq!((lane.is_empty(), lane.cursor()), (true, 3));
+    }
+
+    #[test]
+    fn r11_a_foreign_record_that_was_passed_is_passed_again_after_a_restart() {
+        // A model that was rebuilt from the log has passed offset 20, and its cursor lies behind it.
+        let begin = Begin { offset: 20, search_until: 21, truncated: false, floor: 21 };
+        let mut lane = Lane::new(TOPIC, 0, begin, mark(70));
+        lane.take(&record(20, 500, 60)).unwrap();
+        lane.take(&record(21, 71, 60)).unwrap();
+        let written = written(22, 71, 71);
+        lane.check(written).unwrap();
+        assert_eq!((positions(&mut lane, written), lane.cursor()), (vec![71], 22));
+    }
+
+    #[test]
+    fn r11_a_foreign_record_does_not_take_the_place_of_the_last_event() {
+        // It names the same event before it as the relay's last event does, which is new to the reader.
+        let mut lane = rebuilt(5, 2);
+        for record in [record(0, 7, 5), record(1, 500, 5)] {
+            lane.take(&record).unwrap();
+        }
+        let written = written(1, 7, 9);
+        lane.check(written).unwrap();
+        assert_eq!(lane.complete(written).position, Position::new(5), "the event at position 7 was not read");
+        lane.cover(1, None).unwrap();
+        let error = lane.check(written).unwrap_err();
+        assert!(matches!(error, SourceError::Missing { .. }), "{error}");
+    }
+
+    #[test]
+    fn r18_a_partition_that_passes_what_is_known_does_not_stand_still() {
+        let mut lane = rebuilt(5, 4);
+        assert!(!lane.passes());
+        lane.take(&record(0, 3, 0)).unwrap();
+        assert!(lane.passes() && !lane.passes());
+        for record in [record(1, 5, 3), record(4, 6, 5)] {
+            lane.take(&record).unwrap();
+        }
+        assert!(!lane.passes(), "what is new is handed on, and shows by that");
     }
 
     #[test]

@@ -3,7 +3,10 @@
 use std::time::{Duration, Instant};
 
 use es_core::{Batch, Checkpoint, Shard, SourceError};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::{
+    ClientConfig,
+    consumer::{BaseConsumer, ConsumerContext},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -56,9 +59,8 @@ impl Member {
 
     /// The partition as the checkpoint knows it, and the offset to read it from.
     pub(crate) fn start<C: ConsumerContext>(
-        consumer: &BaseConsumer<C>,
-        topic: &str,
-        partition: i32,
+        clients: (&BaseConsumer<C>, &ClientConfig),
+        (topic, partition): (&str, i32),
         checkpoint: &Checkpoint,
         known: Known<'_>,
     ) -> Result<(Self, i64), SourceError> {
@@ -74,7 +76,7 @@ impl Member {
             None => None,
         };
         let mark = Mark::of(checkpoint);
-        let begin = begin(consumer, (topic, partition), cursor, mark, known.of(topic, partition))?;
+        let begin = begin(clients, (topic, partition), cursor, mark, known.of(topic, partition))?;
         Ok((Self::new(topic, partition, begin, mark), begin.offset))
     }
 

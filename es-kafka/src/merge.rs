@@ -7,7 +7,7 @@ use std::{
 
 use es_core::{Categories, Checkpoint, SourceError, Subscription};
 use rdkafka::{
-    Message, Offset, TopicPartitionList,
+    ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
 };
 
@@ -46,7 +46,7 @@ pub(crate) fn run(
                 checkpoints.push(again);
                 break;
             }
-            merge.turn(outbox)?;
+            merge.turn(outbox).map_err(|error| merge.explained(error))?;
         }
     }
     Ok(())
@@ -55,6 +55,8 @@ pub(crate) fn run(
 struct Merge<'a> {
     config: &'a KafkaSourceConfig,
     consumer: BaseConsumer<Quiet>,
+    /// Makes clients beside the consumer.
+    observer: ClientConfig,
     follower: Follower,
     horizon: Horizon,
     topics: Topics,
@@ -74,7 +76,12 @@ impl<'a> Merge<'a> {
         let horizon = Horizon::new(topics.clone(), categories.clone(), checkpoint)?;
         let consumer = config.consumer(subscription).create_with_context(Quiet).map_err(unavailable)?;
         let follower = Follower::new(config, &subscription.reader)?;
-        Ok(Self { config, consumer, follower, horizon, topics, categories, advanced: None })
+        let observer = config.observer(&subscription.reader);
+        Ok(Self { config, consumer, observer, follower, horizon, topics, categories, advanced: None })
+    }
+
+    fn explained(&self, error: SourceError) -> SourceError {
+        self.follower.explained(error, self.horizon.incarnation())
     }
 
     fn turn(&mut self, outbox: &Outbox) -> Result<(), SourceError> {
@@ -85,6 +92,9 @@ impl<'a> Merge<'a> {
         }
         self.horizon.newest = self.follower.knows_newest();
         self.gather()?;
+        if self.horizon.lanes().any(|(_, _, lane)| lane.passes()) {
+            outbox.reads(&Horizon::shard());
+        }
         self.cover()?;
         if !outbox.has_room(true) {
             outbox.wait_for_room(Duration::from_millis(200));
@@ -101,8 +111,9 @@ impl<'a> Merge<'a> {
         }
         source::shards(&self.consumer, &self.topics, &self.categories, Some(progress))?;
         let mut list = TopicPartitionList::with_capacity(missing.len());
+        let clients = (&self.consumer, &self.observer);
         for Missing { topic, partition, cursor, written } in missing {
-            let begin = begin(&self.consumer, (topic, *partition), *cursor, self.horizon.delivered(), *written)?;
+            let begin = begin(clients, (topic, *partition), *cursor, self.horizon.delivered(), *written)?;
             list.add_partition_offset(topic, *partition, Offset::Offset(begin.offset)).map_err(unavailable)?;
             self.horizon.add(topic, *partition, begin);
         }
@@ -189,7 +200,7 @@ impl<'a> Merge<'a> {
         let delivered = self.horizon.delivered();
         for (topic, partition, lane) in self.horizon.lanes() {
             let next = Some(lane.next());
-            match begin(&self.consumer, (topic, partition), next, delivered, Written::default()) {
+            match begin((&self.consumer, &self.observer), (topic, partition), next, delivered, Written::default()) {
                 Ok(begin) if begin.offset > lane.next() => return lane.expired(),
                 Ok(_) => {}
                 Err(error) => return error,

@@ -14,6 +14,9 @@ use rdkafka::{
 
 use crate::{client::Quiet, failure::RelayError, progress::Progress, record::Heading};
 
+/// How long a topic may be unknown to the broker that is asked.
+const NEW: Duration = Duration::from_secs(5);
+
 /// Reads back the last event of every partition. A topic that was deleted and created anew does not
 /// hold it, however many records of aborted transactions have moved its end; so the answer is the same
 /// at every start, until an operator acts.
@@ -27,11 +30,10 @@ pub(crate) fn refusal(
 ) -> KafkaResult<Option<RelayError>> {
     let mut config = config.clone();
     let consumer = config.set("enable.partition.eof", "true").create_with_context(Quiet)?;
-    let verify = Verify { consumer, progress, progress_topic, patience };
-    let metadata = verify.consumer.fetch_metadata(None, patience)?;
+    let uncommitted = config.clone().set("isolation.level", "read_uncommitted").create_with_context(Quiet)?;
+    let verify = Verify { consumer, uncommitted, progress, progress_topic, patience };
     for (topic, known) in &progress.partitions {
-        let found = metadata.topics().iter().find(|found| found.name() == topic);
-        let found = found.map_or(0, |found| found.partitions().len());
+        let found = verify.partitions(topic)?;
         if found == 0 {
             return Ok(Some(verify.rewound(topic, 0, "the topic does not exist".to_owned())));
         }
@@ -52,6 +54,8 @@ pub(crate) fn refusal(
 
 struct Verify<'a> {
     consumer: BaseConsumer<Quiet>,
+    /// For where partitions end: another writer's open transaction hides what was committed behind it.
+    uncommitted: BaseConsumer<Quiet>,
     progress: &'a Progress,
     progress_topic: &'a str,
     patience: Duration,
@@ -63,11 +67,25 @@ impl Verify<'_> {
         RelayError::Rewound { topic: topic.to_owned(), partition, known, found, progress: self.progress_topic.into() }
     }
 
+    /// How many partitions a topic has, 0 if it does not exist. Not every broker knows a new topic at once.
+    fn partitions(&self, topic: &str) -> KafkaResult<usize> {
+        let deadline = Instant::now() + NEW.min(self.patience);
+        loop {
+            let metadata = self.consumer.fetch_metadata(Some(topic), self.patience)?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            let found = found.map_or(0, |found| found.partitions().len());
+            if found > 0 || Instant::now() >= deadline {
+                return Ok(found);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// All partitions of one topic at once: the end of a partition is told by its number alone.
     fn topic(&self, topic: &str) -> KafkaResult<Option<RelayError>> {
         let (mut places, mut wanted) = (TopicPartitionList::new(), HashMap::new());
         for (_, partition, next) in self.progress.offsets.iter().filter(|(name, ..)| *name == topic) {
-            let (low, high) = self.consumer.fetch_watermarks(topic, partition, self.patience)?;
+            let (low, high) = self.uncommitted.fetch_watermarks(topic, partition, self.patience)?;
             if high < next {
                 return Ok(Some(self.rewound(topic, partition, format!("it ends at offset {high}"))));
             }
@@ -94,6 +112,11 @@ impl Verify<'_> {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => {
                     if let Some((offset, _)) = wanted.get(&partition) {
+                        let (_, decided) = self.consumer.fetch_watermarks(topic, partition, self.patience)?;
+                        if decided <= *offset {
+                            // Nothing can be said before that transaction is decided.
+                            return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut));
+                        }
                         return Ok(Some(self.rewound(topic, partition, format!("offset {offset} holds no event"))));
                     }
                 }

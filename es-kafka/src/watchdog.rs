@@ -238,6 +238,25 @@ mod tests {
         }
     }
 
+    /// After a rebuild from the log a reader may pass what it knows for minutes. Seen to fail: it was opened anew each
+    /// time before it had reached anything new, for ever.
+    #[tokio::test]
+    async fn r18_a_reader_that_passes_what_it_knows_is_not_taken_for_dead() {
+        use es_core::EventFeed;
+        let (_cluster, config) = cluster(7);
+        let shard = shard("order-events", 0);
+        let outbox = Outbox::new(vec![shard.clone()]);
+        let watchdog = Watchdog::new(config, "reader".into());
+        let mut feed = KafkaFeed::new(outbox.clone(), es_core::Takeover::Always, watchdog);
+        let checkpoint = Checkpoint { position: Position::new(3), ..Checkpoint::default() };
+        feed.start(&shard, &checkpoint).await.unwrap();
+        let started = Instant::now();
+        while started.elapsed() < REOPEN_AFTER * 3 {
+            outbox.reads(&shard);
+            feed.next().await.unwrap();
+        }
+    }
+
     #[tokio::test]
     async fn a_reader_is_not_blamed_for_brokers_that_are_away() {
         use es_core::EventFeed;

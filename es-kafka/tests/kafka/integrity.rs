@@ -178,3 +178,74 @@ async fn r11_a_topic_that_lost_everything_is_an_error_for_readers() {
         assert!(matches!(&refused, SourceError::Missing { .. }), "{order:?}: {refused:?}");
     }
 }
+
+/// Opens a transaction in a partition and leaves it open: readers see nothing behind it.
+async fn open_transaction(topic: &str, partition: i32) -> BaseProducer {
+    let (topic, id) = (topic.to_owned(), format!("{topic}-other"));
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut config = ClientConfig::new();
+        let producer: BaseProducer =
+            config.set("bootstrap.servers", brokers()).set("transactional.id", id).create().unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
+        producer.begin_transaction().unwrap();
+        producer.send(BaseRecord::to(&topic).partition(partition).key("order-a").payload("?")).unwrap();
+        producer.flush(PATIENCE).unwrap();
+        producer
+    });
+    opened.await.unwrap()
+}
+
+/// As for a moment when a coordinator fails between the partitions of a transaction. Seen to fail: the reader said that
+/// events are missing and stopped for good, and the relay that its topic was created anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_what_an_undecided_transaction_hides_is_waited_for_and_not_missing() {
+    let (house, mut relay, topic, partition) = twelve().await;
+    let other = open_transaction(&topic, partition).await;
+    let last = house.append("order", "a", 3).await.position;
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+    for order in ORDERS {
+        let mut reader = Reader::open(house.source_config(), orders(), order, BTreeMap::new()).await;
+        let refused = reader.refusal().await;
+        assert!(refused.is_transient(), "{order:?}: {refused:?}");
+    }
+    let mut relay = Running::start(house.relay());
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+    assert!(!relay.task.is_finished(), "{:?}", relay.ends().await);
+    let aborted = tokio::task::spawn_blocking(move || other.abort_transaction(PATIENCE).unwrap());
+    aborted.await.unwrap();
+    let last = house.append("order", "a", 3).await.position;
+    relay.reaches(last).await;
+    for order in ORDERS {
+        let mut reader = Reader::open(house.source_config(), orders(), order, BTreeMap::new()).await;
+        reader.read_to(last).await;
+        assert_eq!(reader.positions(), (1..=18).collect::<Vec<_>>(), "{order:?}");
+    }
+}
+
+/// What the errors of the relay tell operators to do, while readers run. Seen to fail: they stopped for good.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_readers_outlive_topics_that_are_deleted_and_filled_anew() {
+    let (house, relay, topic, _) = twelve().await;
+    relay.stop().await.unwrap();
+    let last = house.store.head().await.unwrap();
+    for order in ORDERS {
+        let mut reader = Reader::open(house.source_config(), orders(), order, BTreeMap::new()).await;
+        reader.read_to(last).await;
+        let progress = house.topics().progress();
+        for (topic, partitions) in [(&topic, 3), (&progress, 1)] {
+            admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+            house.create_topic(topic, partitions).await;
+            // The reader meets the one before the other.
+            tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        }
+        let ended = reader.refusal().await;
+        assert!(ended.is_transient(), "{order:?}: {ended:?}");
+        let mut again = Running::start(house.relay());
+        again.reaches(last).await;
+        let mut reader = Reader::open(house.source_config(), orders(), order, reader.into_checkpoints()).await;
+        reader.read_to_end().await;
+        assert_eq!(reader.positions(), Vec::<u64>::new(), "{order:?}");
+        again.stop().await.unwrap();
+    }
+}
