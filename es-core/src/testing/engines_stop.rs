@@ -303,14 +303,15 @@ pub async fn a_slow_batch_keeps_its_lease(store: &impl Store) {
     for amount in 1..=80 {
         deposit(store, amount).await;
     }
-    assert_eq!(folds_of_three(store, Duration::from_millis(25), Duration::from_millis(500)).await, 80);
+    assert_eq!(folds_of_three(store, Duration::from_millis(50), Duration::from_secs(1)).await, 80);
 }
 
-/// One call of `fold` takes twice as long as the lease lasts. Seen to fail where the lease was renewed on the task that
+/// One call of `fold` takes twice as long as the lease lasts, which is long: a machine that runs all other tests beside this
+/// one may be late with a renewal. Seen to fail where the lease was renewed on the task that
 /// folds.
 pub async fn a_slow_event_keeps_its_lease(store: &impl Store) {
     deposit(store, 1).await;
-    assert_eq!(folds_of_three(store, Duration::from_secs(2), Duration::from_secs(1)).await, 1);
+    assert_eq!(folds_of_three(store, Duration::from_secs(6), Duration::from_secs(3)).await, 1);
 }
 
 /// Eight documents for each account, as large as the last amount.
