@@ -70,19 +70,29 @@ impl Heartbeat {
 
     /// The store has written that `lease` ends `ttl` after `written`: when it was taken, and with a commit.
     pub fn written(&self, lease: &Lease, ttl: Duration, written: Instant) {
-        let wanted = Wanted { token: lease.token, ttl, asked: Instant::now(), written };
-        self.lock().insert((lease.generation.id, lease.shard.clone()), wanted);
-        self.news.notify_one();
+        self.note(lease, ttl, |_| written);
     }
 
     /// The worker of `lease` wants it for another `ttl`.
     pub fn wants(&self, lease: &Lease, ttl: Duration) {
-        let asked = Instant::now();
+        self.note(lease, ttl, |known| {
+            // One that is not known was given up because its worker fell silent: it is due at once.
+            let now = Instant::now();
+            known.map(|known| known.written).or_else(|| now.checked_sub(ttl)).unwrap_or(now)
+        });
+    }
+
+    fn note(&self, lease: &Lease, ttl: Duration, written: impl FnOnce(Option<&Wanted>) -> Instant) {
+        let (token, key) = (lease.token, (lease.generation.id, lease.shard.clone()));
         let mut all = self.lock();
-        let known = all.get(&(lease.generation.id, lease.shard.clone())).filter(|known| known.token == lease.token);
-        // One that is not known was given up because its worker fell silent: it is due at once.
-        let written = known.map(|known| known.written).or_else(|| asked.checked_sub(ttl)).unwrap_or(asked);
-        all.insert((lease.generation.id, lease.shard.clone()), Wanted { token: lease.token, ttl, asked, written });
+        let known = all.get(&key);
+        // A worker that has lost its lease to another one of this process, and does not know it yet, must not take the
+        // other's place here: its lease would seem free.
+        if known.is_some_and(|known| known.token > token && known.is_wanted()) {
+            return;
+        }
+        let written = written(known.filter(|known| known.token == token));
+        all.insert(key, Wanted { token, ttl, asked: Instant::now(), written });
         self.news.notify_one();
     }
 
@@ -216,6 +226,22 @@ mod tests {
             assert!(start.elapsed() < TTL * 2, "{beats:?}");
         }
         assert!(!heartbeat.is_wanted(1, &Shard("dropped".into()), 1));
+    }
+
+    /// Seen to fail where the former holder took the place of the present one: a third worker took the lease from that.
+    #[tokio::test]
+    async fn r9_a_worker_that_has_lost_its_lease_does_not_end_that_of_the_next() {
+        let heartbeat = Heartbeat::default();
+        heartbeat.written(&lease("log", 1), TTL, Instant::now());
+        // Another worker takes it over; the former one asks for it before it is told so.
+        heartbeat.written(&lease("log", 2), TTL, Instant::now());
+        heartbeat.wants(&lease("log", 1), TTL);
+        heartbeat.ended(&lease("log", 1));
+        assert!(heartbeat.is_wanted(1, &Shard("log".into()), 2));
+        // A database that was restored hands out lower tokens again.
+        tokio::time::sleep(TTL).await;
+        heartbeat.written(&lease("log", 1), TTL, Instant::now());
+        assert!(heartbeat.is_wanted(1, &Shard("log".into()), 1));
     }
 
     #[tokio::test]

@@ -19,7 +19,7 @@ use crate::{
     source::{EventSource, Subscription},
     standby,
     store::AppendError,
-    worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Step, Worker},
+    worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Pending, Step, Worker},
     worker_state::{STANDBY_RETRY, StateReport, WorkerState},
 };
 
@@ -162,11 +162,18 @@ impl<P: Policy> PolicyRunner<P> {
         standby::run(P::NAME, &self.report, self.standby, &shutdown, || Box::pin(self.follow(&shutdown))).await
     }
 
-    /// Waits out what is transient here, at the event. `None` when it was told to stop before the reaction.
-    async fn react(&self, event: &RecordedEvent, stop: &CancellationToken) -> Result<Option<()>, EngineError> {
+    /// Reacts to `event`. What is transient is waited out here, at the event, if it is the first of its part: the reactions
+    /// before it are committed before that, so that a crash does not repeat them. `None` when there was no reaction for
+    /// that reason, or because it was told to stop.
+    async fn react(
+        &self,
+        event: &RecordedEvent,
+        is_first: bool,
+        stop: &CancellationToken,
+    ) -> Result<Option<()>, EngineError> {
         let panicked = |Panicked| EngineError::Panicked { event: Location::of(event) };
         let Some(event) = caught(|| event.decode::<P::Event>()).map_err(panicked)?? else { return Ok(Some(())) };
-        worker::persist(P::NAME, stop, || {
+        let attempt = || -> Pending<'_, Option<()>> {
             Box::pin(async {
                 let reacted = caught_async(self.policy.react(&event)).await.map_err(panicked)?;
                 reacted.map(Some).map_err(|reason| {
@@ -174,8 +181,17 @@ impl<P: Policy> PolicyRunner<P> {
                     EngineError::Reaction { event, transient, reason: reason.into() }
                 })
             })
-        })
-        .await
+        };
+        if is_first {
+            return worker::persist(P::NAME, stop, attempt).await;
+        }
+        if stop.is_cancelled() {
+            return Ok(None);
+        }
+        match attempt().await {
+            Err(error) if error.is_transient() => Ok(None),
+            reacted => reacted,
+        }
     }
 
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
@@ -216,7 +232,7 @@ impl<P: Policy> Handler for PolicyRunner<P> {
     async fn handle(&self, _: &Generation, events: &[RecordedEvent], stop: &CancellationToken) -> Handled {
         let (began, mut handled) = (Instant::now(), Handled::default());
         for event in events {
-            match self.react(event, stop).await {
+            match self.react(event, handled.done == 0, stop).await {
                 Ok(Some(())) => handled.done += 1,
                 Ok(None) => break,
                 Err(error) => {
@@ -229,5 +245,50 @@ impl<P: Policy> Handler for PolicyRunner<P> {
             }
         }
         handled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        memory::MemoryStore,
+        source::LogSource,
+        testing::{account::AccountEvent, recorded},
+    };
+
+    /// Cannot react to deposits of 2 for now.
+    struct Patient;
+
+    #[async_trait]
+    impl Policy for Patient {
+        const NAME: &'static str = "patient";
+        type Event = AccountEvent;
+
+        async fn react(&self, event: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+            match event.data {
+                AccountEvent::Deposited { amount: 2 } => Err(PolicyError::Transient("not now".into())),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// Seen to fail where it waited with the reactions before in hand: a crash would have repeated them.
+    #[tokio::test]
+    async fn r9_what_was_done_is_handed_over_before_a_reaction_is_waited_for() {
+        let store = Arc::new(MemoryStore::new());
+        let generation = store.ensure_generation("patient", 1, GenerationState::Serving).await.expect("made");
+        let runner = PolicyRunner::new(Patient, Arc::new(LogSource::new(store.clone())), store);
+        let events = recorded([1, 1, 2, 1].map(|amount| ("a", AccountEvent::Deposited { amount })));
+        let stop = CancellationToken::new();
+        let handled = tokio::time::timeout(Duration::from_secs(10), runner.handle(&generation, &events, &stop)).await;
+        let handled = handled.expect("it does not wait");
+        assert_eq!((handled.done, handled.failure.is_none()), (2, true));
+        // At the event itself it waits until it is told to stop.
+        tokio::time::timeout(Duration::from_millis(200), runner.handle(&generation, &events[2..], &stop))
+            .await
+            .expect_err("it waits");
+        stop.cancel();
+        assert_eq!(runner.handle(&generation, &events[2..], &stop).await.done, 0);
     }
 }

@@ -69,14 +69,14 @@ impl ReadModelStore for PostgresStore {
         let promote = sqlx::query(include_str!("sql/promote.sql")).bind(building.id).bind(on_purpose);
         let rows = self.inner.connections.write(promote).await.map_err(error::read_model)?;
         promoted(&rows).map_err(error::read_model)??;
-        self.sweep().await;
+        self.sweep();
         Ok(())
     }
 
     async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
         let discard = sqlx::query(include_str!("sql/discard.sql")).bind(building.id);
         self.inner.connections.execute(discard).await.map_err(error::read_model)?;
-        self.sweep().await;
+        self.sweep();
         Ok(())
     }
 
@@ -213,12 +213,15 @@ impl ReadModelStore for PostgresStore {
 }
 
 impl PostgresStore {
-    /// Deletes the documents of retired generations. Nobody sees them any more and the next sweep
-    /// takes what this one leaves, so its failure is not the caller's.
-    async fn sweep(&self) {
-        if let Err(cause) = self.inner.connections.sweep().await {
-            tracing::warn!(schema = self.inner.schema, error = %cause, "documents of a retired generation stay for now");
-        }
+    /// Deletes the documents of retired generations, on a task of its own: no reader sees them any more, and the worker
+    /// that has promoted the new generation must go on with it. The next sweep takes what this one leaves.
+    fn sweep(&self) {
+        let (connections, schema) = (self.inner.connections.clone(), self.inner.schema.clone());
+        tokio::spawn(async move {
+            if let Err(cause) = connections.sweep().await {
+                tracing::warn!(schema, error = %cause, "documents of a retired generation stay for now");
+            }
+        });
     }
 }
 

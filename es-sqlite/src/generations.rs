@@ -1,5 +1,7 @@
 //! Generations of read models: one serves, one may be under construction, retired ones are swept away.
 
+use std::sync::Arc;
+
 use es_core::{Generation, GenerationState, Generations, Position, Progress, PromoteError, Promotion};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
@@ -142,12 +144,29 @@ pub(crate) async fn retire(
     Ok(())
 }
 
-/// Deletes what retired generations hold, in small transactions between which others get their turn. Whoever stops in
-/// the middle leaves rows that nobody reads; the next sweep takes them.
-pub(crate) async fn sweep(connections: &Connections) -> Result<(), Failure> {
+/// Deletes what retired generations hold, on a task of its own: no reader sees it any more, and neither the worker that
+/// has promoted another generation nor a process that starts waits for it. Small transactions, between which others get
+/// their turn. Whoever stops in the middle leaves rows that nobody reads; the next sweep takes them.
+pub(crate) async fn sweep(connections: &Arc<Connections>) -> Result<(), Failure> {
     let mut reader = connections.reader().await?;
     let retired: Vec<i64> = sqlx::query_scalar(include_str!("sql/retired.sql")).fetch_all(reader.connection()).await?;
     reader.give_back();
+    if !retired.is_empty() {
+        let connections = connections.clone();
+        tokio::spawn(async move {
+            match sweep_all(&connections, retired).await {
+                Ok(()) | Err(Failure::Closed) => {}
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "documents of a retired generation are left over");
+                }
+            }
+        });
+    }
+    Ok(())
+}
+
+async fn sweep_all(connections: &Connections, retired: Vec<i64>) -> Result<(), Failure> {
     for generation in retired {
         while !connections.write(move |connection| sweep_some(connection, generation)).await? {}
     }

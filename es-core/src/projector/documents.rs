@@ -17,8 +17,6 @@ use crate::{
 /// Documents by their keys; in their order they are written.
 pub(super) struct Documents<P: Projection> {
     drafts: BTreeMap<String, Draft<P::Document>>,
-    /// What the store has handed over, in bytes.
-    pub(super) loaded: usize,
     /// What was written out of the folded ones, in bytes with their keys.
     pub(super) written: usize,
     /// The largest of these.
@@ -33,21 +31,28 @@ struct Draft<D> {
     document: Option<D>,
     is_read: bool,
     is_folded: bool,
+    /// What the store has handed over of it, in bytes.
+    loaded: usize,
     written: usize,
 }
 
 impl<P: Projection> Documents<P> {
     pub(super) fn new() -> Self {
-        Self { drafts: BTreeMap::new(), loaded: 0, written: 0, largest: 0, fresh: 0 }
+        Self { drafts: BTreeMap::new(), written: 0, largest: 0, fresh: 0 }
     }
 
     /// Adds what the store has under each key.
     pub(super) fn add(&mut self, stored: impl IntoIterator<Item = (String, Option<Bytes>)>) {
         for (key, bytes) in stored {
-            self.loaded += bytes.as_ref().map_or(0, Bytes::len);
-            let draft = Draft { bytes, document: None, is_read: false, is_folded: false, written: 0 };
+            let loaded = bytes.as_ref().map_or(0, Bytes::len);
+            let draft = Draft { bytes, document: None, is_read: false, is_folded: false, loaded, written: 0 };
             self.drafts.insert(key, draft);
         }
+    }
+
+    /// What the store has handed over of the documents under `keys`, in bytes.
+    pub(super) fn loaded(&self, keys: &[String]) -> usize {
+        keys.iter().filter_map(|key| self.drafts.get(key)).map(|draft| draft.loaded).sum()
     }
 
     /// Reads the document under `key` for `event`; `false` when it was not loaded. As long as not all documents of an

@@ -114,6 +114,19 @@ async fn acquire(store: &PostgresStore, ttl: Duration) -> Option<Lease> {
     store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap()
 }
 
+/// (Seen to fail where each question locked the generation's row, which the server writes to its log and syncs.)
+#[tokio::test]
+async fn r18_a_worker_that_waits_for_a_lease_writes_nothing() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let held = acquire(&store, Duration::from_mins(1)).await.expect("free");
+    let mut session = schema.session().await;
+    session.run(&format!("BEGIN; SELECT ensure_shards({}, ARRAY['log'])", held.generation.id)).await;
+    let wrote = session.number("SELECT (pg_current_xact_id_if_assigned() IS NOT NULL)::int::bigint").await;
+    session.run("ROLLBACK").await;
+    assert_eq!(wrote, 0);
+}
+
 /// Asks for the lease again and again, for three times its length.
 async fn nobody_else_gets_it(rival: &PostgresStore, lease: &Lease, ttl: Duration) {
     let begun = Instant::now();
