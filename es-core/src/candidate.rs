@@ -180,6 +180,9 @@ mod tests {
         advance(&shards[1], 8).await;
         assert!(!candidate.after(Step::AtEnd).await.expect("asked"), "the other is not where this one was");
         advance(&shards[1], 9).await;
-        assert!(candidate.after(Step::AtEnd).await.expect("asked"), "nobody waits for what came since");
+        assert!(
+            candidate.after(Step::AtEnd).await.expect("asked"),
+            "the first promotion does not wait for later events"
+        );
     }
 }

@@ -153,7 +153,7 @@ impl<P: Policy> PolicyRunner<P> {
     /// [`Projector::run`](crate::projector::Projector::run) does.
     ///
     /// # Errors
-    /// What waiting cannot mend stops the policy at the event that it concerns (R11); the checkpoint stands
+    /// A permanent error stops the policy at the event that it concerns (R11); the checkpoint stands
     /// before that event.
     ///
     /// # Cancel safety

@@ -121,7 +121,7 @@ impl<P: Projection> Projector<P> {
     /// the deploy is rolled back. The checkpoint never passes such an event (R11).
     ///
     /// # Errors
-    /// What waiting cannot mend stops the projector at the event that it concerns (R11): the events before it
+    /// A permanent error stops the projector at the event that it concerns (R11): the events before it
     /// are folded and committed, it and those after it are not.
     ///
     /// # Cancel safety

@@ -510,7 +510,7 @@ mod tests {
         let mut heard = BTreeSet::new();
         for turn in 1..=20 {
             group.adopt(progress(turn)).unwrap();
-            assert!(group.deliver(&config), "batches without events keep nobody from reading");
+            assert!(group.deliver(&config), "batches without events do not keep the loop from reading");
             heard.insert(taken(&mut feed).await.shard);
         }
         assert_eq!(heard.len(), 12, "{heard:?}");

@@ -51,7 +51,7 @@ async fn renew(
     let shards: Vec<&str> = beats.iter().map(|beat| &*beat.shard.0).collect();
     let tokens: Vec<i64> = beats.iter().map(|beat| beat.token).collect();
     let ttls: Vec<_> = beats.iter().map(|beat| interval(beat.ttl)).collect();
-    // While it is in use it is nobody else's: one that is dropped in the middle of a statement is gone.
+    // Taken out while it is in use: one that is dropped in the middle of a statement is not used again.
     let mut open = match connection.take() {
         Some(open) => open,
         None => session.open_within(WITHIN).await?,

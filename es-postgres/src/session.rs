@@ -90,7 +90,7 @@ impl Session {
     }
 
     /// A fresh connection for statements that the client gives up after `limit`. The server gives up a
-    /// little earlier: then it says so, the connection stays whole, and nothing goes on for nobody.
+    /// little earlier: then it says so, the connection stays whole, and no statement goes on without its client.
     pub(crate) async fn open_within(&self, limit: Duration) -> Result<Guarded, sqlx::Error> {
         let limits = Limits { statement: Some(limit / 10 * 9), lock: None };
         self.in_time(self.connect_guarded(limits)).await

@@ -61,7 +61,7 @@ impl Holders {
         self.presence.id()
     }
 
-    /// Whether somebody must not be disturbed in `holder`'s shard. The caller holds the write lock.
+    /// Whether a worker that lives holds `holder`'s shard. The caller holds the write lock.
     pub(crate) fn is_held(&self, holder: &Holder) -> bool {
         match (holder.owner, holder.process) {
             (Some(_), Some(process)) if process == self.presence.id() => {

@@ -82,7 +82,7 @@ fn prefix(database: &Path) -> OsString {
     name
 }
 
-/// Whether nobody holds the lock of the file at `path`, which is removed then. Where that cannot be told, it lives.
+/// Whether no process holds the lock of the file at `path`, which is removed then. Where that cannot be told, it lives.
 fn is_dead(path: &Path) -> bool {
     let file = match File::open(path) {
         Ok(file) => file,

@@ -126,7 +126,7 @@ impl Room {
     }
 }
 
-/// For each stream to which somebody is about to queue an append: whether that waits with the large ones, and how many
+/// For each stream to which an append is about to be queued: whether that waits with the large ones, and how many
 /// there are. A later append to the stream waits in the same room, so that it does not get in before.
 type Entering = Mutex<HashMap<StreamId, (bool, usize)>>;
 

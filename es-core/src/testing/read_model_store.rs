@@ -421,7 +421,7 @@ pub async fn r12_the_promotion_of_an_older_version_withdraws_the_newer_ones(stor
     let refused = async |generation: &Generation, serves: u32| {
         match store.promote(generation, Promotion::Automatic).await {
             Err(PromoteError::Withdrawn { serving }) => assert_eq!(serving, serves),
-            other => panic!("nobody asked for it, got {other:?}"),
+            other => panic!("the generation that was not asked for, got {other:?}"),
         }
         assert_eq!(store.serving(MODEL).await.expect("asked").expect("one serves").version, serves);
     };
