@@ -9,6 +9,8 @@ mod clients;
 mod compare;
 #[path = "path/ground.rs"]
 mod ground;
+#[path = "path/poison.rs"]
+mod poison;
 #[path = "path/rebuild.rs"]
 mod rebuild;
 #[path = "path/takeover.rs"]

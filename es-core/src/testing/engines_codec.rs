@@ -6,7 +6,10 @@ use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-use super::{engines_project::Store, event_store, project};
+use super::{
+    engines_project::{PATIENCE, Store},
+    event_store, project,
+};
 use crate::{
     aggregate::Aggregate,
     append::Append,
@@ -337,14 +340,17 @@ pub async fn r9_batches_of_any_size_end_at_the_same_document<S: Store>(store: &S
     }
 }
 
-/// R14: the document is refused before it is committed, and the read model stays readable.
+/// R14: the document is refused before it is committed, and the read model stays readable. (Seen to fail, in time, where
+/// documents are not read back.)
 pub async fn r14_a_document_that_would_not_be_read_back_stops_the_projector<S: Store>(store: &S) {
     let gauges = Repository::<Gauge>::new(store);
     gauges.execute("fine", Happen(vec![read(1.0)])).await.expect("executed");
     projector(store, 7).rebuild(CancellationToken::new()).await.expect("rebuilt");
     gauges.execute("zero", Happen(vec![read(2.0), read(0.0)])).await.expect("executed");
     for batch in [1, 2, 7] {
-        let error = projector(store, batch).run(CancellationToken::new()).await.expect_err("it stops");
+        let projector = projector(store, batch);
+        let stopped = tokio::time::timeout(PATIENCE, projector.run(CancellationToken::new())).await;
+        let error = stopped.expect("it stops in time").expect_err("it stops");
         let EngineError::Unwritable { projection, key, reason } = error else { panic!("{batch}: {error:?}") };
         assert_eq!((projection, key.as_str(), reason.field.as_deref()), ("sums", "zero", Some("last[1].rate")));
         assert!(matches!(reason.reason, Unencodable::NotFinite));

@@ -234,7 +234,8 @@ impl EventFeed for EndlessFeed {
     }
 }
 
-/// R12: they do not discard each other's work for ever.
+/// R12: they do not discard each other's work for ever. (Seen to fail where each attempt of a rebuild begins anew: the earlier
+/// one never ends.)
 pub async fn r12_the_later_of_two_rebuilds_wins(store: &impl Store) {
     load(store, 2).join_all().await;
     projector(Ledger::<2>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");
@@ -243,6 +244,7 @@ pub async fn r12_the_later_of_two_rebuilds_wins(store: &impl Store) {
     let earlier = earlier.lease(Duration::from_millis(100));
     let earlier = tokio::spawn(async move { earlier.rebuild(CancellationToken::new()).await });
     while generations(store).await.building.is_none_or(|building| building.reached == Position::ZERO) {
+        assert!(!earlier.is_finished(), "it replaces a newer version");
         tokio::task::yield_now().await;
     }
     let later = projector(Ledger::<2>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");

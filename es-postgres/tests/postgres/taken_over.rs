@@ -64,7 +64,7 @@ fn child(schema: &str) -> Child {
     child
 }
 
-/// (Seen to fail with leases of ten seconds, the default before.)
+/// (Seen to fail, after ten seconds, with leases of ten seconds, the default before.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r18_a_process_that_waits_takes_over_within_three_seconds_after_a_kill() {
     let schema = Schema::new();
@@ -90,7 +90,7 @@ const COUNT: &str = "CREATE TABLE writes (at timestamptz DEFAULT clock_timestamp
         'BEGIN INSERT INTO writes DEFAULT VALUES; RETURN NULL; END';
     CREATE TRIGGER note_write AFTER UPDATE ON checkpoints FOR EACH STATEMENT EXECUTE FUNCTION note_write()";
 
-/// (Seen to fail where each worker wrote each renewal itself.)
+/// (Seen to fail, with five writes in 0.7 s, where each worker writes each renewal itself.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r18_a_process_without_news_makes_one_write_a_second_for_all_its_leases() {
     let schema = Schema::new();

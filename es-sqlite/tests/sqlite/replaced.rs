@@ -7,7 +7,7 @@ use es_sqlite::{CloseError, FileReplaced, SqliteStore};
 
 use super::fixture::{append, dense_log, new_path, put};
 
-/// (Seen to fail where nobody asks: the append and the close said that all was well, and the data was gone.)
+/// (Seen to fail, with an append that is acknowledged, where a commit does not look for the file; so is the next test.)
 #[tokio::test]
 async fn r5_what_is_written_to_an_unlinked_file_is_not_acknowledged() {
     let path = new_path();
@@ -41,6 +41,7 @@ async fn r5_a_file_in_whose_place_another_one_stands_takes_no_appends() {
     assert_eq!(dense_log(&moved).await.len(), 1, "what was acknowledged is where the file went");
 }
 
+/// (Seen to fail where a commit does not look for the write-ahead log.)
 #[tokio::test]
 async fn r5_an_append_into_an_unlinked_write_ahead_log_is_not_acknowledged() {
     let path = new_path();

@@ -27,7 +27,7 @@ async fn each_role_runs_in_a_process_of_its_own() {
     assert_eq!(service.json("/api/revenue").await["days"][0]["captured"], serde_json::json!(99.98));
 }
 
-/// (Seen to fail, after nine to ten seconds, where workers wait for the leases of a dead process to end by their time.)
+/// (Seen to fail, after as long as a lease lasts, where workers wait for the leases of a dead process to end by their time.)
 #[tokio::test]
 async fn r18_after_a_kill_an_acknowledged_order_is_shown_within_a_second_of_the_restart() {
     let mut service = Service::start().await;

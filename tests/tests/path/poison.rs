@@ -1,0 +1,64 @@
+//! A record that no reader can decode lies in a topic.
+
+use std::time::Duration;
+
+use es_kafka::Topics;
+use order_service::{read_models::ReadModelName, workers::Worker};
+use rdkafka::{
+    ClientConfig,
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+
+use crate::{clients::Clients, compare, ground::Ground};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Those that read payments. The policy and the other read models do not.
+const POISONED: [ReadModelName; 2] = [ReadModelName::DailyRevenue, ReadModelName::AuditTrail];
+
+/// Writes a record that is no event to each partition of the payments.
+async fn poison_payments(ground: &Ground) {
+    let brokers = ground.parts.kafka.clone().expect("it is set");
+    let topic = Topics::new(ground.parts.topic_prefix.clone()).events("payment");
+    let written = tokio::task::spawn_blocking(move || {
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a producer");
+        let metadata = producer.client().fetch_metadata(Some(&topic), PATIENCE).expect("the broker is up");
+        for partition in metadata.topics()[0].partitions() {
+            let record = BaseRecord::<str, str>::to(&topic).partition(partition.id()).payload("?");
+            producer.send(record).expect("there is room");
+        }
+        producer.flush(PATIENCE).expect("the broker is up");
+    });
+    written.await.expect("no panic");
+}
+
+/// R11: the record stops the read models that meet it; rebuilt from the log, they go on in Kafka behind it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r11_read_models_rebuilt_from_the_log_go_on_in_kafka_behind_a_record_that_cannot_be_read() {
+    let ground = Ground::new().await;
+    let (url, _serving) = ground.serve().await;
+    let _others = [vec!["relay"], vec!["policy"], vec!["project", "order-details", "orders-by-customer"]]
+        .map(|role| ground.spawn(&role));
+    let start = || ground.start(POISONED.map(Worker::Projector));
+
+    let mut workers = start();
+    Clients::start(&url, 4, 40).done().await;
+    compare::caught_up(&ground.backend).await;
+    poison_payments(&ground).await;
+    Clients::start_at(&url, 4, 40..80).done().await;
+    tokio::time::timeout(PATIENCE, workers.ended()).await.expect("they meet the record");
+    let stopped = workers.states().stopped();
+    assert!(stopped.len() == 2 && stopped.iter().all(|reason| reason.contains("offset")), "{stopped:?}");
+
+    for name in POISONED {
+        let mut rebuild = ground.spawn(&["rebuild", name.as_str(), "--from", "log"]);
+        let status = tokio::task::spawn_blocking(move || rebuild.wait()).await.expect("no panic");
+        assert!(status.expect("it is ours").success(), "{name:?}");
+    }
+    let workers = start();
+    Clients::start_at(&url, 4, 80..120).done().await;
+    compare::caught_up(&ground.backend).await;
+    compare::read_models_equal_the_fold(&ground.backend).await;
+    workers.stop(Duration::from_secs(10)).await;
+}
