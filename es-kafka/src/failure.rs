@@ -87,7 +87,7 @@ pub enum RelayError {
     ///
     /// # What to do
     /// To use the new number, delete the topics of events under the prefix and the one with the progress,
-    /// set [`RelayConfig::partitions`], and start the relay: it publishes the whole log again, and readers
+    /// set [`RelayConfig::partitions`](crate::RelayConfig::partitions), and start the relay: it publishes the whole log again, and readers
     /// go on at their positions.
     #[error(
         "{topic} has {found} partitions, and had {known} when its first event was published; to publish the whole log \
