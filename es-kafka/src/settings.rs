@@ -31,13 +31,15 @@ pub(crate) async fn compacted<C: ClientContext>(
             }
             Err(code) => return Err(KafkaError::AdminOp(code)),
         };
-        let policy = value(&settings, "cleanup.policy");
+        // A broker that has just learnt of the topic may tell none of its settings.
+        let policy = value(&settings, "cleanup.policy").unwrap_or_default();
         if policy.split(',').any(|policy| policy.trim() == "compact") {
             return Ok(Some((topic.clone(), policy.to_owned())));
         }
         for limit in ["retention.ms", "retention.bytes"] {
-            let found = value(&settings, limit);
-            if found != "-1" {
+            if let Some(found) = value(&settings, limit)
+                && found != "-1"
+            {
                 tracing::warn!(
                     topic,
                     limit,
@@ -50,6 +52,6 @@ pub(crate) async fn compacted<C: ClientContext>(
     Ok(None)
 }
 
-fn value<'a>(settings: &'a ConfigResource, name: &str) -> &'a str {
-    settings.get(name).and_then(|entry| entry.value.as_deref()).unwrap_or_default()
+fn value<'a>(settings: &'a ConfigResource, name: &str) -> Option<&'a str> {
+    settings.get(name).and_then(|entry| entry.value.as_deref())
 }
