@@ -146,7 +146,7 @@ pub(crate) async fn retire(
 
 /// Deletes what retired generations hold, on a task of its own: no reader sees it any more, and neither the worker that
 /// has promoted another generation nor a process that starts waits for it. Small transactions, between which others get
-/// their turn. Whoever stops in the middle leaves rows that nobody reads; the next sweep takes them.
+/// their turn. A sweep that is cut off leaves rows that no query reads; the next one deletes them.
 pub(crate) async fn sweep(connections: &Arc<Connections>) -> Result<(), Failure> {
     let mut reader = connections.reader().await?;
     let retired: Vec<i64> = sqlx::query_scalar(include_str!("sql/retired.sql")).fetch_all(reader.connection()).await?;
