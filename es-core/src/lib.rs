@@ -37,6 +37,7 @@ pub mod query;
 
 pub mod error;
 pub mod memory;
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
 #[doc(hidden)]

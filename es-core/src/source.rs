@@ -304,34 +304,3 @@ impl EventFeed for LogFeed {
         Ok(())
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{append::Append, memory::MemoryStore, stream::Expected, testing::event_store};
-
-    #[tokio::test]
-    async fn r17_batches_hold_fewer_events_where_these_are_large() {
-        let store = MemoryStore::new();
-        let payload = format!("\"{}\"", "x".repeat(400_000));
-        let events = (0..100).map(|_| event_store::event(&payload)).collect();
-        store.append(Append::new(event_store::stream("a"), Expected::Any, events)).await.expect("appended");
-        store.append(event_store::append("b", Expected::Any, 500)).await.expect("appended");
-        let subscription = Subscription {
-            reader: "test".into(),
-            store: Uuid::nil(),
-            categories: Categories::All,
-            order: Order::PerKey,
-        };
-        let mut feed = LogSource::new(Arc::new(store)).open(&subscription).await.expect("opened");
-        let mut sizes = Vec::new();
-        while sizes.iter().sum::<usize>() < 600 {
-            match feed.next().await.expect("a log") {
-                Delivery::Assigned(shards) => feed.start(&shards[0], &Checkpoint::default()).await.expect("started"),
-                Delivery::Batch(batch) => sizes.push(batch.events.len()),
-                other => panic!("{other:?}"),
-            }
-        }
-        assert_eq!(sizes, [100, 20, 40, 80, 160, 200]);
-    }
-}

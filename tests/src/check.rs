@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
-use es_core::testing::checker::Size;
+use es_testing::checker::Size;
 use tests::checker::{Ground, Part, Trial};
 
 /// Lets random clients loose on a store, disrupts it, and checks what they have seen against every promise, with one

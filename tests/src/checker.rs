@@ -1,4 +1,4 @@
-//! The checker of `es_core::testing` on real stores: where a run takes place, what is done to it from outside, and the
+//! The checker of `es-testing` on real stores: where a run takes place, what is done to it from outside, and the
 //! processes that take part.
 //!
 //! A server dies by the death of one of its backends (`kill -9`): the postmaster throws everybody out, gives up all

@@ -6,7 +6,7 @@
 
 use std::path::Path;
 
-use es_core::testing::checker::{Promise, Size};
+use es_testing::checker::{Promise, Size};
 use tests::checker::{Ground, Report, Trial};
 use tokio::sync::{Mutex, MutexGuard};
 

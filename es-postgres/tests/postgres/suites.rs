@@ -2,7 +2,7 @@
 
 use super::server::store;
 
-es_core::event_store_suite!(store());
-es_core::snapshot_store_suite!(store());
-es_core::read_model_store_suite!(store());
-es_core::engine_suite!(store());
+es_testing::event_store_suite!(store());
+es_testing::snapshot_store_suite!(store());
+es_testing::read_model_store_suite!(store());
+es_testing::engine_suite!(store());

@@ -3,7 +3,7 @@
 use std::{io, path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use es_core::testing::checker::{Blow, Disruption, Plan, Recorder};
+use es_testing::checker::{Blow, Disruption, Plan, Recorder};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{

@@ -2,9 +2,10 @@
 
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
-use es_core::{EventStore, MemoryStore, testing::checker::REFUSED_NAME};
+use es_core::{EventStore, MemoryStore};
 use es_postgres::PostgresStore;
 use es_sqlite::SqliteStore;
+use es_testing::checker::REFUSED_NAME;
 use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, sqlite::SqliteConnectOptions};
 use uuid::Uuid;

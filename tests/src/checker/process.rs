@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use es_core::testing::checker::{Plan, Recorder, Size, take_part};
+use es_testing::checker::{Plan, Recorder, Size, take_part};
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},

@@ -7,10 +7,8 @@ use std::{
     sync::Arc,
 };
 
-use es_core::{
-    EventStore,
-    testing::checker::{Blow, Finding, History, Outcome, Plan, Record, Recorder, Size, check, run},
-};
+use es_core::EventStore;
+use es_testing::checker::{Blow, Finding, History, Outcome, Plan, Record, Recorder, Size, check, run};
 
 use super::{blows::Blows, ground::Ground};
 

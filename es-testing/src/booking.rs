@@ -1,0 +1,123 @@
+//! The small domain with which decisions are tested: bookings, each an aggregate, and the rooms whose nights they
+//! share.
+
+use std::collections::BTreeSet;
+
+use es_core::{Aggregate, DecisionModel, EventQuery, Recorded, Tag};
+use serde::{Deserialize, Serialize};
+
+/// What happens to a booking. Each event says which room it is about, so that decisions on the room find it.
+#[derive(Debug, Clone, PartialEq, Eq, es_core::Event)]
+#[event(category = "booking", tag = "room:{room}")]
+pub enum BookingEvent {
+    /// A room is taken for a night.
+    #[event(name = "booking.made", tag = "guest:{guest}")]
+    Made {
+        /// Which room.
+        room: u32,
+        /// Which night.
+        night: u32,
+        /// By whom.
+        guest: String,
+    },
+    /// The night is free again.
+    #[event(name = "booking.cancelled", tag = "guest:{guest}")]
+    Cancelled {
+        /// Which room.
+        room: u32,
+        /// Which night.
+        night: u32,
+        /// Who had booked it.
+        guest: String,
+    },
+}
+
+/// What a booking can be asked to do.
+#[derive(Debug, Clone)]
+pub enum BookingCommand {
+    /// Take a room for a night.
+    Make {
+        /// Which room.
+        room: u32,
+        /// Which night.
+        night: u32,
+        /// For whom.
+        guest: String,
+    },
+    /// Give the night back.
+    Cancel,
+}
+
+/// Why a booking refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "the messages say it")]
+pub enum BookingRefusal {
+    #[error("it is made already")]
+    Made,
+    #[error("there is no such booking")]
+    Unknown,
+}
+
+/// A booking.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Booking {
+    /// Room, night and guest, while it stands.
+    pub made: Option<(u32, u32, String)>,
+}
+
+impl Aggregate for Booking {
+    type Command = BookingCommand;
+    type Event = BookingEvent;
+    type Error = BookingRefusal;
+
+    fn handle(&self, command: &BookingCommand) -> Result<Vec<BookingEvent>, BookingRefusal> {
+        match (command.clone(), self.made.clone()) {
+            (BookingCommand::Make { room, night, guest }, None) => Ok(vec![BookingEvent::Made { room, night, guest }]),
+            (BookingCommand::Make { .. }, Some(_)) => Err(BookingRefusal::Made),
+            (BookingCommand::Cancel, Some((room, night, guest))) => {
+                Ok(vec![BookingEvent::Cancelled { room, night, guest }])
+            }
+            (BookingCommand::Cancel, None) => Err(BookingRefusal::Unknown),
+        }
+    }
+
+    fn apply(&mut self, event: &BookingEvent) {
+        self.made = match event.clone() {
+            BookingEvent::Made { room, night, guest } => Some((room, night, guest)),
+            BookingEvent::Cancelled { .. } => None,
+        };
+    }
+}
+
+/// The nights that are taken, of a room or by a guest: whatever the tag says.
+#[derive(Debug, Clone)]
+pub struct Nights {
+    about: Tag,
+    /// Which.
+    pub taken: BTreeSet<u32>,
+}
+
+impl Nights {
+    /// The nights of the bookings that carry the tag `about`.
+    ///
+    /// # Panics
+    /// When that is no valid tag.
+    pub fn of(about: &str) -> Self {
+        Self { about: Tag::new(about).expect("a valid tag"), taken: BTreeSet::new() }
+    }
+}
+
+impl DecisionModel for Nights {
+    type Event = BookingEvent;
+
+    fn query(&self) -> EventQuery {
+        EventQuery::tagged([self.about.clone()])
+    }
+
+    fn apply(&mut self, event: &Recorded<BookingEvent>) {
+        match event.data {
+            BookingEvent::Made { night, .. } => self.taken.insert(night),
+            BookingEvent::Cancelled { night, .. } => self.taken.remove(&night),
+        };
+    }
+}

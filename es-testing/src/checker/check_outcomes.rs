@@ -1,0 +1,158 @@
+//! Whether each answer to an append is true.
+
+use std::collections::HashMap;
+
+use super::{
+    attempts::Attempt,
+    check::Evidence,
+    check_conditions, check_refusals,
+    content::fingerprint,
+    finding::Promise,
+    history::{Call, Found, Outcome},
+    sent::{Flaw, Key, Sent},
+};
+use es_core::StreamId;
+
+/// An append under a key that is in the log: where its first event is, and how many there are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remembered<'a> {
+    pub(super) key: &'a Key,
+    pub(super) rank: u64,
+    events: usize,
+}
+
+pub(super) type Keys<'a> = HashMap<(&'a StreamId, &'a str), Remembered<'a>>;
+
+pub(super) fn check(evidence: &mut Evidence<'_>) {
+    let mut keys = Keys::new();
+    for write in &evidence.writes {
+        if let (Some((stream, key)), Some(rank)) = (write.key(), evidence.log.rank(write.first())) {
+            keys.insert((stream, &key.key), Remembered { key, rank, events: write.sent.events.len() });
+        }
+    }
+    let mut found = Vec::new();
+    for attempt in &evidence.attempts {
+        let wrong = match (attempt.sent(), attempt.outcome) {
+            (Some(sent), Some(outcome)) => append(evidence, &keys, attempt, sent, outcome),
+            (None, Some(Outcome::Command(answer))) => command(evidence, &keys, attempt, answer.as_ref()),
+            _ => None,
+        };
+        found.extend(wrong.map(|(promise, what)| (promise, what, *attempt)));
+    }
+    for (promise, what, attempt) in found {
+        evidence.find(promise, what, &[&attempt]);
+    }
+}
+
+pub(super) type Wrong = Option<(Promise, String)>;
+
+#[expect(clippy::unnecessary_wraps, reason = "every caller wants it so")]
+pub(super) fn wrong(promise: Promise, what: impl Into<String>) -> Wrong {
+    Some((promise, what.into()))
+}
+
+fn append(evidence: &Evidence<'_>, keys: &Keys<'_>, attempt: &Attempt<'_>, sent: &Sent, outcome: &Outcome) -> Wrong {
+    match (outcome, attempt.flaw()) {
+        (Outcome::Failed { .. }, _) if evidence.moments.is_troubled(attempt.called, attempt.returned) => None,
+        (Outcome::Failed { .. }, _) => wrong(Promise::Port, "an append failed although nothing was disrupted"),
+        (Outcome::Closed, _) => wrong(Promise::Port, "a store that nobody has closed called itself closed"),
+        (Outcome::Stuck, _) => wrong(Promise::Port, "an append has not returned in time"),
+        (Outcome::Dropped, _) | (Outcome::Refused { .. }, Some(Flaw::Refused)) => None,
+        (Outcome::Invalid { reason }, Some(flaw)) if flaw.reason().is_some_and(|name| reason.starts_with(name)) => None,
+        (_, Some(Flaw::Refused)) => wrong(Promise::R4, "an append that the database refuses got another answer"),
+        (_, Some(_)) => wrong(Promise::R15, "a bad append did not get its error"),
+        (Outcome::Invalid { .. }, None) => wrong(Promise::R15, "a good append was called bad"),
+        (Outcome::Refused { .. }, None) => wrong(Promise::R4, "a good append was refused"),
+        (Outcome::Appended { version, position, repeated }, None) => {
+            appended(evidence, keys, attempt, sent, (*version, *position), *repeated)
+        }
+        (Outcome::Conflict { stream, expected, actual }, None) => {
+            check_refusals::conflict(evidence, keys, attempt, sent, (stream, expected, *actual))
+        }
+        (Outcome::ConditionFailed { position }, None) => {
+            check_conditions::condition_failed(evidence, keys, attempt, *position)
+        }
+        (Outcome::KeyReused, None) => check_refusals::key_reused(evidence, keys, attempt),
+        _ => wrong(Promise::Port, "an append got the answer to something else"),
+    }
+}
+
+fn appended(
+    evidence: &Evidence<'_>,
+    keys: &Keys<'_>,
+    attempt: &Attempt<'_>,
+    sent: &Sent,
+    outcome: (u64, u64),
+    repeated: bool,
+) -> Wrong {
+    let own = evidence.log.rank_of(sent).map(|rank| (rank, sent.events.len()));
+    let remembered = key_of(keys, sent).map(|known| (known.rank, known.events));
+    // A repetition under a key may have had other events.
+    let Some((rank, events)) = remembered.or(own) else {
+        return wrong(Promise::R5, "an append that was acknowledged is not in the log");
+    };
+    if evidence.log.outcome(rank, events) != Some(outcome) {
+        let what = format!("an append was acknowledged elsewhere than where it is: its first event is at {rank}");
+        return wrong(Promise::R5, what);
+    }
+    if key_of(keys, sent).is_some_and(|known| sent.key.as_ref().is_some_and(|key| key.content != known.key.content)) {
+        return wrong(Promise::R6, "a key was used for two contents");
+    }
+    if !repeated && own.is_none() {
+        return wrong(Promise::R6, "a command that another call has done was not called a repetition");
+    }
+    if !repeated && rank <= evidence.moments.at_least(attempt.called) {
+        return wrong(Promise::R6, "an append was there before, and its repetition was not called one");
+    }
+    let same = |other: &Attempt<'_>| other.sent().is_some_and(|other| is_same(sent, other));
+    let mut others = evidence.attempts.iter().filter(|other| other.id != attempt.id && same(other));
+    let before = |other: &Attempt<'_>| other.called < attempt.returned && may_have_written(evidence, other);
+    if repeated && !may_repeat_itself(evidence, attempt) && !others.any(before) {
+        return wrong(Promise::R6, "an append was called a repetition, and nobody can have written it before");
+    }
+    None
+}
+
+/// Whether it may have been the one that wrote.
+pub(super) fn may_have_written(evidence: &Evidence<'_>, attempt: &Attempt<'_>) -> bool {
+    let wrote = matches!(attempt.outcome, Some(Outcome::Appended { repeated: false, .. }));
+    attempt.is_unknown() || wrote || may_repeat_itself(evidence, attempt)
+}
+
+/// Whether what it found in the log may be its own work: a store that was cut off from the answer sends the append
+/// again. It may notice that long after the blow, when it uses the connection again.
+fn may_repeat_itself(evidence: &Evidence<'_>, attempt: &Attempt<'_>) -> bool {
+    matches!(attempt.outcome, Some(Outcome::Appended { repeated: true, .. }))
+        && evidence.moments.is_troubled(0, attempt.returned)
+}
+
+/// Whether both are the same append, or the same command.
+fn is_same(one: &Sent, other: &Sent) -> bool {
+    let same_key = one.key.is_some() && one.key == other.key && one.stream == other.stream;
+    same_key || one.events.first().map(|event| event.id) == other.events.first().map(|event| event.id)
+}
+
+fn command(evidence: &Evidence<'_>, keys: &Keys<'_>, attempt: &Attempt<'_>, answer: Option<&Found>) -> Wrong {
+    let Call::FindCommand { stream, key } = attempt.call else {
+        return wrong(Promise::Port, "a call got the answer to something else");
+    };
+    let known = keys.get(&(stream, key.as_str()));
+    match (answer, known) {
+        (None, Some(known)) if known.rank <= evidence.moments.at_least(attempt.called) => {
+            wrong(Promise::R6, "a command that was done is not remembered")
+        }
+        (None, _) => None,
+        (Some(_), None) => wrong(Promise::R6, "a command is remembered that is not in the log"),
+        (Some(found), Some(known)) => {
+            let place = evidence.log.outcome(known.rank, known.events);
+            let is_right = place == Some((found.version, found.position))
+                && found.fingerprint == format!("{:?}", fingerprint(&known.key.content))
+                && known.rank <= evidence.moments.at_most(attempt.returned);
+            if is_right { None } else { wrong(Promise::R6, "a command is remembered with another outcome") }
+        }
+    }
+}
+
+pub(super) fn key_of<'a>(keys: &Keys<'a>, sent: &Sent) -> Option<Remembered<'a>> {
+    keys.get(&(&sent.stream, sent.key.as_ref()?.key.as_str())).copied()
+}

@@ -1,0 +1,25 @@
+//! What every backend of Evenfold passes, and what anybody can run against a store of their own.
+//!
+//! - [`event_store_suite!`], [`snapshot_store_suite!`] and [`read_model_store_suite!`], one for each port;
+//! - [`engine_suite!`] for the engines on a store that implements all three;
+//! - [`checker`], which runs random clients against an event store and checks every promise afterwards.
+//!
+//! An application tests its aggregates and projections with `es_core::testing`, which needs none of this.
+
+pub mod booking;
+pub mod checker;
+pub mod suites;
+
+/// Turns the functions of a suite into tests.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __suite {
+    ($suite:ident, $make:expr, $($claim:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $claim() {
+                $crate::suites::$suite::$claim(&($make).await).await;
+            }
+        )*
+    };
+}

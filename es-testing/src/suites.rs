@@ -1,0 +1,14 @@
+//! One module for each suite; each public function is a claim, and the macros turn them into tests.
+
+pub mod engines_codec;
+pub mod engines_decide;
+pub mod engines_evolve;
+pub mod engines_execute;
+pub mod engines_project;
+pub mod engines_stop;
+pub mod event_store;
+pub mod event_store_boundary;
+pub mod event_store_input;
+pub mod event_store_together;
+pub mod read_model_store;
+pub mod snapshot_store;

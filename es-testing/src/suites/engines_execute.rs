@@ -1,0 +1,417 @@
+//! What executing commands must do on every store.
+
+use std::{collections::HashMap, time::Duration};
+
+use bytes::Bytes;
+use tokio::task::JoinSet;
+
+use super::event_store;
+use es_core::{
+    AggregateStore, Append, AppendError, Conflict, Context, ExecuteError, Expected, Folded, IdempotencyKey, LoadError,
+    LoadedStream, Position, Receipt, Repository, Snapshot, SnapshotStore, StreamId, Undecodable, Version,
+    testing::account::{Account, AccountCommand, Overdrawn},
+};
+
+/// Tests the engines on a store: `engine_suite!(async { … })` with an expression that makes an
+/// empty store which implements [`AggregateStore`], `ReadModelStore` and `Clone`.
+#[macro_export]
+macro_rules! engine_suite {
+    ($make:expr) => {
+        $crate::__suite! { engines_execute, $make,
+            r2_every_concurrent_command_takes_effect_once
+            r6_a_repeated_command_returns_its_first_receipt
+            r6_concurrent_repetitions_take_effect_once
+            r7_dropped_commands_do_not_fail_others
+            r8_snapshots_change_nothing_but_time
+            r8_a_snapshot_of_another_history_is_ignored
+            r8_a_stream_is_loaded_as_it_is_read
+            r14_an_undecodable_event_is_named
+            a_refusal_is_never_given_on_a_stale_state
+            a_client_that_saw_another_version_is_refused
+            a_command_without_events_writes_nothing
+            states_of_the_past_can_be_loaded
+        }
+        $crate::__suite! { engines_codec, $make,
+            r8_a_snapshot_is_the_state_or_none
+            r8_a_snapshot_of_upcast_events_is_bound_to_the_program
+            r9_batches_of_any_size_end_at_the_same_document
+            r14_an_event_that_would_not_be_read_back_is_refused
+            r14_a_document_that_would_not_be_read_back_stops_the_projector
+            r14_an_error_names_the_place_and_not_the_value
+        }
+        $crate::__suite! { engines_decide, $make,
+            r2_events_of_a_repository_carry_their_own_tags
+            r15_an_event_with_an_invalid_tag_is_refused_and_named
+            r1_a_decision_on_several_streams_is_whole
+            r2_decisions_see_what_repositories_write
+            r2_decisions_on_two_models_keep_both
+            r2_many_decisions_on_one_boundary_at_once_all_get_through
+            r2_a_conflict_that_no_model_sees_is_reported
+            r6_a_repeated_decision_returns_its_first_receipt
+            r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receipt
+            r6_twins_that_append_to_different_streams_write_once
+        }
+        $crate::__suite! { engines_project, $make,
+            r3_a_retry_in_a_restored_log_does_not_hide_another_past
+            r9_killed_workers_leave_the_fold_of_the_log
+            r9_a_document_that_is_named_twice_sees_the_event_once
+            r9_a_change_of_source_folds_nothing_twice
+            r11_an_event_that_cannot_be_folded_stops_the_projector_before_it
+            r11_a_reaction_that_fails_for_good_stops_the_policy_before_it
+            r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log
+            r12_a_rebuild_ends_wherever_the_log_does
+            r12_of_two_workers_that_rebuild_both_end
+            r12_an_interrupted_rebuild_goes_on
+            r13_a_read_waits_for_its_write
+            r13_a_read_may_wait_without_end
+            r16_shutdown_hands_the_shards_over_at_once
+            a_checkpoint_of_another_history_is_refused
+            policies_react_once_although_they_are_killed
+            a_slow_reaction_keeps_its_lease
+        }
+        $crate::__suite! { engines_evolve, $make,
+            r11_workers_stand_by_at_an_event_that_only_newer_code_knows
+            r11_a_policy_stands_by_at_an_event_that_only_newer_code_knows
+            r12_a_new_version_is_rebuilt_beside_the_old_one
+            r12_a_new_read_model_does_not_serve_before_it_has_caught_up
+            r12_reads_go_on_where_the_new_code_reads_the_old_documents
+            r12_an_older_version_serves_again_on_purpose
+            r12_the_later_of_two_rebuilds_wins
+            r12_all_pages_of_a_scan_are_of_one_generation
+            r13_reached_never_falls_while_generations_are_promoted
+            a_name_belongs_to_one_projection_or_policy
+        }
+        $crate::__suite! { engines_stop, $make,
+            r9_a_policy_that_stops_repeats_no_reaction
+            r11_what_stands_before_a_failing_event_is_committed
+            r11_what_stands_before_an_unreadable_event_is_committed
+            r11_a_panic_stops_the_projector_before_the_event
+            r16_a_shutdown_within_a_batch_commits_what_was_folded
+            r17_documents_are_folded_in_parts_and_too_many_for_one_event_are_an_error
+            a_slow_batch_keeps_its_lease
+            a_slow_event_keeps_its_lease
+        }
+    };
+}
+
+fn key(key: &str, content: &str) -> Context {
+    Context::default().idempotent(IdempotencyKey::new(key).expect("a valid key"), content.as_bytes())
+}
+
+/// R7: half of the callers give up early, many of them after their command was handed to the store. The others were not
+/// outrun by anyone.
+///
+/// It can lose: on Postgres, whose writer leaves out what no caller waits for, others failed with "other commands were faster"
+/// where a dropped command was not finished by the repository.
+pub async fn r7_dropped_commands_do_not_fail_others<S: AggregateStore + Clone>(store: &S) {
+    let accounts = Repository::<Account>::new(store);
+    let mut patient = JoinSet::new();
+    let mut hasty = JoinSet::new();
+    for caller in 0..100_u64 {
+        let deposit = {
+            let accounts = accounts.clone();
+            move || {
+                let accounts = accounts.clone();
+                async move { accounts.execute("hot", AccountCommand::Deposit(1)).await }
+            }
+        };
+        let again = deposit.clone();
+        patient.spawn(async move {
+            for _ in 0..20 {
+                deposit().await.expect("no other command was faster");
+            }
+        });
+        hasty.spawn(async move {
+            for round in 0_u64.. {
+                let patience = Duration::from_micros((caller * 977 + round * 1_571) % 5_000);
+                let _ = tokio::time::timeout(patience, again()).await;
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    while let Some(done) = patient.join_next().await {
+        done.expect("every command that was waited for took effect");
+    }
+    hasty.shutdown().await;
+    let account = accounts.load("hot").await.expect("it is there");
+    assert_eq!(account.state.balance, account.version.get(), "each is there wholly or not at all");
+    assert!(account.state.balance >= 2_000);
+}
+
+/// R2
+pub async fn r2_every_concurrent_command_takes_effect_once<S: AggregateStore + Clone>(store: &S) {
+    // Half of the clients share a cache, the others are in another process, so to speak.
+    let repositories = [Repository::<Account>::new(store), Repository::<Account>::new(store).cache(0)];
+    let mut clients = JoinSet::new();
+    for client in 0..8 {
+        let accounts = repositories[client % 2].clone().attempts(1_000);
+        clients.spawn(async move {
+            for _ in 0..10 {
+                accounts.execute("hot", AccountCommand::Deposit(1)).await.expect("it wins at last");
+            }
+        });
+    }
+    clients.join_all().await;
+    let account = repositories[0].load("hot").await.expect("loaded");
+    assert_eq!((account.state.balance, account.version), (80, Version::new(80)));
+}
+
+/// R6
+pub async fn r6_a_repeated_command_returns_its_first_receipt<S: AggregateStore + Clone>(store: &S) {
+    let accounts = Repository::<Account>::new(store);
+    accounts.execute("a", AccountCommand::Deposit(10)).await.expect("executed");
+    let first = accounts.execute_with("a", AccountCommand::Withdraw(10), key("k", "w10")).await.expect("executed");
+    accounts.execute("a", AccountCommand::Deposit(3)).await.expect("executed");
+    for repository in [&accounts, &Repository::new(store)] {
+        // By now the command would be refused: what counts is that it was granted before.
+        let again =
+            repository.execute_with("a", AccountCommand::Withdraw(10), key("k", "w10")).await.expect("repeated");
+        assert!(again.repeated && !first.repeated);
+        assert_eq!((again.version, again.position), (first.version, first.position));
+        let reused = repository.execute_with("a", AccountCommand::Withdraw(1), key("k", "w1")).await;
+        assert!(matches!(reused, Err(ExecuteError::Append(AppendError::KeyReused))), "{reused:?}");
+    }
+    assert_eq!(accounts.load("a").await.expect("loaded").version, Version::new(3));
+}
+
+/// R6
+pub async fn r6_concurrent_repetitions_take_effect_once<S: AggregateStore + Clone>(store: &S) {
+    let mut clients = JoinSet::new();
+    for _ in 0..12 {
+        let accounts = Repository::<Account>::new(store);
+        clients.spawn(async move { accounts.execute_with("a", AccountCommand::Deposit(5), key("k", "d5")).await });
+    }
+    let receipts: Vec<_> = clients.join_all().await.into_iter().map(|receipt| receipt.expect("executed")).collect();
+    assert_eq!(receipts.iter().filter(|receipt| !receipt.repeated).count(), 1);
+    assert!(receipts.iter().all(|receipt| receipt.position == receipts[0].position));
+    assert_eq!(Repository::<Account>::new(store).load("a").await.expect("loaded").state.balance, 5);
+}
+
+async fn deposits<S: AggregateStore + Clone>(store: &S, count: u64) -> Account {
+    let accounts = Repository::<Account>::new(store).snapshot_every(10);
+    for amount in 1..=count {
+        accounts.execute("a", AccountCommand::Deposit(amount)).await.expect("executed");
+    }
+    accounts.load("a").await.expect("loaded").state
+}
+
+fn stream() -> StreamId {
+    StreamId::new("account", "a").expect("a valid name")
+}
+
+async fn stored_snapshot(store: &impl SnapshotStore) -> Snapshot {
+    store.load_snapshot(&stream()).await.expect("loaded").expect("one was taken")
+}
+
+/// R8
+pub async fn r8_snapshots_change_nothing_but_time<S: AggregateStore + Clone>(store: &S) {
+    let truth = deposits(store, 37).await;
+    let good = stored_snapshot(store).await;
+    assert_eq!(good.version, Version::new(30));
+    // That it is used at all shows in a snapshot which is sound in all but its state.
+    let wrong = Account { balance: 1_000_000, changes: 30 };
+    let believed =
+        Snapshot::of(stream(), good.version, good.event_id, &wrong, Folded::AsWritten).expect("it can be written");
+    store.save_snapshot(believed).await.expect("saved");
+    let loaded = Repository::<Account>::new(store).load("a").await.expect("loaded");
+    assert_eq!(loaded.state.balance, truth.balance - (1..=30).sum::<u64>() + 1_000_000);
+
+    let damaged = [
+        Snapshot { checksum: good.checksum ^ 1, ..good.clone() },
+        Snapshot { state: Bytes::from(good.state.to_vec().replace_first(b'4', b'9')), ..good.clone() },
+        Snapshot { state: Bytes::new(), ..good.clone() },
+        Snapshot { version: Version::new(29), ..good.clone() },
+        Snapshot { state_version: 99, ..good.clone() },
+        Snapshot { stream: StreamId::new("account", "b").expect("a valid name"), ..good.clone() },
+    ];
+    for snapshot in damaged {
+        store.save_snapshot(Snapshot { stream: stream(), ..snapshot.clone() }).await.expect("saved");
+        let loaded = Repository::<Account>::new(store).load("a").await.expect("loaded");
+        assert_eq!((loaded.state, loaded.version), (truth.clone(), Version::new(37)), "{snapshot:?}");
+    }
+    let without = Repository::<Account>::new(store).snapshot_every(0);
+    assert_eq!(without.load("a").await.expect("loaded").state, truth);
+    // The next one due takes the place of the damaged one.
+    deposits(store, 5).await;
+    assert_eq!(stored_snapshot(store).await.version, Version::new(40));
+}
+
+trait ReplaceFirst {
+    fn replace_first(self, from: u8, to: u8) -> Self;
+}
+
+impl ReplaceFirst for Vec<u8> {
+    fn replace_first(mut self, from: u8, to: u8) -> Self {
+        let found = self.iter_mut().find(|byte| **byte == from).expect("the balance is 465");
+        *found = to;
+        self
+    }
+}
+
+/// R8
+pub async fn r8_a_snapshot_of_another_history_is_ignored<S: AggregateStore + Clone>(store: &S) {
+    let truth = deposits(store, 12).await;
+    let wrong = Account { balance: 7, changes: 7 };
+    for (version, event_id) in [(10, uuid::Uuid::now_v7()), (500, uuid::Uuid::now_v7())] {
+        let foreign = Snapshot::of(stream(), Version::new(version), event_id, &wrong, Folded::AsWritten)
+            .expect("it can be written");
+        store.save_snapshot(foreign).await.expect("saved");
+        assert_eq!(Repository::<Account>::new(store).load("a").await.expect("loaded").state, truth);
+    }
+}
+
+/// R8: short streams and long ones, alone and beside others, whole and in part, with a snapshot and without.
+pub async fn r8_a_stream_is_loaded_as_it_is_read<S: AggregateStore + Clone>(store: &S) {
+    const EVERY: usize = 1_000;
+    let stream = |length: u64| StreamId::new("account", &length.to_string()).expect("a valid name");
+    let lengths = [0, 1, 2, 127, 128, 129, 300];
+    let mut truth = HashMap::new();
+    for length in lengths {
+        let events = (1..=length).map(|number| {
+            let mut event = event_store::event(&format!(r#"{{"number":{number}}}"#));
+            event.data.schema_version = if number % 3 == 0 { 2 } else { 1 };
+            if number % 5 == 0 {
+                event.data.name = "account.other".into();
+            }
+            event
+        });
+        let events: Vec<_> = events.collect();
+        if !events.is_empty() {
+            store.append(Append::new(stream(length), Expected::NoStream, events)).await.expect("appended");
+        }
+        truth.insert(length, store.read_stream(&stream(length), Version::ZERO, EVERY).await.expect("read"));
+    }
+    for (length, version) in [(129, 128), (300, 100), (2, 2)] {
+        let witness = &truth[&length][version - 1];
+        let snapshot =
+            Snapshot::of(stream(length), witness.version, witness.id, &Account::default(), Folded::AsWritten);
+        store.save_snapshot(snapshot.expect("it can be written")).await.expect("saved");
+    }
+    let assert_same = |length: u64, limit: usize, loaded: LoadedStream| {
+        let first = loaded.snapshot.map_or(0, |snapshot| usize::try_from(snapshot.version.get()).expect("it is small"));
+        let wanted = &truth[&length][first..];
+        let found: Vec<_> = wanted.iter().map(|event| event.data.clone()).take(loaded.events.len()).collect();
+        assert_eq!(loaded.events, found, "{length} events, at most {limit}");
+        if !loaded.more {
+            let last = wanted.last().map(|event| event.id);
+            assert_eq!(
+                (found.len(), loaded.last.filter(|_| last.is_some())),
+                (wanted.len(), last),
+                "{length}, {limit}"
+            );
+        }
+    };
+    for limit in [1, 100, 128, EVERY] {
+        for snapshots in [false, true] {
+            let mut together = JoinSet::new();
+            for length in lengths {
+                let alone = store.load_stream(&stream(length), snapshots, limit).await.expect("loaded");
+                assert_same(length, limit, alone);
+                for _ in 0..3 {
+                    let (store, stream) = (store.clone(), stream(length));
+                    together.spawn(async move { (length, store.load_stream(&stream, snapshots, limit).await) });
+                }
+            }
+            for (length, loaded) in together.join_all().await {
+                let loaded = loaded.expect("loaded");
+                let is_there = loaded.snapshot.is_some() || !loaded.events.is_empty();
+                assert!(is_there || length == 0, "{length} events are beside others to be read by pages");
+                assert_same(length, limit, loaded);
+            }
+        }
+    }
+    let whole = store.load_stream(&stream(300), false, EVERY).await.expect("loaded");
+    assert_eq!((whole.events.len(), whole.snapshot.is_some()), (300, false), "it is loaded in one go");
+    let tail = store.load_stream(&stream(300), true, EVERY).await.expect("loaded");
+    assert_eq!((tail.events.len(), tail.snapshot.is_some()), (200, true), "and so is the tail behind a snapshot");
+    let none = store.load_stream(&stream(300), true, 0).await.expect("loaded");
+    assert!(none.events.is_empty() && none.more, "nothing was asked for");
+}
+
+type Case = (&'static str, u32, &'static str, fn(&Undecodable) -> bool);
+
+/// R14
+pub async fn r14_an_undecodable_event_is_named<S: AggregateStore + Clone>(store: &S) {
+    let cases: [Case; 3] = [
+        (
+            "account.exploded",
+            1,
+            "{}",
+            |reason| matches!(reason, Undecodable::UnknownName(name) if name == "account.exploded"),
+        ),
+        ("account.deposited", 9, r#"{"amount":1}"#, |reason| {
+            matches!(reason, Undecodable::UnknownVersion { found: 9, current: 1 })
+        }),
+        ("account.deposited", 1, r#"{"amount":"much"}"#, |reason| matches!(reason, Undecodable::Shape(_))),
+    ];
+    for (number, (name, version, payload, expected)) in (1..).zip(cases) {
+        let id = format!("a{number}");
+        let mut event = event_store::event(payload);
+        (event.data.name, event.data.schema_version) = (name.into(), version);
+        let stream = StreamId::new("account", &id).expect("a valid name");
+        store.append(Append::new(stream.clone(), Expected::NoStream, vec![event])).await.expect("appended");
+        match Repository::<Account>::new(store).load(&id).await {
+            Err(LoadError::Decode(error)) => {
+                assert!(expected(&error.reason), "{error:?}");
+                assert_eq!(
+                    (&error.stream, error.version, error.position),
+                    (&stream, Version::new(1), Position::new(number))
+                );
+                assert_eq!((error.name.as_str(), error.schema_version), (name, version));
+            }
+            other => panic!("expected a decoding error, got {other:?}"),
+        }
+    }
+}
+
+/// A cache may be behind; a refusal never is.
+pub async fn a_refusal_is_never_given_on_a_stale_state<S: AggregateStore + Clone>(store: &S) {
+    let (here, elsewhere) = (Repository::<Account>::new(store), Repository::<Account>::new(store));
+    here.execute("a", AccountCommand::Deposit(1)).await.expect("executed");
+    elsewhere.execute("a", AccountCommand::Deposit(9)).await.expect("executed");
+    here.execute("a", AccountCommand::Withdraw(10)).await.expect("there is enough");
+    let refused = elsewhere.execute("a", AccountCommand::Withdraw(1)).await;
+    assert!(matches!(refused, Err(ExecuteError::Rejected(Overdrawn { balance: 0 }))), "{refused:?}");
+}
+
+/// `If-Match`
+pub async fn a_client_that_saw_another_version_is_refused<S: AggregateStore + Clone>(store: &S) {
+    let accounts = Repository::<Account>::new(store);
+    let seen = |version| Context { if_version: Some(Version::new(version)), ..Context::default() };
+    accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await.expect("executed");
+    let stale = accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
+    assert!(
+        matches!(stale, Err(ExecuteError::Stale(Conflict { actual, .. })) if actual == Version::new(1)),
+        "{stale:?}"
+    );
+    // Nor does anybody get through who has not looked, and a repeated request still gets its first outcome.
+    let elsewhere = Repository::<Account>::new(store);
+    let stale = elsewhere.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
+    assert!(matches!(stale, Err(ExecuteError::Stale(_))), "{stale:?}");
+    let first = Context { if_version: Some(Version::ZERO), ..key("k", "d7") };
+    let created = accounts.execute_with("b", AccountCommand::Deposit(7), first.clone()).await.expect("executed");
+    let again = Repository::<Account>::new(store).execute_with("b", AccountCommand::Deposit(7), first).await;
+    assert_eq!(again.expect("executed"), Receipt { repeated: true, ..created });
+    // Another process moved it on: the cache says 1, the client knows better.
+    Repository::<Account>::new(store).execute("a", AccountCommand::Deposit(1)).await.expect("executed");
+    accounts.execute_with("a", AccountCommand::Deposit(1), seen(2)).await.expect("executed");
+}
+
+/// Deciding that nothing is to be done is a valid answer.
+pub async fn a_command_without_events_writes_nothing<S: AggregateStore + Clone>(store: &S) {
+    let accounts = Repository::<Account>::new(store);
+    let receipt = accounts.execute("a", AccountCommand::Deposit(0)).await.expect("executed");
+    assert_eq!((receipt.version, receipt.position), (Version::ZERO, Position::ZERO));
+    assert_eq!(store.head().await.expect("a head"), Position::ZERO);
+}
+
+/// As of any version.
+pub async fn states_of_the_past_can_be_loaded<S: AggregateStore + Clone>(store: &S) {
+    deposits(store, 12).await;
+    let accounts = Repository::<Account>::new(store);
+    for version in 0..=12 {
+        let loaded = accounts.load_at("a", Version::new(version)).await.expect("loaded").expect("it has come so far");
+        assert_eq!((loaded.state.balance, loaded.version.get()), (version * (version + 1) / 2, version));
+    }
+    assert!(accounts.load_at("a", Version::new(13)).await.expect("loaded").is_none());
+}

@@ -1,0 +1,358 @@
+//! What projectors and policies leave behind when they stop, and that slow ones go on.
+
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    engines_project::{Store, assert_equals_the_fold, deposit, read_model},
+    event_store,
+};
+use es_core::{
+    Append, EngineError, Expected, Keys, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector,
+    Recorded, Repository, StreamId, Unfoldable,
+    testing::account::{Account, AccountCommand, AccountEvent, Ledger, LedgerPage},
+};
+
+/// Longer than any test: only leases that are given back are free.
+const FOR_EVER: Duration = Duration::from_hours(1);
+
+/// What [`Mirror`] does with one amount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    Refuse(u64),
+    PanicInKeys(u64),
+    PanicInFold(u64),
+    None,
+}
+
+/// Two documents that are always equal, unless an event was folded by half.
+#[derive(Debug, Clone, Copy)]
+struct Mirror(Fault);
+
+impl Projection for Mirror {
+    const NAME: &'static str = "mirror";
+    type Event = AccountEvent;
+    type Document = Vec<u64>;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
+        assert_ne!(self.0, Fault::PanicInKeys(amount), "as the test wants it");
+        vec!["left".to_owned(), "right".to_owned()]
+    }
+
+    fn fold(&self, key: &str, seen: &mut Option<Vec<u64>>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+        let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
+        if key == "right" {
+            assert_ne!(self.0, Fault::PanicInFold(amount), "as the test wants it");
+            if self.0 == Fault::Refuse(amount) {
+                return Err(Unfoldable::new("as the test wants it"));
+            }
+        }
+        seen.get_or_insert_default().push(amount);
+        Ok(())
+    }
+}
+
+/// One batch for all events of the test.
+fn at_once<P: Projection>(projection: P, store: &impl Store) -> Projector<P> {
+    let source = LogSource::new(Arc::new(store.clone()));
+    Projector::new(projection, Arc::new(source), Arc::new(store.clone())).lease(FOR_EVER)
+}
+
+/// Builds the read model of an empty log, so that it serves whatever happens later.
+async fn begin<P: Projection>(projection: P, store: &impl Store) {
+    let built = at_once(projection, store).rebuild(CancellationToken::new()).await;
+    built.expect("rebuilt").expect("it was not interrupted");
+}
+
+async fn stops<P: Projection>(projector: &Projector<P>) -> EngineError {
+    projector.run(CancellationToken::new()).await.expect_err("it stops")
+}
+
+async fn assert_mirrors(store: &impl Store, amounts: &[u64]) {
+    let model = read_model::<Mirror>(store);
+    assert_eq!(model.reached().await.expect("asked").get(), amounts.len() as u64);
+    for key in ["left", "right"] {
+        assert_eq!(model.get(key).await.expect("a read").as_deref(), Some(amounts), "{key}");
+    }
+}
+
+/// R11: in one batch with it. Each attempt finds the lease free, and comes as far as the first one.
+pub async fn r11_what_stands_before_a_failing_event_is_committed(store: &impl Store) {
+    begin(Mirror(Fault::None), store).await;
+    for amount in [1, 2, 666, 3] {
+        deposit(store, amount).await;
+    }
+    for _ in 0..2 {
+        let error = stops(&at_once(Mirror(Fault::Refuse(666)), store)).await;
+        let EngineError::Unfoldable { event, .. } = error else { panic!("{error:?}") };
+        assert_eq!(event.position, Position::new(3));
+        assert_mirrors(store, &[1, 2]).await;
+    }
+    assert_goes_on(store, &[1, 2, 666, 3]).await;
+}
+
+/// R11, R16: a panic gives the lease back like any other error.
+pub async fn r11_a_panic_stops_the_projector_before_the_event(store: &impl Store) {
+    begin(Mirror(Fault::None), store).await;
+    for amount in [1, 2, 666, 3, 777] {
+        deposit(store, amount).await;
+    }
+    for fault in [Fault::PanicInFold(666), Fault::PanicInKeys(666)] {
+        let error = stops(&at_once(Mirror(fault), store)).await;
+        let EngineError::Panicked { event } = error else { panic!("{error:?}") };
+        assert_eq!((event.position, event.event.as_str()), (Position::new(3), "account-a@3"));
+        assert_mirrors(store, &[1, 2]).await;
+    }
+    assert_goes_on(store, &[1, 2, 666, 3, 777]).await;
+}
+
+/// R11, R14
+pub async fn r11_what_stands_before_an_unreadable_event_is_committed(store: &impl Store) {
+    begin(Mirror(Fault::None), store).await;
+    deposit(store, 1).await;
+    deposit(store, 2).await;
+    let mut unreadable = event_store::event(r#"{"amount":"much"}"#);
+    unreadable.data.name = "account.deposited".into();
+    let stream = StreamId::new("account", "a").expect("a valid name");
+    store.append(Append::new(stream, Expected::Any, vec![unreadable])).await.expect("appended");
+    let error = stops(&at_once(Mirror(Fault::None), store)).await;
+    assert!(matches!(&error, EngineError::Decode(error) if error.position == Position::new(3)), "{error:?}");
+    assert_mirrors(store, &[1, 2]).await;
+}
+
+async fn assert_goes_on(store: &impl Store, amounts: &[u64]) {
+    let shutdown = CancellationToken::new();
+    let mended = at_once(Mirror(Fault::None), store);
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { mended.run(shutdown).await }
+    });
+    assert_equals_the_fold(Mirror(Fault::None), store).await;
+    assert_mirrors(store, amounts).await;
+    shutdown.cancel();
+    running.await.expect("no panic").expect("it stops in order");
+}
+
+/// Asks for the shutdown while it folds.
+#[derive(Debug, Clone)]
+struct Tired {
+    at: Position,
+    shutdown: CancellationToken,
+}
+
+impl Projection for Tired {
+    const NAME: &'static str = "tired";
+    type Event = AccountEvent;
+    type Document = LedgerPage;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Ledger::<1>::default().keys(event)
+    }
+
+    fn fold(
+        &self,
+        key: &str,
+        page: &mut Option<Self::Document>,
+        event: &Recorded<AccountEvent>,
+    ) -> Result<(), Unfoldable> {
+        if event.position == self.at {
+            self.shutdown.cancel();
+        }
+        Ledger::<1>::default().fold(key, page, event)
+    }
+}
+
+/// R16: it does not fold on to the end of a batch, and commits what it has folded.
+pub async fn r16_a_shutdown_within_a_batch_commits_what_was_folded(store: &impl Store) {
+    let never = Tired { at: Position::ZERO, shutdown: CancellationToken::new() };
+    begin(never.clone(), store).await;
+    for amount in 1..=9 {
+        deposit(store, amount).await;
+    }
+    for at in [2, 5, 9].map(Position::new) {
+        let shutdown = CancellationToken::new();
+        at_once(Tired { at, shutdown: shutdown.clone() }, store).run(shutdown).await.expect("it stops in order");
+        assert_eq!(read_model::<Tired>(store).reached().await.expect("asked"), at);
+    }
+    assert_equals_the_fold(never, store).await;
+}
+
+/// What a [`Diary`] does at one position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Shutdown,
+    Refuse,
+    Panic,
+}
+
+/// Remembers to what it has reacted, and ends at a position.
+#[derive(Debug, Clone)]
+struct Diary {
+    seen: Arc<Mutex<Vec<u64>>>,
+    at: u64,
+    end: End,
+    shutdown: CancellationToken,
+}
+
+#[async_trait]
+impl Policy for Diary {
+    const NAME: &'static str = "diary";
+    type Event = AccountEvent;
+
+    async fn react(&self, event: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+        let position = event.position.get();
+        if position == self.at {
+            match self.end {
+                End::Shutdown => self.shutdown.cancel(),
+                End::Refuse => return Err(PolicyError::Permanent("as the test wants it".into())),
+                End::Panic => panic!("as the test wants it"),
+            }
+        }
+        self.seen.lock().expect("no panic under it").push(position);
+        Ok(())
+    }
+}
+
+/// R9, R11, R16: neither a shutdown nor an error nor a panic within a batch repeats a reaction.
+pub async fn r9_a_policy_that_stops_repeats_no_reaction(store: &impl Store) {
+    for amount in 1..=20 {
+        deposit(store, amount).await;
+    }
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let ends = [End::Shutdown, End::Refuse, End::Panic, End::Shutdown, End::Refuse, End::Shutdown];
+    for (end, at) in ends.into_iter().zip([2, 5, 5, 9, 12, 20]) {
+        let shutdown = CancellationToken::new();
+        let policy = Diary { seen: seen.clone(), at, end, shutdown: shutdown.clone() };
+        let source = LogSource::new(Arc::new(store.clone()));
+        let runner = PolicyRunner::new(policy, Arc::new(source), Arc::new(store.clone())).lease(FOR_EVER);
+        match (end, runner.run(shutdown).await) {
+            (End::Shutdown, Ok(())) => {}
+            (End::Refuse, Err(EngineError::Reaction { event, .. }))
+            | (End::Panic, Err(EngineError::Panicked { event })) => assert_eq!(event.position, Position::new(at)),
+            (end, other) => panic!("{end:?}, got {other:?}"),
+        }
+    }
+    assert_eq!(*seen.lock().expect("no panic under it"), (1..=20).collect::<Vec<_>>());
+}
+
+/// Takes its time, on the thread of the runtime, and counts.
+#[derive(Debug, Clone)]
+struct Ponderous {
+    each: Duration,
+    folds: Arc<AtomicU64>,
+}
+
+impl Projection for Ponderous {
+    const NAME: &'static str = "ponderous";
+    type Event = AccountEvent;
+    type Document = LedgerPage;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Ledger::<1>::default().keys(event)
+    }
+
+    fn fold(
+        &self,
+        key: &str,
+        page: &mut Option<Self::Document>,
+        event: &Recorded<AccountEvent>,
+    ) -> Result<(), Unfoldable> {
+        std::thread::sleep(self.each);
+        self.folds.fetch_add(1, Ordering::Relaxed);
+        Ledger::<1>::default().fold(key, page, event)
+    }
+}
+
+/// Three workers with this lease; returns how often they folded an event.
+async fn folds_of_three(store: &impl Store, each: Duration, ttl: Duration) -> u64 {
+    let (folds, shutdown) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
+    let mut workers = JoinSet::new();
+    for _ in 0..3 {
+        let (projection, shutdown) = (Ponderous { each, folds: folds.clone() }, shutdown.clone());
+        let worker = at_once(projection, store).lease(ttl);
+        workers.spawn(async move { worker.run(shutdown).await });
+    }
+    assert_equals_the_fold(Ponderous { each: Duration::ZERO, folds: Arc::default() }, store).await;
+    shutdown.cancel();
+    for stopped in workers.join_all().await {
+        stopped.expect("it stops in order");
+    }
+    folds.load(Ordering::Relaxed)
+}
+
+/// A batch takes four times as long as the lease lasts. Seen to fail where the lease was renewed between batches: the
+/// workers took it from each other, and folded each event several times.
+pub async fn a_slow_batch_keeps_its_lease(store: &impl Store) {
+    for amount in 1..=80 {
+        deposit(store, amount).await;
+    }
+    assert_eq!(folds_of_three(store, Duration::from_millis(50), Duration::from_secs(1)).await, 80);
+}
+
+/// One call of `fold` takes twice as long as the lease lasts, which is long: a machine that runs all other tests beside this
+/// one may be late with a renewal. Seen to fail where the lease was renewed on the task that
+/// folds.
+pub async fn a_slow_event_keeps_its_lease(store: &impl Store) {
+    deposit(store, 1).await;
+    assert_eq!(folds_of_three(store, Duration::from_secs(6), Duration::from_secs(3)).await, 1);
+}
+
+/// Eight documents for each account, as large as the last amount.
+#[derive(Debug, Clone, Copy)]
+struct Bulky;
+
+impl Projection for Bulky {
+    const NAME: &'static str = "bulky";
+    type Event = AccountEvent;
+    type Document = String;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        (0..8).map(|number| format!("{}/{number}", event.stream.id())).collect()
+    }
+
+    fn fold(&self, key: &str, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+        let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
+        *text = Some(key.repeat(usize::try_from(amount).unwrap_or_default()));
+        Ok(())
+    }
+}
+
+/// R17: whatever fits into the memory for documents, and one event that does not.
+pub async fn r17_documents_are_folded_in_parts_and_too_many_for_one_event_are_an_error(store: &impl Store) {
+    let accounts = Repository::<Account>::new(store);
+    for amount in [300, 2, 250, 1] {
+        for number in 0..5 {
+            accounts.execute(&format!("a{number}"), AccountCommand::Deposit(amount)).await.expect("executed");
+        }
+    }
+    for budget in [1_500, 8_000, 40_000] {
+        let rebuilt = at_once(Bulky, store).document_bytes(budget).rebuild(CancellationToken::new()).await;
+        rebuilt.expect("rebuilt").expect("it was not interrupted");
+        assert_equals_the_fold(Bulky, store).await;
+    }
+    // Of 9,616 bytes: what is written is too much.
+    let token = accounts.execute("a1", AccountCommand::Deposit(300)).await.expect("executed").token;
+    assert_too_large(store, token.0).await;
+    // What is loaded is too much, although little is written.
+    at_once(Bulky, store).rebuild(CancellationToken::new()).await.expect("rebuilt");
+    let token = accounts.execute("a1", AccountCommand::Deposit(1)).await.expect("executed").token;
+    assert_too_large(store, token.0).await;
+}
+
+/// With 1,000 bytes for documents, and so 8,000 for those of one event.
+async fn assert_too_large(store: &impl Store, position: Position) {
+    match stops(&at_once(Bulky, store).document_bytes(1_000)).await {
+        EngineError::TooLarge { event, documents: 8, limit: 8_000, .. } => assert_eq!(event.position, position),
+        other => panic!("expected the event that is too large, got {other:?}"),
+    }
+}

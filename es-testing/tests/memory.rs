@@ -1,0 +1,42 @@
+//! The reference passes the suites that every backend must pass.
+
+use std::sync::Arc;
+
+use es_core::{
+    Append, Categories, Checkpoint, Delivery, EventData, EventSource, EventStore, Expected, LogSource, MemoryStore,
+    NewEvent, Order, StreamId, Subscription,
+};
+use uuid::Uuid;
+
+mod ports {
+    use super::MemoryStore;
+
+    es_testing::event_store_suite!(async { MemoryStore::new() });
+    es_testing::snapshot_store_suite!(async { MemoryStore::new() });
+    es_testing::read_model_store_suite!(async { MemoryStore::new() });
+    es_testing::engine_suite!(async { MemoryStore::new() });
+}
+
+#[tokio::test]
+async fn r17_batches_hold_fewer_events_where_these_are_large() {
+    let store = MemoryStore::new();
+    let append = |id: &str, payload: String, events: usize| {
+        let stream = StreamId::new("order", id).expect("a stream");
+        let data = EventData { name: "order.noted".into(), schema_version: 1, payload: payload.into() };
+        Append::new(stream, Expected::Any, (0..events).map(|_| NewEvent::new(data.clone())).collect())
+    };
+    store.append(append("a", format!("\"{}\"", "x".repeat(400_000)), 100)).await.expect("appended");
+    store.append(append("b", "{}".into(), 500)).await.expect("appended");
+    let subscription =
+        Subscription { reader: "test".into(), store: Uuid::nil(), categories: Categories::All, order: Order::PerKey };
+    let mut feed = LogSource::new(Arc::new(store)).open(&subscription).await.expect("opened");
+    let mut sizes = Vec::new();
+    while sizes.iter().sum::<usize>() < 600 {
+        match feed.next().await.expect("a log") {
+            Delivery::Assigned(shards) => feed.start(&shards[0], &Checkpoint::default()).await.expect("started"),
+            Delivery::Batch(batch) => sizes.push(batch.events.len()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(sizes, [100, 20, 40, 80, 160, 200]);
+}
