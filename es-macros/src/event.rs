@@ -67,18 +67,18 @@ fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'
     quote! {
         #[automatically_derived]
         #[allow(deprecated)]
-        impl ::es_core::Event for #ident {
+        impl __es::Event for #ident {
             const CATEGORY: &'static str = #category;
 
-            const SCHEMAS: &'static [::es_core::EventSchema] = &[#(#schemas),*];
+            const SCHEMAS: &'static [__es::EventSchema] = &[#(#schemas),*];
 
-            fn schema(&self) -> ::es_core::EventSchema {
+            fn schema(&self) -> __es::EventSchema {
                 match self {
                     #(Self::#variants { .. } => #schemas,)*
                 }
             }
 
-            fn serialize_payload<__S: ::es_core::__private::serde::Serializer>(
+            fn serialize_payload<__S: __es::__private::serde::Serializer>(
                 &self,
                 __serializer: __S,
             ) -> ::core::result::Result<__S::Ok, __S::Error> {
@@ -93,10 +93,10 @@ fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'
                 __name: &::core::primitive::str,
                 __version: ::core::primitive::u32,
                 __payload: &[::core::primitive::u8],
-            ) -> ::core::result::Result<Self, ::es_core::Undecodable> {
+            ) -> ::core::result::Result<Self, __es::Undecodable> {
                 match __name {
                     #(#decode_arms)*
-                    _ => ::core::result::Result::Err(::es_core::Undecodable::UnknownName(
+                    _ => ::core::result::Result::Err(__es::Undecodable::UnknownName(
                         ::std::borrow::ToOwned::to_owned(__name),
                     )),
                 }
@@ -113,7 +113,7 @@ fn tags_function(kinds: &[Kind<'_>]) -> Option<TokenStream> {
         quote! {
             fn tags(
                 &self,
-            ) -> ::core::result::Result<::std::vec::Vec<::es_core::Tag>, ::es_core::TagError> {
+            ) -> ::core::result::Result<::std::vec::Vec<__es::Tag>, __es::TagError> {
                 let mut __tags = ::std::vec::Vec::new();
                 match self {
                     #(#arms)*
@@ -128,7 +128,7 @@ fn tags_function(kinds: &[Kind<'_>]) -> Option<TokenStream> {
 impl Kind<'_> {
     fn schema(&self) -> TokenStream {
         let Schema { name, version, .. } = &self.schema;
-        quote!(::es_core::EventSchema { name: #name, version: #version })
+        quote!(__es::EventSchema { name: #name, version: #version })
     }
 
     fn decode_arm(&self) -> TokenStream {
@@ -140,7 +140,7 @@ impl Kind<'_> {
                 #version => #current
                 #(#upcasts)*
                 found => ::core::result::Result::Err(
-                    ::es_core::Undecodable::UnknownVersion { found, current: #version }
+                    __es::Undecodable::UnknownVersion { found, current: #version }
                 ),
             },
         }
@@ -153,7 +153,7 @@ fn upcast_arm(Upcaster { from, function, .. }: &Upcaster) -> TokenStream {
     let span = Span::call_site().located_at(function.span());
     quote_spanned! {span=>
         #from => {
-            let __old = ::es_core::__private::decode(__payload)?;
+            let __old = __es::__private::decode(__payload)?;
             ::core::result::Result::Ok(#function(__old))
         }
     }

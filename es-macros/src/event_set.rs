@@ -62,18 +62,18 @@ fn implementation(ident: &Ident, members: &[Member<'_>]) -> TokenStream {
     quote! {
         #[automatically_derived]
         #[allow(deprecated)]
-        impl ::es_core::EventSet for #ident {
-            fn categories() -> ::es_core::Categories {
-                ::es_core::Categories::Only(::std::vec::Vec::new())
-                    #(.union(<#types as ::es_core::EventSet>::categories()))*
+        impl __es::EventSet for #ident {
+            fn categories() -> __es::Categories {
+                __es::Categories::Only(::std::vec::Vec::new())
+                    #(.union(<#types as __es::EventSet>::categories()))*
             }
 
             fn from_recorded(
-                __event: &::es_core::RecordedEvent,
-            ) -> ::core::result::Result<::core::option::Option<Self>, ::es_core::Undecodable> {
+                __event: &__es::RecordedEvent,
+            ) -> ::core::result::Result<::core::option::Option<Self>, __es::Undecodable> {
                 #(
                     if let ::core::option::Option::Some(__inner) =
-                        <#types as ::es_core::EventSet>::from_recorded(__event)?
+                        <#types as __es::EventSet>::from_recorded(__event)?
                     {
                         return ::core::result::Result::Ok(::core::option::Option::Some(
                             Self::#variants(__inner),

@@ -1,6 +1,6 @@
-//! Derive macros of the event-sourcing framework.
+//! Derive macros of Evenfold, an event-sourcing and CQRS framework.
 //!
-//! Use them through `es_core`, which re-exports both beside the traits of the same names.
+//! Use them through `evenfold` or `es_core`, which re-export both beside the traits of the same names.
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, parse_macro_input};
@@ -10,6 +10,7 @@ mod event;
 mod event_set;
 mod input;
 mod payload;
+mod root;
 mod rules;
 mod tags;
 
@@ -68,7 +69,7 @@ mod tags;
 #[proc_macro_derive(Event, attributes(event, serde))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    event::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+    event::derive(&input).and_then(root::scoped).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
 /// Derives `es_core::EventSet` for an enum whose every variant wraps one member: an `Event` enum or
@@ -100,5 +101,5 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(EventSet)]
 pub fn derive_event_set(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    event_set::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
+    event_set::derive(&input).and_then(root::scoped).unwrap_or_else(syn::Error::into_compile_error).into()
 }

@@ -55,7 +55,7 @@ impl<'a> Payload<'a> {
     pub(crate) fn serialize_arm(&self) -> TokenStream {
         let variant = self.variant;
         if self.fields.is_empty() {
-            return quote!(Self::#variant { .. } => ::es_core::__private::serialize_no_fields(__serializer),);
+            return quote!(Self::#variant { .. } => __es::__private::serialize_no_fields(__serializer),);
         }
         // A struct of borrowed fields would be simpler, but a `with` or `skip_serializing_if` that
         // is generic need not accept a `&&T`. So serde gets the fields' own types, on behalf of a
@@ -70,8 +70,8 @@ impl<'a> Payload<'a> {
         quote! {
             Self::#variant { .. } => {
                 #(#getters)*
-                #[derive(::es_core::__private::serde::Serialize)]
-                #[serde(crate = "::es_core::__private::serde", remote = #remote)]
+                #[derive(__es::__private::serde::Serialize)]
+                #[serde(crate = "__es::__private::serde", remote = #remote)]
                 #shape
                 __Shape::serialize(self, __serializer)
             }
@@ -96,9 +96,9 @@ impl<'a> Payload<'a> {
     pub(crate) fn decode_block(&self, name: &LitStr) -> TokenStream {
         let object = self.fields.is_empty().then(|| {
             // serde lets a struct without fields be an array, too.
-            let ignored = quote!(::es_core::__private::serde::de::IgnoredAny);
+            let ignored = quote!(__es::__private::serde::de::IgnoredAny);
             quote! {
-                ::es_core::__private::decode::<
+                __es::__private::decode::<
                     ::std::collections::BTreeMap<::std::string::String, #ignored>
                 >(__payload)?;
             }
@@ -109,11 +109,11 @@ impl<'a> Payload<'a> {
             let shape = self.shape(|_| TokenStream::new());
             let pattern = self.construct(&quote!(__Shape));
             quote! {
-                #[derive(::es_core::__private::serde::Deserialize)]
-                #[serde(crate = "::es_core::__private::serde")]
+                #[derive(__es::__private::serde::Deserialize)]
+                #[serde(crate = "__es::__private::serde")]
                 #expecting
                 #shape
-                let #pattern = ::es_core::__private::decode::<__Shape>(__payload)?;
+                let #pattern = __es::__private::decode::<__Shape>(__payload)?;
             }
         });
         let variant = self.variant;

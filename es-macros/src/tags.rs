@@ -33,7 +33,7 @@ pub(crate) fn arm(variant: &Variant, name: &LitStr, rules: &[TagRule], errors: &
                 let format = LitStr::new(&format, literal.span());
                 // Located at the template, so that a field which cannot be displayed is reported there.
                 let text = quote_spanned!(literal.span()=> ::std::format!(#format #(, #arguments)*));
-                makers.push(quote!(__tags.push(::es_core::__private::tag(#name, #literal, #text)?);));
+                makers.push(quote!(__tags.push(__es::__private::tag(#name, #literal, #text)?);));
             }
             TagRule::Function(function) => {
                 let rule = format!("tags = {}", function.to_token_stream().to_string().replace(' ', ""));
@@ -41,7 +41,7 @@ pub(crate) fn arm(variant: &Variant, name: &LitStr, rules: &[TagRule], errors: &
                 let span = Span::call_site().located_at(function.span());
                 makers.push(quote_spanned! {span=>
                     for __text in #function(self) {
-                        __tags.push(::es_core::__private::tag(#name, #rule, __text)?);
+                        __tags.push(__es::__private::tag(#name, #rule, __text)?);
                     }
                 });
             }
