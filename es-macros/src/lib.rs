@@ -69,7 +69,10 @@ mod tags;
 #[proc_macro_derive(Event, attributes(event, serde))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    event::derive(&input).and_then(root::scoped).unwrap_or_else(syn::Error::into_compile_error).into()
+    event::derive(&input)
+        .and_then(|implementation| root::scoped(&implementation))
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
 }
 
 /// Derives `es_core::EventSet` for an enum whose every variant wraps one member: an `Event` enum or
@@ -101,5 +104,8 @@ pub fn derive_event(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(EventSet)]
 pub fn derive_event_set(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    event_set::derive(&input).and_then(root::scoped).unwrap_or_else(syn::Error::into_compile_error).into()
+    event_set::derive(&input)
+        .and_then(|implementation| root::scoped(&implementation))
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
 }

@@ -9,7 +9,7 @@ use quote::{format_ident, quote};
 const PACKAGES: [&str; 2] = ["evenfold", "es-core"];
 
 /// `implementation` in a scope in which `__es` is that crate.
-pub(crate) fn scoped(implementation: TokenStream) -> syn::Result<TokenStream> {
+pub(crate) fn scoped(implementation: &TokenStream) -> syn::Result<TokenStream> {
     let found = PACKAGES.iter().find_map(|package| Some((package, crate_name(package).ok()?)));
     let Some((package, found)) = found else {
         let message = "this derive needs `evenfold` (or `es-core`) among the dependencies in Cargo.toml";
