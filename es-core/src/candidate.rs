@@ -20,8 +20,9 @@ pub(crate) struct Candidate<'a> {
     store: &'a dyn ReadModelStore,
     promotion: Promotion,
     serves: AtomicBool,
-    /// How far it must be in every shard before it serves: where the first worker stood that reached
-    /// the end of its shards. (Others may still be on their way there.)
+    /// How far it must be in every shard before it serves: where the log ended, as the source knew, when
+    /// the first worker reached the end of its shards, and at least where that worker stood. (Others may still
+    /// be on their way there, and so may the source.)
     target: OnceLock<Position>,
 }
 
@@ -110,13 +111,12 @@ impl<'a> Candidate<'a> {
             }
             return Ok(true);
         }
-        if step == Step::Worked || (step == Step::AtEnd && !self.is_complete().await?) {
-            return Ok(false);
-        }
         let promoted = match step {
-            Step::AtEnd => self.store.promote(&self.generation, self.promotion).await,
+            Step::Worked => return Ok(false),
+            Step::AtEnd(end) if !self.is_complete(end).await? => return Ok(false),
+            Step::AtEnd(_) => self.store.promote(&self.generation, self.promotion).await,
             // The worker whose end it waits for promotes it.
-            _ => Err(PromoteError::NotBuilding),
+            Step::Standby => Err(PromoteError::NotBuilding),
         };
         let serves = match promoted {
             Ok(()) => true,
@@ -136,14 +136,23 @@ impl<'a> Candidate<'a> {
         Ok(serves)
     }
 
-    /// Whether every shard of it, also those of other workers, has come as far as this worker was when
-    /// it reached the end.
-    async fn is_complete(&self) -> Result<bool, EngineError> {
+    /// Whether every shard of it, also those of other workers, has come as far as the log went when this
+    /// worker first reached the end of the source.
+    async fn is_complete(&self, end: Position) -> Result<bool, EngineError> {
         let found = self.store.generations(&self.generation.projection).await?;
         let building = found.building.filter(|building| building.generation == self.generation);
         // Gone or promoted: the promotion finds out which.
         let Some(progress) = building else { return Ok(true) };
-        Ok(progress.reached >= *self.target.get_or_init(|| progress.furthest))
+        let target = *self.target.get_or_init(|| {
+            let target = progress.furthest.max(end);
+            if progress.reached < target {
+                let Generation { projection, id, .. } = &self.generation;
+                let reached = progress.reached;
+                tracing::info!(projection, generation = %id, %reached, %target, "it has all of the source, and is built until it has what the log held");
+            }
+            target
+        });
+        Ok(progress.reached >= target)
     }
 }
 
@@ -167,22 +176,39 @@ mod tests {
         let candidate = Candidate::find::<Histories>(&store).await.expect("found");
         let shards = [Shard("topic/0".into()), Shard("topic/1".into())];
         store.ensure_shards(&candidate.generation, &shards).await.expect("ensured");
-        let advance = async |shard: &Shard, to: u64| {
-            let (owner, ttl) = (Uuid::now_v7(), Duration::from_mins(1));
-            let taken = store.acquire(&candidate.generation, shard, owner, Takeover::Always, ttl).await;
-            let lease: Lease = taken.expect("asked").expect("taken");
-            let checkpoint = Checkpoint { position: Position::new(to), ..Checkpoint::default() };
-            store.commit(&lease, Changes { checkpoint, ..Changes::default() }, ttl).await.expect("committed");
-        };
+        let advance = async |shard: &Shard, to: u64| advance(&store, &candidate, shard, to).await;
         advance(&shards[0], 9).await;
-        assert!(!candidate.after(Step::AtEnd).await.expect("asked"), "the other has not begun");
+        let end = Step::AtEnd(Position::new(9));
+        assert!(!candidate.after(end).await.expect("asked"), "the other has not begun");
         advance(&shards[0], 12).await;
         advance(&shards[1], 8).await;
-        assert!(!candidate.after(Step::AtEnd).await.expect("asked"), "the other is not where this one was");
+        assert!(!candidate.after(end).await.expect("asked"), "the other is not where this one was");
         advance(&shards[1], 9).await;
-        assert!(
-            candidate.after(Step::AtEnd).await.expect("asked"),
-            "the first promotion does not wait for later events"
-        );
+        let later = Step::AtEnd(Position::new(12));
+        assert!(candidate.after(later).await.expect("asked"), "the first promotion does not wait for later events");
+    }
+
+    /// The source has all that was given to it, and the log had more. (Seen to fail where only checkpoints count.)
+    #[tokio::test]
+    async fn r12_a_generation_serves_only_when_it_has_what_the_log_held_behind_its_source() {
+        let store = MemoryStore::new();
+        let candidate = Candidate::find::<Histories>(&store).await.expect("found");
+        let shards = [Shard("topic/0".into()), Shard("topic/1".into())];
+        store.ensure_shards(&candidate.generation, &shards).await.expect("ensured");
+        for (position, serves) in [(3, false), (29, false), (30, true)] {
+            for shard in &shards {
+                advance(&store, &candidate, shard, position).await;
+            }
+            let end = Step::AtEnd(Position::new(position + 27));
+            assert_eq!(candidate.after(end).await.expect("asked"), serves, "{position}");
+        }
+    }
+
+    async fn advance(store: &MemoryStore, candidate: &Candidate<'_>, shard: &Shard, to: u64) {
+        let (owner, ttl) = (Uuid::now_v7(), Duration::from_mins(1));
+        let taken = store.acquire(&candidate.generation, shard, owner, Takeover::Always, ttl).await;
+        let lease: Lease = taken.expect("asked").expect("taken");
+        let checkpoint = Checkpoint { position: Position::new(to), ..Checkpoint::default() };
+        store.commit(&lease, Changes { checkpoint, ..Changes::default() }, ttl).await.expect("committed");
     }
 }

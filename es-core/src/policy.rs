@@ -203,7 +203,7 @@ impl<P: Policy> PolicyRunner<P> {
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
-                if step == Step::AtEnd || opened.elapsed() > self.standby {
+                if matches!(step, Step::AtEnd(_)) || opened.elapsed() > self.standby {
                     self.report.set(P::NAME, WorkerState::Working);
                 }
                 Ok(ControlFlow::Continue(()))

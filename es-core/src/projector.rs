@@ -139,7 +139,7 @@ impl<P: Projection> Projector<P> {
             Box::pin(async move {
                 candidate.after(step).await?;
                 // Not before: what newer code must read may be the next event.
-                if step == Step::AtEnd || opened.elapsed() > self.standby {
+                if matches!(step, Step::AtEnd(_)) || opened.elapsed() > self.standby {
                     self.report.set(P::NAME, WorkerState::Working);
                 }
                 Ok(ControlFlow::Continue(()))

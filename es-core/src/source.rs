@@ -92,8 +92,9 @@ pub struct Batch {
     /// The checkpoint that holds once they are folded. Its position may lie beyond the last event
     /// when the source knows that nothing is missing.
     pub checkpoint: Checkpoint,
-    /// Whether the source had nothing more at this moment.
-    pub at_end: bool,
+    /// Where the log ended, as the source last saw it, when the source had nothing more at this moment. It lies
+    /// behind the checkpoint's position where the source itself is behind the log.
+    pub end: Option<Position>,
 }
 
 /// Why a source cannot deliver.
@@ -280,7 +281,8 @@ impl EventFeed for LogFeed {
         let Some(last) = events.last() else {
             if !std::mem::replace(&mut self.said_end, true) {
                 let (shard, checkpoint) = (LogSource::shard(), after.clone());
-                return Ok(Delivery::Batch(Batch { shard, events, checkpoint, at_end }));
+                let end = Some(checkpoint.position);
+                return Ok(Delivery::Batch(Batch { shard, events, checkpoint, end }));
             }
             // The news itself comes with the next call.
             if let Ok(waited) = tokio::time::timeout(IDLE, self.store.wait_past(after.position)).await {
@@ -296,7 +298,8 @@ impl EventFeed for LogFeed {
         *after = checkpoint.clone();
         self.said_end = at_end;
         events.retain(|event| self.categories.contains(event.stream.category()));
-        Ok(Delivery::Batch(Batch { shard: LogSource::shard(), events, checkpoint, at_end }))
+        let end = at_end.then_some(checkpoint.position);
+        Ok(Delivery::Batch(Batch { shard: LogSource::shard(), events, checkpoint, end }))
     }
 
     async fn start(&mut self, _shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError> {

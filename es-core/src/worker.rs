@@ -22,6 +22,7 @@ use crate::{
     event::RecordedEvent,
     read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, ReadModelStore, Shard, Witness},
     source::{Batch, Delivery, EventFeed, EventSource, Subscription},
+    stream::Position,
     worker::leases::Leases,
 };
 
@@ -77,7 +78,8 @@ pub(crate) struct Worker<'a> {
 
 struct Held {
     lease: Lease,
-    at_end: bool,
+    /// Where the log ended when the source had nothing more of the shard.
+    end: Option<Position>,
     stop: CancellationToken,
 }
 
@@ -88,8 +90,8 @@ pub(crate) enum Step {
     Standby,
     /// Something was done.
     Worked,
-    /// Everything that the source has for this worker is done.
-    AtEnd,
+    /// Everything that the source has for this worker is done. The log goes on to this position at least.
+    AtEnd(Position),
 }
 
 impl<'a> Worker<'a> {
@@ -156,13 +158,14 @@ impl<'a> Worker<'a> {
             return Err(EngineError::Fenced(shard));
         }
         self.take_wanted(shutdown).await?;
-        Ok(Some(if self.held.is_empty() {
-            Step::Standby
-        } else if self.wanted.is_empty() && self.held.values().all(|held| held.at_end) {
-            Step::AtEnd
-        } else {
-            Step::Worked
-        }))
+        Ok(Some(if self.held.is_empty() { Step::Standby } else { self.end().map_or(Step::Worked, Step::AtEnd) }))
+    }
+
+    /// The end of the log, where all that the source has is done.
+    fn end(&self) -> Option<Position> {
+        let mut ends = self.held.values().map(|held| held.end);
+        let end = ends.try_fold(Position::ZERO, |furthest, end| Some(furthest.max(end?)));
+        end.filter(|_| self.wanted.is_empty())
     }
 
     fn take_in(&mut self, delivery: Delivery) {
@@ -239,7 +242,7 @@ impl<'a> Worker<'a> {
             held.lease.checkpoint = checkpoint;
             self.leases.renewed(&batch.shard);
         }
-        held.at_end = is_whole && batch.at_end;
+        held.end = batch.end.filter(|_| is_whole);
         batch.events.drain(..handled.done);
         Ok((!is_whole).then_some(batch))
     }
@@ -261,7 +264,7 @@ impl<'a> Worker<'a> {
                 Some(lease) => {
                     self.feed.start(&shard, &lease.checkpoint).await?;
                     let stop = self.leases.keep(&lease, shutdown);
-                    self.held.insert(shard, Held { lease, at_end: false, stop });
+                    self.held.insert(shard, Held { lease, end: None, stop });
                 }
                 None => self.wanted.push(shard),
             }

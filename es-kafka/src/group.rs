@@ -488,6 +488,7 @@ mod tests {
         Progress {
             incarnation: Uuid::nil(),
             position,
+            head: Position::new(9),
             event_id,
             recorded_at: chrono::DateTime::UNIX_EPOCH,
             offsets: crate::Offsets::default(),
@@ -555,21 +556,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r12_the_end_is_said_once_of_every_partition_also_when_nothing_was_ever_published() {
-        for progress in [None, Some(progress(3))] {
+    async fn r12_the_end_is_said_once_of_every_partition_and_not_before_the_relay_has_spoken() {
+        // The relay has published nothing yet, or three events.
+        for progress in [progress(0), progress(3)] {
             let (group, config, mut feed) = group();
-            let end = progress.as_ref().map(Mark::from).unwrap_or_default();
+            let end = Mark::from(&progress);
             for (partition, placed) in group.members().get_mut("order-events").unwrap() {
                 *placed = member(*partition, end);
             }
-            if let Some(progress) = progress {
-                group.adopt(progress).unwrap();
-            }
+            group.deliver(&config);
+            assert!(matches!(feed.next().await.unwrap(), Delivery::Idle), "the relay has said nothing yet");
+            group.adopt(progress).unwrap();
             let mut ended = BTreeSet::new();
             for _ in 0..PARTITIONS {
                 group.deliver(&config);
                 let batch = taken(&mut feed).await;
-                assert!(batch.at_end && batch.events.is_empty() && batch.checkpoint.position == end.position);
+                assert!(batch.end == Some(Position::new(9)) && batch.events.is_empty());
+                assert_eq!(batch.checkpoint.position, end.position);
                 assert!(ended.insert(batch.shard));
             }
             group.deliver(&config);

@@ -192,8 +192,9 @@ impl Horizon {
         self.cursor = cursor;
         let text = serde_json::to_string(&self.cursor).expect("topic names and numbers");
         self.checkpoint = reached.checkpoint(Some(text));
-        self.said_end = self.is_at_end();
-        Ok(Some(Batch { shard: Self::shard(), events, checkpoint: self.checkpoint.clone(), at_end: self.said_end }))
+        let end = self.log_end();
+        self.said_end = end.is_some();
+        Ok(Some(Batch { shard: Self::shard(), events, checkpoint: self.checkpoint.clone(), end }))
     }
 
     /// Compares each partition with what the relay says that it has written.
@@ -209,19 +210,22 @@ impl Horizon {
     /// What a reader must be told once when there is nothing to deliver, for example because its
     /// checkpoint is the end: it has everything.
     pub(crate) fn end(&mut self) -> Option<Batch> {
-        if self.said_end || !self.is_at_end() {
+        if self.said_end {
             return None;
         }
+        let end = Some(self.log_end()?);
         self.said_end = true;
         let (shard, checkpoint) = (Self::shard(), self.checkpoint.clone());
-        Some(Batch { shard, events: Vec::new(), checkpoint, at_end: true })
+        Some(Batch { shard, events: Vec::new(), checkpoint, end })
     }
 
-    /// A relay that has said nothing yet has published nothing.
-    fn is_at_end(&self) -> bool {
-        let published = self.progress.as_ref().map_or(Position::ZERO, |progress| progress.position);
+    /// Where the log ends, when everything is delivered that is in Kafka. A relay that has said nothing yet may have
+    /// a whole log to publish.
+    fn log_end(&self) -> Option<Position> {
+        let progress = self.progress.as_ref().filter(|_| self.newest)?;
         let mut lanes = self.lanes.values().flat_map(BTreeMap::values);
-        self.newest && published <= self.delivered.position && lanes.all(Lane::is_empty)
+        let at_end = progress.position <= self.delivered.position && lanes.all(Lane::is_empty);
+        at_end.then_some(progress.head)
     }
 
     fn below(&mut self, horizon: Mark, limit: usize) -> (Vec<RecordedEvent>, Mark) {
@@ -334,6 +338,7 @@ mod tests {
                 positions: self.positions.clone(),
                 partitions: BTreeMap::new(),
                 position: Position::new(self.last),
+                head: Position::new(self.last + 2),
                 event_id,
                 recorded_at,
                 offsets: self.offsets.clone(),
@@ -374,7 +379,7 @@ mod tests {
                 seen.extend(batch.events.iter().map(|event| event.position.get()));
                 let at_end = log.progress.is_empty() && batch.checkpoint.position.get() == log.last;
                 let checkpoint = batch.checkpoint;
-                assert_eq!(at_end, batch.at_end && log.progress.is_empty());
+                assert_eq!(at_end, batch.end.is_some() && log.progress.is_empty());
                 if at_end || seen.len() >= stop_after {
                     return (seen, checkpoint);
                 }
@@ -460,7 +465,7 @@ mod tests {
         assert!(horizon.end().is_none(), "an older progress would look just like this");
         horizon.newest = true;
         let batch = horizon.end().unwrap();
-        assert!(batch.at_end && batch.events.is_empty() && batch.checkpoint == end, "{batch:?}");
+        assert!(batch.end == Some(Position::new(5)) && batch.events.is_empty() && batch.checkpoint == end, "{batch:?}");
         assert!(horizon.end().is_none());
         log.transaction(1, &mut random);
         horizon.said_end = false;

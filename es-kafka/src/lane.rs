@@ -53,7 +53,8 @@ impl Mark {
 
 impl From<&Progress> for Mark {
     fn from(progress: &Progress) -> Self {
-        Self { position: progress.position, witness: Some(progress.witness()) }
+        let witness = (progress.position > Position::ZERO).then(|| progress.witness());
+        Self { position: progress.position, witness }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use es_core::{Batch, Checkpoint, Shard, SourceError};
+use es_core::{Batch, Checkpoint, Position, Shard, SourceError};
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, ConsumerContext},
@@ -18,7 +18,7 @@ use crate::{
 /// What is known of the relay at this moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Known<'a> {
-    /// Where there is none, the relay has said nothing: its topic was read to the end.
+    /// Where there is none, the relay has said nothing yet: its topic was read to the end.
     pub(crate) progress: Option<&'a Progress>,
     /// Whether the reader knows all partitions of which the progress speaks. Before that, it is told neither
     /// of progress nor of an end.
@@ -49,12 +49,13 @@ pub(crate) struct Member {
     /// What the reader has been told last.
     told: Mark,
     pub(crate) told_at: Option<Instant>,
-    at_end: bool,
+    /// Whether the reader knows that it has everything.
+    said_end: bool,
 }
 
 impl Member {
     pub(crate) fn new(topic: &str, partition: i32, begin: Begin, mark: Mark) -> Self {
-        Self { lane: Lane::new(topic, partition, begin, mark), told: mark, told_at: None, at_end: false }
+        Self { lane: Lane::new(topic, partition, begin, mark), told: mark, told_at: None, said_end: false }
     }
 
     /// The partition as the checkpoint knows it, and the offset to read it from.
@@ -80,8 +81,10 @@ impl Member {
         Ok((Self::new(topic, partition, begin, mark), begin.offset))
     }
 
-    fn ends(&self, written: Written, known: Known<'_>) -> bool {
-        known.all && self.lane.is_complete(written)
+    /// Where the log ends, when everything is read that is in Kafka.
+    fn log_end(&self, written: Written, known: Known<'_>) -> Option<Position> {
+        let progress = known.progress.filter(|_| known.all && self.lane.is_complete(written))?;
+        Some(progress.head)
     }
 
     /// What the reader does not know yet: events, that there are no more, or just that none is missing.
@@ -89,7 +92,7 @@ impl Member {
         let due = self.told_at.is_none_or(|told_at| told_at.elapsed() >= advance_every);
         if self.lane.ready(written) > 0 {
             Some(Need::Events)
-        } else if self.ends(written, known) && !self.at_end {
+        } else if !self.said_end && self.log_end(written, known).is_some() {
             Some(Need::End)
         } else {
             let further = written.published.position > self.told.position;
@@ -108,9 +111,10 @@ impl Member {
             self.told = self.told.later(written.published);
         }
         self.told_at = Some(Instant::now());
-        self.at_end = self.ends(written, known);
+        let end = self.log_end(written, known);
+        self.said_end = end.is_some();
         let cursor = known.incarnation().map(|incarnation| format!("{incarnation}/{}", self.lane.cursor()));
-        Batch { shard, events, checkpoint: self.told.checkpoint(cursor), at_end: self.at_end }
+        Batch { shard, events, checkpoint: self.told.checkpoint(cursor), end }
     }
 }
 

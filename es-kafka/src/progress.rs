@@ -22,7 +22,8 @@ use crate::{
 
 /// Everything up to `position` is in Kafka.
 ///
-/// A relay commits it in one transaction with the events that it speaks of. `offsets` is cumulative
+/// A relay commits it in one transaction with the events that it speaks of, and once alone, when it starts and the
+/// log has news. `offsets` is cumulative
 /// and comes from delivery reports, so the claim is exact: whoever has read every partition up to
 /// its offset has read everything up to `position`. (Watermarks would not do: the markers of one
 /// transaction reach its partitions at different times.)
@@ -33,7 +34,7 @@ use crate::{
 ///
 /// let text = r#"{
 ///     "incarnation": "01890a5d-ac96-774b-bcce-b302099a8001", "position": 3,
-///     "event_id": "01890a5d-ac96-774b-bcce-b302099a8057", "recorded_at": "2026-01-31T12:00:00.000001Z",
+///     "event_id": "01890a5d-ac96-774b-bcce-b302099a8057", "recorded_at": "2026-01-31T12:00:00.000001Z", "head": 3,
 ///     "offsets": {"order-events": {"0": 4}}, "positions": {"order-events": {"0": 3}},
 ///     "partitions": {"order-events": 6}
 /// }"#;
@@ -47,12 +48,15 @@ pub struct Progress {
     /// Which filling of the topics this is: a new one each time that a relay begins at the log's first
     /// event. Offsets of another filling mean nothing in this one.
     pub incarnation: Uuid,
-    /// The position of the last published event.
+    /// The position of the last published event; 0 where the relay has not published any yet.
     pub position: Position,
-    /// Its id.
+    /// Its id; nil at position 0.
     pub event_id: Uuid,
     /// When the log wrote it: together they tell another history from this one ([`Witness`]).
     pub recorded_at: DateTime<Utc>,
+    /// Where the log ended when the relay last looked: beyond `position` while the relay is behind. A read
+    /// model that is built from Kafka serves when it has come this far.
+    pub head: Position,
     /// The offset behind the last event of every partition that was ever written to.
     pub offsets: Offsets,
     /// The position of that last event: what stands in front of its offset.

@@ -238,15 +238,19 @@ impl Relay {
     async fn session(&self, pace: &mut Pace, shutdown: &CancellationToken) -> Result<(), Failure> {
         // A relay that cannot read its log must not fence one that can.
         let Some(head) = shutdown.run_until_cancelled(self.store.head()).await else { return Ok(()) };
-        head.map_err(Failure::read)?;
+        let mut head = head.map_err(Failure::read)?;
         let Some(opened) = shutdown.run_until_cancelled(self.open(shutdown)).await else { return Ok(()) };
-        let (mut maker, publisher, mut last) = opened?;
-        tracing::info!(relay = self.config.name, position = %last, "relay publishes");
+        let (mut maker, publisher, mut last, told) = opened?;
+        tracing::info!(relay = self.config.name, position = %last, %head, "relay publishes");
+        if told.is_none_or(|told| told < head) {
+            // A read model that is built meanwhile must not take what is in Kafka for the whole log.
+            publisher.publish(Vec::new(), head).await.map_err(Failure::publish)?;
+        }
         let mut pending = VecDeque::new();
         loop {
             if pending.is_empty() {
                 let Some(read) = shutdown.run_until_cancelled(self.read(last, pace)).await else { break };
-                pending = read?;
+                (pending, head) = read?;
             }
             if pending.is_empty() {
                 let Some(waited) = shutdown.run_until_cancelled(self.store.wait_past(last)).await else { break };
@@ -260,7 +264,7 @@ impl Relay {
             let suspects: Vec<_> = batch.iter().map(Suspect::of).collect();
             // While Kafka works on this transaction, the store reads the next one.
             let read_ahead = async { if pending.is_empty() { self.read(end, pace).await.map(Some) } else { Ok(None) } };
-            let (outcome, ahead) = tokio::join!(publisher.publish(batch), read_ahead);
+            let (outcome, ahead) = tokio::join!(publisher.publish(batch, head), read_ahead);
             match outcome {
                 Ok(progress) => last = progress.position,
                 Err(PublishError::TooLarge { index: Some(index) }) if index < suspects.len() => {
@@ -276,7 +280,7 @@ impl Relay {
             pace.passed(last);
             self.published.send_replace(last);
             match ahead {
-                Ok(Some(events)) => pending = events,
+                Ok(Some(read)) => (pending, head) = read,
                 Ok(None) => {}
                 Err(error) => return Err(error),
             }
@@ -288,7 +292,11 @@ impl Relay {
         Ok(())
     }
 
-    async fn open(&self, shutdown: &CancellationToken) -> Result<(TopicMaker, Publisher, Position), Failure> {
+    /// A producer, how far the relay had come, and the end of the log that its progress tells of.
+    async fn open(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> Result<(TopicMaker, Publisher, Position, Option<Position>), Failure> {
         let mut maker = TopicMaker::new(&self.config).map_err(Failure::kafka)?;
         if let Err(error) = maker.progress().await {
             return Err(Failure::kafka(self.denied().await.unwrap_or(error)));
@@ -298,9 +306,10 @@ impl Relay {
         if let Some(progress) = &progress {
             maker.check(progress.partitions.keys().cloned().collect()).await?;
         }
+        let told = progress.as_ref().map(|progress| progress.head);
         let last = self.resume(progress).await?;
         self.published.send_replace(last);
-        Ok((maker, publisher, last))
+        Ok((maker, publisher, last, told))
     }
 
     /// What the brokers refuse this client. The client that creates topics does not say, so another one asks.
@@ -324,7 +333,8 @@ impl Relay {
 
     /// The position behind which to go on, once the log is known to be the one that was published.
     async fn resume(&self, progress: Option<Progress>) -> Result<Position, Failure> {
-        let Some(progress) = progress else { return Ok(Position::ZERO) };
+        let published = progress.filter(|progress| progress.position > Position::ZERO);
+        let Some(progress) = published else { return Ok(Position::ZERO) };
         let (position, published) = (progress.position, progress.witness());
         let before = Position::new(position.get().saturating_sub(1));
         let found = self.store.read_log(before, 1).await.map_err(Failure::read)?.first().map(Witness::of);
@@ -336,7 +346,8 @@ impl Relay {
         }
     }
 
-    async fn read(&self, after: Position, pace: &Pace) -> Result<VecDeque<RecordedEvent>, Failure> {
+    /// The next events, and where the log ends.
+    async fn read(&self, after: Position, pace: &Pace) -> Result<(VecDeque<RecordedEvent>, Position), Failure> {
         let events = self.store.read_log(after, pace.limit).await.map_err(Failure::read)?;
         // Dense positions make every loss visible (R3).
         let mut expected = after;
@@ -346,7 +357,10 @@ impl Relay {
             }
             expected = event.position;
         }
-        Ok(events.into())
+        // Only a relay that is behind has to ask.
+        let is_behind = events.len() >= pace.limit;
+        let head = if is_behind { self.store.head().await.map_err(Failure::read)? } else { expected };
+        Ok((events.into(), head))
     }
 
     /// The events of one transaction from the front of `pending`.

@@ -189,7 +189,7 @@ mod tests {
         let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", &brokers).create().unwrap();
         let id = uuid::Uuid::nil();
         let value = format!(
-            r#"{{"incarnation":"{id}","position":{published},"event_id":"{id}","recorded_at":"2026-01-01T00:00:00Z","offsets":{{}},"positions":{{}},"partitions":{{}}}}"#
+            r#"{{"incarnation":"{id}","position":{published},"head":{published},"event_id":"{id}","recorded_at":"2026-01-01T00:00:00Z","offsets":{{}},"positions":{{}},"partitions":{{}}}}"#
         );
         producer.send(BaseRecord::to("relay-progress").partition(0).key("relay").payload(&value)).unwrap();
         producer.flush(Duration::from_secs(10)).unwrap();

@@ -31,3 +31,6 @@ mod parts;
 
 #[path = "kafka/integrity.rs"]
 mod integrity;
+
+#[path = "kafka/building.rs"]
+mod building;

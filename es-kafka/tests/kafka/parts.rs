@@ -21,14 +21,14 @@ use crate::setup::{House, PATIENCE, Running};
 
 #[derive(Debug, Clone, PartialEq, Event)]
 #[event(category = "order")]
-enum OrderEvent {
+pub(crate) enum OrderEvent {
     #[event(name = "order.happened")]
     Happened { text: String },
 }
 
 /// The positions of the events of each order. It asks for the end of its worker at some of them, and takes its time.
 #[derive(Clone, Default)]
-struct Positions<const PER_STREAM: bool> {
+pub(crate) struct Positions<const PER_STREAM: bool> {
     refuse: Option<u64>,
     each: Duration,
     folds: Arc<AtomicU64>,
@@ -55,7 +55,7 @@ impl<const PER_STREAM: bool> Projection for Positions<PER_STREAM> {
     }
 }
 
-fn projector<const PER_STREAM: bool>(
+pub(crate) fn projector<const PER_STREAM: bool>(
     house: &House,
     projection: Positions<PER_STREAM>,
 ) -> Projector<Positions<PER_STREAM>> {
@@ -63,7 +63,7 @@ fn projector<const PER_STREAM: bool>(
     Projector::new(projection, Arc::new(source), Arc::new(house.store.clone()))
 }
 
-async fn assert_equals_the_fold<const PER_STREAM: bool>(house: &House) {
+pub(crate) async fn assert_equals_the_fold<const PER_STREAM: bool>(house: &House) {
     let model = ReadModel::<Positions<PER_STREAM>>::new(Arc::new(house.store.clone()));
     let log = house.store.read_log(Position::ZERO, 10_000).await.unwrap();
     let head = log.last().unwrap().position;

@@ -79,7 +79,7 @@ impl Reader {
                 assert!(batch.checkpoint.position >= last);
                 *known = batch.checkpoint;
                 self.batches += 1;
-                self.at_end.insert(batch.shard, batch.at_end);
+                self.at_end.insert(batch.shard, batch.end.is_some());
             }
             Delivery::Revoked(_) | Delivery::Idle => {}
         }

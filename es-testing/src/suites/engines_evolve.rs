@@ -216,7 +216,7 @@ impl EventFeed for EndlessFeed {
 
     async fn next(&mut self) -> Result<Delivery, SourceError> {
         Ok(match self.0.next().await? {
-            Delivery::Batch(batch) => Delivery::Batch(Batch { at_end: false, ..batch }),
+            Delivery::Batch(batch) => Delivery::Batch(Batch { end: None, ..batch }),
             other => other,
         })
     }

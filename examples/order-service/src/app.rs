@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use es_core::{EventStore, Policy, Position, ReadError, ReadModel, ReadModelError, ReadModelStore, Repository};
+use es_core::{
+    EventStore, Generations, Policy, Position, ReadError, ReadModel, ReadModelError, ReadModelStore, Repository,
+};
 use tokio::time::{sleep, timeout};
 
 use crate::{
@@ -50,18 +52,18 @@ impl App {
         }
     }
 
-    /// How far the policy and each read model that serves have come.
+    /// The generations of the policy and of each read model, and how far they have come.
     ///
     /// # Errors
     /// [`ReadModelError`] when the store cannot be reached.
-    pub async fn progress(&self) -> Result<Vec<(&'static str, Position)>, ReadModelError> {
-        let mut progress = Vec::new();
+    pub async fn generations(&self) -> Result<Vec<(&'static str, Generations)>, ReadModelError> {
+        let mut generations = Vec::new();
         for name in ReadModelName::ALL.map(ReadModelName::as_str).into_iter().chain([Fulfilment::NAME]) {
-            let found = self.read_models.generations(name).await?;
-            progress.push((name, found.serving.map_or(Position::ZERO, |serving| serving.reached)));
+            generations.push((name, self.read_models.generations(name).await?));
         }
-        Ok(progress)
+        Ok(generations)
     }
+
     /// Returns when the policy has reacted to everything and every read model holds everything.
     ///
     /// # Errors
@@ -71,8 +73,9 @@ impl App {
             loop {
                 // The head is read first: what the policy adds after it is seen the next time.
                 let head = self.log.head().await?;
-                let progress = self.progress().await?;
-                if progress.iter().all(|(_, reached)| *reached >= head) && self.log.head().await? == head {
+                let found = self.generations().await?;
+                let reached = |found: Generations| found.serving.map_or(Position::ZERO, |serving| serving.reached);
+                if found.into_iter().all(|(_, found)| reached(found) >= head) && self.log.head().await? == head {
                     return Ok(());
                 }
                 sleep(Duration::from_millis(5)).await;

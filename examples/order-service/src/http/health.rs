@@ -29,17 +29,25 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Probl
         status: &'static str,
         head: Position,
         reached: BTreeMap<&'static str, Position>,
+        /// Read models that do not serve before they have what the log held, and how far they are.
+        building: BTreeMap<&'static str, Position>,
         standing_by: Vec<String>,
         stopped: Vec<String>,
     }
 
     let head = app.log.head().await?;
-    let reached = app.progress().await.map_err(es_core::QueryError::from)?.into_iter().collect();
+    let (mut reached, mut building) = (BTreeMap::new(), BTreeMap::new());
+    for (name, found) in app.generations().await.map_err(es_core::QueryError::from)? {
+        reached.insert(name, found.serving.as_ref().map_or(Position::ZERO, |serving| serving.reached));
+        if let Some(first) = found.building.filter(|_| found.serving.is_none()) {
+            building.insert(name, first.reached);
+        }
+    }
     let (standing_by, stopped) = (app.states.standing_by(), app.states.stopped());
     let (code, status) = match (stopped.is_empty(), standing_by.is_empty()) {
         (true, true) => (StatusCode::OK, "ready"),
         (true, false) => (StatusCode::OK, "standing by"),
         (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
     };
-    Ok((code, Json(Readiness { status, head, reached, standing_by, stopped })).into_response())
+    Ok((code, Json(Readiness { status, head, reached, building, standing_by, stopped })).into_response())
 }
