@@ -1,13 +1,13 @@
 //! Why engines stop, and the causes behind failures of a backend.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::{
     codec::{EncodeError, Misfit},
     event::Recorded,
     projection::Unfoldable,
     read_model::{CommitError, PromoteError, ReadModelError, Shard},
-    schema::{DecodeError, Undecodable},
+    schema::DecodeError,
     source::SourceError,
     stream::Position,
 };
@@ -113,6 +113,21 @@ pub enum EngineError {
     /// An event cannot be read (R14).
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// The engine stood by at an event that only newer code could know, and no program has passed it in the time that is
+    /// set. Deploy the code that writes it; if it is gone, code with an event of this name and schema version (or of a
+    /// later one with an upcaster from it), which may do nothing.
+    #[error(
+        "{} v{} at position {} has kept the worker standing by for {} s and no program has passed it: deploy code that \
+         knows this event, or a later version of it with an upcaster from this one",
+        reason.name, reason.schema_version, reason.position, waited.as_secs()
+    )]
+    NeverKnown {
+        /// How long it was waited for.
+        waited: Duration,
+        /// The event, and what this program does not know of it.
+        #[source]
+        reason: DecodeError,
+    },
     /// A key breaks the rules of [`Projection::keys`](crate::Projection::keys), or, in per-stream order, is not the id of
     /// the event's stream.
     #[error("{event} asks for the document {key:?}, which is no key for it")]
@@ -196,11 +211,7 @@ impl EngineError {
     pub(crate) fn awaits_newer_code(&self) -> bool {
         match self {
             Self::Outdated { .. } | Self::Withdrawn { .. } => true,
-            Self::Decode(error) => match error.reason {
-                Undecodable::UnknownName(_) => true,
-                Undecodable::UnknownVersion { found, current } => found > current,
-                _ => false,
-            },
+            Self::Decode(error) => error.reason.is_of_newer_code(),
             _ => false,
         }
     }

@@ -17,10 +17,10 @@ use crate::{
     projection::Order,
     read_model::{Generation, GenerationState, Progress, ReadModelStore},
     source::{EventSource, Subscription},
-    standby,
+    standby::Standby,
     store::AppendError,
     worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Pending, Step, Worker},
-    worker_state::{STANDBY_RETRY, StateReport, WorkerState},
+    worker_state::{StateReport, WorkerState},
 };
 
 /// Reacts to events with commands.
@@ -119,7 +119,7 @@ pub struct PolicyRunner<P> {
     source: Arc<dyn EventSource>,
     store: Arc<dyn ReadModelStore>,
     lease: Duration,
-    standby: Duration,
+    standby: Standby,
     report: StateReport,
 }
 
@@ -127,7 +127,7 @@ impl<P: Policy> PolicyRunner<P> {
     /// Lets `policy` react to the events of `source`; its checkpoint is kept in `store`.
     pub fn new(policy: P, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Self {
         const { assert!(definition::is_name(P::NAME), "Policy::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
-        let (standby, report) = (STANDBY_RETRY, StateReport::default());
+        let (standby, report) = (Standby::default(), StateReport::default());
         Self { policy, source, store, lease: DEFAULT_LEASE, standby, report }
     }
 
@@ -140,7 +140,14 @@ impl<P: Policy> PolicyRunner<P> {
     /// How often it tries again while it [stands by](WorkerState::StandingBy) (5 s, unless set
     /// otherwise).
     pub fn standby(self, retry: Duration) -> Self {
-        Self { standby: retry, ..self }
+        Self { standby: Standby { retry, ..self.standby }, ..self }
+    }
+
+    /// How long it [stands by](WorkerState::StandingBy) at one event that this program does not know (15 min, unless set
+    /// otherwise; [`Duration::MAX`] is for ever). An event that is still there at the first try after that ends it with
+    /// [`EngineError::NeverKnown`]. A process that is started again waits anew.
+    pub fn standby_limit(self, limit: Duration) -> Self {
+        Self { standby: Standby { limit, ..self.standby }, ..self }
     }
 
     /// What [`run`](Self::run) is doing, now and later.
@@ -159,7 +166,7 @@ impl<P: Policy> PolicyRunner<P> {
     /// # Cancel safety
     /// Dropping the future may repeat the reactions of the last second.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        standby::run(P::NAME, &self.report, self.standby, &shutdown, || Box::pin(self.follow(&shutdown))).await
+        self.standby.run(P::NAME, &self.report, &shutdown, || Box::pin(self.follow(&shutdown))).await
     }
 
     /// Reacts to `event`. What is transient is waited out here, at the event, if it is the first of its part: the reactions
@@ -203,7 +210,7 @@ impl<P: Policy> PolicyRunner<P> {
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
-                if matches!(step, Step::AtEnd(_)) || opened.elapsed() > self.standby {
+                if matches!(step, Step::AtEnd(_)) || opened.elapsed() > self.standby.retry {
                     self.report.set(P::NAME, WorkerState::Working);
                 }
                 Ok(ControlFlow::Continue(()))

@@ -17,9 +17,9 @@ use crate::{
     projection::{MAX_KEY_BYTES, Order, Projection},
     read_model::{Generation, ReadModelStore},
     source::{EventSource, Subscription},
-    standby,
+    standby::Standby,
     worker::{DEFAULT_LEASE, Step, Worker},
-    worker_state::{STANDBY_RETRY, StateReport, WorkerState},
+    worker_state::{StateReport, WorkerState},
 };
 
 /// Keeps the read model of one projection up to date.
@@ -41,7 +41,7 @@ pub struct Projector<P> {
     pub(crate) store: Arc<dyn ReadModelStore>,
     pub(crate) lease: Duration,
     document_bytes: usize,
-    standby: Duration,
+    standby: Standby,
     report: StateReport,
 }
 
@@ -60,7 +60,7 @@ impl<P: Projection> Projector<P> {
     /// Folds the events of `source` through `projection` into `store`.
     pub fn new(projection: P, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Self {
         const { assert!(definition::is_name(P::NAME), "Projection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
-        let (standby, report) = (STANDBY_RETRY, StateReport::default());
+        let (standby, report) = (Standby::default(), StateReport::default());
         Self {
             projection,
             source,
@@ -101,7 +101,14 @@ impl<P: Projection> Projector<P> {
     /// How often it tries again while it [stands by](WorkerState::StandingBy) (5 s, unless set
     /// otherwise).
     pub fn standby(self, retry: Duration) -> Self {
-        Self { standby: retry, ..self }
+        Self { standby: Standby { retry, ..self.standby }, ..self }
+    }
+
+    /// How long it [stands by](WorkerState::StandingBy) at one event that this program does not know (15 min, unless set
+    /// otherwise; [`Duration::MAX`] is for ever). An event that is still there at the first try after that ends it with
+    /// [`EngineError::NeverKnown`]. A process that is started again waits anew.
+    pub fn standby_limit(self, limit: Duration) -> Self {
+        Self { standby: Standby { limit, ..self.standby }, ..self }
     }
 
     /// What [`run`](Self::run) is doing, now and later.
@@ -118,7 +125,9 @@ impl<P: Projection> Projector<P> {
     /// Where only newer code can go on, because a newer version serves or an event has a name or schema
     /// version that this program does not know, it [stands by](WorkerState::StandingBy): it gives its leases back
     /// and tries again every 5 s, so that a rolling deploy stops no process, and none is stopped when
-    /// the deploy is rolled back. The checkpoint never passes such an event (R11).
+    /// the deploy is rolled back. The checkpoint never passes such an event (R11). No program may ever know it, so the
+    /// projector stops with [`EngineError::NeverKnown`] when it has stood by at one event for
+    /// [`standby_limit`](Self::standby_limit).
     ///
     /// # Errors
     /// A permanent error stops the projector at the event that it concerns (R11): the events before it
@@ -128,7 +137,7 @@ impl<P: Projection> Projector<P> {
     /// Dropping the future leaves the read model as of the last commit; its leases expire.
     /// Prefer `shutdown`, which gives them back.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        standby::run(P::NAME, &self.report, self.standby, &shutdown, || Box::pin(self.serve(&shutdown))).await
+        self.standby.run(P::NAME, &self.report, &shutdown, || Box::pin(self.serve(&shutdown))).await
     }
 
     async fn serve(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
@@ -139,7 +148,7 @@ impl<P: Projection> Projector<P> {
             Box::pin(async move {
                 candidate.after(step).await?;
                 // Not before: what newer code must read may be the next event.
-                if matches!(step, Step::AtEnd(_)) || opened.elapsed() > self.standby {
+                if matches!(step, Step::AtEnd(_)) || opened.elapsed() > self.standby.retry {
                     self.report.set(P::NAME, WorkerState::Working);
                 }
                 Ok(ControlFlow::Continue(()))

@@ -66,6 +66,17 @@ pub enum Undecodable {
     Metadata(#[source] Misfit),
 }
 
+impl Undecodable {
+    /// Whether newer code may have written the event: it has a name or a schema version that this program does not know.
+    pub(crate) fn is_of_newer_code(&self) -> bool {
+        match self {
+            Self::UnknownName(_) => true,
+            Self::UnknownVersion { found, current } => found > current,
+            _ => false,
+        }
+    }
+}
+
 impl Unread for Undecodable {
     fn field(&self) -> Option<&str> {
         match self {

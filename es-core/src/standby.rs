@@ -1,36 +1,105 @@
 //! Engines make way for newer code, and go on when it has left.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::EngineError,
+    stream::Position,
     worker::{self, Pending},
-    worker_state::{StateReport, WorkerState},
+    worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
 };
 
-/// Makes attempts until the shutdown or an error that waiting cannot mend. Where only newer code
-/// can do the work, it stands by and tries again after each `retry`.
-pub(crate) async fn run<'a>(
-    name: &'static str,
-    report: &StateReport,
-    retry: Duration,
-    shutdown: &CancellationToken,
-    attempt: impl Fn() -> Pending<'a, Option<()>>,
-) -> Result<(), EngineError> {
-    loop {
-        match worker::persist(name, shutdown, &attempt).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.awaits_newer_code() => report.set(name, WorkerState::standing_by(&error)),
-            Err(error) => {
+/// How an engine stands by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Standby {
+    /// How often it tries again.
+    pub(crate) retry: Duration,
+    /// How long it waits for newer code at one event.
+    pub(crate) limit: Duration,
+}
+
+impl Default for Standby {
+    fn default() -> Self {
+        Self { retry: STANDBY_RETRY, limit: STANDBY_LIMIT }
+    }
+}
+
+impl Standby {
+    /// Makes attempts until the shutdown or an error that waiting cannot mend. Where only newer code
+    /// can do the work, it stands by and tries again.
+    pub(crate) async fn run<'a>(
+        self,
+        name: &'static str,
+        report: &StateReport,
+        shutdown: &CancellationToken,
+        attempt: impl Fn() -> Pending<'a, Option<()>>,
+    ) -> Result<(), EngineError> {
+        let mut unknown = Unknown::default();
+        loop {
+            let Err(error) = worker::persist(name, shutdown, &attempt).await else { return Ok(()) };
+            let error = match error {
+                EngineError::Decode(reason) if reason.reason.is_of_newer_code() => {
+                    match unknown.waited(reason.position, Instant::now(), self.limit) {
+                        waited if waited < self.limit => EngineError::Decode(reason),
+                        waited => EngineError::NeverKnown { waited, reason },
+                    }
+                }
+                error => error,
+            };
+            if !error.awaits_newer_code() {
                 report.set(name, WorkerState::stopped(&error));
                 return Err(error);
             }
+            report.set(name, WorkerState::standing_by(&error));
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(self.retry) => {}
+            }
         }
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(retry) => {}
+    }
+}
+
+/// Events that this program does not know, each with the time at which it was met first.
+///
+/// Each has a time of its own: the shards of one engine may stop at different ones in turn, and in a long deploy newer
+/// code passes one after the other.
+#[derive(Default)]
+struct Unknown(HashMap<Position, Instant>);
+
+impl Unknown {
+    /// For how long the event at `position`, which is met `now`, has been waited for.
+    fn waited(&mut self, position: Position, now: Instant, limit: Duration) -> Duration {
+        // Those that were passed are not met again.
+        let forget = limit.saturating_mul(2);
+        self.0.retain(|known, since| *known == position || now.duration_since(*since) < forget);
+        now.duration_since(*self.0.entry(position).or_insert(now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_event_is_waited_for_from_when_it_was_met_first() {
+        let (mut unknown, start, limit) = (Unknown::default(), Instant::now(), Duration::from_mins(15));
+        let mut waited = |position, minute| {
+            let now = start + Duration::from_mins(minute);
+            unknown.waited(Position::new(position), now, limit).as_secs() / 60
+        };
+        // Two shards in turn.
+        for minute in [0, 2, 4, 14] {
+            assert_eq!((waited(7, minute), waited(9, minute + 1)), (minute, minute));
         }
+        assert_eq!(waited(7, 15), 15);
+        // Newer code passes one after the other.
+        for position in 10..20 {
+            assert_eq!(waited(position, position + 10), 0);
+        }
+        assert_eq!(waited(10, 200), 180, "however rarely it is met");
+        assert_eq!(unknown.0.len(), 1, "those that were passed are forgotten");
     }
 }

@@ -2,10 +2,13 @@
 
 use std::{error::Error, fmt, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 /// How often a worker that stands by tries again, unless set otherwise.
 pub const STANDBY_RETRY: Duration = Duration::from_secs(5);
+
+/// How long a worker stands by at an event that its program does not know, unless set otherwise.
+pub const STANDBY_LIMIT: Duration = Duration::from_mins(15);
 
 /// What a projector, a policy or a relay is doing at this moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -15,8 +18,11 @@ pub enum WorkerState {
     #[default]
     Working,
     /// Newer code has taken its work over, as in a rolling deploy. It holds no lease, tries again
-    /// every [`STANDBY_RETRY`], and goes on when that code has left.
+    /// every [`STANDBY_RETRY`], and goes on when that code has left. Where it waits at an event that its program does
+    /// not know, it stops after [`STANDBY_LIMIT`], since no program may ever know it.
     StandingBy {
+        /// Since when, by the monotonic clock of the process.
+        since: Instant,
         /// Why it cannot work, with all causes.
         reason: String,
     },
@@ -28,9 +34,9 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
-    /// It stands by because of `error`.
+    /// It stands by from now on because of `error`.
     pub fn standing_by(error: &dyn Error) -> Self {
-        Self::StandingBy { reason: with_causes(error) }
+        Self::StandingBy { since: Instant::now(), reason: with_causes(error) }
     }
 
     /// It stopped because of `error`.
@@ -43,7 +49,9 @@ impl fmt::Display for WorkerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Working => f.write_str("working"),
-            Self::StandingBy { reason } => write!(f, "standing by: {reason}"),
+            Self::StandingBy { since, reason } => {
+                write!(f, "standing by for {} s: {reason}", since.elapsed().as_secs())
+            }
             Self::Stopped { reason } => write!(f, "stopped: {reason}"),
         }
     }
@@ -59,15 +67,21 @@ impl StateReport {
         self.0.subscribe()
     }
 
-    /// Reports `state`, and logs a change of it for the worker `name`.
-    pub fn set(&self, name: &str, state: WorkerState) {
+    /// Reports `state`, and logs a change of it for the worker `name`. One that stands by already does so since it began
+    /// to.
+    pub fn set(&self, name: &str, mut state: WorkerState) {
         self.0.send_if_modified(|current| {
+            if let (WorkerState::StandingBy { since: first, .. }, WorkerState::StandingBy { since, .. }) =
+                (&*current, &mut state)
+            {
+                *since = *first;
+            }
             if *current == state {
                 return false;
             }
             match &state {
                 WorkerState::Working => tracing::info!(name, "working again"),
-                WorkerState::StandingBy { reason } => tracing::warn!(name, reason, "standing by"),
+                WorkerState::StandingBy { reason, .. } => tracing::warn!(name, reason, "standing by"),
                 WorkerState::Stopped { reason } => tracing::error!(name, reason, "stopped"),
             }
             *current = state;
@@ -98,10 +112,19 @@ mod tests {
         let mut watcher = report.watch();
         report.set("relay", WorkerState::Working);
         assert!(!watcher.has_changed().expect("the report lives"), "it was working before");
-        let state = WorkerState::standing_by(&ReadModelError("fenced".into()));
-        report.set("relay", state.clone());
-        report.set("relay", state);
-        assert_eq!(watcher.borrow_and_update().to_string(), "standing by: the read model store failed: fenced");
-        assert!(!watcher.has_changed().expect("the report lives"));
+        let since = Instant::now();
+        let begun = WorkerState::StandingBy { since, reason: "fenced".to_owned() };
+        report.set("relay", begun.clone());
+        assert!(watcher.borrow_and_update().to_string().ends_with(" s: fenced"));
+        let later =
+            |reason: &str| WorkerState::StandingBy { since: since + Duration::from_secs(5), reason: reason.to_owned() };
+        report.set("relay", later("fenced"));
+        assert!(!watcher.has_changed().expect("the report lives"), "it still does");
+        assert_eq!(*watcher.borrow(), begun);
+        report.set("relay", later("fenced again"));
+        assert!(watcher.has_changed().expect("the report lives"));
+        assert_eq!(*watcher.borrow_and_update(), WorkerState::StandingBy { since, reason: "fenced again".to_owned() });
+        report.set("relay", WorkerState::stopped(&ReadModelError("gone".into())));
+        assert_eq!(watcher.borrow().to_string(), "stopped: the read model store failed: gone");
     }
 }

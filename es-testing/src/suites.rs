@@ -5,6 +5,7 @@ pub mod engines_decide;
 pub mod engines_evolve;
 pub mod engines_execute;
 pub mod engines_project;
+pub mod engines_standby;
 pub mod engines_stop;
 pub mod event_store;
 pub mod event_store_boundary;

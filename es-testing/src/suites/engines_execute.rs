@@ -69,9 +69,12 @@ macro_rules! engine_suite {
             policies_react_once_although_they_are_killed
             a_slow_reaction_keeps_its_lease
         }
-        $crate::__suite! { engines_evolve, $make,
+        $crate::__suite! { engines_standby, $make,
             r11_workers_stand_by_at_an_event_that_only_newer_code_knows
             r11_a_policy_stands_by_at_an_event_that_only_newer_code_knows
+            r11_workers_stop_at_an_event_that_no_program_knows_in_time
+        }
+        $crate::__suite! { engines_evolve, $make,
             r12_a_new_version_is_rebuilt_beside_the_old_one
             r12_a_new_read_model_does_not_serve_before_it_has_caught_up
             r12_reads_go_on_where_the_new_code_reads_the_old_documents

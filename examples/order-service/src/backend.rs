@@ -1,8 +1,8 @@
 //! The real parts behind the ports: an embedded file or Postgres, the log itself or Kafka.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use es_core::{Aggregate, AggregateStore, EventSource, LogSource, ReadModelStore, Repository};
+use es_core::{Aggregate, AggregateStore, EventSource, LogSource, ReadModelStore, Repository, STANDBY_LIMIT};
 use es_postgres::{ConnectError, PostgresStore};
 use es_sqlite::{OpenError, SqliteStore};
 
@@ -18,6 +18,8 @@ pub struct Backend {
     pub log: Arc<dyn AggregateStore>,
     /// The read models, and the checkpoints of all workers.
     pub read_models: Arc<dyn ReadModelStore>,
+    /// How long workers stand by at an event that this program does not know.
+    pub standby_limit: Duration,
     store: Store,
     kafka: Option<Kafka>,
 }
@@ -35,21 +37,22 @@ impl Backend {
     /// [`BackendError`] when the store cannot be opened, or this program knows no Kafka.
     pub async fn open(parts: &Parts) -> Result<Self, BackendError> {
         let kafka = Kafka::of(parts)?;
+        let standby_limit = parts.standby_limit.map_or(STANDBY_LIMIT, Duration::from_secs);
         if let Some(url) = &parts.store {
             let store = PostgresStore::connect(url).await?;
-            Ok(Self::of(&store, Store::Postgres(store.clone()), kafka))
+            Ok(Self::of(&store, Store::Postgres(store.clone()), kafka, standby_limit))
         } else {
             let file = parts.data.as_deref().unwrap_or("orders.db".as_ref());
             let store = SqliteStore::open(file).await?;
-            Ok(Self::of(&store, Store::Sqlite(store.clone()), kafka))
+            Ok(Self::of(&store, Store::Sqlite(store.clone()), kafka, standby_limit))
         }
     }
 
-    fn of<S>(ports: &S, store: Store, kafka: Option<Kafka>) -> Self
+    fn of<S>(ports: &S, store: Store, kafka: Option<Kafka>, standby_limit: Duration) -> Self
     where
         S: AggregateStore + ReadModelStore + Clone,
     {
-        Self { log: Arc::new(ports.clone()), read_models: Arc::new(ports.clone()), store, kafka }
+        Self { log: Arc::new(ports.clone()), read_models: Arc::new(ports.clone()), standby_limit, store, kafka }
     }
 
     /// The aggregates of one kind.

@@ -39,6 +39,10 @@ pub struct Parts {
     /// What the names of all topics start with
     #[arg(long, global = true, value_name = "P", env = "ORDER_SERVICE_TOPIC_PREFIX", default_value = "")]
     pub topic_prefix: String,
+
+    /// How long a worker stands by at an event that this program does not know before it stops [default: 900]
+    #[arg(long, global = true, value_name = "SECONDS", env = "ORDER_SERVICE_STANDBY_LIMIT")]
+    pub standby_limit: Option<u64>,
 }
 
 /// What `serve` does.

@@ -14,9 +14,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use clap::ValueEnum;
-use es_core::{EngineError, EventSource, Generation, Projection, Projector, ReadModelStore, WorkerState};
+use es_core::{EngineError, EventSource, Generation, Projection, Projector, WorkerState};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::backend::Backend;
 
 /// The read models by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -42,13 +44,17 @@ impl ReadModelName {
         }
     }
 
-    /// Its projector, from `source` into `store`.
-    pub fn projector(self, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Box<dyn AnyProjector> {
+    /// Its projector, from `source` into the read models of `backend`.
+    pub fn projector(self, source: Arc<dyn EventSource>, backend: &Backend) -> Box<dyn AnyProjector> {
+        fn of<P: Projection>(projection: P, source: Arc<dyn EventSource>, backend: &Backend) -> Box<dyn AnyProjector> {
+            let projector = Projector::new(projection, source, backend.read_models.clone());
+            Box::new(projector.standby_limit(backend.standby_limit))
+        }
         match self {
-            Self::OrderDetails => Box::new(Projector::new(OrderDetails, source, store)),
-            Self::OrdersByCustomer => Box::new(Projector::new(OrdersByCustomer, source, store)),
-            Self::DailyRevenue => Box::new(Projector::new(DailyRevenue, source, store)),
-            Self::AuditTrail => Box::new(Projector::new(AuditTrail, source, store)),
+            Self::OrderDetails => of(OrderDetails, source, backend),
+            Self::OrdersByCustomer => of(OrdersByCustomer, source, backend),
+            Self::DailyRevenue => of(DailyRevenue, source, backend),
+            Self::AuditTrail => of(AuditTrail, source, backend),
         }
     }
 }

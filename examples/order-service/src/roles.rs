@@ -86,7 +86,7 @@ pub async fn rebuild(
         Some(From::Log) => backend.log_source(),
         Some(From::Kafka) => backend.kafka_source().ok_or(RunError::NoKafka)?,
     };
-    let projector = name.projector(source, backend.read_models.clone());
+    let projector = name.projector(source, backend);
     match projector.rebuild(shutdown).await? {
         Some(generation) => {
             let version = generation.version;

@@ -51,12 +51,13 @@ impl Worker {
                     inventory: backend.repository(),
                     shipments: backend.repository(),
                 };
-                let runner = PolicyRunner::new(policy, backend.source(), backend.read_models);
+                let runner = PolicyRunner::new(policy, backend.source(), backend.read_models.clone());
+                let runner = runner.standby_limit(backend.standby_limit);
                 states.watch(self, runner.state());
                 Box::pin(async move { Ok(runner.run(shutdown).await?) })
             }
             Self::Projector(name) => {
-                let projector = name.projector(backend.source(), backend.read_models);
+                let projector = name.projector(backend.source(), &backend);
                 states.watch(self, projector.state());
                 Box::pin(async move { Ok(projector.run(shutdown).await?) })
             }
@@ -160,11 +161,11 @@ impl WorkerStates {
         self.lock().stopped.clone()
     }
 
-    /// Those that stand by for newer code, a line for each with the reason.
+    /// Those that stand by for newer code, a line for each: for how long, and the reason.
     pub fn standing_by(&self) -> Vec<String> {
         let states = self.lock();
         let lines = states.watched.iter().filter_map(|(worker, state)| match &*state.borrow() {
-            WorkerState::StandingBy { reason } => Some(format!("{worker}: {reason}")),
+            state @ WorkerState::StandingBy { .. } => Some(format!("{worker}: {state}")),
             _ => None,
         });
         lines.collect()

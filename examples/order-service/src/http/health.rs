@@ -21,7 +21,8 @@ pub(super) async fn alive() -> impl IntoResponse {
 }
 
 /// `GET /readyz`: the store can be reached, and no worker of this process has stopped for good. One that
-/// stands by for newer code, as in a rolling deploy, leaves the process ready.
+/// stands by for newer code, as in a rolling deploy, leaves the process ready, until it has waited too long at one event
+/// and stops.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
