@@ -89,9 +89,19 @@ impl EventStore for SqliteStore {
 
     async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
         // Subscribed before the first look at the file, so that no append falls between the two.
-        let mut head = self.head_of_this_process();
+        let mut head = self.head_of_this_process().subscribe();
         let mut pause = PAUSES.0;
-        while self.head().await? <= after {
+        loop {
+            let known = *head.borrow();
+            let end = self.head().await?;
+            if end > after {
+                return Ok(());
+            }
+            // A restore may have taken back what this process has appended: it is no news any more. (Where an append has
+            // raised the watch to this number again, a later look at the file finds it.)
+            if end < known && self.head_of_this_process().send_if_modified(|head| lower(head, known, end)) {
+                tracing::warn!(%known, %end, "the log is shorter than it was: the file was restored");
+            }
             // This process's appends wake it at once; those of other processes are found by looking. A store that is
             // being closed wakes nobody, but the next look fails.
             if let Ok(Ok(_)) = timeout(pause, head.wait_for(|head| *head > after)).await {
@@ -99,7 +109,6 @@ impl EventStore for SqliteStore {
             }
             pause = (pause * 2).min(PAUSES.1);
         }
-        Ok(())
     }
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
@@ -109,6 +118,15 @@ impl EventStore for SqliteStore {
         reader.give_back();
         Ok(row.as_ref().map(rows::command).transpose().map_err(Failure::from)?)
     }
+}
+
+/// Lowers `head` from `known` to `end`, unless an append has changed it.
+fn lower(head: &mut Position, known: Position, end: Position) -> bool {
+    let is_known = *head == known;
+    if is_known {
+        *head = end;
+    }
+    is_known
 }
 
 /// A limit as SQL understands it: a negative one would mean none.

@@ -132,8 +132,8 @@ impl SqliteStore {
     }
 
     /// The last position that this process has written, and news of the next ones.
-    pub(crate) fn head_of_this_process(&self) -> watch::Receiver<Position> {
-        self.open.head.subscribe()
+    pub(crate) fn head_of_this_process(&self) -> &watch::Sender<Position> {
+        &self.open.head
     }
 }
 

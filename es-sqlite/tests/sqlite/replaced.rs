@@ -1,11 +1,12 @@
 //! A file that is removed or replaced while it is open.
 
-use std::fs;
+use std::{fs, time::Duration};
 
-use es_core::{AppendError, EventStore, Expected, GenerationState, ReadModelStore};
+use es_core::{AppendError, EventStore, Expected, GenerationState, Position, ReadModelStore};
 use es_sqlite::{CloseError, FileReplaced, SqliteStore};
+use sqlx::Executor;
 
-use super::fixture::{append, dense_log, new_path, put};
+use super::fixture::{append, dense_log, foreign_connection, new_path, put};
 
 /// (Seen to fail, with an append that is acknowledged, where a commit does not look for the file; so is the next test.)
 #[tokio::test]
@@ -49,6 +50,27 @@ async fn r5_an_append_into_an_unlinked_write_ahead_log_is_not_acknowledged() {
     put(&store, append("a", Expected::NoStream, 1)).await;
     fs::remove_file(path.with_file_name("events.db-wal")).unwrap();
     is_replaced(store.append(append("a", Expected::Any, 1)).await);
+}
+
+/// A backup that is restored into the open file, as SQLite's own backup does it: by a transaction of another program.
+///
+/// (Seen to fail, with a wait that was over at once again and again, where the last append of the process counted for more
+/// than the file.)
+#[tokio::test]
+async fn r3_a_wait_goes_by_the_log_that_was_restored() {
+    let path = new_path();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, append("a", Expected::NoStream, 10)).await;
+    let restored =
+        "BEGIN IMMEDIATE; DROP TRIGGER events_are_not_deleted; DELETE FROM events WHERE position > 5; COMMIT";
+    foreign_connection(&path).await.execute(restored).await.unwrap();
+    let waiting = store.wait_past(Position::new(7));
+    tokio::pin!(waiting);
+    for missing in [2, 1] {
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut waiting).await.is_err(), "{missing} are missing");
+        put(&store, append("b", Expected::Any, missing)).await;
+    }
+    waiting.await.unwrap();
 }
 
 fn is_replaced(outcome: Result<es_core::Appended, AppendError>) {
