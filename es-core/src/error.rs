@@ -126,7 +126,7 @@ pub enum EngineError {
         waited: Duration,
         /// The event, and what this program does not know of it.
         #[source]
-        reason: DecodeError,
+        reason: Box<DecodeError>,
     },
     /// A key breaks the rules of [`Projection::keys`](crate::Projection::keys), or, in per-stream order, is not the id of
     /// the event's stream.

@@ -44,7 +44,7 @@ impl Standby {
                 EngineError::Decode(reason) if reason.reason.is_of_newer_code() => {
                     match unknown.waited(reason.position, Instant::now(), self.limit) {
                         waited if waited < self.limit => EngineError::Decode(reason),
-                        waited => EngineError::NeverKnown { waited, reason },
+                        waited => EngineError::NeverKnown { waited, reason: Box::new(reason) },
                     }
                 }
                 error => error,

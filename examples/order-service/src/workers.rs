@@ -36,7 +36,7 @@ impl Worker {
     }
 
     /// What it does until `shutdown`; its state is kept in `states`.
-    fn run(self, backend: Backend, states: &WorkerStates, shutdown: CancellationToken) -> Running {
+    fn run(self, backend: &Backend, states: &WorkerStates, shutdown: CancellationToken) -> Running {
         match self {
             Self::Relay => {
                 let relay = backend.relay();
@@ -57,7 +57,7 @@ impl Worker {
                 Box::pin(async move { Ok(runner.run(shutdown).await?) })
             }
             Self::Projector(name) => {
-                let projector = name.projector(backend.source(), &backend);
+                let projector = name.projector(backend.source(), backend);
                 states.watch(self, projector.state());
                 Box::pin(async move { Ok(projector.run(shutdown).await?) })
             }
@@ -106,7 +106,7 @@ impl Workers {
         let states = WorkerStates::default();
         let mut running = JoinSet::new();
         for worker in workers {
-            let run = worker.run(backend.clone(), &states, shutdown.clone());
+            let run = worker.run(backend, &states, shutdown.clone());
             running.spawn(async move { (worker, run.await) });
         }
         let supervisor = tokio::spawn(supervise(running, states.clone()));
