@@ -262,9 +262,10 @@ impl<'a> Worker<'a> {
             let takeover = self.feed.takeover();
             match self.store.acquire(&self.generation, &shard, self.owner, takeover, self.ttl).await? {
                 Some(lease) => {
-                    self.feed.start(&shard, &lease.checkpoint).await?;
-                    let stop = self.leases.keep(&lease, shutdown);
-                    self.held.insert(shard, Held { lease, end: None, stop });
+                    let (stop, checkpoint) = (self.leases.keep(&lease, shutdown), lease.checkpoint.clone());
+                    // Before the source starts it: if that fails, the lease is among those that are given back.
+                    self.held.insert(shard.clone(), Held { lease, end: None, stop });
+                    self.feed.start(&shard, &checkpoint).await?;
                 }
                 None => self.wanted.push(shard),
             }

@@ -90,6 +90,7 @@ macro_rules! engine_suite {
             r11_what_stands_before_an_unreadable_event_is_committed
             r11_a_panic_stops_the_projector_before_the_event
             r16_a_shutdown_within_a_batch_commits_what_was_folded
+            r16_a_source_that_cannot_start_a_shard_leaves_it_free
             r17_documents_are_folded_in_parts_and_too_many_for_one_event_are_an_error
             a_slow_batch_keeps_its_lease
             a_slow_event_keeps_its_lease

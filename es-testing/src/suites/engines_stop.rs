@@ -13,12 +13,13 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    engines_project::{Store, assert_equals_the_fold, deposit, read_model},
+    engines_project::{PATIENCE, Store, assert_equals_the_fold, deposit, read_model, spawn},
     event_store,
 };
 use es_core::{
-    Append, EngineError, Expected, Keys, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector,
-    Recorded, Repository, StreamId, Unfoldable,
+    Append, Checkpoint, Delivery, EngineError, EventFeed, EventSource, Expected, Keys, LogSource, Policy, PolicyError,
+    PolicyRunner, Position, Projection, Projector, Recorded, Repository, Shard, SourceError, StreamId, Subscription,
+    Takeover, Unfoldable,
     testing::account::{Account, AccountCommand, AccountEvent, Ledger, LedgerPage},
 };
 
@@ -355,4 +356,53 @@ async fn assert_too_large(store: &impl Store, position: Position) {
         EngineError::TooLarge { event, documents: 8, limit: 8_000, .. } => assert_eq!(event.position, position),
         other => panic!("expected the event that is too large, got {other:?}"),
     }
+}
+
+/// A source that holds no more of what its readers want.
+#[derive(Debug)]
+struct Truncated(LogSource);
+
+#[derive(Debug)]
+struct TruncatedFeed(Box<dyn EventFeed>);
+
+#[async_trait]
+impl EventSource for Truncated {
+    async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        Ok(Box::new(TruncatedFeed(self.0.open(subscription).await?)))
+    }
+}
+
+#[async_trait]
+impl EventFeed for TruncatedFeed {
+    fn shards(&self) -> Vec<Shard> {
+        self.0.shards()
+    }
+
+    fn takeover(&self) -> Takeover {
+        self.0.takeover()
+    }
+
+    async fn next(&mut self) -> Result<Delivery, SourceError> {
+        self.0.next().await
+    }
+
+    async fn start(&mut self, shard: &Shard, _: &Checkpoint) -> Result<(), SourceError> {
+        Err(SourceError::Expired { place: shard.to_string() })
+    }
+}
+
+/// R16: the lease is given back, as after any other error. (Seen to fail where a shard counted as held only once the
+/// source had started it: the next worker waited for the end of the lease.)
+pub async fn r16_a_source_that_cannot_start_a_shard_leaves_it_free(store: &impl Store) {
+    let token = deposit(store, 1).await;
+    let source = Arc::new(Truncated(LogSource::new(Arc::new(store.clone()))));
+    let projector = Projector::new(Mirror(Fault::None), source, Arc::new(store.clone())).lease(FOR_EVER);
+    let error = stops(&projector).await;
+    assert!(matches!(error, EngineError::Source(SourceError::Expired { .. })), "{error:?}");
+
+    let shutdown = CancellationToken::new();
+    let worker = spawn(at_once(Mirror(Fault::None), store), &shutdown);
+    read_model::<Mirror>(store).wait_for(token, PATIENCE).await.expect("the shard is free");
+    shutdown.cancel();
+    worker.await.expect("no panic").expect("it stops in order");
 }
