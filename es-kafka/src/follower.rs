@@ -22,6 +22,8 @@ use crate::{
 
 /// How often the topic is looked for before it exists.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long a topic that exists may be unknown to a broker that has just started. Each question may go to another one.
+const NEW: Duration = Duration::from_secs(5);
 /// How long the progress may take to be looked up.
 const LOOK_UP: Duration = Duration::from_secs(30);
 /// Progress records read at once; compaction keeps the topic short, but it may be behind.
@@ -34,6 +36,8 @@ pub(crate) struct Follower {
     relay: String,
     following: bool,
     looked: Option<Instant>,
+    /// Since when all brokers that were asked have not known the topic.
+    unknown_since: Option<Instant>,
     newest: bool,
     /// Read before the end of the topic was reached: it may be an old one.
     held: Option<Progress>,
@@ -48,11 +52,21 @@ impl Follower {
         consumer.set("enable.partition.eof", "true");
         let consumer = consumer.create_with_context(Quiet).map_err(unavailable)?;
         let (topic, relay) = (Topics::new(&config.topic_prefix).progress(), config.relay.clone());
-        Ok(Self { consumer, topic, relay, following: false, looked: None, newest: false, held: None, lookup })
+        Ok(Self {
+            consumer,
+            topic,
+            relay,
+            following: false,
+            looked: None,
+            unknown_since: None,
+            newest: false,
+            held: None,
+            lookup,
+        })
     }
 
     /// Whether the topic was read to its end: what came before that may have been an old progress,
-    /// and now also that there was none means something. A topic that does not exist holds none.
+    /// and now also that there was none means something. A topic that no broker has known for a while holds none.
     pub(crate) fn knows_newest(&self) -> bool {
         self.newest
     }
@@ -124,7 +138,11 @@ impl Follower {
         let found = metadata.topics().iter().find(|topic| topic.name() == self.topic);
         let exists = found.is_some_and(|topic| !topic.partitions().is_empty());
         let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
-        self.newest = found.is_some_and(|topic| topic.error() == Some(unknown));
+        if found.is_some_and(|topic| topic.error() == Some(unknown)) {
+            self.newest = self.unknown_since.get_or_insert_with(Instant::now).elapsed() >= NEW;
+        } else {
+            (self.unknown_since, self.newest) = (None, false);
+        }
         if exists {
             let list = progress::partition(&self.topic, 0, Offset::Beginning).map_err(unavailable)?;
             self.consumer.assign(&list).map_err(unavailable)?;
@@ -181,4 +199,64 @@ pub(crate) fn is_out_of_range(error: &KafkaError) -> bool {
         error,
         KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
     )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use rdkafka::{
+        mocking::MockCluster,
+        producer::{BaseProducer, BaseRecord, Producer},
+    };
+
+    use super::*;
+
+    /// Seen to fail where one answer counts: the progress was taken for one that does not exist.
+    #[test]
+    fn r12_a_broker_that_does_not_know_the_topic_yet_is_asked_again() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("relay-progress", 1, 1).unwrap();
+        let producer: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", cluster.bootstrap_servers()).create().unwrap();
+        let id = Uuid::nil();
+        let value = format!(
+            r#"{{"incarnation":"{id}","position":7,"head":9,"event_id":"{id}","recorded_at":"2026-01-01T00:00:00Z","offsets":{{}},"positions":{{}},"partitions":{{}}}}"#
+        );
+        producer.send(BaseRecord::to("relay-progress").partition(0).key("relay").payload(&value)).unwrap();
+        producer.flush(Duration::from_secs(10)).unwrap();
+        let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+        cluster.topic_error("relay-progress", unknown).unwrap();
+
+        let config = KafkaSourceConfig::new(cluster.bootstrap_servers(), "relay");
+        let mut follower = Follower::new(&config, "reader").unwrap();
+        let began = Instant::now();
+        let mut asked = 0;
+        while asked < 2 {
+            assert!(follower.newest().unwrap().is_none() && !follower.knows_newest());
+            asked += usize::from(std::mem::take(&mut follower.looked).is_some());
+        }
+        cluster.topic_error("relay-progress", RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+        let progress = loop {
+            follower.looked = None;
+            if let Some(progress) = follower.newest().unwrap() {
+                break progress;
+            }
+            assert!(began.elapsed() < Duration::from_secs(30), "it is never read");
+        };
+        assert!(follower.knows_newest() && progress.position.get() == 7, "{progress:?}");
+    }
+
+    #[test]
+    fn a_topic_that_no_broker_knows_for_a_while_holds_no_progress() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.topic_error("relay-progress", RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+        let config = KafkaSourceConfig::new(cluster.bootstrap_servers(), "relay");
+        let mut follower = Follower::new(&config, "reader").unwrap();
+        let began = Instant::now();
+        while !follower.knows_newest() {
+            assert!(follower.newest().unwrap().is_none() && began.elapsed() < Duration::from_mins(1));
+            std::thread::sleep(LOOK);
+        }
+        assert!(began.elapsed() >= NEW);
+    }
 }
