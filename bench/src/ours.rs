@@ -38,7 +38,7 @@ impl Ours {
     }
 
     fn on(store: &PostgresStore, work: Work) -> Self {
-        let accounts = Repository::<Account>::new(store);
+        let accounts = Repository::<Account>::new(store.clone());
         let accounts = match work {
             Work::ExecuteUncached | Work::LoadSnapshot => accounts.cache(0),
             Work::Load => accounts.cache(0).snapshot_every(0),
@@ -105,8 +105,8 @@ pub(crate) struct Projected {
 impl Projected {
     pub(crate) async fn connect(task: &Task) -> Result<Self> {
         let store = open(task).await?;
-        let source = LogSource::new(Arc::new(store.clone()));
-        let projector = Projector::new(Balances, Arc::new(source), Arc::new(store.clone()));
+        let source = LogSource::new(store.clone());
+        let projector = Projector::new(Balances, source, store.clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(async move { projector.run(stopped).await });

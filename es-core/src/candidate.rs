@@ -35,7 +35,7 @@ impl<'a> Candidate<'a> {
         let (ours, definition) = (P::VERSION, definition::of_projection::<P>());
         loop {
             let found = store.generations(P::NAME).await?;
-            definition::admit(P::NAME, ours, &definition, &found)?;
+            definition::admit(P::NAME, ours, &definition, found.iter())?;
             let (picked, serves) = match (found.serving, found.building) {
                 (Some(serving), _) if serving.generation.version > ours => {
                     return Err(EngineError::Outdated { newer: serving.generation.version, ours });
@@ -68,7 +68,7 @@ impl<'a> Candidate<'a> {
         let (ours, definition) = (P::VERSION, definition::of_projection::<P>());
         loop {
             let found = store.generations(P::NAME).await?;
-            definition::admit(P::NAME, ours, &definition, &found)?;
+            definition::admit(P::NAME, ours, &definition, found.iter())?;
             match found.building {
                 Some(building) if building.generation.version == ours => {
                     if let Some(generation) = Self::defined(store, building, &definition).await? {
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
     use crate::{
         memory::MemoryStore,
-        read_model::{Changes, Checkpoint, Lease, Shard, Takeover},
+        read_model::{Changes, Checkpoint, Lease, Leases, Shard, Takeover},
         testing::account::Histories,
     };
 

@@ -63,7 +63,7 @@ use crate::{
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// let registrations = Decisions::new(&MemoryStore::new(), "register");
+/// let registrations = Decisions::new(MemoryStore::new(), "register");
 /// for (id, is_first) in [("1", true), ("2", false)] {
 ///     let user = StreamId::new("user", id)?;
 ///     let model = NameTaken { name: Tag::new("name:ada")?, taken: false };
@@ -131,12 +131,8 @@ impl From<Vec<Append>> for Decision {
 impl Decisions {
     /// Decisions on the events of `store`. `name` is stable and tells this kind of decision from others: idempotency
     /// keys are unique within it.
-    pub fn new<S: EventStore + Clone>(store: &S, name: &'static str) -> Self {
-        Self::from_arc(Arc::new(store.clone()), name)
-    }
-
-    /// Decisions on a store that was chosen at run time.
-    pub fn from_arc(store: Arc<dyn EventStore>, name: &'static str) -> Self {
+    pub fn new(store: impl EventStore, name: &'static str) -> Self {
+        let store = Arc::new(store);
         let (scope, turns) = (StreamId::of_decisions(name), Arc::new(Cache::new(BOUNDARIES)));
         Self { store, scope, turns, attempts: 16, backoff: Duration::from_millis(2) }
     }

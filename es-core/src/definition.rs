@@ -5,7 +5,7 @@ use crate::{
     event::{Categories, EventSet},
     policy::Policy,
     projection::{Order, Projection},
-    read_model::Generations,
+    read_model::Progress,
 };
 
 /// Whether `name` may be that of a projection or policy: it is part of consumer groups and metrics.
@@ -51,13 +51,13 @@ pub(crate) fn type_name<T>() -> &'static str {
 }
 
 /// Refuses to go on with what something else under the same name has folded.
-pub(crate) fn admit(
+pub(crate) fn admit<'a>(
     name: &'static str,
     version: u32,
     definition: &str,
-    found: &Generations,
+    found: impl IntoIterator<Item = &'a Progress>,
 ) -> Result<(), EngineError> {
-    for progress in found.serving.iter().chain(&found.building) {
+    for progress in found {
         let Some(stored) = &progress.definition else { continue };
         let same_kind = kind(stored) == kind(definition);
         if !same_kind || (progress.generation.version == version && stored != definition) {

@@ -122,12 +122,8 @@ impl From<Metadata> for Context {
 
 impl<A: Aggregate> Repository<A> {
     /// The aggregates in `store`.
-    pub fn new<S: AggregateStore + Clone>(store: &S) -> Self {
-        Self::from_arc(Arc::new(store.clone()))
-    }
-
-    /// The aggregates in a store that was chosen at run time.
-    pub fn from_arc(store: Arc<dyn AggregateStore>) -> Self {
+    pub fn new(store: impl AggregateStore) -> Self {
+        let store = Arc::new(store);
         let settings = Settings { snapshot_every: Some(100), attempts: 16, backoff: Duration::from_millis(2) };
         let limits = Limits { states: 10_000, bytes: 256 * 1024 * 1024 };
         let abandoned = Arc::new(Semaphore::new(MOST_ABANDONED));

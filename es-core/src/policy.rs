@@ -15,7 +15,7 @@ use crate::{
     execute::{Context, ExecuteError, LoadError},
     panics::{Panicked, caught, caught_async},
     projection::Order,
-    read_model::{Generation, GenerationState, Progress, ReadModelStore},
+    read_model::{Generation, Leases},
     source::{EventSource, Subscription},
     standby::Standby,
     store::AppendError,
@@ -117,18 +117,19 @@ impl From<InvalidKey> for PolicyError {
 pub struct PolicyRunner<P> {
     policy: P,
     source: Arc<dyn EventSource>,
-    store: Arc<dyn ReadModelStore>,
+    leases: Arc<dyn Leases>,
     lease: Duration,
     standby: Standby,
     report: StateReport,
 }
 
 impl<P: Policy> PolicyRunner<P> {
-    /// Lets `policy` react to the events of `source`; its checkpoint is kept in `store`.
-    pub fn new(policy: P, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Self {
+    /// Lets `policy` react to the events of `source`; its checkpoint is kept in `leases`.
+    pub fn new(policy: P, source: impl EventSource, leases: impl Leases) -> Self {
         const { assert!(definition::is_name(P::NAME), "Policy::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (Standby::default(), StateReport::default());
-        Self { policy, source, store, lease: DEFAULT_LEASE, standby, report }
+        let (source, leases) = (Arc::new(source), Arc::new(leases));
+        Self { policy, source, leases, lease: DEFAULT_LEASE, standby, report }
     }
 
     /// How long a runner that fell silent keeps others from taking over, as
@@ -202,11 +203,11 @@ impl<P: Policy> PolicyRunner<P> {
     }
 
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
-        let generation = self.generation().await?;
+        let generation = self.reader().await?;
         let (reader, categories) = (P::NAME.to_owned(), P::Event::categories());
-        let store = self.store.clone();
-        let subscription = Subscription { reader, store: store.id().await?, categories, order: Order::PerKey };
-        let worker = Worker::open(self, &*self.source, &subscription, store, generation, self.lease).await?;
+        let leases = self.leases.clone();
+        let subscription = Subscription { reader, store: leases.id().await?, categories, order: Order::PerKey };
+        let worker = Worker::open(self, &*self.source, &subscription, leases, generation, self.lease).await?;
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
@@ -219,18 +220,12 @@ impl<P: Policy> PolicyRunner<P> {
         steps.await
     }
 
-    /// The row that holds its checkpoint. It has no documents, so it serves from the beginning.
-    async fn generation(&self) -> Result<Generation, EngineError> {
+    /// The row that holds its checkpoint.
+    async fn reader(&self) -> Result<Generation, EngineError> {
         let definition = definition::of_policy::<P>();
-        loop {
-            let found = self.store.generations(P::NAME).await?;
-            definition::admit(P::NAME, 1, &definition, &found)?;
-            match found.serving {
-                Some(Progress { generation, definition: Some(_), .. }) => return Ok(generation),
-                Some(Progress { generation, .. }) => self.store.define(&generation, &definition).await?,
-                None => drop(self.store.ensure_generation(P::NAME, 1, GenerationState::Serving).await?),
-            }
-        }
+        let reader = self.leases.ensure_reader(P::NAME, &definition).await?;
+        definition::admit(P::NAME, 1, &definition, [&reader])?;
+        Ok(reader.generation)
     }
 }
 
@@ -260,6 +255,7 @@ mod tests {
     use super::*;
     use crate::{
         memory::MemoryStore,
+        read_model::{GenerationState, Generations},
         source::LogSource,
         testing::{account::AccountEvent, recorded},
     };
@@ -283,9 +279,9 @@ mod tests {
     /// Seen to fail where it waited with the reactions before in hand: a crash would have repeated them.
     #[tokio::test]
     async fn r9_what_was_done_is_handed_over_before_a_reaction_is_waited_for() {
-        let store = Arc::new(MemoryStore::new());
+        let store = MemoryStore::new();
         let generation = store.ensure_generation("patient", 1, GenerationState::Serving).await.expect("made");
-        let runner = PolicyRunner::new(Patient, Arc::new(LogSource::new(store.clone())), store);
+        let runner = PolicyRunner::new(Patient, LogSource::new(store.clone()), store);
         let events = recorded([1, 1, 2, 1].map(|amount| ("a", AccountEvent::Deposited { amount })));
         let stop = CancellationToken::new();
         let handled = tokio::time::timeout(Duration::from_secs(10), runner.handle(&generation, &events, &stop)).await;

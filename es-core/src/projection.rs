@@ -31,7 +31,7 @@ pub trait Projection: Send + Sync + 'static {
     /// #   fn fold(&self, _: &str, _: &mut Option<u64>, _: &Recorded<AccountEvent>) -> Result<(), Unfoldable> { Ok(()) }
     /// }
     ///
-    /// ReadModel::<Total>::new(std::sync::Arc::new(MemoryStore::new()));
+    /// ReadModel::<Total>::new(MemoryStore::new());
     /// ```
     ///
     /// No two projections or policies share one: the second is refused when it starts, since it

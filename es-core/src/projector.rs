@@ -58,13 +58,13 @@ impl<P: Projection> Projector<P> {
     const ONE_EVENT: usize = 8;
 
     /// Folds the events of `source` through `projection` into `store`.
-    pub fn new(projection: P, source: Arc<dyn EventSource>, store: Arc<dyn ReadModelStore>) -> Self {
+    pub fn new(projection: P, source: impl EventSource, store: impl ReadModelStore) -> Self {
         const { assert!(definition::is_name(P::NAME), "Projection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (Standby::default(), StateReport::default());
         Self {
             projection,
-            source,
-            store,
+            source: Arc::new(source),
+            store: Arc::new(store),
             lease: DEFAULT_LEASE,
             document_bytes: Self::DEFAULT_DOCUMENT_BYTES,
             standby,

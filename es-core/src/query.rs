@@ -11,7 +11,7 @@ use crate::{
     cursor::Cursor,
     definition,
     projection::Projection,
-    read_model::{Generation, KeyRange, ReadModelError, ReadModelStore, Served},
+    read_model::{Documents, Generation, KeyRange, ReadModelError, Served},
     stream::Position,
 };
 
@@ -60,7 +60,7 @@ pub struct InvalidToken;
 /// Its futures panic outside of a tokio runtime with time enabled.
 #[derive(Debug)]
 pub struct ReadModel<P> {
-    store: Arc<dyn ReadModelStore>,
+    store: Arc<dyn Documents>,
     patience: Duration,
     projection: PhantomData<fn() -> P>,
 }
@@ -73,9 +73,9 @@ impl<P> Clone for ReadModel<P> {
 
 impl<P: Projection> ReadModel<P> {
     /// The read model of `P` in `store`.
-    pub fn new(store: Arc<dyn ReadModelStore>) -> Self {
+    pub fn new(store: impl Documents) -> Self {
         const { assert!(definition::is_name(P::NAME), "Projection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
-        Self { store, patience: Duration::ZERO, projection: PhantomData }
+        Self { store: Arc::new(store), patience: Duration::ZERO, projection: PhantomData }
     }
 
     /// How long queries wait for a generation that this program can read (not at all, unless set

@@ -2,7 +2,7 @@
 
 mod program;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -34,6 +34,17 @@ pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError>;
 }
 
+#[async_trait]
+impl<T: SnapshotStore + ?Sized> SnapshotStore for Arc<T> {
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, SnapshotError> {
+        (**self).load_snapshot(stream).await
+    }
+
+    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError> {
+        (**self).save_snapshot(snapshot).await
+    }
+}
+
 /// What a [`Repository`](crate::Repository) needs: events and snapshots side by side.
 ///
 /// The default reads one after the other; a store that can answer both at once does, since loading an
@@ -63,6 +74,13 @@ pub trait AggregateStore: EventStore + SnapshotStore {
             }
         }
         Ok(LoadedStream::of(None, self.read_stream(stream, Version::ZERO, limit).await?, limit))
+    }
+}
+
+#[async_trait]
+impl<T: AggregateStore + ?Sized> AggregateStore for Arc<T> {
+    async fn load_stream(&self, stream: &StreamId, snapshots: bool, limit: usize) -> Result<LoadedStream, ReadError> {
+        (**self).load_stream(stream, snapshots, limit).await
     }
 }
 

@@ -24,12 +24,19 @@ pub trait EventSource: fmt::Debug + Send + Sync + 'static {
     async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError>;
 }
 
+#[async_trait]
+impl<T: EventSource + ?Sized> EventSource for Arc<T> {
+    async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        (**self).open(subscription).await
+    }
+}
+
 /// Who reads, and what.
 #[derive(Debug, Clone)]
 pub struct Subscription {
     /// The reader's stable name. Workers of the same name on the same store share the shards.
     pub reader: String,
-    /// The store that keeps its checkpoints ([`ReadModelStore::id`](crate::ReadModelStore::id)): readers of
+    /// The store that keeps its checkpoints ([`Leases::id`](crate::Leases::id)): readers of
     /// one name in two services share nothing.
     pub store: Uuid,
     /// What it listens to.
@@ -194,8 +201,8 @@ impl LogSource {
     const FIRST: usize = 100;
 
     /// The log of `store`.
-    pub fn new(store: Arc<dyn EventStore>) -> Self {
-        Self { store, batch: Self::DEFAULT_BATCH }
+    pub fn new(store: impl EventStore) -> Self {
+        Self { store: Arc::new(store), batch: Self::DEFAULT_BATCH }
     }
 
     /// Reads at most `events` at once.

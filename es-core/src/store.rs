@@ -1,6 +1,6 @@
 //! The port to the event log.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
@@ -90,6 +90,51 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`].
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError>;
+}
+
+#[async_trait]
+impl<T: EventStore + ?Sized> EventStore for Arc<T> {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        (**self).append(append).await
+    }
+
+    async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        (**self).append_together(appends).await
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        (**self).read_stream(stream, after, limit).await
+    }
+
+    async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        (**self).read_log(after, limit).await
+    }
+
+    async fn read_matching(
+        &self,
+        query: &EventQuery,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        (**self).read_matching(query, after, limit).await
+    }
+
+    async fn head(&self) -> Result<Position, ReadError> {
+        (**self).head().await
+    }
+
+    async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
+        (**self).wait_past(after).await
+    }
+
+    async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
+        (**self).find_command(stream, key).await
+    }
 }
 
 /// What an append has done.

@@ -20,10 +20,10 @@ use uuid::Uuid;
 use crate::{
     error::EngineError,
     event::RecordedEvent,
-    read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, ReadModelStore, Shard, Witness},
+    read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard, Witness},
     source::{Batch, Delivery, EventFeed, EventSource, Subscription},
     stream::Position,
-    worker::leases::Leases,
+    worker::leases::Renewals,
 };
 
 /// The boxed future of an engine's own step. (An async closure's future cannot be named, so a
@@ -63,12 +63,12 @@ pub(crate) const DEFAULT_LEASE: Duration = Duration::from_secs(2);
 /// on at the committed checkpoints.
 pub(crate) struct Worker<'a> {
     handler: &'a dyn Handler,
-    store: Arc<dyn ReadModelStore>,
+    store: Arc<dyn Leases>,
     generation: Generation,
     feed: Box<dyn EventFeed>,
     owner: Uuid,
     ttl: Duration,
-    leases: Leases,
+    leases: Renewals,
     held: HashMap<Shard, Held>,
     /// Assigned shards whose lease another worker still holds.
     wanted: Vec<Shard>,
@@ -99,12 +99,12 @@ impl<'a> Worker<'a> {
         handler: &'a dyn Handler,
         source: &dyn EventSource,
         subscription: &Subscription,
-        store: Arc<dyn ReadModelStore>,
+        store: Arc<dyn Leases>,
         generation: Generation,
         ttl: Duration,
     ) -> Result<Self, EngineError> {
         let feed = source.open(subscription).await?;
-        let leases = Leases::new(store.clone(), ttl).await;
+        let leases = Renewals::new(store.clone(), ttl).await;
         let (held, wanted, waiting) = (HashMap::new(), Vec::new(), VecDeque::new());
         let owner = Uuid::now_v7();
         Ok(Self { handler, store, generation, feed, owner, ttl, leases, held, wanted, waiting })

@@ -130,9 +130,9 @@ impl fmt::Debug for Relay {
 
 impl Relay {
     /// A relay of the log of `store`.
-    pub fn new(store: Arc<dyn EventStore>, config: RelayConfig) -> Self {
+    pub fn new(store: impl EventStore, config: RelayConfig) -> Self {
         Self {
-            store,
+            store: Arc::new(store),
             config: Arc::new(config),
             hook: None,
             published: watch::Sender::new(Position::ZERO),

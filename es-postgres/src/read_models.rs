@@ -5,8 +5,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
-    Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, Generations, KeyRange, Lease, Position,
-    Progress, PromoteError, Promotion, ReadModelError, ReadModelStore, Served, Shard, Takeover, Witness,
+    Changeover, Changes, Checkpoint, CommitError, Documents, Generation, GenerationSet, GenerationState, Generations,
+    KeyRange, Lease, Leases, Position, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover,
+    Witness, read_model,
 };
 use sqlx::{
     Row,
@@ -18,38 +19,58 @@ use uuid::Uuid;
 use crate::{error, store::PostgresStore};
 
 #[async_trait]
-impl ReadModelStore for PostgresStore {
-    async fn serving(&self, projection: &str) -> Result<Option<Generation>, ReadModelError> {
-        let rows = self.inner.connections.read(|| sqlx::query(include_str!("sql/serving.sql")).bind(projection)).await;
-        let rows = rows.map_err(error::read_model)?;
-        rows.first().map(|row| generation(row, projection)).transpose().map_err(error::read_model)
+impl Documents for PostgresStore {
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
+        let get = || sqlx::query(include_str!("sql/get.sql")).bind(projection).bind(key);
+        let rows = self.inner.connections.read(get).await.map_err(error::read_model)?;
+        let served =
+            rows.first().map(|row| Ok(Served { generation: generation(row, projection)?, found: document(row, 2)? }));
+        served.transpose().map_err(error::read_model)
     }
 
-    async fn generations(&self, projection: &str) -> Result<Generations, ReadModelError> {
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
+        let Bounds { from, inclusive, below } = Bounds::of(&range);
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.inner.connections.read(|| match &below {
+            None => sqlx::query(include_str!("sql/scan.sql")).bind(projection).bind(&from).bind(inclusive).bind(limit),
+            Some(below) => sqlx::query(include_str!("sql/scan_below.sql"))
+                .bind(projection)
+                .bind(&from)
+                .bind(inclusive)
+                .bind(limit)
+                .bind(below),
+        });
+        let rows = rows.await.map_err(error::read_model)?;
+        scanned(&rows, projection).map_err(error::read_model)
+    }
+
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+        let budget = i64::try_from(budget).unwrap_or(i64::MAX);
+        let load = || sqlx::query(include_str!("sql/load.sql")).bind(generation.id).bind(keys).bind(budget);
+        let rows = self.inner.connections.read(load).await.map_err(error::read_model)?;
+        // Each row goes when its document is copied out of it, so that not all of them are there twice.
+        rows.into_iter().map(|row| document(&row, 0)).collect::<Result<_, _>>().map_err(error::read_model)
+    }
+
+    async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
         let query = || sqlx::query(include_str!("sql/generations.sql")).bind(projection);
         let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
         generations(&rows, projection).map_err(error::read_model)
     }
+}
 
-    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
-        let define = sqlx::query(include_str!("sql/define.sql")).bind(generation.id).bind(definition);
-        self.inner.connections.execute(define).await.map(drop).map_err(error::read_model)
-    }
-
-    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
-        let query = || sqlx::query(include_str!("sql/state.sql")).bind(generation.id);
-        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
-        let stored = rows.first().map(|row| row.try_get::<&str, _>(0)).transpose().map_err(error::read_model)?;
-        Ok(stored.and_then(GenerationState::from_stored))
-    }
-
-    async fn id(&self) -> Result<Uuid, ReadModelError> {
-        let rows = self.inner.connections.read(|| sqlx::query(include_str!("sql/store_id.sql"))).await;
-        let rows = rows.map_err(error::read_model)?;
-        let row = rows.first().ok_or_else(|| error::read_model(sqlx::Error::RowNotFound))?;
-        row.try_get(0).map_err(error::read_model)
-    }
-
+#[async_trait]
+impl Generations for PostgresStore {
     async fn ensure_generation(
         &self,
         projection: &str,
@@ -62,6 +83,18 @@ impl ReadModelStore for PostgresStore {
             .bind(state.as_str());
         let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
         one(&rows).and_then(|row| generation(row, projection)).map_err(error::read_model)
+    }
+
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
+        let define = sqlx::query(include_str!("sql/define.sql")).bind(generation.id).bind(definition);
+        self.inner.connections.execute(define).await.map(drop).map_err(error::read_model)
+    }
+
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
+        let query = || sqlx::query(include_str!("sql/state.sql")).bind(generation.id);
+        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
+        let stored = rows.first().map(|row| row.try_get::<&str, _>(0)).transpose().map_err(error::read_model)?;
+        Ok(stored.and_then(GenerationState::from_stored))
     }
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
@@ -78,6 +111,20 @@ impl ReadModelStore for PostgresStore {
         self.inner.connections.execute(discard).await.map_err(error::read_model)?;
         self.sweep();
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Leases for PostgresStore {
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        let rows = self.inner.connections.read(|| sqlx::query(include_str!("sql/store_id.sql"))).await;
+        let rows = rows.map_err(error::read_model)?;
+        let row = rows.first().ok_or_else(|| error::read_model(sqlx::Error::RowNotFound))?;
+        row.try_get(0).map_err(error::read_model)
+    }
+
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+        read_model::ensure_reader(self, name, definition).await
     }
 
     async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
@@ -161,55 +208,6 @@ impl ReadModelStore for PostgresStore {
             Err(CommitError::Fenced(lease.shard.clone()))
         }
     }
-
-    async fn load(
-        &self,
-        generation: &Generation,
-        keys: &[String],
-        budget: usize,
-    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
-        let budget = i64::try_from(budget).unwrap_or(i64::MAX);
-        let load = || sqlx::query(include_str!("sql/load.sql")).bind(generation.id).bind(keys).bind(budget);
-        let rows = self.inner.connections.read(load).await.map_err(error::read_model)?;
-        // Each row goes when its document is copied out of it, so that not all of them are there twice.
-        rows.into_iter().map(|row| document(&row, 0)).collect::<Result<_, _>>().map_err(error::read_model)
-    }
-
-    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
-        let get = || sqlx::query(include_str!("sql/get.sql")).bind(projection).bind(key);
-        let rows = self.inner.connections.read(get).await.map_err(error::read_model)?;
-        let served =
-            rows.first().map(|row| Ok(Served { generation: generation(row, projection)?, found: document(row, 2)? }));
-        served.transpose().map_err(error::read_model)
-    }
-
-    async fn scan(
-        &self,
-        projection: &str,
-        range: KeyRange,
-        limit: usize,
-    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
-        let Bounds { from, inclusive, below } = Bounds::of(&range);
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.inner.connections.read(|| match &below {
-            None => sqlx::query(include_str!("sql/scan.sql")).bind(projection).bind(&from).bind(inclusive).bind(limit),
-            Some(below) => sqlx::query(include_str!("sql/scan_below.sql"))
-                .bind(projection)
-                .bind(&from)
-                .bind(inclusive)
-                .bind(limit)
-                .bind(below),
-        });
-        let rows = rows.await.map_err(error::read_model)?;
-        scanned(&rows, projection).map_err(error::read_model)
-    }
-
-    async fn reached(&self, generation: &Generation) -> Result<Position, ReadModelError> {
-        let reached = || sqlx::query(include_str!("sql/reached.sql")).bind(generation.id);
-        let rows = self.inner.connections.read(reached).await.map_err(error::read_model)?;
-        let position = one(&rows).and_then(|row| row.try_get(0)).map_err(error::read_model)?;
-        Ok(Position::from_i64(position))
-    }
 }
 
 impl PostgresStore {
@@ -279,8 +277,8 @@ fn version(row: &PgRow, column: usize) -> Result<u32, sqlx::Error> {
     u32::try_from(row.try_get::<i64, _>(column)?).map_err(|reason| sqlx::Error::Decode(reason.into()))
 }
 
-fn generations(rows: &[PgRow], projection: &str) -> Result<Generations, sqlx::Error> {
-    let mut found = Generations::default();
+fn generations(rows: &[PgRow], projection: &str) -> Result<GenerationSet, sqlx::Error> {
+    let mut found = GenerationSet::default();
     for row in rows {
         let progress = Progress {
             generation: generation(row, projection)?,
@@ -299,9 +297,9 @@ fn generations(rows: &[PgRow], projection: &str) -> Result<Generations, sqlx::Er
 }
 
 /// Documents with their keys, in the order of these.
-type Documents = Vec<(String, Bytes)>;
+type Found = Vec<(String, Bytes)>;
 
-fn scanned(rows: &[PgRow], projection: &str) -> Result<Option<Served<Documents>>, sqlx::Error> {
+fn scanned(rows: &[PgRow], projection: &str) -> Result<Option<Served<Found>>, sqlx::Error> {
     let Some(first) = rows.first() else { return Ok(None) };
     let mut served = Served { generation: generation(first, projection)?, found: Vec::with_capacity(rows.len()) };
     for row in rows {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use es_core::{Generation, GenerationState, Generations, Position, Progress, PromoteError, Promotion};
+use es_core::{Generation, GenerationSet, GenerationState, Position, Progress, PromoteError, Promotion};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
@@ -29,9 +29,9 @@ pub(crate) async fn find(
 pub(crate) async fn of_projection(
     connection: &mut SqliteConnection,
     projection: &str,
-) -> Result<Generations, sqlx::Error> {
+) -> Result<GenerationSet, sqlx::Error> {
     let rows = sqlx::query(include_str!("sql/generations.sql")).bind(projection).fetch_all(connection).await?;
-    let mut found = Generations::default();
+    let mut found = GenerationSet::default();
     for row in rows {
         let progress = Progress {
             generation: read(&row, projection)?,

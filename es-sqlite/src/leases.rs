@@ -185,12 +185,6 @@ pub(crate) async fn advance(
     Ok(holds)
 }
 
-/// The position up to which `generation` holds everything.
-pub(crate) async fn reached(connection: &mut SqliteConnection, generation: i64) -> Result<Position, sqlx::Error> {
-    let query = sqlx::query_scalar(include_str!("sql/reached.sql")).bind(generation);
-    query.fetch_one(connection).await.map(Position::from_i64)
-}
-
 fn milliseconds(ttl: Duration) -> i64 {
     i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,32 +1,71 @@
-//! Read models as `ReadModelStore`.
+//! Read models as the three ports.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
-    Changeover, Changes, CommitError, Generation, GenerationState, Generations, KeyRange, Lease, Position,
-    PromoteError, Promotion, ReadModelError, ReadModelStore, Served, Shard, Takeover,
+    Changeover, Changes, CommitError, Documents, Generation, GenerationSet, GenerationState, Generations, KeyRange,
+    Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover, read_model,
 };
 use uuid::Uuid;
 
 use crate::{SqliteStore, documents, error::Failure, generations, leases};
 
 #[async_trait]
-impl ReadModelStore for SqliteStore {
-    async fn serving(&self, projection: &str) -> Result<Option<Generation>, ReadModelError> {
+impl Documents for SqliteStore {
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
         let mut reader = self.connections().reader().await?;
-        let state = GenerationState::Serving.as_str();
-        let found = generations::find(reader.connection(), projection, state).await.map_err(Failure::from)?;
+        let document = documents::get(reader.connection(), projection, key).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(document)
+    }
+
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let found = documents::scan(reader.connection(), projection, &range, limit).await.map_err(Failure::from)?;
         reader.give_back();
         Ok(found)
     }
 
-    async fn generations(&self, projection: &str) -> Result<Generations, ReadModelError> {
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let loaded = documents::load(reader.connection(), generation, keys, budget).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(loaded)
+    }
+
+    async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
         let mut reader = self.connections().reader().await?;
         let found = generations::of_projection(reader.connection(), projection).await.map_err(Failure::from)?;
         reader.give_back();
         Ok(found)
+    }
+}
+
+#[async_trait]
+impl Generations for SqliteStore {
+    async fn ensure_generation(
+        &self,
+        projection: &str,
+        version: u32,
+        state: GenerationState,
+    ) -> Result<Generation, ReadModelError> {
+        let projection = projection.to_owned();
+        let ensured = self.connections().write(move |connection| {
+            Box::pin(async move { generations::ensure(connection, &projection, version, state.as_str()).await })
+        });
+        Ok(ensured.await?)
     }
 
     async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
@@ -42,26 +81,6 @@ impl ReadModelStore for SqliteStore {
         let state = generations::state(reader.connection(), generation.id).await.map_err(Failure::from)?;
         reader.give_back();
         Ok(state)
-    }
-
-    async fn id(&self) -> Result<Uuid, ReadModelError> {
-        let mut reader = self.connections().reader().await?;
-        let id = generations::store_id(reader.connection()).await.map_err(Failure::from)?;
-        reader.give_back();
-        Ok(id)
-    }
-
-    async fn ensure_generation(
-        &self,
-        projection: &str,
-        version: u32,
-        state: GenerationState,
-    ) -> Result<Generation, ReadModelError> {
-        let projection = projection.to_owned();
-        let ensured = self.connections().write(move |connection| {
-            Box::pin(async move { generations::ensure(connection, &projection, version, state.as_str()).await })
-        });
-        Ok(ensured.await?)
     }
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
@@ -82,6 +101,20 @@ impl ReadModelStore for SqliteStore {
         retired.await?;
         self.sweep().await;
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Leases for SqliteStore {
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let id = generations::store_id(reader.connection()).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(id)
+    }
+
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+        read_model::ensure_reader(self, name, definition).await
     }
 
     async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
@@ -143,44 +176,6 @@ impl ReadModelStore for SqliteStore {
         });
         let committed = self.holders().heartbeat.during(lease, ttl, committed).await?;
         self.unless_fenced(committed, lease)
-    }
-
-    async fn load(
-        &self,
-        generation: &Generation,
-        keys: &[String],
-        budget: usize,
-    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
-        let mut reader = self.connections().reader().await?;
-        let loaded = documents::load(reader.connection(), generation, keys, budget).await.map_err(Failure::from)?;
-        reader.give_back();
-        Ok(loaded)
-    }
-
-    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
-        let mut reader = self.connections().reader().await?;
-        let document = documents::get(reader.connection(), projection, key).await.map_err(Failure::from)?;
-        reader.give_back();
-        Ok(document)
-    }
-
-    async fn scan(
-        &self,
-        projection: &str,
-        range: KeyRange,
-        limit: usize,
-    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
-        let mut reader = self.connections().reader().await?;
-        let found = documents::scan(reader.connection(), projection, &range, limit).await.map_err(Failure::from)?;
-        reader.give_back();
-        Ok(found)
-    }
-
-    async fn reached(&self, generation: &Generation) -> Result<Position, ReadModelError> {
-        let mut reader = self.connections().reader().await?;
-        let reached = leases::reached(reader.connection(), generation.id).await.map_err(Failure::from)?;
-        reader.give_back();
-        Ok(reached)
     }
 }
 

@@ -1,7 +1,5 @@
 //! The reference passes the suites that every backend must pass.
 
-use std::sync::Arc;
-
 use es_core::{
     Append, Categories, Checkpoint, Delivery, EventData, EventSource, EventStore, Expected, LogSource, MemoryStore,
     NewEvent, Order, StreamId, Subscription,
@@ -29,7 +27,7 @@ async fn r17_batches_hold_fewer_events_where_these_are_large() {
     store.append(append("b", "{}".into(), 500)).await.expect("appended");
     let subscription =
         Subscription { reader: "test".into(), store: Uuid::nil(), categories: Categories::All, order: Order::PerKey };
-    let mut feed = LogSource::new(Arc::new(store)).open(&subscription).await.expect("opened");
+    let mut feed = LogSource::new(store).open(&subscription).await.expect("opened");
     let mut sizes = Vec::new();
     while sizes.iter().sum::<usize>() < 600 {
         match feed.next().await.expect("a log") {

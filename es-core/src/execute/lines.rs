@@ -138,7 +138,7 @@ mod tests {
     const MIB: u64 = 1024 * 1024;
 
     fn notes() -> Repository<Note> {
-        Repository::new(&MemoryStore::new()).snapshot_every(0)
+        Repository::new(MemoryStore::new()).snapshot_every(0)
     }
 
     /// What the states that are cached have in them.

@@ -14,8 +14,9 @@ use uuid::Uuid;
 use super::MemoryStore;
 use crate::{
     read_model::{
-        Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, Generations, KeyRange, Lease,
-        Progress, PromoteError, Promotion, ReadModelError, ReadModelStore, Served, Shard, Takeover,
+        self, Changeover, Changes, Checkpoint, CommitError, Documents, Generation, GenerationSet, GenerationState,
+        Generations, KeyRange, Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard,
+        Takeover,
     },
     stream::Position,
 };
@@ -106,29 +107,63 @@ impl ReadModels {
 }
 
 #[async_trait]
-impl ReadModelStore for MemoryStore {
-    async fn serving(&self, projection: &str) -> Result<Option<Generation>, ReadModelError> {
+impl Documents for MemoryStore {
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
         let state = self.lock();
-        Ok(state.read_models.find(projection, GenerationState::Serving).map(|stored| stored.generation.clone()))
+        let serving = state.read_models.find(projection, GenerationState::Serving);
+        Ok(serving.map(|stored| stored.served(stored.documents.get(key).cloned())))
     }
 
-    async fn generations(&self, projection: &str) -> Result<Generations, ReadModelError> {
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
+        let state = self.lock();
+        let Some(stored) = state.read_models.find(projection, GenerationState::Serving) else { return Ok(None) };
+        let from = range.after.as_deref().unwrap_or_default().max(&range.prefix).to_owned();
+        let documents = stored.documents.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded));
+        let found = documents
+            .filter(|(key, _)| range.contains(key))
+            .take(limit)
+            .map(|(key, document)| (key.clone(), document.clone()));
+        Ok(Some(stored.served(found.collect())))
+    }
+
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+        let state = self.lock();
+        let stored = state.read_models.generations.get(&generation.id);
+        let (mut loaded, mut bytes) = (Vec::new(), 0);
+        for key in keys {
+            if bytes >= budget {
+                break;
+            }
+            let document = stored.and_then(|stored| stored.documents.get(key).cloned());
+            bytes += document.as_ref().map_or(0, Bytes::len);
+            loaded.push(document);
+        }
+        Ok(loaded)
+    }
+
+    async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
         let models = &self.lock().read_models;
         let serving = models.find(projection, GenerationState::Serving);
-        Ok(Generations {
+        Ok(GenerationSet {
             serving: serving.map(Stored::progress),
             building: models.find(projection, GenerationState::Building).map(Stored::progress),
             withdrawn: serving.map_or(0, |stored| stored.withdrawn),
         })
     }
+}
 
-    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
-        if let Some(stored) = self.lock().read_models.generations.get_mut(&generation.id) {
-            stored.definition.get_or_insert_with(|| definition.to_owned());
-        }
-        Ok(())
-    }
-
+#[async_trait]
+impl Generations for MemoryStore {
     async fn ensure_generation(
         &self,
         projection: &str,
@@ -153,12 +188,15 @@ impl ReadModelStore for MemoryStore {
         Ok(generation)
     }
 
-    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
-        Ok(self.lock().read_models.generations.get(&generation.id).map(|stored| stored.state))
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
+        if let Some(stored) = self.lock().read_models.generations.get_mut(&generation.id) {
+            stored.definition.get_or_insert_with(|| definition.to_owned());
+        }
+        Ok(())
     }
 
-    async fn id(&self) -> Result<Uuid, ReadModelError> {
-        Ok(self.lock().read_models.id)
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
+        Ok(self.lock().read_models.generations.get(&generation.id).map(|stored| stored.state))
     }
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
@@ -198,6 +236,17 @@ impl ReadModelStore for MemoryStore {
         let models = &mut self.lock().read_models;
         models.generations.retain(|id, stored| *id != building.id || stored.state != GenerationState::Building);
         Ok(())
+    }
+}
+
+#[async_trait]
+impl Leases for MemoryStore {
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        Ok(self.lock().read_models.id)
+    }
+
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+        read_model::ensure_reader(self, name, definition).await
     }
 
     async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
@@ -281,53 +330,5 @@ impl ReadModelStore for MemoryStore {
             }
         }
         Ok(())
-    }
-
-    async fn load(
-        &self,
-        generation: &Generation,
-        keys: &[String],
-        budget: usize,
-    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
-        let state = self.lock();
-        let stored = state.read_models.generations.get(&generation.id);
-        let (mut loaded, mut bytes) = (Vec::new(), 0);
-        for key in keys {
-            if bytes >= budget {
-                break;
-            }
-            let document = stored.and_then(|stored| stored.documents.get(key).cloned());
-            bytes += document.as_ref().map_or(0, Bytes::len);
-            loaded.push(document);
-        }
-        Ok(loaded)
-    }
-
-    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
-        let state = self.lock();
-        let serving = state.read_models.find(projection, GenerationState::Serving);
-        Ok(serving.map(|stored| stored.served(stored.documents.get(key).cloned())))
-    }
-
-    async fn scan(
-        &self,
-        projection: &str,
-        range: KeyRange,
-        limit: usize,
-    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
-        let state = self.lock();
-        let Some(stored) = state.read_models.find(projection, GenerationState::Serving) else { return Ok(None) };
-        let from = range.after.as_deref().unwrap_or_default().max(&range.prefix).to_owned();
-        let documents = stored.documents.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded));
-        let found = documents
-            .filter(|(key, _)| range.contains(key))
-            .take(limit)
-            .map(|(key, document)| (key.clone(), document.clone()));
-        Ok(Some(stored.served(found.collect())))
-    }
-
-    async fn reached(&self, generation: &Generation) -> Result<Position, ReadModelError> {
-        let state = self.lock();
-        Ok(state.read_models.generations.get(&generation.id).map(Stored::reached).unwrap_or_default())
     }
 }

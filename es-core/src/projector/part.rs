@@ -231,7 +231,6 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
 
     use uuid::Uuid;
 
@@ -239,7 +238,7 @@ mod tests {
     use crate::{
         memory::MemoryStore,
         projection::{Keys, Unfoldable},
-        read_model::{Changes, GenerationState, ReadModelStore, Takeover},
+        read_model::{Changes, GenerationState, Generations, Leases, Takeover},
         source::LogSource,
         testing::{account::AccountEvent, recorded},
     };
@@ -268,8 +267,8 @@ mod tests {
     async fn bulky(width: usize, budget: usize) -> (Projector<Bulky>, Generation, MemoryStore) {
         let store = MemoryStore::new();
         let generation = store.ensure_generation("bulky", 1, GenerationState::Serving).await.expect("made");
-        let source = Arc::new(LogSource::new(Arc::new(store.clone())));
-        let projector = Projector::new(Bulky { width }, source, Arc::new(store.clone())).document_bytes(budget);
+        let source = LogSource::new(store.clone());
+        let projector = Projector::new(Bulky { width }, source, store.clone()).document_bytes(budget);
         (projector, generation, store)
     }
 
@@ -374,8 +373,8 @@ mod tests {
     #[tokio::test]
     async fn r17_new_documents_are_expected_to_be_as_large_as_the_former_ones() {
         let (_, generation, store) = bulky(1, 1).await;
-        let source = Arc::new(LogSource::new(Arc::new(store.clone())));
-        let projector = Projector::new(Toughs, source, Arc::new(store)).document_bytes(10_000);
+        let source = LogSource::new(store.clone());
+        let projector = Projector::new(Toughs, source, store).document_bytes(10_000);
         let events = deposits(&[("a", 1); 30]);
         let part = projector.handle(&generation, &events, &CancellationToken::new()).await;
         assert_eq!((part.done, part.failure.is_none()), (4, true));

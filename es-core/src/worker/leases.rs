@@ -9,16 +9,16 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::read_model::{CommitError, Lease, ReadModelStore, Shard};
+use crate::read_model::{CommitError, Lease, Leases, Shard};
 
 /// The leases of one worker, and the task that renews them.
 ///
 /// A task of its own: on a runtime with several threads it runs also while a single call of `fold` takes longer
 /// than a lease lasts. On one with a single thread it runs whenever the handler yields, which it does between events.
-pub(super) struct Leases {
+pub(super) struct Renewals {
     kept: Kept,
     ended: DropGuard,
-    renewals: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 type Kept = Arc<Mutex<HashMap<Shard, Entry>>>;
@@ -31,14 +31,14 @@ struct Entry {
     stop: CancellationToken,
 }
 
-impl Leases {
-    pub(super) async fn new(store: Arc<dyn ReadModelStore>, ttl: Duration) -> Self {
+impl Renewals {
+    pub(super) async fn new(store: Arc<dyn Leases>, ttl: Duration) -> Self {
         let (kept, ended) = (Kept::default(), CancellationToken::new());
-        let renewals = tokio::spawn(renew(kept.clone(), store, ttl, ended.clone()));
+        let task = tokio::spawn(renew(kept.clone(), store, ttl, ended.clone()));
         // A spawned task waits in a slot of this thread from which no other thread takes it: without a turn it would
         // begin only after the first call of `fold`.
         tokio::task::yield_now().await;
-        Self { kept, ended: ended.drop_guard(), renewals }
+        Self { kept, ended: ended.drop_guard(), task }
     }
 
     /// Renews `lease` from now on. The token that it returns is cancelled when the lease is lost or the shutdown comes.
@@ -76,7 +76,7 @@ impl Leases {
     /// it again.
     pub(super) async fn end(self) {
         drop(self.ended);
-        if let Err(error) = self.renewals.await {
+        if let Err(error) = self.task.await {
             tracing::warn!(%error, "the renewal of leases has failed");
         }
     }
@@ -94,7 +94,7 @@ fn lock(kept: &Kept) -> MutexGuard<'_, HashMap<Shard, Entry>> {
 }
 
 /// Renews each lease after a third of its time, until `ended`.
-async fn renew(kept: Kept, store: Arc<dyn ReadModelStore>, ttl: Duration, ended: CancellationToken) {
+async fn renew(kept: Kept, store: Arc<dyn Leases>, ttl: Duration, ended: CancellationToken) {
     loop {
         tokio::select! {
             () = ended.cancelled() => return,

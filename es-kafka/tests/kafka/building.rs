@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Position, QueryError, ReadModel, ReadModelStore, Token};
+use es_core::{Documents, Position, QueryError, ReadModel, Token};
 use es_kafka::{Relay, RelayConfig, Step};
 use tokio_util::sync::CancellationToken;
 

@@ -201,7 +201,7 @@ fn projector(house: &House) -> (tokio::task::JoinHandle<Result<(), EngineError>>
     let source = KafkaSource::new(KafkaSourceConfig { batch_events: 10, ..house.source_config() });
     let (store, shutdown) = (Arc::new(house.store.clone()), CancellationToken::new());
     let token = shutdown.clone();
-    let task = tokio::spawn(async move { Projector::new(Versions, Arc::new(source), store).run(token).await });
+    let task = tokio::spawn(async move { Projector::new(Versions, source, store).run(token).await });
     (task, shutdown)
 }
 
@@ -219,7 +219,7 @@ async fn r9_members_that_join_and_leave_fold_every_stream_in_version_order_exact
         }
         last
     };
-    let read_model = ReadModel::<Versions>::new(Arc::new(house.store.clone()));
+    let read_model = ReadModel::<Versions>::new(house.store.clone());
     let wait = async |last| read_model.wait_for(Token(last), PATIENCE).await.unwrap();
 
     write(20).await;
@@ -258,13 +258,12 @@ async fn r9_two_services_with_a_projection_of_one_name_get_every_event_each() {
     let stores = [MemoryStore::new(), MemoryStore::new()];
     let projectors = stores.clone().map(|store| {
         let source = KafkaSource::new(KafkaSourceConfig { group_prefix: String::new(), ..house.source_config() });
-        let (shutdown, projector) =
-            (CancellationToken::new(), Projector::new(Versions, Arc::new(source), Arc::new(store)));
+        let (shutdown, projector) = (CancellationToken::new(), Projector::new(Versions, source, store));
         let token = shutdown.clone();
         (tokio::spawn(async move { projector.run(token).await }), shutdown)
     });
     for store in stores {
-        let read_model = ReadModel::<Versions>::new(Arc::new(store));
+        let read_model = ReadModel::<Versions>::new(store);
         read_model.wait_for(Token(last), PATIENCE).await.unwrap();
         for id in 0..20 {
             assert!(read_model.get(&format!("{id}")).await.unwrap().is_some(), "order-{id}");

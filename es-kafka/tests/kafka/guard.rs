@@ -1,6 +1,6 @@
 //! What a relay refuses to do to topics that are not as it left them, and the way out of each refusal.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use es_core::{Categories, EventStore, Order, Position};
 use es_kafka::{Relay, RelayConfig, RelayError};
@@ -133,7 +133,7 @@ async fn r10_a_stream_stays_in_its_partition_when_partitions_are_added_under_a_r
     }
     let mut config = RelayConfig { batch_events: 5, ..house.config() };
     config.settings.insert("topic.metadata.refresh.interval.ms", "100");
-    let mut relay = Running::start(Relay::new(Arc::new(house.store.clone()), config));
+    let mut relay = Running::start(Relay::new(house.store.clone(), config));
     relay.reaches(last).await;
     let topic = house.topics().events("order");
     admin().create_partitions([&NewPartitions::new(&topic, 7)], &AdminOptions::new()).await.unwrap().remove(0).unwrap();

@@ -1,6 +1,6 @@
 //! A merge delivers in exactly the order of the log.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
 use es_core::{Categories, Checkpoint, EventStore, Order, Position, Shard, SourceError, Witness};
@@ -38,7 +38,7 @@ async fn written(house: &House, last: u64) {
 async fn r9_a_merge_delivers_every_event_in_log_order_while_the_relay_runs() {
     let house = House::new();
     let config = RelayConfig { batch_events: 20, ..house.config() };
-    let _relay = Running::start(Relay::new(Arc::new(house.store.clone()), config));
+    let _relay = Running::start(Relay::new(house.store.clone(), config));
     let writers: Vec<_> = (0..3)
         .map(|_| {
             let house = house.clone();
@@ -66,7 +66,7 @@ async fn r9_a_merge_goes_on_at_every_checkpoint_without_loss_or_repetition() {
     written(&house, 150).await;
     let last = house.store.head().await.unwrap();
     let config = RelayConfig { batch_events: 40, ..house.config() };
-    let mut relay = Running::start(Relay::new(Arc::new(house.store.clone()), config));
+    let mut relay = Running::start(Relay::new(house.store.clone(), config));
     relay.reaches(last).await;
 
     let (mut checkpoints, mut positions) = (BTreeMap::new(), Vec::new());

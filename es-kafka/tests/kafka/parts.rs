@@ -60,7 +60,7 @@ pub(crate) fn projector<const PER_STREAM: bool>(
     projection: Positions<PER_STREAM>,
 ) -> Projector<Positions<PER_STREAM>> {
     let source = KafkaSource::new(house.source_config());
-    Projector::new(projection, Arc::new(source), Arc::new(house.store.clone()))
+    Projector::new(projection, source, house.store.clone())
 }
 
 pub(crate) async fn assert_equals_the_fold<const PER_STREAM: bool>(house: &House) {

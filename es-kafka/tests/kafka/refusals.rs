@@ -1,6 +1,6 @@
 //! What no waiting mends ends a relay and a reader with an error that says what does.
 
-use std::{error::Error, sync::Arc, time::Instant};
+use std::{error::Error, time::Instant};
 
 use es_core::{Categories, EventSource, Order, SourceError, Subscription, WorkerState};
 use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig, RelayError};
@@ -15,7 +15,7 @@ use crate::{
 /// The end of a relay that cannot work, and what its error says.
 async fn end_of(house: &House, config: RelayConfig) -> String {
     house.append("order", "a", 1).await;
-    let relay = Relay::new(Arc::new(house.store.clone()), config);
+    let relay = Relay::new(house.store.clone(), config);
     let state = relay.state();
     let ended = Running::start(relay).ends().await;
     let Err(error @ RelayError::Refused { .. }) = ended else { panic!("{ended:?}") };

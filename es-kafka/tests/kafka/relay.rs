@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     ops::ControlFlow,
     sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -44,7 +44,7 @@ async fn r10_every_event_is_published_once_in_the_version_order_of_its_stream() 
     let house = House::new();
     house.append("order", "early", 12).await;
     let config = RelayConfig { batch_events: 50, ..house.config() };
-    let mut relay = Running::start(Relay::new(Arc::new(house.store.clone()), config));
+    let mut relay = Running::start(Relay::new(house.store.clone(), config));
     let writers = (0..4).map(|writer| {
         let house = house.clone();
         tokio::spawn(async move {
@@ -82,7 +82,7 @@ async fn r10_a_relay_that_crashes_at_any_step_of_a_transaction_loses_and_repeats
         let config = RelayConfig { batch_events: 10, ..house.config() };
         let transactions = AtomicUsize::new(0);
         // In the second transaction, when one is committed already.
-        let relay = Relay::new(Arc::new(house.store.clone()), config).at_each_step(move |now| {
+        let relay = Relay::new(house.store.clone(), config).at_each_step(move |now| {
             let crash = now == step && transactions.fetch_add(1, Ordering::SeqCst) == 1;
             if crash { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -103,7 +103,7 @@ async fn r10_dropping_a_running_relay_loses_and_repeats_nothing() {
         last = house.append("order", &format!("{round}"), 40).await.position;
         let (signal, sent) = mpsc::channel();
         let config = RelayConfig { batch_events: 10, ..house.config() };
-        let relay = Relay::new(Arc::new(house.store.clone()), config).at_each_step(move |step| {
+        let relay = Relay::new(house.store.clone(), config).at_each_step(move |step| {
             if step == Step::BeforeProgress {
                 _ = signal.send(());
             }
@@ -168,7 +168,7 @@ async fn r10_a_relay_without_progress_refuses_topics_that_hold_events() {
     relay.stop().await.unwrap();
 
     let config = RelayConfig { name: "another".into(), ..house.config() };
-    let refused = Relay::new(Arc::new(house.store.clone()), config).run(CancellationToken::new()).await;
+    let refused = Relay::new(house.store.clone(), config).run(CancellationToken::new()).await;
     let orders = house.topics().events("order");
     assert!(matches!(&refused, Err(RelayError::NoProgress { topic, .. }) if *topic == orders), "{refused:?}");
 

@@ -20,7 +20,7 @@ fn stream(id: &str) -> StreamId {
 async fn r2_what_was_decided_on_an_event_that_never_came_is_decided_again() {
     let schema = Schema::new();
     let store = schema.store().await;
-    let accounts = Repository::<Account>::new(&store);
+    let accounts = Repository::<Account>::new(store.clone());
     accounts.execute("a", AccountCommand::Deposit(10)).await.unwrap();
 
     let (mut other, mut watcher) = (schema.session().await, schema.session().await);
@@ -46,7 +46,7 @@ async fn r2_what_was_decided_on_an_event_that_never_came_is_decided_again() {
         }
         Err(_) => 0,
     };
-    let account = Repository::<Account>::new(&store).load("a").await.expect("never overdrawn");
+    let account = Repository::<Account>::new(store.clone()).load("a").await.expect("never overdrawn");
     assert_eq!(account.state.balance, 111 - withdrawn);
 }
 
@@ -55,7 +55,7 @@ async fn r2_what_was_decided_on_an_event_that_never_came_is_decided_again() {
 async fn commands_that_are_decided_while_the_lane_is_taken_are_written_with_one_commit() {
     let schema = Schema::new();
     let store = schema.store().await;
-    let accounts = Repository::<Account>::new(&store);
+    let accounts = Repository::<Account>::new(store.clone());
     accounts.execute("a", AccountCommand::Deposit(1)).await.unwrap();
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
     holder.hold_lane().await;
@@ -83,7 +83,7 @@ async fn commands_that_are_decided_while_the_lane_is_taken_are_written_with_one_
 #[tokio::test(flavor = "multi_thread")]
 async fn r2_two_processes_on_one_aggregate_lose_nothing() {
     let schema = Schema::new();
-    let processes = [schema.store().await, schema.store().await].map(|store| Repository::<Account>::new(&store));
+    let processes = [schema.store().await, schema.store().await].map(|store| Repository::<Account>::new(store.clone()));
     let mut clients = JoinSet::new();
     for client in 0..32 {
         let accounts = processes[client % 2].clone().attempts(10_000);
@@ -104,7 +104,7 @@ async fn r2_two_processes_on_one_aggregate_lose_nothing() {
 async fn r2_a_cached_state_of_another_history_is_not_written_behind() {
     let schema = Schema::new();
     let store = schema.store().await;
-    let accounts = Repository::<Account>::new(&store);
+    let accounts = Repository::<Account>::new(store.clone());
     accounts.execute("a", AccountCommand::Deposit(100)).await.unwrap();
     let mut session = schema.session().await;
     // The event is lost, and another one stands in its place.

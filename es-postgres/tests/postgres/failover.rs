@@ -1,10 +1,10 @@
 //! A server that takes over and lacks the end of the log, because it lagged behind or was restored from an
 //! older copy.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use es_core::{
-    EngineError, LogSource, Position, Projector, ReadModel, ReadModelStore, Repository, SourceError, Token,
+    Documents, EngineError, LogSource, Position, Projector, ReadModel, Repository, SourceError, Token,
     testing::account::{Account, AccountCommand, Histories},
 };
 use es_postgres::PostgresStore;
@@ -16,14 +16,14 @@ use super::{
 };
 
 async fn deposits(store: &PostgresStore, id: &str, times: u64) {
-    let accounts = Repository::<Account>::new(store);
+    let accounts = Repository::<Account>::new(store.clone());
     for _ in 0..times {
         accounts.execute(id, AccountCommand::Deposit(1)).await.unwrap();
     }
 }
 
 fn projector(store: &PostgresStore) -> Projector<Histories> {
-    Projector::new(Histories, Arc::new(LogSource::new(Arc::new(store.clone()))), Arc::new(store.clone()))
+    Projector::new(Histories, LogSource::new(store.clone()), store.clone())
 }
 
 /// Lets a projector come to position 5 and stop there.
@@ -35,7 +35,7 @@ async fn folded(schema: &Schema) -> PostgresStore {
         let (projector, shutdown) = (projector(&store), shutdown.clone());
         async move { projector.run(shutdown).await }
     });
-    let model = ReadModel::<Histories>::new(Arc::new(store.clone()));
+    let model = ReadModel::<Histories>::new(store.clone());
     model.wait_for(Token(Position::new(5)), Duration::from_mins(2)).await.unwrap();
     shutdown.cancel();
     soon(running).await.unwrap().unwrap();
@@ -47,7 +47,7 @@ async fn assert_refused(store: &PostgresStore) {
     let outcome = soon(projector(store).run(CancellationToken::new())).await;
     let Err(EngineError::Source(SourceError::OtherHistory { position })) = outcome else { panic!("{outcome:?}") };
     assert_eq!(position, Position::new(5));
-    let model = ReadModel::<Histories>::new(Arc::new(store.clone()));
+    let model = ReadModel::<Histories>::new(store.clone());
     assert_eq!(model.get("a").await.unwrap(), Some(vec![1, 2, 3, 4, 5]));
 }
 
@@ -59,7 +59,7 @@ async fn r3_a_projector_does_not_go_on_behind_a_lost_tail() {
     let store = folded(&schema).await;
     lose_the_tail(&schema, 3).await;
     assert_refused(&store).await;
-    let former = store.serving("histories").await.unwrap();
+    let former = store.generations("histories").await.unwrap().serving.map(|serving| serving.generation);
     let rebuild = tokio::spawn({
         let projector = projector(&store);
         async move { projector.rebuild(CancellationToken::new()).await }
@@ -67,11 +67,14 @@ async fn r3_a_projector_does_not_go_on_behind_a_lost_tail() {
     let folded =
         "SELECT coalesce(max(position), 0) FROM checkpoints JOIN generations ON id = generation AND state = 'building'";
     schema.session().await.until(folded, 3).await;
-    assert_eq!(store.serving("histories").await.unwrap(), former);
+    assert_eq!(store.generations("histories").await.unwrap().serving.map(|serving| serving.generation), former);
     deposits(&store, "b", 2).await;
     let promoted = soon(rebuild).await.unwrap().unwrap();
-    assert!(promoted.is_some() && store.serving("histories").await.unwrap() == promoted);
-    let model = ReadModel::<Histories>::new(Arc::new(store.clone()));
+    assert!(
+        promoted.is_some()
+            && store.generations("histories").await.unwrap().serving.map(|serving| serving.generation) == promoted
+    );
+    let model = ReadModel::<Histories>::new(store.clone());
     assert_eq!(model.get("a").await.unwrap(), Some(vec![1, 2, 3]));
 }
 
@@ -86,7 +89,7 @@ async fn r3_a_projector_does_not_go_on_in_another_history() {
     deposits(&store, "b", 4).await;
     assert_refused(&store).await;
     soon(projector(&store).rebuild(CancellationToken::new())).await.unwrap();
-    let model = ReadModel::<Histories>::new(Arc::new(store.clone()));
+    let model = ReadModel::<Histories>::new(store.clone());
     assert_eq!(model.get("a").await.unwrap(), Some(vec![1, 2, 3]));
 }
 
@@ -95,7 +98,7 @@ async fn r3_a_projector_does_not_go_on_in_another_history() {
 async fn r3_a_repository_does_not_decide_on_events_that_are_lost() {
     let schema = Schema::new();
     let store = schema.store().await;
-    let accounts = Repository::<Account>::new(&store);
+    let accounts = Repository::<Account>::new(store.clone());
     for _ in 0..5 {
         accounts.execute("a", AccountCommand::Deposit(1)).await.unwrap();
     }

@@ -4,8 +4,8 @@ use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Append, AppendError, Changes, Checkpoint, EventStore, Expected, GenerationState, Position, Promotion,
-    ReadModelStore, Shard, SnapshotStore, Takeover, Version,
+    Append, AppendError, Changes, Checkpoint, Documents, EventStore, Expected, GenerationState, Generations, Leases,
+    Position, Promotion, Shard, SnapshotStore, Takeover, Version,
 };
 use es_postgres::{ConnectError, OutcomeUnknown, PostgresStore};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
@@ -146,7 +146,7 @@ async fn reads_go_on_after_idle_connections_were_cut() {
     assert!(killed >= 2, "the writer's and a reader's");
     assert_eq!(log(&store).await.len(), 3);
     assert_eq!(store.append(append("a", exact(3), 1)).await.unwrap(), appended(4, 4));
-    assert!(store.serving("nothing").await.unwrap().is_none());
+    assert!(store.generations("nothing").await.unwrap().serving.map(|serving| serving.generation).is_none());
 }
 
 /// A read whose future is dropped while the server works on it: the answer that still comes must not

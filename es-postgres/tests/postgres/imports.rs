@@ -1,6 +1,6 @@
 //! Histories from elsewhere.
 
-use std::{collections::HashMap, convert::Infallible, sync::Arc, time::Duration};
+use std::{collections::HashMap, convert::Infallible, time::Duration};
 
 use chrono::{DateTime, Utc};
 use es_core::{
@@ -398,8 +398,8 @@ async fn r9_projections_see_imported_events_like_any_other() {
     let schema = Schema::new();
     let store = schema.store().await;
     let projector = || {
-        let source = Arc::new(LogSource::new(Arc::new(store.clone())).batch(7));
-        Projector::new(Histories, source, Arc::new(store.clone()))
+        let source = LogSource::new(store.clone()).batch(7);
+        Projector::new(Histories, source, store.clone())
     };
     let shutdown = CancellationToken::new();
     let running = tokio::spawn({
@@ -415,7 +415,7 @@ async fn r9_projections_see_imported_events_like_any_other() {
         tags: Vec::new(),
     });
     let done = store.import("import").chunk_events(9).events(deposits).await.unwrap();
-    let model = ReadModel::<Histories>::new(Arc::new(store.clone()));
+    let model = ReadModel::<Histories>::new(store.clone());
     model.wait_for(Token(done.position), Duration::from_mins(2)).await.unwrap();
     shutdown.cancel();
     soon(running).await.unwrap().unwrap();

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, Position, PromoteError, Promotion,
-    ReadModelStore, Shard, Takeover,
+    Changes, Checkpoint, CommitError, Documents, Generation, GenerationState, Generations, KeyRange, Lease, Leases,
+    Position, PromoteError, Promotion, Shard, Takeover,
 };
 use es_postgres::PostgresStore;
 use tokio::sync::Barrier;
@@ -51,7 +51,7 @@ async fn r9_a_zombie_that_waits_at_the_checkpoint_is_fenced() {
     rival.run("COMMIT").await;
     assert!(matches!(soon(zombie).await.unwrap(), Err(CommitError::Fenced(_))));
     assert_eq!(store.get(MODEL, "k").await.unwrap().unwrap().found, None);
-    assert_eq!(store.reached(&serving).await.unwrap(), Position::ZERO);
+    assert_eq!(store.reached(MODEL).await.unwrap(), Position::ZERO);
 }
 
 /// A document that the database refuses takes the checkpoint with it.
@@ -63,7 +63,7 @@ async fn r9_a_commit_that_fails_in_the_middle_leaves_nothing() {
     let lease = lease(&store, &serving).await;
     let bad = changes(5, [("good".into(), "1".into()), ("nul\0".into(), "2".into())]);
     assert!(matches!(store.commit(&lease, bad, TTL).await, Err(CommitError::Store(_))));
-    assert_eq!(store.reached(&serving).await.unwrap(), Position::ZERO);
+    assert_eq!(store.reached(MODEL).await.unwrap(), Position::ZERO);
     assert_eq!(store.get(MODEL, "good").await.unwrap().unwrap().found, None);
     store.commit(&lease, changes(5, [("good".into(), "1".into())]), TTL).await.unwrap();
 }
@@ -137,7 +137,7 @@ async fn r12_promotion_waits_for_commits_in_flight() {
     let outcome = soon(promotion).await.unwrap();
     let behind = PromoteError::Behind { building: Position::new(4), serving: Position::new(9) };
     assert_eq!(outcome.unwrap_err().to_string(), behind.to_string());
-    assert_eq!(store.serving(MODEL).await.unwrap(), Some(serving));
+    assert_eq!(store.generations(MODEL).await.unwrap().serving.map(|serving| serving.generation), Some(serving));
 }
 
 /// A process that dies between the switch and the deletion leaves documents that nobody sees.

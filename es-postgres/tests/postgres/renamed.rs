@@ -1,10 +1,9 @@
 //! A schema gets another name, and another schema its name, under a store that is open.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, time::Duration};
 
 use es_core::{
-    EngineError, EventStore, Expected, LogSource, Position, Projector, ReadModelStore, Repository, SourceError,
-    StoreMoved,
+    Documents, EngineError, EventStore, Expected, LogSource, Position, Projector, Repository, SourceError, StoreMoved,
     testing::account::{Account, AccountCommand, Histories},
 };
 use es_postgres::{PostgresStore, SchemaMoved};
@@ -31,11 +30,11 @@ fn assert_moved(error: &(dyn Error + 'static)) {
 }
 
 fn projector(store: &PostgresStore) -> Projector<Histories> {
-    Projector::new(Histories, Arc::new(LogSource::new(Arc::new(store.clone()))), Arc::new(store.clone()))
+    Projector::new(Histories, LogSource::new(store.clone()), store.clone())
 }
 
 async fn deposit(store: &PostgresStore) {
-    Repository::<Account>::new(store).execute("a", AccountCommand::Deposit(1)).await.unwrap();
+    Repository::<Account>::new(store.clone()).execute("a", AccountCommand::Deposit(1)).await.unwrap();
 }
 
 /// Everything that the store can be asked for, in a schema that is gone, and in another one of its name, which stays empty.
@@ -66,7 +65,7 @@ async fn r3_a_store_does_not_follow_the_name_of_its_schema() {
         // A read on an idle connection is made again on a fresh one, which tells; so does the next.
         let _ = store.head().await;
         assert_moved(&store.read_log(Position::ZERO, 10).await.unwrap_err());
-        assert_moved(&store.serving("histories").await.unwrap_err());
+        assert_moved(&store.generations("histories").await.unwrap_err());
     }
     assert_eq!(log(&other.unwrap()).await, []);
     // Under its new name everything is as it was, functions that others call included.

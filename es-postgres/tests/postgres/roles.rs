@@ -56,7 +56,7 @@ async fn an_application_role_can_do_all_that_the_ports_do() {
     let role = Role::new(&schema).await;
     let store = role.options(&schema).connect().await.unwrap();
 
-    let accounts = Repository::<Account>::new(&store).snapshot_every(2);
+    let accounts = Repository::<Account>::new(store.clone()).snapshot_every(2);
     for _ in 0..5 {
         accounts.execute("a", AccountCommand::Deposit(1)).await.unwrap();
     }
@@ -76,7 +76,7 @@ async fn an_application_role_can_do_all_that_the_ports_do() {
     own.run("COMMIT").await;
     assert_eq!(log(&store).await.len(), 17);
 
-    let source = Arc::new(LogSource::new(Arc::new(store.clone())));
+    let source = LogSource::new(store.clone());
     let read_models = Arc::new(store.clone());
     let shutdown = CancellationToken::new();
     let projector = Projector::new(Histories, source.clone(), read_models.clone());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use es_core::testing::account::{Account, AccountCommand};
-use es_core::{AppendError, EventStore, Expected, GenerationState, Position, ReadModelStore, Repository, Version};
+use es_core::{AppendError, EventStore, Expected, GenerationState, Generations, Position, Repository, Version};
 use es_postgres::{ConnectError, Imported};
 
 use super::server::{Schema, append, appended, exact, log, soon, stream};
@@ -69,7 +69,7 @@ async fn no_default_of_a_role_changes_what_a_store_does() {
     store.append(append("a", Expected::Any, 3)).await.unwrap();
     assert_eq!(store.read_stream(&stream("a"), Version::ZERO, 100).await.unwrap().len(), 15);
     for every in [0, 2] {
-        let accounts = Repository::<Account>::new(&store).snapshot_every(every).cache(0);
+        let accounts = Repository::<Account>::new(store.clone()).snapshot_every(every).cache(0);
         for _ in 0..5 {
             accounts.execute(&format!("every{every}"), AccountCommand::Deposit(1)).await.unwrap();
         }

@@ -9,8 +9,8 @@ use std::{
 };
 
 use es_core::{
-    Changes, Checkpoint, EngineError, GenerationState, Lease, LogSource, Position, Projection, Projector, ReadModel,
-    ReadModelStore, Repository, Shard, Takeover, Token,
+    Changes, Checkpoint, Documents, EngineError, GenerationState, Generations, Lease, Leases, LogSource, Position,
+    Projection, Projector, ReadModel, Repository, Shard, Takeover, Token,
     testing::account::{Account, AccountCommand, Histories, Ledger},
 };
 use es_postgres::PostgresStore;
@@ -27,17 +27,17 @@ const SCHEMA: &str = "ES_POSTGRES_TAKEN_OVER_SCHEMA";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn deposit(store: &PostgresStore) -> Token {
-    Repository::<Account>::new(store).execute("a", AccountCommand::Deposit(1)).await.unwrap().token
+    Repository::<Account>::new(store.clone()).execute("a", AccountCommand::Deposit(1)).await.unwrap().token
 }
 
 fn project<P: Projection>(projection: P, store: &PostgresStore) -> JoinHandle<Result<(), EngineError>> {
     let store = Arc::new(store.clone());
-    let projector = Projector::new(projection, Arc::new(LogSource::new(store.clone())), store);
+    let projector = Projector::new(projection, LogSource::new(store.clone()), store);
     tokio::spawn(async move { projector.run(CancellationToken::new()).await })
 }
 
 async fn reaches<P: Projection>(store: &PostgresStore, token: Token) {
-    ReadModel::<P>::new(Arc::new(store.clone())).wait_for(token, PATIENCE).await.unwrap();
+    ReadModel::<P>::new(store.clone()).wait_for(token, PATIENCE).await.unwrap();
 }
 
 /// The child process of the test below; elsewhere it is no test and does nothing. It keeps a read model up to date.

@@ -1,6 +1,8 @@
 //! What people see with `psql`.
 
-use es_core::{Changes, Checkpoint, EventStore, Expected, GenerationState, Position, ReadModelStore, Shard, Takeover};
+use es_core::{
+    Changes, Checkpoint, EventStore, Expected, GenerationState, Generations, Leases, Position, Shard, Takeover,
+};
 use uuid::Uuid;
 
 use super::server::{Schema, append};

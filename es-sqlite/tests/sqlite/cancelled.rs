@@ -4,7 +4,8 @@ use std::{task::Poll, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Changes, Checkpoint, EventStore, Expected, GenerationState, Position, ReadModelStore, Shard, Takeover, Version,
+    Changes, Checkpoint, Documents, EventStore, Expected, GenerationState, Generations, Leases, Position, Shard,
+    Takeover, Version,
 };
 use uuid::Uuid;
 
@@ -52,7 +53,7 @@ async fn r7_a_dropped_commit_leaves_nothing_or_the_whole() {
         drop_after(polls, store.commit(&lease, Changes { upserts, deletes: Vec::new(), checkpoint }, ttl)).await;
         // Behind this write nothing of the dropped one is on its way any more.
         store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
-        let reached = store.reached(&generation).await.unwrap();
+        let reached = store.reached("model").await.unwrap();
         let expected = (reached > Position::ZERO).then(|| Bytes::from(reached.to_string()));
         assert_eq!(store.load(&generation, &keys, usize::MAX).await.unwrap(), [expected.clone(), expected]);
     }

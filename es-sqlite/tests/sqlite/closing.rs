@@ -1,6 +1,6 @@
 //! The end of a store.
 
-use es_core::{AppendError, EventStore, Expected, Position, ReadModelStore};
+use es_core::{AppendError, EventStore, Expected, Leases, Position};
 use es_sqlite::SqliteStore;
 
 use super::fixture::{append, dense_log, new_path, put};

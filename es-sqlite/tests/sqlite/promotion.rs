@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use es_core::{
-    Changes, Checkpoint, Generation, GenerationState, KeyRange, Position, Promotion, ReadModelStore, Shard, Takeover,
+    Changes, Checkpoint, Documents, Generation, GenerationState, Generations, KeyRange, Leases, Position, Promotion,
+    Shard, Takeover,
 };
 use es_sqlite::SqliteStore;
 use sqlx::{AssertSqlSafe, Executor, Row, SqliteConnection};
@@ -62,7 +63,7 @@ async fn r12_readers_see_the_whole_old_or_the_whole_new_generation() {
     });
     store.promote(&new, Promotion::Automatic).await.unwrap();
     assert!(reader.await.unwrap() >= 1);
-    assert_eq!(store.reached(&new).await.unwrap(), Position::new(1));
+    assert_eq!(store.reached("model").await.unwrap(), Position::new(1));
     // SQL users see the same.
     let mut foreign = foreign_connection(&path).await;
     let old = format!("SELECT count(*) FROM documents WHERE generation = {}", old.id);

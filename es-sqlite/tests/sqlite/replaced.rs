@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use es_core::{AppendError, EventStore, Expected, GenerationState, Position, ReadModelStore};
+use es_core::{AppendError, EventStore, Expected, GenerationState, Generations, Position};
 use es_sqlite::{CloseError, FileReplaced, SqliteStore};
 use sqlx::Executor;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::DateTime;
 use es_core::{
-    Appended, Changes, Checkpoint, Expected, GenerationState, Position, ReadModelStore, Shard, Takeover, Version,
-    Witness,
+    Appended, Changes, Checkpoint, Documents, Expected, GenerationState, Generations, Leases, Position, Shard,
+    Takeover, Version, Witness,
 };
 use es_sqlite::SqliteStore;
 use uuid::Uuid;
@@ -68,7 +68,10 @@ async fn r9_a_reopened_read_model_goes_on_where_it_was() {
     store.close().await.unwrap();
 
     let store = SqliteStore::open(&path).await.unwrap();
-    assert_eq!(store.serving("model").await.unwrap(), Some(generation.clone()));
+    assert_eq!(
+        store.generations("model").await.unwrap().serving.map(|serving| serving.generation),
+        Some(generation.clone())
+    );
     assert_eq!(store.get("model", "key").await.unwrap().unwrap().found.as_deref(), Some(&b"{}"[..]));
     assert_eq!(store.get("model", "empty").await.unwrap().unwrap().found.as_deref(), Some(&b""[..]));
     let rival = Uuid::now_v7();

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Changes, Checkpoint, CommitError, EventStore, Expected, GenerationState, Position, ReadModelStore, Shard, Takeover,
-    Version,
+    Changes, Checkpoint, CommitError, Documents, EventStore, Expected, GenerationState, Generations, Leases, Position,
+    Shard, Takeover, Version,
 };
 use es_sqlite::SqliteStore;
 use sqlx::Executor;

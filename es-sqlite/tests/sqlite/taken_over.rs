@@ -10,8 +10,8 @@ use std::{
 };
 
 use es_core::{
-    Changeover, Generation, GenerationState, Lease, LogSource, Projector, ReadModel, ReadModelStore, Repository, Shard,
-    Takeover, Token,
+    Changeover, Generation, GenerationState, Generations, Lease, Leases, LogSource, Projector, ReadModel, Repository,
+    Shard, Takeover, Token,
     testing::account::{Account, AccountCommand, Ledger},
 };
 use es_sqlite::SqliteStore;
@@ -28,17 +28,17 @@ const FILE: &str = "ES_SQLITE_TAKEN_OVER_FILE";
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn deposit(store: &SqliteStore) -> Token {
-    Repository::<Account>::new(store).execute("a", AccountCommand::Deposit(1)).await.unwrap().token
+    Repository::<Account>::new(store.clone()).execute("a", AccountCommand::Deposit(1)).await.unwrap().token
 }
 
 fn project(store: &SqliteStore) -> JoinHandle<Result<(), es_core::EngineError>> {
     let store = Arc::new(store.clone());
-    let projector = Projector::new(Ledger::<1>::default(), Arc::new(LogSource::new(store.clone())), store);
+    let projector = Projector::new(Ledger::<1>::default(), LogSource::new(store.clone()), store);
     tokio::spawn(async move { projector.run(CancellationToken::new()).await })
 }
 
 fn ledger(store: &SqliteStore) -> ReadModel<Ledger> {
-    ReadModel::new(Arc::new(store.clone()))
+    ReadModel::new(store.clone())
 }
 
 /// The child process of the tests below; elsewhere it is no test and does nothing. It keeps a read model up to date,

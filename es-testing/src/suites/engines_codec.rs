@@ -1,7 +1,7 @@
 //! What is written can be read: events, documents and states that JSON does not give back as they are.
 #![expect(clippy::option_option, reason = "such types are what is tested")]
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible};
 
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -240,7 +240,7 @@ pub async fn r14_an_event_that_would_not_be_read_back_is_refused<S: Store>(store
         (list(MAX_NESTING), "gauge.nested", None, |reason| matches!(reason, Unencodable::TooDeep)),
         (GaugeEvent::Cached { hidden: 1 }, "gauge.cached", None, |reason| matches!(reason, Unencodable::Different)),
     ];
-    let gauges = Repository::<Gauge>::new(store);
+    let gauges = Repository::<Gauge>::new(store.clone());
     for (event, name, field, expected) in refused {
         let outcome = gauges.execute("g", Happen(vec![read(1.0), event.clone()])).await;
         let Err(ExecuteError::Encode(error)) = outcome else { panic!("{event:?}: {outcome:?}") };
@@ -260,7 +260,7 @@ pub async fn r14_an_event_that_would_not_be_read_back_is_refused<S: Store>(store
     let log = store.read_log(Position::ZERO, 100).await.expect("a read");
     let events = log.iter().map(|event| event.decode::<GaugeEvent>().expect("it decodes").expect("a gauge's").data);
     assert_eq!(events.collect::<Vec<_>>(), sound);
-    Repository::<Gauge>::new(store).load("g").await.expect("loaded");
+    Repository::<Gauge>::new(store.clone()).load("g").await.expect("loaded");
 }
 
 /// R8: a state that JSON does not give back is not kept, and one that it does is the replayed one to the last digit.
@@ -272,14 +272,14 @@ pub async fn r8_a_snapshot_is_the_state_or_none<S: Store>(store: &S) {
         ("sums", numbers().map(read).collect(), true),
     ];
     for (id, events, kept) in cases {
-        let gauges = Repository::<Gauge>::new(store).snapshot_every(2);
+        let gauges = Repository::<Gauge>::new(store.clone()).snapshot_every(2);
         for event in events {
             gauges.execute(id, Happen(vec![event])).await.expect("executed");
         }
         let snapshot = store.load_snapshot(&gauge(id)).await.expect("loaded");
         assert_eq!(snapshot.is_some(), kept, "{id}");
-        let replayed = Repository::<Gauge>::new(store).snapshot_every(0).load(id).await.expect("loaded");
-        let loaded = Repository::<Gauge>::new(store).load(id).await.expect("loaded");
+        let replayed = Repository::<Gauge>::new(store.clone()).snapshot_every(0).load(id).await.expect("loaded");
+        let loaded = Repository::<Gauge>::new(store.clone()).load(id).await.expect("loaded");
         assert_eq!((loaded.version, loaded.state), (replayed.version, replayed.state), "{id}");
     }
 }
@@ -295,7 +295,7 @@ pub async fn r8_a_snapshot_of_upcast_events_is_bound_to_the_program<S: Store>(st
     for (id, folded) in [("old", Folded::Upcast), ("new", Folded::AsWritten)] {
         // One that loads the events, one that finds a snapshot, one that finds a snapshot and an old event behind it.
         for _ in 0..2 {
-            let gauges = Repository::<Gauge>::new(store).snapshot_every(1);
+            let gauges = Repository::<Gauge>::new(store.clone()).snapshot_every(1);
             gauges.execute(id, Happen(vec![read(2.0)])).await.expect("executed");
             let snapshot = store.load_snapshot(&gauge(id)).await.expect("loaded").expect("one was taken");
             let (_, opened) = snapshot.open::<Gauge>().expect("by this program");
@@ -303,7 +303,7 @@ pub async fn r8_a_snapshot_of_upcast_events_is_bound_to_the_program<S: Store>(st
         }
     }
     store.append(Append::new(gauge("new"), Expected::Any, vec![first()])).await.expect("appended");
-    let gauges = Repository::<Gauge>::new(store).snapshot_every(1);
+    let gauges = Repository::<Gauge>::new(store.clone()).snapshot_every(1);
     gauges.execute("new", Happen(vec![read(2.0)])).await.expect("executed");
     let snapshot = store.load_snapshot(&gauge("new")).await.expect("loaded").expect("one was taken");
     assert_eq!(snapshot.open::<Gauge>().map(|(_, folded)| folded), Some(Folded::Upcast));
@@ -313,17 +313,17 @@ pub async fn r8_a_snapshot_of_upcast_events_is_bound_to_the_program<S: Store>(st
 }
 
 fn projector<S: Store>(store: &S, batch: usize) -> Projector<Sums> {
-    let source = LogSource::new(Arc::new(store.clone())).batch(batch);
-    Projector::new(Sums, Arc::new(source), Arc::new(store.clone()))
+    let source = LogSource::new(store.clone()).batch(batch);
+    Projector::new(Sums, source, store.clone())
 }
 
 /// R9: whatever the batches, the sum of floating-point numbers is the fold's, to the last digit.
 pub async fn r9_batches_of_any_size_end_at_the_same_document<S: Store>(store: &S) {
-    let gauges = Repository::<Gauge>::new(store);
+    let gauges = Repository::<Gauge>::new(store.clone());
     gauges.execute("g", Happen(numbers().map(read).collect())).await.expect("executed");
     let log = store.read_log(Position::ZERO, 1_000).await.expect("a read");
     let fold: Vec<_> = project(&Sums, &log).expect("it folds").into_iter().collect();
-    let sums = ReadModel::<Sums>::new(Arc::new(store.clone()));
+    let sums = ReadModel::<Sums>::new(store.clone());
     for batch in [1, 2, 3, 10, 500] {
         projector(store, batch).rebuild(CancellationToken::new()).await.expect("rebuilt");
         assert_eq!(sums.scan(KeyRange::default(), 10).await.expect("a scan").documents, fold, "in batches of {batch}");
@@ -333,7 +333,7 @@ pub async fn r9_batches_of_any_size_end_at_the_same_document<S: Store>(store: &S
 /// R14: the document is refused before it is committed, and the read model stays readable. (Seen to fail, in time, where
 /// documents are not read back.)
 pub async fn r14_a_document_that_would_not_be_read_back_stops_the_projector<S: Store>(store: &S) {
-    let gauges = Repository::<Gauge>::new(store);
+    let gauges = Repository::<Gauge>::new(store.clone());
     gauges.execute("fine", Happen(vec![read(1.0)])).await.expect("executed");
     projector(store, 7).rebuild(CancellationToken::new()).await.expect("rebuilt");
     gauges.execute("zero", Happen(vec![read(2.0), read(0.0)])).await.expect("executed");
@@ -344,7 +344,7 @@ pub async fn r14_a_document_that_would_not_be_read_back_stops_the_projector<S: S
         let EngineError::Unwritable { projection, key, reason } = error else { panic!("{batch}: {error:?}") };
         assert_eq!((projection, key.as_str(), reason.field.as_deref()), ("sums", "zero", Some("last[1].rate")));
         assert!(matches!(reason.reason, Unencodable::NotFinite));
-        let sums = ReadModel::<Sums>::new(Arc::new(store.clone()));
+        let sums = ReadModel::<Sums>::new(store.clone());
         let page = sums.scan(KeyRange::default(), 10).await.expect("every document is readable");
         assert!(page.documents.iter().all(|(_, sum)| sum.sum > 0.0));
     }
@@ -367,7 +367,7 @@ pub async fn r14_an_error_names_the_place_and_not_the_value<S: Store>(store: &S)
         (event.data.name, event.data.schema_version) = (name.into(), if name == "gauge.read" { 2 } else { 1 });
         let id = format!("g{number}");
         store.append(Append::new(gauge(&id), Expected::NoStream, vec![event])).await.expect("appended");
-        let error = Repository::<Gauge>::new(store).load(&id).await.expect_err("it does not fit");
+        let error = Repository::<Gauge>::new(store.clone()).load(&id).await.expect_err("it does not fit");
         let LoadError::Decode(decode) = &error else { panic!("{error:?}") };
         let Undecodable::Shape(misfit) = &decode.reason else { panic!("{decode:?}") };
         if number == 0 {

@@ -20,7 +20,7 @@ fn make(room: u32, night: u32, guest: &str) -> BookingCommand {
 
 /// R2: an aggregate's events are found by what they are about.
 pub async fn r2_events_of_a_repository_carry_their_own_tags<S: AggregateStore + Clone>(store: &S) {
-    let bookings = Repository::<Booking>::new(store);
+    let bookings = Repository::<Booking>::new(store.clone());
     bookings.execute("b1", make(7, 1, "ada")).await.expect("executed");
     bookings.execute("b2", make(8, 1, "bob")).await.expect("executed");
     bookings.execute("b1", BookingCommand::Cancel).await.expect("executed");
@@ -33,7 +33,7 @@ pub async fn r2_events_of_a_repository_carry_their_own_tags<S: AggregateStore + 
 
 /// R15: what cannot be found later is not written.
 pub async fn r15_an_event_with_an_invalid_tag_is_refused_and_named<S: AggregateStore + Clone>(store: &S) {
-    let bookings = Repository::<Booking>::new(store);
+    let bookings = Repository::<Booking>::new(store.clone());
     match bookings.execute("b1", make(7, 1, "a\nsecret")).await {
         Err(ExecuteError::Tag(error)) => {
             assert_eq!((error.event, error.rule), ("booking.made", "guest:{guest}"));
@@ -74,7 +74,7 @@ async fn book(decisions: &Decisions, id: &str, night: u32, context: Context) -> 
 
 /// R2: what a command on an aggregate does, the next decision knows.
 pub async fn r2_decisions_see_what_repositories_write<S: AggregateStore + Clone>(store: &S) {
-    let (decisions, bookings) = (Decisions::new(store, "book"), Repository::<Booking>::new(store));
+    let (decisions, bookings) = (Decisions::new(store.clone(), "book"), Repository::<Booking>::new(store.clone()));
     book(&decisions, "b1", 1, Context::default()).await.expect("the night is free");
     let taken = book(&decisions, "b2", 1, Context::default()).await;
     assert!(matches!(taken, Err(DecideError::Rejected(Taken))), "{taken:?}");
@@ -85,18 +85,18 @@ pub async fn r2_decisions_see_what_repositories_write<S: AggregateStore + Clone>
 
 /// R6: a request that is repeated under its key is not refused by its own success.
 pub async fn r6_a_repeated_decision_returns_its_first_receipt<S: AggregateStore + Clone>(store: &S) {
-    let decisions = Decisions::new(store, "book");
+    let decisions = Decisions::new(store.clone(), "book");
     let first = book(&decisions, "b1", 1, key("k", "1")).await.expect("decided");
     book(&decisions, "b2", 2, Context::default()).await.expect("decided");
     assert_eq!((first.position, first.token, first.repeated), (Position::new(1), Token(Position::new(1)), false));
     // The stream may follow from the decision: the key alone tells.
-    for (again, id) in [(&decisions, "b1"), (&Decisions::new(store, "book"), "another")] {
+    for (again, id) in [(&decisions, "b1"), (&Decisions::new(store.clone(), "book"), "another")] {
         assert_eq!(book(again, id, 1, key("k", "1")).await.expect("repeated"), Receipt { repeated: true, ..first });
     }
     let reused = book(&decisions, "b3", 3, key("k", "3")).await;
     assert!(matches!(reused, Err(DecideError::Append(AppendError::KeyReused))), "{reused:?}");
     // Keys are unique within the decisions of one name.
-    let other = Decisions::new(store, "rebook");
+    let other = Decisions::new(store.clone(), "rebook");
     let taken = book(&other, "b1", 1, key("k", "1")).await;
     assert!(matches!(taken, Err(DecideError::Rejected(Taken))), "{taken:?}");
     assert!(!book(&other, "b3", 3, key("k", "3")).await.expect("decided").repeated);
@@ -111,7 +111,7 @@ pub async fn r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receip
         let night = u32::try_from(round).expect("a small number");
         let (mut twins, start) = (JoinSet::new(), Arc::new(Barrier::new(100)));
         for twin in 0..100 {
-            let (decisions, start) = (Decisions::new(store, "book"), start.clone());
+            let (decisions, start) = (Decisions::new(store.clone(), "book"), start.clone());
             let id = if same_stream { "same".to_owned() } else { format!("twin-{twin}") };
             twins.spawn(async move {
                 start.wait().await;
@@ -127,7 +127,7 @@ pub async fn r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receip
 
 /// R2: different decisions on one boundary. (Seen to fail, `Contended`, where those of one process do not take turns.)
 pub async fn r2_many_decisions_on_one_boundary_at_once_all_get_through<S: AggregateStore + Clone>(store: &S) {
-    let (decisions, mut clients) = (Decisions::new(store, "book"), JoinSet::new());
+    let (decisions, mut clients) = (Decisions::new(store.clone(), "book"), JoinSet::new());
     let start = Arc::new(Barrier::new(60));
     for night in 0..60 {
         let (decisions, start) = (decisions.clone(), start.clone());
@@ -145,7 +145,7 @@ pub async fn r2_many_decisions_on_one_boundary_at_once_all_get_through<S: Aggreg
 pub async fn r6_twins_that_append_to_different_streams_write_once<S: AggregateStore + Clone>(store: &S) {
     let (mut twins, start) = (JoinSet::new(), Arc::new(Barrier::new(40)));
     for twin in 0..40 {
-        let (decisions, start) = (Decisions::new(store, "open"), start.clone());
+        let (decisions, start) = (Decisions::new(store.clone(), "open"), start.clone());
         twins.spawn(async move {
             start.wait().await;
             let decide =
@@ -162,7 +162,7 @@ pub async fn r6_twins_that_append_to_different_streams_write_once<S: AggregateSt
 pub async fn r2_decisions_on_two_models_keep_both<S: AggregateStore + Clone>(store: &S) {
     let mut clients = JoinSet::new();
     for client in 0..16_u32 {
-        let decisions = Decisions::new(store, "book").attempts(1_000);
+        let decisions = Decisions::new(store.clone(), "book").attempts(1_000);
         clients.spawn(async move {
             let (room, guest) = (client % 4, format!("g{}", client / 4));
             let mut made = 0;
@@ -202,7 +202,7 @@ pub async fn r2_decisions_on_two_models_keep_both<S: AggregateStore + Clone>(sto
 
 /// R1, R6: a decision may write to several streams, and its events carry the metadata of the request.
 pub async fn r1_a_decision_on_several_streams_is_whole<S: AggregateStore + Clone>(store: &S) {
-    let decisions = Decisions::new(store, "swap");
+    let decisions = Decisions::new(store.clone(), "swap");
     let context = Context { metadata: Metadata { actor: Some("ada".into()), ..Metadata::default() }, ..key("k", "k") };
     let swap = || {
         decisions.decide_with(Nights::of("room:7"), context.clone(), |nights| {
@@ -221,8 +221,8 @@ pub async fn r1_a_decision_on_several_streams_is_whole<S: AggregateStore + Clone
 
 /// R2: what stands in the way and is not seen is reported, not tried again for ever.
 pub async fn r2_a_conflict_that_no_model_sees_is_reported<S: AggregateStore + Clone>(store: &S) {
-    let decisions = Decisions::new(store, "book").attempts(u32::MAX);
-    Repository::<Booking>::new(store).execute("b1", make(8, 1, "bob")).await.expect("executed");
+    let decisions = Decisions::new(store.clone(), "book").attempts(u32::MAX);
+    Repository::<Booking>::new(store.clone()).execute("b1", make(8, 1, "bob")).await.expect("executed");
     match book(&decisions, "b1", 1, Context::default()).await {
         Err(DecideError::Append(AppendError::Conflict(conflict))) => assert_eq!(conflict.actual, Version::new(1)),
         other => panic!("expected a conflict, got {other:?}"),

@@ -1,6 +1,6 @@
 //! What projectors, policies and reads must do on every store while code of several versions runs.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -11,7 +11,7 @@ use super::{
     engines_standby::{Idle, idle},
 };
 use es_core::{
-    Batch, Checkpoint, Delivery, EngineError, EventFeed, EventSource, Generations, KeyRange, Keys, LogSource, Policy,
+    Batch, Checkpoint, Delivery, EngineError, EventFeed, EventSource, GenerationSet, KeyRange, Keys, LogSource, Policy,
     PolicyError, PolicyRunner, Position, Projection, Projector, QueryError, Recorded, Shard, SourceError, Subscription,
     Takeover, Token, Unfoldable, WorkerState,
     testing::account::{AccountEvent, Histories, Ledger, LedgerPage},
@@ -30,7 +30,7 @@ pub(super) async fn until_working(state: &mut watch::Receiver<WorkerState>) {
     tokio::time::timeout(PATIENCE, working).await.expect("in time").expect("it lives");
 }
 
-async fn generations(store: &impl Store) -> Generations {
+async fn generations(store: &impl Store) -> GenerationSet {
     store.generations(Ledger::<1>::NAME).await.expect("asked")
 }
 
@@ -91,8 +91,8 @@ pub async fn r12_a_new_read_model_does_not_serve_before_it_has_caught_up(store: 
     assert_eq!(building().await, Position::ZERO);
     load(store, 5).join_all().await;
     let shutdown = CancellationToken::new();
-    let endless = Arc::new(Endless(source(store)));
-    let worker = Projector::new(Ledger::<1>::default(), endless, Arc::new(store.clone()));
+    let endless = Endless(source(store));
+    let worker = Projector::new(Ledger::<1>::default(), endless, store.clone());
     let worker = spawn(worker, &shutdown);
     // All events are in it, but the worker does not know that these are all.
     while building().await < Position::new(50) {
@@ -191,7 +191,7 @@ pub async fn r12_an_older_version_serves_again_on_purpose(store: &impl Store) {
 
 /// A log without an end: it delivers nothing after the first event.
 #[derive(Debug)]
-struct Endless(Arc<LogSource>);
+struct Endless(LogSource);
 
 #[derive(Debug)]
 struct EndlessFeed(Box<dyn EventFeed>);
@@ -230,8 +230,8 @@ impl EventFeed for EndlessFeed {
 pub async fn r12_the_later_of_two_rebuilds_wins(store: &impl Store) {
     load(store, 2).join_all().await;
     projector(Ledger::<2>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");
-    let endless = Arc::new(Endless(source(store)));
-    let earlier = Projector::new(Ledger::<1>::default(), endless, Arc::new(store.clone()));
+    let endless = Endless(source(store));
+    let earlier = Projector::new(Ledger::<1>::default(), endless, store.clone());
     let earlier = earlier.lease(Duration::from_millis(100));
     let earlier = tokio::spawn(async move { earlier.rebuild(CancellationToken::new()).await });
     while generations(store).await.building.is_none_or(|building| building.reached == Position::ZERO) {

@@ -108,7 +108,7 @@ fn key(key: &str, content: &str) -> Context {
 /// It can lose: on Postgres, whose writer leaves out what no caller waits for, others failed with "other commands were faster"
 /// where a dropped command was not finished by the repository.
 pub async fn r7_dropped_commands_do_not_fail_others<S: AggregateStore + Clone>(store: &S) {
-    let accounts = Repository::<Account>::new(store);
+    let accounts = Repository::<Account>::new(store.clone());
     let mut patient = JoinSet::new();
     let mut hasty = JoinSet::new();
     for caller in 0..100_u64 {
@@ -145,7 +145,7 @@ pub async fn r7_dropped_commands_do_not_fail_others<S: AggregateStore + Clone>(s
 /// R2
 pub async fn r2_every_concurrent_command_takes_effect_once<S: AggregateStore + Clone>(store: &S) {
     // Half of the clients share a cache, the others are in another process, so to speak.
-    let repositories = [Repository::<Account>::new(store), Repository::<Account>::new(store).cache(0)];
+    let repositories = [Repository::<Account>::new(store.clone()), Repository::<Account>::new(store.clone()).cache(0)];
     let mut clients = JoinSet::new();
     for client in 0..8 {
         let accounts = repositories[client % 2].clone().attempts(1_000);
@@ -162,11 +162,11 @@ pub async fn r2_every_concurrent_command_takes_effect_once<S: AggregateStore + C
 
 /// R6
 pub async fn r6_a_repeated_command_returns_its_first_receipt<S: AggregateStore + Clone>(store: &S) {
-    let accounts = Repository::<Account>::new(store);
+    let accounts = Repository::<Account>::new(store.clone());
     accounts.execute("a", AccountCommand::Deposit(10)).await.expect("executed");
     let first = accounts.execute_with("a", AccountCommand::Withdraw(10), key("k", "w10")).await.expect("executed");
     accounts.execute("a", AccountCommand::Deposit(3)).await.expect("executed");
-    for repository in [&accounts, &Repository::new(store)] {
+    for repository in [&accounts, &Repository::new(store.clone())] {
         // By now the command would be refused: what counts is that it was granted before.
         let again =
             repository.execute_with("a", AccountCommand::Withdraw(10), key("k", "w10")).await.expect("repeated");
@@ -182,17 +182,17 @@ pub async fn r6_a_repeated_command_returns_its_first_receipt<S: AggregateStore +
 pub async fn r6_concurrent_repetitions_take_effect_once<S: AggregateStore + Clone>(store: &S) {
     let mut clients = JoinSet::new();
     for _ in 0..12 {
-        let accounts = Repository::<Account>::new(store);
+        let accounts = Repository::<Account>::new(store.clone());
         clients.spawn(async move { accounts.execute_with("a", AccountCommand::Deposit(5), key("k", "d5")).await });
     }
     let receipts: Vec<_> = clients.join_all().await.into_iter().map(|receipt| receipt.expect("executed")).collect();
     assert_eq!(receipts.iter().filter(|receipt| !receipt.repeated).count(), 1);
     assert!(receipts.iter().all(|receipt| receipt.position == receipts[0].position));
-    assert_eq!(Repository::<Account>::new(store).load("a").await.expect("loaded").state.balance, 5);
+    assert_eq!(Repository::<Account>::new(store.clone()).load("a").await.expect("loaded").state.balance, 5);
 }
 
 async fn deposits<S: AggregateStore + Clone>(store: &S, count: u64) -> Account {
-    let accounts = Repository::<Account>::new(store).snapshot_every(10);
+    let accounts = Repository::<Account>::new(store.clone()).snapshot_every(10);
     for amount in 1..=count {
         accounts.execute("a", AccountCommand::Deposit(amount)).await.expect("executed");
     }
@@ -217,7 +217,7 @@ pub async fn r8_snapshots_change_nothing_but_time<S: AggregateStore + Clone>(sto
     let believed =
         Snapshot::of(stream(), good.version, good.event_id, &wrong, Folded::AsWritten).expect("it can be written");
     store.save_snapshot(believed).await.expect("saved");
-    let loaded = Repository::<Account>::new(store).load("a").await.expect("loaded");
+    let loaded = Repository::<Account>::new(store.clone()).load("a").await.expect("loaded");
     assert_eq!(loaded.state.balance, truth.balance - (1..=30).sum::<u64>() + 1_000_000);
 
     let damaged = [
@@ -230,10 +230,10 @@ pub async fn r8_snapshots_change_nothing_but_time<S: AggregateStore + Clone>(sto
     ];
     for snapshot in damaged {
         store.save_snapshot(Snapshot { stream: stream(), ..snapshot.clone() }).await.expect("saved");
-        let loaded = Repository::<Account>::new(store).load("a").await.expect("loaded");
+        let loaded = Repository::<Account>::new(store.clone()).load("a").await.expect("loaded");
         assert_eq!((loaded.state, loaded.version), (truth.clone(), Version::new(37)), "{snapshot:?}");
     }
-    let without = Repository::<Account>::new(store).snapshot_every(0);
+    let without = Repository::<Account>::new(store.clone()).snapshot_every(0);
     assert_eq!(without.load("a").await.expect("loaded").state, truth);
     // The next one due takes the place of the damaged one.
     deposits(store, 5).await;
@@ -260,7 +260,7 @@ pub async fn r8_a_snapshot_of_another_history_is_ignored<S: AggregateStore + Clo
         let foreign = Snapshot::of(stream(), Version::new(version), event_id, &wrong, Folded::AsWritten)
             .expect("it can be written");
         store.save_snapshot(foreign).await.expect("saved");
-        assert_eq!(Repository::<Account>::new(store).load("a").await.expect("loaded").state, truth);
+        assert_eq!(Repository::<Account>::new(store.clone()).load("a").await.expect("loaded").state, truth);
     }
 }
 
@@ -354,7 +354,7 @@ pub async fn r14_an_undecodable_event_is_named<S: AggregateStore + Clone>(store:
         (event.data.name, event.data.schema_version) = (name.into(), version);
         let stream = StreamId::new("account", &id).expect("a valid name");
         store.append(Append::new(stream.clone(), Expected::NoStream, vec![event])).await.expect("appended");
-        match Repository::<Account>::new(store).load(&id).await {
+        match Repository::<Account>::new(store.clone()).load(&id).await {
             Err(LoadError::Decode(error)) => {
                 assert!(expected(&error.reason), "{error:?}");
                 assert_eq!(
@@ -370,7 +370,7 @@ pub async fn r14_an_undecodable_event_is_named<S: AggregateStore + Clone>(store:
 
 /// A cache may be behind; a refusal never is.
 pub async fn a_refusal_is_never_given_on_a_stale_state<S: AggregateStore + Clone>(store: &S) {
-    let (here, elsewhere) = (Repository::<Account>::new(store), Repository::<Account>::new(store));
+    let (here, elsewhere) = (Repository::<Account>::new(store.clone()), Repository::<Account>::new(store.clone()));
     here.execute("a", AccountCommand::Deposit(1)).await.expect("executed");
     elsewhere.execute("a", AccountCommand::Deposit(9)).await.expect("executed");
     here.execute("a", AccountCommand::Withdraw(10)).await.expect("there is enough");
@@ -380,7 +380,7 @@ pub async fn a_refusal_is_never_given_on_a_stale_state<S: AggregateStore + Clone
 
 /// `If-Match`
 pub async fn a_client_that_saw_another_version_is_refused<S: AggregateStore + Clone>(store: &S) {
-    let accounts = Repository::<Account>::new(store);
+    let accounts = Repository::<Account>::new(store.clone());
     let seen = |version| Context { if_version: Some(Version::new(version)), ..Context::default() };
     accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await.expect("executed");
     let stale = accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
@@ -389,21 +389,21 @@ pub async fn a_client_that_saw_another_version_is_refused<S: AggregateStore + Cl
         "{stale:?}"
     );
     // Nor does anybody get through who has not looked, and a repeated request still gets its first outcome.
-    let elsewhere = Repository::<Account>::new(store);
+    let elsewhere = Repository::<Account>::new(store.clone());
     let stale = elsewhere.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
     assert!(matches!(stale, Err(ExecuteError::Stale(_))), "{stale:?}");
     let first = Context { if_version: Some(Version::ZERO), ..key("k", "d7") };
     let created = accounts.execute_with("b", AccountCommand::Deposit(7), first.clone()).await.expect("executed");
-    let again = Repository::<Account>::new(store).execute_with("b", AccountCommand::Deposit(7), first).await;
+    let again = Repository::<Account>::new(store.clone()).execute_with("b", AccountCommand::Deposit(7), first).await;
     assert_eq!(again.expect("executed"), Receipt { repeated: true, ..created });
     // Another process moved it on: the cache says 1, the client knows better.
-    Repository::<Account>::new(store).execute("a", AccountCommand::Deposit(1)).await.expect("executed");
+    Repository::<Account>::new(store.clone()).execute("a", AccountCommand::Deposit(1)).await.expect("executed");
     accounts.execute_with("a", AccountCommand::Deposit(1), seen(2)).await.expect("executed");
 }
 
 /// Deciding that nothing is to be done is a valid answer.
 pub async fn a_command_without_events_writes_nothing<S: AggregateStore + Clone>(store: &S) {
-    let accounts = Repository::<Account>::new(store);
+    let accounts = Repository::<Account>::new(store.clone());
     let receipt = accounts.execute("a", AccountCommand::Deposit(0)).await.expect("executed");
     assert_eq!((receipt.version, receipt.position), (Version::ZERO, Position::ZERO));
     assert_eq!(store.head().await.expect("a head"), Position::ZERO);
@@ -412,7 +412,7 @@ pub async fn a_command_without_events_writes_nothing<S: AggregateStore + Clone>(
 /// As of any version.
 pub async fn states_of_the_past_can_be_loaded<S: AggregateStore + Clone>(store: &S) {
     deposits(store, 12).await;
-    let accounts = Repository::<Account>::new(store);
+    let accounts = Repository::<Account>::new(store.clone());
     for version in 0..=12 {
         let loaded = accounts.load_at("a", Version::new(version)).await.expect("loaded").expect("it has come so far");
         assert_eq!((loaded.state.balance, loaded.version.get()), (version * (version + 1) / 2, version));

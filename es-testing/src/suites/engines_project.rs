@@ -26,17 +26,17 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub trait Store: AggregateStore + ReadModelStore + Clone {}
 impl<S: AggregateStore + ReadModelStore + Clone> Store for S {}
 
-pub(super) fn source(store: &impl Store) -> Arc<LogSource> {
+pub(super) fn source(store: &impl Store) -> LogSource {
     // Small batches, so that a test has many of them.
-    Arc::new(LogSource::new(Arc::new(store.clone())).batch(7))
+    LogSource::new(store.clone()).batch(7)
 }
 
 pub(super) fn projector<P: Projection>(projection: P, store: &impl Store) -> Projector<P> {
-    Projector::new(projection, source(store), Arc::new(store.clone())).lease(Duration::from_millis(100))
+    Projector::new(projection, source(store), store.clone()).lease(Duration::from_millis(100))
 }
 
 pub(super) fn read_model<P: Projection>(store: &impl Store) -> ReadModel<P> {
-    ReadModel::new(Arc::new(store.clone()))
+    ReadModel::new(store.clone())
 }
 
 pub(super) type Running = JoinHandle<Result<(), EngineError>>;
@@ -48,7 +48,7 @@ pub(super) fn spawn<P: Projection>(projector: Projector<P>, shutdown: &Cancellat
 
 /// Ten clients make deposits on ten accounts.
 pub(super) fn load(store: &impl Store, each: u64) -> JoinSet<()> {
-    let accounts = Repository::<Account>::new(store).attempts(1_000);
+    let accounts = Repository::<Account>::new(store.clone()).attempts(1_000);
     let mut clients = JoinSet::new();
     for client in 0..10 {
         let accounts = accounts.clone();
@@ -63,7 +63,7 @@ pub(super) fn load(store: &impl Store, each: u64) -> JoinSet<()> {
 }
 
 pub(super) async fn deposit(store: &impl Store, amount: u64) -> Token {
-    let accounts = Repository::<Account>::new(store);
+    let accounts = Repository::<Account>::new(store.clone());
     accounts.execute("a", AccountCommand::Deposit(amount)).await.expect("executed").token
 }
 
@@ -126,7 +126,7 @@ pub async fn r9_a_document_that_is_named_twice_sees_the_event_once(store: &impl 
 
 /// The log under another name: another source, as far as checkpoints are concerned.
 #[derive(Debug)]
-struct Copy(Arc<LogSource>);
+struct Copy(LogSource);
 
 #[derive(Debug)]
 struct CopyFeed(Box<dyn EventFeed>);
@@ -167,11 +167,11 @@ impl EventFeed for CopyFeed {
 
 /// R9
 pub async fn r9_a_change_of_source_folds_nothing_twice(store: &impl Store) {
-    let sources: [Arc<dyn EventSource>; 2] = [source(store), Arc::new(Copy(source(store)))];
+    let sources: [Arc<dyn EventSource>; 2] = [Arc::new(source(store)), Arc::new(Copy(source(store)))];
     for round in 0..4 {
         load(store, 2).join_all().await;
         let shutdown = CancellationToken::new();
-        let projector = Projector::new(Ledger::<1>::default(), sources[round % 2].clone(), Arc::new(store.clone()));
+        let projector = Projector::new(Ledger::<1>::default(), sources[round % 2].clone(), store.clone());
         let worker = spawn(projector, &shutdown);
         assert_equals_the_fold(Ledger::<1>::default(), store).await;
         shutdown.cancel();
@@ -184,7 +184,7 @@ pub async fn r11_an_event_that_cannot_be_folded_stops_the_projector_before_it(st
     for amount in [1, 2, 666, 3] {
         deposit(store, amount).await;
     }
-    let one_by_one = Arc::new(LogSource::new(Arc::new(store.clone())).batch(1));
+    let one_by_one = LogSource::new(store.clone()).batch(1);
     let read_models: Arc<dyn ReadModelStore> = Arc::new(store.clone());
     let poisoned = Projector::new(Ledger::<1> { poison: Some(666) }, one_by_one.clone(), read_models.clone());
     let error = poisoned.run(CancellationToken::new()).await.expect_err("it stops");
@@ -212,7 +212,13 @@ pub async fn r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log(store: &
     let serving = spawn(projector(Ledger::<1>::default(), store), &shutdown);
     load(store, 10).join_all().await;
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
-    let before = store.serving(Ledger::<1>::NAME).await.expect("asked").expect("one serves");
+    let before = store
+        .generations(Ledger::<1>::NAME)
+        .await
+        .expect("asked")
+        .serving
+        .map(|serving| serving.generation)
+        .expect("one serves");
 
     let clients = load(store, 30);
     let watcher = tokio::spawn({
@@ -269,9 +275,9 @@ pub async fn r12_an_interrupted_rebuild_goes_on(store: &impl Store) {
     deposit(store, 666).await;
     projector(poisoned, store).rebuild(CancellationToken::new()).await.expect_err("it cannot pass the poison");
     let building = store.ensure_generation("ledger", 1, GenerationState::Building).await.expect("asked");
-    let reached = store.reached(&building).await.expect("asked");
+    let reached = store.generations("ledger").await.expect("asked").building.expect("it is there").reached;
     assert!(reached > Position::ZERO, "what was folded is kept");
-    assert_eq!(store.serving("ledger").await.expect("asked"), None);
+    assert_eq!(store.generations("ledger").await.expect("asked").serving.map(|serving| serving.generation), None);
     let mended = projector(Ledger::<1>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");
     assert_eq!(mended, Some(building), "it went on with the same generation");
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
@@ -380,7 +386,7 @@ async fn append<'a>(log: &impl EventStore, events: impl IntoIterator<Item = &'a 
 }
 
 fn from_log<P: Projection + Default>(log: &(impl EventStore + Clone), store: &impl Store) -> Projector<P> {
-    Projector::new(P::default(), Arc::new(LogSource::new(Arc::new(log.clone()))), Arc::new(store.clone()))
+    Projector::new(P::default(), LogSource::new(log.clone()), store.clone())
 }
 
 async fn fold_all<P: Projection + Default>(log: &(impl EventStore + Clone), store: &impl Store) {
@@ -434,9 +440,8 @@ impl Policy for Bonus {
 }
 
 fn bonus(store: &impl Store, refuse: Option<u64>) -> PolicyRunner<Bonus> {
-    let accounts = Repository::<Account>::new(store).attempts(1_000);
-    PolicyRunner::new(Bonus { accounts, refuse }, source(store), Arc::new(store.clone()))
-        .lease(Duration::from_millis(100))
+    let accounts = Repository::<Account>::new(store.clone()).attempts(1_000);
+    PolicyRunner::new(Bonus { accounts, refuse }, source(store), store.clone()).lease(Duration::from_millis(100))
 }
 
 /// R6, R9
@@ -457,7 +462,7 @@ pub async fn policies_react_once_although_they_are_killed(store: &impl Store) {
     clients.join_all().await;
     // 50 deposits and as many bonuses: the last one is at position 100.
     store.wait_past(Position::new(99)).await.expect("it goes on");
-    let checked = Repository::<Account>::new(store);
+    let checked = Repository::<Account>::new(store.clone());
     for number in 0..10 {
         let bonus = checked.load(&format!("bonus-a{number}")).await.expect("loaded");
         assert_eq!(bonus.state.balance, 5);
@@ -506,7 +511,7 @@ pub async fn a_slow_reaction_keeps_its_lease(store: &impl Store) {
         async move { runner.run(shutdown).await }
     });
     let generation = loop {
-        match store.serving(Slow::NAME).await.expect("asked") {
+        match store.generations(Slow::NAME).await.expect("asked").serving.map(|serving| serving.generation) {
             Some(generation) => break generation,
             None => tokio::task::yield_now().await,
         }
@@ -528,7 +533,7 @@ pub async fn a_slow_reaction_keeps_its_lease(store: &impl Store) {
         tokio::time::sleep(ttl / 10).await;
     }
     gate.add_permits(1);
-    while store.reached(&generation).await.expect("asked") == Position::ZERO {
+    while store.reached(Slow::NAME).await.expect("asked") == Position::ZERO {
         tokio::task::yield_now().await;
     }
     shutdown.cancel();

@@ -65,8 +65,8 @@ impl Projection for Mirror {
 
 /// One batch for all events of the test.
 fn at_once<P: Projection>(projection: P, store: &impl Store) -> Projector<P> {
-    let source = LogSource::new(Arc::new(store.clone()));
-    Projector::new(projection, Arc::new(source), Arc::new(store.clone())).lease(FOR_EVER)
+    let source = LogSource::new(store.clone());
+    Projector::new(projection, source, store.clone()).lease(FOR_EVER)
 }
 
 /// Builds the read model of an empty log, so that it serves whatever happens later.
@@ -234,8 +234,8 @@ pub async fn r9_a_policy_that_stops_repeats_no_reaction(store: &impl Store) {
     for (end, at) in ends.into_iter().zip([2, 5, 5, 9, 12, 20]) {
         let shutdown = CancellationToken::new();
         let policy = Diary { seen: seen.clone(), at, end, shutdown: shutdown.clone() };
-        let source = LogSource::new(Arc::new(store.clone()));
-        let runner = PolicyRunner::new(policy, Arc::new(source), Arc::new(store.clone())).lease(FOR_EVER);
+        let source = LogSource::new(store.clone());
+        let runner = PolicyRunner::new(policy, source, store.clone()).lease(FOR_EVER);
         match (end, runner.run(shutdown).await) {
             (End::Shutdown, Ok(())) => {}
             (End::Refuse, Err(EngineError::Reaction { event, .. }))
@@ -330,7 +330,7 @@ impl Projection for Bulky {
 
 /// R17: whatever fits into the memory for documents, and one event that does not.
 pub async fn r17_documents_are_folded_in_parts_and_too_many_for_one_event_are_an_error(store: &impl Store) {
-    let accounts = Repository::<Account>::new(store);
+    let accounts = Repository::<Account>::new(store.clone());
     for amount in [300, 2, 250, 1] {
         for number in 0..5 {
             accounts.execute(&format!("a{number}"), AccountCommand::Deposit(amount)).await.expect("executed");
@@ -395,7 +395,7 @@ impl EventFeed for TruncatedFeed {
 /// source had started it: the next worker waited for the end of the lease.)
 pub async fn r16_a_source_that_cannot_start_a_shard_leaves_it_free(store: &impl Store) {
     let token = deposit(store, 1).await;
-    let source = Arc::new(Truncated(LogSource::new(Arc::new(store.clone()))));
+    let source = Truncated(LogSource::new(store.clone()));
     let projector = Projector::new(Mirror(Fault::None), source, Arc::new(store.clone())).lease(FOR_EVER);
     let error = stops(&projector).await;
     assert!(matches!(error, EngineError::Source(SourceError::Expired { .. })), "{error:?}");

@@ -169,7 +169,7 @@ pub async fn r2_no_course_is_overbooked<S: EventStore + Clone>(store: &S) {
                     Ok(Decision::from(vec![to(&format!("{course}-{student}"), event)]))
                 };
                 let places = Matching::new(EventQuery::tagged([about.clone()]));
-                match Decisions::new(&store, "join").attempts(1_000).decide(places, join).await {
+                match Decisions::new(store.clone(), "join").attempts(1_000).decide(places, join).await {
                     Ok(_) => joined += 1,
                     Err(DecideError::Rejected(Full)) => {}
                     Err(other) => panic!("{other:?}"),

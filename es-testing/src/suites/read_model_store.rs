@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::DateTime;
 use es_core::{
-    Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, Generations, KeyRange, Lease, Position,
-    Progress, PromoteError, Promotion, ReadModelStore, Served, Shard, Takeover, Witness,
+    Changeover, Changes, Checkpoint, CommitError, Generation, GenerationSet, GenerationState, KeyRange, Lease,
+    Position, Progress, PromoteError, Promotion, ReadModelStore, Served, Shard, Takeover, Witness,
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -30,6 +30,7 @@ macro_rules! read_model_store_suite {
             a_store_has_an_id_of_its_own
             generations_are_created_once
             the_first_definition_of_a_generation_stays
+            a_reader_without_documents_is_made_once_and_takes_no_name_of_a_projection
             r12_a_rebuild_is_invisible_until_promoted
             r12_promotion_refuses_to_go_back_in_time
             r12_promotion_compares_shard_by_shard
@@ -113,7 +114,7 @@ async fn get(store: &impl ReadModelStore, key: &str) -> Option<String> {
 }
 
 async fn reached(store: &impl ReadModelStore, generation: &Generation) -> u64 {
-    store.reached(generation).await.expect("a read").get()
+    store.generations(MODEL).await.expect("a read").of(generation).map_or(0, |progress| progress.reached.get())
 }
 
 /// R9
@@ -273,7 +274,7 @@ pub async fn a_lease_may_be_taken_for_ever(store: &impl ReadModelStore) {
 
 /// However many ask.
 pub async fn generations_are_created_once<S: ReadModelStore + Clone>(store: &S) {
-    assert_eq!(store.serving(MODEL).await.expect("asked"), None);
+    assert_eq!(store.generations(MODEL).await.expect("asked").serving.map(|serving| serving.generation), None);
     let mut racers = JoinSet::new();
     for _ in 0..12 {
         let store = store.clone();
@@ -284,7 +285,10 @@ pub async fn generations_are_created_once<S: ReadModelStore + Clone>(store: &S) 
     let (serving, building) = &made[0];
     assert_ne!(serving.id, building.id);
     assert_eq!((serving.version, building.version), (1, 2));
-    assert_eq!(store.serving(MODEL).await.expect("asked").as_ref(), Some(serving));
+    assert_eq!(
+        store.generations(MODEL).await.expect("asked").serving.map(|serving| serving.generation).as_ref(),
+        Some(serving)
+    );
     let asked_for_three = store.ensure_generation(MODEL, 3, GenerationState::Serving).await.expect("asked");
     assert_eq!(&asked_for_three, serving, "what exists keeps its version");
 }
@@ -303,7 +307,10 @@ pub async fn r12_a_rebuild_is_invisible_until_promoted(store: &impl ReadModelSto
     store.promote(&new, Promotion::Automatic).await.expect("promoted");
     assert_eq!(states().await, (None, Some(GenerationState::Serving)));
     assert_eq!((get(store, "a").await, get(store, "gone").await), (Some("new".into()), None));
-    assert_eq!(store.serving(MODEL).await.expect("asked"), Some(new.clone()));
+    assert_eq!(
+        store.generations(MODEL).await.expect("asked").serving.map(|serving| serving.generation),
+        Some(new.clone())
+    );
     // Its own worker goes on without noticing.
     commit(store, &mut new_lease, changes(6, &[("a", "newer")], &[])).await.expect("committed");
     assert_eq!(get(store, "a").await, Some("newer".into()));
@@ -390,7 +397,7 @@ pub async fn r12_a_discarded_rebuild_leaves_no_trace(store: &impl ReadModelStore
 /// R12
 pub async fn r12_what_is_read_comes_with_its_generation(store: &impl ReadModelStore) {
     assert_eq!(store.get(MODEL, "a").await.expect("a read"), None);
-    assert_eq!(store.generations(MODEL).await.expect("asked"), Generations::default());
+    assert_eq!(store.generations(MODEL).await.expect("asked"), GenerationSet::default());
     let new = building(store).await;
     let mut new_lease = lease(store, &new, "log").await;
     commit(store, &mut new_lease, changes(3, &[("a", "new")], &[])).await.expect("committed");
@@ -399,10 +406,10 @@ pub async fn r12_what_is_read_comes_with_its_generation(store: &impl ReadModelSt
     let (reached, furthest) = (Position::new(3), Position::new(3));
     let progress = Progress { generation: new.clone(), definition: None, reached, furthest };
     let found = store.generations(MODEL).await.expect("asked");
-    assert_eq!(found, Generations { building: Some(progress.clone()), ..Generations::default() });
+    assert_eq!(found, GenerationSet { building: Some(progress.clone()), ..GenerationSet::default() });
     store.promote(&new, Promotion::Automatic).await.expect("promoted");
     let found = store.generations(MODEL).await.expect("asked");
-    assert_eq!(found, Generations { serving: Some(progress), ..Generations::default() });
+    assert_eq!(found, GenerationSet { serving: Some(progress), ..GenerationSet::default() });
     let served = store.get(MODEL, "none").await.expect("a read");
     assert_eq!(served, Some(Served { generation: new.clone(), found: None }));
     let served = store.scan(MODEL, KeyRange::prefix("none"), 10).await.expect("a scan");
@@ -419,7 +426,17 @@ pub async fn r12_the_promotion_of_an_older_version_withdraws_the_newer_ones(stor
             Err(PromoteError::Withdrawn { serving }) => assert_eq!(serving, serves),
             other => panic!("the generation that was not asked for, got {other:?}"),
         }
-        assert_eq!(store.serving(MODEL).await.expect("asked").expect("one serves").version, serves);
+        assert_eq!(
+            store
+                .generations(MODEL)
+                .await
+                .expect("asked")
+                .serving
+                .map(|serving| serving.generation)
+                .expect("one serves")
+                .version,
+            serves
+        );
     };
     store.promote(&build(3).await, Promotion::Automatic).await.expect("promoted");
     assert_eq!(withdrawn().await, 0);
@@ -471,6 +488,32 @@ pub async fn the_first_definition_of_a_generation_stays<S: ReadModelStore + Clon
     assert!(first.is_some());
     store.define(&generation, "another").await.expect("no-op");
     assert_eq!(definition().await, first);
+}
+
+/// However many ask, each with a definition of its own.
+pub async fn a_reader_without_documents_is_made_once_and_takes_no_name_of_a_projection<S>(store: &S)
+where
+    S: ReadModelStore + Clone,
+{
+    let mut racers = JoinSet::new();
+    for racer in 0..8 {
+        let store = store.clone();
+        racers.spawn(async move { store.ensure_reader("reader", &format!("policy {racer}")).await.expect("made") });
+    }
+    let made = racers.join_all().await;
+    assert!(made[0].definition.is_some() && made.iter().all(|reader| *reader == made[0]), "{made:?}");
+    // Its checkpoint is kept, and it tells how far it is.
+    let mut lease = lease(store, &made[0].generation, "log").await;
+    commit(store, &mut lease, changes(5, &[], &[])).await.expect("committed");
+    assert_eq!(store.reached("reader").await.expect("asked"), Position::new(5));
+    let again = store.ensure_reader("reader", "policy").await.expect("asked");
+    assert_eq!((again.reached, &again.definition), (Position::new(5), &made[0].definition));
+
+    let building = building(store).await;
+    store.define(&building, "projection").await.expect("defined");
+    let found = store.ensure_reader(MODEL, "policy").await.expect("asked");
+    assert_eq!((found.generation, found.definition.as_deref()), (building, Some("projection")));
+    assert_eq!(store.generations(MODEL).await.expect("asked").serving, None, "nothing is made beside it");
 }
 
 /// R13

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use es_core::{
-    EventStore, Generations, Policy, Position, ReadError, ReadModel, ReadModelError, ReadModelStore, Repository,
+    EventStore, GenerationSet, Policy, Position, ReadError, ReadModel, ReadModelError, ReadModelStore, Repository,
 };
 use tokio::time::{sleep, timeout};
 
@@ -56,7 +56,7 @@ impl App {
     ///
     /// # Errors
     /// [`ReadModelError`] when the store cannot be reached.
-    pub async fn generations(&self) -> Result<Vec<(&'static str, Generations)>, ReadModelError> {
+    pub async fn generations(&self) -> Result<Vec<(&'static str, GenerationSet)>, ReadModelError> {
         let mut generations = Vec::new();
         for name in ReadModelName::ALL.map(ReadModelName::as_str).into_iter().chain([Fulfilment::NAME]) {
             generations.push((name, self.read_models.generations(name).await?));
@@ -74,7 +74,7 @@ impl App {
                 // The head is read first: what the policy adds after it is seen the next time.
                 let head = self.log.head().await?;
                 let found = self.generations().await?;
-                let reached = |found: Generations| found.serving.map_or(Position::ZERO, |serving| serving.reached);
+                let reached = |found: GenerationSet| found.serving.map_or(Position::ZERO, |serving| serving.reached);
                 if found.into_iter().all(|(_, found)| reached(found) >= head) && self.log.head().await? == head {
                     return Ok(());
                 }

@@ -57,7 +57,7 @@ impl Backend {
 
     /// The aggregates of one kind.
     pub fn repository<A: Aggregate>(&self) -> Repository<A> {
-        Repository::from_arc(self.log.clone())
+        Repository::new(self.log.clone())
     }
 
     /// Where projectors and policies read: Kafka, if it is there, else the log.

@@ -1,7 +1,7 @@
 //! Placing an order: the one step that an order cannot decide alone, since a customer may have only so many that are
 //! open.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
 use es_core::{
     Aggregate, Context, DecideError, Decision, DecisionModel, Decisions, Event, EventQuery, EventStore, Expected,
@@ -56,8 +56,8 @@ pub struct Placing(Decisions);
 
 impl Placing {
     /// Orders in `store`.
-    pub fn new(store: Arc<dyn EventStore>) -> Self {
-        Self(Decisions::from_arc(store, "place-order"))
+    pub fn new(store: impl EventStore) -> Self {
+        Self(Decisions::new(store, "place-order"))
     }
 
     /// Places the order `id` by `command`, unless `customer` has too many that are open.

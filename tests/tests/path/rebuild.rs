@@ -15,13 +15,27 @@ async fn r12_every_read_model_is_rebuilt_from_log_and_kafka_under_load() {
     let mut clients = Clients::start(&url, 16, ORDERS);
     for (number, name) in (0..).zip(ReadModelName::ALL.map(ReadModelName::as_str)) {
         clients.placed(ORDERS * (number + 1) / 8).await;
-        let before = ground.backend.read_models.serving(name).await.expect("the store is up");
+        let before = ground
+            .backend
+            .read_models
+            .generations(name)
+            .await
+            .expect("the store is up")
+            .serving
+            .map(|serving| serving.generation);
         for from in ["log", "kafka"] {
             let mut rebuild = ground.spawn(&["rebuild", name, "--from", from]);
             let status = tokio::task::spawn_blocking(move || rebuild.wait()).await.expect("no panic");
             assert!(status.expect("it is ours").success(), "{name} from {from}");
         }
-        let after = ground.backend.read_models.serving(name).await.expect("the store is up");
+        let after = ground
+            .backend
+            .read_models
+            .generations(name)
+            .await
+            .expect("the store is up")
+            .serving
+            .map(|serving| serving.generation);
         assert_ne!(before, after, "another generation serves");
     }
     clients.done().await;

@@ -1,0 +1,150 @@
+//! The port to documents: what queries read, and how far it is.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::{
+    error::ReadModelError,
+    generations::{Generation, GenerationSet},
+};
+use crate::{cursor::Cursor, stream::Position};
+
+/// Reads the documents of read models, and how far these are: what queries need.
+///
+/// # Cancel safety
+/// Dropping the future of any call changes nothing.
+#[async_trait]
+pub trait Documents: fmt::Debug + Send + Sync + 'static {
+    /// The document under `key` in the generation that serves `projection` at this moment, with that
+    /// generation; `None` where none serves.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError>;
+
+    /// Documents of the serving generation whose keys lie in `range`, in byte order of the keys, with
+    /// that generation; `None` where none serves. All are of one moment.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError>;
+
+    /// The documents under the first of `keys` in `generation`, in the order of `keys`: all of them, or as many
+    /// as hold `budget` bytes together, the last one being that with which they reach it. No more than that is
+    /// brought into memory (R17).
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError>;
+
+    /// The generations of `projection` and how far each is, all at one moment: a promotion falls
+    /// before it or after it.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError>;
+
+    /// The position up to which the generation that serves `projection` holds everything; 0 where none serves.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn reached(&self, projection: &str) -> Result<Position, ReadModelError> {
+        Ok(self.generations(projection).await?.serving.map_or(Position::ZERO, |serving| serving.reached))
+    }
+}
+
+#[async_trait]
+impl<T: Documents + ?Sized> Documents for Arc<T> {
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
+        (**self).get(projection, key).await
+    }
+
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
+        (**self).scan(projection, range, limit).await
+    }
+
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+        (**self).load(generation, keys, budget).await
+    }
+
+    async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
+        (**self).generations(projection).await
+    }
+
+    async fn reached(&self, projection: &str) -> Result<Position, ReadModelError> {
+        (**self).reached(projection).await
+    }
+}
+
+/// What was read, and from which generation: both are of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Served<T> {
+    /// The generation that served it.
+    pub generation: Generation,
+    /// What was found in it.
+    pub found: T,
+}
+
+/// A range of keys in byte order: those that start with `prefix` and come after `after`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// What the keys start with.
+    pub prefix: String,
+    /// The key after which the range starts: a cursor. It need not start with `prefix`.
+    pub after: Option<String>,
+    /// The first key that no longer belongs to the range.
+    pub before: Option<String>,
+    /// The only [`Generation::id`] in which the range may be read: that of the page before.
+    pub generation: Option<i64>,
+}
+
+impl KeyRange {
+    /// All keys that start with `prefix`.
+    pub fn prefix(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), ..Self::default() }
+    }
+
+    /// The part of it after `key`.
+    pub fn after(self, key: impl Into<String>) -> Self {
+        Self { after: Some(key.into()), ..self }
+    }
+
+    /// The part of it before `key`.
+    pub fn before(self, key: impl Into<String>) -> Self {
+        Self { before: Some(key.into()), ..self }
+    }
+
+    /// The part of it that the page which handed out `cursor` left, in the same generation.
+    pub fn resume(self, cursor: Cursor) -> Self {
+        Self { after: Some(cursor.key), generation: Some(cursor.generation), ..self }
+    }
+
+    /// Whether `key` lies in it.
+    pub fn contains(&self, key: &str) -> bool {
+        key.starts_with(&self.prefix)
+            && self.after.as_deref().is_none_or(|after| key > after)
+            && self.before.as_deref().is_none_or(|before| key < before)
+    }
+}

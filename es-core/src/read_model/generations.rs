@@ -1,0 +1,196 @@
+//! The port to the generations of a read model: one serves, another may be under construction.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+
+use super::error::ReadModelError;
+use crate::stream::Position;
+
+/// Keeps the copies of a read model: one *generation* serves queries, another may be under construction beside it.
+///
+/// # Cancel safety
+/// Dropping the future of any call leaves either nothing or the whole.
+#[async_trait]
+pub trait Generations: fmt::Debug + Send + Sync + 'static {
+    /// The generation in `state` of `projection`; where there is none, a new and empty one of
+    /// `version`. Two callers at once get the same one.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn ensure_generation(
+        &self,
+        projection: &str,
+        version: u32,
+        state: GenerationState,
+    ) -> Result<Generation, ReadModelError>;
+
+    /// Records what `generation` is folded by, unless it is recorded already: the first definition
+    /// stays.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError>;
+
+    /// What `generation` is there for; `None` when it was replaced or discarded.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError>;
+
+    /// Puts the building generation in the place of the serving one, in one step: readers see the
+    /// whole old or the whole new one, and workers of the old one are fenced (R12). The documents
+    /// of the old one are deleted.
+    ///
+    /// Where a newer version served, that one and those up to it are withdrawn: only
+    /// [`Promotion::OnPurpose`] makes them serve again.
+    ///
+    /// # Errors
+    /// [`PromoteError::Behind`] when it has not reached what readers may have seen already: in each
+    /// shard of the old one it must be as far, or, where it has no such shard because it reads from
+    /// another source, its slowest shard must; and its slowest shard must be as far as the slowest
+    /// of the old one, so that what readers have [reached](GenerationSet::serving) never falls.
+    /// [`PromoteError::Withdrawn`] when its version was withdrawn, or is older than the one that
+    /// serves, and `promotion` is not on purpose.
+    async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError>;
+
+    /// Deletes a building generation with its documents and checkpoints; no-op where there is none.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn discard(&self, building: &Generation) -> Result<(), ReadModelError>;
+}
+
+#[async_trait]
+impl<T: Generations + ?Sized> Generations for Arc<T> {
+    async fn ensure_generation(
+        &self,
+        projection: &str,
+        version: u32,
+        state: GenerationState,
+    ) -> Result<Generation, ReadModelError> {
+        (**self).ensure_generation(projection, version, state).await
+    }
+
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
+        (**self).define(generation, definition).await
+    }
+
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
+        (**self).state(generation).await
+    }
+
+    async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
+        (**self).promote(building, promotion).await
+    }
+
+    async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
+        (**self).discard(building).await
+    }
+}
+
+/// One copy of a read model.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Generation {
+    /// Its number, unique in the store.
+    pub id: i64,
+    /// [`Projection::NAME`](crate::Projection::NAME).
+    pub projection: String,
+    /// [`Projection::VERSION`](crate::Projection::VERSION) that folds it.
+    pub version: u32,
+}
+
+/// What a generation is there for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GenerationState {
+    /// Readers see it.
+    Serving,
+    /// It is being rebuilt beside the one that serves.
+    Building,
+}
+
+impl GenerationState {
+    /// The word that stores keep.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Serving => "serving",
+            Self::Building => "building",
+        }
+    }
+
+    /// What [`as_str`](Self::as_str) stored.
+    pub fn from_stored(word: &str) -> Option<Self> {
+        [Self::Serving, Self::Building].into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// The generations of a projection at one moment.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GenerationSet {
+    /// The one that readers see.
+    pub serving: Option<Progress>,
+    /// The one that is being built.
+    pub building: Option<Progress>,
+    /// The newest version that was withdrawn when an older one was promoted; 0 where there is none.
+    pub withdrawn: u32,
+}
+
+impl GenerationSet {
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Progress> {
+        self.serving.iter().chain(&self.building)
+    }
+
+    /// How far `generation` is, whatever it is there for; `None` when it was replaced or discarded.
+    pub fn of(&self, generation: &Generation) -> Option<&Progress> {
+        self.iter().find(|progress| progress.generation == *generation)
+    }
+}
+
+/// How far a generation is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Progress {
+    /// Which one.
+    pub generation: Generation,
+    /// What it is folded by, once that is recorded.
+    pub definition: Option<String>,
+    /// Every event up to this position is in it: the least of its checkpoints, 0 where it has none.
+    pub reached: Position,
+    /// The greatest of its checkpoints.
+    pub furthest: Position,
+}
+
+/// Who wants a generation to serve.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Promotion {
+    /// A worker, because its version is newer than the one that serves.
+    Automatic,
+    /// An operator, whichever version serves.
+    OnPurpose,
+}
+
+/// Why a generation was not promoted.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PromoteError {
+    /// Readers would go back in time.
+    #[error("the new generation has reached {building}, the serving one {serving}")]
+    Behind {
+        /// How far the new one is.
+        building: Position,
+        /// How far the old one is.
+        serving: Position,
+    },
+    /// An operator has promoted an older version in the place of this one.
+    #[error("version {serving} serves on purpose and the version of the new generation was withdrawn")]
+    Withdrawn {
+        /// The version that serves.
+        serving: u32,
+    },
+    /// It is not under construction (any more).
+    #[error("the generation is not under construction")]
+    NotBuilding,
+    /// The store failed; the outcome is unknown.
+    #[error(transparent)]
+    Store(#[from] ReadModelError),
+}

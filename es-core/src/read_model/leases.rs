@@ -1,0 +1,270 @@
+//! The port to checkpoints: who may advance them, and what commits with them.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use uuid::Uuid;
+
+use super::{
+    documents::Documents,
+    error::ReadModelError,
+    generations::{Generation, GenerationState, Generations, Progress},
+};
+use crate::{event::Recorded, stream::Position};
+
+/// Keeps the checkpoints of readers, one for each *shard* of the source that a reader follows, and says who may advance
+/// them.
+///
+/// A reader is a generation of a read model, or what has checkpoints and no documents, such as a policy: the
+/// [`Generation`] of such a one is the row that holds its checkpoints.
+///
+/// # Cancel safety
+/// Dropping the future of any call leaves either nothing or the whole (R7).
+#[async_trait]
+pub trait Leases: fmt::Debug + Send + Sync + 'static {
+    /// Which store this is: the same at each call and in each process, and another one for each database. A
+    /// copy of a database has the id of what it was copied from.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn id(&self) -> Result<Uuid, ReadModelError>;
+
+    /// The reader `name`, which has checkpoints and no documents, and how far it is. Where there is nothing of this
+    /// name it is made, with `definition`: two callers at once get the same one. Where something else has the name,
+    /// that is returned, and its definition tells.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError>;
+
+    /// Makes sure that `generation` is fed through `shards`, which all belong to one source
+    /// ([`Shard::source`]), and that each of them has a checkpoint.
+    ///
+    /// A generation is fed by one source at a time. Where it was fed by another one, the shards
+    /// change over: if all of the old ones stand at the same position, they are replaced by the
+    /// new ones, which go on from there, so that nothing is folded twice.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError>;
+
+    /// Takes the lease on a shard and fences its former owner: later commits under the former
+    /// token fail (R9).
+    ///
+    /// `None` where there is no such shard, and, with [`Takeover::WhenFree`], where another owner
+    /// holds the lease and has not let it expire.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn acquire(
+        &self,
+        generation: &Generation,
+        shard: &Shard,
+        owner: Uuid,
+        takeover: Takeover,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, ReadModelError>;
+
+    /// Keeps the lease for at least `ttl` from now, if it still holds. A store may leave the writing to one statement
+    /// that renews all leases of the process; so a lease whose worker is gone may last for twice its length.
+    ///
+    /// # Errors
+    /// [`CommitError::Fenced`] when it is lost.
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError>;
+
+    /// Gives the lease back, so that another owner need not wait for its end. No-op when it is lost.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError>;
+
+    /// Writes documents and checkpoint in one transaction, if the checkpoint still is what `lease`
+    /// says (compare-and-set on token and position). It prolongs the lease by `ttl` too.
+    ///
+    /// # Errors
+    /// [`CommitError::Fenced`]: nothing was written; take the lease again to learn why.
+    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError>;
+}
+
+#[async_trait]
+impl<T: Leases + ?Sized> Leases for Arc<T> {
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        (**self).id().await
+    }
+
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+        (**self).ensure_reader(name, definition).await
+    }
+
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        (**self).ensure_shards(generation, shards).await
+    }
+
+    async fn acquire(
+        &self,
+        generation: &Generation,
+        shard: &Shard,
+        owner: Uuid,
+        takeover: Takeover,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, ReadModelError> {
+        (**self).acquire(generation, shard, owner, takeover, ttl).await
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
+        (**self).renew(lease, ttl).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        (**self).release(lease).await
+    }
+
+    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
+        (**self).commit(lease, changes, ttl).await
+    }
+}
+
+/// [`Leases::ensure_reader`] for a store that keeps such a reader as a generation which serves from the beginning.
+///
+/// # Errors
+/// [`ReadModelError`].
+pub async fn ensure_reader(
+    store: &(impl Documents + Generations),
+    name: &str,
+    definition: &str,
+) -> Result<Progress, ReadModelError> {
+    loop {
+        let found = store.generations(name).await?;
+        match found.serving.or(found.building) {
+            Some(reader) if reader.definition.is_some() => return Ok(reader),
+            Some(reader) => store.define(&reader.generation, definition).await?,
+            None => drop(store.ensure_generation(name, 1, GenerationState::Serving).await?),
+        }
+    }
+}
+
+/// A part of a source with an order of its own: `log`, or one Kafka partition (`order-events/3`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Shard(pub String);
+
+impl Shard {
+    /// The source that it is a part of: what stands before the `/`.
+    pub fn source(&self) -> &str {
+        self.0.split_once('/').map_or(&self.0, |(source, _)| source)
+    }
+}
+
+impl fmt::Display for Shard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a generation is fed by the source that was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changeover {
+    /// It is.
+    Ready,
+    /// Not yet: a worker that reads from another source holds a lease.
+    Busy,
+    /// No: the shards of the former source stand at different positions. Let them reach the same
+    /// one, or rebuild.
+    Uneven,
+}
+
+/// How far a projector has come in one shard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Every event of the shard up to this position is folded.
+    pub position: Position,
+    /// The last event that was folded: tells another history from this one.
+    pub witness: Option<Witness>,
+    /// Where the source goes on, in words of the source (Kafka offsets); the log needs none.
+    pub cursor: Option<String>,
+}
+
+/// An event by what makes it one of a kind: two logs that hold it at the same position share everything before it.
+///
+/// The id alone does not tell that. After an older copy of the log was restored, a client may send a lost event again:
+/// it has the same id and may get the same position, behind other events. But the store writes it at another time.
+///
+/// Two cases remain in which another history goes unnoticed: the clock was set back, and the event was written again at
+/// the very same microsecond; and the event was copied by an import, which keeps the times of its source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Witness {
+    /// Its id.
+    pub event_id: Uuid,
+    /// When the store wrote it, in whole microseconds.
+    pub recorded_at: DateTime<Utc>,
+}
+
+impl Witness {
+    /// `event` as a witness.
+    pub fn of<D>(event: &Recorded<D>) -> Self {
+        Self { event_id: event.id, recorded_at: event.recorded_at }
+    }
+}
+
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "event {} of {}", self.event_id, self.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true))
+    }
+}
+
+/// Whether a lease may be taken from a live owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takeover {
+    /// No: wait until it is released or expires.
+    WhenFree,
+    /// Yes: someone else (Kafka's group coordinator) has decided who owns the shard.
+    Always,
+}
+
+/// The right to advance one shard of one generation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Lease {
+    /// Of which generation.
+    pub generation: Generation,
+    /// Which shard.
+    pub shard: Shard,
+    /// Who holds it.
+    pub owner: Uuid,
+    /// The fencing token: greater than every earlier one of this shard.
+    pub token: i64,
+    /// Where the shard stands.
+    pub checkpoint: Checkpoint,
+}
+
+/// What one commit writes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Documents to write.
+    pub upserts: Vec<(String, Bytes)>,
+    /// Documents to delete.
+    pub deletes: Vec<String>,
+    /// The checkpoint after it.
+    pub checkpoint: Checkpoint,
+}
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Documents may be large, or hold personal data.
+        let Self { upserts, deletes, checkpoint } = self;
+        write!(f, "{} upserts, {} deletes, {checkpoint:?}", upserts.len(), deletes.len())
+    }
+}
+
+/// Why a commit did not happen.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommitError {
+    /// Another worker has taken the shard, the generation is gone, or this very commit was made
+    /// before. Nothing was written.
+    #[error("the lease on shard {0} is lost")]
+    Fenced(Shard),
+    /// The store failed; the outcome is unknown.
+    #[error(transparent)]
+    Store(#[from] ReadModelError),
+}
