@@ -114,7 +114,9 @@ impl tracing::Subscriber for Said {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// Any role may take the lane. The one who does is named, once for each wait.
+/// Any role may take the lane. The one that holds it is named, once for each wait, however often the statement is sent again.
+///
+/// Seen to fail, in time, where a slow batch is not looked into, and with a second report where it is at each attempt.
 #[tokio::test]
 async fn who_holds_up_the_appends_is_reported() {
     let schema = Schema::new();
@@ -135,12 +137,25 @@ async fn who_holds_up_the_appends_is_reported() {
         }
     })
     .await;
+    let mut watcher = schema.session().await;
+    assert_eq!(watcher.number(&cancel(&schema)).await, 1);
+    // The next attempt takes long, too.
+    assert!(tokio::time::timeout(Duration::from_secs(2), &mut append).await.is_err(), "the lane is held");
     holder.run("COMMIT").await;
     assert_eq!(soon(append).await.unwrap(), appended(1, 1));
     assert_eq!(times(), 1);
 }
 
-/// Somebody cancels the statement while it waits: it is sent again, and waits again.
+/// Ends the statement with which the store waits for a lock, and tells how many these were.
+fn cancel(schema: &Schema) -> String {
+    format!(
+        "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
+          WHERE application_name = '{}' AND wait_event_type = 'Lock'",
+        schema.0
+    )
+}
+
+/// An operator cancels the statement while it waits: it is sent again, and waits again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_append_is_sent_again() {
     let schema = Schema::new();
@@ -153,12 +168,7 @@ async fn a_cancelled_append_is_sent_again() {
     });
     for _ in 0..3 {
         watcher.until_blocked(&schema, 1).await;
-        let cancel = format!(
-            "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity
-              WHERE application_name = '{}' AND wait_event_type = 'Lock'",
-            schema.0
-        );
-        assert_eq!(watcher.number(&cancel).await, 1);
+        assert_eq!(watcher.number(&cancel(&schema)).await, 1);
         let free = format!(
             "SELECT (count(*) = 0)::int::bigint FROM pg_stat_activity
               WHERE application_name = '{}' AND wait_event_type = 'Lock' AND query_start < '{}'",
