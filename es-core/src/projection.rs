@@ -59,7 +59,9 @@ pub trait Projection: Send + Sync + 'static {
     type Event: EventSet;
 
     /// What it keeps under a key. A document that JSON would not give back as an equal one stops the
-    /// projector before it is committed.
+    /// projector before it is committed (R14). It is looked at when it is written out, not after each event: one that is
+    /// unreadable only between two events stops the projector where it happens to be written out between them, which
+    /// depends on batches and time, and is never committed.
     type Document: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// The keys of the documents that `event` touches (1 to [`MAX_KEY_BYTES`] bytes, no control

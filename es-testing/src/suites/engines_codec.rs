@@ -202,7 +202,7 @@ impl Projection for Sums {
 
 /// Numbers whose shortest decimal form is read back wrongly by a parser that only comes close.
 fn numbers() -> impl Iterator<Item = f64> {
-    (0..300_u32).map(|number| 1.577_777_777_777_000_1 + f64::from(number) * 0.123_456_789_012_345_6)
+    (0..300_u32).map(|number| (f64::from(number) + 1.577_777_777_777_000_1).sqrt() / 7.0)
 }
 
 /// An event, its wire name, the field that is named, and the reason that is given.
@@ -318,9 +318,19 @@ fn projector<S: Store>(store: &S, batch: usize) -> Projector<Sums> {
 }
 
 /// R9: whatever the batches, the sum of floating-point numbers is the fold's, to the last digit.
+///
+/// The events are not encoded by a repository, which refuses a number that is not read back: the sums of the documents are
+/// what is looked at here.
+///
+/// Seen to fail without `float_roundtrip`: the first document is not written ([`EngineError::Unwritable`]), and where that is not
+/// looked at either, batches of 1 end at 497.4369477084307 and the fold at 497.43694770843064.
 pub async fn r9_batches_of_any_size_end_at_the_same_document<S: Store>(store: &S) {
-    let gauges = Repository::<Gauge>::new(store.clone());
-    gauges.execute("g", Happen(numbers().map(read).collect())).await.expect("executed");
+    let events = numbers().map(|number| {
+        let mut event = event_store::event(&format!(r#"{{"value":{number}}}"#));
+        (event.data.name, event.data.schema_version) = ("gauge.read".into(), 2);
+        event
+    });
+    store.append(Append::new(gauge("g"), Expected::NoStream, events.collect())).await.expect("appended");
     let log = store.read_log(Position::ZERO, 1_000).await.expect("a read");
     let fold: Vec<_> = project(&Sums, &log).expect("it folds").into_iter().collect();
     let sums = ReadModel::<Sums>::new(store.clone());
