@@ -12,6 +12,7 @@ use crate::{
     codec::{self, EncodeError},
     schema::{DecodeError, Undecodable},
     stream::{Position, StreamId, Version},
+    witness::Witness,
 };
 
 /// The events of one kind of aggregate: an enum with a stable wire name and a schema version for
@@ -329,6 +330,13 @@ impl RecordedEvent {
             metadata: self.metadata.clone(),
             data,
         }
+    }
+}
+
+impl Witness {
+    /// `event` as a witness.
+    pub fn of<D>(event: &Recorded<D>) -> Self {
+        Self { event_id: event.id, recorded_at: event.recorded_at }
     }
 }
 

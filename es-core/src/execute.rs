@@ -32,6 +32,7 @@ use crate::{
     snapshot::{AggregateStore, Snapshot},
     store::{AppendError, Appended, Conflict},
     stream::{Expected, InvalidStream, Position, StreamId, Version},
+    witness::Ending,
 };
 
 /// Executes commands on the aggregates of one kind.
@@ -300,7 +301,7 @@ impl<A: Aggregate> Repository<A> {
     ) -> Result<Receipt, AppendError> {
         let mut after = current.clone();
         for (event, new) in decision.events.iter().zip(&decision.append.events) {
-            after.apply(event, new.id, new.data.payload.len());
+            after.apply(event, Ending::sent(new.id), new.data.payload.len());
         }
         let after = Arc::new(after.measured());
         let stream = decision.append.stream.clone();

@@ -4,6 +4,7 @@
 extern crate self as es_core;
 
 // The words.
+pub mod witness;
 pub mod stream;
 pub mod event;
 pub mod codec;
@@ -92,4 +93,5 @@ pub use snapshot::*;
 pub use source::*;
 pub use store::*;
 pub use stream::*;
+pub use witness::*;
 pub use worker_state::*;

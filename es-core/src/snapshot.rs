@@ -6,7 +6,6 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use uuid::Uuid;
 
 use crate::{
     aggregate::Aggregate,
@@ -15,6 +14,7 @@ use crate::{
     event::{Event, EventData, RecordedEvent},
     store::{EventStore, ReadError},
     stream::{StreamId, Version},
+    witness::{Ending, Witness},
 };
 
 /// Keeps one snapshot a stream. Losing any of them costs time and nothing else (R8).
@@ -68,7 +68,7 @@ pub trait AggregateStore: EventStore + SnapshotStore {
         if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.version > Version::ZERO) {
             let before = Version::new(snapshot.version.get() - 1);
             let mut events = self.read_stream(stream, before, limit.saturating_add(1)).await?;
-            if events.first().is_some_and(|witness| witness.id == snapshot.event_id) {
+            if events.first().is_some_and(|event| snapshot.last.is(&Witness::of(event))) {
                 events.remove(0);
                 return Ok(LoadedStream::of(Some(snapshot), events, limit));
             }
@@ -91,8 +91,8 @@ pub struct LoadedStream {
     pub snapshot: Option<Snapshot>,
     /// The events behind it, without a gap.
     pub events: Vec<EventData>,
-    /// The id of the last of them; if there are more it may be missing.
-    pub last: Option<Uuid>,
+    /// The last of them; `None` where there are none, and where nothing was read.
+    pub last: Option<Witness>,
     /// Whether there may be more events. (A store may return fewer than the limit.)
     pub more: bool,
 }
@@ -100,7 +100,7 @@ pub struct LoadedStream {
 impl LoadedStream {
     /// `events` behind `snapshot`, of which there may be more if there are `limit`.
     pub fn of(snapshot: Option<Snapshot>, events: Vec<RecordedEvent>, limit: usize) -> Self {
-        let (last, more) = (events.last().map(|event| event.id), events.len() >= limit);
+        let (last, more) = (events.last().map(Witness::of), events.len() >= limit);
         Self { snapshot, events: events.into_iter().map(|event| event.data).collect(), last, more }
     }
 }
@@ -119,12 +119,12 @@ pub struct Snapshot {
     pub version: Version,
     /// The last of these events: tells a snapshot of another history, for example one that
     /// survived the restore of an older log.
-    pub event_id: Uuid,
+    pub last: Ending,
     /// [`Aggregate::STATE_VERSION`] of the code that wrote it.
     pub state_version: u32,
     /// The state as JSON.
     pub state: Bytes,
-    /// CRC-32 over all of the above, and over what the code takes an event for: the names and schema versions that it
+    /// CRC-32 over all of the above but the time in `last`, which must be that of the stream's event; and over what the code takes an event for: the names and schema versions that it
     /// knows; for a state that was [`Folded::Upcast`], the whole program.
     pub checksum: u32,
 }
@@ -155,7 +155,7 @@ impl Snapshot {
     pub fn of<A: Aggregate>(
         stream: StreamId,
         version: Version,
-        event_id: Uuid,
+        last: Ending,
         state: &A,
         folded: Folded,
     ) -> Option<Self> {
@@ -164,7 +164,7 @@ impl Snapshot {
             Folded::Upcast => Some(program::mark()?),
         };
         let state = codec::encode("snapshot", state).ok()?;
-        let mut snapshot = Self { stream, version, event_id, state_version: A::STATE_VERSION, state, checksum: 0 };
+        let mut snapshot = Self { stream, version, last, state_version: A::STATE_VERSION, state, checksum: 0 };
         snapshot.checksum = snapshot.sum::<A>(program);
         Some(snapshot)
     }
@@ -195,7 +195,7 @@ impl Snapshot {
         }
         hasher.update(self.stream.as_str().as_bytes());
         hasher.update(&self.version.get().to_be_bytes());
-        hasher.update(self.event_id.as_bytes());
+        hasher.update(self.last.event_id.as_bytes());
         hasher.update(&self.state_version.to_be_bytes());
         hasher.update(&self.state);
         hasher.finalize()

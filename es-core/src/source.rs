@@ -9,9 +9,10 @@ use crate::{
     error::BoxError,
     event::{Categories, RecordedEvent},
     projection::Order,
-    read_model::{Checkpoint, Shard, Takeover, Witness},
+    read_model::{Checkpoint, Shard, Takeover},
     store::{EventStore, ReadError},
     stream::Position,
+    witness::Witness,
 };
 
 /// Where a projector's events come from.

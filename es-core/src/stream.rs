@@ -3,7 +3,8 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use uuid::Uuid;
+
+use crate::witness::{Ending, Witness};
 
 /// The longest category, in bytes. It becomes part of a Kafka topic name, whose limit is 249.
 pub const MAX_CATEGORY_BYTES: usize = 64;
@@ -225,24 +226,24 @@ pub enum Expected {
     /// That it has exactly this version; `Exact(0)` is [`NoStream`](Self::NoStream).
     Exact(Version),
     /// That it has exactly this version and ends with this very event: what was decided on one
-    /// history is not written into another, whatever its length.
+    /// history is not written into another, whatever its length (R3).
     Last {
         /// How many events it has.
         version: Version,
-        /// The id of the last of them.
-        event_id: Uuid,
+        /// The last of them.
+        last: Ending,
     },
 }
 
 impl Expected {
     /// Whether a stream at `actual` that ends with the event `last` is what was expected.
-    pub fn holds(self, actual: Version, last: Option<Uuid>) -> bool {
+    pub fn holds(self, actual: Version, last: Option<Witness>) -> bool {
         match self {
             Self::Any => true,
             Self::NoStream => actual == Version::ZERO,
             Self::StreamExists => actual > Version::ZERO,
             Self::Exact(version) => actual == version,
-            Self::Last { version, event_id } => actual == version && last == Some(event_id),
+            Self::Last { version, last: expected } => actual == version && last.is_some_and(|last| expected.is(&last)),
         }
     }
 
@@ -255,10 +256,10 @@ impl Expected {
         }
     }
 
-    /// The id of the event that the stream must end with, where the expectation names one.
-    pub fn last(self) -> Option<Uuid> {
+    /// The event that the stream must end with, where the expectation names one.
+    pub fn last(self) -> Option<Ending> {
         match self {
-            Self::Last { event_id, .. } => Some(event_id),
+            Self::Last { last, .. } => Some(last),
             _ => None,
         }
     }
@@ -271,7 +272,7 @@ impl fmt::Display for Expected {
             Self::NoStream => f.write_str("no stream"),
             Self::StreamExists => f.write_str("an existing stream"),
             Self::Exact(version) => write!(f, "version {version}"),
-            Self::Last { version, event_id } => write!(f, "version {version} with the event {event_id}"),
+            Self::Last { version, last } => write!(f, "version {version} with the {last}"),
         }
     }
 }

@@ -20,9 +20,10 @@ use uuid::Uuid;
 use crate::{
     error::EngineError,
     event::RecordedEvent,
-    read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard, Witness},
+    read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
     source::{Batch, Delivery, EventFeed, EventSource, Subscription},
     stream::Position,
+    witness::Witness,
     worker::leases::Renewals,
 };
 

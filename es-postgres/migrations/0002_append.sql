@@ -25,11 +25,11 @@ BEGIN
 END
 $$;
 
--- Writes all of a batch whose entries name versions and returns the last position before it; null if one
--- of them is not possible, for whatever reason: append_batch() tells. That a stream has not gone on behind
+-- Writes all of a batch whose entries name versions and returns the last position before it and the time of all its events,
+-- in microseconds since 1970; null if one of them is not possible, for whatever reason: append_batch() tells. That a stream has not gone on behind
 -- an expected version, and that a command was not made before, is left to the unique indexes, so nothing
 -- is looked up that will be so.
---   h_*: one element a stream to look at before: its last version, and its last event or null. (Of the
+--   h_*: one element a stream to look at before: its last version, and its last event and its time, or null. (Of the
 --        others the session knows that they have come so far: it has written that itself, or expects
 --        nothing in them.)
 --   e_*: one element an event, in the order of the log.
@@ -37,35 +37,37 @@ $$;
 -- Locks: the lane until the end of the transaction, and what INSERT takes. For the session see
 -- append_in_transaction().
 CREATE FUNCTION append_all(
-    h_stream text[], h_version bigint[], h_last uuid[],
+    h_stream text[], h_version bigint[], h_last uuid[], h_time timestamptz[],
     e_stream text[], e_version bigint[], e_id uuid[], e_type text[], e_schema int[],
     e_payload bytea[], e_metadata bytea[],
     c_stream text[], c_version bigint[], c_event int[], c_id uuid[], c_fingerprint bytea[])
-RETURNS bigint
+RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    base bigint;    -- the last position handed out
+    base bigint;        -- the last position handed out
+    at   timestamptz;
 BEGIN
     IF NOT take_lane() THEN
         RETURN NULL;
     END IF;
     IF cardinality(h_stream) > 0 AND EXISTS (
-        SELECT FROM unnest(h_stream, h_version, h_last) u(stream, version, last)
-          LEFT JOIN LATERAL (SELECT e.version, e.event_id FROM events e WHERE e.stream = u.stream
+        SELECT FROM unnest(h_stream, h_version, h_last, h_time) u(stream, version, last, time)
+          LEFT JOIN LATERAL (SELECT e.version, e.event_id, e.recorded_at FROM events e WHERE e.stream = u.stream
                               ORDER BY e.version DESC LIMIT 1) h ON true
-         WHERE h.version IS DISTINCT FROM u.version OR h.event_id <> u.last)
+         WHERE h.version IS DISTINCT FROM u.version OR h.event_id <> u.last OR h.recorded_at <> u.time)
     THEN
         RETURN NULL;
     END IF;
     base := coalesce((SELECT e.position FROM events e ORDER BY e.position DESC LIMIT 1), 0);
-    INSERT INTO events (position, version, event_id, schema_version, stream, type, payload, metadata)
-    SELECT base + generate_series(1, cardinality(e_id)), unnest(e_version), unnest(e_id), unnest(e_schema),
+    at := clock_timestamp();
+    INSERT INTO events (position, version, recorded_at, event_id, schema_version, stream, type, payload, metadata)
+    SELECT base + generate_series(1, cardinality(e_id)), unnest(e_version), at, unnest(e_id), unnest(e_schema),
            unnest(e_stream), unnest(e_type), unnest(e_payload), unnest(e_metadata);
     IF cardinality(c_id) > 0 THEN
         INSERT INTO commands (id, stream, version, position, fingerprint)
         SELECT unnest(c_id), unnest(c_stream), unnest(c_version), base + unnest(c_event), unnest(c_fingerprint);
     END IF;
-    RETURN base;
+    RETURN ARRAY[base, (extract(epoch FROM at) * 1000000)::bigint];
 EXCEPTION WHEN unique_violation THEN
     RETURN NULL;
 END
@@ -112,8 +114,8 @@ $$;
 -- Writes the entries of a batch, each whole or not at all, and returns what became of them.
 --
 -- An entry is what goes into one stream side by side: one append, or several that build on each other.
---   a_*: one element an entry. a_expected: n exactly n events, -1 anything, -2 at least one. a_last: the
---        event with which the stream must end, or null. a_wave: within a wave no two entries touch each
+--   a_*: one element an entry. a_expected: n exactly n events, -1 anything, -2 at least one. a_last, a_time: the
+--        event with which the stream must end and its time, or null. a_wave: within a wave no two entries touch each
 --        other, so that a batch means the same as its entries one after the other. a_first_id: the id of
 --        its first event. a_group: entries with the same number are written together or not at all
 --        (empty: each for itself).
@@ -138,7 +140,7 @@ $$;
 --
 -- The session must see this schema first and plan as session.sql has it; see append_in_transaction().
 CREATE FUNCTION append_batch(
-    waves int, a_stream text[], a_expected bigint[], a_last uuid[], a_count int[], a_wave int[], a_first_id uuid[],
+    waves int, a_stream text[], a_expected bigint[], a_last uuid[], a_time timestamptz[], a_count int[], a_wave int[], a_first_id uuid[],
     a_group int[],
     e_append int[], e_seq int[], e_stream text[], e_id uuid[], e_type text[], e_schema int[],
     e_payload bytea[], e_metadata bytea[],
@@ -168,12 +170,14 @@ BEGIN
                          AND CASE u.expected WHEN -1 THEN true
                                              WHEN -2 THEN h.version IS NOT NULL
                                              ELSE coalesce(h.version, 0) = u.expected END
-                         AND (u.last IS NULL OR h.event_id IS NOT DISTINCT FROM u.last) ORDER BY u.ord),
+                         AND (u.last IS NULL OR h.event_id IS NOT DISTINCT FROM u.last)
+                         AND (u.time IS NULL OR h.recorded_at IS NOT DISTINCT FROM u.time) ORDER BY u.ord),
                array_agg(coalesce(h.version, 0) ORDER BY u.ord),
                coalesce((SELECT e.position FROM events e ORDER BY e.position DESC LIMIT 1), 0)
           INTO v_ok, versions, base
-          FROM unnest(a_stream, a_expected, a_last, a_wave) WITH ORDINALITY u(stream, expected, last, wave, ord)
-          LEFT JOIN LATERAL (SELECT e.version, e.event_id FROM events e
+          FROM unnest(a_stream, a_expected, a_last, a_time, a_wave)
+               WITH ORDINALITY u(stream, expected, last, time, wave, ord)
+          LEFT JOIN LATERAL (SELECT e.version, e.event_id, e.recorded_at FROM events e
                               WHERE e.stream = CASE WHEN u.wave = w THEN u.stream END
                               ORDER BY e.version DESC LIMIT 1) h ON true;
 
@@ -294,7 +298,7 @@ $$;
 DO $do$
 DECLARE
     arguments text := pg_get_function_arguments('append_batch'::regproc);
-    names     text := (SELECT string_agg('$' || n + 1, ', ' ORDER BY n) FROM generate_series(1, 30) n);
+    names     text := (SELECT string_agg('$' || n + 1, ', ' ORDER BY n) FROM generate_series(1, 31) n);
 BEGIN
     EXECUTE format($sql$
         CREATE FUNCTION append_in_transaction(a_schema text, %s) %s LANGUAGE plpgsql VOLATILE

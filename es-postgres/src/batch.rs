@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use es_core::{Append, AppendError, Appended, EventQuery, Expected, Position, StreamId, Tag, Verdict, Version};
+use es_core::{Append, AppendError, Appended, Ending, EventQuery, Expected, Position, StreamId, Tag, Verdict, Version};
 
 use uuid::Uuid;
 
@@ -169,8 +169,12 @@ impl Batch {
             Expected::Any | Expected::StreamExists => behind.is_none(),
             Expected::NoStream => false,
             Expected::Exact(version) => behind == Some(version),
-            Expected::Last { version, event_id } => {
-                behind == Some(version) && before.append.events.last().map(|event| event.id) == Some(event_id)
+            // One that has a time was read in the log: if the event before is the same, it is sent again, and about to be
+            // written at another time.
+            Expected::Last { version, last: Ending { event_id, recorded_at } } => {
+                behind == Some(version)
+                    && recorded_at.is_none()
+                    && before.append.events.last().map(|event| event.id) == Some(event_id)
             }
         };
         // The same command twice: the second one returns the outcome of the first.

@@ -7,9 +7,9 @@
 //! That it is the same session each statement makes sure (`guard.rs`): behind a pooler, the next one may meet another server,
 //! which has lost the end of the log.
 
-use es_core::{Position, StreamId, Version};
+use chrono::{DateTime, Utc};
+use es_core::{Ending, Position, StreamId, Version};
 use quick_cache::unsync::Cache;
-use uuid::Uuid;
 
 use crate::{
     append::{Failed, Fate},
@@ -40,10 +40,17 @@ pub(crate) struct Lane {
 /// What is known of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// It has come so far.
-    At { version: Version, event_id: Uuid },
+    /// It has come so far. The time of the event is not known where the statement gives none.
+    At { version: Version, last: Ending },
     /// Others write to it too. What we know of it is too often the past: a look is cheaper than a batch in vain.
     Shared,
+}
+
+/// Whether what is `expected` is the event that was `written`. Where a time is expected and none is known, the database must
+/// tell: an event of that id was read, perhaps in another history, and is written here, perhaps again.
+fn is_known(expected: Ending, written: Ending) -> bool {
+    expected.event_id == written.event_id
+        && (expected.recorded_at.is_none() || expected.recorded_at == written.recorded_at)
 }
 
 impl Lane {
@@ -67,9 +74,9 @@ impl Lane {
     /// Most batches fit as they are, so that is tried first. Only what does not is judged entry by entry.
     pub(crate) async fn write(&mut self, batch: &Batch) -> Result<Vec<Fate>, sqlx::Error> {
         if batch.is_plain()
-            && let Some(before) = self.write_all(batch).await?
+            && let Some((before, recorded_at)) = self.write_all(batch).await?
         {
-            return Ok(self.learn(batch, before));
+            return Ok(self.learn(batch, before, recorded_at));
         }
         self.head = None;
         let fates = statements::append_batch(batch, &mut self.connection).await?;
@@ -77,8 +84,8 @@ impl Lane {
         Ok(fates)
     }
 
-    /// Writes all of `batch`, or nothing; gives the last position before it.
-    async fn write_all(&mut self, batch: &Batch) -> Result<Option<Position>, sqlx::Error> {
+    /// Writes all of `batch`, or nothing; gives the last position before it, and the time of its events if it is told.
+    async fn write_all(&mut self, batch: &Batch) -> Result<Option<(Position, Option<DateTime<Utc>>)>, sqlx::Error> {
         let unknown: Vec<_> = batch.entries().iter().filter_map(|entry| self.unknown(entry, batch)).collect();
         if let Some((prepared, version)) = batch.lone_event()
             && let Some(head) = self.head
@@ -89,7 +96,7 @@ impl Lane {
             let hopes = version > Version::ZERO && self.undisturbed >= self.hopes_after;
             let sql = if hopes { APPEND_NEXT } else { APPEND_NEXT_IF_FREE };
             match statements::append_next(sql, prepared, head, version, &mut self.connection).await {
-                Ok(true) => return Ok(Some(head)),
+                Ok(true) => return Ok(Some((head, None))),
                 Ok(false) => {}
                 Err(cause) if hopes && error::is_taken(&cause) => {
                     self.hopes_after *= 2;
@@ -107,16 +114,17 @@ impl Lane {
         let (version, last) = (batch.expected(entry).version()?, batch.expected(entry).last());
         let is_known = match self.ends.peek(stream) {
             _ if version == Version::ZERO && last.is_none() => true,
-            Some(End::At { version: known, event_id }) => {
-                *known == version && last.is_none_or(|last| last == *event_id)
+            Some(End::At { version: known, last: written }) => {
+                *known == version && last.is_none_or(|last| is_known(last, *written))
             }
             Some(End::Shared) | None => false,
         };
         (!is_known).then_some(Expectation { stream, version, last })
     }
 
-    /// Takes note that all of `batch` was written behind position `before`, and tells so of each entry.
-    fn learn(&mut self, batch: &Batch, before: Position) -> Vec<Fate> {
+    /// Takes note that all of `batch` was written behind position `before` at the time `recorded_at`, and tells so of each
+    /// entry.
+    fn learn(&mut self, batch: &Batch, before: Position, recorded_at: Option<DateTime<Utc>>) -> Vec<Fate> {
         let mut position = before;
         let mut fates = Vec::with_capacity(batch.entries().len());
         for entry in batch.entries() {
@@ -126,8 +134,8 @@ impl Lane {
             let events = entry.events as u64;
             position = Position::new(position.get() + events);
             if self.ends.peek(stream) != Some(&End::Shared) {
-                let (version, event_id) = (Version::new(version.get() + events), batch.last_event(entry));
-                self.ends.insert(stream.clone(), End::At { version, event_id });
+                let last = Ending { event_id: batch.last_event(entry), recorded_at };
+                self.ends.insert(stream.clone(), End::At { version: Version::new(version.get() + events), last });
             }
         }
         match self.head.replace(position) {

@@ -11,7 +11,7 @@ use std::sync::{
 };
 
 use bytes::{Bytes, BytesMut};
-use es_core::{EventData, LoadedStream, ReadError, StreamId};
+use es_core::{Ending, EventData, LoadedStream, ReadError, StreamId, Witness};
 use sqlx::{Row, postgres::PgRow};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
@@ -153,7 +153,8 @@ async fn fetch(
     snapshots: bool,
     limit: usize,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    // No stream is that long, and no sum with a version is more than the server can count.
+    let most = i64::from(i32::try_from(limit).unwrap_or(i32::MAX));
     let query = || match streams {
         [stream] if snapshots => sqlx::query(include_str!("sql/load_stream.sql")).bind(*stream).bind(most),
         _ if snapshots => sqlx::query(include_str!("sql/load_streams.sql")).bind(streams).bind(most),
@@ -183,13 +184,15 @@ fn unread() -> LoadedStream {
 fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
     let version: Option<i64> = first.try_get(0)?;
-    let Some(event_id) = first.try_get(1)? else {
+    if first.try_get::<Option<&str>, _>(3)?.is_none() {
         return Ok(version.is_none().then(LoadedStream::default));
-    };
+    }
     let (snapshot, rows, from) = match first.try_get(5)? {
         Some(sealed) => {
             let version = version.unwrap_or_default();
-            let Some(snapshot) = snapshots::open(stream, version, event_id, sealed) else { return Ok(None) };
+            let Some(last) = witness(first, 1, 6)? else { return Ok(None) };
+            let opened = snapshots::open(stream, version, Ending::read(last), sealed);
+            let Some(snapshot) = opened else { return Ok(None) };
             (Some(snapshot), &rows[1..], version + 1)
         }
         None => (None, rows, 1),
@@ -209,26 +212,31 @@ fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<L
             payload: payloads.split().freeze(),
         });
     }
-    let (last, more) = (last.try_get(1)?, events.len() + usize::from(snapshot.is_some()) >= limit);
-    Ok(Some(LoadedStream { snapshot, events, last, more }))
+    let last = if events.is_empty() { None } else { witness(last, 1, 6)? };
+    let more = events.len() + usize::from(snapshot.is_some()) >= limit;
+    Ok((last.is_some() || events.is_empty()).then_some(LoadedStream { snapshot, events, last, more }))
+}
+
+/// The witness whose id and time stand in these columns of `row`.
+fn witness(row: &PgRow, event_id: usize, recorded_at: usize) -> Result<Option<Witness>, sqlx::Error> {
+    let (event_id, recorded_at): (Option<Uuid>, Option<_>) = (row.try_get(event_id)?, row.try_get(recorded_at)?);
+    Ok(event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at }))
 }
 
 /// The rows of one stream of `load_whole_streams.sql`; `None` if they do not go together.
 fn from_whole(rows: &[PgRow], limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
     let Some(first) = rows.first() else { return Ok(None) };
-    let (version, last): (Option<i64>, Option<Uuid>) = (first.try_get(0)?, first.try_get(1)?);
-    let Some(version) = version.and_then(|version| usize::try_from(version).ok()) else {
+    let (version, last): (Option<i64>, _) = (first.try_get(0)?, witness(first, 1, 2)?);
+    let Some(wanted) = version.and_then(|version| usize::try_from(version).ok()) else {
         return Ok(Some(LoadedStream::default()));
     };
-    let wanted = version.min(limit);
     let mut events = Vec::with_capacity(wanted);
     for row in rows {
-        if !push_events(row.try_get(2)?, row.try_get(3)?, &mut events) {
+        if !push_events(row.try_get(3)?, row.try_get(4)?, &mut events) {
             return Ok(None);
         }
     }
-    let more = version > wanted;
-    let loaded = LoadedStream { snapshot: None, more, last: last.filter(|_| !more), events };
+    let loaded = LoadedStream { snapshot: None, more: wanted >= limit, last, events };
     Ok((loaded.events.len() == wanted).then_some(loaded))
 }
 

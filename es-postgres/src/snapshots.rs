@@ -2,9 +2,10 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use es_core::{AggregateStore, LoadedStream, ReadError, Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
+use es_core::{
+    AggregateStore, Ending, LoadedStream, ReadError, Snapshot, SnapshotError, SnapshotStore, StreamId, Version,
+};
 use sqlx::Row;
-use uuid::Uuid;
 
 use crate::{error, store::PostgresStore};
 
@@ -14,7 +15,10 @@ impl SnapshotStore for PostgresStore {
         let load = || sqlx::query(include_str!("sql/load_snapshot.sql")).bind(stream.as_str());
         let rows = self.inner.connections.read(load).await.map_err(error::snapshot)?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let opened = || Ok(open(stream, row.try_get(0)?, row.try_get(1)?, row.try_get(2)?));
+        let opened = || {
+            let last = Ending { event_id: row.try_get(1)?, recorded_at: row.try_get(3)? };
+            Ok(open(stream, row.try_get(0)?, last, row.try_get(2)?))
+        };
         opened().map_err(error::snapshot)
     }
 
@@ -22,8 +26,9 @@ impl SnapshotStore for PostgresStore {
         let save = sqlx::query(include_str!("sql/save_snapshot.sql"))
             .bind(snapshot.stream.as_str())
             .bind(snapshot.version.to_i64())
-            .bind(snapshot.event_id)
-            .bind(seal(&snapshot));
+            .bind(snapshot.last.event_id)
+            .bind(seal(&snapshot))
+            .bind(snapshot.last.recorded_at);
         self.inner.connections.execute(save).await.map(drop).map_err(error::snapshot)
     }
 }
@@ -34,13 +39,13 @@ fn seal(snapshot: &Snapshot) -> Vec<u8> {
 }
 
 /// The snapshot whose state was sealed; `None` where a row holds what nobody writes, since a damaged snapshot is none (R8).
-pub(crate) fn open(stream: &StreamId, version: i64, event_id: Uuid, sealed: &[u8]) -> Option<Snapshot> {
+pub(crate) fn open(stream: &StreamId, version: i64, last: Ending, sealed: &[u8]) -> Option<Snapshot> {
     let (state_version, sealed) = sealed.split_first_chunk()?;
     let (checksum, state) = sealed.split_first_chunk()?;
     Some(Snapshot {
         stream: stream.clone(),
         version: u64::try_from(version).ok().filter(|version| *version > 0).map(Version::new)?,
-        event_id,
+        last,
         state_version: u32::from_be_bytes(*state_version),
         checksum: u32::from_be_bytes(*checksum),
         state: Bytes::copy_from_slice(state),

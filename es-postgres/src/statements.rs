@@ -4,7 +4,8 @@
 //! All use `fetch_all` or `execute`, and nothing shorter: the commit comes after the last row and even after the completion
 //! tag, and only these wait until the server is ready again (R5).
 
-use es_core::{ConditionPart, EventQuery, Expected, NewEvent, Position, Remembered, StreamId, Version};
+use chrono::{DateTime, Utc};
+use es_core::{ConditionPart, Ending, EventQuery, Expected, NewEvent, Position, Remembered, StreamId, Version};
 use sqlx::{
     AssertSqlSafe, PgConnection, Postgres, Row, SqlSafeStr,
     postgres::{PgArguments, PgRow},
@@ -30,7 +31,7 @@ pub(crate) const APPEND_NEXT_IF_FREE: &str = concat!(include_str!("sql/append_ne
 pub(crate) struct Expectation<'a> {
     pub(crate) stream: &'a StreamId,
     pub(crate) version: Version,
-    pub(crate) last: Option<Uuid>,
+    pub(crate) last: Option<Ending>,
 }
 
 /// Writes the only event of an append behind the position `last` of the log and the version `version` of its stream;
@@ -55,19 +56,21 @@ pub(crate) async fn append_next(
     Ok(connection.execute(statement).await? == 1)
 }
 
-/// Writes all of a batch whose appends name versions, or none of it; gives the last position before it if it was written.
+/// Writes all of a batch whose appends name versions, or none of it; gives the last position before it, and the time of its
+/// events, if it was written.
 /// The session must know each stream to have come as far as expected, unless it is among those `to_check`.
 pub(crate) async fn append_all(
     batch: &Batch,
     to_check: &[Expectation<'_>],
     connection: &mut Guarded,
-) -> Result<Option<Position>, sqlx::Error> {
+) -> Result<Option<(Position, Option<DateTime<Utc>>)>, sqlx::Error> {
     let rows: Vec<_> = batch.entries().iter().flat_map(|entry| rows(entry, batch)).collect();
     let commands: Vec<_> = (1..).zip(&rows).filter_map(|(number, row)| Some((number, row, row.remembered?))).collect();
     let statement = sqlx::query(include_str!("sql/append_all.sql"))
         .bind(to_check.iter().map(|expected| expected.stream.as_str()).collect::<Vec<_>>())
         .bind(to_check.iter().map(|expected| expected.version.to_i64()).collect::<Vec<_>>())
-        .bind(to_check.iter().map(|expected| expected.last).collect::<Vec<_>>())
+        .bind(to_check.iter().map(|expected| expected.last.map(|last| last.event_id)).collect::<Vec<_>>())
+        .bind(to_check.iter().map(|expected| expected.last?.recorded_at).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.stream).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.version).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.event.id).collect::<Vec<_>>())
@@ -80,9 +83,9 @@ pub(crate) async fn append_all(
         .bind(commands.iter().map(|(number, ..)| *number).collect::<Vec<i32>>())
         .bind(commands.iter().map(|(.., remembered)| remembered.id).collect::<Vec<_>>())
         .bind(commands.iter().map(|(.., remembered)| &remembered.fingerprint.as_bytes()[..]).collect::<Vec<_>>());
-    let before = connection.rows(statement).await?;
-    let before: Option<i64> = before.first().map_or(Ok(None), |row| row.try_get(0))?;
-    Ok(before.map(Position::from_i64))
+    let rows = connection.rows(statement).await?;
+    let written: Option<[i64; 2]> = rows.first().map_or(Ok(None), |row| row.try_get(0))?;
+    Ok(written.map(|[before, micros]| (Position::from_i64(before), DateTime::from_timestamp_micros(micros))))
 }
 
 /// Writes what is possible of a batch, and tells the fate of each of its entries, in their order.
@@ -114,6 +117,7 @@ fn append_batch_query(sql: impl SqlSafeStr, batch: &Batch) -> Query<'_, Postgres
         .bind(arrays.streams)
         .bind(arrays.expected)
         .bind(arrays.lasts)
+        .bind(arrays.times)
         .bind(arrays.counts)
         .bind(arrays.waves)
         .bind(arrays.first_ids)
@@ -214,6 +218,7 @@ struct Arrays<'a> {
     streams: Vec<&'a str>,
     expected: Vec<i64>,
     lasts: Vec<Option<Uuid>>,
+    times: Vec<Option<DateTime<Utc>>>,
     counts: Vec<i32>,
     waves: Vec<i32>,
     first_ids: Vec<Uuid>,
@@ -247,7 +252,8 @@ impl<'a> Arrays<'a> {
         let expected = batch.expected(entry);
         self.streams.push(batch.stream(entry).as_str());
         self.expected.push(number(expected));
-        self.lasts.push(expected.last());
+        self.lasts.push(expected.last().map(|last| last.event_id));
+        self.times.push(expected.last().and_then(|last| last.recorded_at));
         self.counts.push(small(entry.events));
         self.waves.push(entry.wave);
         self.first_ids.push(batch.first_event(entry));

@@ -66,12 +66,13 @@ CREATE TABLE commands (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE snapshots (
-    stream        TEXT    NOT NULL PRIMARY KEY,
-    version       INTEGER NOT NULL,
-    event_id      BLOB    NOT NULL,
-    state_version INTEGER NOT NULL,
-    state         BLOB    NOT NULL,
-    checksum      INTEGER NOT NULL
+    stream         TEXT    NOT NULL PRIMARY KEY,
+    version        INTEGER NOT NULL,
+    event_id       BLOB    NOT NULL,
+    state_version  INTEGER NOT NULL,
+    state          BLOB    NOT NULL,
+    checksum       INTEGER NOT NULL,
+    recorded_at_us INTEGER            -- of the event; null where the id alone tells
 ) STRICT;
 
 -- AUTOINCREMENT: the id of a generation that is gone never comes back, so a worker of it can

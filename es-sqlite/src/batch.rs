@@ -1,6 +1,6 @@
 //! One transaction's worth of appends, written in a handful of statements however many there are.
 
-use chrono::Utc;
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use es_core::{Append, AppendError, Appended, Position};
 use sqlx::{Connection, SqliteConnection};
 
@@ -45,7 +45,8 @@ pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared])
 async fn try_write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
     let head = rows::head(connection).await?;
     let known = known(connection, batch).await?;
-    let (mut judge, mut known) = (Judge::new(head), &known[..]);
+    let now = Utc::now().duration_trunc(TimeDelta::microseconds(1)).unwrap_or_default();
+    let (mut judge, mut known) = (Judge::new(head, now), &known[..]);
     let mut outcomes = Vec::with_capacity(batch.len());
     for prepared in batch {
         let (of_this, of_later) = known.split_at(prepared.appends.len());
@@ -54,7 +55,7 @@ async fn try_write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Res
     }
     let accepted: Vec<_> = batch.iter().zip(&outcomes).flat_map(accepted).collect();
     if !accepted.is_empty() {
-        insert_events(connection, &accepted).await?;
+        insert_events(connection, &accepted, now).await?;
         insert_tags(connection, &accepted).await?;
         insert_commands(connection, &accepted).await?;
     }
@@ -101,7 +102,11 @@ async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<
     Ok(known)
 }
 
-async fn insert_events(connection: &mut SqliteConnection, accepted: &[Accepted<'_>]) -> Result<(), sqlx::Error> {
+async fn insert_events(
+    connection: &mut SqliteConnection,
+    accepted: &[Accepted<'_>],
+    now: DateTime<Utc>,
+) -> Result<(), sqlx::Error> {
     let mut packed = Packed::with_capacity(accepted.iter().map(|(_, encoded, _)| encoded.bytes).sum());
     let mut rows = Vec::new();
     for (append, Encoded { metadata, .. }, appended) in accepted {
@@ -127,7 +132,7 @@ async fn insert_events(connection: &mut SqliteConnection, accepted: &[Accepted<'
     sqlx::query(include_str!("sql/append_events.sql"))
         .bind(json(&rows))
         .bind(packed.into_bytes())
-        .bind(Utc::now().timestamp_micros())
+        .bind(now.timestamp_micros())
         .execute(connection)
         .await?;
     Ok(())

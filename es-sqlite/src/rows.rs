@@ -1,6 +1,9 @@
 //! Rows of the log, and what they say.
 
-use es_core::{Appended, CommandRecord, EventData, Fingerprint, Metadata, Position, ReadError, RecordedEvent, Version};
+use chrono::{DateTime, Utc};
+use es_core::{
+    Appended, CommandRecord, EventData, Fingerprint, Metadata, Position, ReadError, RecordedEvent, Version, Witness,
+};
 use sqlx::{Row, SqliteConnection, error::BoxDynError, sqlite::SqliteRow};
 use uuid::Uuid;
 
@@ -24,7 +27,7 @@ pub(crate) fn event(row: &SqliteRow) -> Result<RecordedEvent, ReadError> {
         stream: get::<&str>(row, "stream")?.parse().map_err(|reason| damaged("stream", reason))?,
         version: Version::from_i64(get(row, "version")?),
         id: get(row, "event_id")?,
-        recorded_at: chrono::DateTime::from_timestamp_micros(recorded_at_us).unwrap_or_default(),
+        recorded_at: time(recorded_at_us),
         metadata: Metadata::decode(metadata).map_err(|reason| ReadError::Damaged { position, reason })?,
         data: EventData {
             name: get::<&str>(row, "name")?.into(),
@@ -49,7 +52,16 @@ pub(crate) fn known(row: &SqliteRow) -> Result<Known, sqlx::Error> {
         None => None,
     };
     let version = version.map(Version::from_i64).unwrap_or_default();
-    Ok(Known { version, last: row.try_get("last_id")?, next, command, matched: None })
+    let last = match row.try_get::<Option<Uuid>, _>("last_id")? {
+        Some(event_id) => Some(Witness { event_id, recorded_at: time(row.try_get("last_recorded_at_us")?) }),
+        None => None,
+    };
+    Ok(Known { version, last, next, command, matched: None })
+}
+
+/// The time that the log keeps as so many microseconds.
+pub(crate) fn time(micros: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(micros).unwrap_or_default()
 }
 
 /// The record of a row of `find_command.sql`.

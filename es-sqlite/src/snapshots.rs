@@ -1,10 +1,10 @@
 //! Snapshots as `SnapshotStore`.
 
 use async_trait::async_trait;
-use es_core::{AggregateStore, Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
+use es_core::{AggregateStore, Ending, Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
 use sqlx::{Row, sqlite::SqliteRow};
 
-use crate::{SqliteStore, error::Failure};
+use crate::{SqliteStore, error::Failure, rows};
 
 impl AggregateStore for SqliteStore {}
 
@@ -25,10 +25,11 @@ impl SnapshotStore for SqliteStore {
                 sqlx::query(include_str!("sql/save_snapshot.sql"))
                     .bind(snapshot.stream.as_str())
                     .bind(snapshot.version.to_i64())
-                    .bind(snapshot.event_id)
+                    .bind(snapshot.last.event_id)
                     .bind(snapshot.state_version)
                     .bind(&*snapshot.state)
                     .bind(snapshot.checksum)
+                    .bind(snapshot.last.recorded_at.map(|recorded_at| recorded_at.timestamp_micros()))
                     .execute(connection)
                     .await?;
                 Ok(())
@@ -39,10 +40,11 @@ impl SnapshotStore for SqliteStore {
 }
 
 fn snapshot(stream: &StreamId, row: &SqliteRow) -> Result<Snapshot, sqlx::Error> {
+    let recorded_at = row.try_get::<Option<i64>, _>("recorded_at_us")?.map(rows::time);
     Ok(Snapshot {
         stream: stream.clone(),
         version: Version::from_i64(row.try_get("version")?),
-        event_id: row.try_get("event_id")?,
+        last: Ending { event_id: row.try_get("event_id")?, recorded_at },
         state_version: row.try_get("state_version")?,
         state: row.try_get::<Vec<u8>, _>("state")?.into(),
         checksum: row.try_get("checksum")?,

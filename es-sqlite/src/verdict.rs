@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use chrono::{DateTime, Utc};
 use es_core::{
     Append, AppendError, Appended, CommandRecord, ConditionPart, NewEvent, Position, QueryItem, StreamId, Tag, Verdict,
-    Version,
+    Version, Witness,
 };
 use uuid::Uuid;
 
@@ -17,7 +18,7 @@ pub(crate) struct Known {
     /// The version of its stream.
     pub(crate) version: Version,
     /// The last event of its stream.
-    pub(crate) last: Option<Uuid>,
+    pub(crate) last: Option<Witness>,
     /// The event behind the expected version.
     pub(crate) next: Option<Event>,
     /// The outcome under which it is remembered.
@@ -37,6 +38,8 @@ pub(crate) struct Event {
 #[derive(Debug)]
 pub(crate) struct Judge<'a> {
     head: Position,
+    /// When what is accepted is written.
+    now: DateTime<Utc>,
     /// The accepted appends, by stream and version of their first events, with the positions of these.
     accepted: BTreeMap<(&'a StreamId, Version), (&'a Append, Position)>,
     commands: HashMap<Uuid, CommandRecord>,
@@ -47,9 +50,9 @@ pub(crate) struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// A judge for a log that ends at `head`.
-    pub(crate) fn new(head: Position) -> Self {
-        Self { head, accepted: BTreeMap::new(), commands: HashMap::new(), tagged: HashMap::new(), all: Vec::new() }
+    /// A judge for a log that ends at `head`, of what is written `now`.
+    pub(crate) fn new(head: Position, now: DateTime<Utc>) -> Self {
+        Self { head, now, accepted: BTreeMap::new(), commands: HashMap::new(), tagged: HashMap::new(), all: Vec::new() }
     }
 
     /// The outcome of `prepared`, of each of whose appends the log knows one of `known`. What it accepts lies at the
@@ -99,11 +102,11 @@ impl<'a> Judge<'a> {
     }
 
     /// The version of the stream of `append`, and its last event.
-    fn tip(&self, append: &'a Append, known: &Known) -> (Version, Option<Uuid>) {
+    fn tip(&self, append: &'a Append, known: &Known) -> (Version, Option<Witness>) {
         match self.accepted_at(append, Version::new(u64::MAX)) {
             Some((first, accepted, _)) => {
                 let version = Version::new(first.get() + accepted.events.len() as u64 - 1);
-                (version, accepted.events.last().map(|last| last.id))
+                (version, accepted.events.last().map(|last| Witness { event_id: last.id, recorded_at: self.now }))
             }
             None => (known.version, known.last),
         }

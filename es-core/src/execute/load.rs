@@ -1,7 +1,5 @@
 //! An aggregate's state from its events: a snapshot or what is known already, and the tail behind it.
 
-use uuid::Uuid;
-
 use crate::{
     aggregate::Aggregate,
     event::{Event, EventSet, RecordedEvent},
@@ -9,10 +7,12 @@ use crate::{
     snapshot::{AggregateStore, Folded, LoadedStream},
     store::ReadError,
     stream::{Expected, InvalidStream, StreamId, Version},
+    witness::{Ending, Witness},
 };
 
-/// How many events are read at once while an aggregate is loaded.
-const PAGE: usize = 1_000;
+/// How many events are read at once while an aggregate is loaded. (Eight rows of those that es-postgres makes of a stream; a
+/// thousand events, which are a usual number in measurements, come in one page.)
+const PAGE: usize = 1_024;
 
 /// An aggregate's state at a version.
 #[derive(Debug, Clone, Default)]
@@ -21,8 +21,8 @@ pub struct Loaded<A> {
     pub state: A,
     /// How many events that were.
     pub version: Version,
-    /// The last of them.
-    last: Option<Uuid>,
+    /// The last of them; `None` where there are none.
+    last: Option<Ending>,
     /// Whether an upcaster had a part in it.
     folded: Folded,
     size: Size,
@@ -41,11 +41,11 @@ struct Size {
 const FOLDED_BYTES: usize = 64 * 1024;
 
 impl<A: Aggregate> Loaded<A> {
-    /// Folds an event whose payload has so many `bytes`.
-    pub(super) fn apply(&mut self, event: &A::Event, id: Uuid, bytes: usize) {
+    /// Folds an event that is the `last` now and whose payload has so many `bytes`.
+    pub(super) fn apply(&mut self, event: &A::Event, last: Ending, bytes: usize) {
         self.state.apply(event);
         self.version = self.version.next();
-        self.last = Some(id);
+        self.last = Some(last);
         self.size.folded += bytes;
     }
 
@@ -66,7 +66,7 @@ impl<A: Aggregate> Loaded<A> {
     }
 
     /// The last of its events.
-    pub(super) fn last(&self) -> Option<Uuid> {
+    pub(super) fn last(&self) -> Option<Ending> {
         self.last
     }
 
@@ -78,7 +78,7 @@ impl<A: Aggregate> Loaded<A> {
     /// What an append that was decided on this state expects.
     pub(super) fn expected(&self) -> Expected {
         match self.last {
-            Some(event_id) => Expected::Last { version: self.version, event_id },
+            Some(last) => Expected::Last { version: self.version, last },
             None => Expected::NoStream,
         }
     }
@@ -90,9 +90,16 @@ impl<A: Aggregate> Loaded<A> {
         let decoded = A::Event::from_recorded(event).map_err(|reason| DecodeError::new(event, reason))?;
         if let Some(decoded) = decoded {
             self.folded = self.folded.with(&decoded, &event.data);
-            self.apply(&decoded, event.id, event.data.payload.len());
+            self.apply(&decoded, Ending::read(Witness::of(event)), event.data.payload.len());
         }
         Ok(())
+    }
+
+    /// What comes behind this state in `page`, which begins with the last of its events if it is of the same history.
+    fn tail<'a>(&self, page: &'a [RecordedEvent]) -> Option<&'a [RecordedEvent]> {
+        let Some(last) = self.last else { return (self.version == Version::ZERO).then_some(page) };
+        let (first, tail) = page.split_first()?;
+        (first.version == self.version && last.is(&Witness::of(first))).then_some(tail)
     }
 
     fn fold_all(&mut self, events: &[RecordedEvent]) -> Result<(), LoadError> {
@@ -126,60 +133,47 @@ pub(super) async fn load<A: Aggregate>(
         Some(snapshot) => snapshot.open().filter(|_| snapshot.stream == *stream).map(|(state, folded)| Loaded {
             state,
             version: snapshot.version,
-            last: Some(snapshot.event_id),
+            last: Some(snapshot.last),
             folded,
             size: Size { known: snapshot.state.len(), folded: 0 },
         }),
     };
     // A snapshot that is damaged or was written by other code is as good as none (R8).
-    let Some(mut loaded) = opened else { return read_pages(store, stream, Loaded::default()).await };
+    let Some(mut loaded) = opened else { return catch_up(store, stream, Loaded::default()).await };
     for data in &events {
-        match A::Event::decode(&data.name, data.schema_version, &data.payload) {
-            Ok(event) => {
-                loaded.folded = loaded.folded.with(&event, data);
-                loaded.state.apply(&event);
-                loaded.size.folded += data.payload.len();
-            }
-            // Who reads it again whole finds the same, and knows where it is (R14).
-            Err(_) => return read_pages(store, stream, loaded).await,
-        }
+        let Ok(event) = A::Event::decode(&data.name, data.schema_version, &data.payload) else {
+            // Read again whole it tells where it is (R14), unless this is another history by now.
+            loaded.fold_all(&store.read_stream(stream, loaded.version, 1).await?)?;
+            return catch_up(store, stream, Loaded::default()).await;
+        };
+        loaded.folded = loaded.folded.with(&event, data);
+        loaded.state.apply(&event);
+        loaded.size.folded += data.payload.len();
         loaded.version = loaded.version.next();
     }
-    loaded.last = last.or(loaded.last);
-    if more { read_pages(store, stream, loaded).await } else { Ok(loaded) }
+    loaded.last = last.map(Ending::read).or(loaded.last);
+    if more { catch_up(store, stream, loaded).await } else { Ok(loaded) }
 }
 
 /// The state as of now, from the earlier one that is `known`.
+///
+/// Each page begins with the event behind which it goes: between two pages, too, a server may take over that lacks the end
+/// of the log. A state of another history is as good as none (R8).
 pub(super) async fn catch_up<A: Aggregate>(
     store: &dyn AggregateStore,
     stream: &StreamId,
     mut known: Loaded<A>,
 ) -> Result<Loaded<A>, LoadError> {
-    let Some(last) = known.last else { return read_pages(store, stream, known).await };
-    let events = store.read_stream(stream, Version::new(known.version.get() - 1), PAGE).await?;
-    // A state of another history, for example of before a restore, is as good as none (R8).
-    let Some(tail) = behind(last, &events) else { return read_pages(store, stream, Loaded::default()).await };
-    known.fold_all(tail)?;
-    if events.len() < PAGE { Ok(known) } else { read_pages(store, stream, known).await }
-}
-
-/// The events behind the witness, which is the first of `events` if this is the history of the state that
-/// ends with it.
-fn behind(witness: Uuid, events: &[RecordedEvent]) -> Option<&[RecordedEvent]> {
-    let (first, tail) = events.split_first()?;
-    (first.id == witness).then_some(tail)
-}
-
-async fn read_pages<A: Aggregate>(
-    store: &dyn AggregateStore,
-    stream: &StreamId,
-    mut loaded: Loaded<A>,
-) -> Result<Loaded<A>, LoadError> {
     loop {
-        let page = store.read_stream(stream, loaded.version, PAGE).await?;
-        loaded.fold_all(&page)?;
+        let after = known.version.get().saturating_sub(1);
+        let page = store.read_stream(stream, Version::new(after), PAGE).await?;
+        let Some(tail) = known.tail(&page) else {
+            known = Loaded::default();
+            continue;
+        };
+        known.fold_all(tail)?;
         if page.len() < PAGE {
-            return Ok(loaded);
+            return Ok(known);
         }
     }
 }
@@ -192,12 +186,17 @@ pub(super) async fn load_at<A: Aggregate>(
 ) -> Result<Option<Loaded<A>>, LoadError> {
     let mut loaded = Loaded::default();
     while loaded.version < version {
-        let missing = usize::try_from(version.get() - loaded.version.get()).unwrap_or(PAGE);
-        let page = store.read_stream(stream, loaded.version, missing.min(PAGE)).await?;
-        if page.is_empty() {
+        let after = loaded.version.get().saturating_sub(1);
+        let missing = usize::try_from(version.get() - after).unwrap_or(PAGE);
+        let page = store.read_stream(stream, Version::new(after), missing.min(PAGE)).await?;
+        let Some(tail) = loaded.tail(&page) else {
+            loaded = Loaded::default();
+            continue;
+        };
+        if tail.is_empty() {
             return Ok(None);
         }
-        loaded.fold_all(&page)?;
+        loaded.fold_all(tail)?;
     }
     Ok(Some(loaded))
 }

@@ -13,6 +13,7 @@ use crate::{
     event::RecordedEvent,
     store::{AppendError, Appended, CommandRecord, EventStore, ReadError, Verdict},
     stream::{Position, StreamId, Version},
+    witness::Witness,
 };
 
 #[derive(Debug, Default)]
@@ -43,7 +44,7 @@ impl Log {
         }
         let positions = self.streams.get(&append.stream).map_or(&[][..], Vec::as_slice);
         let actual = Version::new(positions.len() as u64);
-        let last = positions.last().map(|last| self.events[index(*last)].id);
+        let last = positions.last().map(|last| Witness::of(&self.events[index(*last)]));
         if !append.expected.holds(actual, last) {
             let conflict = append.conflict(actual);
             return self.repeated(append).map_or_else(|| Verdict::Refused(conflict.into()), Verdict::Repeated);

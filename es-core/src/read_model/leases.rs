@@ -4,7 +4,6 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, Utc};
 use uuid::Uuid;
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
     error::ReadModelError,
     generations::{Generation, GenerationState, Generations, Progress},
 };
-use crate::{event::Recorded, stream::Position};
+use crate::{stream::Position, witness::Witness};
 
 /// Keeps the checkpoints of readers, one for each *shard* of the source that a reader follows, and says who may advance
 /// them.
@@ -183,34 +182,6 @@ pub struct Checkpoint {
     pub witness: Option<Witness>,
     /// Where the source goes on, in words of the source (Kafka offsets); the log needs none.
     pub cursor: Option<String>,
-}
-
-/// An event by what makes it one of a kind: two logs that hold it at the same position share everything before it.
-///
-/// The id alone does not tell that. After an older copy of the log was restored, a client may send a lost event again:
-/// it has the same id and may get the same position, behind other events. But the store writes it at another time.
-///
-/// Two cases remain in which another history goes unnoticed: the clock was set back, and the event was written again at
-/// the very same microsecond; and the event was copied by an import, which keeps the times of its source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Witness {
-    /// Its id.
-    pub event_id: Uuid,
-    /// When the store wrote it, in whole microseconds.
-    pub recorded_at: DateTime<Utc>,
-}
-
-impl Witness {
-    /// `event` as a witness.
-    pub fn of<D>(event: &Recorded<D>) -> Self {
-        Self { event_id: event.id, recorded_at: event.recorded_at }
-    }
-}
-
-impl fmt::Display for Witness {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "event {} of {}", self.event_id, self.recorded_at.to_rfc3339_opts(SecondsFormat::Micros, true))
-    }
 }
 
 /// Whether a lease may be taken from a live owner.

@@ -3,6 +3,7 @@
 -- locks: the caller's write lock keeps the answer true until the batch is written
 SELECT last.version,
        last.event_id AS last_id,
+       last.recorded_at_us AS last_recorded_at_us,
        next.event_id AS next_id,
        next.position AS next_position,
        commands.fingerprint,

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use es_core::{
-    Append, AppendError, Appended, Command, Condition, EventQuery, EventStore, Expected, Fingerprint, IdempotencyKey,
-    MemoryStore, Position, Tag, Version,
+    Append, AppendError, Appended, Command, Condition, Ending, EventQuery, EventStore, Expected, Fingerprint,
+    IdempotencyKey, MemoryStore, Position, Tag, Version,
 };
 use es_sqlite::SqliteStore;
 use fastrand::Rng;
@@ -149,7 +149,7 @@ impl Draw {
             (0, _) => Expected::Any,
             (1, _) => Expected::StreamExists,
             (2, _) | (_, 0) => Expected::Exact(Version::new(version as u64)),
-            (_, last) => Expected::Last { version: events[last - 1].version, event_id: events[last - 1].id },
+            (_, last) => Expected::Last { version: events[last - 1].version, last: Ending::sent(events[last - 1].id) },
         };
         let events = (0..self.rng.usize(1..4))
             .map(|_| event(["test.one", "test.two"][self.rng.usize(0..2)]).with_tags(self.tags()))

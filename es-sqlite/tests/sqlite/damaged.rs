@@ -1,6 +1,6 @@
 //! Files that someone has damaged.
 
-use es_core::{EventStore, Expected, Position, ReadError, Snapshot, SnapshotStore, Version};
+use es_core::{Ending, EventStore, Expected, Position, ReadError, Snapshot, SnapshotStore, Version};
 use es_sqlite::SqliteStore;
 use sqlx::Executor;
 use uuid::Uuid;
@@ -43,7 +43,7 @@ async fn r8_a_damaged_snapshot_row_is_ignored_and_replaced() {
     let snapshot = Snapshot {
         stream: stream("a"),
         version: Version::new(3),
-        event_id: Uuid::now_v7(),
+        last: Ending::sent(Uuid::now_v7()),
         state_version: u32::MAX,
         state: "{}".into(),
         checksum: u32::MAX,

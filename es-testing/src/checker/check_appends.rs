@@ -1,5 +1,7 @@
 //! Whether each append is there whole, once, and where it may be.
 
+use chrono::DateTime;
+
 use super::{
     attempts::Attempt,
     check::Evidence,
@@ -9,7 +11,7 @@ use super::{
     log::{Log, Write},
     sent::{Sent, Written},
 };
-use es_core::{Expected, StreamId, Version};
+use es_core::{Expected, StreamId, Version, Witness};
 
 pub(super) fn check(evidence: &mut Evidence<'_>) {
     let mut found = Vec::new();
@@ -93,5 +95,7 @@ fn keys<'a>(evidence: &Evidence<'a>, found: &mut Vec<(Promise, String, Vec<Attem
 /// Whether its stream was as it expects when it had `version`.
 pub(super) fn holds(evidence: &Evidence<'_>, sent: &Sent, version: u64) -> bool {
     let last = evidence.log.last_of(&sent.stream, version).and_then(|rank| evidence.log.at(rank));
-    Expected::from(sent.expected).holds(Version::new(version), last.map(|last| last.id))
+    // Clients of the checker name no time.
+    let last = last.map(|last| Witness { event_id: last.id, recorded_at: DateTime::UNIX_EPOCH });
+    Expected::from(sent.expected).holds(Version::new(version), last)
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::query::{About, Given};
-use es_core::{Expected, StreamId, Version};
+use es_core::{Ending, Expected, StreamId, Version};
 
 /// An append as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,7 +96,9 @@ impl From<Expectation> for Expected {
             Expectation::NoStream => Self::NoStream,
             Expectation::StreamExists => Self::StreamExists,
             Expectation::Exact(version) => Self::Exact(Version::new(version)),
-            Expectation::Last { version, event_id } => Self::Last { version: Version::new(version), event_id },
+            Expectation::Last { version, event_id } => {
+                Self::Last { version: Version::new(version), last: Ending::sent(event_id) }
+            }
         }
     }
 }

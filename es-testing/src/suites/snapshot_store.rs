@@ -1,7 +1,8 @@
 //! What every snapshot store must do.
 
 use bytes::Bytes;
-use es_core::{Snapshot, SnapshotStore, StreamId, Version};
+use chrono::DateTime;
+use es_core::{Ending, Snapshot, SnapshotStore, StreamId, Version};
 use uuid::Uuid;
 
 /// Tests a snapshot store: `snapshot_store_suite!(async { … })` with an expression that makes an
@@ -18,10 +19,12 @@ macro_rules! snapshot_store_suite {
 }
 
 fn snapshot(id: &str, version: u64, state: &str) -> Snapshot {
+    let (event_id, recorded_at) = (Uuid::now_v7(), DateTime::from_timestamp_micros(1_700_000_000_123_456));
+    let last = Ending { event_id, recorded_at: recorded_at.filter(|_| version % 2 == 1) };
     Snapshot {
         stream: StreamId::new("suite", id).expect("a valid name"),
         version: Version::new(version),
-        event_id: Uuid::now_v7(),
+        last,
         state_version: 3,
         state: Bytes::from(state.to_owned()),
         checksum: 0xfedc_ba98,

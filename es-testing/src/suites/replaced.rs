@@ -1,0 +1,129 @@
+//! A server that is replaced by another one, which lacks the end of its log.
+
+use std::{
+    mem,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use async_trait::async_trait;
+use es_core::{
+    AggregateStore, Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, LoadedStream,
+    Position, ReadError, RecordedEvent, Snapshot, SnapshotError, SnapshotStore, StreamId, Version,
+};
+
+/// Two servers under one address: the second one takes over from the first.
+#[derive(Debug)]
+pub(super) struct Replaced {
+    servers: [Arc<dyn AggregateStore>; 2],
+    /// How many streams the first one still reads.
+    left: AtomicUsize,
+    /// How many streams were read.
+    reads: AtomicUsize,
+    /// What another process appends before the next append of this one arrives.
+    rival: Mutex<Option<Append>>,
+}
+
+impl Replaced {
+    pub(super) fn new(servers: [Arc<dyn AggregateStore>; 2]) -> Self {
+        let (left, reads) = (AtomicUsize::new(usize::MAX), AtomicUsize::new(0));
+        Self { servers, left, reads, rival: Mutex::default() }
+    }
+
+    /// Lets the second server take over after so many further reads.
+    pub(super) fn replace_after(&self, reads: usize) {
+        self.left.store(reads, Ordering::SeqCst);
+    }
+
+    /// How many streams were read, or parts of them.
+    #[cfg(test)]
+    pub(super) fn reads(&self) -> usize {
+        self.reads.load(Ordering::SeqCst)
+    }
+
+    /// Lets another process append `rival` before the next append of this one arrives.
+    #[cfg(test)]
+    pub(super) fn before_the_next_append(&self, rival: Append) {
+        *self.rival.lock().expect("nothing panics under it") = Some(rival);
+    }
+
+    fn server(&self) -> &dyn AggregateStore {
+        &*self.servers[usize::from(self.left.load(Ordering::SeqCst) == 0)]
+    }
+
+    fn reader(&self) -> &dyn AggregateStore {
+        self.reads.fetch_add(1, Ordering::SeqCst);
+        let server = self.server();
+        let _ = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        server
+    }
+}
+
+#[async_trait]
+impl EventStore for Replaced {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        let rival = mem::take(&mut *self.rival.lock().expect("nothing panics under it"));
+        if let Some(rival) = rival {
+            self.server().append(rival).await?;
+        }
+        self.server().append(append).await
+    }
+
+    async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        self.server().append_together(appends).await
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.reader().read_stream(stream, after, limit).await
+    }
+
+    async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.server().read_log(after, limit).await
+    }
+
+    async fn read_matching(
+        &self,
+        query: &EventQuery,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.server().read_matching(query, after, limit).await
+    }
+
+    async fn head(&self) -> Result<Position, ReadError> {
+        self.server().head().await
+    }
+
+    async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
+        self.server().wait_past(after).await
+    }
+
+    async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
+        self.server().find_command(stream, key).await
+    }
+}
+
+#[async_trait]
+impl SnapshotStore for Replaced {
+    async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, SnapshotError> {
+        self.server().load_snapshot(stream).await
+    }
+
+    async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError> {
+        self.server().save_snapshot(snapshot).await
+    }
+}
+
+#[async_trait]
+impl AggregateStore for Replaced {
+    async fn load_stream(&self, stream: &StreamId, snapshots: bool, limit: usize) -> Result<LoadedStream, ReadError> {
+        self.reader().load_stream(stream, snapshots, limit).await
+    }
+}
