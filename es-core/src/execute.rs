@@ -211,7 +211,8 @@ impl<A: Aggregate> Repository<A> {
             let refusal = match decide(&stream, &current, &command, &context) {
                 Ok(decision) if !decision.events.is_empty() => {
                     match self.append(line.clone(), tip, &current, decision).await {
-                        Err(AppendError::Conflict(_)) => conflicts += 1,
+                        // What another command of this process reads meanwhile is as good again: an append is to check it.
+                        Err(AppendError::Conflict(_)) => (conflicts, must_read) = (conflicts + 1, false),
                         outcome => return Ok(outcome?),
                     }
                     if conflicts == self.settings.attempts {
