@@ -3,7 +3,7 @@
 -- binds: ?1 generation, ?2 JSON array of keys, ?3 budget in bytes
 -- locks: none
 WITH sized AS (
-    SELECT item.key AS place, item.value AS key,
+    SELECT item.key AS place, documents.rowid AS found,
            sum(length(documents.document)) OVER (
                ORDER BY item.key ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
            ) AS before
@@ -12,6 +12,6 @@ WITH sized AS (
 )
 SELECT documents.document
 FROM sized
-LEFT JOIN documents ON documents.generation = ?1 AND documents.key = sized.key
+LEFT JOIN documents ON documents.rowid = sized.found
 WHERE coalesce(sized.before, 0) < ?3
 ORDER BY sized.place
