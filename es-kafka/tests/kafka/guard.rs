@@ -72,6 +72,7 @@ async fn r10_r11_a_topic_that_was_created_anew_is_refused_by_every_run_until_all
     assert_eq!(group.positions(), (32..=61).collect::<Vec<_>>());
 }
 
+/// Seen to fail where no dot is put behind a prefix: the second relay refused to start.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_topics_of_a_prefix_that_begins_alike_are_not_mistaken_for_the_relays_own() {
     let mut staging = House::new();
@@ -88,6 +89,7 @@ async fn r10_topics_of_a_prefix_that_begins_alike_are_not_mistaken_for_the_relay
     assert_eq!(reader.positions(), [1, 2, 3]);
 }
 
+/// Seen to fail where the relay does not act on the settings that it finds: it published.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_topic_that_is_compacted_is_refused_before_anything_is_published_to_it() {
     let house = House::new();
@@ -104,7 +106,8 @@ async fn r11_a_topic_that_is_compacted_is_refused_before_anything_is_published_t
     }
 }
 
-/// The client would send the streams' later events to other partitions, and their order would be gone.
+/// Readers look for a stream where the number of partitions says. Seen to fail where the numbers are not compared: it
+/// published.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_another_number_of_partitions_is_refused_by_every_run() {
     let house = House::new();

@@ -86,7 +86,7 @@ async fn r11_a_well_formed_record_with_a_future_position_is_an_error_that_names_
     }
 }
 
-/// Before, a fresh cursor began at the first record, and the same record stopped the projector again.
+/// Seen to fail where a fresh cursor begins at the first record: the same record stopped the reader again.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_model_that_was_rebuilt_from_the_log_goes_on_behind_poison_and_truncated_heads() {
     for truncated in [false, true] {
@@ -125,7 +125,8 @@ async fn r11_a_model_that_was_rebuilt_from_the_log_goes_on_behind_poison_and_tru
     }
 }
 
-/// A checkpoint that is the log's end, with the poison behind everything that the relay has written.
+/// A checkpoint that is the log's end, with the poison behind everything that the relay has written. Seen to fail where a
+/// fresh cursor begins at the first record.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_model_at_the_end_of_the_log_passes_poison_behind_the_last_event() {
     let (house, mut relay, topic, partition) = twelve().await;
@@ -142,7 +143,7 @@ async fn r11_a_model_at_the_end_of_the_log_passes_poison_behind_the_last_event()
     }
 }
 
-/// Before, the settings of topics were not looked at.
+/// Seen to fail where the source is opened without a look at the settings.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_compacted_topic_is_refused_by_readers() {
     let (house, _relay, topic, _) = twelve().await;
@@ -154,6 +155,7 @@ async fn r11_a_compacted_topic_is_refused_by_readers() {
     }
 }
 
+/// Seen to fail where partitions are listed without a look at how many there were: nothing was refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_another_number_of_partitions_is_refused_by_readers() {
     let (house, _relay, topic, _) = twelve().await;
@@ -165,7 +167,8 @@ async fn r11_another_number_of_partitions_is_refused_by_readers() {
     }
 }
 
-/// Able to lose: an empty topic looks like one of which everything is read, unless the progress is asked.
+/// Seen to fail where the end of a partition is not compared with the progress: the reader waited for what is gone, until
+/// the watchdog gave its clients up.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_topic_that_lost_everything_is_an_error_for_readers() {
     let (house, relay, topic, _) = twelve().await;

@@ -206,6 +206,7 @@ async fn a_checkpoint_of_another_history_is_refused() {
     assert_eq!(reader.positions(), (6..=12).collect::<Vec<_>>());
 }
 
+/// Seen to fail where a reader does not note that the first records are deleted: it said that events are missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_truncated_topics_are_an_error_and_not_a_jump() {
     let house = House::new();

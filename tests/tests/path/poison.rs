@@ -33,7 +33,8 @@ async fn poison_payments(ground: &Ground) {
     written.await.expect("no panic");
 }
 
-/// R11: the record stops the read models that meet it; rebuilt from the log, they go on in Kafka behind it.
+/// R11: the record stops the read models that meet it; rebuilt from the log, they go on in Kafka behind it. Seen to fail
+/// where a fresh cursor begins at the first record: both read models stood still at the record again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r11_read_models_rebuilt_from_the_log_go_on_in_kafka_behind_a_record_that_cannot_be_read() {
     let ground = Ground::new().await;
