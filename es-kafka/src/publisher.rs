@@ -36,6 +36,7 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an open transaction may still take once the shutdown is asked for (R16).
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+const INIT_SLICE: Duration = Duration::from_secs(10);
 const COMMIT_SLICE: Duration = Duration::from_secs(2);
 /// The delivery opaque of the progress record; events have their index in the batch.
 const PROGRESS: usize = usize::MAX;
@@ -231,9 +232,7 @@ impl Transactions {
         let topics = Topics::new(&config.topic_prefix);
         let producer: BaseProducer<Deliveries> =
             producer_config(&config).create_with_context(Deliveries::default()).map_err(PublishError::Kafka)?;
-        producer
-            .init_transactions(PATIENCE)
-            .map_err(|error| denied(&producer).unwrap_or_else(|| classify(&producer, error)))?;
+        init(&producer, &shutdown)?;
         let consumer = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
         let progress =
             progress::read_last(&consumer, &topics.progress(), &config.name, PATIENCE).map_err(
@@ -462,9 +461,29 @@ fn classify(producer: &BaseProducer<Deliveries>, error: KafkaError) -> PublishEr
     }
 }
 
+/// Fences every other producer of this name. In slices: what timed out goes on where it was when it is called again,
+/// unless the brokers refuse this client.
+fn init(producer: &BaseProducer<Deliveries>, shutdown: &CancellationToken) -> Result<(), PublishError> {
+    let mut patience = Patience::new();
+    loop {
+        let Err(error) = producer.init_transactions(INIT_SLICE) else { return Ok(()) };
+        if let Some(denied) = denied(producer) {
+            return Err(denied);
+        }
+        let is_retriable = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+        if !is_retriable || patience.is_over(shutdown) {
+            return Err(classify(producer, error));
+        }
+    }
+}
+
 /// Credentials that the brokers refuse show up as a time-out, and only on the side as what they are.
 fn denied(producer: &BaseProducer<Deliveries>) -> Option<PublishError> {
-    producer.poll(Duration::ZERO);
+    let asked = Instant::now();
+    // One poll may do no more than the client's own work.
+    while asked.elapsed() < Duration::from_millis(200) && producer.context().reports().denied.is_none() {
+        producer.poll(Duration::from_millis(10));
+    }
     producer.context().reports().denied.take().map(PublishError::Kafka)
 }
 

@@ -11,7 +11,7 @@ use std::{
 use es_core::{EventStore, Position, ReadError, RecordedEvent, StateReport, Witness, WorkerState, error::BoxError};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
-    error::KafkaError,
+    error::{KafkaError, KafkaResult},
 };
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -298,9 +298,7 @@ impl Relay {
         shutdown: &CancellationToken,
     ) -> Result<(TopicMaker, Publisher, Position, Option<Position>), Failure> {
         let mut maker = TopicMaker::new(&self.config).map_err(Failure::kafka)?;
-        if let Err(error) = maker.progress().await {
-            return Err(Failure::kafka(self.denied().await.unwrap_or(error)));
-        }
+        self.make_progress_topic(&maker).await.map_err(Failure::kafka)?;
         let opened = Publisher::open(&self.config, self.hook.clone(), shutdown).await;
         let (publisher, progress) = opened.map_err(Failure::publish)?;
         if let Some(progress) = &progress {
@@ -312,13 +310,28 @@ impl Relay {
         Ok((maker, publisher, last, told))
     }
 
+    /// Where the brokers refuse this client, creating the topic takes a minute to fail, and says nothing of it.
+    async fn make_progress_topic(&self, maker: &TopicMaker) -> KafkaResult<()> {
+        let denied = async {
+            tokio::time::sleep(SOON).await;
+            self.denied().await
+        };
+        tokio::select! {
+            made = maker.progress() => match made {
+                Ok(()) => Ok(()),
+                Err(error) => Err(self.denied().await.unwrap_or(error)),
+            },
+            Some(refused) = denied => Err(refused),
+        }
+    }
+
     /// What the brokers refuse this client. The client that creates topics does not say, so another one asks.
     async fn denied(&self) -> Option<KafkaError> {
         let config = self.config.clone();
         let asked = tokio::task::spawn_blocking(move || {
             let client = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
             let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).ok()?;
-            consumer.fetch_metadata(None, Duration::from_secs(5)).err()?;
+            consumer.fetch_metadata(None, ASKED).err()?;
             follower::told(&consumer)
         });
         asked.await.ok().flatten()
@@ -376,6 +389,11 @@ impl Relay {
         pending.drain(..count).collect()
     }
 }
+
+/// How long brokers that accept this client take at most, as a rule, to answer it.
+const SOON: Duration = Duration::from_secs(1);
+/// How long brokers may refuse this client: one that is starting may not know the accounts yet.
+const ASKED: Duration = Duration::from_secs(10);
 
 /// How long a relay that may not create topics waits for a missing one.
 const MISSING: Duration = Duration::from_secs(30);

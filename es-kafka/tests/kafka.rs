@@ -34,3 +34,6 @@ mod integrity;
 
 #[path = "kafka/building.rs"]
 mod building;
+
+#[path = "kafka/denied.rs"]
+mod denied;
