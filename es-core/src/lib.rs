@@ -13,6 +13,7 @@ pub mod schema;
 // From a command to the log.
 pub mod aggregate;
 pub mod append;
+pub mod rooms;
 pub mod boundary;
 pub mod store;
 pub mod snapshot;

@@ -67,8 +67,12 @@ BEGIN
 END
 $$;
 
-CREATE TRIGGER events_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+CREATE TRIGGER events_append_only BEFORE DELETE OR TRUNCATE ON events
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewrite();
+
+-- A row that has no place in the log yet gets one, once: see append_large().
+CREATE TRIGGER events_unchanging BEFORE UPDATE ON events
+    FOR EACH ROW WHEN (old.position > 0) EXECUTE FUNCTION refuse_rewrite();
 
 CREATE TRIGGER event_tags_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON event_tags
     FOR EACH STATEMENT EXECUTE FUNCTION refuse_rewrite();

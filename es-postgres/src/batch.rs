@@ -3,7 +3,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use es_core::{Append, AppendError, Appended, Ending, EventQuery, Expected, Position, StreamId, Tag, Verdict, Version};
+use es_core::{
+    Append, AppendError, Appended, Ending, EventQuery, Expected, Position, StreamId, Tag, Verdict, Version,
+    rooms::LARGE_BYTES,
+};
 
 use uuid::Uuid;
 
@@ -11,6 +14,9 @@ use crate::append::{Failed, Fate, Prepared};
 
 /// The most entries of one batch on the same stream: each costs the statement a pass over the batch.
 const MOST_WAVES: i32 = 16;
+
+/// The server stores an event of more than some 2 kB apart from its row.
+const STORED_APART_BYTES: usize = 2_300;
 
 /// What a caller asks for: one append, or several that are made together.
 pub(crate) struct Request {
@@ -33,6 +39,11 @@ impl Request {
         self.appends.iter().map(|prepared| prepared.bytes).sum()
     }
 
+    /// Whether the others should not wait for it.
+    pub(crate) fn is_large(&self) -> bool {
+        self.bytes() > LARGE_BYTES
+    }
+
     /// The queries of its conditions.
     fn queries(&self) -> impl Iterator<Item = &EventQuery> {
         self.appends.iter().flat_map(|prepared| prepared.append.condition_parts()).map(|part| &part.query)
@@ -53,7 +64,7 @@ impl Request {
         self.appends.iter().filter_map(|prepared| prepared.remembered).map(|remembered| remembered.id)
     }
 
-    pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamId> {
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamId> + Clone {
         self.appends.iter().map(|prepared| &prepared.append.stream)
     }
 }
@@ -258,6 +269,19 @@ impl Batch {
     /// Whether `append_all()` can write it: each entry names the version behind which it goes, and that is all there is to it.
     pub(crate) fn is_plain(&self) -> bool {
         self.waves == 1 && !self.is_special
+    }
+
+    /// Whether there is no more to it than one large request whose events are mostly so large that the server stores them
+    /// apart from their rows: then these can be written before the lane is taken, and get their numbers under it.
+    pub(crate) fn has_large_events(&self) -> bool {
+        let [request] = &self.requests[..] else { return false };
+        let events: usize = self.entries.iter().map(|entry| entry.events).sum();
+        request.is_large() && request.bytes() / events.max(1) >= STORED_APART_BYTES
+    }
+
+    /// Whether something in it goes to `stream`.
+    pub(crate) fn writes_to(&self, stream: &StreamId) -> bool {
+        self.last_entries.contains_key(stream)
     }
 
     pub(crate) fn waves(&self) -> i32 {

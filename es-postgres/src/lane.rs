@@ -65,6 +65,15 @@ impl Lane {
         self.connection.process
     }
 
+    /// Takes note that another connection of this process writes, namely to these streams: so that neither a hope in vain nor
+    /// a stream that seems to be shared makes it slower for longer than that.
+    pub(crate) fn expect_others<'a>(&mut self, streams: impl Iterator<Item = &'a StreamId>) {
+        self.undisturbed = 0;
+        for stream in streams {
+            self.ends.remove(stream);
+        }
+    }
+
     pub(crate) async fn close(self) {
         let _ = self.connection.close().await;
     }
@@ -73,6 +82,9 @@ impl Lane {
     ///
     /// Most batches fit as they are, so that is tried first. Only what does not is judged entry by entry.
     pub(crate) async fn write(&mut self, batch: &Batch) -> Result<Vec<Fate>, sqlx::Error> {
+        if batch.has_large_events() {
+            return statements::append_large(batch, &mut self.connection).await;
+        }
         if batch.is_plain()
             && let Some((before, recorded_at)) = self.write_all(batch).await?
         {

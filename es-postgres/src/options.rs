@@ -52,7 +52,8 @@ impl PostgresOptions {
         Self { queue_appends: appends.max(1), ..self }
     }
 
-    /// How many bytes of events may wait for the writer; further callers wait before they queue (R17).
+    /// How many bytes of events may wait for the writer; further callers wait before they queue (R17). Appends of more than 1 MiB
+    /// have as much room again for themselves, so that the others do not wait for theirs.
     pub fn queue_bytes(self, bytes: usize) -> Self {
         Self { queue_bytes: bytes.max(1), ..self }
     }
@@ -68,7 +69,7 @@ impl PostgresOptions {
     }
 
     /// The most connections beside the writer's: for reads, snapshots and read models. (One more renews leases while
-    /// the process holds any.)
+    /// the process holds any, and one more writes appends of more than 1 MiB, from the first of them on.)
     pub fn reader_connections(self, connections: usize) -> Self {
         Self { reader_connections: connections.max(1), ..self }
     }

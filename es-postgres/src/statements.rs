@@ -94,7 +94,13 @@ pub(crate) async fn append_batch(batch: &Batch, connection: &mut Guarded) -> Res
     fates(&connection.rows(statement).await?, batch)
 }
 
-/// The same as part of the caller's transaction, by a statement `sql` with the same parameters and results.
+/// The same for the only request of a batch, whose events are large: the lane is taken when they are written out.
+pub(crate) async fn append_large(batch: &Batch, connection: &mut Guarded) -> Result<Vec<Fate>, sqlx::Error> {
+    let statement = append_batch_query(include_str!("sql/append_large.sql"), batch);
+    fates(&connection.rows(statement).await?, batch)
+}
+
+/// As [`append_batch`], as part of the caller's transaction, by a statement `sql` with the same parameters and results.
 pub(crate) async fn append_batch_in(
     sql: String,
     batch: &Batch,

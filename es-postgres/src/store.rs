@@ -9,10 +9,10 @@ use std::{
 use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, Position, ReadError,
-    RecordedEvent, StreamId, Version, heartbeat::Heartbeat, validate_together,
+    RecordedEvent, StreamId, Version, heartbeat::Heartbeat, rooms::Rooms, validate_together,
 };
 use tokio::{
-    sync::{Mutex as AsyncMutex, Semaphore, mpsc, oneshot, watch},
+    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 
@@ -27,8 +27,9 @@ use crate::{
     loader::Loader,
     log,
     options::PostgresOptions,
+    parcel::{Caller, Queued},
     session::Session,
-    writer::{Caller, Queued, Writer},
+    writer::Writer,
 };
 
 /// An event store, snapshot store and read model store in one schema of a Postgres database. Clones
@@ -55,9 +56,7 @@ pub(crate) struct Inner {
     pub(crate) schema_oid: i64,
     /// The way to the writer; `None` once the store is closed.
     queue: Mutex<Option<mpsc::Sender<Queued>>>,
-    /// Bytes that may wait for the writer.
-    room: Arc<Semaphore>,
-    most_bytes: usize,
+    rooms: Rooms,
     writer: AsyncMutex<Option<JoinHandle<()>>>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) leases: Arc<Heartbeat>,
@@ -93,8 +92,6 @@ impl PostgresStore {
         let (queue, queued) = mpsc::channel(options.queue_appends);
         let head = watch::Sender::new(head);
         let writer = Writer::new(session.clone(), options, queued, head.clone());
-        // Semaphore permits are bytes; its own limit lies far above any sensible queue.
-        let most_bytes = options.queue_bytes.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));
         let leases = Arc::new(Heartbeat::default());
         tokio::spawn(heartbeat::run(leases.clone(), session.clone()));
@@ -102,8 +99,7 @@ impl PostgresStore {
             schema: session.schema().to_owned(),
             schema_oid: session.schema_oid(),
             queue: Mutex::new(Some(queue)),
-            room: Arc::new(Semaphore::new(most_bytes)),
-            most_bytes,
+            rooms: Rooms::new(options.queue_bytes, options.queue_bytes),
             writer: AsyncMutex::new(Some(tokio::spawn(writer.run()))),
             loader: Loader::start(connections.clone()),
             connections,
@@ -126,7 +122,7 @@ impl PostgresStore {
     pub async fn close(&self) {
         let inner = &*self.inner;
         drop(inner.queue.lock().expect("nothing panics while it holds the lock").take());
-        inner.room.close();
+        inner.rooms.close();
         inner.leases.close();
         inner.imports.close(inner.close_within).await;
         // Under the lock, so that of two callers both return when it is done.
@@ -143,16 +139,15 @@ impl PostgresStore {
 
     async fn queue(&self, request: Request) -> Result<Vec<Appended>, AppendError> {
         let inner = &*self.inner;
-        let bytes = request.bytes().min(inner.most_bytes);
-        let room = inner.room.clone().acquire_many_owned(u32::try_from(bytes).unwrap_or(u32::MAX));
-        let room = room.await.map_err(|_| AppendError::Closed)?;
+        let mut entrance = inner.rooms.enter(request.streams(), request.bytes());
+        let room = entrance.room().await.ok_or(AppendError::Closed)?;
         let queue = inner.queue.lock().expect("nothing panics while it holds the lock").clone();
         let (answer, outcome) = oneshot::channel();
         let queue = queue.ok_or(AppendError::Closed)?;
         // From here on the writer owns the append: whoever drops this future changes nothing (R7).
         let caller = Caller { answer, _room: room };
         queue.send(Queued { request, caller }).await.map_err(|_| AppendError::Closed)?;
-        drop(queue);
+        drop((entrance, queue));
         outcome.await.unwrap_or_else(|_| Err(AppendError::Store(Stopped.into())))
     }
 }

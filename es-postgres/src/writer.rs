@@ -1,32 +1,30 @@
-//! Group commit: one task, one connection, and whatever has arrived as one statement.
+//! Group commit: one task gathers whatever has arrived and sends it as one statement.
 //!
 //! There is no timer: the running batch is the timer. A lone caller is served at once; under load the
 //! batches grow, and with them what one commit carries. (A second batch on a second connection, sent while
 //! the server works on the first, was tried: it gained nothing, since each was half as large.)
+//!
+//! Only a large request has a connection and a task of its own, so that the small ones go on while it is sent and written out
+//! (R17). One such request is on its way at a time. Requests that share a stream stay in the order of arrival, whichever way they
+//! go: the later one is not sent before the earlier one is answered. What else two requests may have in common (a command, a
+//! condition) is judged under the lane, as it is between two processes.
 
 use std::{
     collections::{HashSet, VecDeque},
     mem,
-    pin::pin,
-    sync::Arc,
-    time::Duration,
 };
 
-use es_core::{AppendError, Appended, Position, StoreMoved};
+use es_core::{Position, StreamId};
 use tokio::{
-    sync::{OwnedSemaphorePermit, mpsc, oneshot, watch},
-    task,
-    time::Instant,
+    sync::{mpsc, watch},
+    task::{self, JoinError, JoinSet},
 };
 
 use crate::{
-    append::Fate,
-    batch::{Batch, Outcome, Request},
-    blockers,
-    error::{self, Fault, OutcomeUnknown, SchemaMoved},
-    lane::Lane,
+    delivery::Delivery,
     options::PostgresOptions,
-    session::{self, Session},
+    parcel::{Parcel, Queued},
+    session::Session,
 };
 
 /// How often the writer lets other tasks go first before it sends a batch. Those whom it has just answered
@@ -34,49 +32,36 @@ use crate::{
 /// callers: 0.91 of the bare limit instead of 0.76 with none. A lone one has nobody to wait for.)
 const COURTESIES: usize = 3;
 
-const SHORTEST_BACKOFF: Duration = Duration::from_millis(5);
-const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
-
-/// A request on its way, and the caller who waits for its outcome.
-pub(crate) struct Queued {
-    pub(crate) request: Request,
-    pub(crate) caller: Caller,
-}
-
-pub(crate) struct Caller {
-    pub(crate) answer: oneshot::Sender<Result<Vec<Appended>, AppendError>>,
-    /// Room in the queue, given back with the answer.
-    pub(crate) _room: OwnedSemaphorePermit,
-}
+/// The most requests that are held back, large ones and what follows them in their streams. Then nothing more is taken from
+/// the queue.
+const MOST_HELD: usize = 1_024;
 
 pub(crate) struct Writer {
-    session: Session,
-    lane: Option<Lane>,
     queue: mpsc::Receiver<Queued>,
+    arrived: Vec<Queued>,
     /// What has arrived and is not written yet, in the order of arrival.
     waiting: VecDeque<Queued>,
-    head: watch::Sender<Position>,
+    /// How much of that could not go with the last batch.
+    held: usize,
+    small: Delivery,
+    large: Large,
     most_appends: usize,
     most_bytes: usize,
-    patience: Duration,
 }
 
-/// A batch, and the callers of its requests in the same order.
+/// The way of large requests.
 #[derive(Default)]
-struct Parcel {
-    batch: Batch,
-    callers: Vec<Caller>,
+struct Large {
+    /// Unless it is on its way, or was not needed yet.
+    idle: Option<Delivery>,
+    /// One at the most. It ends with the writer.
+    on_its_way: JoinSet<Arrived>,
+    /// Where that one writes.
+    streams: HashSet<StreamId>,
 }
 
-/// Why a batch was not written.
-enum Failure {
-    /// One of its events is to blame.
-    Refused(sqlx::Error),
-    /// None is.
-    Unknown(OutcomeUnknown),
-    /// There is no place to write to.
-    Moved(SchemaMoved),
-}
+/// A delivery that is back, with what must be sent again.
+type Arrived = (Delivery, Vec<Queued>);
 
 impl Writer {
     pub(crate) fn new(
@@ -86,66 +71,110 @@ impl Writer {
         head: watch::Sender<Position>,
     ) -> Self {
         Self {
-            session,
-            lane: None,
             queue,
+            arrived: Vec::new(),
             waiting: VecDeque::new(),
-            head,
+            held: 0,
+            small: Delivery::new(session, options.patience, head),
+            large: Large::default(),
             most_appends: options.batch_appends,
             most_bytes: options.batch_bytes,
-            patience: options.patience,
         }
     }
 
     /// Writes until the store is closed or dropped and nothing is queued any more.
     pub(crate) async fn run(mut self) {
-        let mut arrived = Vec::new();
-        let mut answered = 0;
-        loop {
-            if self.waiting.is_empty() && self.queue.recv_many(&mut arrived, self.most_appends).await == 0 {
-                break;
-            }
-            self.waiting.extend(arrived.drain(..));
+        let (mut answered, mut is_stuck) = (0, false);
+        while (!self.waiting.is_empty() && !is_stuck) || self.more().await {
+            self.waiting.extend(self.arrived.drain(..));
             if answered > 1 {
                 for _ in 0..COURTESIES {
                     task::yield_now().await;
                 }
             }
-            while self.waiting.len() < self.most_appends
+            while self.waiting.len() < self.most_waiting()
                 && let Ok(queued) = self.queue.try_recv()
             {
                 self.waiting.push_back(queued);
             }
-            let parcel = self.next_parcel();
+            if let Some(done) = self.large.on_its_way.try_join_next() {
+                self.arrive(done);
+            }
+            let (parcel, large) = self.next_parcels();
+            if let Some(large) = large {
+                self.dispatch(large);
+            }
             answered = parcel.callers.len();
-            self.deliver(parcel).await;
+            is_stuck = answered == 0;
+            if !is_stuck {
+                if !self.large.on_its_way.is_empty() {
+                    self.small.expect_others(self.large.streams.iter());
+                }
+                let again = self.small.deliver(parcel).await;
+                again.into_iter().rev().for_each(|queued| self.waiting.push_front(queued));
+            }
         }
-        if let Some(lane) = self.lane {
-            lane.close().await;
+        if let Some(large) = self.large.idle {
+            large.close().await;
         }
+        self.small.close().await;
     }
 
-    /// The longest batch within the limits. What must stay behind something else stays, in order.
-    fn next_parcel(&mut self) -> Parcel {
-        let mut parcel = Parcel::default();
+    /// Waits for a request, or for the end of the large one that is on its way. `false` if neither is to come.
+    async fn more(&mut self) -> bool {
+        let most = self.most_waiting().saturating_sub(self.waiting.len());
+        if self.large.on_its_way.is_empty() {
+            return self.queue.recv_many(&mut self.arrived, most).await > 0;
+        }
+        let may_come = most > 0 && !(self.queue.is_closed() && self.queue.is_empty());
+        tokio::select! {
+            Some(done) = self.large.on_its_way.join_next() => self.arrive(done),
+            _ = self.queue.recv_many(&mut self.arrived, most), if may_come => {}
+        }
+        true
+    }
+
+    /// How many may wait here. Those that are held back leave others their places, up to a limit.
+    fn most_waiting(&self) -> usize {
+        self.most_appends + self.held.min(MOST_HELD)
+    }
+
+    /// The longest batch of small requests within the limits, and a large one if its way is free. What must stay behind
+    /// something else stays, in order.
+    fn next_parcels(&mut self) -> (Parcel, Option<Queued>) {
+        let (mut parcel, mut large) = (Parcel::default(), None);
         let mut bytes = 0;
-        let mut behind = HashSet::new();
+        let mut behind = self.large.streams.clone();
         let mut left = VecDeque::new();
         for Queued { request, caller } in mem::take(&mut self.waiting) {
             // The caller has dropped its future before anything was sent: it gets nothing.
             if caller.answer.is_closed() {
                 continue;
             }
-            let more = bytes + request.bytes();
-            let fits =
-                parcel.callers.is_empty() || (more <= self.most_bytes && parcel.callers.len() < self.most_appends);
             let blocked = request.streams().any(|stream| behind.contains(stream));
-            let refused = if fits && !blocked { parcel.batch.offer(request).err() } else { Some(request) };
-            match refused {
-                None => {
-                    bytes = more;
-                    parcel.callers.push(caller);
+            let refused = if blocked {
+                Some(request)
+            } else if request.is_large() {
+                let is_free = large.is_none() && self.large.on_its_way.is_empty();
+                if is_free && !request.streams().any(|stream| parcel.batch.writes_to(stream)) {
+                    // What comes later for these streams must wait for its end.
+                    behind.extend(request.streams().cloned());
+                    large = Some(Queued { request, caller });
+                    continue;
                 }
+                Some(request)
+            } else {
+                let more = bytes + request.bytes();
+                let fits =
+                    parcel.callers.is_empty() || (more <= self.most_bytes && parcel.callers.len() < self.most_appends);
+                let refused = if fits { parcel.batch.offer(request).err() } else { Some(request) };
+                if refused.is_none() {
+                    bytes = more;
+                }
+                refused
+            };
+            match refused {
+                None => parcel.callers.push(caller),
                 Some(request) => {
                     // Whatever else comes for these streams must stay behind it.
                     behind.extend(request.streams().cloned());
@@ -153,165 +182,111 @@ impl Writer {
                 }
             }
         }
+        self.held = left.len();
         self.waiting = left;
-        parcel
+        (parcel, large)
     }
 
-    /// Writes the batch and answers its callers. A bad append fails alone: the batch is split in halves
-    /// until it stands by itself (R4). The first half goes first, so that a stream's appends keep their
-    /// order.
-    async fn deliver(&mut self, parcel: Parcel) {
-        let mut again = Vec::new();
-        let mut parts = vec![parcel];
-        while let Some(part) = parts.pop() {
-            if part.callers.is_empty() {
-                continue;
-            }
-            match self.send(&part.batch).await {
-                Ok(fates) => self.answer(part, &fates, &mut again),
-                Err(Failure::Refused(_)) if part.callers.len() > 1 => {
-                    let ([first, second], left) = part.halves();
-                    parts.extend([second, first]);
-                    again.extend(left);
-                }
-                Err(Failure::Refused(cause)) => {
-                    let cause = Arc::new(cause);
-                    part.answer_all(|| AppendError::Refused(cause.clone().into()));
-                }
-                Err(Failure::Moved(cause)) => {
-                    let (schema, appends) = (self.session.schema(), part.callers.len());
-                    tracing::error!(
-                        schema,
-                        appends,
-                        error = &cause as &dyn std::error::Error,
-                        "nothing can be written"
-                    );
-                    part.answer_all(|| AppendError::Store(StoreMoved(cause.clone().into()).into()));
-                }
-                Err(Failure::Unknown(cause)) => {
-                    let (schema, appends) = (self.session.schema(), part.callers.len());
-                    tracing::error!(schema, appends, error = %cause.last, "{cause}");
-                    part.answer_all(|| AppendError::Store(cause.clone().into()));
-                }
-            }
-        }
-        for queued in again.into_iter().rev() {
-            self.waiting.push_front(queued);
-        }
+    /// Sends a large request off.
+    fn dispatch(&mut self, large: Queued) {
+        self.large.streams = large.request.streams().cloned().collect();
+        let mut delivery = self.large.idle.take().unwrap_or_else(|| self.small.another());
+        let parcel = Parcel::of_one(large);
+        self.large.on_its_way.spawn(async move {
+            let again = delivery.deliver(parcel).await;
+            (delivery, again)
+        });
     }
 
-    /// Answers the callers.
-    fn answer(&self, parcel: Parcel, fates: &[Fate], again: &mut Vec<Queued>) {
-        let outcomes = parcel.batch.outcomes(fates);
-        let requests = parcel.batch.into_requests();
-        let written = outcomes.iter().filter_map(Outcome::head).max();
-        // Before the callers: whoever has its answer finds the head at least there.
-        if let Some(written) = written {
-            self.head.send_if_modified(|head| {
-                let news = written > *head;
-                *head = written.max(*head);
-                news
-            });
-        }
-        for ((outcome, request), caller) in outcomes.into_iter().zip(requests).zip(parcel.callers) {
-            match outcome {
-                // The caller may have dropped its future; the append stands.
-                Outcome::Answer(answer) => drop(caller.answer.send(answer)),
-                Outcome::Again => again.push(Queued { request: request.apart(), caller }),
-            }
+    /// Takes note that a large request was answered.
+    fn arrive(&mut self, done: Result<Arrived, JoinError>) {
+        self.small.expect_others(self.large.streams.iter());
+        self.large.streams.clear();
+        // If it panicked its caller knows, and the connection is gone.
+        if let Ok((delivery, again)) = done {
+            self.large.idle = Some(delivery);
+            again.into_iter().rev().for_each(|queued| self.waiting.push_front(queued));
         }
     }
+}
 
-    /// Sends `batch` until there is an answer or patience ends. The ids are the same each time, so
-    /// an attempt that was committed without our knowing is recognised by the next.
-    async fn send(&mut self, batch: &Batch) -> Result<Vec<Fate>, Failure> {
-        let started = Instant::now();
-        let (mut looked, mut told) = (false, false);
-        let mut backoff = SHORTEST_BACKOFF;
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let cause = match self.attempt(batch, &mut told).await {
-                Ok(fates) => return Ok(fates),
-                Err(cause) => cause,
-            };
-            match error::fault(&cause) {
-                Fault::Refused => return Err(Failure::Refused(cause)),
-                // The tables are not there; whether the schema is, a fresh connection tells.
-                Fault::Fatal if error::is_elsewhere(&cause) && !looked => {
-                    looked = true;
-                    self.lane = None;
-                    continue;
-                }
-                Fault::Fatal => return Err(Failure::fatal(cause, attempts)),
-                Fault::Busy => {}
-                Fault::Lost => self.lane = None,
-            }
-            if started.elapsed().saturating_add(backoff) >= self.patience {
-                return Err(Failure::unknown(cause, attempts));
-            }
-            tracing::warn!(schema = self.session.schema(), attempts, error = %cause, "a batch is sent again");
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(LONGEST_BACKOFF);
-        }
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use std::{iter, time::Duration};
+
+    use es_core::{
+        Append, AppendError, Appended, EventData, Expected, NewEvent,
+        rooms::{LARGE_BYTES, Rooms},
+    };
+    use sqlx::postgres::PgConnectOptions;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::{append::Prepared, batch::Request, parcel::Caller};
+
+    type Answer = oneshot::Receiver<Result<Vec<Appended>, AppendError>>;
+
+    fn writer() -> Writer {
+        let session = Session::new(PgConnectOptions::new(), "es".into(), Duration::ZERO);
+        Writer::new(session, &PostgresOptions::new(""), mpsc::channel(1).1, watch::Sender::new(Position::ZERO))
     }
 
-    /// Sends `batch` once. If it takes long, reports why, unless that was `told`.
-    async fn attempt(&mut self, batch: &Batch, told: &mut bool) -> Result<Vec<Fate>, sqlx::Error> {
-        let lane = match &mut self.lane {
-            Some(lane) => lane,
-            none => none.insert(Lane::open(&self.session).await?),
+    /// A request for each of these streams, and those who wait for the answers. A capital is a large one.
+    async fn requests(writer: &mut Writer, streams: &str) -> Vec<Answer> {
+        let rooms = Rooms::new(1, 1);
+        let mut answers = Vec::new();
+        for name in streams.chars() {
+            let bytes = if name.is_uppercase() { 700_000 } else { 2 };
+            let payload = format!("\"{}\"", "x".repeat(bytes));
+            let data = EventData { name: "test.happened".into(), schema_version: 1, payload: payload.into() };
+            let stream = StreamId::new("test", &name.to_lowercase().to_string()).unwrap();
+            let events = vec![NewEvent::new(data.clone()), NewEvent::new(data)];
+            let request =
+                Request::new(vec![Prepared::new(Append::new(stream.clone(), Expected::Any, events)).unwrap()]);
+            assert_eq!(request.bytes() > LARGE_BYTES, name.is_uppercase());
+            let (answer, outcome) = oneshot::channel();
+            let room = rooms.enter(iter::once(&stream), 0).room().await.unwrap();
+            writer.waiting.push_back(Queued { request, caller: Caller { answer, _room: room } });
+            answers.push(outcome);
+        }
+        answers
+    }
+
+    fn names(requests: &[Request]) -> String {
+        let name = |request: &Request| {
+            let name = request.streams().next().unwrap().id().to_owned();
+            if request.is_large() { name.to_uppercase() } else { name }
         };
-        let process = lane.process();
-        let mut writing = pin!(lane.write(batch));
-        if !*told {
-            if let Ok(written) = tokio::time::timeout(blockers::SLOW, &mut writing).await {
-                return written;
-            }
-            *told = true;
-            tokio::spawn(blockers::report(self.session.clone(), process));
-        }
-        let written = tokio::time::timeout(session::BATCH_WITHIN * 2, writing).await;
-        written.unwrap_or_else(|_| Err(session::timed_out("the server did not answer in time")))
-    }
-}
-
-impl Failure {
-    fn fatal(cause: sqlx::Error, attempts: u32) -> Self {
-        match cause {
-            sqlx::Error::Configuration(cause) => match cause.downcast::<SchemaMoved>() {
-                Ok(moved) => Self::Moved(*moved),
-                Err(cause) => Self::unknown(sqlx::Error::Configuration(cause), attempts),
-            },
-            cause => Self::unknown(cause, attempts),
-        }
+        requests.iter().map(name).collect()
     }
 
-    fn unknown(cause: sqlx::Error, attempts: u32) -> Self {
-        Self::Unknown(OutcomeUnknown { attempts, last: Arc::new(cause) })
-    }
-}
-
-impl Parcel {
-    /// Two parcels, the second to go behind the first, and what fits into neither.
-    fn halves(self) -> ([Self; 2], Vec<Queued>) {
-        let middle = self.callers.len() / 2;
-        let mut halves = [Self::default(), Self::default()];
-        let mut left = Vec::new();
-        for (index, (request, caller)) in self.batch.into_requests().into_iter().zip(self.callers).enumerate() {
-            let half = &mut halves[usize::from(index >= middle)];
-            match half.batch.offer(request) {
-                Ok(()) => half.callers.push(caller),
-                Err(request) => left.push(Queued { request, caller }),
-            }
-        }
-        (halves, left)
+    /// What goes next, and what is left.
+    fn next(writer: &mut Writer) -> (String, Option<String>, String) {
+        let (parcel, large) = writer.next_parcels();
+        let large = large.map(|large| {
+            writer.large.streams = large.request.streams().cloned().collect();
+            names(&[large.request])
+        });
+        let left: Vec<_> = writer.waiting.drain(..).collect();
+        let (requests, callers): (Vec<_>, Vec<_>) = left.into_iter().map(|left| (left.request, left.caller)).unzip();
+        let left = names(&requests);
+        let back = requests.into_iter().zip(callers).map(|(request, caller)| Queued { request, caller });
+        writer.waiting.extend(back);
+        (names(&parcel.batch.into_requests()), large, left)
     }
 
-    fn answer_all(self, error: impl Fn() -> AppendError) {
-        for caller in self.callers {
-            // The caller may have dropped its future.
-            let _ = caller.answer.send(Err(error()));
-        }
+    #[tokio::test]
+    async fn r17_large_requests_go_their_own_way_and_streams_keep_their_order() {
+        let mut writer = writer();
+        let _answers = requests(&mut writer, "aAabBCbcd").await;
+        // Two large ones have a small one of their stream before them, so the third one goes.
+        assert_eq!(next(&mut writer), ("abd".into(), Some("C".into()), "AaBbc".into()));
+        // One is on its way: nothing of its stream goes, and no other large one.
+        writer.large.on_its_way.spawn(std::future::pending());
+        assert_eq!(next(&mut writer), (String::new(), None, "AaBbc".into()));
+        writer.large.on_its_way = JoinSet::new();
+        writer.large.streams.clear();
+        assert_eq!(next(&mut writer), ("c".into(), Some("A".into()), "aBb".into()));
     }
 }

@@ -17,6 +17,7 @@ mod postgres {
     mod faults;
     mod imports;
     mod lane;
+    mod large;
     mod plans;
     mod pooler;
     mod races;

@@ -1,13 +1,12 @@
 //! The queue between those who append and the one task that writes. It is bounded in number and bytes, so a slow
 //! disk slows its callers instead of filling the memory (R17).
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+use es_core::{
+    Append, AppendError, Appended, Remembered, StreamId,
+    rooms::{LARGE_BYTES, Rooms, Taken},
+    validate_together,
 };
-
-use es_core::{Append, AppendError, Appended, Remembered, StreamId, validate_together};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Failure;
 
@@ -16,13 +15,10 @@ const MAX_QUEUED: usize = 1024;
 
 /// The most bytes of large appends that wait or are being written. One that is larger on its own waits for the whole
 /// room.
-const MAX_LARGE_BYTES: u32 = 64 * 1024 * 1024;
+const MAX_LARGE_BYTES: usize = 64 * 1024 * 1024;
 
 /// The same for all others, which do not wait for the room that large ones take.
-const MAX_SMALL_BYTES: u32 = 16 * 1024 * 1024;
-
-/// An append of more bytes than this is large: it is written in a transaction of its own.
-const LARGE_BYTES: usize = 1024 * 1024;
+const MAX_SMALL_BYTES: usize = 16 * 1024 * 1024;
 
 /// What becomes of appends that are made together: of each of them, in their order, or of all.
 pub(crate) type Outcome = Result<Vec<Appended>, AppendError>;
@@ -60,7 +56,7 @@ impl Prepared {
     }
 
     /// The streams that it goes to.
-    pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamId> {
+    pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamId> + Clone {
         self.appends.iter().map(|append| &append.stream)
     }
 
@@ -94,7 +90,7 @@ pub(crate) struct Queued {
 #[derive(Debug)]
 pub(crate) struct Waiting {
     reply: oneshot::Sender<Outcome>,
-    _room: OwnedSemaphorePermit,
+    _room: Taken,
 }
 
 impl Waiting {
@@ -108,67 +104,13 @@ impl Waiting {
 #[derive(Debug)]
 pub(crate) struct Queue {
     sender: mpsc::Sender<Queued>,
-    small: Room,
-    large: Room,
-    entering: Entering,
-}
-
-/// Where appends wait until there are few enough bytes before them.
-#[derive(Debug)]
-struct Room {
-    most: u32,
-    bytes: Arc<Semaphore>,
-}
-
-impl Room {
-    fn of(most: u32) -> Self {
-        Self { most, bytes: Arc::new(Semaphore::new(most as usize)) }
-    }
-}
-
-/// For each stream to which an append is about to be queued: whether that waits with the large ones, and how many
-/// there are. A later append to the stream waits in the same room, so that it does not get in before.
-type Entering = Mutex<HashMap<StreamId, (bool, usize)>>;
-
-/// An append on its way into the queue.
-struct Entrance<'a> {
-    entering: &'a Entering,
-    streams: Vec<StreamId>,
-    is_large: bool,
-}
-
-impl<'a> Entrance<'a> {
-    fn of(prepared: &Prepared, entering: &'a Entering) -> Self {
-        let streams: Vec<_> = prepared.streams().cloned().collect();
-        let mut all = entering.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = streams.iter().find_map(|stream| all.get(stream)).map(|(is_large, _)| *is_large);
-        let is_large = before.unwrap_or_else(|| prepared.is_large());
-        for stream in &streams {
-            all.entry(stream.clone()).or_insert((is_large, 0)).1 += 1;
-        }
-        Self { entering, streams, is_large }
-    }
-}
-
-impl Drop for Entrance<'_> {
-    fn drop(&mut self) {
-        let mut all = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
-        for stream in &self.streams {
-            if let Some((_, waiting)) = all.get_mut(stream) {
-                *waiting -= 1;
-                if *waiting == 0 {
-                    all.remove(stream);
-                }
-            }
-        }
-    }
+    rooms: Rooms,
 }
 
 impl Queue {
     pub(crate) fn new() -> (Self, mpsc::Receiver<Queued>) {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED);
-        let (small, large) = (Room::of(MAX_SMALL_BYTES), Room::of(MAX_LARGE_BYTES));
-        (Self { sender, small, large, entering: Mutex::default() }, receiver)
+        (Self { sender, rooms: Rooms::new(MAX_SMALL_BYTES, MAX_LARGE_BYTES) }, receiver)
     }
 
     /// Queues `prepared` and returns its outcome.
@@ -176,10 +118,8 @@ impl Queue {
     /// # Cancel safety
     /// Until there is room a dropped caller leaves nothing; from then on the writer owns the appends (R7).
     pub(crate) async fn append(&self, prepared: Prepared) -> Outcome {
-        let entrance = Entrance::of(&prepared, &self.entering);
-        let room = if entrance.is_large { &self.large } else { &self.small };
-        let bytes = u32::try_from(prepared.bytes).unwrap_or(u32::MAX).min(room.most);
-        let room = room.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| AppendError::Closed)?;
+        let mut entrance = self.rooms.enter(prepared.streams(), prepared.bytes);
+        let room = entrance.room().await.ok_or(AppendError::Closed)?;
         let (reply, outcome) = oneshot::channel();
         let waiting = Waiting { reply, _room: room };
         self.sender.send(Queued { prepared, waiting }).await.map_err(|_| AppendError::Closed)?;
@@ -236,7 +176,7 @@ mod tests {
     #[tokio::test]
     async fn r17_large_appends_fill_the_queue_sooner() {
         for (bytes, most) in [(1_000_000, MAX_SMALL_BYTES), (2_000_000, MAX_LARGE_BYTES)] {
-            let room = most as usize / bytes;
+            let room = most / bytes;
             assert_eq!(queued((0..room + 10).map(|_| prepared(bytes))).await, room);
         }
     }

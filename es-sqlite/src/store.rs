@@ -33,6 +33,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the file is removed or replaced while it is open, writes and [`close`](Self::close) fail with
 /// [`FileReplaced`](crate::FileReplaced) from the next one on. What was acknowledged before then may be lost with it.
 ///
+/// Appends of more than 1 MiB have transactions of their own. While such a transaction runs (64 MB: some tenths of a second) all
+/// others wait, since a file has one writer; between two of them the others have as much time as the first one took.
+///
 /// # Panics
 /// All its futures panic outside of a tokio runtime with time enabled; it stays bound to the runtime in which it was
 /// opened.

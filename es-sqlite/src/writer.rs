@@ -12,7 +12,7 @@ use es_core::{AppendError, Position};
 use sqlx::Connection;
 use tokio::{
     sync::{Notify, mpsc, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
@@ -39,6 +39,9 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// The most appends that are put back behind a large one. Then nothing more is taken from the queue.
 const MAX_LEFT: usize = 1024;
 
+/// If no append arrives for so long, a large one does not wait for more small ones.
+const LULL: Duration = Duration::from_millis(2);
+
 #[derive(Debug)]
 pub(crate) struct AppendWriter {
     pub(crate) queue: mpsc::Receiver<Queued>,
@@ -53,6 +56,9 @@ pub(crate) struct AppendWriter {
 impl AppendWriter {
     /// Writes until the queue is closed, or until nobody is left to fill it, and then until it is empty.
     pub(crate) async fn run(mut self) {
+        // A large append holds up all others, so these have as much time as it took before it is the turn of the next one:
+        // with large ones without pause, few small ones meet one, instead of each.
+        let mut small_until = Instant::now();
         loop {
             if self.left.is_empty() {
                 let Some(first) = self.next().await else { break };
@@ -65,15 +71,34 @@ impl AppendWriter {
                 }
             }
             let batch = self.next_batch();
-            if !batch.is_empty() {
+            let has_small = !batch.is_empty();
+            if has_small {
                 self.write(batch).await;
             }
-            // One after each batch of small ones, so that neither kind waits for more than one of the other.
+            if Instant::now() < small_until && (has_small || self.another_comes().await) {
+                continue;
+            }
             if self.left.front().is_some_and(|first| first.prepared.is_large())
                 && let Some(large) = self.left.pop_front()
             {
+                let began = Instant::now();
                 self.write(vec![large]).await;
+                small_until = Instant::now() + began.elapsed();
             }
+        }
+    }
+
+    /// Whether another append arrives before it is clear that the small ones have paused.
+    async fn another_comes(&mut self) -> bool {
+        if self.left.len() >= MAX_LEFT {
+            return false;
+        }
+        match timeout(LULL, self.queue.recv()).await {
+            Ok(Some(next)) => {
+                self.left.push_back(next);
+                true
+            }
+            Ok(None) | Err(_) => false,
         }
     }
 

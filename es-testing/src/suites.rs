@@ -11,6 +11,7 @@ pub mod engines_stop;
 pub mod event_store;
 pub mod event_store_boundary;
 pub mod event_store_input;
+pub mod event_store_large;
 pub mod event_store_together;
 pub mod read_model_store;
 mod replaced;

@@ -1,6 +1,6 @@
 //! Appends that are written in one transaction.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, pin::pin};
 
 use es_core::{
     Append, AppendError, Appended, Command, Condition, Ending, EventQuery, EventStore, Expected, Fingerprint,
@@ -46,6 +46,31 @@ async fn r17_large_appends_have_transactions_of_their_own_and_small_ones_go_betw
     let entries = [large("a"), large("b"), vec![append("c", Expected::Any, 1)], vec![follows]];
     let outcomes = in_one_batch(&store, entries).await;
     assert_eq!(told(&outcomes), ["[3]", "[6]", "[1]", "[4]"]);
+    dense_log(&store).await;
+}
+
+/// Between two large appends small ones have as much time as the first one took, not just one transaction. (Seen to fail
+/// where they have that: one.)
+#[tokio::test]
+async fn r17_small_appends_have_as_much_time_as_a_large_one_before_the_next() {
+    let store = new_store().await;
+    let large = |id: &str| {
+        let mut append = append(id, Expected::NoStream, 60);
+        for event in &mut append.events {
+            event.data.payload = format!("\"{}\"", "x".repeat(900_000)).into();
+        }
+        store.append(append)
+    };
+    let mut both = pin!(futures_util::future::join(large("a"), large("b")));
+    let mut small = Vec::new();
+    let (first, second) = loop {
+        tokio::select! {
+            (first, second) = &mut both => break (first.unwrap(), second.unwrap()),
+            appended = store.append(append("c", Expected::Any, 1)) => small.push(appended.unwrap().position),
+        }
+    };
+    let between = small.iter().filter(|position| (first.position..second.position).contains(position)).count();
+    assert!(between > 2, "{between} between {first:?} and {second:?}");
     dense_log(&store).await;
 }
 

@@ -41,6 +41,10 @@ macro_rules! event_store_suite {
             r6_appends_made_together_again_write_nothing
             r15_what_cannot_be_made_together_is_refused
         }
+        $crate::__suite! { event_store_large, $make,
+            r1_a_large_append_is_judged_and_written_like_a_small_one
+            r1_large_appends_keep_conditions_commands_and_neighbours
+        }
         $crate::__suite! { event_store_boundary, $make,
             queries_find_all_tags_any_name_and_either_item
             r1_a_failed_condition_fails_all_that_are_made_together

@@ -1,0 +1,193 @@
+//! Carries parcels to the server, one after the other over one connection, and answers their callers.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use es_core::{AppendError, Position, StoreMoved, StreamId};
+use tokio::{sync::watch, time::Instant};
+
+use crate::{
+    append::Fate,
+    batch::{Batch, Outcome},
+    blockers,
+    error::{self, Fault, OutcomeUnknown, SchemaMoved},
+    lane::Lane,
+    parcel::{Parcel, Queued},
+    session::{self, Session},
+};
+
+const SHORTEST_BACKOFF: Duration = Duration::from_millis(5);
+const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+
+pub(crate) struct Delivery {
+    session: Session,
+    /// Opened with the first parcel.
+    lane: Option<Lane>,
+    head: watch::Sender<Position>,
+    patience: Duration,
+}
+
+/// Why a batch was not written.
+enum Failure {
+    /// One of its events is to blame.
+    Refused(sqlx::Error),
+    /// None is.
+    Unknown(OutcomeUnknown),
+    /// There is no place to write to.
+    Moved(SchemaMoved),
+}
+
+impl Delivery {
+    pub(crate) fn new(session: Session, patience: Duration, head: watch::Sender<Position>) -> Self {
+        Self { session, lane: None, head, patience }
+    }
+
+    /// One more of the same, over a connection of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.session.clone(), self.patience, self.head.clone())
+    }
+
+    pub(crate) async fn close(self) {
+        if let Some(lane) = self.lane {
+            lane.close().await;
+        }
+    }
+
+    /// Takes note that another connection of this process writes to these streams.
+    pub(crate) fn expect_others<'a>(&mut self, streams: impl Iterator<Item = &'a StreamId>) {
+        if let Some(lane) = &mut self.lane {
+            lane.expect_others(streams);
+        }
+    }
+
+    /// Writes the batch and answers its callers. A bad append fails alone: the batch is split in halves
+    /// until it stands by itself (R4). The first half goes first, so that a stream's appends keep their
+    /// order. What must be sent again by itself comes back, in order.
+    pub(crate) async fn deliver(&mut self, parcel: Parcel) -> Vec<Queued> {
+        let mut again = Vec::new();
+        let mut parts = vec![parcel];
+        while let Some(part) = parts.pop() {
+            if part.callers.is_empty() {
+                continue;
+            }
+            match self.send(&part.batch).await {
+                Ok(fates) => self.answer(part, &fates, &mut again),
+                Err(Failure::Refused(_)) if part.callers.len() > 1 => {
+                    let ([first, second], left) = part.halves();
+                    parts.extend([second, first]);
+                    again.extend(left);
+                }
+                Err(Failure::Refused(cause)) => {
+                    let cause = Arc::new(cause);
+                    part.answer_all(|| AppendError::Refused(cause.clone().into()));
+                }
+                Err(Failure::Moved(cause)) => {
+                    let (schema, appends) = (self.session.schema(), part.callers.len());
+                    tracing::error!(
+                        schema,
+                        appends,
+                        error = &cause as &dyn std::error::Error,
+                        "nothing can be written"
+                    );
+                    part.answer_all(|| AppendError::Store(StoreMoved(cause.clone().into()).into()));
+                }
+                Err(Failure::Unknown(cause)) => {
+                    let (schema, appends) = (self.session.schema(), part.callers.len());
+                    tracing::error!(schema, appends, error = %cause.last, "{cause}");
+                    part.answer_all(|| AppendError::Store(cause.clone().into()));
+                }
+            }
+        }
+        again
+    }
+
+    /// Answers the callers.
+    fn answer(&self, parcel: Parcel, fates: &[Fate], again: &mut Vec<Queued>) {
+        let outcomes = parcel.batch.outcomes(fates);
+        let requests = parcel.batch.into_requests();
+        let written = outcomes.iter().filter_map(Outcome::head).max();
+        // Before the callers: whoever has its answer finds the head at least there.
+        if let Some(written) = written {
+            self.head.send_if_modified(|head| {
+                let news = written > *head;
+                *head = written.max(*head);
+                news
+            });
+        }
+        for ((outcome, request), caller) in outcomes.into_iter().zip(requests).zip(parcel.callers) {
+            match outcome {
+                // The caller may have dropped its future; the append stands.
+                Outcome::Answer(answer) => drop(caller.answer.send(answer)),
+                Outcome::Again => again.push(Queued { request: request.apart(), caller }),
+            }
+        }
+    }
+
+    /// Sends `batch` until there is an answer or patience ends. The ids are the same each time, so
+    /// an attempt that was committed without our knowing is recognised by the next.
+    async fn send(&mut self, batch: &Batch) -> Result<Vec<Fate>, Failure> {
+        let started = Instant::now();
+        let (mut looked, mut told) = (false, false);
+        let mut backoff = SHORTEST_BACKOFF;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let cause = match self.attempt(batch, &mut told).await {
+                Ok(fates) => return Ok(fates),
+                Err(cause) => cause,
+            };
+            match error::fault(&cause) {
+                Fault::Refused => return Err(Failure::Refused(cause)),
+                // The tables are not there; whether the schema is, a fresh connection tells.
+                Fault::Fatal if error::is_elsewhere(&cause) && !looked => {
+                    looked = true;
+                    self.lane = None;
+                    continue;
+                }
+                Fault::Fatal => return Err(Failure::fatal(cause, attempts)),
+                Fault::Busy => {}
+                Fault::Lost => self.lane = None,
+            }
+            if started.elapsed().saturating_add(backoff) >= self.patience {
+                return Err(Failure::unknown(cause, attempts));
+            }
+            tracing::warn!(schema = self.session.schema(), attempts, error = %cause, "a batch is sent again");
+            tokio::time::sleep(backoff).await;
+            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+        }
+    }
+
+    /// Sends `batch` once. If it takes long, reports why, unless that was `told`.
+    async fn attempt(&mut self, batch: &Batch, told: &mut bool) -> Result<Vec<Fate>, sqlx::Error> {
+        let lane = match &mut self.lane {
+            Some(lane) => lane,
+            none => none.insert(Lane::open(&self.session).await?),
+        };
+        let process = lane.process();
+        let mut writing = pin!(lane.write(batch));
+        if !*told {
+            if let Ok(written) = tokio::time::timeout(blockers::SLOW, &mut writing).await {
+                return written;
+            }
+            *told = true;
+            tokio::spawn(blockers::report(self.session.clone(), process));
+        }
+        let written = tokio::time::timeout(session::BATCH_WITHIN * 2, writing).await;
+        written.unwrap_or_else(|_| Err(session::timed_out("the server did not answer in time")))
+    }
+}
+
+impl Failure {
+    fn fatal(cause: sqlx::Error, attempts: u32) -> Self {
+        match cause {
+            sqlx::Error::Configuration(cause) => match cause.downcast::<SchemaMoved>() {
+                Ok(moved) => Self::Moved(*moved),
+                Err(cause) => Self::unknown(sqlx::Error::Configuration(cause), attempts),
+            },
+            cause => Self::unknown(cause, attempts),
+        }
+    }
+
+    fn unknown(cause: sqlx::Error, attempts: u32) -> Self {
+        Self::Unknown(OutcomeUnknown { attempts, last: Arc::new(cause) })
+    }
+}
