@@ -91,7 +91,7 @@ pub struct LoadedStream {
     pub snapshot: Option<Snapshot>,
     /// The events behind it, without a gap.
     pub events: Vec<EventData>,
-    /// The last of them; `None` where there are none, and where nothing was read.
+    /// The last of them; where there are none, it may be the snapshot's.
     pub last: Option<Witness>,
     /// Whether there may be more events. (A store may return fewer than the limit.)
     pub more: bool,

@@ -153,8 +153,7 @@ async fn fetch(
     snapshots: bool,
     limit: usize,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    // No stream is that long, and no sum with a version is more than the server can count.
-    let most = i64::from(i32::try_from(limit).unwrap_or(i32::MAX));
+    let most = i64::try_from(limit).unwrap_or(i64::MAX);
     let query = || match streams {
         [stream] if snapshots => sqlx::query(include_str!("sql/load_stream.sql")).bind(*stream).bind(most),
         _ if snapshots => sqlx::query(include_str!("sql/load_streams.sql")).bind(streams).bind(most),
@@ -184,14 +183,13 @@ fn unread() -> LoadedStream {
 fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
     let version: Option<i64> = first.try_get(0)?;
-    if first.try_get::<Option<&str>, _>(3)?.is_none() {
+    let Some(witness) = id_and_time(first, 1, 6)? else {
         return Ok(version.is_none().then(LoadedStream::default));
-    }
+    };
     let (snapshot, rows, from) = match first.try_get(5)? {
         Some(sealed) => {
             let version = version.unwrap_or_default();
-            let Some(last) = witness(first, 1, 6)? else { return Ok(None) };
-            let opened = snapshots::open(stream, version, Ending::read(last), sealed);
+            let opened = snapshots::open(stream, version, Ending::read(witness), sealed);
             let Some(snapshot) = opened else { return Ok(None) };
             (Some(snapshot), &rows[1..], version + 1)
         }
@@ -212,13 +210,12 @@ fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<L
             payload: payloads.split().freeze(),
         });
     }
-    let last = if events.is_empty() { None } else { witness(last, 1, 6)? };
-    let more = events.len() + usize::from(snapshot.is_some()) >= limit;
-    Ok((last.is_some() || events.is_empty()).then_some(LoadedStream { snapshot, events, last, more }))
+    let (last, more) = (id_and_time(last, 1, 6)?, events.len() + usize::from(snapshot.is_some()) >= limit);
+    Ok(Some(LoadedStream { snapshot, events, last, more }))
 }
 
 /// The witness whose id and time stand in these columns of `row`.
-fn witness(row: &PgRow, event_id: usize, recorded_at: usize) -> Result<Option<Witness>, sqlx::Error> {
+fn id_and_time(row: &PgRow, event_id: usize, recorded_at: usize) -> Result<Option<Witness>, sqlx::Error> {
     let (event_id, recorded_at): (Option<Uuid>, Option<_>) = (row.try_get(event_id)?, row.try_get(recorded_at)?);
     Ok(event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at }))
 }
@@ -226,7 +223,7 @@ fn witness(row: &PgRow, event_id: usize, recorded_at: usize) -> Result<Option<Wi
 /// The rows of one stream of `load_whole_streams.sql`; `None` if they do not go together.
 fn from_whole(rows: &[PgRow], limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
     let Some(first) = rows.first() else { return Ok(None) };
-    let (version, last): (Option<i64>, _) = (first.try_get(0)?, witness(first, 1, 2)?);
+    let (version, last): (Option<i64>, _) = (first.try_get(0)?, id_and_time(first, 1, 2)?);
     let Some(wanted) = version.and_then(|version| usize::try_from(version).ok()) else {
         return Ok(Some(LoadedStream::default()));
     };

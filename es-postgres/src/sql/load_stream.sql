@@ -1,17 +1,10 @@
 -- As load_streams.sql, for one stream and without its number: a lone caller should not pay for the company that it does not
 -- have. $1 stream, $2 at most how many events. No locks.
-SELECT coalesce(e.version, s.version), CASE WHEN e.version IN (h.version, s.version) THEN e.event_id END,
-       nullif(e.schema_version, 1), e.type, e.payload,
+SELECT coalesce(e.version, s.version), e.event_id, nullif(e.schema_version, 1), e.type, e.payload,
        CASE WHEN e.event_id = s.event_id AND e.recorded_at = coalesce(s.recorded_at, e.recorded_at) THEN s.sealed END,
-       CASE WHEN e.version IN (h.version, s.version) THEN e.recorded_at END
+       e.recorded_at
   FROM (SELECT) one
   LEFT JOIN snapshots s ON s.stream = $1
-  LEFT JOIN LATERAL (
-       SELECT e.version
-         FROM events e
-        WHERE e.stream = $1 AND e.version < least(coalesce(s.version, 1), 1::bigint << 62) + $2
-        ORDER BY e.version DESC
-        LIMIT 1) h ON true
   LEFT JOIN LATERAL (
        SELECT e.version, e.event_id, e.recorded_at, e.schema_version, e.type, e.payload
          FROM events e
