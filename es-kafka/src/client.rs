@@ -1,4 +1,4 @@
-//! How Kafka clients are set up.
+//! How Kafka clients are set up, and what their errors mean.
 
 use std::{
     cell::RefCell,
@@ -7,11 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
+use es_core::SourceError;
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
+
+use crate::refusal::{self, Refusal};
 
 /// Further properties of librdkafka, for example for TLS and SASL (`security.protocol`, `ssl.…`, `sasl.…`), which are
 /// compiled in but for GSSAPI.
@@ -125,7 +129,7 @@ impl ClientContext for Quiet {
     }
 }
 
-impl rdkafka::consumer::ConsumerContext for Quiet {}
+impl ConsumerContext for Quiet {}
 
 /// How long an error of one kind is not repeated in the log.
 const QUIET: Duration = Duration::from_secs(30);
@@ -193,4 +197,53 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
         RDKafkaLogLevel::Warning | RDKafkaLogLevel::Notice => tracing::warn!(facility, "{line}"),
         RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => tracing::debug!(facility, "{line}"),
     }
+}
+
+/// What an error of a client is for its reader: a reason to open anew, or one to stop and tell an operator.
+pub(crate) fn unavailable(error: KafkaError) -> SourceError {
+    match Refusal::of(error) {
+        Ok(Refusal { remedy, source }) => SourceError::Refused { remedy, source: source.into() },
+        Err(error) => SourceError::Unavailable(error.into()),
+    }
+}
+
+/// What the brokers refuse this client, for a question that got no answer: credentials that are wrong
+/// show up as a time-out, and only on the side as what they are. Not to be called within a rebalance, since it polls.
+pub(crate) fn told<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<KafkaError> {
+    let asked = Instant::now();
+    // One poll may do no more than the client's own work.
+    while asked.elapsed() < Duration::from_millis(200) {
+        if let Some(Err(told)) = consumer.poll(Duration::from_millis(10)) {
+            report(&told, "while asking");
+            if Refusal::of(told.clone()).is_ok() {
+                return Some(told);
+            }
+        }
+    }
+    None
+}
+
+/// Most errors that a consumer comes upon while it polls are news about connections, which it mends itself.
+pub(crate) fn check(error: KafkaError) -> Result<(), SourceError> {
+    report(&error, "while polling");
+    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+        return Err(unavailable(error));
+    }
+    // What brokers that are starting know of accounts may be incomplete: `told` judges a question that fails.
+    let code = refusal::code(&error);
+    if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)) {
+        return Ok(());
+    }
+    match unavailable(error) {
+        refused @ SourceError::Refused { .. } => Err(refused),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a partition no longer holds the offset that was asked for.
+pub(crate) fn is_out_of_range(error: &KafkaError) -> bool {
+    matches!(
+        error,
+        KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange)
+    )
 }

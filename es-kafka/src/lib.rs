@@ -7,42 +7,23 @@ mod record;
 mod settings;
 mod topics;
 
-// To Kafka: the relay, and what it is made of.
-mod relay;
-
-mod create;
-mod failure;
-mod orphan;
-mod pace;
-mod partitioner;
-mod publisher;
+// How it is reached.
+mod client;
+mod config;
+mod follower;
 mod refusal;
-mod standby;
-mod verify;
 
-// From Kafka: the source, and its two ways of reading.
+// To Kafka, and from it.
+mod relay;
 mod source;
 
-mod begin;
-mod group;
-mod member;
-mod merge;
-
-mod feed;
-mod follower;
-mod horizon;
-mod lane;
-mod watchdog;
-
-mod client;
-
 pub use client::Settings;
-pub use failure::RelayError;
+#[doc(hidden)]
+pub use config::Step;
+pub use config::{KafkaSourceConfig, RelayConfig};
 pub use offsets::{Offsets, PerPartition};
 pub use progress::Progress;
 pub use record::{decode, headers};
-#[doc(hidden)]
-pub use relay::Step;
-pub use relay::{Relay, RelayConfig};
-pub use source::{KafkaSource, KafkaSourceConfig};
+pub use relay::{Relay, RelayError};
+pub use source::KafkaSource;
 pub use topics::Topics;

@@ -1,6 +1,6 @@
-//! Which topic holds what.
+//! Which topic holds what, and what its partitions are called.
 
-use es_core::Categories;
+use es_core::{Categories, Shard};
 
 /// The names of the topics of one log: `<prefix><category>-events` for the events of each
 /// category, and `<prefix>relay-progress`.
@@ -55,6 +55,16 @@ impl Topics {
 /// Topic names are `[a-zA-Z0-9._-]`; only the dot has a meaning in a pattern.
 fn escaped(prefix: &str) -> String {
     prefix.replace('.', "\\.")
+}
+
+/// The one shard of a merged source.
+pub(crate) fn merged() -> Shard {
+    Shard("merged".into())
+}
+
+/// The shard that is one partition.
+pub(crate) fn shard(topic: &str, partition: i32) -> Shard {
+    Shard(format!("{topic}/{partition}"))
 }
 
 #[cfg(test)]

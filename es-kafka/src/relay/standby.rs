@@ -8,7 +8,11 @@ use std::{
 use es_core::{EventStore, Position};
 use tokio_util::sync::CancellationToken;
 
-use crate::{follower::Follower, progress::Progress, relay::RelayConfig, source::KafkaSourceConfig};
+use crate::{
+    config::{KafkaSourceConfig, RelayConfig},
+    follower::Follower,
+    progress::Progress,
+};
 
 /// How often the relay that stands by looks at log and progress.
 const LOOK: Duration = Duration::from_millis(500);

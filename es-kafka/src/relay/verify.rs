@@ -12,7 +12,8 @@ use rdkafka::{
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 
-use crate::{client::Quiet, failure::RelayError, progress::Progress, record::Heading};
+use super::failure::RelayError;
+use crate::{client::Quiet, progress::Progress, record::Heading};
 
 /// How long a topic may be unknown to the broker that is asked.
 const NEW: Duration = Duration::from_secs(5);

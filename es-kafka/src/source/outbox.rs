@@ -6,17 +6,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_trait::async_trait;
-use es_core::{Batch, Checkpoint, Delivery, EventFeed, Position, Shard, SourceError, Takeover};
+use es_core::{Batch, Checkpoint, Delivery, Position, Shard, SourceError};
 use tokio::sync::Notify;
 
-use crate::watchdog::{Sight, Standing, Watchdog};
+use super::watchdog::{Sight, Standing};
 
 /// How many batches with events may wait for the reader, and how many without (R17). Each kind has
 /// its own room, so that neither keeps the other out.
 const CAPACITY: usize = 4;
-/// How long a feed waits for news before it says that there is none.
-const IDLE: Duration = Duration::from_millis(500);
 
 /// What thread and reader share.
 #[derive(Debug, Default)]
@@ -156,7 +153,7 @@ impl Outbox {
     }
 
     /// What of the thread's work shows.
-    fn sight(&self) -> Sight {
+    pub(crate) fn sight(&self) -> Sight {
         let state = self.state();
         if !state.has_room(true) || !state.has_room(false) {
             return Sight::default();
@@ -173,112 +170,62 @@ impl Outbox {
         Sight { shards, without_brokers }
     }
 
-    fn end(&self, failure: Option<SourceError>) {
+    /// The thread has ended.
+    pub(crate) fn end(&self, failure: Option<SourceError>) {
         let mut state = self.state();
         state.ended = true;
         state.failure = failure;
         self.news.notify_one();
     }
-}
 
-/// Runs a consumer on a thread of its own, and tells the reader how it ended.
-pub(crate) fn spawn(
-    name: String,
-    outbox: Arc<Outbox>,
-    run: impl FnOnce(&Arc<Outbox>) -> Result<(), SourceError> + Send + 'static,
-) -> Result<(), SourceError> {
-    /// Also a panic must not leave the reader waiting for ever.
-    struct Ending(Arc<Outbox>, Option<SourceError>);
-    impl Drop for Ending {
-        fn drop(&mut self) {
-            self.0.end(self.1.take());
+    /// What the reader takes next, if there is anything.
+    ///
+    /// # Errors
+    /// The thread's failure, once everything before it is taken.
+    pub(crate) fn pop(&self) -> Result<Option<Delivery>, SourceError> {
+        let mut state = self.state();
+        let full = !state.has_room(true) || !state.has_room(false);
+        if let Some(turn) = state.turns.pop_front() {
+            return Ok(Some(turn));
         }
-    }
-    let thread = std::thread::Builder::new().name(name).spawn(move || {
-        let mut ending = Ending(outbox.clone(), None);
-        ending.1 = run(&outbox).err();
-    });
-    thread.map(drop).map_err(|error| SourceError::Unavailable(error.into()))
-}
-
-/// The reader's side.
-#[derive(Debug)]
-pub(crate) struct KafkaFeed {
-    outbox: Arc<Outbox>,
-    takeover: Takeover,
-    watchdog: Watchdog,
-    /// When the watchdog looked last.
-    looked: Instant,
-}
-
-impl KafkaFeed {
-    pub(crate) fn new(outbox: Arc<Outbox>, takeover: Takeover, watchdog: Watchdog) -> Self {
-        Self { outbox, takeover, watchdog, looked: Instant::now() }
-    }
-}
-
-#[async_trait]
-impl EventFeed for KafkaFeed {
-    fn shards(&self) -> Vec<Shard> {
-        self.outbox.shards()
-    }
-
-    fn takeover(&self) -> Takeover {
-        self.takeover
-    }
-
-    async fn next(&mut self) -> Result<Delivery, SourceError> {
-        let deadline = Instant::now() + IDLE;
-        if self.looked.elapsed() >= IDLE {
-            self.watchdog.look(&self.outbox.sight())?;
-            self.looked = Instant::now();
-        }
-        loop {
-            {
-                let mut state = self.outbox.state();
-                let full = !state.has_room(true) || !state.has_room(false);
-                if let Some(turn) = state.turns.pop_front() {
-                    return Ok(turn);
-                }
-                if let Some(delivery) = state.queue.pop_front() {
-                    if full {
-                        state.full = Some(Instant::now());
-                    }
-                    self.outbox.changed.notify_all();
-                    return Ok(delivery);
-                }
-                if state.ended {
-                    let failure = state.failure.take();
-                    return Err(failure.unwrap_or_else(|| SourceError::Unavailable("the consumer has ended".into())));
-                }
+        if let Some(delivery) = state.queue.pop_front() {
+            if full {
+                state.full = Some(Instant::now());
             }
-            // The queue is looked at before and after: dropping this future loses nothing.
-            if tokio::time::timeout_at(deadline.into(), self.outbox.news.notified()).await.is_err() {
-                return Ok(Delivery::Idle);
-            }
+            self.changed.notify_all();
+            return Ok(Some(delivery));
         }
+        if state.ended {
+            let failure = state.failure.take();
+            return Err(failure.unwrap_or_else(|| SourceError::Unavailable("the consumer has ended".into())));
+        }
+        Ok(None)
     }
 
-    fn urgent(&mut self) -> Option<Delivery> {
-        self.outbox.state().turns.pop_front()
+    /// An assignment or a revocation, if there is any.
+    pub(crate) fn pop_turn(&self) -> Option<Delivery> {
+        self.state().turns.pop_front()
     }
 
-    async fn start(&mut self, shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError> {
-        let mut state = self.outbox.state();
+    /// Returns when there may be something to take.
+    pub(crate) async fn news(&self) {
+        self.news.notified().await;
+    }
+
+    /// The reader starts a shard behind `checkpoint`.
+    pub(crate) fn start(&self, shard: &Shard, checkpoint: &Checkpoint) {
+        let mut state = self.state();
         state.forget(std::slice::from_ref(shard));
         state.starts.insert(shard.clone(), checkpoint.clone());
         state.stands(shard, checkpoint.position);
-        self.outbox.changed.notify_all();
-        Ok(())
+        self.changed.notify_all();
     }
-}
 
-impl Drop for KafkaFeed {
-    /// Tells the thread to end; it leaves the group by itself, so that no runtime thread waits for it.
-    fn drop(&mut self) {
-        let mut state = self.outbox.state();
+    /// The reader is gone.
+    pub(crate) fn stop(&self) {
+        let mut state = self.state();
         state.stopped = true;
         state.queue.clear();
-        self.outbox.changed.notify_all();
+        self.changed.notify_all();
     }
 }

@@ -7,11 +7,10 @@ use rdkafka::{
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 
+use super::failure::{Failure, RelayError};
 use crate::{
-    client,
-    client::Quiet,
-    failure::{Failure, RelayError},
-    relay::RelayConfig,
+    client::{self, Quiet},
+    config::RelayConfig,
     settings,
     topics::Topics,
 };

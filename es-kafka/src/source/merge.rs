@@ -11,16 +11,19 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer},
 };
 
-use crate::{
+use super::{
     begin::{self, begin},
-    client::Quiet,
-    feed::Outbox,
-    follower::{Follower, check, is_out_of_range, unavailable},
     horizon::{Horizon, Missing},
-    lane::Written,
+    mark::Written,
+    outbox::Outbox,
+    shards,
+};
+use crate::{
+    client::{Quiet, check, is_out_of_range, unavailable},
+    config::KafkaSourceConfig,
+    follower::Follower,
     progress::Progress,
-    source::{self, KafkaSourceConfig},
-    topics::Topics,
+    topics::{Topics, merged},
 };
 
 /// How long a poll waits: with it, how late a progress may be noticed.
@@ -33,7 +36,7 @@ pub(crate) fn run(
     subscription: &Subscription,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
-    let shard = Horizon::shard();
+    let shard = merged();
     outbox.assigned(vec![shard.clone()]);
     let Some(mut checkpoints) = outbox.wait_for_starts(std::slice::from_ref(&shard)) else { return Ok(()) };
     while let Some(checkpoint) = checkpoints.pop() {
@@ -92,8 +95,8 @@ impl<'a> Merge<'a> {
         }
         self.horizon.newest = self.follower.knows_newest();
         self.gather()?;
-        if self.horizon.lanes().any(|(_, _, lane)| lane.passes()) {
-            outbox.reads(&Horizon::shard());
+        if self.horizon.chains().any(|(_, _, chain)| chain.passes()) {
+            outbox.reads(&merged());
         }
         self.cover()?;
         if !outbox.has_room(true) {
@@ -109,7 +112,7 @@ impl<'a> Merge<'a> {
         if missing.is_empty() {
             return Ok(());
         }
-        source::shards(&self.consumer, &self.topics, &self.categories, Some(progress))?;
+        shards::list(&self.consumer, &self.topics, &self.categories, Some(progress))?;
         let mut list = TopicPartitionList::with_capacity(missing.len());
         let clients = (&self.consumer, &self.observer);
         for Missing { topic, partition, cursor, written } in missing {
@@ -122,11 +125,11 @@ impl<'a> Merge<'a> {
 
     /// An event that waits too long for a progress that speaks of it is foreign, if the progress does not.
     fn cover(&mut self) -> Result<(), SourceError> {
-        if self.horizon.lanes().any(|(_, _, lane)| lane.uncovered().is_some()) {
+        if self.horizon.chains().any(|(_, _, chain)| chain.uncovered().is_some()) {
             let progress = self.follower.look_up()?;
-            for (_, _, lane) in self.horizon.lanes() {
-                if let Some(offset) = lane.uncovered() {
-                    lane.cover(offset, progress.as_ref())?;
+            for (_, _, chain) in self.horizon.chains() {
+                if let Some(offset) = chain.uncovered() {
+                    chain.cover(offset, progress.as_ref())?;
                 }
             }
         }
@@ -134,13 +137,13 @@ impl<'a> Merge<'a> {
     }
 
     fn gather(&mut self) -> Result<(), SourceError> {
-        let (mut patience, most_bytes) = (POLL, self.lane_bytes());
+        let (mut patience, most_bytes) = (POLL, self.chain_bytes());
         for _ in 0..self.config.batch_events {
             match self.consumer.poll(patience) {
                 Some(Ok(message)) => {
-                    if let Some(lane) = self.horizon.lane(message.topic(), message.partition()) {
-                        lane.take(&message)?;
-                        if lane.holds(self.config.buffer_events, most_bytes) {
+                    if let Some(chain) = self.horizon.chain(message.topic(), message.partition()) {
+                        chain.take(&message)?;
+                        if chain.holds(self.config.buffer_events, most_bytes) {
                             break;
                         }
                     }
@@ -168,16 +171,16 @@ impl<'a> Merge<'a> {
     /// A full buffer stops its partition (R17). The partition that holds the horizon back is never
     /// stopped for long: all that is buffered of it lies below the horizon and is handed on.
     fn pause_and_resume(&mut self) -> Result<(), SourceError> {
-        let most_bytes = self.lane_bytes();
+        let most_bytes = self.chain_bytes();
         let (mut pause, mut resume) = (TopicPartitionList::new(), TopicPartitionList::new());
-        for (topic, partition, lane) in self.horizon.lanes() {
-            let full = lane.holds(self.config.buffer_events, most_bytes);
-            let drained = !lane.holds(self.config.buffer_events / 2 + 1, most_bytes / 2 + 1);
-            if full && !lane.paused {
-                lane.paused = true;
+        for (topic, partition, chain) in self.horizon.chains() {
+            let full = chain.holds(self.config.buffer_events, most_bytes);
+            let drained = !chain.holds(self.config.buffer_events / 2 + 1, most_bytes / 2 + 1);
+            if full && !chain.paused {
+                chain.paused = true;
                 pause.add_partition(topic, partition);
-            } else if drained && lane.paused {
-                lane.paused = false;
+            } else if drained && chain.paused {
+                chain.paused = false;
                 resume.add_partition(topic, partition);
             }
         }
@@ -191,17 +194,17 @@ impl<'a> Merge<'a> {
     }
 
     /// The share of one partition in the memory for buffers.
-    fn lane_bytes(&self) -> usize {
+    fn chain_bytes(&self) -> usize {
         self.config.buffer_bytes / self.horizon.count().max(1)
     }
 
     /// librdkafka does not say which partition is too short.
     fn out_of_range(&mut self) -> SourceError {
         let delivered = self.horizon.delivered();
-        for (topic, partition, lane) in self.horizon.lanes() {
-            let next = Some(lane.next());
+        for (topic, partition, chain) in self.horizon.chains() {
+            let next = Some(chain.next());
             match begin((&self.consumer, &self.observer), (topic, partition), next, delivered, Written::default()) {
-                Ok(begin) if begin.offset > lane.next() => return lane.expired(),
+                Ok(begin) if begin.offset > chain.next() => return chain.expired(),
                 Ok(_) => {}
                 Err(error) => return error,
             }

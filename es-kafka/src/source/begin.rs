@@ -10,14 +10,27 @@ use rdkafka::{
 };
 
 use crate::{
-    client::Quiet,
-    follower::unavailable,
-    lane::{Begin, Mark, Written},
+    client::{Quiet, unavailable},
     record::place_of,
+    source::mark::{Mark, Written},
 };
 
 /// How long a question to the broker may take.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a partition is read from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Begin {
+    /// The first offset.
+    pub(crate) offset: i64,
+    /// Below this offset lies what is known, and with it records that need not be readable: they are
+    /// passed until the first event that is new.
+    pub(crate) search_until: i64,
+    /// Whether the records before `offset` are deleted.
+    pub(crate) truncated: bool,
+    /// What lies below this offset need not be read again: the checkpoint's cursor.
+    pub(crate) floor: i64,
+}
 
 /// Where to read everything behind `mark`, checked against what the partition holds.
 ///

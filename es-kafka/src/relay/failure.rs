@@ -4,10 +4,7 @@ use es_core::{Position, ReadError, RecordedEvent, StreamId, Witness, error::BoxE
 use rdkafka::error::KafkaError;
 use uuid::Uuid;
 
-use crate::{
-    publisher::PublishError,
-    refusal::{self, Refusal},
-};
+use crate::refusal::{self, Refusal};
 
 fn or_nothing(found: Option<&Witness>) -> String {
     found.map_or_else(|| "no event".to_owned(), Witness::to_string)
@@ -159,6 +156,24 @@ pub enum RelayError {
     /// The thread of the producer ended without a word.
     #[error("the producer's thread ended")]
     Crashed,
+}
+
+/// Why a transaction did not happen. After any of these the producer is spent.
+#[derive(Debug)]
+pub(crate) enum PublishError {
+    /// Another producer has taken the transactional id.
+    Fenced,
+    /// An event is too large. Which one is known when the client finds it, or when the transaction
+    /// has but one: the broker judges whole batches.
+    TooLarge { index: Option<usize> },
+    /// The topics are not as the relay left them: an operator has to act.
+    Stopped(Box<RelayError>),
+    /// The progress record cannot be read.
+    Progress { offset: i64, reason: String },
+    /// Kafka or its client failed.
+    Kafka(KafkaError),
+    /// The thread is gone.
+    Gone,
 }
 
 /// What an error says of an event.

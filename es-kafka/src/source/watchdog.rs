@@ -14,7 +14,12 @@ use es_core::{Position, Shard, SourceError};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::oneshot;
 
-use crate::{client::Quiet, follower::unavailable, progress, refusal, source::KafkaSourceConfig, topics::Topics};
+use crate::{
+    client::{Quiet, unavailable},
+    config::KafkaSourceConfig,
+    progress, refusal,
+    topics::Topics,
+};
 
 /// How long a question to the brokers may take.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -174,8 +179,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        feed::{KafkaFeed, Outbox},
-        source::shard,
+        source::{feed::KafkaFeed, outbox::Outbox},
+        topics::shard,
     };
 
     const REOPEN_AFTER: Duration = Duration::from_secs(2);

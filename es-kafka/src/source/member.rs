@@ -9,11 +9,12 @@ use rdkafka::{
 };
 use uuid::Uuid;
 
-use crate::{
-    begin::begin,
-    lane::{Begin, Lane, Mark, Written},
-    progress::Progress,
+use super::{
+    begin::{Begin, begin},
+    chain::Chain,
+    mark::{Mark, Written},
 };
+use crate::progress::Progress;
 
 /// What is known of the relay at this moment.
 #[derive(Clone, Copy)]
@@ -45,7 +46,7 @@ pub(crate) enum Need {
 }
 
 pub(crate) struct Member {
-    pub(crate) lane: Lane,
+    pub(crate) chain: Chain,
     /// What the reader has been told last.
     told: Mark,
     pub(crate) told_at: Option<Instant>,
@@ -55,7 +56,7 @@ pub(crate) struct Member {
 
 impl Member {
     pub(crate) fn new(topic: &str, partition: i32, begin: Begin, mark: Mark) -> Self {
-        Self { lane: Lane::new(topic, partition, begin, mark), told: mark, told_at: None, said_end: false }
+        Self { chain: Chain::new(topic, partition, begin, mark), told: mark, told_at: None, said_end: false }
     }
 
     /// The partition as the checkpoint knows it, and the offset to read it from.
@@ -83,37 +84,37 @@ impl Member {
 
     /// Where the log ends, when everything is read that is in Kafka.
     fn log_end(&self, written: Written, known: Known<'_>) -> Option<Position> {
-        let progress = known.progress.filter(|_| known.all && self.lane.is_complete(written))?;
+        let progress = known.progress.filter(|_| known.all && self.chain.is_complete(written))?;
         Some(progress.head)
     }
 
     /// What the reader does not know yet: events, that there are no more, or just that none is missing.
     pub(crate) fn need(&self, written: Written, known: Known<'_>, advance_every: Duration) -> Option<Need> {
         let due = self.told_at.is_none_or(|told_at| told_at.elapsed() >= advance_every);
-        if self.lane.ready(written) > 0 {
+        if self.chain.ready(written) > 0 {
             Some(Need::Events)
         } else if !self.said_end && self.log_end(written, known).is_some() {
             Some(Need::End)
         } else {
             let further = written.published.position > self.told.position;
-            (due && further && known.all && self.lane.is_complete(written)).then_some(Need::Advance)
+            (due && further && known.all && self.chain.is_complete(written)).then_some(Need::Advance)
         }
     }
 
     /// Everything of the partition that may be handed on; the reader takes it for told.
     pub(crate) fn batch(&mut self, shard: Shard, written: Written, known: Known<'_>) -> Batch {
-        let ready = self.lane.ready(written);
-        let events: Vec<_> = std::iter::from_fn(|| self.lane.pop()).take(ready).collect();
+        let ready = self.chain.ready(written);
+        let events: Vec<_> = std::iter::from_fn(|| self.chain.pop()).take(ready).collect();
         if let Some(last) = events.last() {
             self.told = Mark::event(last);
         }
-        if known.all && self.lane.is_complete(written) {
+        if known.all && self.chain.is_complete(written) {
             self.told = self.told.later(written.published);
         }
         self.told_at = Some(Instant::now());
         let end = self.log_end(written, known);
         self.said_end = end.is_some();
-        let cursor = known.incarnation().map(|incarnation| format!("{incarnation}/{}", self.lane.cursor()));
+        let cursor = known.incarnation().map(|incarnation| format!("{incarnation}/{}", self.chain.cursor()));
         Batch { shard, events, checkpoint: self.told.checkpoint(cursor), end }
     }
 }

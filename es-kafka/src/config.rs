@@ -1,0 +1,146 @@
+//! What relays and sources are told: where, under which name, and how much at once.
+
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
+
+use es_core::Subscription;
+use rdkafka::ClientConfig;
+
+use crate::{
+    client::{self, Settings},
+    topics::Topics,
+};
+
+/// Where a relay publishes to, and under which name.
+///
+/// ```
+/// use es_kafka::RelayConfig;
+///
+/// let config = RelayConfig { partitions: 6, ..RelayConfig::new("127.0.0.1:9092", "orders") };
+/// assert_eq!(config.topic_prefix, "");
+/// ```
+#[derive(Debug, Clone)]
+pub struct RelayConfig {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// The relay's stable name. Of two relays of one name and prefix one publishes and the other stands by
+    /// ([`Relay::run`](crate::Relay::run)); two names under one prefix would publish everything twice.
+    pub name: String,
+    /// What the names of all topics start with, and the transactional id too; it ends in `.` or `-`, or
+    /// gets a dot ([`Topics`]).
+    pub topic_prefix: String,
+    /// The `ce_source` of the events: who writes them, as a URI reference.
+    pub source: String,
+    /// How many partitions a topic of events gets. Never change the number of a topic in use: its
+    /// keys would move, and with them their order.
+    pub partitions: i32,
+    /// How many brokers hold each partition; -1 is the cluster's default.
+    pub replication: i32,
+    /// Whether missing topics are created.
+    pub create_topics: bool,
+    /// The most events of one transaction.
+    pub batch_events: usize,
+    /// The most payload of one transaction, in bytes; a single event may be larger.
+    pub batch_bytes: usize,
+    /// Further properties of librdkafka, for example for TLS and SASL.
+    pub settings: Settings,
+}
+
+impl RelayConfig {
+    /// A relay `name` with three partitions a topic, the cluster's replication and no prefix.
+    pub fn new(brokers: impl Into<String>, name: impl Into<String>) -> Self {
+        let name = name.into();
+        Self {
+            brokers: brokers.into(),
+            source: format!("/{name}"),
+            name,
+            topic_prefix: String::new(),
+            partitions: 3,
+            replication: -1,
+            create_topics: true,
+            batch_events: 2_000,
+            batch_bytes: 8 * 1024 * 1024,
+            settings: Settings::new(),
+        }
+    }
+
+    /// No topic has a slash in its name: so that of two relays with prefixes and names that run into each
+    /// other to the same text, neither fences the other.
+    pub(crate) fn transactional_id(&self) -> String {
+        format!("{}/{}", Topics::new(&self.topic_prefix).progress(), self.name)
+    }
+}
+
+/// Where a transaction stands, for tests that end a relay there.
+#[doc(hidden)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// The events are in the producer's queue.
+    Sent,
+    /// The events are in Kafka, uncommitted.
+    BeforeProgress,
+    /// The progress is in Kafka too, uncommitted.
+    BeforeCommit,
+    /// The transaction is committed, and the relay does not know it yet.
+    Committed,
+}
+
+#[derive(Clone)]
+pub(crate) struct StepHook(pub(crate) Arc<dyn Fn(Step) -> ControlFlow<()> + Send + Sync>);
+
+/// Where a source reads, and how much it keeps in memory.
+#[derive(Debug, Clone)]
+pub struct KafkaSourceConfig {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// What the names of all topics start with: that of the relay.
+    pub topic_prefix: String,
+    /// The name of the relay that fills the topics; its progress tells what is complete.
+    pub relay: String,
+    /// What the names of the consumer groups start with; the reader's name and the id of its store follow.
+    pub group_prefix: String,
+    /// The most events of one batch.
+    pub batch_events: usize,
+    /// A batch is closed when its payloads have reached this many bytes.
+    pub batch_bytes: usize,
+    /// The most events of one partition that wait for their turn in a merge.
+    pub buffer_events: usize,
+    /// The most payload that waits in a merge, in bytes, all partitions together.
+    pub buffer_bytes: usize,
+    /// How often at most a shard without news moves its checkpoint.
+    pub advance_every: Duration,
+    /// How long a shard may stand still although the relay has published more, before the clients are
+    /// taken for dead and new ones are opened.
+    pub reopen_after: Duration,
+    /// Further properties of librdkafka, for example for TLS and SASL.
+    pub settings: Settings,
+}
+
+impl KafkaSourceConfig {
+    /// Reads what the relay `relay` publishes without a prefix.
+    pub fn new(brokers: impl Into<String>, relay: impl Into<String>) -> Self {
+        Self {
+            brokers: brokers.into(),
+            topic_prefix: String::new(),
+            relay: relay.into(),
+            group_prefix: String::new(),
+            batch_events: 1_000,
+            batch_bytes: 4 * 1024 * 1024,
+            buffer_events: 5_000,
+            buffer_bytes: 64 * 1024 * 1024,
+            advance_every: Duration::from_millis(100),
+            reopen_after: Duration::from_secs(30),
+            settings: Settings::new(),
+        }
+    }
+
+    /// Its group is the store's own: a service of another one that has a reader of this name shares nothing with it.
+    pub(crate) fn consumer(&self, subscription: &Subscription) -> ClientConfig {
+        let Subscription { reader, store, .. } = subscription;
+        self.observer(&format!("{reader}-{store}"))
+    }
+
+    /// A consumer that joins no group.
+    pub(crate) fn observer(&self, name: &str) -> ClientConfig {
+        client::consumer(&self.brokers, &format!("{}{name}", self.group_prefix), &self.settings)
+    }
+}

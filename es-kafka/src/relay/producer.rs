@@ -1,0 +1,94 @@
+//! The transactional producer: its settings, its beginning, and what its errors mean.
+
+use std::time::{Duration, Instant};
+
+use rdkafka::{
+    ClientConfig,
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, Producer},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{deliveries::Deliveries, failure::PublishError};
+use crate::{client, config::RelayConfig};
+
+/// How long one step of a transaction may take before it counts as failed.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an open transaction may still take once the shutdown is asked for (R16).
+pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+const INIT_SLICE: Duration = Duration::from_secs(10);
+
+/// Time that gets shorter when the shutdown is asked for.
+pub(super) struct Patience {
+    deadline: Instant,
+    hurried: bool,
+}
+
+impl Patience {
+    pub(super) fn new() -> Self {
+        Self { deadline: Instant::now() + PATIENCE, hurried: false }
+    }
+
+    pub(super) fn is_over(&mut self, shutdown: &CancellationToken) -> bool {
+        let now = Instant::now();
+        if !self.hurried && shutdown.is_cancelled() {
+            self.hurried = true;
+            self.deadline = self.deadline.min(now + SHUTDOWN_GRACE);
+        }
+        now >= self.deadline
+    }
+}
+
+pub(super) fn classify(producer: &BaseProducer<Deliveries>, error: KafkaError) -> PublishError {
+    use RDKafkaErrorCode as Code;
+    // The first fatal error is the cause of all later ones.
+    let error = match producer.client().fatal_error() {
+        Some((code, _)) => KafkaError::Global(code),
+        None => error,
+    };
+    match error.rdkafka_error_code() {
+        Some(Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch) => PublishError::Fenced,
+        _ => PublishError::Kafka(error),
+    }
+}
+
+/// Fences every other producer of this name. In slices: what timed out goes on where it was when it is called again,
+/// unless the brokers refuse this client.
+pub(super) fn init(producer: &BaseProducer<Deliveries>, shutdown: &CancellationToken) -> Result<(), PublishError> {
+    let mut patience = Patience::new();
+    loop {
+        let Err(error) = producer.init_transactions(INIT_SLICE) else { return Ok(()) };
+        if let Some(denied) = denied(producer) {
+            return Err(denied);
+        }
+        let is_retriable = matches!(&error, KafkaError::Transaction(error) if error.is_retriable());
+        if !is_retriable || patience.is_over(shutdown) {
+            return Err(classify(producer, error));
+        }
+    }
+}
+
+/// Credentials that the brokers refuse show up as a time-out, and only on the side as what they are.
+fn denied(producer: &BaseProducer<Deliveries>) -> Option<PublishError> {
+    let asked = Instant::now();
+    // One poll may do no more than the client's own work.
+    while asked.elapsed() < Duration::from_millis(200) && producer.context().reports().denied.is_none() {
+        producer.poll(Duration::from_millis(10));
+    }
+    producer.context().reports().denied.take().map(PublishError::Kafka)
+}
+
+pub(super) fn settings(config: &RelayConfig) -> ClientConfig {
+    let id = config.transactional_id();
+    let tuning = [
+        ("linger.ms", "5"),
+        ("compression.type", "lz4"),
+        ("queue.buffering.max.messages", "100000"),
+        ("queue.buffering.max.kbytes", "65536"),
+        ("message.max.bytes", "1048576"),
+        ("transaction.timeout.ms", "60000"),
+        ("topic.metadata.refresh.interval.ms", "5000"),
+    ];
+    let invariants = [("transactional.id", id.as_str()), ("enable.idempotence", "true"), ("acks", "all")];
+    client::layered(&config.brokers, &tuning, &config.settings, &invariants)
+}

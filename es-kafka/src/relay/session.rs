@@ -1,0 +1,185 @@
+//! From one producer's birth to its end.
+
+use std::{collections::VecDeque, time::Duration};
+
+use es_core::{Position, ReadError, RecordedEvent, Witness};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, KafkaResult},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Relay,
+    create::TopicMaker,
+    failure::{Failure, PublishError, RelayError, Suspect},
+    pace::Pace,
+    publisher::Publisher,
+};
+use crate::{
+    client::{self, Quiet, told},
+    progress::Progress,
+    topics::Topics,
+};
+
+/// How long brokers that accept this client take at most, as a rule, to answer it.
+const SOON: Duration = Duration::from_secs(1);
+/// How long brokers may refuse this client: one that is starting may not know the accounts yet.
+const ASKED: Duration = Duration::from_secs(10);
+
+impl Relay {
+    /// Publishes until the shutdown or the first failure.
+    pub(super) async fn session(&self, pace: &mut Pace, shutdown: &CancellationToken) -> Result<(), Failure> {
+        // A relay that cannot read its log must not fence one that can.
+        let Some(head) = shutdown.run_until_cancelled(self.store.head()).await else { return Ok(()) };
+        let mut head = head.map_err(Failure::read)?;
+        let Some(opened) = shutdown.run_until_cancelled(self.open(shutdown)).await else { return Ok(()) };
+        let (mut maker, publisher, mut last, told) = opened?;
+        tracing::info!(relay = self.config.name, position = %last, %head, "relay publishes");
+        if told.is_none_or(|told| told < head) {
+            // A read model that is built meanwhile must not take what is in Kafka for the whole log.
+            publisher.publish(Vec::new(), head).await.map_err(Failure::publish)?;
+        }
+        let mut pending = VecDeque::new();
+        loop {
+            if pending.is_empty() {
+                let Some(read) = shutdown.run_until_cancelled(self.read(last, pace)).await else { break };
+                (pending, head) = read?;
+            }
+            if pending.is_empty() {
+                let Some(waited) = shutdown.run_until_cancelled(self.store.wait_past(last)).await else { break };
+                waited.map_err(Failure::read)?;
+                continue;
+            }
+            let batch = self.cut(&mut pending, pace);
+            let Some(end) = batch.last().map(|event| event.position) else { continue };
+            let Some(made) = shutdown.run_until_cancelled(self.ensure_topics(&mut maker, &batch)).await else { break };
+            made?;
+            let suspects: Vec<_> = batch.iter().map(Suspect::of).collect();
+            // While Kafka works on this transaction, the store reads the next one.
+            let read_ahead = async { if pending.is_empty() { self.read(end, pace).await.map(Some) } else { Ok(None) } };
+            let (outcome, ahead) = tokio::join!(publisher.publish(batch, head), read_ahead);
+            match outcome {
+                Ok(progress) => last = progress.position,
+                Err(PublishError::TooLarge { index: Some(index) }) if index < suspects.len() => {
+                    return Err(Failure::Final(suspects[index].too_large()));
+                }
+                Err(PublishError::TooLarge { .. }) => {
+                    // The broker refused a batch as a whole: find the culprit by halves.
+                    pace.slow_down(suspects.len() / 2, end);
+                    return Err(Failure::Again);
+                }
+                Err(error) => return Err(Failure::publish(error)),
+            }
+            pace.passed(last);
+            self.published.send_replace(last);
+            match ahead {
+                Ok(Some(read)) => (pending, head) = read,
+                Ok(None) => {}
+                Err(error) => return Err(error),
+            }
+            if shutdown.is_cancelled() {
+                break;
+            }
+        }
+        publisher.close().await;
+        Ok(())
+    }
+
+    /// A producer, how far the relay had come, and the end of the log that its progress tells of.
+    async fn open(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> Result<(TopicMaker, Publisher, Position, Option<Position>), Failure> {
+        let mut maker = TopicMaker::new(&self.config).map_err(Failure::kafka)?;
+        self.make_progress_topic(&maker).await.map_err(Failure::kafka)?;
+        let opened = Publisher::open(&self.config, self.hook.clone(), shutdown).await;
+        let (publisher, progress) = opened.map_err(Failure::publish)?;
+        if let Some(progress) = &progress {
+            maker.check(progress.partitions.keys().cloned().collect()).await?;
+        }
+        let told = progress.as_ref().map(|progress| progress.head);
+        let last = self.resume(progress).await?;
+        self.published.send_replace(last);
+        Ok((maker, publisher, last, told))
+    }
+
+    /// Where the brokers refuse this client, creating the topic takes a minute to fail, and says nothing of it.
+    async fn make_progress_topic(&self, maker: &TopicMaker) -> KafkaResult<()> {
+        let denied = async {
+            tokio::time::sleep(SOON).await;
+            self.denied().await
+        };
+        tokio::select! {
+            made = maker.progress() => match made {
+                Ok(()) => Ok(()),
+                Err(error) => Err(self.denied().await.unwrap_or(error)),
+            },
+            Some(refused) = denied => Err(refused),
+        }
+    }
+
+    /// What the brokers refuse this client. The client that creates topics does not say, so another one asks.
+    async fn denied(&self) -> Option<KafkaError> {
+        let config = self.config.clone();
+        let asked = tokio::task::spawn_blocking(move || {
+            let client = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
+            let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).ok()?;
+            consumer.fetch_metadata(None, ASKED).err()?;
+            told(&consumer)
+        });
+        asked.await.ok().flatten()
+    }
+
+    async fn ensure_topics(&self, maker: &mut TopicMaker, batch: &[RecordedEvent]) -> Result<(), Failure> {
+        for event in batch {
+            maker.events(event.stream.category()).await?;
+        }
+        Ok(())
+    }
+
+    /// The position behind which to go on, once the log is known to be the one that was published.
+    async fn resume(&self, progress: Option<Progress>) -> Result<Position, Failure> {
+        let published = progress.filter(|progress| progress.position > Position::ZERO);
+        let Some(progress) = published else { return Ok(Position::ZERO) };
+        let (position, published) = (progress.position, progress.witness());
+        let before = Position::new(position.get().saturating_sub(1));
+        let found = self.store.read_log(before, 1).await.map_err(Failure::read)?.first().map(Witness::of);
+        if found == Some(published) {
+            Ok(position)
+        } else {
+            let progress = Topics::new(&self.config.topic_prefix).progress();
+            Err(Failure::Final(RelayError::OtherHistory { position, published, found, progress }))
+        }
+    }
+
+    /// The next events, and where the log ends.
+    async fn read(&self, after: Position, pace: &Pace) -> Result<(VecDeque<RecordedEvent>, Position), Failure> {
+        let events = self.store.read_log(after, pace.limit).await.map_err(Failure::read)?;
+        // Dense positions make every loss visible (R3).
+        let mut expected = after;
+        for event in &events {
+            if event.position != expected.next() {
+                return Err(Failure::read(ReadError::Gap { after: expected, found: event.position }));
+            }
+            expected = event.position;
+        }
+        // Only a relay that is behind has to ask.
+        let is_behind = events.len() >= pace.limit;
+        let head = if is_behind { self.store.head().await.map_err(Failure::read)? } else { expected };
+        Ok((events.into(), head))
+    }
+
+    /// The events of one transaction from the front of `pending`.
+    fn cut(&self, pending: &mut VecDeque<RecordedEvent>, pace: &mut Pace) -> Vec<RecordedEvent> {
+        let total: usize = pending.iter().map(|event| event.data.payload.len()).sum();
+        pace.adapt(pending.len(), total, self.config.batch_bytes);
+        let mut bytes = 0;
+        let fitting = pending.iter().take(pace.limit).take_while(|event| {
+            bytes += event.data.payload.len();
+            bytes <= self.config.batch_bytes
+        });
+        let count = fitting.count().max(1).min(pending.len());
+        pending.drain(..count).collect()
+    }
+}

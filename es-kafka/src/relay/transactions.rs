@@ -1,0 +1,249 @@
+//! The transactions of a relay: events and progress, together or not at all.
+
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::DateTime;
+use es_core::{Position, RecordedEvent};
+use rdkafka::{
+    error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    deliveries::{Deliveries, PROGRESS, Rewound},
+    failure::{PublishError, RelayError},
+    orphan, partitioner,
+    producer::{self, PATIENCE, Patience, SHUTDOWN_GRACE, classify, init},
+    verify,
+};
+use crate::{
+    client,
+    config::{RelayConfig, Step, StepHook},
+    offsets::{Offsets, PerPartition},
+    progress::{self, Progress, ProgressError},
+    record,
+    topics::Topics,
+};
+
+const COMMIT_SLICE: Duration = Duration::from_secs(2);
+
+pub(crate) struct Transactions {
+    producer: BaseProducer<Deliveries>,
+    config: Arc<RelayConfig>,
+    hook: Option<StepHook>,
+    shutdown: CancellationToken,
+    topics: Topics,
+    /// What the last transaction has committed.
+    pub(crate) progress: Option<Progress>,
+}
+
+impl Transactions {
+    pub(crate) fn open(
+        config: Arc<RelayConfig>,
+        hook: Option<StepHook>,
+        shutdown: CancellationToken,
+    ) -> Result<Self, PublishError> {
+        let topics = Topics::new(&config.topic_prefix);
+        let producer: BaseProducer<Deliveries> =
+            producer::settings(&config).create_with_context(Deliveries::default()).map_err(PublishError::Kafka)?;
+        init(&producer, &shutdown)?;
+        let consumer = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
+        let progress =
+            progress::read_last(&consumer, &topics.progress(), &config.name, PATIENCE).map_err(
+                |error| match error {
+                    ProgressError::Kafka(error) => PublishError::Kafka(error),
+                    ProgressError::Damaged { offset, reason } => PublishError::Progress { offset, reason },
+                },
+            )?;
+        if let Some(progress) = progress.as_ref().filter(|progress| progress.position > Position::ZERO) {
+            let refusal = verify::refusal(&consumer, progress, &topics.progress(), PATIENCE);
+            if let Some(refusal) = refusal.map_err(PublishError::Kafka)? {
+                return Err(stopped(refusal));
+            }
+            producer.context().reports().next = progress.offsets.clone();
+        } else if let Some((topic, partition)) =
+            orphan::find(&consumer, &topics, PATIENCE).map_err(PublishError::Kafka)?
+        {
+            let (name, progress) = (config.name.clone(), topics.progress());
+            return Err(stopped(RelayError::NoProgress { name, topic, partition, progress }));
+        }
+        Ok(Self { producer, config, hook, shutdown, topics, progress })
+    }
+
+    /// The progress that the next transaction makes: so far, what was published before it.
+    fn begun(&self) -> Progress {
+        self.progress.clone().unwrap_or_else(|| Progress {
+            incarnation: Uuid::now_v7(),
+            position: Position::ZERO,
+            head: Position::ZERO,
+            event_id: Uuid::nil(),
+            recorded_at: DateTime::UNIX_EPOCH,
+            offsets: Offsets::default(),
+            positions: PerPartition::default(),
+            partitions: BTreeMap::new(),
+        })
+    }
+
+    /// One transaction: the events, their deliveries awaited, then the progress that they amount to.
+    pub(crate) fn publish(&mut self, events: &[RecordedEvent], head: Position) -> Result<Progress, PublishError> {
+        let outcome = self.transaction(events, head);
+        match &outcome {
+            Ok(progress) => self.progress = Some(progress.clone()),
+            // A crash leaves the transaction open, as a real one would.
+            Err(PublishError::Fenced | PublishError::Gone) => {}
+            // Best effort: the next producer of this name aborts it otherwise.
+            Err(_) => _ = self.producer.abort_transaction(SHUTDOWN_GRACE),
+        }
+        outcome
+    }
+
+    fn transaction(&mut self, events: &[RecordedEvent], head: Position) -> Result<Progress, PublishError> {
+        self.producer.begin_transaction().map_err(|error| self.classify(error))?;
+        self.producer.context().reports().confirmed = 0;
+        let mut progress = self.begun();
+        for (index, event) in events.iter().enumerate() {
+            self.send(event, index, &mut progress)?;
+        }
+        // What the relay says when it starts has no steps at which a test could end it.
+        let step = |step| if events.is_empty() { Ok(()) } else { self.step(step) };
+        step(Step::Sent)?;
+        self.settle(events.len())?;
+
+        progress.offsets = self.producer.context().reports().next.clone();
+        if let Some(last) = events.last() {
+            (progress.position, progress.event_id, progress.recorded_at) = (last.position, last.id, last.recorded_at);
+        }
+        progress.head = head.max(progress.position);
+        step(Step::BeforeProgress)?;
+        let (topic, value) = (self.topics.progress(), progress.encode());
+        self.enqueue(|| {
+            BaseRecord::with_opaque_to(&topic, PROGRESS)
+                .partition(0)
+                .key(self.config.name.as_str())
+                .payload(value.as_slice())
+        })?;
+        self.settle(events.len() + 1)?;
+
+        step(Step::BeforeCommit)?;
+        self.commit()?;
+        step(Step::Committed)?;
+        Ok(progress)
+    }
+
+    fn send(&self, event: &RecordedEvent, index: usize, progress: &mut Progress) -> Result<(), PublishError> {
+        let topic = self.topics.events(event.stream.category());
+        let count = match progress.partitions.get(&topic) {
+            Some(count) => *count,
+            None => self.count(&topic)?,
+        };
+        let partition = partitioner::partition(event.stream.as_str().as_bytes(), count);
+        let previous = progress.positions.set(&topic, partition, event.position).unwrap_or_default();
+        self.enqueue(|| {
+            BaseRecord::with_opaque_to(&topic, index)
+                .partition(partition)
+                .key(event.stream.as_str())
+                .payload(event.data.payload.as_ref())
+                .headers(record::headers(event, &self.config.source, previous))
+        })?;
+        progress.partitions.entry(topic).or_insert(count);
+        Ok(())
+    }
+
+    /// How many partitions a topic has whose first event is about to be published.
+    fn count(&self, topic: &str) -> Result<i32, PublishError> {
+        let mut patience = Patience::new();
+        loop {
+            let found = self.producer.client().fetch_metadata(Some(topic), PATIENCE);
+            let metadata = found.map_err(PublishError::Kafka)?;
+            match metadata.topics().iter().find(|found| found.name() == topic).map(|found| found.partitions().len()) {
+                Some(count @ 1..) => return Ok(i32::try_from(count).unwrap_or(i32::MAX)),
+                // Not every broker knows a new topic at once.
+                _ if !patience.is_over(&self.shutdown) => std::thread::sleep(Duration::from_millis(50)),
+                _ => {
+                    let unknown = RDKafkaErrorCode::UnknownTopicOrPartition;
+                    return Err(PublishError::Kafka(KafkaError::MetadataFetch(unknown)));
+                }
+            }
+        }
+    }
+
+    /// Puts a record into the producer's queue; a full queue is waited for (R17).
+    fn enqueue<'a>(&self, record: impl Fn() -> BaseRecord<'a, str, [u8], usize>) -> Result<(), PublishError> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match self.producer.send(record()) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
+                    self.producer.poll(Duration::from_millis(5));
+                }
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), record)) => {
+                    return Err(PublishError::TooLarge { index: Some(record.delivery_opaque) });
+                }
+                Err((error, _)) => return Err(self.classify(error)),
+            }
+        }
+    }
+
+    /// Waits for the delivery reports of all records of the transaction, of which there must be
+    /// `expected`. Only then may it be committed: `commit_transaction` itself waits in steps of
+    /// 100 ms while anything is in flight.
+    fn settle(&self, expected: usize) -> Result<(), PublishError> {
+        let mut patience = Patience::new();
+        while self.producer.in_flight_count() > 0 {
+            // Without time to wait it only ends the lingering.
+            _ = self.producer.flush(Duration::ZERO);
+            self.producer.poll(Duration::from_micros(500));
+            if patience.is_over(&self.shutdown) {
+                return Err(PublishError::Kafka(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
+            }
+        }
+        let mut reports = self.producer.context().reports();
+        if let Some(Rewound { topic, partition, known, found }) = reports.rewound.take() {
+            let (found, progress) = (format!("the next event got offset {found}"), self.topics.progress());
+            return Err(stopped(RelayError::Rewound { topic, partition, known, found, progress }));
+        }
+        if let Some((index, error)) = reports.failed.take() {
+            drop(reports);
+            if index != PROGRESS && error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
+                return Err(PublishError::TooLarge { index: (expected == 1).then_some(index) });
+            }
+            return Err(self.classify(error));
+        }
+        if reports.confirmed == expected { Ok(()) } else { Err(PublishError::Kafka(KafkaError::Canceled)) }
+    }
+
+    fn commit(&self) -> Result<(), PublishError> {
+        let mut patience = Patience::new();
+        loop {
+            // In slices: a commit that timed out may be called again and goes on where it was.
+            match self.producer.commit_transaction(COMMIT_SLICE) {
+                Ok(()) => return Ok(()),
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !patience.is_over(&self.shutdown) => {}
+                // Whether it is committed is unknown; the next producer learns it from the progress.
+                Err(error) => return Err(self.classify(error)),
+            }
+        }
+    }
+
+    fn step(&self, step: Step) -> Result<(), PublishError> {
+        match self.hook.as_ref().map(|StepHook(hook)| hook(step)) {
+            Some(ControlFlow::Break(())) => Err(PublishError::Gone),
+            _ => Ok(()),
+        }
+    }
+
+    fn classify(&self, error: KafkaError) -> PublishError {
+        classify(&self.producer, error)
+    }
+}
+
+fn stopped(refusal: RelayError) -> PublishError {
+    PublishError::Stopped(Box::new(refusal))
+}
