@@ -109,7 +109,7 @@ pub struct KafkaSourceConfig {
     /// How often at most a shard without news moves its checkpoint.
     pub advance_every: Duration,
     /// How long a shard may stand still although the relay has published more, before the clients are
-    /// taken for dead and new ones are opened.
+    /// replaced by new ones.
     pub reopen_after: Duration,
     /// Further properties of librdkafka, for example for TLS and SASL.
     pub settings: Settings,

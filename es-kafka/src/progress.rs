@@ -22,10 +22,11 @@ use crate::{
 
 /// Everything up to `position` is in Kafka.
 ///
-/// A relay commits it in one transaction with the events that it speaks of, and once alone, when it starts and the
-/// log has news. `offsets` is cumulative
-/// and comes from delivery reports, so the claim is exact: whoever has read every partition up to
-/// its offset has read everything up to `position`. (Watermarks would not do: the markers of one
+/// A relay commits it in one transaction with the events that it speaks of. When the relay starts and the log has
+/// news, it is committed once without events, so that `head` is known before anything is published.
+///
+/// `offsets` is cumulative and comes from delivery reports, so the claim is exact: a reader that has read every
+/// partition up to its offset has read everything up to `position`. (Watermarks would not do: the markers of one
 /// transaction reach its partitions at different times.)
 ///
 /// # Examples

@@ -37,7 +37,7 @@ pub(crate) struct Rewound {
 impl Reports {
     fn confirm(&mut self, index: usize, topic: &str, partition: i32, offset: i64) {
         if offset < 0 {
-            // Written, but nobody knows where, for example since the broker took it for a repetition.
+            // Written at an offset that the client was not told, for example since the broker took it for a repetition.
             // The progress could not speak of it: the transaction is tried again.
             return self.fail(index, KafkaError::MessageProduction(RDKafkaErrorCode::Fail));
         }

@@ -65,7 +65,7 @@ impl Relay {
                     return Err(Failure::Final(suspects[index].too_large()));
                 }
                 Err(PublishError::TooLarge { .. }) => {
-                    // The broker refused a batch as a whole: find the culprit by halves.
+                    // The broker refused a batch as a whole: find the event that is too large by halves.
                     pace.slow_down(suspects.len() / 2, end);
                     return Err(Failure::Again);
                 }

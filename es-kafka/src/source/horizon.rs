@@ -249,7 +249,7 @@ impl Horizon {
         (events, horizon)
     }
 
-    /// Whoever listens to everything sees every position: that turns any loss into an alarm (R3).
+    /// A reader of all categories sees every position: that turns any loss into an alarm (R3).
     fn check_density(&self, events: &[RecordedEvent], reached: Mark) -> Result<(), SourceError> {
         if self.categories != Categories::All {
             return Ok(());

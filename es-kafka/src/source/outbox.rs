@@ -117,7 +117,7 @@ impl Outbox {
         self.news.notify_one();
     }
 
-    /// The shards are someone else's: what waits of them is dropped.
+    /// The shards are another reader's: what waits of them is dropped.
     pub(crate) fn revoked(&self, shards: Vec<Shard>) {
         let mut state = self.state();
         state.forget(&shards);

@@ -1,4 +1,4 @@
-//! Notices a reader whose clients are dead.
+//! Notices a reader whose clients get nothing any more.
 //!
 //! After all brokers were away a client of librdkafka may never find one again (librdkafka issue 5301): a broker that
 //! has just started may answer with topics and without brokers, and the client then removes all brokers that it
@@ -76,7 +76,7 @@ impl Watchdog {
     /// without movement the brokers are asked, and if there is something that it should have, it has the other half to get it.
     ///
     /// # Errors
-    /// [`SourceError::Unavailable`] when its clients are taken for dead.
+    /// [`SourceError::Unavailable`] when its clients get nothing any more.
     pub(crate) fn look(&mut self, sight: &Sight) -> Result<(), SourceError> {
         let half = self.config.reopen_after / 2;
         if let Some(asked) = &mut self.asked {
@@ -87,7 +87,7 @@ impl Watchdog {
                     self.news.get_or_insert((Instant::now(), answer.published));
                 }
                 Err(oneshot::error::TryRecvError::Empty) => {}
-                // The brokers cannot be reached: a reader that gets nothing is no wonder.
+                // The brokers cannot be reached: no reader gets anything.
                 Err(oneshot::error::TryRecvError::Closed) => self.asked = None,
             }
         }
@@ -126,9 +126,9 @@ impl Watchdog {
             reader = self.reader,
             seconds,
             what,
-            "the clients of a reader are dead, and new ones are opened"
+            "the clients of a reader get nothing any more, and new ones are opened"
         );
-        SourceError::Unavailable(format!("the clients are dead: for {seconds} s {what}").into())
+        SourceError::Unavailable(format!("the clients get nothing any more: for {seconds} s {what}").into())
     }
 
     fn ask(&mut self) {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_reader_is_not_blamed_for_brokers_that_are_away() {
+    async fn a_reader_is_not_opened_anew_while_brokers_are_away() {
         use es_core::EventFeed;
         let (cluster, config) = cluster(7);
         cluster.broker_down(1).unwrap();

@@ -158,7 +158,7 @@ fn a_reader_goes_on_at_any_checkpoint_without_loss_or_repetition() {
 }
 
 #[test]
-fn r3_a_hole_in_the_log_is_an_alarm_for_whoever_listens_to_everything() {
+fn r3_a_hole_in_the_log_is_an_alarm_for_a_reader_of_all_categories() {
     let mut random = fastrand::Rng::with_seed(1);
     let mut log = Log::default();
     log.transaction(50, &mut random);
