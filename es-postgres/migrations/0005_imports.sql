@@ -1,17 +1,18 @@
 -- How far each import has come: what it has written and this row commit together, so an import that was
 -- cut off, whatever cut it, goes on behind its last event and writes none twice.
 CREATE TABLE imports (
-    name       text        COLLATE "C" NOT NULL,
-    events     bigint      NOT NULL,        -- of its history, from the start
-    position   bigint      NOT NULL,        -- of the last of them in the log
-    event_id   uuid        NOT NULL,        -- of the last of them: another history is found out
-    started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    updated_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    name        text        COLLATE "C" NOT NULL,
+    events      bigint      NOT NULL,       -- of its history, from the start
+    position    bigint      NOT NULL,       -- of the last of them in the log
+    event_id    uuid        NOT NULL,       -- of the last of them, like
+    recorded_at timestamptz NOT NULL,       -- its time: another history is found out
+    started_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    updated_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT imports_name PRIMARY KEY (name)
 ) WITH (fillfactor = 50);
 
 -- Opens the transaction that writes a chunk: a_events events that follow the first a_from of the import's
--- history, the last of them a_last.
+-- history, the last of them a_last, recorded at a_time.
 --
 -- The client has looked up the versions of the chunk's streams beforehand, so that nobody waits for that in
 -- the lane. Here it learns what was written behind a_known, the position up to which it knows everything.
@@ -23,7 +24,7 @@ CREATE TABLE imports (
 -- Locks: the lane until the end of the transaction, taken before anything is read, as in append_batch();
 -- then the import's row. The settings are those of append_batch(), for the same reasons.
 CREATE FUNCTION begin_import_chunk(
-    a_name text, a_from bigint, a_events bigint, a_last uuid, a_known bigint,
+    a_name text, a_from bigint, a_events bigint, a_last uuid, a_known bigint, a_time timestamptz,
     OUT imported bigint, OUT log_head bigint, OUT changed_streams text[], OUT changed_versions bigint[])
 LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan
@@ -36,11 +37,11 @@ BEGIN
     SELECT coalesce((SELECT i.events FROM imports i WHERE i.name = a_name), 0) INTO imported;
     IF imported <> a_from THEN RETURN; END IF;
     SELECT coalesce(max(e.position), 0) INTO log_head FROM events e;
-    INSERT INTO imports AS i (name, events, position, event_id)
-    VALUES (a_name, a_from + a_events, log_head + a_events, a_last)
+    INSERT INTO imports AS i (name, events, position, event_id, recorded_at)
+    VALUES (a_name, a_from + a_events, log_head + a_events, a_last, a_time)
         ON CONFLICT (name) DO UPDATE
        SET events = excluded.events, position = excluded.position, event_id = excluded.event_id,
-           updated_at = excluded.updated_at;
+           recorded_at = excluded.recorded_at, updated_at = excluded.updated_at;
     SELECT array_agg(c.stream), array_agg(c.version)
       INTO changed_streams, changed_versions
       FROM (SELECT e.stream, max(e.version) AS version FROM events e WHERE e.position > a_known GROUP BY e.stream) c;

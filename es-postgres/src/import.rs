@@ -7,7 +7,9 @@
 use std::{convert::Infallible, fmt};
 
 use chrono::{DateTime, Utc};
-use es_core::{BoxError, EventData, InvalidAppend, Metadata, Position, ReadError, RecordedEvent, StreamId, Tag};
+use es_core::{
+    BoxError, EventData, InvalidAppend, Metadata, Position, ReadError, RecordedEvent, StreamId, Tag, Witness,
+};
 use futures_util::{Stream, stream};
 use uuid::Uuid;
 
@@ -55,8 +57,8 @@ pub struct ImportProgress {
     pub events: u64,
     /// The position of the last of them; 0 where there is none.
     pub position: Position,
-    /// The id of the last of them.
-    pub event_id: Option<Uuid>,
+    /// The last of them, by which another history is told from this one.
+    pub last: Option<Witness>,
 }
 
 /// Why an import stopped, and how far it came.

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use es_core::{NewEvent, StreamId, Tag};
+use es_core::{NewEvent, StreamId, Tag, Witness};
 use uuid::Uuid;
 
 use super::streams::ChunkStreams;
@@ -38,7 +38,7 @@ pub(super) struct Chunk {
     tags: Vec<(i64, Arc<str>, Tag)>,
     tag_bytes: usize,
     pub(super) streams: ChunkStreams,
-    last: Uuid,
+    last: Option<Witness>,
 }
 
 /// The log or a stream has no room below 2^63.
@@ -70,15 +70,15 @@ impl Chunk {
         (events, names, tags)
     }
 
-    /// The id of its last event.
-    pub(super) fn last(&self) -> Uuid {
+    /// Its last event.
+    pub(super) fn last(&self) -> Option<Witness> {
         self.last
     }
 
     /// Adds `event`, which has passed its checks and was recorded at `micros`, to the stream `number`.
     pub(super) fn push(&mut self, stream: &StreamId, number: usize, micros: i64, event: &NewEvent) {
         self.events.push((self.rows.len(), number));
-        self.last = event.id;
+        self.last = witness(event.id, micros);
         let number = i64::try_from(self.events.len()).unwrap_or(i64::MAX);
         for tag in &event.tags {
             self.tag_bytes += tag.as_str().len();
@@ -120,6 +120,12 @@ impl Chunk {
         self.rows.extend_from_slice(&TRAILER);
         Ok((&self.rows, position))
     }
+}
+
+/// The event `event_id` that was recorded at `micros` from the epoch of Postgres.
+pub(super) fn witness(event_id: Uuid, micros: i64) -> Option<Witness> {
+    let recorded_at = DateTime::from_timestamp_micros(micros.checked_add(POSTGRES_EPOCH_MICROS)?)?;
+    Some(Witness { event_id, recorded_at })
 }
 
 /// `instant` in microseconds from the epoch of Postgres; `None` before its first instant. (Its last one

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use es_core::{Append, BoxError, Expected, InvalidAppend, NewEvent, Position, StreamId};
+use es_core::{Append, BoxError, Expected, InvalidAppend, NewEvent, Position, StreamId, Witness};
 use futures_util::{Stream, StreamExt};
 use sqlx::Row;
 use tokio::{
@@ -24,7 +24,8 @@ impl Import<'_> {
         let Some(row) = rows.first() else { return Ok(ImportProgress::default()) };
         let (events, position): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
         let (events, position) = (u64::try_from(events).unwrap_or(0), Position::from_i64(position));
-        Ok(ImportProgress { events, position, event_id: row.try_get(2)? })
+        let last = Some(Witness { event_id: row.try_get(2)?, recorded_at: row.try_get(3)? });
+        Ok(ImportProgress { events, position, last })
     }
 
     pub(super) async fn run<E: Into<BoxError>>(
@@ -70,7 +71,8 @@ impl Import<'_> {
         for index in self.start..progress.events {
             let event = events.next().await.transpose()?;
             let is_last = index + 1 == progress.events;
-            if event.is_none_or(|event| is_last && Some(event.id) != progress.event_id) {
+            let witness = |event: Imported| chunk::witness(event.id, chunk::micros(event.recorded_at)?);
+            if event.is_none_or(|event| is_last && witness(event) != progress.last) {
                 return Err(ImportFailure::OtherHistory { index });
             }
             coop::consume_budget().await;

@@ -104,8 +104,9 @@ async fn transaction(
         .bind(name)
         .bind(from)
         .bind(i64::try_from(chunk.events()).unwrap_or(i64::MAX))
-        .bind(chunk.last())
-        .bind(versions.known_up_to(&chunk.streams));
+        .bind(chunk.last().map(|last| last.event_id))
+        .bind(versions.known_up_to(&chunk.streams))
+        .bind(chunk.last().map(|last| last.recorded_at));
     let opened = guard.query(opening).map_err(failed)?.fetch_one(&mut *transaction).await.map_err(failed)?;
     let imported: i64 = opened.try_get(0).map_err(failed)?;
     if imported != from {
@@ -158,7 +159,7 @@ pub(super) async fn write_all(
             Ok(position) => {
                 progress.events += chunk.events() as u64;
                 progress.position = position;
-                progress.event_id = Some(chunk.last());
+                progress.last = chunk.last();
                 // Projectors of this process wake at once.
                 log::publish(&inner, position);
                 // Nobody takes it where the history has ended.

@@ -2,10 +2,10 @@
 
 use std::{collections::HashMap, convert::Infallible, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use es_core::{
     AppendError, Condition, EventData, EventQuery, EventStore, Expected, InvalidAppend, LogSource, Metadata, Position,
-    Projector, ReadModel, RecordedEvent, StreamId, Tag, Token, Version,
+    Projector, ReadModel, RecordedEvent, StreamId, Tag, Token, Version, Witness,
     testing::account::{AccountEvent, Histories},
 };
 use es_postgres::{ImportError, ImportFailure, ImportProgress, Imported, PostgresStore};
@@ -111,7 +111,8 @@ async fn r3_versions_go_on_behind_those_of_existing_streams_and_across_chunks() 
     store.append(append("s0", exact(0), 12)).await.unwrap();
     let history = history(50, 3);
     let done = store.import("import").chunk_events(4).events(history.clone()).await.unwrap();
-    let last = ImportProgress { events: 50, position: Position::new(62), event_id: Some(history[49].id) };
+    let witness = Witness { event_id: history[49].id, recorded_at: history[49].recorded_at };
+    let last = ImportProgress { events: 50, position: Position::new(62), last: Some(witness) };
     assert_eq!(done, last);
     assert_eq!(store.import("import").progress().await.unwrap(), last);
     assert_holds(log(&store).await, &history);
@@ -202,7 +203,11 @@ async fn r6_an_import_that_comes_again_writes_nothing() {
     assert_eq!(import.events(all[20..25].to_vec()).await.unwrap().events, 25);
     assert_eq!(store.import("import").starting_at(10).events(all[10..].to_vec()).await.unwrap().events, 30);
     assert_holds(log(&store).await, &all);
-    for other in [history(30, 4), all[..29].to_vec()] {
+    // The third is of a log that was restored: its last event was sent again and written at another time. (Seen to be taken
+    // for the same history where an import kept the id alone.)
+    let mut restored = all.clone();
+    restored[29].recorded_at += TimeDelta::microseconds(1);
+    for other in [history(30, 4), all[..29].to_vec(), restored] {
         let (events, reason) = reason(store.import("import").events(other).await);
         assert!(matches!(reason, ImportFailure::OtherHistory { index: 29 }), "{reason:?}");
         assert_eq!(events, 30);
