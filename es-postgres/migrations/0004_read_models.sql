@@ -214,17 +214,36 @@ BEGIN
 END
 $$;
 
--- Deletes what retired generations leave behind. It runs after the switch, which stays short; what a
--- crash leaves is swept with the next one.
--- Locks: the retired generations that nobody else is sweeping, then their documents.
-CREATE FUNCTION sweep_generations() RETURNS void
+-- Deletes at most a_most documents of a retired generation, the first one from a_generation on that no other sweep is at,
+-- from the key a_from on if it is that generation; with the last of them, the generation. Returns where to go on; no row when
+-- there is nothing left. It runs after the switch, which stays short; what a crash leaves is swept with the next one.
+--
+-- It goes on at a key, since one that began at the first would pass all that was deleted before, each time. A sweep goes
+-- through a generation from its first key, so what is deleted last is the generation, whoever else has swept there too.
+--
+-- Locks: the retired generation, then the documents, until the end of the transaction.
+CREATE FUNCTION sweep_generations(a_generation bigint, a_from text, a_most bigint)
+RETURNS TABLE (next_generation bigint, next_key text)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_id bigint;
+    v_id   bigint;
+    v_from text;
+    v_end  text;
 BEGIN
-    FOR v_id IN SELECT g.id FROM generations g WHERE g.state = 'retired' ORDER BY g.id FOR UPDATE SKIP LOCKED LOOP
-        DELETE FROM documents d WHERE d.generation = v_id;
-        DELETE FROM generations g WHERE g.id = v_id;
-    END LOOP;
+    SELECT g.id INTO v_id FROM generations g
+     WHERE g.state = 'retired' AND g.id >= a_generation ORDER BY g.id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    IF v_id IS NULL THEN
+        RETURN;
+    END IF;
+    v_from := CASE WHEN v_id = a_generation THEN a_from ELSE '' END;
+    v_end := (SELECT d.key FROM documents d WHERE d.generation = v_id AND d.key >= v_from ORDER BY d.key OFFSET a_most LIMIT 1);
+    IF v_end IS NOT NULL THEN
+        DELETE FROM documents d WHERE d.generation = v_id AND d.key >= v_from AND d.key < v_end;
+        RETURN QUERY SELECT v_id, v_end;
+        RETURN;
+    END IF;
+    DELETE FROM documents d WHERE d.generation = v_id AND d.key >= v_from;
+    DELETE FROM generations g WHERE g.id = v_id;
+    RETURN QUERY SELECT v_id + 1, '';
 END
 $$;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use sqlx::{
-    Postgres,
+    Postgres, Row,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
@@ -20,9 +20,11 @@ use crate::{
     session::{self, Session},
 };
 
-/// How long a sweep may take. It deletes the documents of a whole generation in one statement, which
-/// is rolled back when it is cut: under the limit of a read, one of a hundred million would never go.
-const SWEEP_WITHIN: Duration = Duration::from_mins(10);
+/// How many documents one statement of a sweep deletes.
+const SWEEP_DOCUMENTS: i64 = 10_000;
+
+/// How long it may take.
+const SWEEP_WITHIN: Duration = Duration::from_mins(1);
 
 /// How often a timer goes off while a store is open.
 ///
@@ -95,19 +97,32 @@ impl Connections {
         self.within(self.session.answer_within(), write).await
     }
 
-    /// Deletes what retired generations left behind.
+    /// Deletes what retired generations left behind, some documents at a time: between two of its statements others get the
+    /// place of its connection.
     ///
-    /// On a connection of its own, since the sessions of the others end a statement far earlier.
+    /// That is one of its own, since the sessions of the others end a statement far earlier.
     pub(crate) async fn sweep(&self) -> Result<(), sqlx::Error> {
-        let sweep = async {
-            let _place = self.place().await?;
-            let mut connection = self.session.open_within(SWEEP_WITHIN).await?;
-            connection.rows(sqlx::query(include_str!("sql/sweep.sql"))).await?;
+        let mut connection = None;
+        let (mut generation, mut key) = (0_i64, String::new());
+        loop {
+            let some = async {
+                let _place = self.place().await?;
+                let connection = match &mut connection {
+                    Some(connection) => connection,
+                    none => none.insert(self.session.open_within(SWEEP_WITHIN).await?),
+                };
+                let sweep = sqlx::query(include_str!("sql/sweep.sql"));
+                connection.rows(sweep.bind(generation).bind(&key).bind(SWEEP_DOCUMENTS)).await
+            };
+            let rows = self.within(SWEEP_WITHIN, some).await?;
+            let Some(next) = rows.first() else { break };
+            (generation, key) = (next.try_get(0)?, next.try_get(1)?);
+        }
+        if let Some(connection) = connection {
             // Best effort: it has done its work.
-            let _ = connection.close().await;
-            Ok(())
-        };
-        self.within(SWEEP_WITHIN, sweep).await
+            let _ = self.within(self.session.answer_within(), connection.close()).await;
+        }
+        Ok(())
     }
 
     /// The outcome of `work`, which is dropped after `limit`, and with it the connection that it uses:

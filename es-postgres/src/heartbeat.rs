@@ -10,8 +10,28 @@ use crate::{guard::Guarded, read_models::interval, session::Session};
 /// How long one renewal may take: by then the leases have ended.
 const WITHIN: Duration = Duration::from_secs(2);
 
-/// How long it waits after one that failed.
-const PAUSE: Duration = Duration::from_millis(100);
+/// How long it waits after one that failed: twice as long after each further one, up to the second.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// Renewals that failed, one after the other.
+#[derive(Default)]
+struct Failures {
+    pause: Option<Duration>,
+    /// The last cause that was reported.
+    told: Option<String>,
+}
+
+impl Failures {
+    /// Takes note of one: whether its cause is to be reported, since the one before had another cause, and how long to wait.
+    fn note(&mut self, cause: &sqlx::Error) -> (bool, Duration) {
+        let pause = self.pause.map_or(PAUSES.0, |pause| (pause * 2).min(PAUSES.1));
+        self.pause = Some(pause);
+        let cause = cause.to_string();
+        let is_news = self.told.as_ref() != Some(&cause);
+        self.told = Some(cause);
+        (is_news, pause)
+    }
+}
 
 /// Renews what is due, until the store is closed or dropped.
 ///
@@ -19,19 +39,24 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// not end.
 pub(crate) async fn run(leases: Arc<Heartbeat>, session: Session) {
     let mut connection = None;
+    let mut failures = Failures::default();
     while let Some(beats) = leases.due().await {
         let renewed = tokio::time::timeout(WITHIN, renew(&session, &mut connection, &beats)).await;
         let renewed = renewed.unwrap_or_else(|_| Err(crate::session::timed_out("the server did not answer in time")));
         match renewed {
             Ok(held) => {
+                failures = Failures::default();
                 let lost = beats.iter().zip(1..).filter(|(_, number)| !held.contains(number));
                 lost.for_each(|(beat, _)| leases.lost(beat));
             }
             Err(error) => {
-                tracing::warn!(schema = session.schema(), %error, "leases were not renewed in time and may be lost");
+                let (is_news, pause) = failures.note(&error);
+                if is_news {
+                    tracing::warn!(schema = session.schema(), %error, "leases were not renewed in time and may be lost");
+                }
                 connection = None;
                 leases.failed(&beats);
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(pause).await;
             }
         }
     }
@@ -60,4 +85,19 @@ async fn renew(
     let rows = open.rows(renew).await?;
     *connection = Some(open);
     rows.iter().map(|row| row.try_get(0)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_stays_is_reported_once_and_the_pauses_grow_to_a_second() {
+        let mut failures = Failures::default();
+        let noted: Vec<_> = (0..6).map(|_| failures.note(&sqlx::Error::PoolClosed)).collect();
+        let millis: Vec<_> = noted.iter().map(|(_, pause)| pause.as_millis()).collect();
+        assert_eq!(millis, [100, 200, 400, 800, 1_000, 1_000]);
+        assert_eq!(noted.iter().filter(|(is_news, _)| *is_news).count(), 1);
+        assert_eq!(failures.note(&sqlx::Error::RowNotFound), (true, PAUSES.1), "another cause is news");
+    }
 }

@@ -91,8 +91,8 @@ impl PostgresOptions {
     /// is held. A connection must be opened in this time too, or in ten seconds if that is shorter.
     ///
     /// Two have limits of their own: an append (30 seconds a batch on the server, and
-    /// [`patience`](Self::patience)), and the deletion of a replaced read model's documents (10
-    /// minutes), which is one statement whatever their number.
+    /// [`patience`](Self::patience)), and the deletion of a replaced read model's documents (a
+    /// minute for each 10,000 of them).
     pub fn answer_within(self, limit: Duration) -> Self {
         Self { answer_within: limit, ..self }
     }

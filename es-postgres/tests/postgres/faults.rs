@@ -223,7 +223,7 @@ async fn r16_the_server_too_gives_up_a_read_that_takes_too_long() {
     assert_eq!(log(&store).await.len(), 3);
 }
 
-/// The documents of a large read model are deleted in one statement, and what is cut is rolled back. The worker that has
+/// The documents of a large read model are deleted in statements that may take long. The worker that has
 /// promoted its generation goes on at once (seen to fail where it waited for the deletion).
 #[tokio::test(flavor = "multi_thread")]
 async fn r13_the_sweep_behind_a_promotion_may_take_long_and_the_promotion_does_not() {

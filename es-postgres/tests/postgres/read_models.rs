@@ -191,3 +191,33 @@ async fn the_view_shows_what_readers_see() {
     let shown = "SELECT count(*) FROM read_models WHERE projection = 'model' AND key = 'k' AND document->>'n' = '7'";
     assert_eq!(schema.session().await.number(shown).await, 1);
 }
+
+/// A large generation that was replaced is deleted in parts, and all of it. (Seen to fail where one statement deletes it.)
+#[tokio::test(flavor = "multi_thread")]
+async fn r13_a_replaced_generation_is_deleted_in_parts() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let (mut owner, mut generations) = (schema.session().await, Vec::new());
+    for (state, documents) in [(GenerationState::Serving, 20_000), (GenerationState::Building, 1)] {
+        let generation = generation(&store, state).await;
+        let lease = lease(&store, &generation).await;
+        store.commit(&lease, changes(1, []), TTL).await.unwrap();
+        let fill = format!(
+            "INSERT INTO documents SELECT {}, n::text, '1' FROM generate_series(1, {documents}) n",
+            generation.id
+        );
+        owner.run(&fill).await;
+        generations.push(generation);
+    }
+    let count = "CREATE TABLE deleted (documents bigint);
+         CREATE FUNCTION count_deleted() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN INSERT INTO deleted SELECT count(*) FROM gone; RETURN NULL; END $$;
+         CREATE TRIGGER count_deleted AFTER DELETE ON documents REFERENCING OLD TABLE AS gone
+             FOR EACH STATEMENT EXECUTE FUNCTION count_deleted()";
+    owner.run(count).await;
+    store.promote(&generations[1], Promotion::Automatic).await.unwrap();
+    owner.until("SELECT (count(*) = 1)::int::bigint FROM generations", 1).await;
+    assert_eq!(owner.number("SELECT count(*) FROM documents").await, 1, "the new one's");
+    assert_eq!(owner.number("SELECT max(documents) FROM deleted").await, 10_000);
+    assert_eq!(owner.number("SELECT sum(documents)::bigint FROM deleted").await, 20_000);
+}
