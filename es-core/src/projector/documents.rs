@@ -1,8 +1,9 @@
 //! The documents that a part of a batch touches, from the stored bytes and back.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use bytes::Bytes;
+use serde::de::DeserializeOwned;
 
 use super::{encode, fold};
 use crate::{
@@ -14,12 +15,12 @@ use crate::{
     worker::Handled,
 };
 
-/// Documents by their keys; in their order they are written.
+/// Documents by their keys.
 pub(super) struct Documents<P: Projection> {
-    drafts: BTreeMap<String, Draft<P::Document>>,
+    drafts: HashMap<String, Draft<P::Document>>,
     /// What was written out of the folded ones, in bytes with their keys.
     pub(super) written: usize,
-    /// The largest of these.
+    /// The largest that is known, as it was loaded or written out.
     largest: usize,
     /// How many are folded and were never written out.
     fresh: usize,
@@ -36,15 +37,29 @@ struct Draft<D> {
     written: usize,
 }
 
+impl<D: DeserializeOwned> Draft<D> {
+    fn read<E>(&mut self, key: &str, event: &Recorded<E>) -> Result<(), EngineError> {
+        if !self.is_read {
+            let read = caught(|| self.bytes.as_deref().map(codec::decode).transpose());
+            self.document = read
+                .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })?
+                .map_err(|reason| EngineError::Document { key: key.to_owned(), reason })?;
+            (self.is_read, self.bytes) = (true, None);
+        }
+        Ok(())
+    }
+}
+
 impl<P: Projection> Documents<P> {
     pub(super) fn new() -> Self {
-        Self { drafts: BTreeMap::new(), written: 0, largest: 0, fresh: 0 }
+        Self { drafts: HashMap::new(), written: 0, largest: 0, fresh: 0 }
     }
 
     /// Adds what the store has under each key.
     pub(super) fn add(&mut self, stored: impl IntoIterator<Item = (String, Option<Bytes>)>) {
         for (key, bytes) in stored {
             let loaded = bytes.as_ref().map_or(0, Bytes::len);
+            self.largest = self.largest.max(loaded);
             let draft = Draft { bytes, document: None, is_read: false, is_folded: false, loaded, written: 0 };
             self.drafts.insert(key, draft);
         }
@@ -59,21 +74,15 @@ impl<P: Projection> Documents<P> {
     /// event are read, none of them may be folded: an event is folded whole or not at all.
     pub(super) fn read(&mut self, key: &str, event: &Recorded<P::Event>) -> Result<bool, EngineError> {
         let Some(draft) = self.drafts.get_mut(key) else { return Ok(false) };
-        if !draft.is_read {
-            let read = caught(|| draft.bytes.as_deref().map(codec::decode).transpose());
-            draft.document = read
-                .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })?
-                .map_err(|reason| EngineError::Document { key: key.to_owned(), reason })?;
-            (draft.is_read, draft.bytes) = (true, None);
-        }
+        draft.read(key, event)?;
         Ok(true)
     }
 
     /// Folds `event` into the document under `key`, which was loaded. After a failure it may hold half of the event.
     pub(super) fn fold(&mut self, projection: &P, key: &str, event: &Recorded<P::Event>) -> Result<(), EngineError> {
-        // It may have been written out since.
-        self.read(key, event)?;
         let Some(draft) = self.drafts.get_mut(key) else { return Ok(()) };
+        // It may have been written out since.
+        draft.read(key, event)?;
         self.fresh += usize::from(!draft.is_folded);
         draft.is_folded = true;
         caught(|| fold(projection, key, &mut draft.document, event))
@@ -97,6 +106,11 @@ impl<P: Projection> Documents<P> {
         Ok(())
     }
 
+    /// Whether the size of any document is known.
+    pub(super) fn is_any_size_known(&self) -> bool {
+        self.largest > 0
+    }
+
     /// How many bytes there would be if each document that was never written out were as large as the largest.
     pub(super) fn expected(&self) -> usize {
         self.written.saturating_add(self.largest.saturating_mul(self.fresh))
@@ -107,7 +121,7 @@ impl<P: Projection> Documents<P> {
         self.drafts.len()
     }
 
-    /// What was folded and written out.
+    /// What was folded and written out, in the order of the keys: two commits lock rows in the same order.
     pub(super) fn into_handled(self, done: usize, failure: Option<EngineError>) -> Handled {
         let mut handled = Handled { done, failure, ..Handled::default() };
         for (key, draft) in self.drafts.into_iter().filter(|(_, draft)| draft.is_folded) {
@@ -116,6 +130,8 @@ impl<P: Projection> Documents<P> {
                 None => handled.deletes.push(key),
             }
         }
+        handled.upserts.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        handled.deletes.sort_unstable();
         handled
     }
 }

@@ -21,6 +21,10 @@ use crate::{
 /// How long events are folded before other tasks of the runtime get a turn.
 const SLICE: Duration = Duration::from_millis(1);
 
+/// How long documents may grow before they are written out for the sake of their size, where the sizes of some are known.
+/// What is written out has to be read again for its next event.
+const UNWRITTEN: Duration = Duration::from_millis(10);
+
 /// Why a part has to be folded again, from fewer events.
 enum Obstacle {
     /// The event at this index cannot be folded, and some of its documents may hold it already.
@@ -91,7 +95,8 @@ impl<P: Projection> Projector<P> {
                 for key in keys {
                     documents.fold(&self.projection, key, event).map_err(|error| Obstacle::At(done, error))?;
                     if pace.is_over() {
-                        if pace.may_write() || documents.expected() >= self.document_bytes {
+                        if pace.may_write(documents.is_any_size_known()) || documents.expected() >= self.document_bytes
+                        {
                             let before = Instant::now();
                             self.write(&mut documents, &first)?;
                             pace.has_written(before);
@@ -218,9 +223,11 @@ impl Pace {
         self.slice.elapsed() >= SLICE
     }
 
-    /// Whether folding has taken as long since the last time as writing took then.
-    fn may_write(&self) -> bool {
-        self.written.elapsed() >= self.writing
+    /// Whether folding has taken as long since the last time as writing took then. Most parts take less than
+    /// [`UNWRITTEN`], and encode each document once.
+    fn may_write(&self, is_any_size_known: bool) -> bool {
+        let least = if is_any_size_known { UNWRITTEN } else { Duration::ZERO };
+        self.written.elapsed() >= self.writing.max(least)
     }
 
     fn has_written(&mut self, before: Instant) {
