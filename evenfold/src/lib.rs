@@ -1,0 +1,43 @@
+//! Event sourcing and CQRS for Rust: one dependency, one import.
+//!
+//! ```
+//! use evenfold::prelude::*;
+//! ```
+
+// So that the derives' paths also hold in this crate's own examples.
+extern crate self as evenfold;
+
+pub use es_core::*;
+
+/// The store on one embedded file.
+#[cfg(feature = "sqlite")]
+pub mod sqlite {
+    pub use es_sqlite::*;
+}
+
+/// The store on a Postgres server.
+#[cfg(feature = "postgres")]
+pub mod postgres {
+    pub use es_postgres::*;
+}
+
+/// The relay to Kafka, and readers that follow it.
+#[cfg(feature = "kafka")]
+pub mod kafka {
+    pub use es_kafka::*;
+}
+
+pub mod prelude {
+    //! What nearly every application names.
+
+    pub use es_core::{
+        Aggregate, Decision, DecisionModel, Decisions, Event, EventQuery, EventSet, Expected, IdempotencyKey, Keys,
+        MemoryStore, Policy, Projection, ReadModel, Recorded, Repository, StreamId, Tag,
+    };
+    #[cfg(feature = "kafka")]
+    pub use es_kafka::{KafkaSource, Relay};
+    #[cfg(feature = "postgres")]
+    pub use es_postgres::PostgresStore;
+    #[cfg(feature = "sqlite")]
+    pub use es_sqlite::SqliteStore;
+}
