@@ -27,6 +27,9 @@ pub mod kafka {
     pub use es_kafka::*;
 }
 
+#[cfg(feature = "axum")]
+pub mod http;
+
 pub mod prelude {
     //! What nearly every application names.
 

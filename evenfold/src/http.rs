@@ -1,0 +1,66 @@
+//! HTTP for services built with axum (feature `axum`): what every command and query over HTTP needs, and nothing of
+//! what an application decides for itself.
+//!
+//! | HTTP | Evenfold |
+//! |---|---|
+//! | `If-Match: "3"`, `Idempotency-Key`, `traceparent`, `X-Correlation-Id` | [`CommandHeaders`], which makes a [`Context`](crate::Context) |
+//! | `ETag: "3"` | [`ETag`], from a [`Receipt`](crate::Receipt) or a version |
+//! | `?after=p17` | [`ReadAfter`], which waits until a read model holds that write |
+//! | `application/problem+json` | [`Problem`], from every error of a command or query |
+//!
+//! ```
+//! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};
+//! use evenfold::{http::{CommandHeaders, ETag, Problem, ReadAfter}, prelude::*};
+//! # use serde::{Deserialize, Serialize};
+//! # #[derive(Debug, Clone, PartialEq, Event)]
+//! # #[event(category = "seat")]
+//! # enum SeatEvent { #[event(name = "seat.taken")] Taken { by: String } }
+//! # #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+//! # struct Seat { taken_by: Option<String> }
+//!
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("the seat is taken")]
+//! struct Occupied;
+//!
+//! // The application says once what its own refusals are; all other errors are known.
+//! impl From<Occupied> for Problem {
+//!     fn from(refusal: Occupied) -> Self {
+//!         Problem::new(StatusCode::CONFLICT, "urn:seats:occupied", "The seat is taken").detail(refusal.to_string())
+//!     }
+//! }
+//! # impl Aggregate for Seat {
+//! #     type Command = String;
+//! #     type Event = SeatEvent;
+//! #     type Error = Occupied;
+//! #     fn handle(&self, by: &String) -> Result<Vec<SeatEvent>, Occupied> {
+//! #         if self.taken_by.is_some() { Err(Occupied) } else { Ok(vec![SeatEvent::Taken { by: by.clone() }]) }
+//! #     }
+//! #     fn apply(&mut self, event: &SeatEvent) {
+//! #         let SeatEvent::Taken { by } = event;
+//! #         self.taken_by = Some(by.clone());
+//! #     }
+//! # }
+//!
+//! async fn take(
+//!     State(seats): State<Repository<Seat>>,
+//!     Path(seat): Path<String>,
+//!     headers: CommandHeaders,
+//!     by: String,
+//! ) -> Result<impl IntoResponse, Problem> {
+//!     let context = headers.context(Some(&by), by.as_bytes());
+//!     let receipt = seats.execute_with(&seat, by, context).await?;
+//!     Ok((ETag::from(receipt), Json(receipt)))
+//! }
+//! # let _: axum::Router = axum::Router::new().route("/seats/{seat}", axum::routing::post(take)).with_state(Repository::new(&MemoryStore::new()));
+//! ```
+
+mod command;
+mod errors;
+mod etag;
+mod problem;
+mod read_after;
+
+pub use command::CommandHeaders;
+pub use etag::ETag;
+pub use problem::{FieldError, Problem};
+pub use read_after::ReadAfter;
