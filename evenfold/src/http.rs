@@ -51,7 +51,7 @@
 //!     let receipt = seats.execute_with(&seat, by, context).await?;
 //!     Ok((ETag::from(receipt), Json(receipt)))
 //! }
-//! # let _: axum::Router = axum::Router::new().route("/seats/{seat}", axum::routing::post(take)).with_state(Repository::new(&MemoryStore::new()));
+//! # let _: axum::Router = axum::Router::new().route("/seats/{seat}", axum::routing::post(take)).with_state(Repository::new(MemoryStore::new()));
 //! ```
 
 mod command;

@@ -100,7 +100,7 @@ async fn show(
 
 fn service() -> Router {
     let store = MemoryStore::new();
-    let parts = (Repository::new(&store), ReadModel::new(std::sync::Arc::new(store)));
+    let parts = (Repository::new(store.clone()), ReadModel::new(store));
     Router::new().route("/seats/{seat}", post(take)).route("/seats/{seat}", get(show)).with_state(parts)
 }
 
