@@ -6,7 +6,7 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{append::MAX_EVENT_NAME_BYTES, stream::Position};
+use crate::{stream::Position, write::append::MAX_EVENT_NAME_BYTES};
 
 /// The most tags of one event; the most tags, and the most names, of one item of a query.
 pub const MAX_TAGS: usize = 64;

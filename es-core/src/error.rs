@@ -5,10 +5,12 @@ use std::{fmt, time::Duration};
 use crate::{
     codec::{EncodeError, Misfit},
     event::Recorded,
-    projection::Unfoldable,
-    read_model::{CommitError, PromoteError, ReadModelError, Shard},
+    read::{
+        projection::Unfoldable,
+        read_model::{CommitError, PromoteError, ReadModelError, Shard},
+        source::SourceError,
+    },
     schema::DecodeError,
-    source::SourceError,
     stream::Position,
 };
 

@@ -9,33 +9,12 @@ pub mod stream;
 pub mod event;
 pub mod codec;
 pub mod schema;
-
-// From a command to the log.
-pub mod aggregate;
-pub mod append;
-pub mod rooms;
 pub mod boundary;
-pub mod store;
-pub mod snapshot;
-pub mod execute;
-pub mod decide;
 
-// From the log to a query.
-pub mod projection;
-mod definition;
-pub mod cursor;
-pub mod read_model;
-pub mod heartbeat;
-pub mod source;
-pub mod worker_state;
-mod panics;
-mod worker;
-mod standby;
-mod candidate;
-pub mod projector;
-pub mod rebuild;
-pub mod policy;
-pub mod query;
+// The two halves of the path, and what goes round again.
+pub mod write;
+pub mod read;
+pub mod react;
 
 pub mod error;
 pub mod memory;
@@ -73,26 +52,26 @@ pub mod __private {
     }
 }
 
-pub use aggregate::Aggregate;
-pub use append::*;
 pub use boundary::*;
 pub use codec::{EncodeError, MAX_NESTING, Misfit, Unencodable};
-pub use cursor::*;
-pub use decide::{DecideError, Decision, DecisionModel, Decisions, Matching, Models};
 pub use error::{BoxError, EngineError, Location, StoreMoved};
 pub use es_macros::{Event, EventSet};
 pub use event::*;
-pub use execute::*;
 pub use memory::MemoryStore;
-pub use policy::*;
-pub use projection::{Keys, Order, Projection, Unfoldable};
-pub use projector::Projector;
-pub use query::*;
-pub use read_model::*;
+pub use react::policy::*;
+pub use read::cursor::*;
+pub use read::projection::{Keys, Order, Projection, Unfoldable};
+pub use read::projector::Projector;
+pub use read::query::*;
+pub use read::read_model::*;
+pub use read::source::*;
+pub use read::worker_state::*;
 pub use schema::*;
-pub use snapshot::*;
-pub use source::*;
-pub use store::*;
 pub use stream::*;
 pub use witness::*;
-pub use worker_state::*;
+pub use write::aggregate::Aggregate;
+pub use write::append::*;
+pub use write::decide::{DecideError, Decision, DecisionModel, Decisions, Matching, Models};
+pub use write::execute::*;
+pub use write::snapshot::*;
+pub use write::store::*;

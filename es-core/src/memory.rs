@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use crate::{
-    snapshot::{AggregateStore, Snapshot, SnapshotError, SnapshotStore},
     stream::{Position, StreamId},
+    write::snapshot::{AggregateStore, Snapshot, SnapshotError, SnapshotStore},
 };
 
 /// An event store, snapshot store and read model store in memory. Clones share their content.

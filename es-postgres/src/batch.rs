@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use es_core::{
     Append, AppendError, Appended, Ending, EventQuery, Expected, Position, StreamId, Tag, Verdict, Version,
-    rooms::LARGE_BYTES,
+    write::rooms::LARGE_BYTES,
 };
 
 use uuid::Uuid;

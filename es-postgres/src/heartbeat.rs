@@ -2,7 +2,7 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use es_core::heartbeat::{Beat, Heartbeat};
+use es_core::read::heartbeat::{Beat, Heartbeat};
 use sqlx::Row;
 
 use crate::{guard::Guarded, read_models::interval, session::Session};

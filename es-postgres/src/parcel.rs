@@ -1,6 +1,6 @@
 //! A batch on its way to the server, and those who wait for what becomes of it.
 
-use es_core::{AppendError, Appended, rooms::Taken};
+use es_core::{AppendError, Appended, write::rooms::Taken};
 use tokio::sync::oneshot;
 
 use crate::batch::{Batch, Request};

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use es_core::{
     Changeover, Changes, Checkpoint, CommitError, Documents, Generation, GenerationSet, GenerationState, Generations,
     KeyRange, Lease, Leases, Position, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover,
-    Witness, read_model,
+    Witness, read::read_model,
 };
 use sqlx::{
     Row,

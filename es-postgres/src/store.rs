@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, Position, ReadError,
-    RecordedEvent, StreamId, Version, heartbeat::Heartbeat, rooms::Rooms, validate_together,
+    RecordedEvent, StreamId, Version, read::heartbeat::Heartbeat, validate_together, write::rooms::Rooms,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},

@@ -217,7 +217,7 @@ mod tests {
 
     use es_core::{
         Append, AppendError, Appended, EventData, Expected, NewEvent,
-        rooms::{LARGE_BYTES, Rooms},
+        write::rooms::{LARGE_BYTES, Rooms},
     };
     use sqlx::postgres::PgConnectOptions;
     use tokio::sync::oneshot;

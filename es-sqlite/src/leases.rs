@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::DateTime;
 use es_core::{
     Changeover, Checkpoint, Generation, Lease, Position, Shard, Takeover, Witness,
-    heartbeat::{Beat, Heartbeat},
+    read::heartbeat::{Beat, Heartbeat},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use tokio::time::{Instant, sleep};

@@ -2,9 +2,8 @@
 //! disk slows its callers instead of filling the memory (R17).
 
 use es_core::{
-    Append, AppendError, Appended, Remembered, StreamId,
-    rooms::{LARGE_BYTES, Rooms, Taken},
-    validate_together,
+    Append, AppendError, Appended, Remembered, StreamId, validate_together,
+    write::rooms::{LARGE_BYTES, Rooms, Taken},
 };
 use tokio::sync::{mpsc, oneshot};
 

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
     Changeover, Changes, CommitError, Documents, Generation, GenerationSet, GenerationState, Generations, KeyRange,
-    Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover, read_model,
+    Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover, read::read_model,
 };
 use uuid::Uuid;
 

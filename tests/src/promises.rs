@@ -51,7 +51,10 @@ fn every_file_and_test_that_a_promise_names_exists() {
             if text.contains('/') && !text.contains(' ') {
                 looked_at += 1;
                 missing.extend(
-                    paths(text).into_iter().filter(|path| !root.join(path).exists()).map(|path| format!("{number}: {path}")),
+                    paths(text)
+                        .into_iter()
+                        .filter(|path| !root.join(path).exists())
+                        .map(|path| format!("{number}: {path}")),
                 );
             } else if is_test {
                 looked_at += 1;

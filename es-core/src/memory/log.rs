@@ -8,12 +8,14 @@ use uuid::Uuid;
 
 use super::MemoryStore;
 use crate::{
-    append::{Append, IdempotencyKey, command_id, validate_together},
     boundary::{EventQuery, Tag},
     event::RecordedEvent,
-    store::{AppendError, Appended, CommandRecord, EventStore, ReadError, Verdict},
     stream::{Position, StreamId, Version},
     witness::Witness,
+    write::{
+        append::{Append, IdempotencyKey, command_id, validate_together},
+        store::{AppendError, Appended, CommandRecord, EventStore, ReadError, Verdict},
+    },
 };
 
 #[derive(Debug, Default)]

@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::MemoryStore;
 use crate::{
-    read_model::{
+    read::read_model::{
         self, Changeover, Changes, Checkpoint, CommitError, Documents, Generation, GenerationSet, GenerationState,
         Generations, KeyRange, Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard,
         Takeover,

@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    aggregate::Aggregate,
     event::Recorded,
-    projection::{Keys, Order, Projection, Unfoldable},
+    read::projection::{Keys, Order, Projection, Unfoldable},
+    write::aggregate::Aggregate,
 };
 
 /// What happens to an account.

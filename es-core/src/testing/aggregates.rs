@@ -2,7 +2,7 @@
 
 use std::fmt::Debug;
 
-use crate::{aggregate::Aggregate, event::Event};
+use crate::{event::Event, write::aggregate::Aggregate};
 
 /// An aggregate to which `events` have happened.
 ///

@@ -8,8 +8,7 @@ use uuid::Uuid;
 use crate::{
     error::EngineError,
     event::{Event, EventData, Metadata, Recorded, RecordedEvent},
-    projection::Projection,
-    projector,
+    read::{projection::Projection, projector},
     stream::{Position, StreamId, Version},
 };
 

@@ -9,7 +9,7 @@ use es_core::{
     Expected, GenerationState, KeyRange, LogSource, MemoryStore, NewEvent, Policy, PolicyError, PolicyRunner, Position,
     Projection, Projector, QueryError, ReadModel, ReadModelStore, Recorded, Repository, Shard, SourceError, StreamId,
     Subscription, Takeover, Token, Witness,
-    policy::reaction,
+    react::policy::reaction,
     testing::{
         account::{Account, AccountCommand, AccountEvent, Histories, Ledger, Turnover},
         project,

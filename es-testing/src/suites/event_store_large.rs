@@ -3,7 +3,7 @@
 use super::event_store::{append, conflict, event, stream};
 use es_core::{
     Append, AppendError, Appended, Command, Condition, EventQuery, EventStore, Expected, Fingerprint, IdempotencyKey,
-    Position, Tag, Version, rooms::LARGE_BYTES,
+    Position, Tag, Version, write::rooms::LARGE_BYTES,
 };
 
 fn exact(version: u64) -> Expected {

@@ -10,9 +10,11 @@ use crate::{
     codec,
     error::{EngineError, Location},
     event::Recorded,
-    panics::{Panicked, caught},
-    projection::Projection,
-    worker::Handled,
+    read::{
+        panics::{Panicked, caught},
+        projection::Projection,
+        worker::Handled,
+    },
 };
 
 /// Documents by their keys.

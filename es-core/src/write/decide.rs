@@ -10,14 +10,16 @@ use tokio::sync::Mutex;
 
 pub use self::model::{DecisionModel, Matching, Models};
 use crate::{
-    append::{Append, Command},
     boundary::{Condition, ConditionPart},
     event::{Event, Metadata, NewEvent, NewEventError},
-    execute::{Context, Receipt},
-    query::Token,
+    read::query::Token,
     schema::DecodeError,
-    store::{AppendError, EventStore, ReadError},
     stream::{Expected, Position, StreamId, Version},
+    write::{
+        append::{Append, Command},
+        execute::{Context, Receipt},
+        store::{AppendError, EventStore, ReadError},
+    },
 };
 
 /// Makes decisions of one kind on events of any streams, found by their tags.

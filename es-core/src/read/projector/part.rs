@@ -12,10 +12,12 @@ use super::{Projector, documents::Documents, keys};
 use crate::{
     error::{EngineError, Location},
     event::{Recorded, RecordedEvent},
-    panics::{Panicked, caught},
-    projection::Projection,
-    read_model::{Generation, ReadModelError},
-    worker::{HANDLE_FOR, Handled, Handler},
+    read::{
+        panics::{Panicked, caught},
+        projection::Projection,
+        read_model::{Generation, ReadModelError},
+        worker::{HANDLE_FOR, Handled, Handler},
+    },
 };
 
 /// How long events are folded before other tasks of the runtime get a turn.
@@ -244,9 +246,11 @@ mod tests {
     use super::*;
     use crate::{
         memory::MemoryStore,
-        projection::{Keys, Unfoldable},
-        read_model::{Changes, GenerationState, Generations, Leases, Takeover},
-        source::LogSource,
+        read::{
+            projection::{Keys, Unfoldable},
+            read_model::{Changes, GenerationState, Generations, Leases, Takeover},
+            source::LogSource,
+        },
         testing::{account::AccountEvent, recorded},
     };
 

@@ -6,12 +6,14 @@ use std::sync::{
 };
 
 use crate::{
-    definition,
     error::EngineError,
-    projection::Projection,
-    read_model::{Generation, GenerationState, Progress, PromoteError, Promotion, ReadModelStore},
+    read::{
+        definition,
+        projection::Projection,
+        read_model::{Generation, GenerationState, Progress, PromoteError, Promotion, ReadModelStore},
+        worker::Step,
+    },
     stream::Position,
-    worker::Step,
 };
 
 /// A generation of the projection's version that serves or is to serve.
@@ -165,7 +167,7 @@ mod tests {
     use super::*;
     use crate::{
         memory::MemoryStore,
-        read_model::{Changes, Checkpoint, Lease, Leases, Shard, Takeover},
+        read::read_model::{Changes, Checkpoint, Lease, Leases, Shard, Takeover},
         testing::account::Histories,
     };
 

@@ -12,8 +12,8 @@ use crate::{
         text::{self, BadText},
     },
     event::NewEvent,
-    store::Conflict,
     stream::{Expected, StreamId, Version},
+    write::store::Conflict,
 };
 
 /// The most events of one append.

@@ -9,7 +9,7 @@ use std::{
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::read_model::{CommitError, Lease, Leases, Shard};
+use crate::read::read_model::{CommitError, Lease, Leases, Shard};
 
 /// The leases of one worker, and the task that renews them.
 ///

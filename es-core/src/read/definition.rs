@@ -3,9 +3,11 @@
 use crate::{
     error::EngineError,
     event::{Categories, EventSet},
-    policy::Policy,
-    projection::{Order, Projection},
-    read_model::Progress,
+    react::policy::Policy,
+    read::{
+        projection::{Order, Projection},
+        read_model::Progress,
+    },
 };
 
 /// Whether `name` may be that of a projection or policy: it is part of consumer groups and metrics.

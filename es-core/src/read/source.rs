@@ -8,11 +8,13 @@ use uuid::Uuid;
 use crate::{
     error::BoxError,
     event::{Categories, RecordedEvent},
-    projection::Order,
-    read_model::{Checkpoint, Shard, Takeover},
-    store::{EventStore, ReadError},
+    read::{
+        projection::Order,
+        read_model::{Checkpoint, Shard, Takeover},
+    },
     stream::Position,
     witness::Witness,
+    write::store::{EventStore, ReadError},
 };
 
 /// Where a projector's events come from.

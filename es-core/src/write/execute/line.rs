@@ -13,7 +13,7 @@ use std::sync::{
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::load::Loaded;
-use crate::aggregate::Aggregate;
+use crate::write::aggregate::Aggregate;
 
 #[derive(Debug)]
 pub(super) struct Line<A> {

@@ -5,7 +5,7 @@ use std::{convert::Infallible, fmt, sync::Arc};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync::Cache, sync::DefaultLifecycle};
 
 use super::{line::Line, load::Loaded};
-use crate::{aggregate::Aggregate, stream::StreamId};
+use crate::{stream::StreamId, write::aggregate::Aggregate};
 
 /// What is kept of an aggregate beside its state: a line, a key, and their places in the cache.
 const OVERHEAD_BYTES: u64 = 512;

@@ -8,13 +8,15 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    aggregate::Aggregate,
     codec,
     error::BoxError,
     event::{Event, EventData, RecordedEvent},
-    store::{EventStore, ReadError},
     stream::{StreamId, Version},
     witness::{Ending, Witness},
+    write::{
+        aggregate::Aggregate,
+        store::{EventStore, ReadError},
+    },
 };
 
 /// Keeps one snapshot a stream. Losing any of them costs time and nothing else (R8).

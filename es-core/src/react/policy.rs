@@ -7,20 +7,24 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    append::{IdempotencyKey, InvalidKey},
-    decide::DecideError,
-    definition,
     error::{BoxError, EngineError, Location},
     event::{EventSet, Metadata, Recorded, RecordedEvent},
-    execute::{Context, ExecuteError, LoadError},
-    panics::{Panicked, caught, caught_async},
-    projection::Order,
-    read_model::{Generation, Leases},
-    source::{EventSource, Subscription},
-    standby::Standby,
-    store::AppendError,
-    worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Pending, Step, Worker},
-    worker_state::{StateReport, WorkerState},
+    read::{
+        definition,
+        panics::{Panicked, caught, caught_async},
+        projection::Order,
+        read_model::{Generation, Leases},
+        source::{EventSource, Subscription},
+        standby::Standby,
+        worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Pending, Step, Worker},
+        worker_state::{StateReport, WorkerState},
+    },
+    write::{
+        append::{IdempotencyKey, InvalidKey},
+        decide::DecideError,
+        execute::{Context, ExecuteError, LoadError},
+        store::AppendError,
+    },
 };
 
 /// Reacts to events with commands.
@@ -133,7 +137,7 @@ impl<P: Policy> PolicyRunner<P> {
     }
 
     /// How long a runner that fell silent keeps others from taking over, as
-    /// [`Projector::lease`](crate::projector::Projector::lease).
+    /// [`Projector::lease`](crate::read::projector::Projector::lease).
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }
     }
@@ -158,7 +162,7 @@ impl<P: Policy> PolicyRunner<P> {
 
     /// Runs until `shutdown`; failures of the stores and of the source are waited out. At an event
     /// that only newer code knows it [stands by](WorkerState::StandingBy), as
-    /// [`Projector::run`](crate::projector::Projector::run) does.
+    /// [`Projector::run`](crate::read::projector::Projector::run) does.
     ///
     /// # Errors
     /// A permanent error stops the policy at the event that it concerns (R11); the checkpoint stands
@@ -255,8 +259,10 @@ mod tests {
     use super::*;
     use crate::{
         memory::MemoryStore,
-        read_model::{GenerationState, Generations},
-        source::LogSource,
+        read::{
+            read_model::{GenerationState, Generations},
+            source::LogSource,
+        },
         testing::{account::AccountEvent, recorded},
     };
 

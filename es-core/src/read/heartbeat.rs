@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{sync::Notify, time::Instant};
 
-use crate::read_model::{Lease, Shard};
+use crate::read::read_model::{Lease, Shard};
 
 /// The shortest pause between two signs of life.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -193,7 +193,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::read_model::{Checkpoint, Generation};
+    use crate::read::read_model::{Checkpoint, Generation};
 
     const TTL: Duration = Duration::from_millis(100);
 

@@ -9,7 +9,7 @@ use super::{
     error::ReadModelError,
     generations::{Generation, GenerationSet},
 };
-use crate::{cursor::Cursor, stream::Position};
+use crate::{read::cursor::Cursor, stream::Position};
 
 /// Reads the documents of read models, and how far these are: what queries need.
 ///

@@ -10,16 +10,19 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    candidate::Candidate,
-    codec, definition,
+    codec,
     error::{EngineError, Location},
     event::{Categories, EventSet, Recorded},
-    projection::{MAX_KEY_BYTES, Order, Projection},
-    read_model::{Generation, ReadModelStore},
-    source::{EventSource, Subscription},
-    standby::Standby,
-    worker::{DEFAULT_LEASE, Step, Worker},
-    worker_state::{StateReport, WorkerState},
+    read::{
+        candidate::Candidate,
+        definition,
+        projection::{MAX_KEY_BYTES, Order, Projection},
+        read_model::{Generation, ReadModelStore},
+        source::{EventSource, Subscription},
+        standby::Standby,
+        worker::{DEFAULT_LEASE, Step, Worker},
+        worker_state::{StateReport, WorkerState},
+    },
 };
 
 /// Keeps the read model of one projection up to date.

@@ -104,7 +104,7 @@ fn with_causes(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read_model::ReadModelError;
+    use crate::read::read_model::ReadModelError;
 
     #[test]
     fn a_report_wakes_its_watchers_once_for_each_change() {

@@ -5,12 +5,12 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    append::{Append, Fingerprint, IdempotencyKey, InvalidAppend},
     boundary::{EventQuery, InvalidQuery},
     error::{BoxError, StoreMoved},
     event::RecordedEvent,
     schema::Undecodable,
     stream::{Expected, Position, StreamId, Version},
+    write::append::{Append, Fingerprint, IdempotencyKey, InvalidAppend},
 };
 
 /// An append-only log of events in streams.

@@ -1,13 +1,15 @@
 //! An aggregate's state from its events: a snapshot or what is known already, and the tail behind it.
 
 use crate::{
-    aggregate::Aggregate,
     event::{Event, EventSet, RecordedEvent},
     schema::DecodeError,
-    snapshot::{AggregateStore, Folded, LoadedStream},
-    store::ReadError,
     stream::{Expected, InvalidStream, StreamId, Version},
     witness::{Ending, Witness},
+    write::{
+        aggregate::Aggregate,
+        snapshot::{AggregateStore, Folded, LoadedStream},
+        store::ReadError,
+    },
 };
 
 /// How many events are read at once while an aggregate is loaded. (Eight rows of those that es-postgres makes of a stream; a

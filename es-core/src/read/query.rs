@@ -8,10 +8,12 @@ use tokio::time::Instant;
 
 use crate::{
     codec::{self, Misfit},
-    cursor::Cursor,
-    definition,
-    projection::Projection,
-    read_model::{Documents, Generation, KeyRange, ReadModelError, Served},
+    read::{
+        cursor::Cursor,
+        definition,
+        projection::Projection,
+        read_model::{Documents, Generation, KeyRange, ReadModelError, Served},
+    },
     stream::Position,
 };
 

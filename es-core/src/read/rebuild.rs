@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    candidate::Candidate, error::EngineError, projection::Projection, projector::Projector, read_model::Generation,
-    worker,
+    error::EngineError,
+    read::{candidate::Candidate, projection::Projection, projector::Projector, read_model::Generation, worker},
 };
 
 impl<P: Projection> Projector<P> {

@@ -7,9 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::EngineError,
+    read::{
+        worker::{self, Pending},
+        worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
+    },
     stream::Position,
-    worker::{self, Pending},
-    worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
 };
 
 /// How an engine stands by.

@@ -20,11 +20,13 @@ use uuid::Uuid;
 use crate::{
     error::EngineError,
     event::RecordedEvent,
-    read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
-    source::{Batch, Delivery, EventFeed, EventSource, Subscription},
+    read::{
+        read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
+        source::{Batch, Delivery, EventFeed, EventSource, Subscription},
+        worker::leases::Renewals,
+    },
     stream::Position,
     witness::Witness,
-    worker::leases::Renewals,
 };
 
 /// The boxed future of an engine's own step. (An async closure's future cannot be named, so a

@@ -23,16 +23,18 @@ use self::{
     lines::{Limits, Lines},
 };
 use crate::{
-    aggregate::Aggregate,
-    append::{Append, Command, Fingerprint, IdempotencyKey},
     boundary::TagError,
     codec::EncodeError,
     event::{Event, Metadata, NewEvent, NewEventError},
-    query::Token,
-    snapshot::{AggregateStore, Snapshot},
-    store::{AppendError, Appended, Conflict},
+    read::query::Token,
     stream::{Expected, InvalidStream, Position, StreamId, Version},
     witness::Ending,
+    write::{
+        aggregate::Aggregate,
+        append::{Append, Command, Fingerprint, IdempotencyKey},
+        snapshot::{AggregateStore, Snapshot},
+        store::{AppendError, Appended, Conflict},
+    },
 };
 
 /// Executes commands on the aggregates of one kind.

@@ -1,0 +1,3 @@
+//! From the log to further commands.
+
+pub mod policy;

@@ -1,0 +1,16 @@
+//! From the log to a query.
+
+pub mod projection;
+pub(crate) mod definition;
+pub mod cursor;
+pub mod read_model;
+pub mod heartbeat;
+pub mod source;
+pub mod worker_state;
+pub(crate) mod panics;
+pub(crate) mod worker;
+pub(crate) mod standby;
+mod candidate;
+pub mod projector;
+pub mod rebuild;
+pub mod query;
