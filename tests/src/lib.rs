@@ -15,6 +15,9 @@ mod documents {
     #[doc = include_str!("../../ARCHITECTURE.md")]
     struct Architecture;
 
+    #[doc = include_str!("../../bench/README.md")]
+    struct Bench;
+
     #[doc = include_str!("../../CONTRIBUTING.md")]
     struct Contributing;
 }
