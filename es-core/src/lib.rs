@@ -16,6 +16,10 @@ pub mod write;
 pub mod read;
 pub mod react;
 
+// All of it together.
+pub mod service;
+
+pub mod backoff;
 pub mod error;
 pub mod memory;
 #[cfg(any(test, feature = "testing"))]
@@ -52,6 +56,7 @@ pub mod __private {
     }
 }
 
+pub use backoff::Backoff;
 pub use boundary::*;
 pub use codec::{EncodeError, MAX_NESTING, Misfit, Unencodable};
 pub use error::{BoxError, EngineError, Location, StoreMoved};
@@ -67,6 +72,7 @@ pub use read::read_model::*;
 pub use read::source::*;
 pub use read::worker_state::*;
 pub use schema::*;
+pub use service::{Resources, Service, ServiceBuilder, ServiceStore};
 pub use stream::*;
 pub use witness::*;
 pub use write::aggregate::Aggregate;

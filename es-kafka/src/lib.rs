@@ -17,6 +17,9 @@ mod refusal;
 mod relay;
 mod source;
 
+// Both, for a service.
+mod service;
+
 pub use client::Settings;
 #[doc(hidden)]
 pub use config::Step;
@@ -25,5 +28,6 @@ pub use offsets::{Offsets, PerPartition};
 pub use progress::Progress;
 pub use record::{decode, headers};
 pub use relay::{Relay, RelayError};
+pub use service::KafkaRelay;
 pub use source::KafkaSource;
 pub use topics::Topics;

@@ -80,6 +80,10 @@ impl Relay {
         self.published.subscribe()
     }
 
+    pub(crate) fn report(&self) -> &StateReport {
+        &self.report
+    }
+
     /// Follows whether the relay publishes, stands by because another one of its name does, or has stopped.
     pub fn state(&self) -> watch::Receiver<WorkerState> {
         self.report.watch()
@@ -137,6 +141,7 @@ impl Relay {
                 }
             };
             failures = if *self.published.borrow() > before { 0 } else { failures + 1 };
+            self.report.failed(&*failure);
             let pause = back_off(failures);
             tracing::warn!(
                 relay = self.config.name,

@@ -9,7 +9,8 @@ use std::{
 use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, Position, ReadError,
-    RecordedEvent, StreamId, Version, read::heartbeat::Heartbeat, validate_together, write::rooms::Rooms,
+    RecordedEvent, ServiceStore, StreamId, Version, error::BoxError, read::heartbeat::Heartbeat, validate_together,
+    write::rooms::Rooms,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
@@ -208,5 +209,13 @@ impl EventStore for PostgresStore {
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
         log::find_command(&self.inner, stream, key).await
+    }
+}
+
+#[async_trait]
+impl ServiceStore for PostgresStore {
+    async fn close(&self) -> Result<(), BoxError> {
+        self.close().await;
+        Ok(())
     }
 }

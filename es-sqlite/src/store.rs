@@ -2,7 +2,8 @@
 
 use std::{collections::VecDeque, fmt, path::Path, sync::Arc, time::Duration};
 
-use es_core::Position;
+use async_trait::async_trait;
+use es_core::{Position, ServiceStore, error::BoxError};
 use tokio::{
     runtime::Handle,
     sync::{Mutex, Notify, watch},
@@ -137,6 +138,13 @@ impl SqliteStore {
     /// The last position that this process has written, and news of the next ones.
     pub(crate) fn head_of_this_process(&self) -> &watch::Sender<Position> {
         &self.open.head
+    }
+}
+
+#[async_trait]
+impl ServiceStore for SqliteStore {
+    async fn close(&self) -> Result<(), BoxError> {
+        Ok(self.close().await?)
     }
 }
 

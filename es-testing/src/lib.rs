@@ -1,7 +1,7 @@
 //! What every backend of Evenfold passes, and what anybody can run against a store of their own.
 //!
 //! - [`event_store_suite!`], [`snapshot_store_suite!`] and [`read_model_store_suite!`], one for each port;
-//! - [`engine_suite!`] for the engines on a store that implements all three;
+//! - [`engine_suite!`] for the engines on a store that implements all three, [`service_suite!`] for services on it;
 //! - [`checker`], which runs random clients against an event store and checks every promise afterwards.
 //!
 //! An application tests its aggregates and projections with `es_core::testing`, which needs none of this.

@@ -15,4 +15,5 @@ pub mod event_store_large;
 pub mod event_store_together;
 pub mod read_model_store;
 mod replaced;
+pub mod service;
 pub mod snapshot_store;

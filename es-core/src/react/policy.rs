@@ -155,6 +155,10 @@ impl<P: Policy> PolicyRunner<P> {
         Self { standby: Standby { limit, ..self.standby }, ..self }
     }
 
+    pub(crate) fn report(&self) -> &StateReport {
+        &self.report
+    }
+
     /// What [`run`](Self::run) is doing, now and later.
     pub fn state(&self) -> watch::Receiver<WorkerState> {
         self.report.watch()
@@ -195,7 +199,7 @@ impl<P: Policy> PolicyRunner<P> {
             })
         };
         if is_first {
-            return worker::persist(P::NAME, stop, attempt).await;
+            return worker::persist(P::NAME, &self.report, stop, attempt).await;
         }
         if stop.is_cancelled() {
             return Ok(None);

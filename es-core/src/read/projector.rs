@@ -45,7 +45,7 @@ pub struct Projector<P> {
     pub(crate) lease: Duration,
     document_bytes: usize,
     standby: Standby,
-    report: StateReport,
+    pub(crate) report: StateReport,
 }
 
 impl<P: Projection> Projector<P> {
@@ -114,6 +114,10 @@ impl<P: Projection> Projector<P> {
         Self { standby: Standby { limit, ..self.standby }, ..self }
     }
 
+    pub(crate) fn report(&self) -> &StateReport {
+        &self.report
+    }
+
     /// What [`run`](Self::run) is doing, now and later.
     pub fn state(&self) -> watch::Receiver<WorkerState> {
         self.report.watch()
@@ -145,7 +149,7 @@ impl<P: Projection> Projector<P> {
 
     async fn serve(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
         let candidate = &Candidate::find::<P>(&*self.store).await?;
-        let worker = self.worker(&candidate.generation).await?;
+        let worker = self.worker(&*self.source, &candidate.generation).await?;
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
@@ -160,7 +164,11 @@ impl<P: Projection> Projector<P> {
         steps.await
     }
 
-    pub(crate) async fn worker(&self, generation: &Generation) -> Result<Worker<'_>, EngineError> {
+    pub(crate) async fn worker(
+        &self,
+        source: &dyn EventSource,
+        generation: &Generation,
+    ) -> Result<Worker<'_>, EngineError> {
         if P::ORDER == Order::PerStream
             && !matches!(P::Event::categories(), Categories::Only(names) if names.len() == 1)
         {
@@ -174,7 +182,7 @@ impl<P: Projection> Projector<P> {
             categories: P::Event::categories(),
             order: P::ORDER,
         };
-        Worker::open(self, &*self.source, &subscription, self.store.clone(), generation.clone(), self.lease).await
+        Worker::open(self, source, &subscription, self.store.clone(), generation.clone(), self.lease).await
     }
 }
 

@@ -6,7 +6,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::EngineError,
-    read::{candidate::Candidate, projection::Projection, projector::Projector, read_model::Generation, worker},
+    read::{
+        candidate::Candidate, projection::Projection, projector::Projector, read_model::Generation,
+        source::EventSource, worker,
+    },
 };
 
 impl<P: Projection> Projector<P> {
@@ -26,21 +29,32 @@ impl<P: Projection> Projector<P> {
     /// # Cancel safety
     /// Dropping the future interrupts the rebuild, as `shutdown` does.
     pub async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError> {
+        self.rebuild_from(&*self.source, shutdown).await
+    }
+
+    /// As [`rebuild`](Self::rebuild), from another source than the one that the projector follows.
+    pub(crate) async fn rebuild_from(
+        &self,
+        source: &dyn EventSource,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Generation>, EngineError> {
         // Begun once and not with each attempt: of two rebuilds of different versions the later one wins.
-        let begun = worker::persist(P::NAME, &shutdown, || {
+        let begun = worker::persist(P::NAME, &self.report, &shutdown, || {
             Box::pin(async { Candidate::begin::<P>(&*self.store).await.map(Some) })
         });
         let Some(candidate) = begun.await? else { return Ok(None) };
-        worker::persist(P::NAME, &shutdown, || Box::pin(finish(self, &candidate, &shutdown))).await
+        worker::persist(P::NAME, &self.report, &shutdown, || Box::pin(finish(self, source, &candidate, &shutdown)))
+            .await
     }
 }
 
 async fn finish<P: Projection>(
     projector: &Projector<P>,
+    source: &dyn EventSource,
     candidate: &Candidate<'_>,
     shutdown: &CancellationToken,
 ) -> Result<Option<Generation>, EngineError> {
-    let worker = projector.worker(&candidate.generation).await?;
+    let worker = projector.worker(source, &candidate.generation).await?;
     let finished = worker.run(shutdown, |step| {
         Box::pin(async move {
             let serves = candidate.after(step).await.map_err(|error| match error {

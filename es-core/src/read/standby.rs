@@ -41,7 +41,7 @@ impl Standby {
     ) -> Result<(), EngineError> {
         let mut unknown = Unknown::default();
         loop {
-            let Err(error) = worker::persist(name, shutdown, &attempt).await else { return Ok(()) };
+            let Err(error) = worker::persist(name, report, shutdown, &attempt).await else { return Ok(()) };
             let error = match error {
                 EngineError::Decode(reason) if reason.reason.is_of_newer_code() => {
                     match unknown.waited(reason.position, Instant::now(), self.limit) {

@@ -18,12 +18,14 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    backoff::Backoff,
     error::EngineError,
     event::RecordedEvent,
     read::{
         read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
         source::{Batch, Delivery, EventFeed, EventSource, Subscription},
         worker::leases::Renewals,
+        worker_state::StateReport,
     },
     stream::Position,
     witness::Witness,
@@ -283,11 +285,14 @@ fn within(last: &RecordedEvent, before: &Checkpoint) -> Checkpoint {
     Checkpoint { position: last.position, witness: Some(Witness::of(last)), cursor: before.cursor.clone() }
 }
 
-/// Makes attempts until one ends well or in vain, or the shutdown comes (`None`). Between two of
-/// them it waits: 50 ms at first, up to 5 s, with jitter; from the start again after an attempt
-/// that held for a while.
+/// The pauses of an engine between attempts.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+
+/// Makes attempts until one succeeds or fails permanently, or the shutdown comes (`None`). Between two of
+/// them it waits; after an attempt that held for a while the pauses begin anew.
 pub(crate) async fn persist<'a, T>(
     name: &'static str,
+    report: &StateReport,
     shutdown: &CancellationToken,
     attempt: impl Fn() -> Pending<'a, Option<T>>,
 ) -> Result<Option<T>, EngineError> {
@@ -298,14 +303,18 @@ pub(crate) async fn persist<'a, T>(
             Err(error) if error.is_transient() && shutdown.is_cancelled() => break,
             Err(error) if error.is_transient() => {
                 tracing::warn!(name, error = &error as &dyn std::error::Error, "going on after a pause");
+                report.failed(&error);
+            }
+            Err(error) => {
+                report.failed(&error);
+                return Err(error);
             }
             ended => return ended,
         }
-        failures = if started.elapsed() > Duration::from_secs(30) { 0 } else { failures + 1 };
-        let longest = Duration::from_millis(50 << failures.min(7)).min(Duration::from_secs(5));
+        failures = if started.elapsed() > Duration::from_secs(30) { 1 } else { failures + 1 };
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(longest.mul_f64(0.5 + fastrand::f64() / 2.0)) => {}
+            () = tokio::time::sleep(BACKOFF.pause(failures)) => {}
         }
     }
     Ok(None)

@@ -1,8 +1,17 @@
 //! What an engine is doing, for health checks and people.
 
-use std::{error::Error, fmt, time::Duration};
+use std::{
+    error::Error,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
 
 use tokio::{sync::watch, time::Instant};
+
+use crate::error::with_causes;
 
 /// How often a worker that stands by tries again, unless set otherwise.
 pub const STANDBY_RETRY: Duration = Duration::from_secs(5);
@@ -59,18 +68,47 @@ impl fmt::Display for WorkerState {
 
 /// Where an engine reports its [`WorkerState`]. Watchers are woken by changes only.
 #[derive(Debug, Clone, Default)]
-pub struct StateReport(watch::Sender<WorkerState>);
+pub struct StateReport {
+    state: watch::Sender<WorkerState>,
+    last_failure: Arc<Mutex<Option<Failure>>>,
+}
+
+/// When and how an engine failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// The error, with all causes.
+    pub error: String,
+}
+
+impl Failure {
+    /// It fails now with `error`.
+    pub fn of(error: &dyn Error) -> Self {
+        Self { at: Utc::now(), error: with_causes(error) }
+    }
+}
 
 impl StateReport {
     /// What it is doing, now and later.
     pub fn watch(&self) -> watch::Receiver<WorkerState> {
-        self.0.subscribe()
+        self.state.subscribe()
+    }
+
+    /// Reports that an attempt failed, whether that is waited out or not.
+    pub fn failed(&self, error: &dyn Error) {
+        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(Failure::of(error));
+    }
+
+    /// The last failure that was reported.
+    pub fn last_failure(&self) -> Option<Failure> {
+        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Reports `state`, and logs a change of it for the worker `name`. One that stands by already does so since it began
     /// to.
     pub fn set(&self, name: &str, mut state: WorkerState) {
-        self.0.send_if_modified(|current| {
+        self.state.send_if_modified(|current| {
             if let (WorkerState::StandingBy { since: first, .. }, WorkerState::StandingBy { since, .. }) =
                 (&*current, &mut state)
             {
@@ -88,17 +126,6 @@ impl StateReport {
             true
         });
     }
-}
-
-/// The text of `error` and of all its causes.
-fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

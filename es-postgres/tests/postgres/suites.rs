@@ -6,3 +6,4 @@ es_testing::event_store_suite!(store());
 es_testing::snapshot_store_suite!(store());
 es_testing::read_model_store_suite!(store());
 es_testing::engine_suite!(store());
+es_testing::service_suite!(store());

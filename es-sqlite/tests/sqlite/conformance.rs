@@ -17,3 +17,7 @@ mod read_model_store {
 mod engines {
     es_testing::engine_suite!(super::new_store());
 }
+
+mod service {
+    es_testing::service_suite!(super::new_store());
+}

@@ -1,0 +1,59 @@
+//! How long to wait before the next attempt.
+
+use std::time::Duration;
+
+/// Pauses between attempts that grow with each failure, with full jitter.
+///
+/// The longest pause doubles with each failure in a row, up to a limit; the pause itself is any time up to the longest. So
+/// callers that failed at the same moment do not try again at the same moment.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use es_core::Backoff;
+///
+/// let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+/// assert_eq!(backoff.longest(1), Duration::from_millis(50));
+/// assert_eq!(backoff.longest(3), Duration::from_millis(200));
+/// assert_eq!(backoff.longest(100), Duration::from_secs(5));
+/// assert!(backoff.pause(3) <= Duration::from_millis(200));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    first: Duration,
+    limit: Duration,
+}
+
+impl Backoff {
+    /// Pauses of up to `first` after the first failure, and never of more than `limit`.
+    pub const fn new(first: Duration, limit: Duration) -> Self {
+        Self { first, limit }
+    }
+
+    /// How long to wait after `failures` attempts in a row that failed.
+    pub fn pause(self, failures: u32) -> Duration {
+        self.longest(failures).mul_f64(fastrand::f64())
+    }
+
+    /// The longest that [`pause`](Self::pause) returns.
+    pub fn longest(self, failures: u32) -> Duration {
+        let doubled = 2_u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
+        self.first.saturating_mul(doubled).min(self.limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_take_all_of_the_range_and_do_not_leave_it() {
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        let pauses: Vec<_> = (0..1_000).map(|_| backoff.pause(2)).collect();
+        assert!(pauses.iter().all(|pause| *pause <= Duration::from_millis(200)));
+        assert!(pauses.iter().any(|pause| *pause < Duration::from_millis(40)));
+        assert!(pauses.iter().any(|pause| *pause > Duration::from_millis(160)));
+        assert_eq!(backoff.longest(u32::MAX), Duration::from_secs(1));
+        assert_eq!(backoff.longest(0), Duration::from_millis(100));
+    }
+}

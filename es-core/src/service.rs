@@ -1,0 +1,220 @@
+//! What an application holds: its aggregates, read models, policies and relay on one store, started, supervised,
+//! reported on and ended together.
+
+mod builder;
+mod engine;
+mod health;
+mod part;
+mod rebuild;
+mod resources;
+mod settled;
+mod shutdown;
+mod status;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use tokio::{
+    sync::{Mutex, MutexGuard},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::part::Part;
+pub use self::{
+    builder::{Parts, RELAY, ServiceBuilder, StartError},
+    engine::{Engine, PartError, Relay},
+    health::{Health, Thresholds},
+    part::{PartKind, PartState},
+    rebuild::RebuildError,
+    resources::Resources,
+    settled::Unsettled,
+    shutdown::ShutdownError,
+    status::{PartStatus, Status},
+    store::ServiceStore,
+};
+use crate::{
+    backoff::Backoff,
+    read::{
+        projection::Projection,
+        query::ReadModel,
+        source::{EventSource, LogSource},
+    },
+    write::{aggregate::Aggregate, execute::Repository},
+};
+
+/// A running service: aggregates, read models, policies and a relay on one store.
+///
+/// A process runs all of its parts or [chosen](ServiceBuilder::parts) ones. Each is supervised: after a transient error it
+/// starts again, with a growing pause; a permanent error or a panic ends it for good and is reported
+/// ([`status`](Self::status), [`health`](Self::health)), and the others go on.
+///
+/// Clones are the same service. When the last one is dropped without a [`shutdown`](Self::shutdown), the parts are told
+/// to end, and nothing waits for them.
+///
+/// ```
+/// # use es_core::testing::account::{Account, AccountCommand, Ledger};
+/// use std::time::Duration;
+///
+/// use es_core::{MemoryStore, Service};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let service = Service::builder("accounts", MemoryStore::new()) // or SqliteStore, or PostgresStore
+///     .aggregate::<Account>()
+///     .projection(Ledger::<1>::default())
+///     .start()
+///     .await?;
+///
+/// let receipt = service.repository::<Account>().execute("a", AccountCommand::Deposit(7)).await?;
+/// let ledger = service.read_model::<Ledger<1>>();
+/// ledger.wait_for(receipt.token, Duration::from_secs(5)).await?;
+/// assert!(ledger.get("all").await?.is_some());
+///
+/// assert!(service.health().await.ready);
+/// service.shutdown(Duration::from_secs(10)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Service(Arc<Inner>);
+
+struct Inner {
+    resources: Resources,
+    categories: Vec<&'static str>,
+    parts: Vec<Arc<Part>>,
+    running: Mutex<Vec<Running>>,
+    thresholds: Thresholds,
+    stops: CancellationToken,
+    over: AtomicBool,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.stops.cancel();
+    }
+}
+
+type Running = (Arc<Part>, JoinHandle<()>);
+
+impl Service {
+    /// A service `name` on `store`. The name is stable: the relay, and consumer groups, are named after it.
+    pub fn builder(name: impl Into<String>, store: impl ServiceStore) -> ServiceBuilder {
+        ServiceBuilder::new(name.into(), Arc::new(store))
+    }
+
+    fn run(
+        resources: Resources,
+        categories: Vec<&'static str>,
+        parts: Vec<Arc<Part>>,
+        here: Vec<Arc<Part>>,
+        backoff: Backoff,
+        thresholds: Thresholds,
+    ) -> Self {
+        let stops = CancellationToken::new();
+        let start = |part: Arc<Part>| {
+            part.begins();
+            (part.clone(), tokio::spawn(part.supervise(stops.clone(), backoff)))
+        };
+        let running = Mutex::new(here.into_iter().map(start).collect());
+        let over = AtomicBool::new(false);
+        Self(Arc::new(Inner { resources, categories, parts, running, thresholds, stops, over }))
+    }
+
+    /// The name of the service.
+    pub fn name(&self) -> &str {
+        self.resources().name()
+    }
+
+    /// The repository of the aggregates of one kind. All callers share its cache.
+    ///
+    /// # Panics
+    /// When the aggregate was not registered with [`ServiceBuilder::aggregate`].
+    pub fn repository<A: Aggregate>(&self) -> Repository<A> {
+        self.resources().repository()
+    }
+
+    /// The read model of `P`, for queries.
+    pub fn read_model<P: Projection>(&self) -> ReadModel<P> {
+        self.resources().read_model()
+    }
+
+    /// The store.
+    pub fn store(&self) -> Arc<dyn ServiceStore> {
+        self.resources().store()
+    }
+
+    /// Where the readers of the service find events: the log, or what the relay fills.
+    pub fn source(&self) -> Arc<dyn EventSource> {
+        self.resources().source()
+    }
+
+    /// The log as a source, whatever the readers follow.
+    pub fn log(&self) -> LogSource {
+        self.resources().log()
+    }
+
+    /// What its parts share.
+    pub fn resources(&self) -> &Resources {
+        &self.0.resources
+    }
+
+    /// The categories of its aggregates, in the order of their registration.
+    pub fn categories(&self) -> &[&'static str] {
+        &self.0.categories
+    }
+
+    /// Returns when no part runs in this process any more: all have stopped for good, or were told to end. At once
+    /// where this process runs none.
+    pub async fn ended(&self) {
+        for part in self.parts().iter().filter(|part| part.is_here()) {
+            part.over().await;
+        }
+    }
+
+    fn parts(&self) -> &[Arc<Part>] {
+        &self.0.parts
+    }
+
+    fn thresholds(&self) -> &Thresholds {
+        &self.0.thresholds
+    }
+
+    fn stops(&self) -> &CancellationToken {
+        &self.0.stops
+    }
+
+    fn is_shutting_down(&self) -> bool {
+        self.stops().is_cancelled()
+    }
+
+    fn is_over(&self) -> bool {
+        self.0.over.load(Ordering::Relaxed)
+    }
+
+    fn is_now_over(&self) {
+        self.0.over.store(true, Ordering::Relaxed);
+    }
+
+    async fn running(&self) -> MutexGuard<'_, Vec<Running>> {
+        self.0.running.lock().await
+    }
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let parts = self.parts().iter().map(|part| (&part.name, part.state()));
+        f.debug_struct("Service")
+            .field("resources", self.resources())
+            .field("parts", &parts.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,323 @@
+//! What a service consists of.
+
+use std::{
+    any::TypeId,
+    collections::{BTreeSet, HashMap},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    Service,
+    engine::Relay,
+    health::Thresholds,
+    part::{Body, Part, PartKind},
+    resources::{Repositories, Resources},
+    store::ServiceStore,
+};
+use crate::{
+    backoff::Backoff,
+    event::Event,
+    react::policy::{Policy, PolicyRunner},
+    read::{
+        definition,
+        projection::Projection,
+        projector::Projector,
+        read_model::ReadModelError,
+        source::{EventSource, LogSource},
+    },
+    write::{aggregate::Aggregate, execute::Repository},
+};
+
+/// The name of the part that runs the relay of a service.
+pub const RELAY: &str = "relay";
+
+/// Registers what a service consists of; [`start`](Self::start) starts it.
+pub struct ServiceBuilder {
+    name: String,
+    store: Arc<dyn ServiceStore>,
+    categories: Vec<&'static str>,
+    repositories: Repositories,
+    registered: Vec<Registered>,
+    source: Option<Arc<dyn EventSource>>,
+    relay: Option<Arc<dyn Relay>>,
+    parts: Parts,
+    readers: Readers,
+    backoff: Backoff,
+    thresholds: Thresholds,
+}
+
+struct Registered {
+    kind: PartKind,
+    name: &'static str,
+    make: Make,
+}
+
+type Make = Box<dyn FnOnce(&Resources, Readers) -> Body + Send>;
+
+/// What is set for all readers; `None` is what an engine does by itself.
+#[derive(Debug, Clone, Copy, Default)]
+struct Readers {
+    lease: Option<Duration>,
+    standby_limit: Option<Duration>,
+}
+
+/// Which parts of a service this process runs. The others are known all the same: their read models can be queried
+/// and rebuilt, and their position is told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Parts {
+    /// All of them.
+    #[default]
+    All,
+    /// None: other processes run them.
+    None,
+    /// Those of one kind.
+    Kind(PartKind),
+    /// Those of these names.
+    Named(Vec<String>),
+}
+
+impl Parts {
+    /// The parts of these names.
+    pub fn named<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Self {
+        Self::Named(names.into_iter().map(Into::into).collect())
+    }
+
+    fn hold(&self, part: &Part) -> bool {
+        match self {
+            Self::All => true,
+            Self::None => false,
+            Self::Kind(kind) => part.kind == *kind,
+            Self::Named(names) => names.contains(&part.name),
+        }
+    }
+}
+
+impl ServiceBuilder {
+    pub(super) fn new(name: String, store: Arc<dyn ServiceStore>) -> Self {
+        Self {
+            name,
+            store,
+            categories: Vec::new(),
+            repositories: HashMap::new(),
+            registered: Vec::new(),
+            source: None,
+            relay: None,
+            parts: Parts::All,
+            readers: Readers::default(),
+            backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
+            thresholds: Thresholds::default(),
+        }
+    }
+
+    /// Adds the aggregates of one kind.
+    pub fn aggregate<A: Aggregate>(self) -> Self {
+        self.aggregate_with(|repository: Repository<A>| repository)
+    }
+
+    /// Adds the aggregates of one kind, with settings of their repository.
+    pub fn aggregate_with<A: Aggregate>(mut self, settings: impl FnOnce(Repository<A>) -> Repository<A>) -> Self {
+        let repository = settings(Repository::<A>::new(self.store.clone()));
+        self.categories.push(<A::Event as Event>::CATEGORY);
+        self.repositories.insert(TypeId::of::<A>(), Box::new(repository));
+        self
+    }
+
+    /// Adds a read model, which its projector keeps up to date.
+    pub fn projection<P: Projection>(self, projection: P) -> Self {
+        self.projection_with(projection, |projector| projector)
+    }
+
+    /// Adds a read model, with settings of its projector.
+    pub fn projection_with<P: Projection>(
+        self,
+        projection: P,
+        settings: impl FnOnce(Projector<P>) -> Projector<P> + Send + 'static,
+    ) -> Self {
+        self.register(PartKind::Projection, P::NAME, |resources, readers| {
+            let mut projector = Projector::new(projection, resources.source(), resources.store());
+            if let Some(ttl) = readers.lease {
+                projector = projector.lease(ttl);
+            }
+            if let Some(limit) = readers.standby_limit {
+                projector = projector.standby_limit(limit);
+            }
+            Body::Projector(Box::new(settings(projector)))
+        })
+    }
+
+    /// Adds the policy that `make` makes of what the parts of the service share, for example of their repositories.
+    pub fn policy<P: Policy>(self, make: impl FnOnce(&Resources) -> P + Send + 'static) -> Self {
+        self.policy_with(make, |runner| runner)
+    }
+
+    /// Adds a policy, with settings of its runner.
+    pub fn policy_with<P: Policy>(
+        self,
+        make: impl FnOnce(&Resources) -> P + Send + 'static,
+        settings: impl FnOnce(PolicyRunner<P>) -> PolicyRunner<P> + Send + 'static,
+    ) -> Self {
+        self.register(PartKind::Policy, P::NAME, |resources, readers| {
+            let mut runner = PolicyRunner::new(make(resources), resources.source(), resources.store());
+            if let Some(ttl) = readers.lease {
+                runner = runner.lease(ttl);
+            }
+            if let Some(limit) = readers.standby_limit {
+                runner = runner.standby_limit(limit);
+            }
+            Body::Other(Box::new(settings(runner)))
+        })
+    }
+
+    /// Adds a relay, the part [`RELAY`]. The readers of the service follow what it fills, unless they have a
+    /// [`source`](Self::source) of their own.
+    pub fn relay(mut self, relay: impl Relay) -> Self {
+        let relay: Arc<dyn Relay> = Arc::new(relay);
+        self.relay = Some(relay.clone());
+        self.register(PartKind::Relay, RELAY, move |resources, _| {
+            Body::Other(relay.engine(resources.name(), resources.store()))
+        })
+    }
+
+    /// Where the readers find their events, instead of the log or of what a relay fills.
+    pub fn source(self, source: impl EventSource) -> Self {
+        Self { source: Some(Arc::new(source)), ..self }
+    }
+
+    /// Which parts this process runs (all, unless set otherwise).
+    pub fn parts(self, parts: Parts) -> Self {
+        Self { parts, ..self }
+    }
+
+    /// How long a reader that fell silent keeps others from taking over ([`Projector::lease`]).
+    pub fn lease(mut self, ttl: Duration) -> Self {
+        self.readers.lease = Some(ttl);
+        self
+    }
+
+    /// How long a reader waits for newer code at one event before it stops ([`Projector::standby_limit`]).
+    pub fn standby_limit(mut self, limit: Duration) -> Self {
+        self.readers.standby_limit = Some(limit);
+        self
+    }
+
+    /// The pauses before a part that has ended because of a transient error starts again (up to 100 ms at first and
+    /// 10 s at most, unless set otherwise).
+    pub fn backoff(self, backoff: Backoff) -> Self {
+        Self { backoff, ..self }
+    }
+
+    /// When the service counts as ready.
+    pub fn thresholds(self, thresholds: Thresholds) -> Self {
+        Self { thresholds, ..self }
+    }
+
+    fn register(
+        mut self,
+        kind: PartKind,
+        name: &'static str,
+        make: impl FnOnce(&Resources, Readers) -> Body + Send + 'static,
+    ) -> Self {
+        self.registered.push(Registered { kind, name, make: Box::new(make) });
+        self
+    }
+
+    /// Starts the parts that this process runs.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing runs then.
+    ///
+    /// # Panics
+    /// When a policy is made from a repository of an aggregate that was not registered, and outside of a tokio
+    /// runtime with time enabled.
+    ///
+    /// # Cancel safety
+    /// Dropping the future starts nothing.
+    pub async fn start(self) -> Result<Service, StartError> {
+        self.check()?;
+        self.store.id().await?;
+        let Self { name, store, categories, repositories, registered, source, relay, parts: chosen, .. } = self;
+        let source = source.or_else(|| relay.map(|relay| relay.source(&name)));
+        let source = source.unwrap_or_else(|| Arc::new(LogSource::new(store.clone())));
+        let resources = Resources::new(name, store, source, repositories);
+        let make = |Registered { kind, name, make }| {
+            Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)))
+        };
+        let parts: Vec<_> = registered.into_iter().map(make).collect();
+        let here = parts.iter().filter(|part| chosen.hold(part)).cloned().collect();
+        Ok(Service::run(resources, categories, parts, here, self.backoff, self.thresholds))
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        if !definition::is_name(&self.name) {
+            return Err(StartError::Name(self.name.clone()));
+        }
+        let mut seen = BTreeSet::new();
+        for category in &self.categories {
+            if !seen.insert(category) {
+                return Err(StartError::DuplicateAggregate { category });
+            }
+        }
+        let mut known = Vec::new();
+        for part in &self.registered {
+            if known.contains(&part.name) {
+                return Err(StartError::Duplicate { name: part.name });
+            }
+            known.push(part.name);
+        }
+        if let Parts::Named(names) = &self.parts
+            && let Some(name) = names.iter().find(|name| !known.contains(&name.as_str()))
+        {
+            let known = known.into_iter().map(str::to_owned).collect();
+            return Err(StartError::Unknown { name: name.clone(), known });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for ServiceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.registered.iter().map(|part| part.name).collect();
+        f.debug_struct("ServiceBuilder")
+            .field("name", &self.name)
+            .field("store", &self.store)
+            .field("aggregates", &self.categories)
+            .field("registered", &names)
+            .field("parts", &self.parts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a service was not started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The name of the service breaks the rule: a relay and consumer groups are named after it.
+    #[error("{0:?} is no name of a service: it must be 1 to 64 bytes of a-z, 0-9 and '-'")]
+    Name(String),
+    /// Two parts have the same name.
+    #[error("two parts of the service are named {name:?}")]
+    Duplicate {
+        /// The name.
+        name: &'static str,
+    },
+    /// Two kinds of aggregates write to streams of the same category.
+    #[error("two aggregates of the service have the category {category:?}")]
+    DuplicateAggregate {
+        /// The category.
+        category: &'static str,
+    },
+    /// This process is to run a part that is not registered.
+    #[error("the service has no part {name:?}; it has {known:?}")]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// Those that are registered.
+        known: Vec<String>,
+    },
+    /// The store cannot be read.
+    #[error("the service cannot read its store")]
+    Store(#[from] ReadModelError),
+}

@@ -1,0 +1,122 @@
+//! The ports to what a service runs.
+
+use std::{fmt, sync::Arc};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    error::{BoxError, EngineError},
+    react::policy::{Policy, PolicyRunner},
+    read::{
+        projection::Projection, projector::Projector, read_model::Generation, source::EventSource,
+        worker_state::StateReport,
+    },
+    stream::Position,
+    write::store::EventStore,
+};
+
+/// Something that a service runs and supervises: a projector, a policy, a relay.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Runs until `shutdown`. It may be called again after it has ended.
+    ///
+    /// # Errors
+    /// [`PartError`]: the service starts it again if that may help.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError>;
+
+    /// Where it reports what it is doing.
+    fn report(&self) -> &StateReport;
+
+    /// How far it is, if that is not a checkpoint in the service's store; `None` if it is, or where it is not known.
+    fn position(&self) -> Option<Position> {
+        None
+    }
+}
+
+/// Carries the log of a service to where its readers follow it, for example to Kafka.
+pub trait Relay: fmt::Debug + Send + Sync + 'static {
+    /// What carries `log`. Of all processes in which one of the same `service` runs, one carries at a time.
+    fn engine(&self, service: &str, log: Arc<dyn EventStore>) -> Box<dyn Engine>;
+
+    /// What the readers of `service` follow.
+    fn source(&self, service: &str) -> Arc<dyn EventSource>;
+}
+
+/// Why a part of a service ended.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PartError {
+    /// A projector or a policy.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// An engine of a backend failed, and trying again may help.
+    #[error(transparent)]
+    Transient(BoxError),
+    /// An engine of a backend failed, and trying again does not help.
+    #[error(transparent)]
+    Permanent(BoxError),
+    /// It ended although it was not told to.
+    #[error("it ended before the shutdown and gave no reason")]
+    Ended,
+    /// It panicked. The process's panic hook was given the message and the place.
+    #[error("it panicked")]
+    Panicked,
+}
+
+impl PartError {
+    /// Whether starting it again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Engine(error) => error.is_transient(),
+            Self::Transient(_) | Self::Ended => true,
+            Self::Permanent(_) | Self::Panicked => false,
+        }
+    }
+}
+
+/// A projector of any projection.
+#[async_trait]
+pub(super) trait AnyProjector: Engine {
+    async fn rebuild_from(
+        &self,
+        source: Arc<dyn EventSource>,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Generation>, EngineError>;
+}
+
+#[async_trait]
+impl<P: Projection> AnyProjector for Projector<P> {
+    async fn rebuild_from(
+        &self,
+        source: Arc<dyn EventSource>,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Generation>, EngineError> {
+        self.rebuild_from(&*source, shutdown).await
+    }
+}
+
+#[async_trait]
+impl<P: Projection> Engine for Projector<P> {
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError> {
+        Ok(self.run(shutdown).await?)
+    }
+
+    fn report(&self) -> &StateReport {
+        self.report()
+    }
+}
+
+#[async_trait]
+impl<P: Policy> Engine for PolicyRunner<P> {
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError> {
+        Ok(self.run(shutdown).await?)
+    }
+
+    fn report(&self) -> &StateReport {
+        self.report()
+    }
+}

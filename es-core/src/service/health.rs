@@ -1,0 +1,69 @@
+//! Whether a service lives, and whether it is ready.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Service, part::PartState, status::Status};
+
+/// When a service counts as ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// By how many events a part that runs in this process may lag; `None` (the default) is any number.
+    pub lag_events: Option<u64>,
+    /// How long the store may take to answer (5 s by default).
+    pub answer_within: Duration,
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self { lag_events: None, answer_within: Duration::from_secs(5) }
+    }
+}
+
+/// Whether a service lives, and whether it is ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Health {
+    /// Whether the process is of use: false once the service was shut down.
+    pub live: bool,
+    /// Whether requests should come here.
+    pub ready: bool,
+    /// Why it is not ready, a line for each reason.
+    pub reasons: Vec<String>,
+    /// What it is doing.
+    pub status: Status,
+}
+
+impl Service {
+    /// Whether the process is of use, without asking the store: false once the service was shut down.
+    pub fn is_live(&self) -> bool {
+        !self.is_over()
+    }
+
+    /// Whether the service lives and is ready, with the reasons if it is not.
+    ///
+    /// It is not ready while the store does not answer, when a part of this process has stopped for good or lags by more
+    /// than [`Thresholds::lag_events`], and from the beginning of the shutdown on. A part that stands by for newer code,
+    /// as in a rolling deploy, or that starts again after a transient error leaves it ready.
+    pub async fn health(&self) -> Health {
+        let status = self.status().await;
+        let mut reasons = Vec::new();
+        if self.is_shutting_down() {
+            reasons.push("the service is shutting down".to_owned());
+        }
+        if let Some(error) = &status.store_error {
+            reasons.push(format!("the store does not answer: {error}"));
+        }
+        reasons.extend(status.stopped().into_iter().map(|line| format!("stopped: {line}")));
+        for part in status.parts.iter().filter(|part| part.state != PartState::Elsewhere) {
+            if let Some(limit) = self.thresholds().lag_events
+                && let Some(lag) = part.lag.filter(|lag| *lag > limit)
+            {
+                reasons.push(format!("lag: {} lags by {lag} events (limit: {limit})", part.name));
+            }
+        }
+        Health { live: self.is_live(), ready: reasons.is_empty(), reasons, status }
+    }
+}

@@ -1,0 +1,212 @@
+//! A part of a service: one engine under a name, and how its supervision goes.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use serde::Serialize;
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::engine::{AnyProjector, Engine, PartError};
+use crate::{
+    backoff::Backoff,
+    error::with_causes,
+    read::{panics::caught_async, worker_state::WorkerState},
+};
+
+/// What a part of a service is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PartKind {
+    /// Keeps a read model up to date.
+    Projection,
+    /// Reacts to events with commands.
+    Policy,
+    /// Carries the log to where readers follow it.
+    Relay,
+}
+
+impl PartKind {
+    /// Whether it follows a source with a checkpoint in the service's store.
+    pub fn is_reader(self) -> bool {
+        matches!(self, Self::Projection | Self::Policy)
+    }
+}
+
+impl fmt::Display for PartKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Projection => "projection",
+            Self::Policy => "policy",
+            Self::Relay => "relay",
+        })
+    }
+}
+
+/// What a part of a service is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum PartState {
+    /// This process does not run it.
+    Elsewhere,
+    /// It follows its source, waits for another process to stop, or waits for a transient failure to end.
+    Running,
+    /// Newer code has taken its work over, as in a rolling deploy.
+    StandingBy {
+        /// For how long, in seconds.
+        seconds: u64,
+        /// Why it cannot work, with all causes.
+        reason: String,
+    },
+    /// It has ended because of a transient error and starts again after a pause.
+    Restarting {
+        /// The error, with all causes.
+        reason: String,
+    },
+    /// It has ended for good: its error needs an operator. The other parts go on.
+    Stopped {
+        /// The error, with all causes.
+        reason: String,
+    },
+    /// It has ended because it was told to.
+    Ended,
+}
+
+/// How the supervision of a part goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Supervision {
+    Elsewhere,
+    Runs,
+    Pauses { reason: String },
+    Failed { reason: String },
+    Ended,
+}
+
+/// What runs in a part.
+pub(super) enum Body {
+    Projector(Box<dyn AnyProjector>),
+    Other(Box<dyn Engine>),
+}
+
+impl Body {
+    fn engine(&self) -> &dyn Engine {
+        match self {
+            Self::Projector(projector) => &**projector,
+            Self::Other(engine) => &**engine,
+        }
+    }
+}
+
+pub(super) struct Part {
+    pub(super) kind: PartKind,
+    pub(super) name: String,
+    body: Body,
+    supervision: watch::Sender<Supervision>,
+    restarts: AtomicU32,
+}
+
+/// An attempt that held for so long was no failure: the pauses begin anew after it.
+const HELD: Duration = Duration::from_secs(30);
+
+impl Part {
+    pub(super) fn new(kind: PartKind, name: String, body: Body) -> Self {
+        let supervision = watch::Sender::new(Supervision::Elsewhere);
+        Self { kind, name, body, supervision, restarts: AtomicU32::new(0) }
+    }
+
+    pub(super) fn engine(&self) -> &dyn Engine {
+        self.body.engine()
+    }
+
+    /// Its projector, if it keeps a read model.
+    pub(super) fn projector(&self) -> Option<&dyn AnyProjector> {
+        match &self.body {
+            Body::Projector(projector) => Some(&**projector),
+            Body::Other(_) => None,
+        }
+    }
+
+    /// This process runs it: [`supervise`](Self::supervise) follows.
+    pub(super) fn begins(&self) {
+        self.supervision.send_replace(Supervision::Runs);
+    }
+
+    /// The shutdown did not wait for it.
+    pub(super) fn dropped(&self) {
+        self.supervision.send_replace(Supervision::Ended);
+    }
+
+    pub(super) fn is_here(&self) -> bool {
+        *self.supervision.borrow() != Supervision::Elsewhere
+    }
+
+    pub(super) fn restarts(&self) -> u32 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+
+    /// Returns when it has ended for good, whatever the reason.
+    pub(super) async fn over(&self) {
+        let is_over = |now: &Supervision| matches!(now, Supervision::Failed { .. } | Supervision::Ended);
+        // The sender lives as long as this does.
+        let _ = self.supervision.subscribe().wait_for(is_over).await;
+    }
+
+    pub(super) fn state(&self) -> PartState {
+        match &*self.supervision.borrow() {
+            Supervision::Elsewhere => PartState::Elsewhere,
+            Supervision::Pauses { reason } => PartState::Restarting { reason: reason.clone() },
+            Supervision::Failed { reason } => PartState::Stopped { reason: reason.clone() },
+            Supervision::Ended => PartState::Ended,
+            Supervision::Runs => match &*self.engine().report().watch().borrow() {
+                WorkerState::StandingBy { since, reason } => {
+                    PartState::StandingBy { seconds: since.elapsed().as_secs(), reason: reason.clone() }
+                }
+                // The supervision has the last word on what has stopped.
+                _ => PartState::Running,
+            },
+        }
+    }
+
+    /// Runs it until `shutdown` or until it ends for good. After a transient end it starts again.
+    pub(super) async fn supervise(self: Arc<Self>, shutdown: CancellationToken, backoff: Backoff) {
+        let (name, kind) = (&*self.name, self.kind);
+        let mut failures = 0;
+        loop {
+            let began = Instant::now();
+            let ended = caught_async(self.engine().run(shutdown.clone())).await;
+            let error = match ended.unwrap_or(Err(PartError::Panicked)) {
+                Ok(()) if shutdown.is_cancelled() => break,
+                Err(error) if error.is_transient() && shutdown.is_cancelled() => break,
+                Ok(()) => PartError::Ended,
+                Err(error) => error,
+            };
+            self.engine().report().failed(&error);
+            let reason = with_causes(&error);
+            if !error.is_transient() {
+                // Logs it, unless the engine has done that.
+                self.engine().report().set(name, WorkerState::Stopped { reason: reason.clone() });
+                self.supervision.send_replace(Supervision::Failed { reason });
+                return;
+            }
+            failures = if began.elapsed() > HELD { 1 } else { failures + 1 };
+            let pause = backoff.pause(failures);
+            tracing::warn!(name, %kind, reason, ?pause, "ended, and starts again after a pause");
+            self.supervision.send_replace(Supervision::Pauses { reason });
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+            self.restarts.fetch_add(1, Ordering::Relaxed);
+            self.supervision.send_replace(Supervision::Runs);
+        }
+        self.supervision.send_replace(Supervision::Ended);
+    }
+}

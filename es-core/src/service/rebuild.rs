@@ -1,0 +1,87 @@
+//! Rebuilds of the read models of a service.
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Service;
+use crate::{
+    error::EngineError,
+    read::{projection::Projection, read_model::Generation, source::EventSource},
+};
+
+impl Service {
+    /// Rebuilds the read model of `P` from the first event of `source` while the old one keeps serving, as
+    /// [`Projector::rebuild`](crate::Projector::rebuild) does. This process need not run its projector.
+    ///
+    /// `source` is [`source()`](Self::source), which its projector follows too, or [`log()`](Self::log).
+    ///
+    /// # Errors
+    /// [`RebuildError`]; the old generation keeps serving.
+    ///
+    /// # Cancel safety
+    /// Dropping the future interrupts the rebuild, as `shutdown` and the shutdown of the service do.
+    pub async fn rebuild<P: Projection>(
+        &self,
+        source: impl EventSource,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Generation>, RebuildError> {
+        self.rebuild_named(P::NAME, source, shutdown).await
+    }
+
+    /// As [`rebuild`](Self::rebuild), by the name of the projection.
+    ///
+    /// # Errors
+    /// [`RebuildError`]; the old generation keeps serving.
+    ///
+    /// # Cancel safety
+    /// As [`rebuild`](Self::rebuild).
+    pub async fn rebuild_named(
+        &self,
+        name: &str,
+        source: impl EventSource,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Generation>, RebuildError> {
+        let found = self.parts().iter().find(|part| part.name == name).and_then(|part| part.projector());
+        let Some(projector) = found else {
+            let models = self.parts().iter().filter(|part| part.projector().is_some());
+            let known = models.map(|part| part.name.clone()).collect();
+            return Err(RebuildError::Unknown { name: name.to_owned(), known });
+        };
+        let stop = self.stops().child_token();
+        let rebuilding = projector.rebuild_from(Arc::new(source), stop.clone());
+        tokio::pin!(rebuilding);
+        tokio::select! {
+            rebuilt = &mut rebuilding => return Ok(rebuilt?),
+            () = shutdown.cancelled() => stop.cancel(),
+        }
+        Ok(rebuilding.await?)
+    }
+}
+
+/// Why a read model was not rebuilt.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RebuildError {
+    /// No projection of this name is registered.
+    #[error("the service has no read model {name:?}; it has {known:?}")]
+    Unknown {
+        /// The name that was asked for.
+        name: String,
+        /// Those that are registered.
+        known: Vec<String>,
+    },
+    /// It failed.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+impl RebuildError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unknown { .. } => false,
+            Self::Engine(error) => error.is_transient(),
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What the parts of a service share.
+
+use std::{
+    any::{Any, TypeId, type_name},
+    collections::HashMap,
+    fmt,
+    sync::Arc,
+};
+
+use super::store::ServiceStore;
+use crate::{
+    read::{projection::Projection, query::ReadModel, source::EventSource, source::LogSource},
+    write::{aggregate::Aggregate, execute::Repository},
+};
+
+/// What the parts of a service share: its store, its repositories, and where its readers find events. Clones share it.
+///
+/// A policy is made from it, since its commands go to aggregates of the same store
+/// ([`ServiceBuilder::policy`](super::ServiceBuilder::policy)).
+#[derive(Clone)]
+pub struct Resources(Arc<Shared>);
+
+struct Shared {
+    name: String,
+    store: Arc<dyn ServiceStore>,
+    source: Arc<dyn EventSource>,
+    repositories: Repositories,
+}
+
+/// A repository for each kind of aggregate, so that all of the service share its cache.
+pub(super) type Repositories = HashMap<TypeId, Box<dyn Any + Send + Sync>>;
+
+impl Resources {
+    pub(super) fn new(
+        name: String,
+        store: Arc<dyn ServiceStore>,
+        source: Arc<dyn EventSource>,
+        repositories: Repositories,
+    ) -> Self {
+        Self(Arc::new(Shared { name, store, source, repositories }))
+    }
+
+    /// The name of the service.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    /// The store.
+    pub fn store(&self) -> Arc<dyn ServiceStore> {
+        self.0.store.clone()
+    }
+
+    /// The repository of the aggregates of one kind. All callers share its cache.
+    ///
+    /// # Panics
+    /// When the aggregate was not registered with [`ServiceBuilder::aggregate`](super::ServiceBuilder::aggregate).
+    pub fn repository<A: Aggregate>(&self) -> Repository<A> {
+        let found = self.0.repositories.get(&TypeId::of::<A>()).and_then(|found| found.downcast_ref::<Repository<A>>());
+        let Some(repository) = found else {
+            let (name, service) = (type_name::<A>(), self.name());
+            panic!("the service {service:?} does not know the aggregate {name}: register it with `.aggregate::<…>()`")
+        };
+        repository.clone()
+    }
+
+    /// The read model of `P`, for queries.
+    pub fn read_model<P: Projection>(&self) -> ReadModel<P> {
+        ReadModel::new(self.store())
+    }
+
+    /// Where the readers of the service find events: the log, or what the relay fills.
+    pub fn source(&self) -> Arc<dyn EventSource> {
+        self.0.source.clone()
+    }
+
+    /// The log as a source, whatever the readers follow.
+    pub fn log(&self) -> LogSource {
+        LogSource::new(self.store())
+    }
+}
+
+impl fmt::Debug for Resources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Shared { name, store, source, repositories: _ } = &*self.0;
+        f.debug_struct("Resources")
+            .field("name", name)
+            .field("store", store)
+            .field("source", source)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,71 @@
+//! Waiting until everything has followed from everything.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+
+use super::Service;
+use crate::{
+    read::read_model::{Documents, ReadModelError},
+    stream::Position,
+    write::store::{EventStore, ReadError},
+};
+
+/// How often the positions are looked at.
+const EVERY: Duration = Duration::from_millis(5);
+
+impl Service {
+    /// Returns when every registered reader has taken in the whole log, in whichever process it runs: policies have
+    /// reacted to everything, also to what followed from their reactions, and read models hold everything. For tests and
+    /// demonstrations: while clients write it may never happen.
+    ///
+    /// # Errors
+    /// [`Unsettled::Late`] when that takes longer than `within`.
+    pub async fn settled(&self, within: Duration) -> Result<(), Unsettled> {
+        let mut last = (Position::ZERO, Vec::new());
+        match timeout(within, self.settle(&mut last)).await {
+            Ok(settled) => settled,
+            Err(_) => Err(Unsettled::Late { head: last.0, readers: last.1 }),
+        }
+    }
+
+    async fn settle(&self, last: &mut (Position, Vec<String>)) -> Result<(), Unsettled> {
+        let store = self.store();
+        loop {
+            // The head is read first: what a policy adds after it is seen the next time.
+            let head = store.head().await?;
+            let mut late = Vec::new();
+            for part in self.parts().iter().filter(|part| part.kind.is_reader()) {
+                let reached = store.reached(&part.name).await?;
+                if reached < head {
+                    late.push(format!("{} at {reached}", part.name));
+                }
+            }
+            if late.is_empty() && store.head().await? == head {
+                return Ok(());
+            }
+            *last = (head, late);
+            sleep(EVERY).await;
+        }
+    }
+}
+
+/// Why a service has not settled.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Unsettled {
+    /// A client still writes, or a reader is slow or has stopped.
+    #[error("the log has reached position {head}, and readers have not: {}", readers.join(", "))]
+    Late {
+        /// The last position of the log.
+        head: Position,
+        /// The readers that have not come so far, each with its position.
+        readers: Vec<String>,
+    },
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// The checkpoints cannot be read.
+    #[error(transparent)]
+    ReadModels(#[from] ReadModelError),
+}

@@ -1,0 +1,65 @@
+//! The end of a service, in bounded time.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::Service;
+use crate::error::BoxError;
+
+/// Of the time that a shutdown may take, a quarter is for the store, but no more than this.
+const FOR_THE_STORE: Duration = Duration::from_secs(1);
+
+impl Service {
+    /// Ends the service in good order (R16): parts finish what they have begun, commit and give their leases back; then
+    /// the store is closed. What is not done `within` that time is dropped, which loses nothing.
+    ///
+    /// # Errors
+    /// [`ShutdownError::Late`] names what did not end in time, [`ShutdownError::Close`] says that the store was not
+    /// closed in good order. The service has ended all the same.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a service that ends by itself, except that its store is not closed; call it again
+    /// to wait for the rest.
+    pub async fn shutdown(&self, within: Duration) -> Result<(), ShutdownError> {
+        // A time that no clock reaches is as good as one that the clock cannot say.
+        let within = within.min(Duration::from_hours(365 * 24));
+        let deadline = Instant::now() + within;
+        let parts_until = deadline - FOR_THE_STORE.min(within / 4);
+        self.stops().cancel();
+        let mut late = Vec::new();
+        let mut running = self.running().await;
+        for (part, task) in running.iter_mut() {
+            if !task.is_finished() && timeout_at(parts_until, &mut *task).await.is_err() {
+                tracing::warn!(part = part.name, ?within, "did not end in time and is dropped");
+                task.abort();
+                part.dropped();
+                late.push(part.name.clone());
+            }
+        }
+        running.clear();
+        let closed = timeout_at(deadline, self.store().close()).await;
+        self.is_now_over();
+        match closed {
+            Ok(Err(error)) => return Err(ShutdownError::Close(error)),
+            Ok(Ok(())) => {}
+            Err(_) => late.push("the store".to_owned()),
+        }
+        if late.is_empty() { Ok(()) } else { Err(ShutdownError::Late { late }) }
+    }
+}
+
+/// Why a service did not end in good order.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// These did not end in time and were dropped: parts by their names, or the store.
+    #[error("did not end in time: {}", late.join(", "))]
+    Late {
+        /// What did not end in time.
+        late: Vec<String>,
+    },
+    /// The store was not closed in good order.
+    #[error("the store was not closed in good order")]
+    Close(#[source] BoxError),
+}

@@ -1,0 +1,135 @@
+//! What a service is doing, for operators.
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use tokio::time::timeout;
+
+use super::{
+    Service,
+    part::{Part, PartKind, PartState},
+};
+use crate::{error::with_causes, read::worker_state::Failure, stream::Position};
+
+/// What a service is doing, at about one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct Status {
+    /// The name of the service.
+    pub service: String,
+    /// The last position of the log; `None` where the store does not answer.
+    pub head: Option<Position>,
+    /// Why the store does not answer, with all causes.
+    pub store_error: Option<String>,
+    /// All parts that are registered, in the order of their registration.
+    pub parts: Vec<PartStatus>,
+}
+
+/// What one part of a service is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct PartStatus {
+    /// What it is.
+    pub kind: PartKind,
+    /// Its name, unique in the service.
+    pub name: String,
+    /// What it does in this process.
+    #[serde(flatten)]
+    pub state: PartState,
+    /// Everything up to this position is in its read model, was reacted to, or is where readers follow it, in whichever
+    /// process that was done. `None` where this is not known: the store does not answer, or another process relays.
+    pub position: Option<Position>,
+    /// By how many events its position lies below the head of the log.
+    pub lag: Option<u64>,
+    /// How far a generation of its read model is that is being built, and does not serve yet.
+    pub building: Option<Position>,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// When it failed last in this process, whether that was waited out since or not.
+    pub last_error_at: Option<DateTime<Utc>>,
+    /// How it failed, with all causes.
+    pub last_error: Option<String>,
+}
+
+impl Status {
+    /// The part `name`.
+    pub fn part(&self, name: &str) -> Option<&PartStatus> {
+        self.parts.iter().find(|part| part.name == name)
+    }
+
+    /// The parts that have stopped for good in this process, a line for each with the reason.
+    pub fn stopped(&self) -> Vec<String> {
+        self.lines(|state| match state {
+            PartState::Stopped { reason } => Some(reason.clone()),
+            _ => None,
+        })
+    }
+
+    /// The parts that stand by for newer code in this process, a line for each with the reason.
+    pub fn standing_by(&self) -> Vec<String> {
+        self.lines(|state| match state {
+            PartState::StandingBy { seconds, reason } => Some(format!("standing by for {seconds} s: {reason}")),
+            _ => None,
+        })
+    }
+
+    fn lines(&self, reason: impl Fn(&PartState) -> Option<String>) -> Vec<String> {
+        let lines = self.parts.iter().filter_map(|part| Some(format!("{}: {}", part.name, reason(&part.state)?)));
+        lines.collect()
+    }
+}
+
+impl Service {
+    /// What each registered part is doing, whether this process runs it or not: state, position, lag, last error.
+    ///
+    /// It asks the store once for the head of the log and once for each reader, and gives up after
+    /// [`Thresholds::answer_within`](super::Thresholds::answer_within): what is not known then is `None`.
+    pub async fn status(&self) -> Status {
+        let mut status = Status {
+            service: self.name().to_owned(),
+            head: None,
+            store_error: None,
+            parts: self.parts().iter().map(|part| told(part)).collect(),
+        };
+        let within = self.thresholds().answer_within;
+        match timeout(within, self.look_up(&mut status)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => status.store_error = Some(error),
+            Err(_) => status.store_error = Some(format!("no answer within {within:?}")),
+        }
+        for part in &mut status.parts {
+            part.lag = status.head.zip(part.position).map(|(head, at)| head.get().saturating_sub(at.get()));
+        }
+        status
+    }
+
+    async fn look_up(&self, status: &mut Status) -> Result<(), String> {
+        let store = self.store();
+        // The head last: a position never lies beyond it.
+        for part in status.parts.iter_mut().filter(|part| part.kind.is_reader()) {
+            let found = store.generations(&part.name).await.map_err(|error| with_causes(&error))?;
+            part.position = Some(found.serving.map_or(Position::ZERO, |serving| serving.reached));
+            part.building = found.building.map(|building| building.reached);
+        }
+        status.head = Some(store.head().await.map_err(|error| with_causes(&error))?);
+        Ok(())
+    }
+}
+
+/// What is known of `part` without asking the store.
+fn told(part: &Part) -> PartStatus {
+    let (last_error_at, last_error) =
+        part.engine().report().last_failure().map(|Failure { at, error }| (at, error)).unzip();
+    PartStatus {
+        kind: part.kind,
+        name: part.name.clone(),
+        state: part.state(),
+        position: part.engine().position(),
+        lag: None,
+        building: None,
+        restarts: part.restarts(),
+        last_error_at,
+        last_error,
+    }
+}

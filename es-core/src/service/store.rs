@@ -1,0 +1,36 @@
+//! The store of a service: all ports in one place.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::{error::BoxError, memory::MemoryStore, read::read_model::ReadModelStore, write::snapshot::AggregateStore};
+
+/// Keeps everything of a service: events, snapshots and read models. `MemoryStore`, `SqliteStore` and `PostgresStore` do,
+/// and so does an `Arc<dyn ServiceStore>` that was chosen at run time.
+#[async_trait]
+pub trait ServiceStore: AggregateStore + ReadModelStore {
+    /// Finishes what is in flight and closes all connections (R16). Later appends are refused. It may be called again.
+    ///
+    /// # Errors
+    /// The backend's own, when something did not end in good order; the store is closed all the same.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves a store that takes no more appends; call it again to finish the rest.
+    async fn close(&self) -> Result<(), BoxError>;
+}
+
+#[async_trait]
+impl<T: ServiceStore + ?Sized> ServiceStore for Arc<T> {
+    async fn close(&self) -> Result<(), BoxError> {
+        (**self).close().await
+    }
+}
+
+#[async_trait]
+impl ServiceStore for MemoryStore {
+    /// Does nothing: clones go on.
+    async fn close(&self) -> Result<(), BoxError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! Kafka as the relay of a service.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use es_core::{
+    EventSource, EventStore, Position, StateReport,
+    service::{self, Engine, PartError},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::Settings,
+    config::{KafkaSourceConfig, RelayConfig},
+    relay::Relay,
+    source::KafkaSource,
+};
+
+/// Carries the log of a service to Kafka, where its readers follow it. Relay and readers are named after the service.
+///
+/// ```
+/// # use es_core::{MemoryStore, Service, testing::account::Histories};
+/// use es_kafka::KafkaRelay;
+///
+/// let service = Service::builder("orders", MemoryStore::new())
+/// #   .projection(Histories)
+///     .relay(KafkaRelay::new("127.0.0.1:9092").topic_prefix("shop-").relay(|relay| relay.partitions = 6));
+/// ```
+#[derive(Debug, Clone)]
+pub struct KafkaRelay {
+    relay: RelayConfig,
+    source: KafkaSourceConfig,
+}
+
+impl KafkaRelay {
+    /// Kafka at `brokers` (`host:port`, separated by commas), which need not be there yet.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        let brokers = brokers.into();
+        Self { relay: RelayConfig::new(&brokers, ""), source: KafkaSourceConfig::new(brokers, "") }
+    }
+
+    /// What the names of topics and consumer groups start with (nothing, unless set otherwise).
+    pub fn topic_prefix(mut self, prefix: impl Into<String>) -> Self {
+        let prefix = prefix.into();
+        (self.relay.topic_prefix, self.source.topic_prefix) = (prefix.clone(), prefix.clone());
+        self.source.group_prefix = prefix;
+        self
+    }
+
+    /// Further properties of librdkafka for relay and readers, for example for TLS and SASL.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        (self.relay.settings, self.source.settings) = (settings.clone(), settings);
+        self
+    }
+
+    /// Changes how the log is published. Its [`name`](RelayConfig::name) and [`source`](RelayConfig::source) follow from
+    /// the name of the service.
+    pub fn relay(mut self, change: impl FnOnce(&mut RelayConfig)) -> Self {
+        change(&mut self.relay);
+        self
+    }
+
+    /// Changes how readers follow. The [`relay`](KafkaSourceConfig::relay) is the service's.
+    pub fn source(mut self, change: impl FnOnce(&mut KafkaSourceConfig)) -> Self {
+        change(&mut self.source);
+        self
+    }
+}
+
+impl service::Relay for KafkaRelay {
+    fn engine(&self, service: &str, log: Arc<dyn EventStore>) -> Box<dyn Engine> {
+        let named = RelayConfig { name: service.to_owned(), source: format!("/{service}"), ..self.relay.clone() };
+        Box::new(Relay::new(log, named))
+    }
+
+    fn source(&self, service: &str) -> Arc<dyn EventSource> {
+        Arc::new(KafkaSource::new(KafkaSourceConfig { relay: service.to_owned(), ..self.source.clone() }))
+    }
+}
+
+#[async_trait]
+impl Engine for Relay {
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError> {
+        self.run(shutdown).await.map_err(|error| PartError::Permanent(error.into()))
+    }
+
+    fn report(&self) -> &StateReport {
+        self.report()
+    }
+
+    fn position(&self) -> Option<Position> {
+        Some(*self.published().borrow()).filter(|published| *published > Position::ZERO)
+    }
+}

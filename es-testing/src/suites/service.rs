@@ -1,0 +1,124 @@
+//! What a service must do on every store.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use es_core::{
+    Policy, PolicyError, Position, Recorded, Repository, Service, ServiceBuilder, ServiceStore, reaction,
+    service::{PartState, Parts},
+    testing::account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
+};
+
+use super::engines_project::PATIENCE;
+
+/// Tests services on a store: `service_suite!(async { … })` with an expression that makes an empty store which
+/// implements [`ServiceStore`] and `Clone`.
+#[macro_export]
+macro_rules! service_suite {
+    ($make:expr) => {
+        $crate::__suite! { service, $make,
+            r13_a_service_shows_what_its_commands_have_written
+            r16_a_service_ends_in_good_order_under_load
+            r9_services_on_one_store_share_the_work_and_one_takes_over
+        }
+    };
+}
+
+/// Adds 1 to each first deposit.
+struct Bonus(Repository<Account>);
+
+#[async_trait]
+impl Policy for Bonus {
+    const NAME: &'static str = "bonus";
+    type Event = AccountEvent;
+
+    async fn react(&self, event: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+        if event.version.get() == 1 {
+            let context = reaction(event, Self::NAME, "deposit")?;
+            self.0.execute_with(event.stream.id(), AccountCommand::Deposit(1), context).await?;
+        }
+        Ok(())
+    }
+}
+
+fn accounts<S: ServiceStore + Clone>(store: &S) -> ServiceBuilder {
+    Service::builder("accounts", store.clone())
+        .aggregate::<Account>()
+        .projection(Histories)
+        .projection(Ledger::<1>::default())
+        .policy(|resources| Bonus(resources.repository()))
+}
+
+async fn deposit(service: &Service, id: &str) -> Position {
+    let executed = service.repository::<Account>().execute(id, AccountCommand::Deposit(1)).await;
+    executed.expect("executed").position
+}
+
+/// R13
+pub async fn r13_a_service_shows_what_its_commands_have_written<S: ServiceStore + Clone>(store: &S) {
+    let service = accounts(store).start().await.expect("it starts");
+    for id in ["a", "b"] {
+        deposit(&service, id).await;
+    }
+    service.settled(PATIENCE).await.expect("it settles");
+    let balance = service.repository::<Account>().load("a").await.expect("loaded").state.balance;
+    let history = service.read_model::<Histories>().get("a").await.expect("it serves");
+    assert_eq!((balance, history), (2, Some(vec![1, 2])));
+    let health = service.health().await;
+    assert!(health.live && health.ready, "{health:?}");
+    assert_eq!(health.status.head, Some(Position::new(4)));
+    for part in &health.status.parts {
+        assert_eq!(
+            (&part.state, part.lag, part.position),
+            (&PartState::Running, Some(0), health.status.head),
+            "{part:?}"
+        );
+    }
+    service.shutdown(PATIENCE).await.expect("it ends");
+}
+
+/// R16: while clients write. What was written stays.
+pub async fn r16_a_service_ends_in_good_order_under_load<S: ServiceStore + Clone>(store: &S) {
+    let service = accounts(store).start().await.expect("it starts");
+    let client = tokio::spawn({
+        let accounts = service.repository::<Account>();
+        async move {
+            let mut written = 0_u64;
+            while accounts.execute("a", AccountCommand::Deposit(1)).await.is_ok() && written < 1_000 {
+                written += 1;
+            }
+            written
+        }
+    });
+    deposit(&service, "b").await;
+    let begun = Instant::now();
+    service.shutdown(PATIENCE).await.expect("it ends in good order");
+    assert!(begun.elapsed() < PATIENCE);
+    client.await.expect("no panic");
+    let health = service.health().await;
+    assert!(!health.live && !health.ready, "{health:?}");
+    assert!(health.status.parts.iter().all(|part| part.state == PartState::Ended), "{health:?}");
+    service.shutdown(PATIENCE).await.expect("again is the same");
+}
+
+/// R9: as processes do, except that they have one store.
+pub async fn r9_services_on_one_store_share_the_work_and_one_takes_over<S: ServiceStore + Clone>(store: &S) {
+    let start = || accounts(store).lease(Duration::from_millis(300)).start();
+    let (one, other) = (start().await.expect("it starts"), start().await.expect("it starts"));
+    let observer = accounts(store).parts(Parts::None).start().await.expect("it starts");
+    for number in 0..20 {
+        deposit(if number % 2 == 0 { &one } else { &other }, &format!("a{}", number % 5)).await;
+    }
+    observer.settled(PATIENCE).await.expect("they have shared it");
+    // It is not shut down, and its store goes on.
+    drop(one);
+    for number in 0..20 {
+        deposit(&other, &format!("a{}", number % 5)).await;
+    }
+    observer.settled(PATIENCE).await.expect("the other one has taken over");
+    let page = observer.read_model::<Ledger>().get("all").await.expect("it serves").expect("it is there");
+    let head = store.head().await.expect("a head").get();
+    assert_eq!(page.positions, (1..=head).collect::<Vec<_>>());
+    assert_eq!(head, 45, "40 deposits, and a bonus for each of five accounts");
+    other.shutdown(PATIENCE).await.expect("it ends");
+}
