@@ -2,9 +2,10 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
+use es_core::{Policy, service};
 
-use crate::read_models::ReadModelName;
+use crate::{policy::Fulfilment, read_models::NAMES};
 
 /// Orders, payments, inventory and shipping on an event-sourced store.
 #[derive(Debug, Clone, Parser)]
@@ -67,7 +68,8 @@ pub enum Role {
     /// Folds a read model anew from the first event on, beside the one that serves, and takes its place
     Rebuild {
         /// Which one
-        projection: ReadModelName,
+        #[arg(value_parser = PossibleValuesParser::new(NAMES))]
+        projection: String,
         /// Where the events come from [default: where the workers read]
         #[arg(long)]
         from: Option<From>,
@@ -77,10 +79,28 @@ pub enum Role {
     /// Only keeps read models up to date
     Project {
         /// Which ones [default: all]
-        projections: Vec<ReadModelName>,
+        #[arg(value_parser = PossibleValuesParser::new(NAMES))]
+        projections: Vec<String>,
     },
     /// Only lets payments, inventory and shipments follow the orders
     Policy,
+}
+
+impl Role {
+    /// The parts of the service that a process with this role runs.
+    pub fn parts(&self, http: Http) -> service::Parts {
+        match self {
+            Self::Serve if http.only_http => service::Parts::None,
+            Self::Serve | Self::Demo => service::Parts::All,
+            Self::Rebuild { .. } => service::Parts::None,
+            Self::Relay => service::Parts::named([service::RELAY]),
+            Self::Policy => service::Parts::named([Fulfilment::NAME]),
+            Self::Project { projections } if projections.is_empty() => {
+                service::Parts::Kind(service::PartKind::Projection)
+            }
+            Self::Project { projections } => service::Parts::named(projections),
+        }
+    }
 }
 
 /// Where a rebuild reads.

@@ -6,18 +6,19 @@ use std::{
 };
 
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
-use es_core::{Context, ExecuteError, IdempotencyKey, InvalidKey, KeyRange, Metadata, Position, QueryError};
+use es_core::{
+    Context, ExecuteError, IdempotencyKey, InvalidKey, KeyRange, Metadata, Position, QueryError, Service,
+    service::Unsettled,
+};
 
 use crate::{
-    app::{App, Unsettled},
-    backend::Backend,
+    app::App,
     ids::{CustomerId, InvalidId, OrderId},
     line::{InvalidQuantity, Line},
     money::Money,
     order::{OrderCommand, OrderRefusal},
     placing::PlaceError,
     read_models::AuditTrail,
-    workers::{Worker, Workers},
 };
 
 /// How long a step may take until everything has followed.
@@ -44,15 +45,8 @@ const STORIES: [Story<'static>; 4] = {
 ///
 /// # Errors
 /// [`DemoError`].
-pub async fn run(backend: &Backend, out: &mut impl Write) -> Result<(), DemoError> {
-    let workers = Workers::start(backend, Worker::all(backend));
-    let app = App::new(backend, workers.states());
-    let told = tell(&app, out).await;
-    workers.stop(Duration::from_secs(3)).await;
-    told
-}
-
-async fn tell(app: &App, out: &mut impl Write) -> Result<(), DemoError> {
+pub async fn run(service: &Service, out: &mut impl Write) -> Result<(), DemoError> {
+    let app = &App::new(service);
     let mut orders = Vec::new();
     for (number, story) in STORIES.into_iter().enumerate() {
         orders.push(live(app, &format!("demo-{number}"), story).await?);
@@ -84,7 +78,7 @@ async fn live(app: &App, name: &str, (customer, items, steps): Story<'_>) -> Res
         } else {
             app.orders.execute_with(&id, command.clone(), context).await?;
         }
-        app.settled(PATIENCE).await?;
+        app.service.settled(PATIENCE).await?;
     }
     Ok(id)
 }

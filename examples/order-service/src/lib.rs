@@ -19,14 +19,8 @@ pub mod shipment;
 pub mod policy;
 pub mod read_models;
 
-// What all of that runs on, and in.
-pub mod backend;
-#[cfg(feature = "kafka")]
-pub mod kafka;
-#[cfg(not(feature = "kafka"))]
-#[path = "without_kafka.rs"]
-pub mod kafka;
-pub mod workers;
+// All of that together, and what it runs on.
+pub mod service;
 
 // What clients see.
 pub mod app;

@@ -4,7 +4,7 @@
 //! the others say.
 
 use async_trait::async_trait;
-use es_core::{Policy, PolicyError, Recorded, Repository, reaction};
+use es_core::{Policy, PolicyError, Recorded, Repository, Resources, reaction};
 
 use crate::{
     ids::OrderId,
@@ -22,6 +22,13 @@ pub struct Fulfilment {
     pub payments: Repository<Payment>,
     pub inventory: Repository<InventoryItem>,
     pub shipments: Repository<Shipment>,
+}
+
+impl Fulfilment {
+    /// Commands go to the aggregates of the same service.
+    pub fn new(service: &Resources) -> Self {
+        Self { payments: service.repository(), inventory: service.repository(), shipments: service.repository() }
+    }
 }
 
 #[async_trait]

@@ -3,70 +3,57 @@
 use std::{
     io::{self, Write},
     net::SocketAddr,
+    sync::Arc,
     time::Duration,
 };
 
+use es_core::Service;
 use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     app::App,
-    backend::Backend,
     cli::{From, Http},
     http,
-    read_models::ReadModelName,
     run::RunError,
-    workers::{Worker, Workers},
 };
 
 /// How long the requests in flight may take once the process is told to stop. A query that waits
 /// for its read model takes five seconds at most.
 const REQUESTS_WITHIN: Duration = Duration::from_secs(6);
 
-/// How long workers may take to stop.
-const WORKERS_WITHIN: Duration = Duration::from_secs(2);
-
-/// Serves the API until `shutdown`, with all workers beside it unless they run elsewhere.
+/// Serves the API until `shutdown`.
 ///
 /// # Errors
 /// [`RunError::Io`] when the address cannot be had.
-pub async fn serve(backend: &Backend, options: Http, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn serve(service: &Service, options: Http, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = TcpListener::bind(options.listen).await?;
     greet(listener.local_addr()?)?;
-    let workers = Workers::start(backend, if options.only_http { Vec::new() } else { Worker::all(backend) });
-    let router = http::router(App::new(backend, workers.states()));
+    let router = http::router(App::new(service));
     let stop = shutdown.clone().cancelled_owned();
     let mut server = tokio::spawn(async { axum::serve(listener, router).with_graceful_shutdown(stop).await });
 
     shutdown.cancelled().await;
     // Whoever has started the process may have stopped listening to what it says.
     writeln!(io::stdout(), "draining").ok();
-    // The workers go on meanwhile: requests may be waiting for them.
+    // The other parts go on meanwhile: requests may be waiting for them.
     if timeout(REQUESTS_WITHIN, &mut server).await.is_err() {
         tracing::warn!("requests did not end in time and are cut off");
         server.abort();
     }
-    workers.stop(WORKERS_WITHIN).await;
     Ok(())
 }
 
-/// Runs `workers` until `shutdown`.
+/// Lets the parts of this process run until `shutdown`.
 ///
 /// # Errors
 /// [`RunError::Stopped`] when some have stopped for good; the others go on until `shutdown`.
-pub async fn work(
-    backend: &Backend,
-    workers: impl IntoIterator<Item = Worker>,
-    shutdown: CancellationToken,
-) -> Result<(), RunError> {
-    let mut workers = Workers::start(backend, workers);
+pub async fn work(service: &Service, shutdown: CancellationToken) -> Result<(), RunError> {
     tokio::select! {
         () = shutdown.cancelled() => {}
-        () = workers.ended() => {}
+        () = service.ended() => {}
     }
-    let states = workers.states();
-    workers.stop(WORKERS_WITHIN).await;
-    let stopped = states.stopped();
+    let stopped = service.status().await.stopped();
     if stopped.is_empty() { Ok(()) } else { Err(RunError::Stopped(stopped)) }
 }
 
@@ -76,21 +63,18 @@ pub async fn work(
 /// # Errors
 /// [`RunError::Rebuild`].
 pub async fn rebuild(
-    backend: &Backend,
-    name: ReadModelName,
+    service: &Service,
+    name: &str,
     from: Option<From>,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     let source = match from {
-        None => backend.source(),
-        Some(From::Log) => backend.log_source(),
-        Some(From::Kafka) => backend.kafka_source().ok_or(RunError::NoKafka)?,
+        None | Some(From::Kafka) => service.source(),
+        Some(From::Log) => Arc::new(service.log()),
     };
-    let projector = name.projector(source, backend);
-    match projector.rebuild(shutdown).await? {
+    match service.rebuild_named(name, source, shutdown).await? {
         Some(generation) => {
-            let version = generation.version;
-            writeln!(io::stdout(), "{} is rebuilt in version {version} and serves", name.as_str())?;
+            writeln!(io::stdout(), "{name} is rebuilt in version {} and serves", generation.version)?;
         }
         None => writeln!(io::stdout(), "interrupted; the same command goes on from here")?,
     }

@@ -3,23 +3,20 @@
 use std::{io, io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use es_core::EngineError;
-use tokio::time::timeout;
+use es_core::{error::with_causes, service::RebuildError};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    backend::{Backend, BackendError},
-    cli::{Cli, Role},
+    cli::{Cli, From, Role},
     demo::{self, DemoError},
-    read_models::ReadModelName,
     roles,
-    workers::{Worker, with_causes},
+    service::{self, ServiceError},
 };
 
-/// How long closing the store may take. With what [`roles`] grants to requests and workers the whole
-/// shutdown stays within ten seconds.
-const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+/// How long parts and store may take to end. With what [`roles`] grants to requests the whole shutdown stays within ten
+/// seconds.
+const END_WITHIN: Duration = Duration::from_secs(3);
 
 /// The program.
 pub fn main() -> ExitCode {
@@ -57,23 +54,26 @@ pub async fn run(cli: Cli) -> Result<(), RunError> {
     if matches!(role, Role::Demo) && parts.data.is_none() {
         parts.data = Some(scratch.path().join("orders.db"));
     }
-    let backend = Backend::open(&parts).await?;
+    if parts.kafka.is_none() {
+        match role {
+            Role::Relay => return Err(RunError::NoKafka("carry events to")),
+            Role::Rebuild { from: Some(From::Kafka), .. } => return Err(RunError::NoKafka("read from")),
+            _ => {}
+        }
+    }
+    let builder = service::builder(&parts).await?.parts(role.parts(http));
+    let service = builder.start().await.map_err(ServiceError::from)?;
     let ended = match role {
-        Role::Serve => roles::serve(&backend, http, shutdown).await,
+        Role::Serve => roles::serve(&service, http, shutdown).await,
         Role::Demo => {
-            let told = shutdown.run_until_cancelled(demo::run(&backend, &mut io::stdout())).await;
+            let told = shutdown.run_until_cancelled(demo::run(&service, &mut io::stdout())).await;
             told.unwrap_or(Ok(())).map_err(RunError::from)
         }
-        Role::Rebuild { projection, from } => roles::rebuild(&backend, projection, from, shutdown).await,
-        Role::Relay => roles::work(&backend, [Worker::Relay], shutdown).await,
-        Role::Policy => roles::work(&backend, [Worker::Policy], shutdown).await,
-        Role::Project { projections } => {
-            let wanted = if projections.is_empty() { ReadModelName::ALL.to_vec() } else { projections };
-            roles::work(&backend, wanted.into_iter().map(Worker::Projector), shutdown).await
-        }
+        Role::Rebuild { projection, from } => roles::rebuild(&service, &projection, from, shutdown).await,
+        Role::Relay | Role::Policy | Role::Project { .. } => roles::work(&service, shutdown).await,
     };
-    if timeout(CLOSE_WITHIN, backend.close()).await.is_err() {
-        tracing::warn!("the store did not close in time");
+    if let Err(error) = service.shutdown(END_WITHIN).await {
+        tracing::warn!(reason = with_causes(&error), "the service did not end in good order");
     }
     ended
 }
@@ -105,19 +105,19 @@ fn on_signal() -> io::Result<CancellationToken> {
 /// Why the program could not do what it was told.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// The store.
+    /// The service.
     #[error(transparent)]
-    Backend(#[from] BackendError),
+    Service(#[from] ServiceError),
     /// The address, the terminal, the temporary directory.
     #[error("the operating system refuses")]
     Io(#[from] io::Error),
-    /// There is no Kafka to read from.
-    #[error("there is no Kafka to read from: name it with --kafka")]
-    NoKafka,
+    /// Kafka was not named.
+    #[error("there is no Kafka to {0}: name it with --kafka")]
+    NoKafka(&'static str),
     /// The rebuild; the old read model keeps serving.
     #[error("the read model cannot be rebuilt")]
-    Rebuild(#[from] EngineError),
-    /// Workers have stopped for good.
+    Rebuild(#[from] RebuildError),
+    /// Parts of the service have stopped for good.
     #[error("{}", .0.join("\n"))]
     Stopped(Vec<String>),
     /// The demo.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use order_service::{read_models::ReadModelName, workers::Worker};
+use es_core::{Policy, Projection};
+use order_service::{policy::Fulfilment, read_models::DailyRevenue};
 
 use crate::{clients::Clients, compare, ground::Ground};
 
@@ -16,14 +17,14 @@ async fn r9_r10_killed_relays_and_projectors_leave_the_fold_of_the_log() {
     const ORDERS: u64 = 10_000;
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
-    let policy = ground.start([Worker::Policy]);
+    let policy = ground.start([Fulfilment::NAME]).await;
     let mut clients = Clients::start(&url, 64, ORDERS);
 
     // A projector with a backlog in Kafka is stopped with batches in its hands.
     let mut relay = ground.spawn(&["relay"]);
     clients.placed(ORDERS / 2).await;
     let zombie = ground.spawn(&["project"]);
-    compare::begun(&ground.backend, ReadModelName::DailyRevenue).await;
+    compare::begun(&ground.service, DailyRevenue::NAME).await;
     zombie.signal("STOP");
 
     let mut projector = ground.spawn(&["project"]);
@@ -43,13 +44,13 @@ async fn r9_r10_killed_relays_and_projectors_leave_the_fold_of_the_log() {
         }
     }
     clients.done().await;
-    compare::caught_up(&ground.backend).await;
+    compare::caught_up(&ground.service).await;
 
     zombie.signal("CONT");
     Clients::start_at(&url, 64, ORDERS..ORDERS + 500).done().await;
-    compare::caught_up(&ground.backend).await;
-    compare::read_models_equal_the_fold(&ground.backend).await;
+    compare::caught_up(&ground.service).await;
+    compare::read_models_equal_the_fold(&ground.service).await;
     compare::kafka_holds_the_log_once(&ground).await;
     drop((relay, projector, zombie));
-    policy.stop(Duration::from_secs(10)).await;
+    policy.shutdown(Duration::from_secs(10)).await.expect("it ends in time");
 }

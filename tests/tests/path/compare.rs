@@ -2,13 +2,11 @@
 
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
-use es_core::{KeyRange, Policy, Position, Projection, ReadModel, RecordedEvent, StreamId, Version, testing::project};
-use es_kafka::Topics;
-use order_service::{
-    backend::Backend,
-    policy::Fulfilment,
-    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer, ReadModelName},
+use es_core::{
+    Documents, EventStore, KeyRange, Position, Projection, RecordedEvent, Service, StreamId, Version, testing::project,
 };
+use es_kafka::Topics;
+use order_service::read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -21,11 +19,11 @@ use crate::ground::Ground;
 const PATIENCE: Duration = Duration::from_mins(2);
 
 /// The whole log.
-pub(crate) async fn log(backend: &Backend) -> Vec<RecordedEvent> {
+pub(crate) async fn log(service: &Service) -> Vec<RecordedEvent> {
     let mut log: Vec<RecordedEvent> = Vec::new();
     loop {
         let after = log.last().map_or(Position::ZERO, |event| event.position);
-        let page = backend.log.read_log(after, 10_000).await.expect("the log can be read");
+        let page = service.store().read_log(after, 10_000).await.expect("the log can be read");
         if page.is_empty() {
             return log;
         }
@@ -34,35 +32,14 @@ pub(crate) async fn log(backend: &Backend) -> Vec<RecordedEvent> {
 }
 
 /// Returns when the policy and all read models have seen everything, reactions included.
-pub(crate) async fn caught_up(backend: &Backend) {
-    let waiting = async {
-        loop {
-            let head = backend.log.head().await.expect("the log can be read");
-            let policy = [Fulfilment::NAME].into_iter();
-            for name in policy.chain(ReadModelName::ALL.map(ReadModelName::as_str)) {
-                while reached(backend, name).await < head {
-                    tokio::time::sleep(Duration::from_millis(20)).await;
-                }
-            }
-            // The policy's reactions lie behind what it reacted to.
-            if backend.log.head().await.expect("the log can be read") == head {
-                return;
-            }
-        }
-    };
-    if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
-        let mut reached_by = BTreeMap::new();
-        for name in [Fulfilment::NAME].into_iter().chain(ReadModelName::ALL.map(ReadModelName::as_str)) {
-            reached_by.insert(name, reached(backend, name).await);
-        }
-        panic!("still not caught up with {:?}: {reached_by:?}", backend.log.head().await);
-    }
+pub(crate) async fn caught_up(service: &Service) {
+    service.settled(PATIENCE).await.expect("they catch up");
 }
 
 /// Returns when a read model has seen something, whether it serves already or not.
-pub(crate) async fn begun(backend: &Backend, name: ReadModelName) {
+pub(crate) async fn begun(service: &Service, name: &str) {
     loop {
-        let found = backend.read_models.generations(name.as_str()).await.expect("the store is up");
+        let found = service.store().generations(name).await.expect("the store is up");
         if found.serving.or(found.building).is_some_and(|progress| progress.furthest > Position::ZERO) {
             return;
         }
@@ -70,26 +47,21 @@ pub(crate) async fn begun(backend: &Backend, name: ReadModelName) {
     }
 }
 
-async fn reached(backend: &Backend, name: &str) -> Position {
-    let found = backend.read_models.generations(name).await.expect("the store is up");
-    found.serving.map_or(Position::ZERO, |serving| serving.reached)
-}
-
 /// Every read model equals the fold of the log (R9).
-pub(crate) async fn read_models_equal_the_fold(backend: &Backend) {
-    let log = log(backend).await;
-    read_model_equals_the_fold(OrderDetails, backend, &log).await;
-    read_model_equals_the_fold(OrdersByCustomer, backend, &log).await;
-    read_model_equals_the_fold(DailyRevenue, backend, &log).await;
-    read_model_equals_the_fold(AuditTrail, backend, &log).await;
+pub(crate) async fn read_models_equal_the_fold(service: &Service) {
+    let log = log(service).await;
+    read_model_equals_the_fold(OrderDetails, service, &log).await;
+    read_model_equals_the_fold(OrdersByCustomer, service, &log).await;
+    read_model_equals_the_fold(DailyRevenue, service, &log).await;
+    read_model_equals_the_fold(AuditTrail, service, &log).await;
 }
 
-async fn read_model_equals_the_fold<P: Projection>(projection: P, backend: &Backend, log: &[RecordedEvent])
+async fn read_model_equals_the_fold<P: Projection>(projection: P, service: &Service, log: &[RecordedEvent])
 where
     P::Document: PartialEq + Debug,
 {
     let truth = project(&projection, log).expect("the log can be folded");
-    let model = ReadModel::<P>::new(backend.read_models.clone());
+    let model = service.read_model::<P>();
     let documents = model.scan(KeyRange::default(), usize::from(u16::MAX) * 10).await.expect("a scan").documents;
     assert_eq!(documents.len(), truth.len(), "{}: as many documents", P::NAME);
     for ((key, document), (true_key, truth)) in documents.iter().zip(&truth) {
@@ -99,7 +71,7 @@ where
 
 /// Every position is in Kafka once for a `read_committed` reader, and per key in version order (R10).
 pub(crate) async fn kafka_holds_the_log_once(ground: &Ground) {
-    let log = log(&ground.backend).await;
+    let log = log(&ground.service).await;
     let (brokers, prefix) = (ground.parts.kafka.clone().expect("it is set"), ground.parts.topic_prefix.clone());
     let records = tokio::task::spawn_blocking(move || read_committed(&brokers, &Topics::new(prefix)));
     let records = records.await.expect("no panic");

@@ -6,13 +6,8 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use order_service::{
-    app::App,
-    backend::Backend,
-    cli::Parts,
-    http::router,
-    workers::{Worker, WorkerStates, Workers},
-};
+use es_core::{Service, service};
+use order_service::{app::App, cli::Parts, http::router, service::builder};
 use tokio::{net::TcpListener, task::JoinHandle};
 use uuid::Uuid;
 
@@ -23,7 +18,8 @@ fn server(variable: &str) -> String {
 /// Where one test runs.
 pub(crate) struct Ground {
     pub(crate) parts: Parts,
-    pub(crate) backend: Backend,
+    /// Runs no parts.
+    pub(crate) service: Service,
 }
 
 impl Ground {
@@ -37,22 +33,22 @@ impl Ground {
             topic_prefix: format!("{name}-"),
             ..Parts::default()
         };
-        let backend = Backend::open(&parts).await.expect("the servers are up");
-        Self { parts, backend }
+        let service = start(&parts, service::Parts::None).await;
+        Self { parts, service }
     }
 
     /// Starts the service's HTTP side in this process; returns its base URL.
     pub(crate) async fn serve(&self) -> (String, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let app = App::new(&self.backend, WorkerStates::default());
+        let app = App::new(&self.service);
         let serving = tokio::spawn(async move { axum::serve(listener, router(app)).await.expect("it serves") });
         (url, serving)
     }
 
-    /// Starts workers in this process.
-    pub(crate) fn start(&self, workers: impl IntoIterator<Item = Worker>) -> Workers {
-        Workers::start(&self.backend, workers)
+    /// Starts the parts of these names in this process.
+    pub(crate) async fn start(&self, names: impl IntoIterator<Item = &str>) -> Service {
+        start(&self.parts, service::Parts::named(names)).await
     }
 
     /// Starts the order service in a process of its own.
@@ -67,6 +63,11 @@ impl Ground {
             .spawn();
         Process(child.expect("the worker can be started"))
     }
+}
+
+async fn start(parts: &Parts, here: service::Parts) -> Service {
+    let builder = builder(parts).await.expect("the servers are up");
+    builder.parts(here).start().await.expect("the parts are known")
 }
 
 /// A process that is killed (-9) when it is dropped.

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use es_core::Projection;
 use es_kafka::Topics;
-use order_service::{read_models::ReadModelName, workers::Worker};
+use order_service::read_models::{AuditTrail, DailyRevenue};
 use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer},
@@ -14,7 +15,7 @@ use crate::{clients::Clients, compare, ground::Ground};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Those that read payments. The policy and the other read models do not.
-const POISONED: [ReadModelName; 2] = [ReadModelName::DailyRevenue, ReadModelName::AuditTrail];
+const POISONED: [&str; 2] = [DailyRevenue::NAME, AuditTrail::NAME];
 
 /// Writes a record that is no event to each partition of the payments.
 async fn poison_payments(ground: &Ground) {
@@ -41,25 +42,26 @@ async fn r11_read_models_rebuilt_from_the_log_go_on_in_kafka_behind_a_record_tha
     let (url, _serving) = ground.serve().await;
     let _others = [vec!["relay"], vec!["policy"], vec!["project", "order-details", "orders-by-customer"]]
         .map(|role| ground.spawn(&role));
-    let start = || ground.start(POISONED.map(Worker::Projector));
 
-    let mut workers = start();
+    let stopping = ground.start(POISONED).await;
     Clients::start(&url, 4, 40).done().await;
-    compare::caught_up(&ground.backend).await;
+    compare::caught_up(&ground.service).await;
     poison_payments(&ground).await;
     Clients::start_at(&url, 4, 40..80).done().await;
-    tokio::time::timeout(PATIENCE, workers.ended()).await.expect("they meet the record");
-    let stopped = workers.states().stopped();
+    tokio::time::timeout(PATIENCE, stopping.ended()).await.expect("they meet the record");
+    let stopped = stopping.status().await.stopped();
     assert!(stopped.len() == 2 && stopped.iter().all(|reason| reason.contains("offset")), "{stopped:?}");
 
     for name in POISONED {
-        let mut rebuild = ground.spawn(&["rebuild", name.as_str(), "--from", "log"]);
+        let mut rebuild = ground.spawn(&["rebuild", name, "--from", "log"]);
         let status = tokio::task::spawn_blocking(move || rebuild.wait()).await.expect("no panic");
-        assert!(status.expect("it is ours").success(), "{name:?}");
+        assert!(status.expect("it is ours").success(), "{name}");
     }
-    let workers = start();
+    let rebuilt = ground.start(POISONED).await;
     Clients::start_at(&url, 4, 80..120).done().await;
-    compare::caught_up(&ground.backend).await;
-    compare::read_models_equal_the_fold(&ground.backend).await;
-    workers.stop(Duration::from_secs(10)).await;
+    compare::caught_up(&ground.service).await;
+    compare::read_models_equal_the_fold(&ground.service).await;
+    for service in [stopping, rebuilt] {
+        service.shutdown(Duration::from_secs(10)).await.expect("it ends in time");
+    }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use order_service::workers::Worker;
+use es_core::Policy;
+use order_service::policy::Fulfilment;
 
 use crate::{clients::Clients, compare, ground::Ground};
 
@@ -17,30 +18,30 @@ async fn r18_killed_relay_and_projectors_are_taken_over_within_ten_seconds() {
     const WITHIN: Duration = Duration::from_secs(10);
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
-    let policy = ground.start([Worker::Policy]);
+    let policy = ground.start([Fulfilment::NAME]).await;
     let standby = ground.spawn(&["relay"]);
     let doomed_projectors = ground.spawn(&["project"]);
     Clients::start(&url, 4, 40).done().await;
-    compare::caught_up(&ground.backend).await;
+    compare::caught_up(&ground.service).await;
 
     // Fences the first relay at the next event, and shares the partitions.
     let doomed_relay = ground.spawn(&["relay"]);
     let projectors = ground.spawn(&["project"]);
     for round in 1..=5 {
         Clients::start_at(&url, 4, round * 40..(round + 1) * 40).done().await;
-        compare::caught_up(&ground.backend).await;
+        compare::caught_up(&ground.service).await;
     }
 
     doomed_relay.kill();
     doomed_projectors.kill();
     let killed = Instant::now();
     Clients::start_at(&url, 1, 1_000..1_001).done().await;
-    compare::caught_up(&ground.backend).await;
+    compare::caught_up(&ground.service).await;
     let taken = killed.elapsed();
     assert!(taken < WITHIN, "it took {taken:?}");
 
-    compare::read_models_equal_the_fold(&ground.backend).await;
+    compare::read_models_equal_the_fold(&ground.service).await;
     compare::kafka_holds_the_log_once(&ground).await;
     drop((standby, projectors));
-    policy.stop(Duration::from_secs(10)).await;
+    policy.shutdown(Duration::from_secs(10)).await.expect("it ends in time");
 }

@@ -8,47 +8,54 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use es_core::Position;
+use es_core::{Position, service::Health};
 use serde::Serialize;
 use serde_json::json;
 
-use super::problem::Problem;
 use crate::app::App;
 
-/// `GET /healthz`: the process answers.
-pub(super) async fn alive() -> impl IntoResponse {
-    Json(json!({ "status": "ok" }))
+/// `GET /healthz`: the process answers, and was not told to end.
+pub(super) async fn alive(State(app): State<Arc<App>>) -> Response {
+    if app.service.is_live() {
+        Json(json!({ "status": "ok" })).into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "ended" }))).into_response()
+    }
 }
 
-/// `GET /readyz`: the store can be reached, and no worker of this process has stopped for good. One that
+/// `GET /readyz`: the store can be reached, and no part of this process has stopped for good. One that
 /// stands by for newer code, as in a rolling deploy, leaves the process ready, until it has waited too long at one event
 /// and stops.
-pub(super) async fn ready(State(app): State<Arc<App>>) -> Result<Response, Problem> {
+pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
     struct Readiness {
         status: &'static str,
-        head: Position,
-        reached: BTreeMap<&'static str, Position>,
+        reasons: Vec<String>,
+        head: Option<Position>,
+        reached: BTreeMap<String, Option<Position>>,
         /// Read models that do not serve before they have what the log held, and how far they are.
-        building: BTreeMap<&'static str, Position>,
+        building: BTreeMap<String, Position>,
         standing_by: Vec<String>,
         stopped: Vec<String>,
     }
 
-    let head = app.log.head().await?;
-    let (mut reached, mut building) = (BTreeMap::new(), BTreeMap::new());
-    for (name, found) in app.generations().await.map_err(es_core::QueryError::from)? {
-        reached.insert(name, found.serving.as_ref().map_or(Position::ZERO, |serving| serving.reached));
-        if let Some(first) = found.building.filter(|_| found.serving.is_none()) {
-            building.insert(name, first.reached);
-        }
-    }
-    let (standing_by, stopped) = (app.states.standing_by(), app.states.stopped());
-    let (code, status) = match (stopped.is_empty(), standing_by.is_empty()) {
-        (true, true) => (StatusCode::OK, "ready"),
-        (true, false) => (StatusCode::OK, "standing by"),
-        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "stopped"),
+    let Health { ready, reasons, status: found, .. } = app.service.health().await;
+    let (standing_by, stopped) = (found.standing_by(), found.stopped());
+    let status = match (ready, stopped.is_empty(), standing_by.is_empty()) {
+        (true, _, true) => "ready",
+        (true, _, false) => "standing by",
+        (false, false, _) => "stopped",
+        (false, true, _) => "not ready",
     };
-    Ok((code, Json(Readiness { status, head, reached, building, standing_by, stopped })).into_response())
+    let (mut reached, mut building) = (BTreeMap::new(), BTreeMap::new());
+    for part in found.parts.into_iter().filter(|part| part.kind.is_reader()) {
+        if let Some(position) = part.building.filter(|_| part.position == Some(Position::ZERO)) {
+            building.insert(part.name.clone(), position);
+        }
+        reached.insert(part.name, part.position);
+    }
+    let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let head = found.head;
+    (code, Json(Readiness { status, reasons, head, reached, building, standing_by, stopped })).into_response()
 }

@@ -114,5 +114,5 @@ impl TryFrom<RecordedEvent> for Event {
 async fn read(app: &App, id: &OrderId) -> Result<Vec<RecordedEvent>, Problem> {
     // An order id is made of fewer characters than a stream's name may have.
     let stream = app.orders.stream(id.as_ref()).map_err(|error| Problem::failed(Kind::Failed, &error))?;
-    Ok(app.log.read_stream(&stream, Version::ZERO, MAX_EVENTS).await?)
+    Ok(app.service.store().read_stream(&stream, Version::ZERO, MAX_EVENTS).await?)
 }

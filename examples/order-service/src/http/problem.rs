@@ -7,10 +7,11 @@ use axum::{
 };
 use es_core::{
     AppendError, DecideError, DecodeError, ExecuteError, LoadError, Position, QueryError, ReadError, Unfoldable,
+    error::with_causes,
 };
 use serde::Serialize;
 
-use crate::{order::OrderRefusal, placing::PlaceError, workers::with_causes};
+use crate::{order::OrderRefusal, placing::PlaceError};
 
 /// A problem, `application/problem+json`.
 #[derive(Debug)]

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use es_core::{KeyRange, Position, Projection, testing::project};
+use es_core::{Documents, EventStore, KeyRange, Position, Projection, service, testing::project};
 use order_service::{
-    backend::Backend,
     cli::Parts,
     read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer},
+    service::builder,
 };
 use reqwest::StatusCode;
 use serde_json::Value;
@@ -77,14 +77,15 @@ async fn a_rebuild_while_orders_are_placed_equals_the_fold_of_the_log() {
 
 async fn equals_the_fold<P: Projection>(projection: P, directory: &TempDir) {
     let parts = Parts { data: Some(directory.path().join("orders.db")), ..Parts::default() };
-    let backend = Backend::open(&parts).await.unwrap();
-    let log = backend.log.read_log(Position::ZERO, 100_000).await.unwrap();
-    let stored = backend.read_models.scan(P::NAME, KeyRange::default(), 100_000).await.unwrap().unwrap();
+    let builder = builder(&parts).await.unwrap().parts(service::Parts::None);
+    let service = builder.start().await.unwrap();
+    let log = service.store().read_log(Position::ZERO, 100_000).await.unwrap();
+    let stored = service.store().scan(P::NAME, KeyRange::default(), 100_000).await.unwrap().unwrap();
     let stored = stored.found.into_iter().map(|(key, bytes)| (key, serde_json::from_slice::<Value>(&bytes).unwrap()));
     let folded = project(&projection, &log).unwrap().into_iter();
     let folded = folded.map(|(key, document)| (key, serde_json::to_value(document).unwrap()));
     assert_eq!(stored.collect::<Vec<_>>(), folded.collect::<Vec<_>>(), "{}", P::NAME);
-    backend.close().await;
+    service.shutdown(Duration::from_secs(10)).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,0 +1,75 @@
+//! What the service consists of, and what it runs on: an embedded file or Postgres, the log itself or Kafka.
+
+use std::{sync::Arc, time::Duration};
+
+use es_core::{STANDBY_LIMIT, Service, ServiceBuilder, ServiceStore, service::StartError};
+use es_postgres::{ConnectError, PostgresStore};
+use es_sqlite::{OpenError, SqliteStore};
+
+use crate::{
+    cli::Parts,
+    inventory::InventoryItem,
+    order::Order,
+    payment::Payment,
+    policy::Fulfilment,
+    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer},
+    shipment::Shipment,
+};
+
+/// The service on the store that was asked for, not yet started. The brokers need not be there yet.
+///
+/// # Errors
+/// [`ServiceError`] when the store cannot be opened, or this program knows no Kafka.
+pub async fn builder(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
+    let service = Service::builder("order-service", store(parts).await?)
+        .aggregate::<Order>()
+        .aggregate::<Payment>()
+        .aggregate::<InventoryItem>()
+        .aggregate::<Shipment>()
+        .projection(OrderDetails)
+        .projection(OrdersByCustomer)
+        .projection(DailyRevenue)
+        .projection(AuditTrail)
+        .policy(Fulfilment::new)
+        .standby_limit(parts.standby_limit.map_or(STANDBY_LIMIT, Duration::from_secs));
+    match &parts.kafka {
+        Some(brokers) => with_kafka(service, brokers, &parts.topic_prefix),
+        None => Ok(service),
+    }
+}
+
+async fn store(parts: &Parts) -> Result<Arc<dyn ServiceStore>, ServiceError> {
+    if let Some(url) = &parts.store {
+        return Ok(Arc::new(PostgresStore::connect(url).await?));
+    }
+    let file = parts.data.as_deref().unwrap_or("orders.db".as_ref());
+    Ok(Arc::new(SqliteStore::open(file).await?))
+}
+
+#[cfg(feature = "kafka")]
+#[expect(clippy::unnecessary_wraps, reason = "without the feature `kafka` it fails")]
+fn with_kafka(service: ServiceBuilder, brokers: &str, topic_prefix: &str) -> Result<ServiceBuilder, ServiceError> {
+    Ok(service.relay(es_kafka::KafkaRelay::new(brokers).topic_prefix(topic_prefix)))
+}
+
+#[cfg(not(feature = "kafka"))]
+fn with_kafka(_: ServiceBuilder, _: &str, _: &str) -> Result<ServiceBuilder, ServiceError> {
+    Err(ServiceError::WithoutKafka)
+}
+
+/// Why the service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServiceError {
+    /// The embedded file.
+    #[error("the file cannot be opened")]
+    Sqlite(#[from] OpenError),
+    /// The Postgres server.
+    #[error("the Postgres server cannot be used")]
+    Postgres(#[from] ConnectError),
+    /// Kafka was asked for, and this program was built without it.
+    #[error("this program was built without Kafka: build it with `--features kafka`")]
+    WithoutKafka,
+    /// What is registered does not fit together, or the store cannot be read.
+    #[error(transparent)]
+    Start(#[from] StartError),
+}
