@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{EventStore, Position, StateReport, WorkerState, error::BoxError};
+use es_core::{Backoff, EventStore, Position, StateReport, WorkerState, error::BoxError};
 use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -142,7 +142,7 @@ impl Relay {
             };
             failures = if *self.published.borrow() > before { 0 } else { failures + 1 };
             self.report.failed(&*failure);
-            let pause = back_off(failures);
+            let pause = BACKOFF.pause(failures);
             tracing::warn!(
                 relay = self.config.name,
                 error = &*failure as &dyn std::error::Error,
@@ -171,8 +171,5 @@ impl Relay {
 /// How long a relay that may not create topics waits for a missing one.
 const MISSING: Duration = Duration::from_secs(30);
 
-/// 100 ms at first, up to 10 s, with jitter.
-fn back_off(failures: u32) -> Duration {
-    let longest = Duration::from_millis(100 << failures.min(7)).min(Duration::from_secs(10));
-    longest.mul_f64(0.5 + fastrand::f64() / 2.0)
-}
+/// The pauses between sessions that failed.
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));

@@ -7,6 +7,7 @@
 //! | `ETag: "3"` | [`ETag`], from a [`Receipt`](crate::Receipt) or a version |
 //! | `?after=p17` | [`ReadAfter`], which waits until a read model holds that write |
 //! | `application/problem+json` | [`Problem`], from every error of a command or query |
+//! | `GET /healthz`, `/readyz` | [`health_routes`], from the health of a [`Service`](crate::Service) |
 //!
 //! ```
 //! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};
@@ -57,10 +58,12 @@
 mod command;
 mod errors;
 mod etag;
+mod health;
 mod problem;
 mod read_after;
 
 pub use command::CommandHeaders;
 pub use etag::ETag;
+pub use health::health_routes;
 pub use problem::{FieldError, Problem};
 pub use read_after::ReadAfter;

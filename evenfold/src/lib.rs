@@ -35,10 +35,10 @@ pub mod prelude {
 
     pub use es_core::{
         Aggregate, Decision, DecisionModel, Decisions, Event, EventQuery, EventSet, Expected, IdempotencyKey, Keys,
-        MemoryStore, Policy, Projection, ReadModel, Recorded, Repository, StreamId, Tag,
+        MemoryStore, Policy, Projection, ReadModel, Recorded, Repository, Service, StreamId, Tag,
     };
     #[cfg(feature = "kafka")]
-    pub use es_kafka::{KafkaSource, Relay};
+    pub use es_kafka::KafkaRelay;
     #[cfg(feature = "postgres")]
     pub use es_postgres::PostgresStore;
     #[cfg(feature = "sqlite")]

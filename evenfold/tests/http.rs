@@ -12,7 +12,7 @@ use axum::{
 };
 use evenfold::{
     Unfoldable,
-    http::{CommandHeaders, ETag, Problem, ReadAfter},
+    http::{CommandHeaders, ETag, Problem, ReadAfter, health_routes},
     prelude::*,
 };
 use http_body_util::BodyExt;
@@ -174,4 +174,34 @@ async fn r13_a_read_that_cannot_wait_long_enough_says_how_far_the_model_is() {
     assert_eq!((status, &problem["type"]), (StatusCode::SERVICE_UNAVAILABLE, &"urn:evenfold:building".into()));
     assert_eq!(headers[header::RETRY_AFTER], "1");
     assert_eq!(problem["reached"], 0);
+}
+
+#[tokio::test]
+async fn health_routes_say_whether_the_service_lives_and_is_ready() {
+    let seats = Service::builder("seats", MemoryStore::new()).aggregate::<Seat>().projection(Seats);
+    let seats = seats.start().await.expect("it starts");
+    seats.repository::<Seat>().execute("1", "Ada".into()).await.expect("executed");
+    seats.settled(Duration::from_secs(30)).await.expect("it settles");
+    let router: Router = Router::new().merge(health_routes(&seats));
+    let ask = async |path: &str| {
+        let (status, _, body) = answer(&router, Request::get(path).body(Body::empty()).expect("a request")).await;
+        (status, body)
+    };
+    let (status, ready) = ask("/readyz").await;
+    assert_eq!((status, &ready["ready"], &ready["reasons"]), (StatusCode::OK, &true.into(), &Value::Array(vec![])));
+    let part = &ready["status"]["parts"][0];
+    assert_eq!(
+        (&part["name"], &part["kind"], &part["state"]),
+        (&"seats".into(), &"projection".into(), &"running".into())
+    );
+    assert_eq!((&part["position"], &part["lag"], &ready["status"]["head"]), (&1.into(), &0.into(), &1.into()));
+    assert_eq!(ask("/healthz").await.0, StatusCode::OK);
+
+    seats.shutdown(Duration::from_secs(30)).await.expect("it ends");
+    assert_eq!(ask("/healthz").await.0, StatusCode::SERVICE_UNAVAILABLE);
+    let (status, ready) = ask("/readyz").await;
+    assert_eq!(
+        (status, &ready["reasons"][0]),
+        (StatusCode::SERVICE_UNAVAILABLE, &"the service is shutting down".into())
+    );
 }
