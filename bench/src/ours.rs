@@ -1,7 +1,5 @@
 //! The framework under test.
 
-use std::sync::Arc;
-
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use es_core::{
