@@ -46,7 +46,7 @@ impl Service {
     ///
     /// It is not ready while the store does not answer, when a part of this process has stopped for good or lags by more
     /// than [`Thresholds::lag_events`], and from the beginning of the shutdown on. A part that stands by for newer code,
-    /// as in a rolling deploy, or that starts again after a transient error leaves it ready.
+    /// as in a rolling deploy, or for another relay, or that starts again after a transient error leaves it ready.
     pub async fn health(&self) -> Health {
         let status = self.status().await;
         let mut reasons = Vec::new();

@@ -59,7 +59,7 @@ pub enum PartState {
     Elsewhere,
     /// It follows its source, waits for another process to stop, or waits for a transient failure to end.
     Running,
-    /// Newer code has taken its work over, as in a rolling deploy.
+    /// Newer code has taken its work over, as in a rolling deploy, or, for a relay, another process.
     StandingBy {
         /// For how long, in seconds.
         seconds: u64,

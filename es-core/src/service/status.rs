@@ -66,7 +66,7 @@ impl Status {
         })
     }
 
-    /// The parts that stand by for newer code in this process, a line for each with the reason.
+    /// The parts that stand by in this process, a line for each with the reason.
     pub fn standing_by(&self) -> Vec<String> {
         self.lines(|state| match state {
             PartState::StandingBy { seconds, reason } => Some(format!("standing by for {seconds} s: {reason}")),

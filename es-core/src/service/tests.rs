@@ -280,7 +280,7 @@ async fn a_process_runs_chosen_parts_and_knows_the_others() {
 }
 
 #[tokio::test]
-async fn a_service_without_order_in_its_names_does_not_start() {
+async fn a_service_whose_names_are_invalid_unknown_or_not_unique_does_not_start() {
     let store = MemoryStore::new();
     let twice = builder(&store).projection(Histories).projection(Histories).start().await;
     assert!(matches!(twice, Err(StartError::Duplicate { name: "histories" })), "{twice:?}");
