@@ -34,8 +34,9 @@ pub mod prelude {
     //! What nearly every application names.
 
     pub use es_core::{
-        Aggregate, Decision, DecisionModel, Decisions, Event, EventQuery, EventSet, Expected, IdempotencyKey, Keys,
-        MemoryStore, Policy, Projection, ReadModel, Recorded, Repository, Service, StreamId, Tag,
+        Aggregate, Context, Decision, DecisionModel, Decisions, Event, EventQuery, EventSet, Expected, IdempotencyKey,
+        Keys, MemoryStore, Policy, Projection, ReadModel, Receipt, Recorded, Repository, Service, StreamId, Tag,
+        Unfoldable,
     };
     #[cfg(feature = "kafka")]
     pub use es_kafka::KafkaRelay;

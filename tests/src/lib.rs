@@ -9,9 +9,6 @@ mod promises;
 
 #[cfg(doctest)]
 mod documents {
-    #[doc = include_str!("../../README.md")]
-    struct Readme;
-
     #[doc = include_str!("../../ARCHITECTURE.md")]
     struct Architecture;
 
