@@ -8,10 +8,10 @@ use serde::{Deserialize, Serialize, Serializer};
 use uuid::Uuid;
 
 use crate::{
-    boundary::{Tag, TagError},
     codec::{self, EncodeError},
     schema::{DecodeError, Undecodable},
     stream::{Position, StreamId, Version},
+    tag::{Tag, TagError},
     witness::Witness,
 };
 
@@ -329,6 +329,20 @@ impl RecordedEvent {
             recorded_at: self.recorded_at,
             metadata: self.metadata.clone(),
             data,
+        }
+    }
+}
+
+impl DecodeError {
+    pub(crate) fn new(event: &RecordedEvent, reason: Undecodable) -> Self {
+        Self {
+            stream: event.stream.clone(),
+            version: event.version,
+            position: event.position,
+            event_id: event.id,
+            name: event.data.name.to_string(),
+            schema_version: event.data.schema_version,
+            reason,
         }
     }
 }

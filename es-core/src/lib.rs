@@ -4,12 +4,14 @@
 extern crate self as es_core;
 
 // The words.
+pub mod error;
+pub mod limits;
 pub mod witness;
 pub mod stream;
 pub mod event;
 pub mod codec;
 pub mod schema;
-pub mod boundary;
+pub mod tag;
 
 // The two halves of the path, and what goes round again.
 pub mod write;
@@ -20,7 +22,6 @@ pub mod react;
 pub mod service;
 
 pub mod backoff;
-pub mod error;
 pub mod memory;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -57,14 +58,15 @@ pub mod __private {
 }
 
 pub use backoff::Backoff;
-pub use boundary::*;
-pub use codec::{EncodeError, MAX_NESTING, Misfit, Unencodable};
-pub use error::{BoxError, EngineError, Location, StoreMoved};
+pub use codec::{EncodeError, Misfit, Unencodable};
+pub use error::{BoxError, StoreMoved};
 pub use es_macros::{Event, EventSet};
 pub use event::*;
+pub use limits::*;
 pub use memory::MemoryStore;
 pub use react::policy::*;
 pub use read::cursor::*;
+pub use read::engine_error::{EngineError, Location};
 pub use read::projection::{Keys, Order, Projection, Unfoldable};
 pub use read::projector::Projector;
 pub use read::query::*;
@@ -74,6 +76,7 @@ pub use read::worker_state::*;
 pub use schema::*;
 pub use service::{Resources, Service, ServiceBuilder, ServiceStore};
 pub use stream::*;
+pub use tag::*;
 pub use witness::*;
 pub use write::aggregate::Aggregate;
 pub use write::append::*;

@@ -1,7 +1,9 @@
 //! Every port in memory: the reference that the conformance suites are checked against, and a
 //! store for tests. It keeps every promise but durability.
 
+mod event_store;
 mod log;
+mod read_model_store;
 mod read_models;
 
 use std::{

@@ -6,6 +6,7 @@ pub mod cursor;
 pub mod read_model;
 pub mod heartbeat;
 pub mod source;
+pub mod engine_error;
 pub mod worker_state;
 pub(crate) mod panics;
 pub(crate) mod worker;

@@ -4,7 +4,6 @@ use uuid::Uuid;
 
 use crate::{
     codec::{Misfit, Unread},
-    event::RecordedEvent,
     stream::{Position, StreamId, Version},
 };
 
@@ -27,20 +26,6 @@ pub struct DecodeError {
     /// Why.
     #[source]
     pub reason: Undecodable,
-}
-
-impl DecodeError {
-    pub(crate) fn new(event: &RecordedEvent, reason: Undecodable) -> Self {
-        Self {
-            stream: event.stream.clone(),
-            version: event.version,
-            position: event.position,
-            event_id: event.id,
-            name: event.data.name.to_string(),
-            schema_version: event.data.schema_version,
-            reason,
-        }
-    }
 }
 
 /// Why stored bytes are not an event of the type that was asked for.

@@ -4,13 +4,10 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::witness::{Ending, Witness};
-
-/// The longest category, in bytes. It becomes part of a Kafka topic name, whose limit is 249.
-pub const MAX_CATEGORY_BYTES: usize = 64;
-
-/// The longest stream name (`<category>-<id>`), in bytes.
-pub const MAX_STREAM_BYTES: usize = 255;
+use crate::{
+    limits::{MAX_CATEGORY_BYTES, MAX_STREAM_BYTES},
+    witness::{Ending, Witness},
+};
 
 /// Categories that start with this belong to the framework.
 pub const RESERVED_PREFIX: &str = "es_";
@@ -276,3 +273,51 @@ impl fmt::Display for Expected {
         }
     }
 }
+
+/// A stream was not as the append expected (R2).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("stream {stream}: expected {expected}, found version {actual}")]
+pub struct Conflict {
+    /// Which stream.
+    pub stream: StreamId,
+    /// What was expected.
+    pub expected: Expected,
+    /// The version that the stream has.
+    pub actual: Version,
+}
+
+/// What a write hands out, and what a read can wait for (R13).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub Position);
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "p{}", self.0)
+    }
+}
+
+impl FromStr for Token {
+    type Err = InvalidToken;
+
+    fn from_str(text: &str) -> Result<Self, InvalidToken> {
+        let number = text.strip_prefix('p').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+        number.and_then(|digits| digits.parse().ok()).map(|position| Self(Position::new(position))).ok_or(InvalidToken)
+    }
+}
+
+impl Serialize for Token {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Token {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// A text that no write has handed out as a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a token of this service")]
+pub struct InvalidToken;

@@ -1,7 +1,7 @@
 //! Reading `#[event(…)]`.
 
 use syn::{
-    Attribute, Error, Expr, ExprLit, ExprPath, Field, Ident, Lit, LitInt, LitStr, Token, Variant,
+    Attribute, Error, Expr, ExprLit, Field, Ident, Lit, LitInt, LitStr, Token, Variant,
     meta::ParseNestedMeta,
     parenthesized,
     parse::{Parse, ParseStream},
@@ -10,7 +10,7 @@ use syn::{
 
 use crate::{
     input::{Errors, snake_case},
-    rules::{check_category, check_chain, check_name, check_upcasters},
+    rules::{Upcaster, check_category, check_chain, check_name, check_upcasters},
     tags::TagRule,
 };
 
@@ -20,13 +20,6 @@ pub(crate) struct Schema {
     pub(crate) version: u32,
     pub(crate) upcasters: Vec<Upcaster>,
     pub(crate) tags: Vec<TagRule>,
-}
-
-/// `1 = path::to::function`: how an old version becomes the current one.
-pub(crate) struct Upcaster {
-    pub(crate) literal: LitInt,
-    pub(crate) from: u32,
-    pub(crate) function: ExprPath,
 }
 
 impl Parse for Upcaster {

@@ -7,9 +7,10 @@ use quote::{quote, quote_spanned};
 use syn::{DeriveInput, spanned::Spanned};
 
 use crate::{
-    attributes::{self, Schema, Upcaster},
+    attributes::{self, Schema},
     input::{Derive, Errors, enum_of},
     payload::Payload,
+    rules::Upcaster,
     tags,
 };
 

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use syn::{LitInt, LitStr};
+use syn::{ExprPath, LitInt, LitStr};
 
-use crate::{attributes::Upcaster, input::Errors};
+use crate::input::Errors;
 
 /// Same limits as `es_core::StreamId`.
 const MAX_CATEGORY_BYTES: usize = 64;
@@ -15,6 +15,13 @@ const MOST_NAMED: usize = 8;
 
 /// Same limit as `es_core::Tag`.
 const MAX_TAG_BYTES: usize = 255;
+
+/// `1 = path::to::function`: how an old version becomes the current one.
+pub(crate) struct Upcaster {
+    pub(crate) literal: LitInt,
+    pub(crate) from: u32,
+    pub(crate) function: ExprPath,
+}
 
 pub(crate) fn check_upcasters(upcasters: &[Upcaster], current: u32, errors: &mut Errors) {
     let mut seen = HashSet::new();

@@ -32,6 +32,7 @@
 //! it has come. See [`Recorder`] for why that holds across processes.
 
 // What is done.
+mod size;
 mod plan;
 mod operation;
 mod draft;
@@ -54,6 +55,8 @@ mod finding;
 mod attempts;
 mod log;
 mod moments;
+mod evidence;
+mod remembered;
 mod check;
 mod check_log;
 mod check_appends;
@@ -70,8 +73,9 @@ pub use draft::{Draft, Expect, Look};
 pub use finding::{Finding, Promise};
 pub use history::{Call, CallId, Found, History, Outcome, Record, Seen};
 pub use operation::Operation;
-pub use plan::{Blow, Plan, Size};
+pub use plan::{Blow, Plan};
 pub use query::{About, Given, Item, Query};
 pub use recorder::Recorder;
 pub use run::{Disruption, Peace, run, take_part};
 pub use sent::{Expectation, Flaw, Key, Sent, Written};
+pub use size::Size;

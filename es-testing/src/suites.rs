@@ -17,3 +17,4 @@ pub mod read_model_store;
 mod replaced;
 pub mod service;
 pub mod snapshot_store;
+mod standby;

@@ -11,8 +11,8 @@ use serde::{
 };
 
 use super::{
-    Unencodable,
     place::{Place, Step},
+    refusal::Unencodable,
 };
 
 /// The first field for which JSON has no form, and why. With `suspects` also one that is refused only by some readers:

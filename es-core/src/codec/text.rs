@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::MAX_NESTING;
+use crate::limits::MAX_NESTING;
 
 /// The longest number, in bytes: an `f64` whose digits are all written out has fewer.
 const MAX_NUMBER_BYTES: usize = 1_100;

@@ -14,7 +14,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::{misfit::Misread, place::Step};
+use super::{misread::Misread, place::Step};
 
 /// A value of JSON. Texts are borrowed where the text itself holds them, as serde's own reader does.
 pub(super) enum Tree<'de> {

@@ -7,10 +7,11 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::{BoxError, EngineError, Location},
+    error::BoxError,
     event::{EventSet, Metadata, Recorded, RecordedEvent},
     read::{
         definition,
+        engine_error::{EngineError, Location},
         panics::{Panicked, caught, caught_async},
         projection::Order,
         read_model::{Generation, Leases},
@@ -111,6 +112,11 @@ impl From<InvalidKey> for PolicyError {
     fn from(error: InvalidKey) -> Self {
         Self::Permanent(error.into())
     }
+}
+
+/// `policy Fulfilment`. What it listens to may change: it goes on from its checkpoint.
+fn definition_of<P: Policy>() -> String {
+    format!("policy {}", P::identity())
 }
 
 /// Runs a policy and keeps its checkpoint.
@@ -230,7 +236,7 @@ impl<P: Policy> PolicyRunner<P> {
 
     /// The row that holds its checkpoint.
     async fn reader(&self) -> Result<Generation, EngineError> {
-        let definition = definition::of_policy::<P>();
+        let definition = definition_of::<P>();
         let reader = self.leases.ensure_reader(P::NAME, &definition).await?;
         definition::admit(P::NAME, 1, &definition, [&reader])?;
         Ok(reader.generation)

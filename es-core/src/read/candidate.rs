@@ -6,9 +6,9 @@ use std::sync::{
 };
 
 use crate::{
-    error::EngineError,
     read::{
         definition,
+        engine_error::EngineError,
         projection::Projection,
         read_model::{Generation, GenerationState, Progress, PromoteError, Promotion, ReadModelStore},
         worker::Step,

@@ -1,10 +1,9 @@
 //! What a read model is folded by, in words that are stored beside it.
 
 use crate::{
-    error::EngineError,
     event::{Categories, EventSet},
-    react::policy::Policy,
     read::{
+        engine_error::EngineError,
         projection::{Order, Projection},
         read_model::Progress,
     },
@@ -38,11 +37,6 @@ pub(crate) fn of_projection<P: Projection>() -> String {
         Order::PerKey => "per-key",
     };
     format!("projection {} of {categories} in {order} order", type_name::<P>())
-}
-
-/// `policy Fulfilment`. What it listens to may change: it goes on from its checkpoint.
-pub(crate) fn of_policy<P: Policy>() -> String {
-    format!("policy {}", P::identity())
 }
 
 /// The name of `T` without its path and parameters.

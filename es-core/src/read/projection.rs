@@ -4,9 +4,6 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::event::{EventSet, Recorded};
 
-/// The longest key of a document, in bytes.
-pub const MAX_KEY_BYTES: usize = 512;
-
 /// A fold of events into documents with keys.
 ///
 /// Both functions are pure, so one definition serves catch-up, Kafka, rebuild, and tests without

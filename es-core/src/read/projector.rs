@@ -11,12 +11,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     codec,
-    error::{EngineError, Location},
     event::{Categories, EventSet, Recorded},
+    limits::MAX_KEY_BYTES,
     read::{
         candidate::Candidate,
         definition,
-        projection::{MAX_KEY_BYTES, Order, Projection},
+        engine_error::{EngineError, Location},
+        projection::{Order, Projection},
         read_model::{Generation, ReadModelStore},
         source::{EventSource, Subscription},
         standby::Standby,

@@ -1,9 +1,8 @@
 //! Answers from read models, and waiting until they know of a write.
 
-use std::{fmt, marker::PhantomData, str::FromStr, sync::Arc, time::Duration};
+use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::{
@@ -14,44 +13,8 @@ use crate::{
         projection::Projection,
         read_model::{Documents, Generation, KeyRange, ReadModelError, Served},
     },
-    stream::Position,
+    stream::{Position, Token},
 };
-
-/// What a write hands out, and what a read can wait for (R13).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub Position);
-
-impl fmt::Display for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "p{}", self.0)
-    }
-}
-
-impl FromStr for Token {
-    type Err = InvalidToken;
-
-    fn from_str(text: &str) -> Result<Self, InvalidToken> {
-        let number = text.strip_prefix('p').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
-        number.and_then(|digits| digits.parse().ok()).map(|position| Self(Position::new(position))).ok_or(InvalidToken)
-    }
-}
-
-impl Serialize for Token {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Token {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-/// A text that no write has handed out as a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("not a token of this service")]
-pub struct InvalidToken;
 
 /// The documents of one projection, for queries.
 ///

@@ -4,12 +4,9 @@ use std::ops::ControlFlow;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{
-    error::EngineError,
-    read::{
-        candidate::Candidate, projection::Projection, projector::Projector, read_model::Generation,
-        source::EventSource, worker,
-    },
+use crate::read::{
+    candidate::Candidate, engine_error::EngineError, projection::Projection, projector::Projector,
+    read_model::Generation, source::EventSource, worker,
 };
 
 impl<P: Projection> Projector<P> {

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::EngineError,
     read::{
+        engine_error::EngineError,
         worker::{self, Pending},
         worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
     },

@@ -19,9 +19,9 @@ use uuid::Uuid;
 
 use crate::{
     backoff::Backoff,
-    error::EngineError,
     event::RecordedEvent,
     read::{
+        engine_error::EngineError,
         read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
         source::{Batch, Delivery, EventFeed, EventSource, Subscription},
         worker::leases::Renewals,

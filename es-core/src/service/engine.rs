@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    error::{BoxError, EngineError},
+    error::BoxError,
     react::policy::{Policy, PolicyRunner},
     read::{
-        projection::Projection, projector::Projector, read_model::Generation, source::EventSource,
-        worker_state::StateReport,
+        engine_error::EngineError, projection::Projection, projector::Projector, read_model::Generation,
+        source::EventSource, worker_state::StateReport,
     },
     stream::Position,
     write::store::EventStore,

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use super::Service;
-use crate::{
-    error::EngineError,
-    read::{projection::Projection, read_model::Generation, source::EventSource},
-};
+use crate::read::{engine_error::EngineError, projection::Projection, read_model::Generation, source::EventSource};
 
 impl Service {
     /// Rebuilds the read model of `P` from the first event of `source` while the old one keeps serving, as

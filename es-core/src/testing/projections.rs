@@ -6,9 +6,8 @@ use chrono::DateTime;
 use uuid::Uuid;
 
 use crate::{
-    error::EngineError,
     event::{Event, EventData, Metadata, Recorded, RecordedEvent},
-    read::{projection::Projection, projector},
+    read::{engine_error::EngineError, projection::Projection, projector},
     stream::{Position, StreamId, Version},
 };
 

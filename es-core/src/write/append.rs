@@ -6,31 +6,15 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::{
-    boundary::{Condition, ConditionPart, InvalidQuery, MAX_TAGS},
-    codec::{
-        MAX_NESTING,
-        text::{self, BadText},
-    },
+    codec::text::{self, BadText},
     event::NewEvent,
-    stream::{Expected, StreamId, Version},
-    write::store::Conflict,
+    limits::{
+        MAX_APPEND_BYTES, MAX_EVENT_NAME_BYTES, MAX_EVENTS, MAX_METADATA_BYTES, MAX_NESTING, MAX_PAYLOAD_BYTES,
+        MAX_TAGS,
+    },
+    stream::{Conflict, Expected, StreamId, Version},
+    tag::{Condition, ConditionPart, InvalidQuery},
 };
-
-/// The most events of one append.
-pub const MAX_EVENTS: usize = 10_000;
-
-/// The largest payload of one event, in bytes. With its metadata it fits into a Kafka record of
-/// the default size (1 MiB).
-pub const MAX_PAYLOAD_BYTES: usize = 1_000_000;
-
-/// The largest encoded metadata of one event, in bytes.
-pub const MAX_METADATA_BYTES: usize = 16_384;
-
-/// The longest wire name of an event, in bytes.
-pub const MAX_EVENT_NAME_BYTES: usize = 128;
-
-/// The largest payload of one append, in bytes: all its events with their tags together.
-pub const MAX_APPEND_BYTES: usize = 64 * 1024 * 1024;
 
 /// Events that go into one stream together.
 #[derive(Debug, Clone)]

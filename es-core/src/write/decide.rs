@@ -10,11 +10,10 @@ use tokio::sync::Mutex;
 
 pub use self::model::{DecisionModel, Matching, Models};
 use crate::{
-    boundary::{Condition, ConditionPart},
     event::{Event, Metadata, NewEvent, NewEventError},
-    read::query::Token,
     schema::DecodeError,
-    stream::{Expected, Position, StreamId, Version},
+    stream::{Expected, Position, StreamId, Token, Version},
+    tag::{Condition, ConditionPart},
     write::{
         append::{Append, Command},
         execute::{Context, Receipt},

@@ -23,17 +23,16 @@ use self::{
     lines::{Limits, Lines},
 };
 use crate::{
-    boundary::TagError,
     codec::EncodeError,
     event::{Event, Metadata, NewEvent, NewEventError},
-    read::query::Token,
-    stream::{Expected, InvalidStream, Position, StreamId, Version},
+    stream::{Conflict, Expected, InvalidStream, Position, StreamId, Token, Version},
+    tag::TagError,
     witness::Ending,
     write::{
         aggregate::Aggregate,
         append::{Append, Command, Fingerprint, IdempotencyKey},
         snapshot::{AggregateStore, Snapshot},
-        store::{AppendError, Appended, Conflict},
+        store::{AppendError, Appended},
     },
 };
 

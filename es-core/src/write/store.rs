@@ -5,11 +5,11 @@ use std::{fmt, sync::Arc};
 use async_trait::async_trait;
 
 use crate::{
-    boundary::{EventQuery, InvalidQuery},
     error::{BoxError, StoreMoved},
     event::RecordedEvent,
     schema::Undecodable,
-    stream::{Expected, Position, StreamId, Version},
+    stream::{Conflict, Position, StreamId, Version},
+    tag::{EventQuery, InvalidQuery},
     write::append::{Append, Fingerprint, IdempotencyKey, InvalidAppend},
 };
 
@@ -148,18 +148,6 @@ pub struct Appended {
     /// one gets `false`; perhaps none, where the answer to its author was lost on the way and the store has
     /// sent it again.
     pub repeated: bool,
-}
-
-/// A stream was not as the append expected (R2).
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("stream {stream}: expected {expected}, found version {actual}")]
-pub struct Conflict {
-    /// Which stream.
-    pub stream: StreamId,
-    /// What was expected.
-    pub expected: Expected,
-    /// The version that the stream has.
-    pub actual: Version,
 }
 
 /// Why an append did not happen.

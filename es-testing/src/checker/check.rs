@@ -1,40 +1,15 @@
 //! The judge.
 
-use std::fmt;
-
 use super::{
     attempts::Attempt,
     check_appends, check_conditions, check_log, check_outcomes, check_reads,
+    evidence::Evidence,
     finding::{Finding, Promise},
     history::{History, Outcome, Record, Seen},
     log::{Log, Write},
     moments::Moments,
     plan::Blow,
 };
-
-/// More of the same would tell no more.
-const MOST_OF_A_PROMISE: usize = 5;
-
-/// Everything that is known about a run.
-#[derive(Debug)]
-pub(super) struct Evidence<'a> {
-    pub(super) log: Log<'a>,
-    pub(super) attempts: Vec<Attempt<'a>>,
-    pub(super) writes: Vec<Write<'a>>,
-    pub(super) moments: Moments,
-    seed: u64,
-    findings: Vec<Finding>,
-}
-
-impl Evidence<'_> {
-    /// Takes note of a broken promise.
-    pub(super) fn find(&mut self, promise: Promise, what: String, calls: &[&dyn fmt::Display]) {
-        if self.findings.iter().filter(|finding| finding.promise == promise).count() < MOST_OF_A_PROMISE {
-            let calls = calls.iter().map(ToString::to_string).collect();
-            self.findings.push(Finding { promise, what, calls, seed: self.seed });
-        }
-    }
-}
 
 /// What a history and the whole log behind it tell of broken promises; nothing when all were kept.
 ///

@@ -1,17 +1,14 @@
 //! Whether each append is there whole, once, and where it may be.
 
-use chrono::DateTime;
-
 use super::{
     attempts::Attempt,
-    check::Evidence,
-    check_outcomes::may_have_written,
+    evidence::Evidence,
     finding::Promise,
     history::Outcome,
     log::{Log, Write},
-    sent::{Sent, Written},
+    sent::Written,
 };
-use es_core::{Expected, StreamId, Version, Witness};
+use es_core::StreamId;
 
 pub(super) fn check(evidence: &mut Evidence<'_>) {
     let mut found = Vec::new();
@@ -59,10 +56,10 @@ fn whole(log: &Log<'_>, write: &Write<'_>) -> Option<(Promise, String)> {
 fn welcome(evidence: &Evidence<'_>, write: &Write<'_>) -> Option<String> {
     let rank = evidence.log.rank(write.first())?;
     let version = evidence.log.at(rank)?.version.saturating_sub(1);
-    if !holds(evidence, write.sent, version) {
+    if !evidence.holds(write.sent, version) {
         return Some(format!("an append was written behind version {version}, at position {rank}"));
     }
-    let refused = !write.attempts.iter().any(|attempt| may_have_written(evidence, attempt));
+    let refused = !write.attempts.iter().any(|attempt| evidence.may_have_written(attempt));
     refused.then(|| {
         format!("an append is in the log, at position {rank}, that was refused or called a repetition each time")
     })
@@ -90,12 +87,4 @@ fn keys<'a>(evidence: &Evidence<'a>, found: &mut Vec<(Promise, String, Vec<Attem
             found.push((Promise::R6, what, writes.iter().flat_map(|write| write.attempts.clone()).collect()));
         }
     }
-}
-
-/// Whether its stream was as it expects when it had `version`.
-pub(super) fn holds(evidence: &Evidence<'_>, sent: &Sent, version: u64) -> bool {
-    let last = evidence.log.last_of(&sent.stream, version).and_then(|rank| evidence.log.at(rank));
-    // Clients of the checker name no time.
-    let last = last.map(|last| Witness { event_id: last.id, recorded_at: DateTime::UNIX_EPOCH });
-    Expected::from(sent.expected).holds(Version::new(version), last)
 }

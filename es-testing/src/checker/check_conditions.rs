@@ -2,11 +2,11 @@
 
 use super::{
     attempts::Attempt,
-    check::Evidence,
-    check_outcomes::{Keys, Wrong, key_of, wrong},
-    finding::Promise,
+    evidence::Evidence,
+    finding::{Promise, Wrong, wrong},
     log::Write,
     query::Given,
+    remembered::{Keys, key_of},
     sent::Sent,
 };
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{check::Evidence, finding::Promise, history::Seen, sent::Flaw};
+use super::{evidence::Evidence, finding::Promise, history::Seen, sent::Flaw};
 
 pub(super) fn check(evidence: &mut Evidence<'_>) {
     density(evidence);

@@ -1,35 +1,18 @@
 //! Whether each answer to an append is true.
 
-use std::collections::HashMap;
-
 use super::{
     attempts::Attempt,
-    check::Evidence,
     check_conditions, check_refusals,
     content::fingerprint,
-    finding::Promise,
+    evidence::Evidence,
+    finding::{Promise, Wrong, wrong},
     history::{Call, Found, Outcome},
-    sent::{Flaw, Key, Sent},
+    remembered::{Keys, key_of, keys},
+    sent::{Flaw, Sent},
 };
-use es_core::StreamId;
-
-/// An append under a key that is in the log: where its first event is, and how many there are.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Remembered<'a> {
-    pub(super) key: &'a Key,
-    pub(super) rank: u64,
-    events: usize,
-}
-
-pub(super) type Keys<'a> = HashMap<(&'a StreamId, &'a str), Remembered<'a>>;
 
 pub(super) fn check(evidence: &mut Evidence<'_>) {
-    let mut keys = Keys::new();
-    for write in &evidence.writes {
-        if let (Some((stream, key)), Some(rank)) = (write.key(), evidence.log.rank(write.first())) {
-            keys.insert((stream, &key.key), Remembered { key, rank, events: write.sent.events.len() });
-        }
-    }
+    let keys = keys(evidence);
     let mut found = Vec::new();
     for attempt in &evidence.attempts {
         let wrong = match (attempt.sent(), attempt.outcome) {
@@ -42,13 +25,6 @@ pub(super) fn check(evidence: &mut Evidence<'_>) {
     for (promise, what, attempt) in found {
         evidence.find(promise, what, &[&attempt]);
     }
-}
-
-pub(super) type Wrong = Option<(Promise, String)>;
-
-#[expect(clippy::unnecessary_wraps, reason = "every caller wants it so")]
-pub(super) fn wrong(promise: Promise, what: impl Into<String>) -> Wrong {
-    Some((promise, what.into()))
 }
 
 fn append(evidence: &Evidence<'_>, keys: &Keys<'_>, attempt: &Attempt<'_>, sent: &Sent, outcome: &Outcome) -> Wrong {
@@ -106,24 +82,11 @@ fn appended(
     }
     let same = |other: &Attempt<'_>| other.sent().is_some_and(|other| is_same(sent, other));
     let mut others = evidence.attempts.iter().filter(|other| other.id != attempt.id && same(other));
-    let before = |other: &Attempt<'_>| other.called < attempt.returned && may_have_written(evidence, other);
-    if repeated && !may_repeat_itself(evidence, attempt) && !others.any(before) {
+    let before = |other: &Attempt<'_>| other.called < attempt.returned && evidence.may_have_written(other);
+    if repeated && !evidence.may_repeat_itself(attempt) && !others.any(before) {
         return wrong(Promise::R6, "an append was called a repetition, and nobody can have written it before");
     }
     None
-}
-
-/// Whether it may have been the one that wrote.
-pub(super) fn may_have_written(evidence: &Evidence<'_>, attempt: &Attempt<'_>) -> bool {
-    let wrote = matches!(attempt.outcome, Some(Outcome::Appended { repeated: false, .. }));
-    attempt.is_unknown() || wrote || may_repeat_itself(evidence, attempt)
-}
-
-/// Whether what it found in the log may be its own work: a store that was cut off from the answer sends the append
-/// again. It may notice that long after the blow, when it uses the connection again.
-fn may_repeat_itself(evidence: &Evidence<'_>, attempt: &Attempt<'_>) -> bool {
-    matches!(attempt.outcome, Some(Outcome::Appended { repeated: true, .. }))
-        && evidence.moments.is_troubled(0, attempt.returned)
 }
 
 /// Whether both are the same append, or the same command.
@@ -151,8 +114,4 @@ fn command(evidence: &Evidence<'_>, keys: &Keys<'_>, attempt: &Attempt<'_>, answ
             if is_right { None } else { wrong(Promise::R6, "a command is remembered with another outcome") }
         }
     }
-}
-
-pub(super) fn key_of<'a>(keys: &Keys<'a>, sent: &Sent) -> Option<Remembered<'a>> {
-    keys.get(&(&sent.stream, sent.key.as_ref()?.key.as_str())).copied()
 }

@@ -4,8 +4,8 @@ use std::ops::RangeInclusive;
 
 use super::{
     attempts::Attempt,
-    check::Evidence,
     check_log::place,
+    evidence::Evidence,
     finding::Promise,
     history::{Call, Outcome, Seen},
 };

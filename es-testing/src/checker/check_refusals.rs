@@ -2,10 +2,9 @@
 
 use super::{
     attempts::Attempt,
-    check::Evidence,
-    check_appends::holds,
-    check_outcomes::{Keys, Wrong, key_of, wrong},
-    finding::Promise,
+    evidence::Evidence,
+    finding::{Promise, Wrong, wrong},
+    remembered::{Keys, key_of},
     sent::Sent,
 };
 use es_core::{Expected, StreamId};
@@ -28,7 +27,7 @@ pub(super) fn conflict(
     if sent.stream != *stream {
         return None;
     }
-    if *expected != Expected::from(sent.expected).to_string() || holds(evidence, sent, actual) {
+    if *expected != Expected::from(sent.expected).to_string() || evidence.holds(sent, actual) {
         return wrong(Promise::R2, "a conflict does not contradict what was expected");
     }
     if key_of(keys, sent).is_some_and(|known| known.rank <= least) {

@@ -2,7 +2,7 @@
 
 use fastrand::Rng;
 
-use super::{plan::Size, sent::Flaw};
+use super::{sent::Flaw, size::Size};
 
 /// What a client expects of a stream, relative to what it knows of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

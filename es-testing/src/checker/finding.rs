@@ -54,3 +54,11 @@ impl fmt::Display for Finding {
         self.calls.iter().try_for_each(|call| write!(f, "\n    {call}"))
     }
 }
+
+/// What is wrong with an answer, if anything.
+pub(super) type Wrong = Option<(Promise, String)>;
+
+#[expect(clippy::unnecessary_wraps, reason = "every caller wants it so")]
+pub(super) fn wrong(promise: Promise, what: impl Into<String>) -> Wrong {
+    Some((promise, what.into()))
+}

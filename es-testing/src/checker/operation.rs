@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use super::{
     draft::{self, Draft, Look},
-    plan::Size,
+    size::Size,
 };
 
 /// What a client does next.

@@ -13,8 +13,7 @@ use super::{
 use es_core::{
     Aggregate, Append, EngineError, ExecuteError, Expected, Folded, KeyRange, Keys, LoadError, LogSource, Position,
     Projection, Projector, ReadModel, Recorded, Repository, Snapshot, StreamId, Undecodable, Unfoldable, Version,
-    codec::{MAX_NESTING, Unencodable},
-    testing::project,
+    codec::Unencodable, limits::MAX_NESTING, testing::project,
 };
 
 /// What happens to a gauge.

@@ -3,32 +3,18 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     engines_project::{PATIENCE, Store, assert_equals_the_fold, deposit, load, projector, read_model, source, spawn},
-    engines_standby::{Idle, idle},
+    standby::{Idle, RETRY, idle, until_standing_by, until_working},
 };
 use es_core::{
     Batch, Checkpoint, Delivery, EngineError, EventFeed, EventSource, GenerationSet, KeyRange, Keys, LogSource, Policy,
     PolicyError, PolicyRunner, Position, Projection, Projector, QueryError, Recorded, Shard, SourceError, Subscription,
-    Takeover, Token, Unfoldable, WorkerState,
+    Takeover, Token, Unfoldable,
     testing::account::{AccountEvent, Histories, Ledger, LedgerPage},
 };
-
-pub(super) const RETRY: Duration = Duration::from_millis(20);
-
-pub(super) async fn until_standing_by(state: &mut watch::Receiver<WorkerState>) -> String {
-    let standing_by = state.wait_for(|state| matches!(state, WorkerState::StandingBy { .. }));
-    let standing_by = tokio::time::timeout(PATIENCE, standing_by).await.expect("in time").expect("it lives");
-    standing_by.to_string()
-}
-
-pub(super) async fn until_working(state: &mut watch::Receiver<WorkerState>) {
-    let working = state.wait_for(|state| *state == WorkerState::Working);
-    tokio::time::timeout(PATIENCE, working).await.expect("in time").expect("it lives");
-}
 
 async fn generations(store: &impl Store) -> GenerationSet {
     store.generations(Ledger::<1>::NAME).await.expect("asked")

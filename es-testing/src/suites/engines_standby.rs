@@ -1,21 +1,20 @@
 //! What projectors and policies must do on every store at events that only newer code knows.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    engines_evolve::{RETRY, until_standing_by, until_working},
-    engines_project::{PATIENCE, Running, Store, deposit, projector, read_model, source, spawn},
+    engines_project::{PATIENCE, Running, Store, deposit, projector, read_model, spawn},
     event_store,
+    standby::{Idle, RETRY, idle, until_standing_by, until_working},
 };
 use es_core::{
-    Append, EngineError, EventData, Expected, Keys, LogSource, NewEvent, Policy, PolicyError, PolicyRunner, Position,
-    Projection, Recorded, StreamId, Takeover, Token, Unfoldable, WorkerState,
-    testing::account::{AccountEvent, Histories, Ledger, LedgerPage},
+    Append, EngineError, EventData, Expected, Keys, LogSource, NewEvent, Policy, Position, Projection, Recorded,
+    StreamId, Takeover, Token, Unfoldable, WorkerState,
+    testing::account::{Histories, Ledger, LedgerPage},
 };
 
 /// What a newer program knows of accounts.
@@ -100,24 +99,6 @@ pub async fn r11_workers_stand_by_at_an_event_that_only_newer_code_knows(store: 
     assert_eq!(model.reached().await.expect("it serves").next(), beyond);
     shutdown.cancel();
     old.await.expect("no panic").expect("it stops in order");
-}
-
-/// Reacts to nothing.
-#[derive(Debug)]
-pub(super) struct Idle;
-
-#[async_trait]
-impl Policy for Idle {
-    const NAME: &'static str = "idle";
-    type Event = AccountEvent;
-
-    async fn react(&self, _: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
-        Ok(())
-    }
-}
-
-pub(super) fn idle<P: Policy>(policy: P, store: &impl Store) -> PolicyRunner<P> {
-    PolicyRunner::new(policy, source(store), Arc::new(store.clone())).lease(Duration::from_hours(1)).standby(RETRY)
 }
 
 /// R11

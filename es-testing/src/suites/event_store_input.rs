@@ -3,7 +3,7 @@
 use super::event_store::{append, event, stream};
 use es_core::{
     Append, AppendError, Appended, EventStore, Expected, InvalidAppend, MAX_EVENTS, MAX_METADATA_BYTES,
-    MAX_PAYLOAD_BYTES, Metadata, Position, Version, codec::MAX_NESTING,
+    MAX_PAYLOAD_BYTES, Metadata, Position, Version, limits::MAX_NESTING,
 };
 
 #[track_caller]

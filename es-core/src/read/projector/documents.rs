@@ -8,9 +8,9 @@ use serde::de::DeserializeOwned;
 use super::{encode, fold};
 use crate::{
     codec,
-    error::{EngineError, Location},
     event::Recorded,
     read::{
+        engine_error::{EngineError, Location},
         panics::{Panicked, caught},
         projection::Projection,
         worker::Handled,

@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Projector, documents::Documents, keys};
 use crate::{
-    error::{EngineError, Location},
     event::{Recorded, RecordedEvent},
     read::{
+        engine_error::{EngineError, Location},
         panics::{Panicked, caught},
         projection::Projection,
         read_model::{Generation, ReadModelError},

@@ -1,9 +1,9 @@
 //! What a decision is made on.
 
 use crate::{
-    boundary::EventQuery,
     event::{EventSet, Recorded, RecordedEvent},
     schema::DecodeError,
+    tag::EventQuery,
 };
 
 /// What a decision is made on: a fold of all events that match a query.

@@ -6,16 +6,10 @@ use std::{fmt, sync::Arc};
 
 use serde::Serialize;
 
-use crate::{stream::Position, write::append::MAX_EVENT_NAME_BYTES};
-
-/// The most tags of one event; the most tags, and the most names, of one item of a query.
-pub const MAX_TAGS: usize = 64;
-
-/// The longest tag, in bytes.
-pub const MAX_TAG_BYTES: usize = 255;
-
-/// The most items of one query, and of all queries of one condition together.
-pub const MAX_QUERY_ITEMS: usize = 128;
+use crate::{
+    limits::{MAX_EVENT_NAME_BYTES, MAX_QUERY_ITEMS, MAX_TAG_BYTES, MAX_TAGS},
+    stream::Position,
+};
 
 /// What an event is about, for example `course:c1`. Cloning is cheap.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

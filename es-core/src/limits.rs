@@ -1,0 +1,38 @@
+//! How large things may be (R15).
+
+/// The longest category, in bytes. It becomes part of a Kafka topic name, whose limit is 249.
+pub const MAX_CATEGORY_BYTES: usize = 64;
+
+/// The longest stream name (`<category>-<id>`), in bytes.
+pub const MAX_STREAM_BYTES: usize = 255;
+
+/// The most events of one append.
+pub const MAX_EVENTS: usize = 10_000;
+
+/// The largest payload of one event, in bytes. With its metadata it fits into a Kafka record of
+/// the default size (1 MiB).
+pub const MAX_PAYLOAD_BYTES: usize = 1_000_000;
+
+/// The largest encoded metadata of one event, in bytes.
+pub const MAX_METADATA_BYTES: usize = 16_384;
+
+/// The longest wire name of an event, in bytes.
+pub const MAX_EVENT_NAME_BYTES: usize = 128;
+
+/// The largest payload of one append, in bytes: all its events with their tags together.
+pub const MAX_APPEND_BYTES: usize = 64 * 1024 * 1024;
+
+/// The most tags of one event; the most tags, and the most names, of one item of a query.
+pub const MAX_TAGS: usize = 64;
+
+/// The longest tag, in bytes.
+pub const MAX_TAG_BYTES: usize = 255;
+
+/// The most items of one query, and of all queries of one condition together.
+pub const MAX_QUERY_ITEMS: usize = 128;
+
+/// How deep the JSON of an event, a document or a state may be nested. Any decoder reads it, within an envelope too.
+pub const MAX_NESTING: usize = 100;
+
+/// The longest key of a document, in bytes.
+pub const MAX_KEY_BYTES: usize = 512;

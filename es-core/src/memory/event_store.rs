@@ -1,0 +1,78 @@
+//! The port to the log, in memory.
+
+use async_trait::async_trait;
+
+use super::{MemoryStore, log::index};
+use crate::{
+    event::RecordedEvent,
+    stream::{Position, StreamId, Version},
+    tag::EventQuery,
+    write::{
+        append::{Append, IdempotencyKey, command_id, validate_together},
+        store::{AppendError, Appended, CommandRecord, EventStore, ReadError},
+    },
+};
+
+impl MemoryStore {
+    fn write(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        let mut state = self.lock();
+        let appended = state.log.append(appends)?;
+        // Under the lock, so that the head never goes back.
+        self.head.send_replace(Position::new(state.log.events.len() as u64));
+        Ok(appended)
+    }
+}
+
+#[async_trait]
+impl EventStore for MemoryStore {
+    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
+        append.validate()?;
+        self.write(vec![append]).map(|appended| appended[0])
+    }
+
+    async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        validate_together(&appends)?;
+        self.write(appends)
+    }
+
+    async fn read_stream(
+        &self,
+        stream: &StreamId,
+        after: Version,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let log = &self.lock().log;
+        let positions = log.streams.get(stream).map_or(&[][..], Vec::as_slice);
+        let skipped = usize::try_from(after.get()).unwrap_or(usize::MAX);
+        Ok(positions.iter().skip(skipped).take(limit).map(|position| log.events[index(*position)].clone()).collect())
+    }
+
+    async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        let skipped = usize::try_from(after.get()).unwrap_or(usize::MAX);
+        Ok(self.lock().log.events.iter().skip(skipped).take(limit).cloned().collect())
+    }
+
+    async fn read_matching(
+        &self,
+        query: &EventQuery,
+        after: Position,
+        limit: usize,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        query.validate()?;
+        Ok(self.lock().log.matching(query, after).take(limit).cloned().collect())
+    }
+
+    async fn head(&self) -> Result<Position, ReadError> {
+        Ok(Position::new(self.lock().log.events.len() as u64))
+    }
+
+    async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
+        // The sender lives as long as `self`.
+        let _ = self.head.subscribe().wait_for(|head| *head > after).await;
+        Ok(())
+    }
+
+    async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
+        Ok(self.lock().log.commands.get(&command_id(stream, key)).copied())
+    }
+}

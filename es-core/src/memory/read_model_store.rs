@@ -1,0 +1,251 @@
+//! The ports to read models, in memory.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Bound,
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::{
+    MemoryStore,
+    read_models::{Held, Stored, StoredShard},
+};
+use crate::{
+    read::read_model::{
+        self, Changeover, Changes, Checkpoint, CommitError, Documents, Generation, GenerationSet, GenerationState,
+        Generations, KeyRange, Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard,
+        Takeover,
+    },
+    stream::Position,
+};
+
+#[async_trait]
+impl Documents for MemoryStore {
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
+        let state = self.lock();
+        let serving = state.read_models.find(projection, GenerationState::Serving);
+        Ok(serving.map(|stored| stored.served(stored.documents.get(key).cloned())))
+    }
+
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
+        let state = self.lock();
+        let Some(stored) = state.read_models.find(projection, GenerationState::Serving) else { return Ok(None) };
+        let from = range.after.as_deref().unwrap_or_default().max(&range.prefix).to_owned();
+        let documents = stored.documents.range::<str, _>((Bound::Included(from.as_str()), Bound::Unbounded));
+        let found = documents
+            .filter(|(key, _)| range.contains(key))
+            .take(limit)
+            .map(|(key, document)| (key.clone(), document.clone()));
+        Ok(Some(stored.served(found.collect())))
+    }
+
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+        let state = self.lock();
+        let stored = state.read_models.generations.get(&generation.id);
+        let (mut loaded, mut bytes) = (Vec::new(), 0);
+        for key in keys {
+            if bytes >= budget {
+                break;
+            }
+            let document = stored.and_then(|stored| stored.documents.get(key).cloned());
+            bytes += document.as_ref().map_or(0, Bytes::len);
+            loaded.push(document);
+        }
+        Ok(loaded)
+    }
+
+    async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
+        let models = &self.lock().read_models;
+        let serving = models.find(projection, GenerationState::Serving);
+        Ok(GenerationSet {
+            serving: serving.map(Stored::progress),
+            building: models.find(projection, GenerationState::Building).map(Stored::progress),
+            withdrawn: serving.map_or(0, |stored| stored.withdrawn),
+        })
+    }
+}
+
+#[async_trait]
+impl Generations for MemoryStore {
+    async fn ensure_generation(
+        &self,
+        projection: &str,
+        version: u32,
+        state: GenerationState,
+    ) -> Result<Generation, ReadModelError> {
+        let models = &mut self.lock().read_models;
+        if let Some(stored) = models.find(projection, state) {
+            return Ok(stored.generation.clone());
+        }
+        models.last_id += 1;
+        let generation = Generation { id: models.last_id, projection: projection.to_owned(), version };
+        let stored = Stored {
+            generation: generation.clone(),
+            state,
+            definition: None,
+            withdrawn: 0,
+            shards: HashMap::new(),
+            documents: BTreeMap::new(),
+        };
+        models.generations.insert(generation.id, stored);
+        Ok(generation)
+    }
+
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
+        if let Some(stored) = self.lock().read_models.generations.get_mut(&generation.id) {
+            stored.definition.get_or_insert_with(|| definition.to_owned());
+        }
+        Ok(())
+    }
+
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
+        Ok(self.lock().read_models.generations.get(&generation.id).map(|stored| stored.state))
+    }
+
+    async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
+        let models = &mut self.lock().read_models;
+        let is_building = |stored: &&Stored| stored.state == GenerationState::Building;
+        let new = models.generations.get(&building.id).filter(is_building).ok_or(PromoteError::NotBuilding)?;
+        let mut withdrawn = 0;
+        if let Some(old) = models.find(&building.projection, GenerationState::Serving) {
+            let newest = old.withdrawn.max(old.generation.version);
+            let is_newer = old.generation.version <= building.version && old.withdrawn < building.version;
+            if !is_newer && promotion == Promotion::Automatic {
+                return Err(PromoteError::Withdrawn { serving: old.generation.version });
+            }
+            let slowest = new.reached();
+            for (shard, stored) in &old.shards {
+                let serving = stored.checkpoint.position;
+                let building = new.shards.get(shard).map_or(slowest, |shard| shard.checkpoint.position);
+                if building < serving {
+                    return Err(PromoteError::Behind { building, serving });
+                }
+            }
+            if slowest < old.reached() {
+                return Err(PromoteError::Behind { building: slowest, serving: old.reached() });
+            }
+            withdrawn = if newest > building.version { newest } else { 0 };
+            let old = old.generation.id;
+            models.generations.remove(&old);
+        }
+        if let Some(stored) = models.generations.get_mut(&building.id) {
+            stored.state = GenerationState::Serving;
+            stored.withdrawn = withdrawn;
+        }
+        Ok(())
+    }
+
+    async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
+        let models = &mut self.lock().read_models;
+        models.generations.retain(|id, stored| *id != building.id || stored.state != GenerationState::Building);
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Leases for MemoryStore {
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        Ok(self.lock().read_models.id)
+    }
+
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+        read_model::ensure_reader(self, name, definition).await
+    }
+
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        let models = &mut self.lock().read_models;
+        let (Some(stored), Some(first)) = (models.shards(generation), shards.first()) else {
+            return Ok(Changeover::Ready);
+        };
+        let (mut seed, mut token) = (Position::ZERO, 0);
+        if stored.keys().any(|shard| shard.source() != first.source()) {
+            if stored.values().filter_map(|shard| shard.held.as_ref()).any(Held::is_live) {
+                return Ok(Changeover::Busy);
+            }
+            seed = stored.values().map(|shard| shard.checkpoint.position).max().unwrap_or_default();
+            if stored.values().any(|shard| shard.checkpoint.position != seed) {
+                return Ok(Changeover::Uneven);
+            }
+            // What a lease on a shard of the same name was worth before, it is not worth again.
+            token = stored.values().map(|shard| shard.token + 1).max().unwrap_or_default();
+            stored.clear();
+        }
+        for shard in shards {
+            stored.entry(shard.clone()).or_insert_with(|| StoredShard {
+                checkpoint: Checkpoint { position: seed, ..Checkpoint::default() },
+                held: None,
+                token,
+            });
+        }
+        Ok(Changeover::Ready)
+    }
+
+    async fn acquire(
+        &self,
+        generation: &Generation,
+        shard: &Shard,
+        owner: Uuid,
+        takeover: Takeover,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, ReadModelError> {
+        let models = &mut self.lock().read_models;
+        let Some(stored) = models.shards(generation).and_then(|shards| shards.get_mut(shard)) else { return Ok(None) };
+        let taken = stored.held.as_ref().is_some_and(|held| held.owner != owner && held.is_live());
+        if taken && takeover == Takeover::WhenFree {
+            return Ok(None);
+        }
+        stored.token += 1;
+        stored.held = Some(Held::by(owner, ttl));
+        Ok(Some(Lease {
+            generation: generation.clone(),
+            shard: shard.clone(),
+            owner,
+            token: stored.token,
+            checkpoint: stored.checkpoint.clone(),
+        }))
+    }
+
+    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
+        let models = &mut self.lock().read_models;
+        models.leased(lease)?.held = Some(Held::by(lease.owner, ttl));
+        Ok(())
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        if let Ok(shard) = self.lock().read_models.leased(lease) {
+            shard.held = None;
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
+        let models = &mut self.lock().read_models;
+        let shard = models.leased(lease)?;
+        if shard.checkpoint.position != lease.checkpoint.position {
+            return Err(CommitError::Fenced(lease.shard.clone()));
+        }
+        shard.checkpoint = changes.checkpoint;
+        shard.held = Some(Held::by(lease.owner, ttl));
+        if let Some(stored) = models.generations.get_mut(&lease.generation.id) {
+            stored.documents.extend(changes.upserts);
+            for key in &changes.deletes {
+                stored.documents.remove(key);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,225 @@
+//! Why engines stop.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    codec::{EncodeError, Misfit},
+    error::BoxError,
+    event::Recorded,
+    read::{
+        projection::Unfoldable,
+        read_model::{CommitError, PromoteError, ReadModelError, Shard},
+        source::SourceError,
+    },
+    schema::DecodeError,
+    stream::Position,
+};
+
+/// Which event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// Its place in the log.
+    pub position: Position,
+    /// Its stream and version.
+    pub event: String,
+}
+
+impl Location {
+    pub(crate) fn of<D>(event: &Recorded<D>) -> Self {
+        Self { position: event.position, event: format!("{}@{}", event.stream, event.version) }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at position {}", self.event, self.position)
+    }
+}
+
+/// Why a projector, a rebuild or a policy stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// The source cannot deliver.
+    #[error("no events can be had")]
+    Source(#[from] SourceError),
+    /// The read model store failed.
+    #[error(transparent)]
+    Store(#[from] ReadModelError),
+    /// Another worker has taken a shard.
+    #[error("another worker has taken shard {0}")]
+    Fenced(Shard),
+    /// The generation that it kept no longer serves.
+    #[error("another generation has taken its place")]
+    Replaced,
+    /// The read model was fed by another source, whose shards stand at different positions: there
+    /// is no one position from which this source could go on. Rebuild it from this source.
+    #[error("the read model is fed by another source and cannot go on from {0:?} without a rebuild")]
+    OtherSource(String),
+    /// A newer version of the projection serves or is being built: this program is too old for it.
+    /// [`Projector::rebuild`](crate::Projector::rebuild) makes this version serve again.
+    #[error("version {newer} of the read model serves or is being built, this program folds version {ours}")]
+    Outdated {
+        /// The newer version.
+        newer: u32,
+        /// [`Projection::VERSION`](crate::Projection::VERSION) of this program.
+        ours: u32,
+    },
+    /// An operator has promoted an older version of the projection in the place of this one.
+    /// [`Projector::rebuild`](crate::Projector::rebuild) makes this version serve again.
+    #[error("version {serving} serves on purpose and version {ours} was withdrawn; a rebuild makes it serve again")]
+    Withdrawn {
+        /// What serves.
+        serving: u32,
+        /// [`Projection::VERSION`](crate::Projection::VERSION) of this program.
+        ours: u32,
+    },
+    /// The generation that was being rebuilt is gone: a later rebuild has discarded or replaced it.
+    #[error("a later rebuild has discarded or replaced the new generation")]
+    Discarded,
+    /// What keeps the read model or checkpoint of this name was defined in another way: two
+    /// projections or policies share the name, or the definition was changed.
+    #[error(
+        "{name:?} version {version} is kept by another definition, {stored:?}, than this program's, {ours:?}: give it \
+         another NAME or, if it is the same projection and was changed, a higher VERSION"
+    )]
+    OtherDefinition {
+        /// The name.
+        name: &'static str,
+        /// The version that has the other definition.
+        version: u32,
+        /// The other definition.
+        stored: String,
+        /// The definition in this program.
+        ours: String,
+    },
+    /// The projection declares [`Order::PerStream`](crate::Order::PerStream) and listens to more than one category.
+    #[error("a projection in per-stream order listens to exactly one category")]
+    NotPerStream,
+    /// An event cannot be read (R14).
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// The engine stood by at an event that only newer code could know, and no program has passed it in the time that is
+    /// set. Deploy the code that writes it; if it is gone, code with an event of this name and schema version (or of a
+    /// later one with an upcaster from it), which may do nothing.
+    #[error(
+        "{} v{} at position {} has kept the worker standing by for {} s and no program has passed it: deploy code that \
+         knows this event, or a later version of it with an upcaster from this one",
+        reason.name, reason.schema_version, reason.position, waited.as_secs()
+    )]
+    NeverKnown {
+        /// How long it was waited for.
+        waited: Duration,
+        /// The event, and what this program does not know of it.
+        #[source]
+        reason: Box<DecodeError>,
+    },
+    /// A key breaks the rules of [`Projection::keys`](crate::Projection::keys), or, in per-stream order, is not the id of
+    /// the event's stream.
+    #[error("{event} asks for the document {key:?}, which is no key for it")]
+    Key {
+        /// The key.
+        key: String,
+        /// The event.
+        event: Location,
+    },
+    /// An event contradicts its document.
+    #[error("{event} cannot be folded into {key:?}")]
+    Unfoldable {
+        /// The document's key.
+        key: String,
+        /// The event.
+        event: Location,
+        /// The projection's own words.
+        #[source]
+        reason: Unfoldable,
+    },
+    /// A stored document does not have the form that the code expects.
+    #[error("the document {key:?} does not fit; was the projection's version increased when its form changed?")]
+    Document {
+        /// Its key.
+        key: String,
+        /// In what way.
+        #[source]
+        reason: Misfit,
+    },
+    /// A document would not be read as it was written: the events before the one that made it so are committed.
+    #[error("the document {key:?} of {projection} would not be read as it was written")]
+    Unwritable {
+        /// Of which projection.
+        projection: &'static str,
+        /// Its key.
+        key: String,
+        /// Which field, and why.
+        #[source]
+        reason: EncodeError,
+    },
+    /// An event touches documents of more bytes than one commit may write. Spread what it changes over several
+    /// events, keep less in a document, or raise
+    /// [`Projector::document_bytes`](crate::Projector::document_bytes).
+    #[error("{event} touches {documents} documents of {bytes} bytes or more; one commit may write {limit}")]
+    TooLarge {
+        /// The event.
+        event: Location,
+        /// How many documents it touches.
+        documents: usize,
+        /// How many bytes of them were seen before it was given up.
+        bytes: usize,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// The application's code panicked: the projection, the policy, or what reads and writes their events and
+    /// documents. The process's panic hook was given the message and the place.
+    #[error("the code that handles {event} panicked")]
+    Panicked {
+        /// The event.
+        event: Location,
+    },
+    /// The rebuilt generation could not be promoted.
+    #[error("the new generation cannot take its place")]
+    Promote(#[source] PromoteError),
+    /// A policy could not react.
+    #[error("no reaction to {event}")]
+    Reaction {
+        /// The event.
+        event: Location,
+        /// Whether the policy thinks that trying again may help.
+        transient: bool,
+        /// The policy's own words.
+        #[source]
+        reason: BoxError,
+    },
+}
+
+impl EngineError {
+    /// Whether only another program can go on: newer code, as in a rolling deploy, or the version
+    /// that was chosen on purpose. Workers stand by meanwhile.
+    pub(crate) fn awaits_newer_code(&self) -> bool {
+        match self {
+            Self::Outdated { .. } | Self::Withdrawn { .. } => true,
+            Self::Decode(error) => error.reason.is_of_newer_code(),
+            _ => false,
+        }
+    }
+
+    /// Whether waiting and trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Source(error) => error.is_transient(),
+            Self::Store(error) => error.is_transient(),
+            Self::Fenced(_) | Self::Replaced => true,
+            Self::Promote(error) => matches!(error, PromoteError::Store(error) if error.is_transient()),
+            Self::Reaction { transient, .. } => *transient,
+            _ => false,
+        }
+    }
+}
+
+impl From<CommitError> for EngineError {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Fenced(shard) => Self::Fenced(shard),
+            CommitError::Store(error) => Self::Store(error),
+        }
+    }
+}
