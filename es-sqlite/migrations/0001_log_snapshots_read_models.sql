@@ -1,5 +1,5 @@
--- The log. Positions are drawn inside BEGIN IMMEDIATE, whose lock only one connection of any
--- process holds, so they are dense and equal commit order.
+-- The log. Positions are computed inside BEGIN IMMEDIATE. Only one connection of all processes holds its lock at a
+-- time, so positions are dense and equal to commit order.
 CREATE TABLE events (
     position       INTEGER PRIMARY KEY,
     stream         TEXT    NOT NULL,
@@ -13,8 +13,8 @@ CREATE TABLE events (
     UNIQUE (stream, version)
 ) STRICT;
 
--- Whatever writes to the file keeps the log what it is. (The check on insert also stops
--- INSERT OR REPLACE, which deletes without asking the trigger for deletes.)
+-- No program that writes to the file can change the log. (The trigger on insert also refuses INSERT OR REPLACE, whose
+-- delete does not fire the trigger on delete.)
 CREATE TRIGGER events_are_dense BEFORE INSERT ON events
 WHEN NEW.position IS NOT 1 + coalesce((SELECT max(position) FROM events), 0)
   OR NEW.version IS NOT 1 + coalesce((SELECT max(version) FROM events WHERE stream = NEW.stream), 0)
@@ -32,15 +32,16 @@ BEGIN
     SELECT RAISE(ABORT, 'the log is append-only');
 END;
 
--- By what queries and conditions find events. An index, no content: it is not read back with the event.
+-- The index by which queries and conditions find events. It is not content: tags are not read back with the event.
 CREATE TABLE event_tags (
     tag      TEXT    NOT NULL COLLATE BINARY,
     position INTEGER NOT NULL,
-    name     TEXT    NOT NULL, -- that of the event, so that a query by name need not look there
+    name     TEXT    NOT NULL, -- the name of the event, so that a query by name does not read the table of events
     PRIMARY KEY (tag, position)
 ) STRICT, WITHOUT ROWID;
 
--- Conditions rely on what is found, so it stays. (This one also stops INSERT OR REPLACE from changing the name.)
+-- Conditions rely on tags, so tags are never changed either. (The trigger on insert also keeps INSERT OR REPLACE from
+-- changing the name.)
 CREATE TRIGGER tags_are_on_events BEFORE INSERT ON event_tags
 WHEN NEW.name IS NOT (SELECT name FROM events WHERE position = NEW.position)
 BEGIN
@@ -57,7 +58,7 @@ BEGIN
     SELECT RAISE(ABORT, 'the log is append-only');
 END;
 
--- Remembered commands with their first outcome.
+-- Command ids that have been handled, with their first outcome.
 CREATE TABLE commands (
     id          BLOB    NOT NULL PRIMARY KEY,
     fingerprint BLOB    NOT NULL CHECK (length(fingerprint) = 32),
@@ -72,18 +73,18 @@ CREATE TABLE snapshots (
     state_version  INTEGER NOT NULL,
     state          BLOB    NOT NULL,
     checksum       INTEGER NOT NULL,
-    recorded_at_us INTEGER            -- of the event; null where the id alone tells
+    recorded_at_us INTEGER            -- the time of the event; null where its id alone identifies it
 ) STRICT;
 
--- AUTOINCREMENT: the id of a generation that is gone never comes back, so a worker of it can
--- never touch another one.
+-- AUTOINCREMENT: the id of a deleted generation is never used again, so a worker of that generation can never write to
+-- another one.
 CREATE TABLE generations (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     projection TEXT    NOT NULL,
     version    INTEGER NOT NULL,
     state      TEXT    NOT NULL CHECK (state IN ('serving', 'building', 'retired')),
-    definition TEXT,                       -- what it is folded by; null until its first worker has said so
-    withdrawn  INTEGER NOT NULL DEFAULT 0  -- the newest version in whose place this one was promoted on purpose
+    definition TEXT,                       -- the projection code that folds it; null until its first worker has recorded it
+    withdrawn  INTEGER NOT NULL DEFAULT 0  -- the newest version that the promotion of this one withdrew on purpose
 ) STRICT;
 
 CREATE UNIQUE INDEX one_generation_serves ON generations (projection) WHERE state = 'serving';
@@ -93,26 +94,26 @@ CREATE TABLE checkpoints (
     generation    INTEGER NOT NULL REFERENCES generations (id) ON DELETE CASCADE,
     shard         TEXT    NOT NULL,
     position      INTEGER NOT NULL DEFAULT 0,
-    event_id      BLOB,                       -- of the last event that was folded, like
-    recorded_at_us INTEGER,                   -- its time
+    event_id      BLOB,                       -- the last event that was folded
+    recorded_at_us INTEGER,                   -- the time of that event
     cursor        TEXT,
     owner         BLOB,                       -- null: the lease is free
     token         INTEGER NOT NULL DEFAULT 0, -- the fencing token
-    process       BLOB,                       -- of the owner: the name of the file that it keeps locked
-    beats         INTEGER NOT NULL DEFAULT 0, -- grows while the owner lives
-    ttl_ms        INTEGER NOT NULL DEFAULT 0, -- how long it may stand still before the lease is free
+    process       BLOB,                       -- of the owner: the name of the presence file that it keeps locked
+    beats         INTEGER NOT NULL DEFAULT 0, -- heartbeat: grows while the owner is alive
+    ttl_ms        INTEGER NOT NULL DEFAULT 0, -- how long the heartbeat may pause before the lease is free
     PRIMARY KEY (generation, shard)
 ) STRICT, WITHOUT ROWID;
 
--- Which store this is: a part of the names of its readers' consumer groups.
+-- The identity of this store. It is a part of the names of its readers' consumer groups.
 CREATE TABLE store_id (
     singleton INTEGER NOT NULL PRIMARY KEY CHECK (singleton = 1),
     id        BLOB    NOT NULL CHECK (length(id) = 16)
 ) STRICT;
 INSERT INTO store_id (singleton, id) VALUES (1, randomblob(16));
 
--- With rowids: without them documents stand in the index itself, which holds few of them on a page and compares keys beside
--- them. Of 1,000 bytes and more, loads take several times as long there.
+-- A table with rowids: in a table WITHOUT ROWID the documents are stored in the B-tree of the keys, so a page holds few
+-- keys, and with documents of 1,000 bytes or more a load takes several times as long.
 CREATE TABLE documents (
     generation INTEGER NOT NULL REFERENCES generations (id) ON DELETE CASCADE,
     key        TEXT    NOT NULL COLLATE BINARY,
@@ -136,7 +137,7 @@ SELECT position,
            || printf('.%06dZ', recorded_at_us % 1000000) AS timestamp
 FROM events;
 
--- What readers of read models see, for people and their tools.
+-- The documents that the serving generations hold, for people and their tools.
 CREATE VIEW read_models AS
 SELECT generations.projection, generations.version, documents.key, CAST(documents.document AS TEXT) AS document
 FROM generations

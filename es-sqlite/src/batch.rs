@@ -1,4 +1,4 @@
-//! One transaction's worth of appends, written in a handful of statements however many there are.
+//! Writes the appends of one transaction in a fixed number of statements, however many appends there are.
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use es_core::{Append, AppendError, Appended, Position};
@@ -14,8 +14,8 @@ use crate::{
 
 /// Writes `batch` and returns the outcome of each entry, in order. The caller holds the write lock.
 ///
-/// All are tried together. If SQLite refuses one of them, the savepoint takes back the whole try and its halves are
-/// tried apart, until the bad one stands alone and fails alone (R4). Appends that are made together are one.
+/// The whole batch is tried first. If SQLite refuses it, the savepoint is rolled back and each half is tried on its
+/// own, and so on, until the refused entry is alone and fails alone (R4). Appends that are made together are one entry.
 pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
     let mut outcomes = Vec::with_capacity(batch.len());
     let mut parts = vec![batch];
@@ -32,7 +32,7 @@ pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared])
                     outcomes.push(Err(AppendError::Refused(error.into())));
                 } else {
                     let (first, second) = part.split_at(part.len() / 2);
-                    // The first half on top: what comes later in the queue must see what came earlier.
+                    // The first half on top of the stack: entries must see those that were queued before them.
                     parts.extend([second, first]);
                 }
             }
@@ -62,7 +62,7 @@ async fn try_write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Res
     Ok(outcomes)
 }
 
-/// An append that is to be written, and where to.
+/// An accepted append, and the version and position that it gets.
 type Accepted<'a> = (&'a Append, &'a Encoded, Appended);
 
 fn accepted<'a>((prepared, outcome): (&'a Prepared, &'a Outcome)) -> impl Iterator<Item = Accepted<'a>> {
@@ -70,7 +70,7 @@ fn accepted<'a>((prepared, outcome): (&'a Prepared, &'a Outcome)) -> impl Iterat
     prepared.members().zip(appended).map(|((append, encoded), appended)| (append, encoded, *appended))
 }
 
-/// What the log knows of each append.
+/// What the log holds that decides each append.
 async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Known>, sqlx::Error> {
     let members = || batch.iter().flat_map(Prepared::members);
     let questions: Vec<_> = members()
@@ -94,7 +94,7 @@ async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<
         let first = sqlx::query_scalar(include_str!("sql/append_conditions.sql")).bind(json(&conditions));
         let matched: Vec<Option<i64>> = first.fetch_all(connection).await?;
         for (place, position) in places.into_iter().zip(matched) {
-            // The first of all parts.
+            // The lowest position of all parts of the condition.
             let position = position.map(Position::from_i64);
             known[place].matched = known[place].matched.into_iter().chain(position).min();
         }

@@ -1,4 +1,4 @@
-//! The connections to the file: one that writes, a few that read.
+//! The connections to the file: one for writes, a few for reads.
 
 use std::{
     io, mem,
@@ -23,11 +23,12 @@ pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>
 
 /// All connections of one store.
 ///
-/// One connection makes all writes, appends and read models alike. SQLite lets one writer in at a time anyway, and
-/// makes the others poll with growing pauses, so that a busy appender would starve a projector on a second connection;
-/// here they wait in a fair queue. Other processes are kept out by `BEGIN IMMEDIATE`.
+/// One connection makes all writes, of appends and of read models. SQLite admits one writer at a time anyway and makes
+/// the others poll with growing pauses: with a connection of its own for each, a busy appender would starve a
+/// projector. Here they wait in a fair queue. `BEGIN IMMEDIATE` locks out other processes.
 ///
-/// A connection whose query failed or was cancelled is dropped, not returned: nobody inherits half a transaction.
+/// A connection whose query failed or was cancelled is closed and not used again, so that no caller continues a
+/// transaction of another one.
 #[derive(Debug)]
 pub(crate) struct Connections {
     file: File,
@@ -40,7 +41,7 @@ pub(crate) struct Connections {
 #[derive(Debug)]
 enum Writer {
     Open(SqliteConnection),
-    /// In use, or lost by a failure: the next turn opens another one.
+    /// `None` while it is in use, or after a failure closed it: then the next turn opens a new one.
     Absent,
     Closed,
 }
@@ -70,14 +71,14 @@ impl Connections {
         } else {
             self.identity.check()?;
             let connection = self.file.connect_reader().await?;
-            // Not of another file that has its name by now.
+            // Another file may have this name by now.
             self.identity.check()?;
             connection
         };
         Ok(Reader { connections: self, connection, _permit: permit })
     }
 
-    /// The connection to write with, once all who asked earlier are done.
+    /// The connection for writes, once all callers that asked earlier are done.
     pub(crate) async fn turn(&self) -> Result<Turn, Failure> {
         let mut writer = self.writer.clone().lock_owned().await;
         if matches!(*writer, Writer::Closed) {
@@ -88,7 +89,7 @@ impl Connections {
             Writer::Open(connection) => connection,
             Writer::Absent | Writer::Closed => {
                 let connection = self.file.connect_writer().await?;
-                // Not of another file that has its name by now.
+                // Another file may have this name by now.
                 self.identity.check()?;
                 connection
             }
@@ -98,8 +99,8 @@ impl Connections {
 
     /// Runs `work` in a transaction that holds the write lock.
     ///
-    /// Until its turn comes a dropped caller leaves nothing; from then on a task of its own carries the transaction
-    /// to its end (R7). The turn goes with it, so there is never more than one such task.
+    /// A caller that is dropped before its turn leaves nothing. From then on a separate task runs the transaction to its
+    /// end (R7). The task holds the turn, so there is never more than one such task.
     pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, Failure>
     where
         T: Send + 'static,
@@ -121,7 +122,7 @@ impl Connections {
         self.readers.close();
         let idle = mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
         for reader in idle {
-            // It has nothing to lose.
+            // The connection has no transaction open.
             let _ = reader.close().await;
         }
         let mut writer = self.writer.lock().await;
@@ -155,9 +156,9 @@ impl Reader<'_> {
         &mut self.connection
     }
 
-    /// Keeps the connection for the next query; one that is not given back is closed.
+    /// Keeps the connection for the next query. A connection that is dropped without this call is closed.
     pub(crate) fn give_back(self) {
-        // The lock comes before the question: whoever closes asks for it last, and finds what is pushed here.
+        // The lock is taken before the check: `close` takes the lock last, so it finds each connection pushed here.
         let mut idle = self.connections.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.connections.readers.is_closed() {
             idle.push(self.connection);
@@ -178,8 +179,9 @@ impl Turn {
         &mut self.connection
     }
 
-    /// Ends a turn that has committed: what was written lies where others find it, as far as that can be told. The
-    /// connection is kept for the next turn; that of a turn which ends otherwise is closed.
+    /// Ends a turn that has committed, and checks that the files written to still have their names, so that other
+    /// processes find the commit. The connection is kept for the next turn; if a turn ends in any other way, its
+    /// connection is closed.
     pub(crate) fn committed(mut self) -> Result<(), FileReplaced> {
         let there = self.identity.check().and_then(|()| self.identity.check_log());
         *self.writer = Writer::Open(self.connection);

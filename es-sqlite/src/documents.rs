@@ -38,7 +38,7 @@ pub(crate) async fn write(
     Ok(())
 }
 
-/// The documents under the first of `keys`, in the order of `keys`, until they hold `budget` bytes.
+/// The documents under the first of `keys`, in the order of `keys`, up to the one that reaches `budget` bytes.
 pub(crate) async fn load(
     connection: &mut SqliteConnection,
     generation: &Generation,
@@ -53,7 +53,7 @@ pub(crate) async fn load(
     Ok(documents.into_iter().map(|document| document.map(Bytes::from)).collect())
 }
 
-/// The document under `key` in the generation that serves; `None` where none does.
+/// The document under `key` in the serving generation; `None` if no generation serves.
 pub(crate) async fn get(
     connection: &mut SqliteConnection,
     projection: &str,
@@ -65,14 +65,14 @@ pub(crate) async fn get(
     Ok(Some(Served { generation: generations::read(&row, projection)?, found }))
 }
 
-/// Documents of the generation that serves, in byte order of their keys; `None` where none does.
+/// Documents of the serving generation, in byte order of their keys; `None` if no generation serves.
 pub(crate) async fn scan(
     connection: &mut SqliteConnection,
     projection: &str,
     range: &KeyRange,
     limit: usize,
 ) -> Result<Option<Served<Vec<(String, Bytes)>>>, sqlx::Error> {
-    // Both ends are keys, so that the index finds them.
+    // Both ends of the range are keys, so SQLite uses the index.
     let first = range.after.as_ref().unwrap_or(&range.prefix).max(&range.prefix);
     let end = match (end_of_prefix(&range.prefix), &range.before) {
         (Some(end), Some(before)) => Some(end.min(before.clone())),
@@ -83,7 +83,7 @@ pub(crate) async fn scan(
         .bind(first)
         .bind(range.after.as_deref())
         .bind(end)
-        // One at least: a row tells the generation.
+        // At least one row: it names the generation.
         .bind(rows_limit(limit.max(1)));
     let rows = query.fetch_all(connection).await?;
     let Some(first) = rows.first() else { return Ok(None) };
@@ -97,12 +97,12 @@ pub(crate) async fn scan(
     Ok(Some(served))
 }
 
-/// The least text greater than all that start with `prefix`: UTF-8 sorts by bytes as it does by characters. `None`
-/// when there is no such text.
+/// The least text that is greater than each text that starts with `prefix`; `None` if there is no such text. UTF-8 has
+/// the same order by bytes and by characters.
 fn end_of_prefix(prefix: &str) -> Option<String> {
     let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
-        // Not simply plus one: the range steps over the surrogates.
+        // A range of characters, not a sum: it leaves out the surrogates.
         if let Some(next) = (last..=char::MAX).nth(1) {
             end.push(next);
             return Some(end);

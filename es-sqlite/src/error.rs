@@ -1,4 +1,4 @@
-//! Every translation of SQLite's errors into the framework's.
+//! The errors of this crate, and how SQLite's errors become those of the framework.
 
 use std::path::PathBuf;
 
@@ -11,19 +11,19 @@ use crate::identity::FileReplaced;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OpenError {
-    /// It was not called within a tokio runtime.
+    /// The call was not made inside a tokio runtime.
     #[error("a store needs a tokio runtime")]
     NoRuntime,
-    /// The directory in which the file is to be does not exist.
+    /// The directory of the file does not exist.
     #[error("the directory {} does not exist", .directory.display())]
     NoDirectory {
         /// Which directory.
         directory: PathBuf,
     },
-    /// The file is something else.
+    /// The file is not an SQLite database.
     #[error("the file is not an SQLite database")]
     NotADatabase(#[source] BoxError),
-    /// Another process holds the file for longer than a few seconds.
+    /// Another process kept the file locked for longer than a few seconds.
     #[error("the file is locked by another process")]
     Locked(#[source] BoxError),
     /// A newer version of this crate has written to the file.
@@ -32,7 +32,8 @@ pub enum OpenError {
         /// The file's schema version.
         found: i64,
     },
-    /// The schema cannot be brought up to date: the file holds tables of another origin, or ours were changed.
+    /// The schema cannot be brought up to date: the file holds tables of another program, or the tables of this crate
+    /// were changed.
     #[error("the schema cannot be brought up to date")]
     Schema(#[source] BoxError),
     /// The file cannot be read or written.
@@ -53,7 +54,7 @@ impl From<sqlx::Error> for OpenError {
 impl From<MigrateError> for OpenError {
     fn from(error: MigrateError) -> Self {
         match error {
-            // What the file has and we do not know: migrations are only ever added.
+            // A migration in the file that this version lacks: migrations are only ever added.
             MigrateError::VersionMissing(found) => Self::NewerSchema { found },
             MigrateError::Execute(cause) if primary_code(&cause) != Some(code::ERROR) => cause.into(),
             error => Self::Schema(error.into()),
@@ -61,17 +62,17 @@ impl From<MigrateError> for OpenError {
     }
 }
 
-/// Why a store could not be closed in good order. What was acknowledged is durable all the same.
+/// Why a store did not close cleanly. Except after [`Replaced`](Self::Replaced), what was acknowledged is durable.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// What was in flight did not end in time and was given up: its outcome is unknown.
+    /// Writes in flight did not end in time and were abandoned. Their outcome is unknown.
     #[error("the writes in flight did not end in time")]
     Unfinished,
     /// The file was removed or replaced while it was open: what was written to it may be lost.
     #[error(transparent)]
     Replaced(#[from] FileReplaced),
-    /// The write-ahead log was not moved into the file; the next one to open it does so.
+    /// The write-ahead log was not moved into the file. The next process that opens the file does so.
     #[error("the write-ahead log was not moved into the database file")]
     Checkpoint(#[source] BoxError),
 }
@@ -81,7 +82,7 @@ pub enum CloseError {
 pub(crate) enum Failure {
     #[error("the store is closed")]
     Closed,
-    #[error("the task that wrote has ended early")]
+    #[error("the writing task ended before the write was done")]
     Interrupted,
     #[error(transparent)]
     Replaced(#[from] FileReplaced),
@@ -129,17 +130,17 @@ impl From<Failure> for PromoteError {
     }
 }
 
-/// Whether the same write may succeed later, without a change to it or to the file: another process holds a lock, the
-/// disk is full or fails, memory is short.
+/// Whether the same write may succeed later, unchanged: another process holds a lock, the disk is full or fails, or
+/// memory is short.
 pub(crate) fn may_pass(error: &sqlx::Error) -> bool {
     use code::{BUSY, CANTOPEN, FULL, IOERR, LOCKED, NOMEM, PROTOCOL};
     let code = primary_code(error);
-    // A connection could not be opened, or has ended with its thread.
+    // A connection could not be opened, or its thread has ended.
     matches!(code, Some(BUSY | LOCKED | NOMEM | IOERR | FULL | CANTOPEN | PROTOCOL))
         || matches!(error, sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed)
 }
 
-/// Whether the fault lies with what was to be written, so that trying again is in vain (R4).
+/// Whether SQLite refused the data that was written, so that a retry fails too (R4).
 pub(crate) fn is_refusal(error: &sqlx::Error) -> bool {
     matches!(primary_code(error), Some(code::CONSTRAINT | code::TOOBIG | code::MISMATCH))
 }

@@ -28,7 +28,7 @@ pub(crate) struct File {
 impl File {
     /// The file at `path`, whose directory must exist.
     pub(crate) fn at(path: &Path) -> Result<Self, OpenError> {
-        // An absolute path, because SQLite gives a meaning of its own to names like `:memory:` and `file:…`.
+        // An absolute path, because names like `:memory:` and `file:…` have a special meaning for SQLite.
         let path = std::path::absolute(path).map_err(|error| OpenError::File(error.into()))?;
         match path.parent() {
             Some(directory) if !directory.is_dir() => Err(OpenError::NoDirectory { directory: directory.to_owned() }),
@@ -50,7 +50,7 @@ impl File {
 
     /// A connection that may only read.
     pub(crate) async fn connect_reader(&self) -> Result<SqliteConnection, sqlx::Error> {
-        // Rows cross from SQLite's thread in steps of this many.
+        // The number of rows that SQLite's thread hands over at a time.
         self.options().read_only(true).row_buffer_size(256).connect().await
     }
 
@@ -63,7 +63,7 @@ impl File {
         self.options()
             // In WAL mode only FULL syncs the log at every commit (R5).
             .synchronous(SqliteSynchronous::Full)
-            // To what a huge append may have swollen the log, it shrinks again.
+            // A huge append makes the write-ahead log grow; at the next reset it is truncated to this size.
             .pragma("journal_size_limit", "67108864")
     }
 
@@ -71,8 +71,8 @@ impl File {
     pub(crate) async fn create(&self) -> Result<SqliteConnection, OpenError> {
         let deadline = Instant::now() + BUSY_TIMEOUT;
         loop {
-            // The change to WAL mode fails at once, in spite of busy_timeout, while another process has the new file
-            // open; so this waits by itself.
+            // While another process has the new file open, the change to WAL mode fails at once and ignores
+            // busy_timeout. So this loop waits.
             match self.try_create().await {
                 Err(OpenError::Locked(_)) if Instant::now() < deadline => sleep(Duration::from_millis(10)).await,
                 other => return other,
@@ -83,10 +83,10 @@ impl File {
     async fn try_create(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.writer_options().create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let mut connection = options.connect().await?;
-        // Under the write lock, because two processes may open a new file at once. (sqlx's own lock does nothing on
-        // SQLite; its transactions become savepoints inside this one.)
+        // Under the write lock, because two processes may open a new file at once. (The migration lock of sqlx does
+        // nothing on SQLite. Its transactions become savepoints inside this one.)
         let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-        // Not `run`: the compiler cannot prove that its future is Send.
+        // Not `run`: the compiler cannot prove that the future of `run` is Send.
         MIGRATIONS.run_direct(None, &mut *transaction, false).await?;
         transaction.commit().await?;
         Ok(connection)

@@ -1,4 +1,4 @@
-//! Generations of read models: one serves, one may be under construction, retired ones are swept away.
+//! Generations of read models: one serves, one may be under construction, retired ones are deleted in the background.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::{
     error::Failure,
 };
 
-/// How many documents of a retired generation go in one transaction. Deleting them all at once would hold up every
-/// append for as long as that takes.
+/// How many documents of a retired generation one transaction deletes. Every append waits while a transaction runs, so
+/// each is kept short.
 const SWEEP: i64 = 1_000;
 
 /// The generation of `projection` that is in `state`.
@@ -25,7 +25,7 @@ pub(crate) async fn find(
     query.fetch_optional(connection).await?.map(|row| read(&row, projection)).transpose()
 }
 
-/// The generations of `projection` and how far each is.
+/// The generations of `projection`, and the position that each has reached.
 pub(crate) async fn of_projection(
     connection: &mut SqliteConnection,
     projection: &str,
@@ -54,7 +54,7 @@ pub(crate) fn read(row: &SqliteRow, projection: &str) -> Result<Generation, sqlx
     Ok(Generation { id: row.try_get("id")?, projection: projection.to_owned(), version: row.try_get("version")? })
 }
 
-/// Records what `generation` is folded by, unless it is recorded already. The caller holds the write lock.
+/// Records the definition by which `generation` is folded, unless one is recorded. The caller holds the write lock.
 pub(crate) async fn define(
     connection: &mut SqliteConnection,
     generation: i64,
@@ -64,7 +64,7 @@ pub(crate) async fn define(
     Ok(())
 }
 
-/// What `generation` is there for; `None` when it was replaced or discarded.
+/// The state of `generation`; `None` when it was replaced or discarded.
 pub(crate) async fn state(
     connection: &mut SqliteConnection,
     generation: i64,
@@ -74,13 +74,13 @@ pub(crate) async fn state(
     Ok(stored.as_deref().and_then(GenerationState::from_stored))
 }
 
-/// Which store this is.
+/// The identity of this store.
 pub(crate) async fn store_id(connection: &mut SqliteConnection) -> Result<Uuid, sqlx::Error> {
     let stored: Vec<u8> = sqlx::query_scalar(include_str!("sql/store_id.sql")).fetch_one(connection).await?;
     Uuid::from_slice(&stored).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
-/// The generation of `projection` in `state`, made where there is none. The caller holds the write lock.
+/// The generation of `projection` in `state`, created if there is none. The caller holds the write lock.
 pub(crate) async fn ensure(
     connection: &mut SqliteConnection,
     projection: &str,
@@ -96,8 +96,8 @@ pub(crate) async fn ensure(
     find(connection, projection, state).await?.ok_or(sqlx::Error::RowNotFound)
 }
 
-/// Puts `building` in the place of the serving generation, unless readers would go back in time (R12). The caller
-/// holds the write lock, so no worker moves either of them meanwhile.
+/// Replaces the serving generation with `building`, unless readers would go back in time (R12). The caller holds the
+/// write lock, so no worker moves either generation meanwhile.
 pub(crate) async fn promote(
     connection: &mut SqliteConnection,
     building: i64,
@@ -121,7 +121,7 @@ pub(crate) async fn promote(
     if building_at < serving_at {
         return Ok(Err(PromoteError::Behind { building: building_at, serving: serving_at }));
     }
-    // The old one goes first: an index allows one that serves.
+    // The old one is retired first: a unique index allows only one that serves.
     if let Some(serving) = row.try_get("serving")? {
         retire(connection, serving, GenerationState::Serving).await?;
     }
@@ -131,7 +131,8 @@ pub(crate) async fn promote(
     Ok(Ok(()))
 }
 
-/// Takes a generation that is in `state` away from readers and fences its workers. The caller holds the write lock.
+/// Retires a generation that is in `state`: readers no longer see it, and its workers are fenced. The caller holds the
+/// write lock.
 pub(crate) async fn retire(
     connection: &mut SqliteConnection,
     generation: i64,
@@ -144,9 +145,10 @@ pub(crate) async fn retire(
     Ok(())
 }
 
-/// Deletes what retired generations hold, on a task of its own: no reader sees it any more, and neither the worker that
-/// has promoted another generation nor a process that starts waits for it. Small transactions, between which others get
-/// their turn. A sweep that is cut off leaves rows that no query reads; the next one deletes them.
+/// Deletes what retired generations hold, in a separate task. No reader sees it any more, so neither the worker that
+/// promoted another generation nor a process that starts waits for it. The transactions are small, and other writes
+/// get their turn between two of them. An interrupted sweep leaves rows that no query reads; the next sweep deletes
+/// them.
 pub(crate) async fn sweep(connections: &Arc<Connections>) -> Result<(), Failure> {
     let mut reader = connections.reader().await?;
     let retired: Vec<i64> = sqlx::query_scalar(include_str!("sql/retired.sql")).fetch_all(reader.connection()).await?;
@@ -158,7 +160,10 @@ pub(crate) async fn sweep(connections: &Arc<Connections>) -> Result<(), Failure>
                 Ok(()) | Err(Failure::Closed) => {}
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "documents of a retired generation are left over");
+                    tracing::warn!(
+                        error,
+                        "documents of a retired generation were not deleted; the next sweep tries again"
+                    );
                 }
             }
         });

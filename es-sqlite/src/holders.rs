@@ -1,4 +1,4 @@
-//! Whose lease still holds. No clock of the day is asked: it can be set back, and it is another one after a restart.
+//! Whose lease still holds. This uses no wall clock: a wall clock can be set back.
 
 use std::{
     collections::HashMap,
@@ -24,17 +24,19 @@ pub(crate) struct Holder {
     /// The store in which the owner works.
     pub(crate) process: Option<Uuid>,
     pub(crate) token: i64,
-    /// Grows while the owner lives.
+    /// Heartbeat: grows while the owner is alive.
     pub(crate) beats: i64,
-    /// How long `beats` may stand still.
+    /// How long `beats` may stay the same.
     pub(crate) ttl: Duration,
 }
 
 /// What one store knows of the leases in the file.
 ///
-/// A lease is free when it was given back; when the store of its owner is gone, which the kernel tells at once; when
-/// the owner is one of this store and has not asked for it within its length; and when the owner belongs to another
-/// store that is there but hangs: this store has seen nothing move in the row for the lease's length.
+/// A lease is free when one of these is true:
+/// - its owner released it;
+/// - the store of its owner is closed or its process has ended: the kernel has dropped the file lock;
+/// - its owner works in this store and has not renewed it for its length;
+/// - its owner works in another store, which is open but hangs: this store has seen the same row for the lease's length.
 #[derive(Debug)]
 pub(crate) struct Holders {
     presence: Presence,
@@ -42,7 +44,7 @@ pub(crate) struct Holders {
     sightings: Mutex<HashMap<(i64, Shard), Sighting>>,
 }
 
-/// What was seen of a lease, and since when that has not changed.
+/// The last state seen of a lease, and since when it is the same.
 #[derive(Debug)]
 struct Sighting {
     token: i64,
@@ -61,7 +63,7 @@ impl Holders {
         self.presence.id()
     }
 
-    /// Whether a worker that lives holds `holder`'s shard. The caller holds the write lock.
+    /// Whether a live worker holds the shard of `holder`. The caller holds the write lock.
     pub(crate) fn is_held(&self, holder: &Holder) -> bool {
         match (holder.owner, holder.process) {
             (Some(_), Some(process)) if process == self.presence.id() => {
@@ -85,7 +87,7 @@ impl Holders {
         seen.since.elapsed() >= holder.ttl
     }
 
-    /// Ends it: the leases of this store are free from now on.
+    /// Ends the presence of this store: its leases are free from now on.
     pub(crate) fn end(&self) {
         self.heartbeat.close();
         self.presence.end();

@@ -1,4 +1,4 @@
-//! Whether the file that is open still is the one that others find under its name.
+//! Checks that the open file still is the one that other processes find under its name.
 
 use std::{
     ffi::OsString,
@@ -9,12 +9,13 @@ use std::{
 
 /// The database file was removed or replaced while it was open.
 ///
-/// What was written to it since is lost with its last handle; what was acknowledged before may be lost too, unless the
-/// file was moved and not deleted. The store fails from then on: close it, and open the file again.
+/// Writes made after that are lost when the last handle of the file is closed. Writes that were acknowledged before are
+/// lost too if the file was deleted; if it was moved, they are where it went. The store fails from then on: close it,
+/// and open the file again.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the file {} was removed or replaced while it was open", .path.display())]
 pub struct FileReplaced {
-    /// The file whose name is gone or means another file: the database, or its write-ahead log.
+    /// The path that no longer leads to the open file: that of the database, or of its write-ahead log.
     pub path: PathBuf,
 }
 
@@ -28,7 +29,7 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
-    /// That of the database at `path`, which was just opened.
+    /// The identity of the database at `path`, which was just opened.
     pub(crate) fn of(path: &Path) -> io::Result<Self> {
         let metadata = fs::metadata(path)?;
         let mut log = OsString::from(path);
@@ -36,17 +37,17 @@ impl Identity {
         Ok(Self { path: path.to_owned(), log: log.into(), file: (metadata.dev(), metadata.ino()) })
     }
 
-    /// That the file still is there. It costs a microsecond, so each write and each new connection asks.
+    /// Checks that the path still leads to the open file. The check is cheap enough for each write and each new connection.
     pub(crate) fn check(&self) -> Result<(), FileReplaced> {
         let is_other = match fs::metadata(&self.path) {
             Ok(metadata) => (metadata.dev(), metadata.ino()) != self.file,
-            // Another failure says nothing about the file.
+            // Other errors do not show that the file is gone.
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         if is_other { Err(FileReplaced { path: self.path.clone() }) } else { Ok(()) }
     }
 
-    /// That the write-ahead log is there, in which a commit has just been written.
+    /// Checks that the write-ahead log, to which a commit has just been written, is there.
     pub(crate) fn check_log(&self) -> Result<(), FileReplaced> {
         let is_gone = fs::metadata(&self.log).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
         if is_gone { Err(FileReplaced { path: self.log.clone() }) } else { Ok(()) }

@@ -1,4 +1,5 @@
-//! Checkpoints and the leases on them. A lease spares work; what keeps zombies out is the compare-and-set (R9).
+//! Checkpoints and the leases on them. A lease only avoids double work; the compare-and-set at commit is what shuts out a
+//! former lease holder (R9).
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,7 +22,8 @@ use crate::{
 /// How long the heartbeat waits after a renewal that failed.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Gives each of `shards` a checkpoint; where another source fed the generation, they take over from its shards.
+/// Gives each of `shards` a checkpoint. If another source fed the generation before, the new shards start from the
+/// checkpoints of that source.
 pub(crate) async fn ensure_shards(
     connection: &mut SqliteConnection,
     holders: &Holders,
@@ -40,7 +42,7 @@ pub(crate) async fn ensure_shards(
         if former.iter().any(|(_, other)| *other != position) {
             return Ok(Changeover::Uneven);
         }
-        // A former lease does not come to life again when its source feeds the generation again.
+        // A former lease must not become valid again when its source feeds the generation again.
         token = former.iter().map(|(holder, _)| holder.token + 1).max().unwrap_or_default();
         sqlx::query(include_str!("sql/fence.sql")).bind(generation).execute(&mut *connection).await?;
     }
@@ -102,7 +104,7 @@ pub(crate) async fn acquire(
     };
     let token = row.try_get("token")?;
     let lease = Lease { generation, shard, owner, token, checkpoint };
-    // Before the next one gets the write lock and asks.
+    // Recorded before the next caller gets the write lock and looks.
     holders.heartbeat.written(&lease, ttl, Instant::now());
     Ok(Some(lease))
 }
@@ -120,7 +122,7 @@ pub(crate) async fn holds(connection: &mut SqliteConnection, lease: &Lease) -> R
     Ok(query.fetch_optional(connection).await?.is_some())
 }
 
-/// Renews what is due with one write for all of the store, until it is closed or dropped (R18).
+/// Renews the leases that are due, with one write for all of the store, until the store is closed or dropped (R18).
 pub(crate) async fn keep_alive(holders: Arc<Holders>, connections: Arc<Connections>) {
     while let Some(beats) = holders.heartbeat.due().await {
         let (due, renewing) = (beats.clone(), holders.clone());
@@ -149,7 +151,7 @@ async fn renew(connection: &mut SqliteConnection, heartbeat: &Heartbeat, beats: 
     Ok(())
 }
 
-/// Gives `lease` back.
+/// Releases `lease`.
 pub(crate) async fn release(connection: &mut SqliteConnection, lease: &Lease) -> Result<(), sqlx::Error> {
     let query =
         sqlx::query(include_str!("sql/release.sql")).bind(lease.generation.id).bind(&lease.shard.0).bind(lease.token);
@@ -157,7 +159,8 @@ pub(crate) async fn release(connection: &mut SqliteConnection, lease: &Lease) ->
     Ok(())
 }
 
-/// Moves the checkpoint of `lease` to `after`; `false`, with nothing written, when it is not where the lease says.
+/// Moves the checkpoint of `lease` to `after`. Returns `false`, with nothing written, when the checkpoint is not where
+/// the lease says.
 pub(crate) async fn advance(
     connection: &mut SqliteConnection,
     holders: &Holders,
@@ -179,7 +182,7 @@ pub(crate) async fn advance(
         .bind(milliseconds(ttl));
     let holds = query.execute(connection).await?.rows_affected() == 1;
     if holds {
-        // Before the next one gets the write lock and asks.
+        // Recorded before the next caller gets the write lock and looks.
         holders.heartbeat.written(lease, ttl, Instant::now());
     }
     Ok(holds)

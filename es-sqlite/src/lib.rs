@@ -3,8 +3,8 @@
 //! [`SqliteStore`] implements all storage ports of `es_core`. The file may be shared by several
 //! processes of one machine; readers never wait for writers.
 //!
-//! SQL users find the log in the view `event_log`, its tags in the table `event_tags` and what the read models serve in
-//! the view `read_models`. Triggers keep every program from changing the log.
+//! In SQL, the log is the view `event_log`, its tags are in the table `event_tags`, and the documents of read models are
+//! in the view `read_models`. Triggers keep every program from changing the log.
 //!
 //! ```
 //! use es_core::{Append, EventData, EventStore, Expected, NewEvent, Position, StreamId};
@@ -34,7 +34,7 @@ mod file;
 mod identity;
 mod store;
 
-// An append, from the queue through the writer's batch to its verdict.
+// The way of an append: queue, writer, batch, verdict.
 mod batch;
 mod packed;
 mod queue;

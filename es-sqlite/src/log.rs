@@ -1,4 +1,4 @@
-//! The log as `EventStore`: appends go through the queue, reads have connections of their own.
+//! `EventStore`: appends go through the queue, reads use connections of their own.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::{
     rows,
 };
 
-/// The pauses between two looks for the appends of other processes grow from the first to the second.
+/// The shortest and the longest pause between two polls for appends of other processes.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
 #[async_trait]
@@ -54,7 +54,7 @@ impl EventStore for SqliteStore {
         let events = rows.iter().map(rows::event).collect::<Result<Vec<_>, _>>()?;
         let mut before = after;
         for event in &events {
-            // Dense positions make every loss visible (R3).
+            // Positions are dense, so a gap shows that an event is lost (R3).
             if event.position != before.next() {
                 return Err(ReadError::Gap { after: before, found: event.position });
             }
@@ -88,7 +88,7 @@ impl EventStore for SqliteStore {
     }
 
     async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
-        // Subscribed before the first look at the file, so that no append falls between the two.
+        // Subscribed before the first read of the file, so that no append is missed between the two.
         let mut head = self.head_of_this_process().subscribe();
         let mut pause = PAUSES.0;
         loop {
@@ -97,13 +97,13 @@ impl EventStore for SqliteStore {
             if end > after {
                 return Ok(());
             }
-            // A restore may have taken back what this process has appended: it is no news any more. (Where an append has
-            // raised the watch to this number again, a later look at the file finds it.)
+            // A restore may have removed what this process appended, so the watched position is no longer true. (If an
+            // append raises it to the same number again meanwhile, a later read of the file finds that append.)
             if end < known && self.head_of_this_process().send_if_modified(|head| lower(head, known, end)) {
                 tracing::warn!(%known, %end, "the log is shorter than it was: the file was restored");
             }
-            // This process's appends wake it at once; those of other processes are found by looking. A store that is
-            // being closed wakes nobody, but the next look fails.
+            // An append of this process wakes the caller at once; those of other processes are found by polling. Closing
+            // the store wakes no caller, but the next poll fails.
             if let Ok(Ok(_)) = timeout(pause, head.wait_for(|head| *head > after)).await {
                 return Ok(());
             }
@@ -129,7 +129,7 @@ fn lower(head: &mut Position, known: Position, end: Position) -> bool {
     is_known
 }
 
-/// A limit as SQL understands it: a negative one would mean none.
+/// A limit for SQL, where a negative number would mean no limit.
 pub(crate) fn rows_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

@@ -1,10 +1,10 @@
-//! Many values in one bind: their bytes end to end, and where each lies. So a statement can write any number of rows
-//! in one call, and no value is encoded anew.
+//! Many values in one bound parameter: their bytes end to end, and where each one starts. So one statement writes any
+//! number of rows, and the values are copied as they are.
 
 use es_core::{EventQuery, QueryItem, Tag};
 use serde::Serialize;
 
-/// Where a value lies, as SQL's `substr` counts: from 1.
+/// Where a value starts, counted from 1 as in SQL's `substr`, and its length.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) start: usize,
@@ -20,7 +20,7 @@ pub(crate) struct Packed {
 impl Packed {
     pub(crate) fn with_capacity(bytes: usize) -> Self {
         let mut packed = Vec::with_capacity(bytes + 1);
-        // SQLite's substr makes NULL of an empty blob, so that empty values alone would not be kept.
+        // SQLite's substr returns NULL for an empty blob, so a blob of empty values alone would store NULL.
         packed.push(0);
         Self { bytes: packed }
     }
@@ -41,7 +41,7 @@ pub(crate) fn json(rows: &impl Serialize) -> String {
     serde_json::to_string(rows).expect("numbers and texts are always JSON")
 }
 
-/// The items of `query` as the statements that look for it want them: tags and names of each.
+/// The items of `query` in the form that the statements read: the tags and names of each.
 pub(crate) fn items<'q>(query: &'q EventQuery) -> Vec<(Vec<&'q str>, Vec<&'q str>)> {
     let tags_and_names = |item: &'q QueryItem| {
         (item.tags.iter().map(Tag::as_str).collect(), item.names.iter().map(|name| &**name).collect())

@@ -1,4 +1,4 @@
-//! By what a process sees that another one lives: each open store keeps a file of its own beside the database locked,
+//! How a process sees that another one is alive: each open store keeps a lock on a file of its own beside the database,
 //! and the kernel drops the lock when the process ends, however it ends (R18).
 
 use std::{
@@ -13,18 +13,18 @@ use uuid::Uuid;
 
 /// The locked file of an open store.
 ///
-/// It is a file beside the database, since closing any handle of the database itself would drop the locks that SQLite
-/// holds on it. The lock (`flock`) belongs to this handle: two stores of one process are told apart too.
+/// It is a separate file, since closing any handle of the database itself would drop the locks that SQLite holds on it.
+/// The lock (`flock`) belongs to the handle, so two stores of one process are told apart too.
 #[derive(Debug)]
 pub(crate) struct Presence {
     id: Uuid,
-    /// The database's own path, the same for all who open it through links.
+    /// The canonical path of the database, the same for all processes that open it through links.
     database: PathBuf,
     locked: File,
 }
 
 impl Presence {
-    /// Announces a store on `database`, and removes what dead ones have left there.
+    /// Announces a store on `database`, and removes the files of stores whose process has ended.
     pub(crate) fn announce(database: &Path) -> io::Result<Self> {
         let database = fs::canonicalize(database)?;
         remove_dead(&database);
@@ -32,7 +32,7 @@ impl Presence {
             let id = Uuid::now_v7();
             let path = path(&database, id);
             let file = File::create_new(&path)?;
-            // Before it is locked, another process may take it for a dead one's and remove it.
+            // Before this file is locked, another process may think that its owner has ended, and remove it.
             let locked = match file.try_lock() {
                 Ok(()) => true,
                 Err(TryLockError::WouldBlock) => false,
@@ -49,16 +49,16 @@ impl Presence {
         self.id
     }
 
-    /// Whether the store that has announced itself as `id` is open.
+    /// Whether the store with the announced `id` is open.
     pub(crate) fn lives(&self, id: Uuid) -> bool {
         id == self.id || !is_dead(&path(&self.database, id))
     }
 }
 
 impl Presence {
-    /// Ends it before the process does.
+    /// Ends the presence while the process lives on.
     pub(crate) fn end(&self) {
-        // What stays is removed by the next one that opens the database.
+        // If the file cannot be removed, the next store that opens the database removes it.
         let _ = fs::remove_file(path(&self.database, self.id));
         let _ = self.locked.unlock();
     }
@@ -82,13 +82,14 @@ fn prefix(database: &Path) -> OsString {
     name
 }
 
-/// Whether no process holds the lock of the file at `path`, which is removed then. Where that cannot be told, it lives.
+/// Whether no process holds the lock of the file at `path`; then the file is removed. If the check fails, the owner
+/// counts as alive.
 fn is_dead(path: &Path) -> bool {
     let file = match File::open(path) {
         Ok(file) => file,
         Err(error) => return error.kind() == io::ErrorKind::NotFound,
     };
-    // A shared lock, so that two who ask at once do not take each other for its owner.
+    // A shared lock, so that two processes that check at once do not take each other for the owner.
     let dead = file.try_lock_shared().is_ok();
     if dead {
         let _ = fs::remove_file(path);

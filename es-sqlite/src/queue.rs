@@ -1,5 +1,5 @@
-//! The queue between those who append and the one task that writes. It is bounded in number and bytes, so a slow
-//! disk slows its callers instead of filling the memory (R17).
+//! The queue between the callers of `append` and the one task that writes. It is bounded in number and bytes, so a slow
+//! disk slows down its callers and does not fill the memory (R17).
 
 use es_core::{
     Append, AppendError, Appended, Remembered, StreamId, validate_together,
@@ -9,21 +9,21 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::error::Failure;
 
-/// The most appends that wait.
+/// The most appends in the queue.
 const MAX_QUEUED: usize = 1024;
 
-/// The most bytes of large appends that wait or are being written. One that is larger on its own waits for the whole
-/// room.
+/// The most bytes of large appends that are queued or being written. An append that is larger than this waits until
+/// there is no other.
 const MAX_LARGE_BYTES: usize = 64 * 1024 * 1024;
 
-/// The same for all others, which do not wait for the room that large ones take.
+/// The same for small appends, which do not wait for the room that large ones take.
 const MAX_SMALL_BYTES: usize = 16 * 1024 * 1024;
 
-/// What becomes of appends that are made together: of each of them, in their order, or of all.
+/// The outcome of appends that are made together: of each of them in their order, or one error for all.
 pub(crate) type Outcome = Result<Vec<Appended>, AppendError>;
 
-/// Appends that are made together (most often it is one alone), in the form in which they are written. They have
-/// passed all checks.
+/// Appends that are made together (most often only one), in the form in which they are written. Their input has been
+/// checked.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     pub(crate) appends: Vec<Append>,
@@ -31,13 +31,13 @@ pub(crate) struct Prepared {
     pub(crate) bytes: usize,
 }
 
-/// What is computed of an append before it is its turn to be written.
+/// What is computed from an append before the writer takes it.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     pub(crate) remembered: Option<Remembered>,
     /// The encoded metadata of each event; empty where there is none.
     pub(crate) metadata: Vec<Vec<u8>>,
-    /// The size of all that can be large.
+    /// The bytes of payloads, metadata and other parts of any size.
     pub(crate) bytes: usize,
 }
 
@@ -49,17 +49,17 @@ impl Prepared {
         Ok(Self { appends, encoded, bytes })
     }
 
-    /// Whether the others should not wait for it.
+    /// Whether it gets a transaction of its own, so that small appends do not wait for it.
     pub(crate) fn is_large(&self) -> bool {
         self.bytes > LARGE_BYTES
     }
 
-    /// The streams that it goes to.
+    /// The streams to which it appends.
     pub(crate) fn streams(&self) -> impl Iterator<Item = &StreamId> + Clone {
         self.appends.iter().map(|append| &append.stream)
     }
 
-    /// Each of the appends.
+    /// Each append with its encoded parts.
     pub(crate) fn members(&self) -> impl Iterator<Item = (&Append, &Encoded)> {
         self.appends.iter().zip(&self.encoded)
     }
@@ -78,14 +78,14 @@ impl Encoded {
     }
 }
 
-/// Appends that wait for their outcome.
+/// Appends in the queue, and the caller that waits for their outcome.
 #[derive(Debug)]
 pub(crate) struct Queued {
     pub(crate) prepared: Prepared,
     pub(crate) waiting: Waiting,
 }
 
-/// The caller of appends, and the room in the queue that they take up until the outcome.
+/// The caller of appends, and the room that they occupy in the queue until their outcome is known.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     reply: oneshot::Sender<Outcome>,
@@ -94,12 +94,12 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn answer(self, outcome: Outcome) {
-        // A caller that has gone away does not hear what happened to its append; it happened all the same (R7).
+        // The caller may have been dropped. The outcome holds all the same (R7).
         let _ = self.reply.send(outcome);
     }
 }
 
-/// The end of the queue where appends go in.
+/// The sending end of the queue.
 #[derive(Debug)]
 pub(crate) struct Queue {
     sender: mpsc::Sender<Queued>,
@@ -115,7 +115,7 @@ impl Queue {
     /// Queues `prepared` and returns its outcome.
     ///
     /// # Cancel safety
-    /// Until there is room a dropped caller leaves nothing; from then on the writer owns the appends (R7).
+    /// A caller that is dropped before there is room leaves nothing. From then on the writer owns the appends (R7).
     pub(crate) async fn append(&self, prepared: Prepared) -> Outcome {
         let mut entrance = self.rooms.enter(prepared.streams(), prepared.bytes);
         let room = entrance.room().await.ok_or(AppendError::Closed)?;
@@ -140,7 +140,7 @@ mod tests {
         to("a", bytes)
     }
 
-    /// An append of events that weigh `bytes` together, in parts of half a megabyte.
+    /// An append of `bytes` of events together, each of at most half a megabyte.
     fn to(id: &str, bytes: usize) -> Prepared {
         let part = |bytes| {
             let payload = format!("\"{}\"", "x".repeat(bytes - 2)).into();
@@ -152,7 +152,7 @@ mod tests {
         Prepared::new(vec![append]).unwrap()
     }
 
-    /// How many of `appends` find room in a queue that nobody empties.
+    /// How many of `appends` fit into a queue that no writer empties.
     async fn queued(appends: impl Iterator<Item = Prepared>) -> usize {
         let (queue, receiver) = Queue::new();
         let mut waiting: Vec<_> = appends.map(|prepared| Box::pin(queue.append(prepared))).collect();
@@ -162,7 +162,7 @@ mod tests {
             }
             Poll::Ready(())
         });
-        // Tokio makes a task pause after 128 steps; here only the queue may.
+        // Tokio makes a task yield after 128 operations; here only a full queue may make it wait.
         tokio::task::unconstrained(poll_all).await;
         receiver.len()
     }
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn r17_small_appends_do_not_wait_for_the_room_of_large_ones_but_behind_those_of_their_stream() {
+    async fn r17_small_appends_wait_only_for_large_ones_of_their_stream() {
         let large = || to("large", 40_000_000);
         // The second one waits for the room of the first.
         assert_eq!(queued([large(), large(), to("small", 3)].into_iter()).await, 2);

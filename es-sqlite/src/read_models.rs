@@ -147,7 +147,7 @@ impl Leases for SqliteStore {
             reader.give_back();
             Ok::<_, Failure>(holds)
         };
-        // The heartbeat writes it, with all others of this store.
+        // The heartbeat renews it, together with all other leases of this store.
         let holds = self.holders().heartbeat.during(lease, ttl, asked).await?;
         self.unless_fenced(holds, lease)
     }
@@ -188,11 +188,12 @@ impl SqliteStore {
         Err(CommitError::Fenced(lease.shard.clone()))
     }
 
-    /// Deletes what retired generations hold. The switch has happened already, so a failure here is not the caller's:
-    /// the next sweep, at the latest when the file is opened, takes what this one left.
+    /// Deletes what retired generations hold. The promotion is already committed, so a failure here is only logged: the
+    /// next sweep, at the latest when the file is opened again, deletes the rest.
     async fn sweep(&self) {
         if let Err(error) = generations::sweep(self.connections()).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "documents of a retired generation are left over");
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "documents of a retired generation were not deleted; the next sweep tries again");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Rows of the log, and what they say.
+//! Decodes rows of the log.
 
 use chrono::{DateTime, Utc};
 use es_core::{
@@ -37,7 +37,7 @@ pub(crate) fn event(row: &SqliteRow) -> Result<RecordedEvent, ReadError> {
     })
 }
 
-/// What a row of `append_state.sql` knows of an append.
+/// What a row of `append_state.sql` says about an append.
 pub(crate) fn known(row: &SqliteRow) -> Result<Known, sqlx::Error> {
     let version: Option<i64> = row.try_get("version")?;
     let next = match row.try_get::<Option<Uuid>, _>("next_id")? {
@@ -59,7 +59,7 @@ pub(crate) fn known(row: &SqliteRow) -> Result<Known, sqlx::Error> {
     Ok(Known { version, last, next, command, matched: None })
 }
 
-/// The time that the log keeps as so many microseconds.
+/// The time that the log stores as `micros` since 1970.
 pub(crate) fn time(micros: i64) -> DateTime<Utc> {
     DateTime::from_timestamp_micros(micros).unwrap_or_default()
 }

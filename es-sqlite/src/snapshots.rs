@@ -1,4 +1,4 @@
-//! Snapshots as `SnapshotStore`.
+//! `SnapshotStore`.
 
 use async_trait::async_trait;
 use es_core::{AggregateStore, Ending, Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
@@ -15,7 +15,7 @@ impl SnapshotStore for SqliteStore {
         let mut reader = self.connections().reader().await?;
         let row = query.fetch_optional(reader.connection()).await.map_err(Failure::from)?;
         reader.give_back();
-        // A row that is not a snapshot is as good as none (R8).
+        // A row that cannot be decoded counts as no snapshot (R8).
         Ok(row.and_then(|row| snapshot(stream, &row).ok()))
     }
 

@@ -22,24 +22,26 @@ use crate::{
     writer::AppendWriter,
 };
 
-/// How long [`SqliteStore::close`] waits for the appends in the queue, and how long for the connections.
+/// How long [`SqliteStore::close`] waits for the appends in the queue, and again for the connections.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Event store, snapshots and read models on one SQLite file. Clones share its connections.
 ///
 /// Concurrent appends of one process are written together, so that they share one sync of the disk. Several processes
 /// may open the file at the same time; they must run on one machine, and the file must not lie on a network drive.
-/// While a store is open there is a file `<file>-live-<id>` beside the database, by which other processes see that it is.
+/// While a store is open, a file `<file>-live-<id>` beside the database shows other processes that it is open.
 ///
-/// Where the file is removed or replaced while it is open, writes and [`close`](Self::close) fail with
-/// [`FileReplaced`](crate::FileReplaced) from the next one on. What was acknowledged before then may be lost with it.
+/// If the database file is removed or replaced while it is open, the next write, all later ones and
+/// [`close`](Self::close) fail with [`FileReplaced`](crate::FileReplaced). What was acknowledged before may be lost
+/// with the file.
 ///
-/// Appends of more than 1 MiB have transactions of their own. While such a transaction runs (64 MB: some tenths of a second) all
-/// others wait, since a file has one writer; between two of them the others have as much time as the first one took.
+/// An append of more than 1 MiB gets a transaction of its own. All other writes wait while it runs (64 MB: some tenths
+/// of a second), since a file has one writer. After it, small appends get as much time as it took before the next large
+/// append begins.
 ///
 /// # Panics
-/// All its futures panic outside of a tokio runtime with time enabled; it stays bound to the runtime in which it was
-/// opened.
+/// All its futures panic outside of a tokio runtime with time enabled. A store stays bound to the runtime in which it
+/// was opened.
 #[derive(Clone)]
 pub struct SqliteStore {
     open: Arc<Open>,
@@ -51,7 +53,7 @@ struct Open {
     queue: Queue,
     head: watch::Sender<Position>,
     closing: Arc<Notify>,
-    /// The task that writes appends, until it has ended.
+    /// The task that writes appends; `None` once it has ended.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -59,7 +61,8 @@ impl SqliteStore {
     /// The store in the file at `path`, which is created if it is missing. Its schema is brought up to date.
     ///
     /// # Errors
-    /// [`OpenError`]: there is no tokio runtime, the directory is missing, the file is something else, is locked, or comes from a newer program.
+    /// [`OpenError`] when there is no tokio runtime, the directory is missing, or the file is not an SQLite database, is
+    /// locked, or has the schema of a newer program.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a file that can be opened.
@@ -72,35 +75,35 @@ impl SqliteStore {
         let holders = Arc::new(Holders::announce(file.path()).map_err(|error| OpenError::File(error.into()))?);
         let connections = Connections::new(file, writer).map_err(|error| OpenError::File(error.into()))?;
         let connections = Arc::new(connections);
-        // What a crash in the middle of a promotion has left behind.
+        // A crash after a promotion may have left documents of a retired generation.
         generations::sweep(&connections).await.map_err(|failure| OpenError::File(failure.into()))?;
         let (queue, queued) = Queue::new();
         let head = watch::Sender::new(Position::ZERO);
         let closing = Arc::new(Notify::new());
-        // The task holds nothing that keeps the store open: once all clones are dropped, its queue ends and so does it.
+        // The task does not keep the store open: once all clones are dropped, the queue ends, and with it the task.
         let writer = AppendWriter {
             queue: queued,
-            left: VecDeque::new(),
+            deferred: VecDeque::new(),
             connections: connections.clone(),
             head: head.clone(),
             closing: closing.clone(),
         };
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
-        // So does this one, which is told the end by the last clone.
+        // The same for this task: dropping the last clone ends it.
         tokio::spawn(leases::keep_alive(holders.clone(), connections.clone()));
         Ok(Self { open: Arc::new(Open { connections, holders, queue, head, closing, writer }) })
     }
 
-    /// Finishes what is queued, moves the write-ahead log into the file, and closes all connections. It ends within
-    /// half a minute (R16). Later calls on any clone fail; closing again does nothing.
+    /// Finishes the queued appends, moves the write-ahead log into the file, and closes all connections. It returns
+    /// within half a minute (R16). Later calls on any clone fail; closing again does nothing.
     ///
-    /// A store that is dropped instead finishes what is queued too, as long as the runtime lives.
+    /// A store that is dropped without `close` finishes its queued appends too, as long as the runtime lives.
     ///
     /// # Errors
-    /// [`CloseError`] when something did not end in good order. The store is closed all the same.
+    /// [`CloseError`] when the store did not close cleanly. It is closed all the same.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves a store that takes no more appends; close it again to finish the rest.
+    /// Dropping the future leaves a store that takes no more appends. Call `close` again to finish the rest.
     pub async fn close(&self) -> Result<(), CloseError> {
         self.open.closing.notify_one();
         let mut writer = self.open.writer.lock().await;
@@ -135,7 +138,7 @@ impl SqliteStore {
         &self.open.queue
     }
 
-    /// The last position that this process has written, and news of the next ones.
+    /// The last position that this process has written, and a notification of each later one.
     pub(crate) fn head_of_this_process(&self) -> &watch::Sender<Position> {
         &self.open.head
     }

@@ -1,5 +1,5 @@
-//! What becomes of each append of a batch, decided in queue order against the log and against what earlier appends
-//! of the same batch are about to write.
+//! Decides the outcome of each append of a batch, in queue order, against the log and the accepted earlier appends of
+//! the same batch.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,22 +12,22 @@ use uuid::Uuid;
 
 use crate::queue::{Encoded, Outcome, Prepared};
 
-/// What the log knows of one append.
+/// What the log holds that decides one append.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Known {
     /// The version of its stream.
     pub(crate) version: Version,
     /// The last event of its stream.
     pub(crate) last: Option<Witness>,
-    /// The event behind the expected version.
+    /// The event after the expected version.
     pub(crate) next: Option<Event>,
-    /// The outcome under which it is remembered.
+    /// The recorded outcome of its command id.
     pub(crate) command: Option<CommandRecord>,
-    /// The first event that fails its condition.
+    /// The first event that matches its condition, and so makes it fail.
     pub(crate) matched: Option<Position>,
 }
 
-/// An event by its identity and place.
+/// An event's id and position.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Event {
     pub(crate) id: Uuid,
@@ -38,7 +38,7 @@ pub(crate) struct Event {
 #[derive(Debug)]
 pub(crate) struct Judge<'a> {
     head: Position,
-    /// When what is accepted is written.
+    /// The time of the accepted events.
     now: DateTime<Utc>,
     /// The accepted appends, by stream and version of their first events, with the positions of these.
     accepted: BTreeMap<(&'a StreamId, Version), (&'a Append, Position)>,
@@ -50,13 +50,13 @@ pub(crate) struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    /// A judge for a log that ends at `head`, of what is written `now`.
+    /// For a log that ends at `head`. Accepted events get the time `now`.
     pub(crate) fn new(head: Position, now: DateTime<Utc>) -> Self {
         Self { head, now, accepted: BTreeMap::new(), commands: HashMap::new(), tagged: HashMap::new(), all: Vec::new() }
     }
 
-    /// The outcome of `prepared`, of each of whose appends the log knows one of `known`. What it accepts lies at the
-    /// end of the log. It accepts none before it has judged all.
+    /// The outcome of `prepared`; `known` has one entry for each of its appends. Accepted appends get the next positions of
+    /// the log. None is accepted before all are decided.
     pub(crate) fn decide(&mut self, prepared: &'a Prepared, known: &[Known]) -> Outcome {
         let members = || prepared.members().zip(known);
         let verdicts: Vec<_> = members().map(|((append, encoded), known)| self.judge(append, encoded, known)).collect();
@@ -112,7 +112,7 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// The first outcome of an append that comes again: the event behind the expected version is its own first one.
+    /// The first outcome of a repeated append, recognised by its own first event after the expected version.
     fn repeated(&self, append: &'a Append, known: &Known) -> Option<Appended> {
         let expected = append.expected.version()?;
         let accepted = self.accepted_at(append, expected.next()).and_then(|(first, accepted, position)| {
@@ -124,21 +124,21 @@ impl<'a> Judge<'a> {
         let events = append.events.len() as u64;
         (next.id == append.events[0].id).then(|| Appended {
             version: Version::new(expected.get() + events),
-            // Its events lie side by side.
+            // The events of one append have consecutive positions.
             position: Position::new(next.position.get() + events - 1),
             repeated: true,
         })
     }
 
-    /// Of what was accepted into the stream of `append`, the last that starts at `version` or before, with the version
-    /// and the position of its first event.
+    /// The last accepted append to the stream of `append` that starts at `version` or before, with the version and the
+    /// position of its first event.
     fn accepted_at(&self, append: &'a Append, version: Version) -> Option<(Version, &'a Append, Position)> {
         let (&(stream, first), &(accepted, position)) =
             self.accepted.range(..=(&append.stream, version)).next_back()?;
         (*stream == append.stream).then_some((first, accepted, position))
     }
 
-    /// The first accepted event that fails a condition by this part of it.
+    /// The first accepted event that matches this part of a condition.
     fn matched(&self, ConditionPart { query, after }: &ConditionPart) -> Option<Position> {
         let fails =
             |(position, new): &&(Position, &NewEvent)| position > after && query.matches(&new.data.name, &new.tags);
@@ -156,24 +156,24 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// What the tries of one batch have written, or may have. A batch that is tried again after its commit failed finds
-/// the work of the try before, if that was committed after all; to its author it is not repeated.
+/// The positions that the tries of one batch have written, or may have written. A commit can fail and still be durable;
+/// then the next try finds the events of the try before. To the caller these are not repeated.
 #[derive(Debug)]
-pub(crate) struct Own(Vec<Option<Position>>);
+pub(crate) struct Written(Vec<Option<Position>>);
 
-impl Own {
+impl Written {
     /// For a batch of `entries` of the queue.
     pub(crate) fn new(entries: usize) -> Self {
         Self(vec![None; entries])
     }
 
-    /// Takes note of what this try is about to commit, and puts right what an earlier one has. A place in the log is
-    /// witness enough: what stands there is this very append, and this batch was the one to write it there. (Should
-    /// the try have been rolled back and another process have written the same append to the same place in that very
-    /// moment, the flag is wrong; the rest of the outcome is right.)
+    /// Records what this try is about to commit, and clears `repeated` where an earlier try of this batch wrote the
+    /// append. The position is enough to recognise that: the append was found there, and this batch had written it there.
+    /// (If the earlier try was rolled back, and another process then wrote the same append to the same position, the flag
+    /// is wrong; the rest of the outcome is right.)
     pub(crate) fn recognise(&mut self, outcomes: &mut [Outcome]) {
         for (own, outcome) in self.0.iter_mut().zip(outcomes) {
-            // All of an entry was written, or nothing.
+            // An entry is written as a whole or not at all, so its last append stands for all.
             let Ok(appended) = outcome else { continue };
             let Some(last) = appended.last() else { continue };
             if !last.repeated {

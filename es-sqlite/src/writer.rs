@@ -1,5 +1,5 @@
-//! The one task that writes appends: whatever has arrived while a transaction ran goes into the next one. No timer
-//! makes anybody wait; the running transaction is the timer.
+//! The one task that writes appends. Each transaction takes all appends that arrived while the one before it ran, so no
+//! append waits for a timer.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -20,49 +20,48 @@ use crate::{
     connections::Connections,
     error::{Failure, may_pass},
     queue::{Outcome, Prepared, Queued},
-    verdict::Own,
+    verdict::Written,
 };
 
-/// The most appends of one transaction.
+/// The most appends in one transaction.
 const MAX_BATCH: usize = 512;
 
-/// No further append joins a transaction that has this many bytes.
+/// A transaction that has this many bytes takes no further append.
 const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
-/// How long a batch is tried again while the disk is full or another process holds the lock, before its callers get
-/// [`AppendError::Store`]. (Each try waits for locks as long as `busy_timeout` says.)
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a batch is retried while the disk is full or another process holds the lock. Then its callers get
+/// [`AppendError::Store`]. (Each try waits for locks for `busy_timeout`.)
+pub(crate) const RETRY_FOR: Duration = Duration::from_secs(10);
 
-/// The pauses between two tries grow from the first to the second.
+/// The shortest and the longest pause between two tries.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
 
-/// The most appends that are put back behind a large one. Then nothing more is taken from the queue.
-const MAX_LEFT: usize = 1024;
+/// The most deferred appends. At this number no more are taken from the queue.
+const MAX_DEFERRED: usize = 1024;
 
-/// If no append arrives for so long, a large one does not wait for more small ones.
-const LULL: Duration = Duration::from_millis(2);
+/// If no append arrives for this long, the next large one begins.
+const IDLE: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(crate) struct AppendWriter {
     pub(crate) queue: mpsc::Receiver<Queued>,
-    /// Taken from the queue and put back, in order: large appends, each of which waits for its turn, and what follows them
-    /// in their streams.
-    pub(crate) left: VecDeque<Queued>,
+    /// Deferred appends in queue order: large ones that wait for their turn, and later appends to their streams.
+    pub(crate) deferred: VecDeque<Queued>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) head: watch::Sender<Position>,
     pub(crate) closing: Arc<Notify>,
 }
 
 impl AppendWriter {
-    /// Writes until the queue is closed, or until nobody is left to fill it, and then until it is empty.
+    /// Writes until the queue is closed or has no sender left, and then until it is empty.
     pub(crate) async fn run(mut self) {
-        // A large append holds up all others, so these have as much time as it took before it is the turn of the next one:
-        // with large ones without pause, few small ones meet one, instead of each.
+        // All others wait while a large append runs, so small ones then get as much time as it took before the next large
+        // one begins: under a steady load of large appends a few small ones are delayed, not all.
         let mut small_until = Instant::now();
         loop {
-            if self.left.is_empty() {
+            if self.deferred.is_empty() {
                 let Some(first) = self.next().await else { break };
-                self.left.push_back(first);
+                self.deferred.push_back(first);
             } else {
                 tokio::select! {
                     biased;
@@ -75,11 +74,11 @@ impl AppendWriter {
             if has_small {
                 self.write(batch).await;
             }
-            if Instant::now() < small_until && (has_small || self.another_comes().await) {
+            if Instant::now() < small_until && (has_small || self.another_arrives().await) {
                 continue;
             }
-            if self.left.front().is_some_and(|first| first.prepared.is_large())
-                && let Some(large) = self.left.pop_front()
+            if self.deferred.front().is_some_and(|first| first.prepared.is_large())
+                && let Some(large) = self.deferred.pop_front()
             {
                 let began = Instant::now();
                 self.write(vec![large]).await;
@@ -88,37 +87,37 @@ impl AppendWriter {
         }
     }
 
-    /// Whether another append arrives before it is clear that the small ones have paused.
-    async fn another_comes(&mut self) -> bool {
-        if self.left.len() >= MAX_LEFT {
+    /// Whether another append arrives within [`IDLE`].
+    async fn another_arrives(&mut self) -> bool {
+        if self.deferred.len() >= MAX_DEFERRED {
             return false;
         }
-        match timeout(LULL, self.queue.recv()).await {
+        match timeout(IDLE, self.queue.recv()).await {
             Ok(Some(next)) => {
-                self.left.push_back(next);
+                self.deferred.push_back(next);
                 true
             }
             Ok(None) | Err(_) => false,
         }
     }
 
-    /// The small appends that have arrived, without those that follow a large one in its stream.
+    /// The small appends that have arrived, without those that follow a large one in the same stream.
     fn next_batch(&mut self) -> Vec<Queued> {
         let (mut batch, mut bytes) = (Vec::new(), 0);
-        let (mut left, mut behind) = (VecDeque::new(), HashSet::new());
-        let mut earlier = mem::take(&mut self.left);
-        while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES && left.len() < MAX_LEFT {
+        let (mut deferred, mut streams) = (VecDeque::new(), HashSet::new());
+        let mut earlier = mem::take(&mut self.deferred);
+        while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES && deferred.len() < MAX_DEFERRED {
             let Some(queued) = earlier.pop_front().or_else(|| self.queue.try_recv().ok()) else { break };
-            if queued.prepared.is_large() || queued.prepared.streams().any(|stream| behind.contains(stream)) {
-                behind.extend(queued.prepared.streams().cloned());
-                left.push_back(queued);
+            if queued.prepared.is_large() || queued.prepared.streams().any(|stream| streams.contains(stream)) {
+                streams.extend(queued.prepared.streams().cloned());
+                deferred.push_back(queued);
             } else {
                 bytes += queued.prepared.bytes;
                 batch.push(queued);
             }
         }
-        left.append(&mut earlier);
-        self.left = left;
+        deferred.append(&mut earlier);
+        self.deferred = deferred;
         batch
     }
 
@@ -134,11 +133,11 @@ impl AppendWriter {
     async fn write(&self, batch: Vec<Queued>) {
         let (batch, waiting): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|queued| (queued.prepared, queued.waiting)).unzip();
-        // A failed try may have been committed all the same: when the commit's sync fails, its frames are in the
-        // write-ahead log, and whoever recovers that finds them. It does no harm: the next try finds its events there
-        // and writes nothing (R6).
-        let mut own = Own::new(batch.len());
-        let (deadline, mut pause) = (Instant::now() + PATIENCE, PAUSES.0);
+        // A failed try may be committed all the same: if only the sync of the commit fails, its frames are in the
+        // write-ahead log, and the process that recovers the log finds them. This is safe: the next try finds its events
+        // in the log and writes nothing (R6).
+        let mut own = Written::new(batch.len());
+        let (deadline, mut pause) = (Instant::now() + RETRY_FOR, PAUSES.0);
         let outcome = loop {
             match self.try_write(&batch, &mut own).await {
                 Err(Failure::Database(error)) if may_pass(&error) && Instant::now() + pause < deadline => {
@@ -170,10 +169,10 @@ impl AppendWriter {
         }
     }
 
-    /// The outcomes, once all that they promise is durable (R5).
-    async fn try_write(&self, batch: &[Prepared], own: &mut Own) -> Result<Vec<Outcome>, Failure> {
+    /// The outcomes, once everything they report as written is durable (R5).
+    async fn try_write(&self, batch: &[Prepared], own: &mut Written) -> Result<Vec<Outcome>, Failure> {
         let mut turn = self.connections.turn().await?;
-        // The lock comes before any position is computed, so positions equal commit order (R3).
+        // The lock is taken before any position is computed, so positions equal commit order (R3).
         let mut transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
         let mut outcomes = batch::write(&mut transaction, batch).await?;
         own.recognise(&mut outcomes);
@@ -197,7 +196,7 @@ mod tests {
     use es_core::{Append, EventData, Expected, NewEvent, Position, StreamId};
     use tokio::sync::{Notify, watch};
 
-    use super::{AppendWriter, Own};
+    use super::{AppendWriter, Written};
     use crate::{
         connections::Connections,
         file::File,
@@ -205,13 +204,13 @@ mod tests {
     };
 
     #[tokio::test]
-    async fn r6_the_author_of_a_try_that_was_committed_unnoticed_is_told_that_it_wrote() {
+    async fn r6_after_a_commit_that_seemed_to_fail_the_caller_gets_a_first_outcome() {
         let directory = tempfile::tempdir().unwrap();
         let file = File::at(&directory.path().join("events.db")).unwrap();
         let connection = file.create().await.unwrap();
         let writer = AppendWriter {
             queue: Queue::new().1,
-            left: VecDeque::new(),
+            deferred: VecDeque::new(),
             connections: Arc::new(Connections::new(file, connection).unwrap()),
             head: watch::Sender::new(Position::ZERO),
             closing: Arc::new(Notify::new()),
@@ -222,19 +221,19 @@ mod tests {
         };
         let (known, remembered) = (append("a", Expected::NoStream), append("b", Expected::Any));
         let together = vec![append("c", Expected::NoStream), append("d", Expected::Any)];
-        // The last one is the second one again, by another caller.
+        // The last entry is the second one again, from another caller.
         let batch = [vec![known], vec![remembered.clone()], together, vec![remembered]];
         let batch = batch.map(|appends| Prepared::new(appends).unwrap());
         let repeated = |outcomes: Vec<super::Outcome>| {
             let appended = outcomes.into_iter().flat_map(|outcome| outcome.unwrap());
             appended.map(|appended| (appended.position.get(), appended.repeated)).collect::<Vec<_>>()
         };
-        let mut own = Own::new(batch.len());
+        let mut own = Written::new(batch.len());
         let outcome = [(1, false), (2, false), (3, false), (4, false), (2, true)];
         for _try in 0..3 {
             assert_eq!(repeated(writer.try_write(&batch, &mut own).await.unwrap()), outcome);
         }
-        let mut later = Own::new(batch.len());
+        let mut later = Written::new(batch.len());
         assert_eq!(repeated(writer.try_write(&batch, &mut later).await.unwrap()), outcome.map(|(at, _)| (at, true)));
     }
 }

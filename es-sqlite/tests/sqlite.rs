@@ -1,4 +1,4 @@
-//! What the SQLite backend promises: the suites that every backend passes, and what only a file can get wrong.
+//! The promises of the SQLite backend: the suites that every backend passes, and the faults that only a file can have.
 
 #![expect(clippy::doc_markdown, reason = "SQLite is a name, not code")]
 #![expect(clippy::unwrap_used, reason = "that is how a test fails")]

@@ -1,4 +1,4 @@
--- Takes the lease and draws the next fencing token. No row: there is no such shard.
+-- Takes the lease and returns the next fencing token. No row: there is no such shard.
 -- binds: ?1 generation, ?2 shard, ?3 owner, ?4 its process, ?5 the lease's length in ms
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
 UPDATE checkpoints

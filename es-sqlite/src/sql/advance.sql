@@ -1,4 +1,5 @@
--- Compare-and-set on token and position: changes one row, or none for a zombie and for a commit made before.
+-- Compare-and-set on fencing token and position: changes one row, or none if the lease was lost or the commit was made
+-- before.
 -- binds: ?1 generation, ?2 shard, ?3 token, ?4 position before, ?5 position after, ?6 event id, ?7 its time in us,
 --        ?8 cursor, ?9 owner, ?10 its process, ?11 the lease's length in ms
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)

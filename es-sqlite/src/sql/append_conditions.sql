@@ -1,4 +1,5 @@
--- The first event that fails each part of a condition of a batch, or null. It is looked for as in read_matching.sql.
+-- For each part of the conditions of a batch, the first event that matches it, or null. The search is that of
+-- read_matching.sql.
 -- binds: ?1 JSON array of [position after which to look, JSON array of [tags, names]]
 -- locks: the caller's write lock keeps the answer true until the batch is written
 SELECT (

@@ -1,5 +1,5 @@
--- What the log knows of each append of a batch.
--- binds: ?1 JSON array of [stream, version behind the expected one or null, command id in hex or null]
+-- What the log holds that decides each append of a batch.
+-- binds: ?1 JSON array of [stream, version after the expected one or null, command id in hex or null]
 -- locks: the caller's write lock keeps the answer true until the batch is written
 SELECT last.version,
        last.event_id AS last_id,

@@ -1,4 +1,4 @@
--- One statement, one snapshot: a switch of generations falls before it or after it. No row where none serves.
+-- One statement, one snapshot: a promotion falls before it or after it. No row: no generation serves.
 -- binds: ?1 projection, ?2 key
 -- locks: none
 SELECT generations.id, generations.version, documents.document

@@ -1,5 +1,5 @@
--- The documents under the first keys, up to the one with which they reach the budget. Their lengths are summed up first:
--- a length stands in the row, and is read without the document.
+-- The documents under the first keys, up to the one that reaches the budget. Their lengths are summed up first: SQLite
+-- reads a length without reading the document.
 -- binds: ?1 generation, ?2 JSON array of keys, ?3 budget in bytes
 -- locks: none
 WITH sized AS (

@@ -1,7 +1,7 @@
--- The generation that a building one is to replace, and the shard of it in which readers would lose the most: how far it
--- is there, and how far the new one is in the same shard (or in its slowest, where it reads from another source). The
--- slowest shards of both are compared too, since they are what readers have reached.
--- No row: it is not being built.
+-- The generation that the building one would replace, and its shard in which readers would lose the most: its position
+-- there, and the position of the building one in the same shard (or in its slowest shard, if it reads from another
+-- source). The slowest shards of both are compared too, since their positions are what readers have reached.
+-- No row: the generation is not being built.
 -- binds: ?1 building generation
 -- locks: the caller's write lock keeps the answer true until the switch
 WITH shards AS (

@@ -1,9 +1,10 @@
 -- The events that carry all tags of an item of the query and have one of its names.
 --
--- Of each item, the candidate after any position is the furthest of its tags' next positions: no event between the two
--- carries all tags. So a rare tag leaps over most of a common one, whichever is named first. The queue of the recursion
--- is in order of position, which merges the items and lets the LIMIT end it early; an item that has run out of events
--- is at the highest number there is. Of an item without tags the next candidate is the next event with one of its names.
+-- For each tag of an item, the next position after the current one is looked up; the highest of these is the item's next
+-- candidate, since no event before it carries all tags. So a rare tag skips most events of a common one, in any order of
+-- the tags. For an item without tags the next candidate is the next event with one of its names. The queue of the
+-- recursion is ordered by position: this merges the items, and the LIMIT can end the recursion early. An item without
+-- further events stands at the highest possible number.
 -- binds: ?1 JSON array of [tags, names], ?2 position after which to start, ?3 the most rows
 -- locks: none
 WITH RECURSIVE candidates (tags, names, position) AS (
@@ -40,6 +41,6 @@ FROM (
           CROSS JOIN event_tags AS found ON found.tag = wanted.value AND found.position = candidates.position
           WHERE names = '[]' OR EXISTS (SELECT 1 FROM json_each(names) AS one WHERE one.value = found.name))
     LIMIT ?3
-) AS matching -- not in a WHERE position IN: for that, SQLite finds all candidates before it takes the first
+) AS matching -- not in a WHERE position IN: there SQLite computes all candidates before it returns the first
 CROSS JOIN events USING (position)
 ORDER BY position

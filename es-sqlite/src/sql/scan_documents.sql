@@ -1,5 +1,5 @@
--- One statement, one snapshot: a switch of generations falls before it or after it. One row without a key where nothing
--- is found, none where none serves.
+-- One statement, one snapshot: a promotion falls before it or after it. One row without a key: nothing was found. No row:
+-- no generation serves.
 -- binds: ?1 projection, ?2 first key, ?3 key to leave out or null, ?4 key before which to stop or null,
 --        ?5 the most rows
 -- locks: none

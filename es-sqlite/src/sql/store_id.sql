@@ -1,2 +1,2 @@
--- Which store this is.
+-- The identity of this store.
 SELECT id FROM store_id

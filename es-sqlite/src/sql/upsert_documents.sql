@@ -3,5 +3,5 @@
 INSERT INTO documents (generation, key, document)
 SELECT ?1, item.value ->> 0, substr(?3, item.value ->> 1, item.value ->> 2)
 FROM json_each(?2) AS item
-WHERE true -- so that the parser does not take ON for a join
+WHERE true -- without it, SQLite parses the ON as that of a join
 ON CONFLICT (generation, key) DO UPDATE SET document = excluded.document

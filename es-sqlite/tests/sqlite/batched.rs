@@ -14,24 +14,24 @@ use super::fixture::{REFUSE_BAD, append, dense_log, event, foreign_connection, n
 
 type Outcome = Result<Vec<Appended>, AppendError>;
 
-/// The outcomes of `entries`, each of which is made together. On a runtime with one thread all are in the queue before
-/// the writer has its turn; so they are one batch.
+/// The outcomes of `entries`; the appends of one entry are made together. On a runtime with one thread all entries are
+/// queued before the writer runs, so they are one batch.
 async fn in_one_batch(store: &SqliteStore, entries: impl IntoIterator<Item = Vec<Append>>) -> Vec<Outcome> {
     let entries = entries.into_iter().map(|appends| store.append_together(appends));
     tokio::task::unconstrained(futures_util::future::join_all(entries)).await
 }
 
-/// The positions of what was written, or the error.
-fn told(outcomes: &[Outcome]) -> Vec<String> {
-    let told = |outcome: &Outcome| match outcome {
+/// The positions that were written, or the error.
+fn described(outcomes: &[Outcome]) -> Vec<String> {
+    let described = |outcome: &Outcome| match outcome {
         Ok(appended) => format!("{:?}", appended.iter().map(|appended| appended.position.get()).collect::<Vec<_>>()),
         Err(error) => error.to_string(),
     };
-    outcomes.iter().map(told).collect()
+    outcomes.iter().map(described).collect()
 }
 
-/// A small append waits for one large one at the most, and only behind that of its own stream. (Seen to fail where
-/// all are written as they came.)
+/// A small append waits for at most one large one, and keeps its order only with those of its own stream. (Seen to fail
+/// where all are written in queue order.)
 #[tokio::test]
 async fn r17_large_appends_have_transactions_of_their_own_and_small_ones_go_between() {
     let store = new_store().await;
@@ -45,12 +45,12 @@ async fn r17_large_appends_have_transactions_of_their_own_and_small_ones_go_betw
     let follows = append("a", Expected::Exact(Version::new(2)), 1);
     let entries = [large("a"), large("b"), vec![append("c", Expected::Any, 1)], vec![follows]];
     let outcomes = in_one_batch(&store, entries).await;
-    assert_eq!(told(&outcomes), ["[3]", "[6]", "[1]", "[4]"]);
+    assert_eq!(described(&outcomes), ["[3]", "[6]", "[1]", "[4]"]);
     dense_log(&store).await;
 }
 
-/// Between two large appends small ones have as much time as the first one took, not just one transaction. (Seen to fail
-/// where they have that: one.)
+/// Between two large appends small ones get as much time as the first one took, not just one transaction. (Seen to fail
+/// where they get one transaction.)
 #[tokio::test]
 async fn r17_small_appends_have_as_much_time_as_a_large_one_before_the_next() {
     let store = new_store().await;
@@ -85,20 +85,20 @@ async fn r2_of_two_claims_in_one_batch_the_first_one_wins() {
     let outcomes =
         in_one_batch(&store, [vec![claim("a")], vec![claim("b")], vec![append("c", Expected::Any, 1)]]).await;
     let failed = "the event at position 1 matches the append's condition";
-    assert_eq!(told(&outcomes), ["[1]", failed, "[2]"]);
+    assert_eq!(described(&outcomes), ["[1]", failed, "[2]"]);
 }
 
 #[tokio::test]
-async fn r1_a_group_that_cannot_be_made_leaves_its_neighbours_alone() {
+async fn r1_a_refused_group_does_not_affect_the_rest_of_its_batch() {
     let store = new_store().await;
     let exact = |version| Expected::Exact(Version::new(version));
     let outcomes = in_one_batch(
         &store,
         [
             vec![append("a", Expected::NoStream, 2), append("b", Expected::NoStream, 1)],
-            // The first of its members could be made.
+            // The first of the group could be made.
             vec![append("c", Expected::NoStream, 1), append("a", exact(1), 1)],
-            // What the refused group would have written is not there.
+            // The refused group has written nothing.
             vec![append("c", Expected::StreamExists, 1)],
             vec![append("a", exact(2), 1), append("c", Expected::NoStream, 1)],
         ],
@@ -106,7 +106,7 @@ async fn r1_a_group_that_cannot_be_made_leaves_its_neighbours_alone() {
     .await;
     let stale = "stream test-a: expected version 1, found version 2";
     let missing = "stream test-c: expected an existing stream, found version 0";
-    assert_eq!(told(&outcomes), ["[2, 3]", stale, missing, "[4, 5]"]);
+    assert_eq!(described(&outcomes), ["[2, 3]", stale, missing, "[4, 5]"]);
     assert_eq!(dense_log(&store).await.len(), 5);
 }
 
@@ -133,10 +133,10 @@ async fn r4_a_group_that_sqlite_refuses_fails_alone_and_whole() {
     assert_eq!(dense_log(&store).await.len(), 2);
 }
 
-/// Draws appends that often fit what is in a log, often do not, and often were made before.
+/// Draws random appends: some match the state of the log, some do not, and some were made before.
 struct Draw {
     rng: Rng,
-    /// Where all of them are made at once, one after the other.
+    /// The store in which each drawn append is made at once.
     reference: MemoryStore,
     drawn: Vec<Append>,
 }
@@ -159,7 +159,7 @@ impl Draw {
         let again: Vec<_> = self.drawn.iter().filter(|append| append.stream == stream(id)).cloned().collect();
         if !again.is_empty() && self.rng.u8(0..4) == 0 {
             let mut again = again[self.rng.usize(0..again.len())].clone();
-            // Or the rest of it.
+            // Or only the rest of its events.
             if let (Some(version), true, true) = (again.expected.version(), again.events.len() > 1, self.rng.bool()) {
                 again.expected = Expected::Exact(version.next());
                 again.events.remove(0);
@@ -193,7 +193,7 @@ impl Draw {
         append
     }
 
-    /// Some that are made together, and what comes of it.
+    /// Appends that are made together, and the outcome in the reference.
     async fn entry(&mut self) -> (Vec<Append>, Outcome) {
         let mut ids = ["a", "b", "c", "d", "e", "f"];
         self.rng.shuffle(&mut ids);
@@ -207,8 +207,8 @@ impl Draw {
     }
 }
 
-/// The reference makes them one after the other. (Seen to fail without each of the things that a verdict looks up in
-/// its own batch: versions, last events, repetitions, tags.)
+/// The reference makes them one after the other. (Seen to fail without each of the facts that a verdict takes from its
+/// own batch: versions, last events, repetitions, tags.)
 #[tokio::test]
 async fn r2_r6_a_batch_ends_as_if_its_appends_came_one_after_the_other() {
     let mut kinds = BTreeMap::<_, usize>::new();
@@ -246,6 +246,6 @@ async fn r2_r6_a_batch_ends_as_if_its_appends_came_one_after_the_other() {
         let expected = draw.reference.read_log(Position::ZERO, usize::MAX).await.unwrap();
         assert_eq!(places(dense_log(&store).await), places(expected));
     }
-    // The draw is worth something: nothing that can happen has been rare.
+    // The draw covers each kind of outcome often enough.
     assert!(kinds.len() == 10 && kinds.values().all(|count| *count >= 10), "{kinds:?}");
 }

@@ -1,4 +1,4 @@
-//! Futures that are dropped on their way.
+//! Futures that are dropped before they are done.
 
 use std::{task::Poll, time::Duration};
 
@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::fixture::{append, dense_log, new_store, put, stream};
 
-/// Polls `future` up to `polls` times, with time for others in between, and drops it.
+/// Polls `future` up to `polls` times, lets other tasks run in between, and drops it.
 async fn drop_after(polls: usize, future: impl Future) {
     let mut future = std::pin::pin!(future);
     for _ in 0..polls {
@@ -32,7 +32,7 @@ async fn r7_a_dropped_append_leaves_nothing_or_the_whole() {
     assert_eq!(dense_log(&store).await.len() % 3, 1);
     for polls in 1..40 {
         let events = store.read_stream(&stream(&format!("s{polls}")), Version::ZERO, 10).await.unwrap();
-        assert_eq!(events.len(), 3, "once it is queued it is written, whoever waits for it");
+        assert_eq!(events.len(), 3, "a queued append is written, also if its caller is dropped");
     }
 }
 
@@ -51,7 +51,7 @@ async fn r7_a_dropped_commit_leaves_nothing_or_the_whole() {
         let upserts = keys.iter().map(|key| (key.clone(), document.clone())).collect();
         let checkpoint = Checkpoint { position, ..Checkpoint::default() };
         drop_after(polls, store.commit(&lease, Changes { upserts, deletes: Vec::new(), checkpoint }, ttl)).await;
-        // Behind this write nothing of the dropped one is on its way any more.
+        // Writes have an order, so once this one is done the dropped one has ended too.
         store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
         let reached = store.reached("model").await.unwrap();
         let expected = (reached > Position::ZERO).then(|| Bytes::from(reached.to_string()));

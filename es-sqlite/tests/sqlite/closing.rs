@@ -1,4 +1,4 @@
-//! The end of a store.
+//! A store that is closed or dropped.
 
 use es_core::{AppendError, EventStore, Expected, Leases, Position};
 use es_sqlite::SqliteStore;
@@ -35,7 +35,7 @@ fn model() -> es_core::Generation {
 }
 
 #[tokio::test]
-async fn r16_close_ends_the_waiting() {
+async fn r16_close_ends_waits_for_a_position() {
     let store = SqliteStore::open(new_path()).await.unwrap();
     let (waited, closed) = futures_util::future::join(store.wait_past(Position::ZERO), store.close()).await;
     assert!(waited.is_err());

@@ -1,4 +1,4 @@
-//! Files that someone has damaged.
+//! Damaged files.
 
 use es_core::{Ending, EventStore, Expected, Position, ReadError, Snapshot, SnapshotStore, Version};
 use es_sqlite::SqliteStore;
@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::fixture::{append, foreign_connection, new_path, put, stream};
 
 #[tokio::test]
-async fn r3_a_missing_event_is_an_alarm() {
+async fn r3_a_missing_event_is_an_error() {
     let path = new_path();
     let store = SqliteStore::open(&path).await.unwrap();
     put(&store, append("a", Expected::NoStream, 12)).await;

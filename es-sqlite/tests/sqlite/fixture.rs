@@ -1,4 +1,4 @@
-//! Files of the tests, and events to put into them.
+//! The files and events that the tests use.
 
 use std::{
     cell::RefCell,
@@ -32,7 +32,7 @@ pub(crate) async fn new_store() -> SqliteStore {
     SqliteStore::open(new_path()).await.unwrap()
 }
 
-/// A connection beside the store: another program that uses the file.
+/// A connection of another program to the store's file.
 pub(crate) async fn foreign_connection(path: &Path) -> SqliteConnection {
     SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path)).await.unwrap()
 }
@@ -58,7 +58,7 @@ pub(crate) async fn put(store: &SqliteStore, append: Append) -> Appended {
     store.append(append).await.unwrap()
 }
 
-/// The whole log, of which it checks that positions and versions are dense (R3).
+/// The whole log, after a check that positions and versions are dense (R3).
 pub(crate) async fn dense_log(store: &SqliteStore) -> Vec<RecordedEvent> {
     let log = store.read_log(Position::ZERO, usize::MAX).await.unwrap();
     let mut versions = std::collections::HashMap::<_, u64>::new();

@@ -16,7 +16,7 @@ use super::fixture::{append, dense_log, put};
 /// Tells the child where the small disk is.
 const DISK: &str = "ES_SQLITE_SMALL_DISK";
 
-/// The child process of the test below; elsewhere it is no test and does nothing.
+/// The child process of the test below. Without the variable that names the disk it does nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn appends_to_a_full_disk() {
     let Ok(disk) = env::var(DISK) else { return };
@@ -33,7 +33,7 @@ async fn appends_to_a_full_disk() {
     assert!(early.is_err() && !waiting.is_finished(), "{early:?}");
     fs::remove_file(filler).unwrap();
     waiting.await.unwrap().expect("there is room again");
-    // The second one was given up by its caller and not by the writer.
+    // The caller of the second append was dropped; the writer wrote the append all the same.
     put(&store, append("a", Expected::Any, 1)).await;
     assert_eq!(dense_log(&store).await.len(), 4);
 
@@ -62,21 +62,21 @@ fn fill(disk: &Path) -> std::path::PathBuf {
     filler
 }
 
-/// A command in a name space of its own, in which it may mount: the disk goes with it.
+/// A command in a mount namespace of its own: what it mounts is gone when it ends.
 fn unshared(script: &str) -> Command {
     let mut command = Command::new("unshare");
     command.args(["--map-root-user", "--mount", "sh", "-c", script]);
     command
 }
 
-/// As on Postgres: callers wait for a while, and get an error if that does not help. (Seen to fail where a batch is
-/// tried three times without a pause.)
+/// As on Postgres: callers wait for a limited time, and then get an error. (Seen to fail where a batch is tried three
+/// times without a pause.)
 #[tokio::test]
 async fn r5_r17_appends_wait_while_the_disk_is_full() {
     let disk = tempfile::tempdir().unwrap();
     let mount = "mount -t tmpfs -o size=6m tmpfs \"$0\"";
     if !unshared(mount).arg(disk.path()).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
-        eprintln!("no disk of its own can be mounted here: not tested");
+        eprintln!("not tested: this user cannot mount a disk in a namespace");
         return;
     }
     let child = unshared(&format!("{mount} && exec \"$@\""))

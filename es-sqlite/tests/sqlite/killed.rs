@@ -26,7 +26,7 @@ async fn appends_until_it_is_killed() {
         tokio::spawn(async move {
             loop {
                 let appended = put(&store, append(&format!("w{writer}"), Expected::Any, 3)).await;
-                // One write call a line, past the capture of the test harness: a kill tears none in two.
+                // One write call per line, not captured by the test harness, so a kill cannot cut a line in two.
                 let line = format!("acknowledged {}\n", appended.position);
                 std::io::stdout().write_all(line.as_bytes()).unwrap();
             }
@@ -45,11 +45,11 @@ fn write_and_kill(file: &Path) -> u64 {
         .unwrap();
     let mut acknowledged = Vec::new();
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        // The harness prints lines of its own.
+        // Other lines come from the test harness.
         if let Some((_, position)) = line.unwrap().split_once("acknowledged ") {
             acknowledged.push(position.parse::<u64>().unwrap());
         }
-        // What is printed between the kill and the end is acknowledged too, so reading goes on to the end.
+        // Lines printed before the kill took effect are acknowledgements too, so all output is read.
         if acknowledged.len() == 60 {
             child.kill().unwrap();
         }
@@ -67,7 +67,7 @@ async fn r5_a_killed_process_loses_nothing_acknowledged() {
         let store = SqliteStore::open(&path).await.unwrap();
         let head = store.head().await.unwrap();
         assert!(head >= Position::new(acknowledged), "{acknowledged} was acknowledged, the log ends at {head}");
-        // Whole appends (R1), dense (R3), and the next process goes on behind them.
+        // Appends are whole (R1) and dense (R3), and the next process continues after them.
         assert_eq!(dense_log(&store).await.len() % 3, 0);
         assert_eq!(put(&store, append("between", Expected::Any, 3)).await.position.get(), head.get() + 3);
         store.close().await.unwrap();

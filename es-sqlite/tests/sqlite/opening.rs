@@ -28,7 +28,7 @@ async fn a_missing_directory_is_named() {
 }
 
 #[tokio::test]
-async fn another_kind_of_file_is_told_and_left_alone() {
+async fn a_file_of_another_kind_is_refused_and_not_changed() {
     let path = new_path();
     let text = "once upon a time ".repeat(100);
     fs::write(&path, &text).unwrap();
@@ -39,7 +39,7 @@ async fn another_kind_of_file_is_told_and_left_alone() {
 }
 
 #[tokio::test]
-async fn a_directory_is_no_file() {
+async fn a_directory_is_refused() {
     let path = new_path();
     fs::create_dir(&path).unwrap();
     let error = SqliteStore::open(&path).await.unwrap_err();
@@ -79,7 +79,7 @@ async fn foreign_connection_to_new(path: &std::path::Path) -> sqlx::SqliteConnec
 }
 
 #[tokio::test]
-async fn a_locked_file_is_told_in_bounded_time() {
+async fn a_locked_file_is_reported_in_bounded_time() {
     let path = new_path();
     let mut foreign = foreign_connection_to_new(&path).await;
     foreign.execute("BEGIN EXCLUSIVE").await.unwrap();
@@ -90,7 +90,7 @@ async fn a_locked_file_is_told_in_bounded_time() {
 }
 
 #[tokio::test]
-async fn names_that_mean_something_to_sqlite_are_files_like_any_other() {
+async fn names_with_a_meaning_for_sqlite_are_ordinary_files() {
     for name in [":memory:", "file:x?mode=memory", "with space & ä.db"] {
         let path = new_path().with_file_name(name);
         let store = SqliteStore::open(&path).await.unwrap();

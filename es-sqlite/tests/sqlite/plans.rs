@@ -1,4 +1,4 @@
-//! How SQLite carries out what grows with the log.
+//! The query plans of statements whose tables grow with the log.
 
 use es_sqlite::SqliteStore;
 use sqlx::{AssertSqlSafe, Executor, Row};
@@ -20,8 +20,8 @@ async fn appends_and_reads_look_up_and_never_scan() {
     ] {
         let plan = foreign.fetch_all(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"))).await.unwrap();
         let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();
-        // All that is gone through is what comes in as JSON, and the queue of a recursion with what it yields, which is
-        // not gathered first: so it ends with the LIMIT.
+        // Only three things may be scanned: JSON parameters, the queue of the recursion, and its rows. These are not
+        // collected first, so the LIMIT ends the recursion.
         let grows = |step: &&String| match step.split_once(' ') {
             Some(("SCAN", what)) => !what.contains("VIRTUAL TABLE") && !["candidates", "matching"].contains(&what),
             Some((verb, _)) => verb == "MATERIALIZE",

@@ -1,4 +1,4 @@
-//! The switch from one generation to the next.
+//! Promotion: the next generation replaces the serving one.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::fixture::{foreign_connection, new_path};
 
-/// More than one sweep deletes at once.
+/// More than one transaction of a sweep deletes.
 const DOCUMENTS: usize = 2_500;
 
 async fn fill(store: &SqliteStore, generation: &Generation, document: &'static str) {
@@ -28,7 +28,7 @@ async fn fill(store: &SqliteStore, generation: &Generation, document: &'static s
     store.commit(&lease, changes, ttl).await.unwrap();
 }
 
-/// Waits until what is swept in the background is gone.
+/// Waits until `query` counts none: the background sweep has deleted the rows.
 async fn until_none(foreign: &mut SqliteConnection, count: &str) {
     let swept = async {
         while foreign.fetch_one(AssertSqlSafe(count)).await.unwrap().get::<i64, _>(0) > 0 {
@@ -79,7 +79,7 @@ async fn r12_what_an_interrupted_promotion_left_is_swept_at_the_next_start() {
     let old = store.ensure_generation("model", 1, GenerationState::Building).await.unwrap();
     fill(&store, &old, "old").await;
     store.close().await.unwrap();
-    // The state between the switch and the end of the sweep.
+    // The state after a promotion and before the end of its sweep.
     let mut foreign = foreign_connection(&path).await;
     foreign.execute("UPDATE generations SET state = 'retired'; DELETE FROM checkpoints").await.unwrap();
     let store = SqliteStore::open(&path).await.unwrap();

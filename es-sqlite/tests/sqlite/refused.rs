@@ -1,4 +1,4 @@
-//! What SQLite itself refuses.
+//! Writes that SQLite itself refuses.
 
 use es_core::{Append, AppendError, EventQuery, EventStore, Expected, Position};
 use es_sqlite::SqliteStore;
@@ -12,7 +12,7 @@ async fn r1_r4_a_refused_append_fails_alone_and_whole() {
     let store = SqliteStore::open(&path).await.unwrap();
     let mut foreign = foreign_connection(&path).await;
     foreign.execute(REFUSE_BAD).await.unwrap();
-    // While another program holds the lock the appends gather, so that they are written together.
+    // Another program holds the lock meanwhile, so all appends are queued and written together.
     foreign.execute("BEGIN IMMEDIATE").await.unwrap();
     let is_bad = |number: usize| number % 7 == 3;
     let appends = (0..40).map(|number| {
@@ -25,7 +25,7 @@ async fn r1_r4_a_refused_append_fails_alone_and_whole() {
         async move { store.append(append).await }
     });
     let (outcomes, ()) = futures_util::future::join(futures_util::future::join_all(appends), async {
-        // All have been polled once by now, and so they are queued.
+        // Each has been polled once by now, so it is queued.
         foreign.execute("COMMIT").await.unwrap();
     })
     .await;
@@ -69,7 +69,7 @@ async fn r6_after_a_failure_the_same_append_may_be_sent_again() {
     assert!(matches!(outcome, Err(AppendError::Store(_))), "{outcome:?}");
     assert!(dense_log(&store).await.is_empty());
     foreign.execute("ALTER TABLE mislaid RENAME TO commands").await.unwrap();
-    assert!(!put(&store, append.clone()).await.repeated, "the store has healed");
+    assert!(!put(&store, append.clone()).await.repeated, "the store works again");
     assert!(put(&store, append).await.repeated);
 }
 

@@ -8,7 +8,7 @@ use sqlx::Executor;
 
 use super::fixture::{append, dense_log, foreign_connection, new_path, put};
 
-/// (Seen to fail, with an append that is acknowledged, where a commit does not look for the file; so is the next test.)
+/// (Seen to fail, as the next test, where a commit does not check the file: the append is acknowledged.)
 #[tokio::test]
 async fn r5_what_is_written_to_an_unlinked_file_is_not_acknowledged() {
     let path = new_path();
@@ -23,7 +23,7 @@ async fn r5_what_is_written_to_an_unlinked_file_is_not_acknowledged() {
 }
 
 #[tokio::test]
-async fn r5_a_file_in_whose_place_another_one_stands_takes_no_appends() {
+async fn r5_a_replaced_file_takes_no_appends() {
     let path = new_path();
     let store = SqliteStore::open(&path).await.unwrap();
     put(&store, append("a", Expected::NoStream, 1)).await;
@@ -42,7 +42,7 @@ async fn r5_a_file_in_whose_place_another_one_stands_takes_no_appends() {
     assert_eq!(dense_log(&moved).await.len(), 1, "what was acknowledged is where the file went");
 }
 
-/// (Seen to fail where a commit does not look for the write-ahead log.)
+/// (Seen to fail where a commit does not check the write-ahead log.)
 #[tokio::test]
 async fn r5_an_append_into_an_unlinked_write_ahead_log_is_not_acknowledged() {
     let path = new_path();
@@ -52,12 +52,12 @@ async fn r5_an_append_into_an_unlinked_write_ahead_log_is_not_acknowledged() {
     is_replaced(store.append(append("a", Expected::Any, 1)).await);
 }
 
-/// A backup that is restored into the open file, as SQLite's own backup does it: by a transaction of another program.
+/// A backup is restored into the open file, as SQLite's own backup does it: in a transaction of another program.
 ///
-/// (Seen to fail, with a wait that was over at once again and again, where the last append of the process counted for more
-/// than the file.)
+/// (Seen to fail where the last append of the process counted for more than the file: the wait for a removed position
+/// returned at once, again and again.)
 #[tokio::test]
-async fn r3_a_wait_goes_by_the_log_that_was_restored() {
+async fn r3_a_wait_follows_the_restored_log() {
     let path = new_path();
     let store = SqliteStore::open(&path).await.unwrap();
     put(&store, append("a", Expected::NoStream, 10)).await;

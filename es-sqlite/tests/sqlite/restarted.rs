@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::fixture::{append, dense_log, new_path, put};
 
 #[tokio::test]
-async fn r3_r5_a_reopened_log_goes_on_where_it_was() {
+async fn r3_r5_a_reopened_log_continues_where_it_ended() {
     let path = new_path();
     for round in 0..12 {
         let store = SqliteStore::open(&path).await.unwrap();
@@ -52,7 +52,7 @@ async fn r6_a_retry_after_a_restart_returns_the_first_outcome() {
 }
 
 #[tokio::test]
-async fn r9_a_reopened_read_model_goes_on_where_it_was() {
+async fn r9_a_reopened_read_model_continues_at_its_checkpoint() {
     let (path, shard, ttl) = (new_path(), Shard("log".into()), Duration::from_mins(1));
     let store = SqliteStore::open(&path).await.unwrap();
     let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();

@@ -1,4 +1,4 @@
-//! One file with two stores: SQLite tells them apart no better than it tells two processes.
+//! Two stores on one file. To SQLite they are as separate as two processes.
 
 use std::{sync::Arc, time::Duration};
 
@@ -84,7 +84,7 @@ async fn r3_an_append_through_another_store_wakes_a_reader() {
     let [reader, writer] = two_stores().await;
     let waiting = reader.wait_past(Position::ZERO);
     tokio::pin!(waiting);
-    // It has looked at the file and found nothing.
+    // The waiting reader has polled the file and found nothing.
     assert!(tokio::time::timeout(Duration::from_millis(1), &mut waiting).await.is_err());
     put(&writer, append("a", Expected::Any, 1)).await;
     waiting.await.unwrap();
@@ -103,7 +103,7 @@ async fn r6_a_retry_through_another_store_writes_nothing() {
 }
 
 #[tokio::test]
-async fn r9_a_zombie_in_another_process_cannot_commit() {
+async fn r9_a_former_lease_holder_in_another_process_cannot_commit() {
     let [zombie, successor] = two_stores().await;
     let (shard, ttl) = (Shard("log".into()), Duration::from_mins(1));
     let changes = |position, document: &'static str| Changes {
@@ -112,15 +112,19 @@ async fn r9_a_zombie_in_another_process_cannot_commit() {
         checkpoint: Checkpoint { position: Position::new(position), ..Checkpoint::default() },
     };
     let generation = zombie.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
-    // It stalls until its lease has run out (a lease of no length has at once).
+    // It stalls until its lease has run out. (A lease of length zero runs out at once.)
     zombie.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
     let expired =
         zombie.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, Duration::ZERO).await.unwrap().unwrap();
     let lease = successor.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
-    // Both are at the same position, and the zombie comes first: only the token tells them apart.
+    // Both are at the same position, and the former holder commits first: only the fencing token tells them apart.
     let refused = zombie.commit(&expired, changes(1, "zombie"), ttl).await;
     assert!(matches!(refused, Err(CommitError::Fenced(_))), "{refused:?}");
-    assert_eq!(successor.get("model", "key").await.unwrap().unwrap().found, None, "the zombie has written nothing");
+    assert_eq!(
+        successor.get("model", "key").await.unwrap().unwrap().found,
+        None,
+        "the former holder has written nothing"
+    );
     successor.commit(&lease, changes(1, "successor"), ttl).await.unwrap();
     let repeated = successor.commit(&lease, changes(1, "twice"), ttl).await;
     assert!(matches!(repeated, Err(CommitError::Fenced(_))), "{repeated:?}");

@@ -24,7 +24,7 @@ use super::fixture::new_path;
 /// Tells the child which file to work on.
 const FILE: &str = "ES_SQLITE_TAKEN_OVER_FILE";
 
-/// How long a reader waits: only a failure comes near it.
+/// How long a reader waits. Only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 async fn deposit(store: &SqliteStore) -> Token {
@@ -41,8 +41,8 @@ fn ledger(store: &SqliteStore) -> ReadModel<Ledger> {
     ReadModel::new(store.clone())
 }
 
-/// The child process of the tests below; elsewhere it is no test and does nothing. It keeps a read model up to date,
-/// then appends once more and says so.
+/// The child process of the tests below. Without the variable that names the file it does nothing. It keeps a read model
+/// up to date, then appends once more and prints that.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn projects_until_it_is_killed() {
     let Ok(file) = env::var(FILE) else { return };
@@ -100,7 +100,7 @@ async fn r18_a_process_that_waits_takes_over_within_a_second_after_a_kill() {
     let store = SqliteStore::open(&path).await.unwrap();
     let _standby = project(&store);
     let token = deposit(&store).await;
-    // The other process folds it, as long as it lives.
+    // As long as the other process lives, it folds the event.
     ledger(&store).wait_for(token, PATIENCE).await.unwrap();
     tokio::task::spawn_blocking(move || kill(child)).await.unwrap();
     let (killed, token) = (Instant::now(), deposit(&store).await);
@@ -131,9 +131,9 @@ async fn r18_the_leases_of_a_store_are_free_as_soon_as_it_is_dropped() {
     assert!(acquire(&next, &generation, hour).await.is_some());
 }
 
-/// A store that is open and does not renew: its process hangs.
+/// A store that is open and does not renew its leases, as in a process that hangs.
 #[tokio::test]
-async fn r18_a_lease_in_which_nothing_moves_for_its_length_is_free() {
+async fn r18_a_lease_without_a_heartbeat_for_its_length_is_free() {
     let path = new_path();
     let [hung, next] = [SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap()];
     let generation = next.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
@@ -145,9 +145,9 @@ async fn r18_a_lease_in_which_nothing_moves_for_its_length_is_free() {
     assert!(asked.elapsed() >= ttl);
 }
 
-/// The owner asks for it all the time, and its store writes that now and then.
+/// The owner renews its lease all the time, and the store writes that at intervals.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r18_a_lease_that_its_owner_wants_is_kept_by_the_heartbeat() {
+async fn r18_the_heartbeat_keeps_a_lease_that_its_owner_renews() {
     let path = new_path();
     let [owner, rival] = [SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap()];
     let generation = rival.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();

@@ -1,4 +1,4 @@
-//! What SQL shows of the file.
+//! The SQL views of the file.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use sqlx::{Executor, Row};
 
 use super::fixture::{event, foreign_connection, new_path, put, stream};
 
-/// The name travels through JSON on its way into the file.
+/// The name passes through JSON on its way into the file.
 const ID: &str = r#"with-dash "quoted" \ 🦀"#;
 
 #[tokio::test]
