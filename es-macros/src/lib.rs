@@ -50,7 +50,7 @@ mod tags;
 /// | variant | `#[event(name = "order.placed")]` | Required, unique in the enum. The wire name: words of lower-case letters, digits and `_`, joined by dots; at most 128 bytes. It is stored and must never change. |
 /// | variant | `#[event(version = 2)]` | The schema version that is written, from 1 up; 1 when left out. |
 /// | variant | `#[event(upcast(1 = path::to::function))]` | Reads an old version: a `fn(Old) -> Self`, where `Old` implements `Deserialize`. Required for every version before the current one. |
-/// | variant | `#[event(tag = "room:{room}")]` | A tag, by which an `EventQuery` finds the event: a text with fields of the variant in braces (`{0}` for the content of a newtype variant), written with `Display`. As many as there are things that the event is about. |
+/// | variant | `#[event(tag = "room:{room}")]` | A tag, by which an `EventQuery` finds the event: a text with fields of the variant in braces (`{0}` for the content of a newtype variant), written with `Display` (so no `Option`: see `tags`). As many as there are things that the event is about. |
 /// | variant | `#[event(tags = path::to::function)]` | More tags, from a `fn(&Self) -> Vec<String>` (or another iterator of texts): for what a text with braces cannot say. |
 /// | enum | `#[event(tag = "…")]`, `#[event(tags = …)]` | The same for every variant. |
 /// | variant | `#[serde(…)]` | A serde *container* attribute for the variant's payload, such as `rename_all` or `deny_unknown_fields`. |

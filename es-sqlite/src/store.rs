@@ -33,7 +33,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 ///
 /// If the database file is removed or replaced while it is open, the next write, all later ones and
 /// [`close`](Self::close) fail with [`FileReplaced`](crate::FileReplaced). What was acknowledged before may be lost
-/// with the file.
+/// with the file. Reads are still answered from the removed file.
 ///
 /// An append of more than 1 MiB gets a transaction of its own. All other writes wait while it runs (64 MB: some tenths
 /// of a second), since a file has one writer. After it, small appends get as much time as it took before the next large

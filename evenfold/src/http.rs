@@ -9,6 +9,21 @@
 //! | `application/problem+json` | [`Problem`], from every error of a command or query |
 //! | `GET /healthz`, `/readyz` | [`health_routes`], from the health of a [`Service`](crate::Service) |
 //!
+//! It works with axum 0.8. A handler takes the body as text or `Bytes` when it needs its bytes as the content of an
+//! idempotent request; what cannot be read in it (also what axum's own `Json` refuses) is for the application to answer.
+//!
+//! # Which error gets which status
+//!
+//! | error | status |
+//! |---|---|
+//! | the aggregate or the decision refuses | what the application's `From<…> for Problem` says |
+//! | a header or parameter cannot be read; an id cannot name a stream | 400 |
+//! | a decision meets a stream that is not as it expects | 409 |
+//! | `If-Match` names another version | 412 |
+//! | the key belongs to another request; an event would not be read back as it is (NaN, for example) | 422 |
+//! | the store is closed or fails, other commands were faster each time, a read model lags or is being built | 503 |
+//! | anything else, for example a stored event that cannot be read | 500, with the causes in the log |
+//!
 //! ```
 //! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};
 //! use evenfold::{http::{CommandHeaders, ETag, Problem, ReadAfter}, prelude::*};

@@ -1,8 +1,159 @@
 //! Event sourcing and CQRS for Rust: one dependency, one import.
 //!
+//! # A service from end to end
+//!
+//! An aggregate, a read model and HTTP on one SQLite file. `MemoryStore` takes the place of the file in tests,
+//! `PostgresStore` in larger deployments; nothing else changes.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use axum::{Json, Router, extract::{Path, State}, http::StatusCode, routing::{get, post}};
+//! use evenfold::{http::{CommandHeaders, ETag, Problem, ReadAfter, health_routes}, prelude::*};
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, Clone, PartialEq, Event)]
+//! #[event(category = "seat")]
+//! enum SeatEvent {
+//!     #[event(name = "seat.taken")]
+//!     Taken { by: String },
+//! }
+//!
+//! #[derive(Debug, PartialEq, thiserror::Error)]
+//! #[error("the seat is taken")]
+//! struct Occupied;
+//!
+//! #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
+//! struct Seat {
+//!     taken: bool,
+//! }
+//!
+//! impl Aggregate for Seat {
+//!     type Command = String;
+//!     type Event = SeatEvent;
+//!     type Error = Occupied;
+//!
+//!     fn handle(&self, by: &String) -> Result<Vec<SeatEvent>, Occupied> {
+//!         if self.taken { Err(Occupied) } else { Ok(vec![SeatEvent::Taken { by: by.clone() }]) }
+//!     }
+//!
+//!     fn apply(&mut self, SeatEvent::Taken { .. }: &SeatEvent) {
+//!         self.taken = true;
+//!     }
+//! }
+//!
+//! /// The seats of each person.
+//! struct SeatsOf;
+//!
+//! impl Projection for SeatsOf {
+//!     const NAME: &'static str = "seats-of";
+//!     type Event = SeatEvent;
+//!     type Document = Vec<String>;
+//!
+//!     fn keys(&self, event: &Recorded<SeatEvent>) -> Keys {
+//!         let SeatEvent::Taken { by } = &event.data;
+//!         vec![by.clone()]
+//!     }
+//!
+//!     fn fold(&self, _: &str, seats: &mut Option<Vec<String>>, event: &Recorded<SeatEvent>) -> Result<(), Unfoldable> {
+//!         seats.get_or_insert_default().push(event.stream.id().to_owned());
+//!         Ok(())
+//!     }
+//! }
+//!
+//! /// The application's own refusals as HTTP. All other errors are problems already, so `?` is enough.
+//! impl From<Occupied> for Problem {
+//!     fn from(refusal: Occupied) -> Self {
+//!         Problem::new(StatusCode::CONFLICT, "urn:seats:occupied", "The seat is taken").detail(refusal.to_string())
+//!     }
+//! }
+//!
+//! async fn take(
+//!     State(service): State<Service>,
+//!     Path(seat): Path<String>,
+//!     headers: CommandHeaders, // If-Match, Idempotency-Key, traceparent, X-Correlation-Id
+//!     by: String,
+//! ) -> Result<(ETag, Json<Receipt>), Problem> {
+//!     let context = headers.context(Some(&by), by.as_bytes());
+//!     let receipt = service.repository::<Seat>().execute_with(&seat, by, context).await?;
+//!     Ok((ETag::from(receipt), Json(receipt)))
+//! }
+//!
+//! async fn seats_of(
+//!     State(service): State<Service>,
+//!     Path(person): Path<String>,
+//!     after: ReadAfter, // ?after=<token of a receipt>
+//! ) -> Result<Json<Vec<String>>, Problem> {
+//!     let seats = service.read_model::<SeatsOf>();
+//!     after.wait(&seats, Duration::from_secs(5)).await?;
+//!     Ok(Json(seats.get(&person).await?.unwrap_or_default()))
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let store = SqliteStore::open("seats.db").await?;
+//!     let service = Service::builder("seats", store).aggregate::<Seat>().projection(SeatsOf).start().await?;
+//!
+//!     let routes = Router::new()
+//!         .route("/seats/{seat}", post(take))
+//!         .route("/people/{person}/seats", get(seats_of))
+//!         .merge(health_routes(&service))
+//!         .with_state(service.clone());
+//!     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
+//!     // First the server answers what it has begun, then the service ends.
+//!     let stop = async { tokio::signal::ctrl_c().await.expect("a signal handler") };
+//!     axum::serve(listener, routes).with_graceful_shutdown(stop).await?;
+//!     service.shutdown(Duration::from_secs(10)).await?;
+//!     Ok(())
+//! }
 //! ```
-//! use evenfold::prelude::*;
-//! ```
+//!
+//! # What to depend on beside it
+//!
+//! | crate | for |
+//! |---|---|
+//! | `serde` 1 with `derive`, `tokio` 1 with `full`, `thiserror` 2 | every service |
+//! | `axum` 0.8 | the feature `axum` |
+//! | `tracing-subscriber` | logs: what a 500 or 503 hides from clients goes to `tracing`, and without a subscriber it is lost |
+//! | `async-trait` 0.1 | [`Policy`], whose `impl` has `#[async_trait]` above it |
+//! | `tokio-util` 0.7 | [`Service::rebuild`], which takes a `tokio_util::sync::CancellationToken` |
+//!
+//! # Where to find what
+//!
+//! The [`prelude`] holds what nearly every application names. Everything else is at the root of this crate, for example
+//! `use evenfold::{PolicyError, ServiceStore, reaction}`.
+//!
+//! | to | see |
+//! |---|---|
+//! | decide on commands | [`Aggregate`], [`Repository`] |
+//! | decide on events of several aggregates | [`Decisions`], [`DecisionModel`] |
+//! | change the shape of an event | [`Event`](derive@Event): `version`, `upcast` |
+//! | keep read models | [`Projection`], [`ReadModel`] |
+//! | react to events | [`Policy`], [`reaction`] |
+//! | start, watch, rebuild, end | [`Service`] |
+//! | serve HTTP | `http` (feature `axum`) |
+//! | test | `testing` (feature `testing`): `given`, `project`, `recorded`; [`Service::settled`] on a [`MemoryStore`] |
+//!
+//! # When something is wrong
+//!
+//! | what | what you see | what to do |
+//! |---|---|---|
+//! | an event holds NaN, or another value that JSON does not give back | the command fails ([`EncodeError`]) and names event and field; nothing is written; 422 over HTTP | refuse the value before it gets into an event |
+//! | a schema version has no upcaster | the program does not compile; errors that the enum is no `Event` come after the one that says why | add the upcaster |
+//! | fields of an event changed and its `version` did not | stored events do not fit: commands fail, readers stop before the event, `/readyz` is 503 and names the position | increase `version`, add an upcaster, deploy |
+//! | the log holds an event that only newer code knows | readers stand by, `/readyz` stays 200 and says why; after 15 minutes they stop, and it is 503 | deploy the newer code |
+//! | an idempotency key comes again with other content | [`AppendError::KeyReused`], 422; nothing is written | the client takes a new key |
+//! | a policy's command is refused for good, for example because a text in an event is no valid id | the policy stops at this event, `/readyz` is 503 and names it; the other parts go on | mend the policy and deploy; check ids before they get into events |
+//! | `kill -9` | what was acknowledged is there after the restart; readers go on within a second on SQLite | nothing |
+//! | the SQLite file is removed or replaced while it is open | writes fail with [`FileReplaced`](sqlite::FileReplaced), 503; reads go on, and `/readyz` may stay 200 | restore the file, start the process again |
+//! | a fold was wrong | wrong documents | increase [`Projection::VERSION`], or [`Service::rebuild`] after the deploy |
+//!
+//! **Ids from clients.** An aggregate's id must not be empty or hold control characters, and the whole stream name has at
+//! most 255 bytes ([`StreamId`]). This is checked for the aggregate that a command is for. It is not checked for an id that
+//! stands in a field of an event, which a policy may use as an id later and a projection as a key: check it in the handler,
+//! for example with [`StreamId::new`].
+//!
+//! A part that has stopped for good starts again with the process.
 
 // So that the derives' paths also hold in this crate's own examples.
 extern crate self as evenfold;

@@ -30,6 +30,46 @@ use crate::{
 
 /// Reacts to events with commands.
 ///
+/// `#[async_trait]` of the crate `async-trait` stands above the `impl`. Without it the compiler says that lifetimes do not
+/// match.
+///
+/// ```
+/// use async_trait::async_trait;
+/// use es_core::{Policy, PolicyError, Recorded, Repository, reaction};
+/// # use es_core::testing::account::{Account, AccountCommand, AccountEvent};
+///
+/// /// Puts the same amount on the account `copy`.
+/// struct Copying {
+///     accounts: Repository<Account>,
+/// }
+///
+/// #[async_trait]
+/// impl Policy for Copying {
+///     const NAME: &'static str = "copying";
+///     type Event = AccountEvent;
+///
+///     async fn react(&self, event: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+///         let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
+///         if event.stream.id() == "copy" {
+///             return Ok(()); // its own effect
+///         }
+///         let context = reaction(event, Self::NAME, "copy")?;
+///         self.accounts.execute_with("copy", AccountCommand::Deposit(amount), context).await?;
+///         Ok(())
+///     }
+/// }
+/// # let builder = es_core::Service::builder("accounts", es_core::MemoryStore::new());
+///
+/// // It gets its repositories from the service:
+/// let builder = builder.aggregate::<Account>().policy(|shared| Copying { accounts: shared.repository() });
+/// ```
+///
+/// A refusal of the command that reaches `?` is permanent and stops the policy at the event. Where a refusal is an answer,
+/// match [`ExecuteError::Rejected`] and return `Ok(())`.
+///
+/// An id that no stream can have, such as an empty text from a field of the event, is permanent too, and a policy cannot skip
+/// an event: check what clients send before it gets into an event, for example with [`StreamId::new`](crate::StreamId::new).
+///
 /// # Delivery
 /// Events come in log order. A crash between a reaction and its checkpoint repeats the reaction,
 /// so the commands carry an idempotency key: [`reaction`] makes one from the event. The checkpoint is committed

@@ -13,7 +13,8 @@ use crate::event::{EventSet, Recorded};
 /// Each document is the fold of exactly the events that touch it, each once, in the declared
 /// [`Order`] (R9).
 pub trait Projection: Send + Sync + 'static {
-    /// Its stable name: 1 to 64 bytes of `a-z`, `0-9` and `-`. Another one does not compile:
+    /// Its stable name: 1 to 64 bytes of `a-z`, `0-9` and `-`. With another one `cargo build` fails (`cargo check` does not
+    /// notice):
     ///
     /// ```compile_fail,E0080
     /// # use es_core::{testing::account::AccountEvent, Keys, MemoryStore, Projection, ReadModel, Recorded, Unfoldable};

@@ -11,7 +11,30 @@ impl Service {
     /// Rebuilds the read model of `P` from the first event of `source` while the old one keeps serving, as
     /// [`Projector::rebuild`](crate::Projector::rebuild) does. This process need not run its projector.
     ///
-    /// `source` is [`source()`](Self::source), which its projector follows too, or [`log()`](Self::log).
+    /// `source` is [`source()`](Self::source), which its projector follows too, or [`log()`](Self::log). Cancelling
+    /// `shutdown` interrupts the rebuild; where nothing is to interrupt it, a new token will do. It is the type of the crate
+    /// `tokio-util`.
+    ///
+    /// ```
+    /// # use es_core::{MemoryStore, Service, testing::account::{Account, AccountCommand, Ledger}};
+    /// use tokio_util::sync::CancellationToken;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let service = Service::builder("accounts", MemoryStore::new())
+    /// #     .aggregate::<Account>()
+    /// #     .projection(Ledger::<1>::default())
+    /// #     .start()
+    /// #     .await?;
+    /// # let receipt = service.repository::<Account>().execute("a", AccountCommand::Deposit(7)).await?;
+    /// # service.read_model::<Ledger<1>>().wait_for(receipt.token, std::time::Duration::from_secs(5)).await?;
+    /// let replaced = service.rebuild::<Ledger<1>>(service.log(), CancellationToken::new()).await?;
+    /// assert!(replaced.is_some()); // the generation that serves from now on
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// It returns `None` when it was interrupted.
     ///
     /// # Errors
     /// [`RebuildError`]; the old generation keeps serving.

@@ -17,7 +17,8 @@ const EVERY: Duration = Duration::from_millis(5);
 impl Service {
     /// Returns when every registered reader has taken in the whole log, in whichever process it runs: policies have
     /// reacted to everything, also to what followed from their reactions, and read models hold everything. For tests and
-    /// demonstrations: while clients write it may never happen.
+    /// demonstrations: while clients write it may never happen. A reader that has stopped never gets there either: on
+    /// [`Unsettled::Late`], [`status`](Self::status) says why.
     ///
     /// # Errors
     /// [`Unsettled::Late`] when that takes longer than `within`.

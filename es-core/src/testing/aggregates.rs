@@ -67,6 +67,8 @@ where
 {
     /// Asserts the events, and that the log would take them; returns the aggregate to which they have happened.
     ///
+    /// Events are compared first: with NaN in them they are never equal, although both sides print alike.
+    ///
     /// # Panics
     /// When it has decided otherwise, or on something that would not be read as it was written.
     #[track_caller]

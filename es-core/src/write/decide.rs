@@ -80,6 +80,79 @@ use crate::{
 /// # }
 /// ```
 ///
+/// # Together with an aggregate
+///
+/// A rule of one aggregate and a rule across aggregates hold together when the aggregate is a model too. Its events carry a tag
+/// with its id, the model folds them with [`Aggregate::apply`](crate::Aggregate::apply), and the decision asks
+/// [`Aggregate::handle`](crate::Aggregate::handle):
+///
+/// ```
+/// # use es_core::{Aggregate, Event, Recorded};
+/// # #[derive(Debug, Clone, PartialEq, Event)]
+/// # #[event(category = "book")]
+/// # enum BookEvent {
+/// #     #[event(name = "book.lent", tag = "book:{book}", tag = "member:{member}")]
+/// #     Lent { book: String, member: String },
+/// # }
+/// # #[derive(Clone, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+/// # struct Book { lent: bool }
+/// # struct Lend { book: String, member: String }
+/// # #[derive(Debug, thiserror::Error)]
+/// # enum Refused { #[error("the book is lent")] Lent, #[error("the member has three books")] TooMany }
+/// # impl Aggregate for Book {
+/// #     type Command = Lend;
+/// #     type Event = BookEvent;
+/// #     type Error = Refused;
+/// #     fn handle(&self, lend: &Lend) -> Result<Vec<BookEvent>, Refused> {
+/// #         if self.lent { return Err(Refused::Lent) }
+/// #         Ok(vec![BookEvent::Lent { book: lend.book.clone(), member: lend.member.clone() }])
+/// #     }
+/// #     fn apply(&mut self, _: &BookEvent) { self.lent = true }
+/// # }
+/// use es_core::{Decision, DecisionModel, Decisions, EventQuery, Expected, Matching, MemoryStore, StreamId, Tag};
+///
+/// struct ThisBook {
+///     tag: Tag,
+///     book: Book,
+/// }
+///
+/// impl DecisionModel for ThisBook {
+///     type Event = BookEvent;
+///
+///     fn query(&self) -> EventQuery {
+///         EventQuery::tagged([self.tag.clone()])
+///     }
+///
+///     fn apply(&mut self, event: &Recorded<BookEvent>) {
+///         self.book.apply(&event.data);
+///     }
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let lending = Decisions::new(MemoryStore::new(), "lend"); // in a service: Decisions::new(service.store(), "lend")
+/// let stream = StreamId::new("book", "1")?;
+/// let loans = Matching::<BookEvent>::new(EventQuery::tagged([Tag::new("member:ada")?]));
+/// let this = ThisBook { tag: Tag::new("book:1")?, book: Book::default() };
+/// lending
+///     .decide((loans, this), |(loans, this)| {
+///         if loans.events.len() == 3 {
+///             return Err(Refused::TooMany);
+///         }
+///         let events = this.book.handle(&Lend { book: "1".into(), member: "ada".into() })?;
+///         // The model sees all that happens in the stream, so nothing more is expected of it.
+///         Ok(Decision::append(stream.clone(), Expected::Any, events))
+///     })
+///     .await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Make the tags before the model: [`Tag::new`](crate::Tag::new) refuses empty texts, control characters and more than 255
+/// bytes, and [`DecisionModel::query`] returns no error.
+///
+/// A test feeds a model with `testing::recorded` and `decode()`, or decides on a [`MemoryStore`](crate::MemoryStore).
+///
 /// Clones share the store and the turns.
 #[derive(Debug, Clone)]
 pub struct Decisions {
@@ -161,6 +234,10 @@ impl Decisions {
     /// Decides on `models` with metadata, which goes onto every event that has none of its own, and an idempotency key:
     /// asked again under the same key, it returns the first receipt with `repeated` set, although its own success may
     /// be the reason to refuse by now (R6). A decision that was refused, or appends nothing, is made anew.
+    ///
+    /// A key is unique within the decisions of this name, whichever streams they append to: the content that goes with it
+    /// ([`Context::idempotent`]) must hold everything that tells one request from another, such as the id of what is
+    /// decided on. Else another request under the same key gets the first receipt.
     ///
     /// The receipt's version is that of the stream of the last append.
     ///

@@ -32,7 +32,15 @@ pub struct CommandHeaders {
 
 impl CommandHeaders {
     /// The context of a command by `actor`. `content` is what tells this request from another one under the same
-    /// idempotency key: usually its body in a canonical form.
+    /// idempotency key (422): usually its body, byte by byte or in a canonical form.
+    ///
+    /// A key is unique within the aggregate, so for a [`Repository`](crate::Repository) the body is enough. For
+    /// [`Decisions`](crate::Decisions) it is unique within all decisions of the same name: `content` must then also hold
+    /// what the path names. Otherwise the same key and body for another path gets the first receipt, and nothing is done.
+    ///
+    /// [`Decisions::decide_with`](crate::Decisions::decide_with) takes no `If-Match` and returns
+    /// [`DecideError::VersionGiven`](crate::DecideError::VersionGiven), which is a problem with status 500. Refuse the
+    /// header before, or set [`if_version`](Self::if_version) to `None` if clients may send it.
     pub fn context(self, actor: Option<&str>, content: &[u8]) -> Context {
         let metadata = Metadata { actor: actor.map(str::to_owned), ..self.metadata };
         let command = Context { if_version: self.if_version, ..Context::from(metadata) };
