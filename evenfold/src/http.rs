@@ -20,9 +20,14 @@
 //! | a header or parameter cannot be read; an id cannot name a stream | 400 |
 //! | a decision meets a stream that is not as it expects | 409 |
 //! | `If-Match` names another version | 412 |
-//! | the key belongs to another request; an event would not be read back as it is (NaN, for example) | 422 |
-//! | the store is closed or fails, other commands were faster each time, a read model lags or is being built | 503 |
-//! | anything else, for example a stored event that cannot be read | 500, with the causes in the log |
+//! | a page of a list follows one of a read model that was replaced | 410 |
+//! | the key belongs to another request; a limit of an append is broken; a command's event would not be read back as it is (NaN, for example) | 422 |
+//! | the store is closed or fails, other commands were faster each time, a read model lags, is being built, or has another version | 503, with the causes of the store's failure in the log |
+//! | anything else: a stored event that cannot be read; a tag that breaks a rule; `If-Match` on a decision; a decision's event that would not be read back | 500, with the causes in the log |
+//!
+//! The log is `tracing`: without a subscriber in the program the causes are lost. What [`Service`](crate::Service) returns
+//! beside, such as [`RebuildError`](crate::service::RebuildError), converts with [`Problem::failed`] or
+//! [`Problem::unavailable`].
 //!
 //! ```
 //! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};

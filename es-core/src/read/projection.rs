@@ -62,7 +62,7 @@ pub trait Projection: Send + Sync + 'static {
     /// depends on batches and time, and is never committed.
     type Document: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
-    /// The keys of the documents that `event` touches (1 to [`MAX_KEY_BYTES`] bytes, no control
+    /// The keys of the documents that `event` touches (1 to [`MAX_KEY_BYTES`](crate::limits::MAX_KEY_BYTES) bytes, no control
     /// characters). They follow from the event alone. Each document sees the event once, however often
     /// its key is named.
     fn keys(&self, event: &Recorded<Self::Event>) -> Keys;
