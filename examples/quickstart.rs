@@ -68,10 +68,10 @@ impl Projection for Guests {
 
     fn keys(&self, event: &Recorded<SeatEvent>) -> Keys {
         let (SeatEvent::Taken { by } | SeatEvent::Freed { by }) = &event.data;
-        vec![by.clone()]
+        Keys::one(by)
     }
 
-    fn fold(&self, _: &str, guest: &mut Option<Guest>, event: &Recorded<SeatEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, guest: &mut Option<Guest>, event: &Recorded<SeatEvent>) -> FoldResult {
         let guest = guest.get_or_insert_default();
         match event.data {
             SeatEvent::Taken { .. } => guest.seats += 1,

@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use es_core::{
-    Append, Condition, Context, Event, EventQuery, EventStore, ExecuteError, Expected, Keys, LogSource, NewEvent,
-    Order, Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Unfoldable, Version,
+    Append, Condition, Context, Event, EventQuery, EventStore, ExecuteError, Expected, FoldResult, Keys, LogSource,
+    NewEvent, Order, Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Version,
 };
 use es_postgres::PostgresStore;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -85,10 +85,10 @@ impl Projection for Balances {
     type Document = Account;
 
     fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        vec![event.stream.id().to_owned()]
+        Keys::one(event.stream.id())
     }
 
-    fn fold(&self, _: &str, account: &mut Option<Account>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, account: &mut Option<Account>, event: &Recorded<AccountEvent>) -> FoldResult {
         account.get_or_insert_default().fold(&event.data);
         Ok(())
     }

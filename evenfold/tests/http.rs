@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use evenfold::{
-    Unfoldable,
+    FoldResult,
     http::{CommandHeaders, ETag, Problem, ReadAfter, health_routes},
     prelude::*,
 };
@@ -68,10 +68,10 @@ impl Projection for Seats {
     type Document = String;
 
     fn keys(&self, event: &Recorded<SeatEvent>) -> Keys {
-        vec![event.stream.id().to_owned()]
+        Keys::one(event.stream.id())
     }
 
-    fn fold(&self, _: &str, by: &mut Option<String>, event: &Recorded<SeatEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, by: &mut Option<String>, event: &Recorded<SeatEvent>) -> FoldResult {
         let SeatEvent::Taken { by: new } = &event.data;
         *by = Some(new.clone());
         Ok(())

@@ -7,7 +7,6 @@ use crate::{
     error::BoxError,
     event::Recorded,
     read::{
-        projection::Unfoldable,
         read_model::{CommitError, PromoteError, ReadModelError, Shard},
         source::SourceError,
     },
@@ -130,9 +129,9 @@ pub enum EngineError {
         key: String,
         /// The event.
         event: Location,
-        /// The projection's own words.
+        /// The projection's own error.
         #[source]
-        reason: Unfoldable,
+        reason: BoxError,
     },
     /// A stored document does not have the form that the code expects.
     #[error("the document {key:?} does not fit; was the projection's version increased when its form changed?")]

@@ -2,7 +2,10 @@
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::event::{EventSet, Recorded};
+use crate::{
+    error::BoxError,
+    event::{EventSet, Recorded},
+};
 
 /// A fold of events into documents with keys.
 ///
@@ -17,7 +20,7 @@ pub trait Projection: Send + Sync + 'static {
     /// notice):
     ///
     /// ```compile_fail,E0080
-    /// # use es_core::{testing::account::AccountEvent, Keys, MemoryStore, Projection, ReadModel, Recorded, Unfoldable};
+    /// # use es_core::{testing::account::AccountEvent, Keys, MemoryStore, Projection, ReadModel, Recorded, FoldResult};
     /// struct Total;
     ///
     /// impl Projection for Total {
@@ -25,8 +28,8 @@ pub trait Projection: Send + Sync + 'static {
     ///     type Event = AccountEvent;
     ///     type Document = u64;
     ///     // …
-    /// #   fn keys(&self, _: &Recorded<AccountEvent>) -> Keys { vec![] }
-    /// #   fn fold(&self, _: &str, _: &mut Option<u64>, _: &Recorded<AccountEvent>) -> Result<(), Unfoldable> { Ok(()) }
+    /// #   fn keys(&self, _: &Recorded<AccountEvent>) -> Keys { Keys::none() }
+    /// #   fn fold(&self, _: &mut Option<u64>, _: &Recorded<AccountEvent>) -> FoldResult { Ok(()) }
     /// }
     ///
     /// ReadModel::<Total>::new(MemoryStore::new());
@@ -67,17 +70,31 @@ pub trait Projection: Send + Sync + 'static {
     /// its key is named.
     fn keys(&self, event: &Recorded<Self::Event>) -> Keys;
 
-    /// Folds `event` into the document under `key`; `None` is a document that does not exist.
+    /// Folds `event` into a document that it touches; `None` is one that does not exist.
     ///
     /// # Errors
-    /// [`Unfoldable`] when the event contradicts the document: the projector stops there (R11).
-    fn fold(
+    /// Any, when the event contradicts the document: the projector stops there (R11), and the error is its cause. A text
+    /// is one too: `Err("the order was never placed".into())`, `.ok_or("the order was never placed")?`.
+    fn fold(&self, document: &mut Option<Self::Document>, event: &Recorded<Self::Event>) -> FoldResult;
+
+    /// Folds `event` into the document under `key`: for projections whose event changes one of its documents in another
+    /// way than the others. Unless it is written, [`fold`](Self::fold) does the same to all of them.
+    ///
+    /// # Errors
+    /// As [`fold`](Self::fold).
+    fn fold_keyed(
         &self,
         key: &str,
         document: &mut Option<Self::Document>,
         event: &Recorded<Self::Event>,
-    ) -> Result<(), Unfoldable>;
+    ) -> FoldResult {
+        let _ = key;
+        self.fold(document, event)
+    }
 }
+
+/// What a fold gives: any error makes it fail, and `?` makes such an error of each.
+pub type FoldResult = Result<(), BoxError>;
 
 /// The order that a document needs to see its events in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,18 +109,40 @@ pub enum Order {
 }
 
 /// The keys of the documents that an event touches.
-pub type Keys = Vec<String>;
+///
+/// ```
+/// use es_core::Keys;
+///
+/// let (payer, payee) = ("ada", "bob");
+/// assert_eq!(Keys::many([payer, payee]).as_slice(), ["ada", "bob"]);
+/// assert_eq!(Keys::one("all").as_slice(), ["all"]);
+/// assert!(Keys::none().as_slice().is_empty());
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keys(Vec<String>);
 
-/// An event contradicts the document into which it is to be folded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{reason}")]
-pub struct Unfoldable {
-    reason: String,
-}
+impl Keys {
+    /// The event touches no document.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
 
-impl Unfoldable {
-    /// Says what the contradiction is.
-    pub fn new(reason: impl Into<String>) -> Self {
-        Self { reason: reason.into() }
+    /// It touches the document under `key`.
+    pub fn one(key: impl Into<String>) -> Self {
+        Self(vec![key.into()])
+    }
+
+    /// It touches the document under each of `keys`.
+    pub fn many<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self(keys.into_iter().map(Into::into).collect())
+    }
+
+    /// The keys as the projection gave them.
+    pub fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+
+    pub(crate) fn into_vec(self) -> Vec<String> {
+        self.0
     }
 }

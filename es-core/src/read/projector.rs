@@ -190,7 +190,7 @@ impl<P: Projection> Projector<P> {
 /// The keys of the documents that `event` touches, checked, each of them once: a document that is named
 /// twice must not see the event twice (R9).
 pub(crate) fn keys<P: Projection>(projection: &P, event: &Recorded<P::Event>) -> Result<Vec<String>, EngineError> {
-    let mut keys = projection.keys(event);
+    let mut keys = projection.keys(event).into_vec();
     keys.sort_unstable();
     keys.dedup();
     for key in &keys {
@@ -210,7 +210,7 @@ pub(crate) fn fold<P: Projection>(
     document: &mut Option<P::Document>,
     event: &Recorded<P::Event>,
 ) -> Result<(), EngineError> {
-    projection.fold(key, document, event).map_err(|reason| EngineError::Unfoldable {
+    projection.fold_keyed(key, document, event).map_err(|reason| EngineError::Unfoldable {
         key: key.to_owned(),
         event: Location::of(event),
         reason,

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::Recorded,
-    read::projection::{Keys, Order, Projection, Unfoldable},
+    read::projection::{FoldResult, Keys, Order, Projection},
     write::aggregate::Aggregate,
 };
 
@@ -87,13 +87,13 @@ impl Projection for Histories {
     type Document = Vec<u64>;
 
     fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        vec![event.stream.id().to_owned()]
+        Keys::one(event.stream.id())
     }
 
-    fn fold(&self, _: &str, versions: &mut Option<Vec<u64>>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, versions: &mut Option<Vec<u64>>, event: &Recorded<AccountEvent>) -> FoldResult {
         let versions = versions.get_or_insert_default();
         if versions.len() as u64 + 1 != event.version.get() {
-            return Err(Unfoldable::new(format!("{} follows {versions:?}", event.version)));
+            return Err(format!("{} follows {versions:?}", event.version).into());
         }
         versions.push(event.version.get());
         Ok(())
@@ -124,13 +124,13 @@ impl<const V: u32> Projection for Ledger<V> {
     type Document = LedgerPage;
 
     fn keys(&self, _: &Recorded<AccountEvent>) -> Keys {
-        vec!["all".to_owned()]
+        Keys::one("all")
     }
 
-    fn fold(&self, _: &str, page: &mut Option<LedgerPage>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, page: &mut Option<LedgerPage>, event: &Recorded<AccountEvent>) -> FoldResult {
         let page = page.get_or_insert_default();
         let change = match event.data {
-            AccountEvent::Deposited { amount } if Some(amount) == self.poison => return Err(Unfoldable::new("poison")),
+            AccountEvent::Deposited { amount } if Some(amount) == self.poison => return Err("poison".into()),
             AccountEvent::Deposited { amount } => amount.cast_signed(),
             AccountEvent::Withdrawn { amount } => -amount.cast_signed(),
         };
@@ -154,10 +154,10 @@ impl Projection for Turnover {
 
     fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
         let account = event.stream.id().to_owned();
-        vec![account.clone(), "all".to_owned(), account, "all".to_owned()]
+        Keys::many([account.clone(), "all".to_owned(), account, "all".to_owned()])
     }
 
-    fn fold(&self, _: &str, turnover: &mut Option<u64>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, turnover: &mut Option<u64>, event: &Recorded<AccountEvent>) -> FoldResult {
         let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
         *turnover.get_or_insert_default() += amount;
         Ok(())

@@ -7,8 +7,8 @@ use std::{
 };
 
 use es_core::{
-    Categories, Checkpoint, EngineError, Event, EventStore, Keys, MemoryStore, Order, Position, Projection, Projector,
-    ReadModel, Recorded, Shard, SourceError, Token, Unfoldable, Witness,
+    Categories, Checkpoint, EngineError, Event, EventStore, FoldResult, Keys, MemoryStore, Order, Position, Projection,
+    Projector, ReadModel, Recorded, Shard, SourceError, Token, Witness,
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
 use serde::{Deserialize, Serialize};
@@ -188,10 +188,10 @@ impl Projection for Versions {
     type Document = Seen;
 
     fn keys(&self, event: &Recorded<OrderEvent>) -> Keys {
-        vec![event.stream.id().to_owned()]
+        Keys::one(event.stream.id())
     }
 
-    fn fold(&self, _: &str, document: &mut Option<Seen>, event: &Recorded<OrderEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, document: &mut Option<Seen>, event: &Recorded<OrderEvent>) -> FoldResult {
         document.get_or_insert_default().versions.push(event.version.get());
         Ok(())
     }

@@ -10,8 +10,8 @@ use std::{
 };
 
 use es_core::{
-    EngineError, Event, EventStore, KeyRange, Keys, Order, Position, Projection, Projector, ReadModel, Recorded, Token,
-    Unfoldable, testing::project,
+    EngineError, Event, EventStore, FoldResult, KeyRange, Keys, Order, Position, Projection, Projector, ReadModel,
+    Recorded, Token, testing::project,
 };
 use es_kafka::KafkaSource;
 use tokio::task::JoinSet;
@@ -41,14 +41,14 @@ impl<const PER_STREAM: bool> Projection for Positions<PER_STREAM> {
     type Document = Vec<u64>;
 
     fn keys(&self, event: &Recorded<OrderEvent>) -> Keys {
-        vec![event.stream.id().to_owned()]
+        Keys::one(event.stream.id())
     }
 
-    fn fold(&self, _: &str, seen: &mut Option<Vec<u64>>, event: &Recorded<OrderEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, seen: &mut Option<Vec<u64>>, event: &Recorded<OrderEvent>) -> FoldResult {
         std::thread::sleep(self.each);
         self.folds.fetch_add(1, Ordering::Relaxed);
         if self.refuse == Some(event.position.get()) {
-            return Err(Unfoldable::new("as the test wants it"));
+            return Err("as the test wants it".into());
         }
         seen.get_or_insert_default().push(event.position.get());
         Ok(())

@@ -11,8 +11,8 @@ use super::{
     event_store,
 };
 use es_core::{
-    Aggregate, Append, EngineError, ExecuteError, Expected, Folded, KeyRange, Keys, LoadError, LogSource, Position,
-    Projection, Projector, ReadModel, Recorded, Repository, Snapshot, StreamId, Undecodable, Unfoldable, Version,
+    Aggregate, Append, EngineError, ExecuteError, Expected, FoldResult, Folded, KeyRange, Keys, LoadError, LogSource,
+    Position, Projection, Projector, ReadModel, Recorded, Repository, Snapshot, StreamId, Undecodable, Version,
     codec::Unencodable, limits::MAX_NESTING, testing::project,
 };
 
@@ -186,10 +186,10 @@ impl Projection for Sums {
     type Document = Sum;
 
     fn keys(&self, event: &Recorded<GaugeEvent>) -> Keys {
-        vec![event.stream.id().to_owned()]
+        Keys::one(event.stream.id())
     }
 
-    fn fold(&self, _: &str, sum: &mut Option<Sum>, event: &Recorded<GaugeEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, sum: &mut Option<Sum>, event: &Recorded<GaugeEvent>) -> FoldResult {
         let sum = sum.get_or_insert_default();
         if let GaugeEvent::Read { value } = event.data {
             sum.sum += value;

@@ -10,9 +10,9 @@ use super::{
     standby::{Idle, RETRY, idle, until_standing_by, until_working},
 };
 use es_core::{
-    Batch, Checkpoint, Delivery, EngineError, EventFeed, EventSource, GenerationSet, KeyRange, Keys, LogSource, Policy,
-    PolicyError, PolicyRunner, Position, Projection, Projector, QueryError, Recorded, Shard, SourceError, Subscription,
-    Takeover, Token, Unfoldable,
+    Batch, Checkpoint, Delivery, EngineError, EventFeed, EventSource, FoldResult, GenerationSet, KeyRange, Keys,
+    LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector, QueryError, Recorded, Shard,
+    SourceError, Subscription, Takeover, Token,
     testing::account::{AccountEvent, Histories, Ledger, LedgerPage},
 };
 
@@ -112,8 +112,8 @@ impl Projection for Compatible {
         Ledger::<2>::default().keys(event)
     }
 
-    fn fold(&self, key: &str, page: &mut Option<LedgerPage>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
-        Ledger::<2>::default().fold(key, page, event)
+    fn fold(&self, page: &mut Option<LedgerPage>, event: &Recorded<AccountEvent>) -> FoldResult {
+        Ledger::<2>::default().fold(page, event)
     }
 }
 
@@ -287,7 +287,7 @@ mod namesake {
 
     use async_trait::async_trait;
 
-    use super::{AccountEvent, Keys, Policy, PolicyError, Projection, Recorded, Unfoldable};
+    use super::{AccountEvent, FoldResult, Keys, Policy, PolicyError, Projection, Recorded};
 
     #[derive(Debug)]
     pub(super) struct Count<const V: u32>;
@@ -299,10 +299,10 @@ mod namesake {
         type Document = u64;
 
         fn keys(&self, _: &Recorded<AccountEvent>) -> Keys {
-            vec!["all".to_owned()]
+            Keys::one("all")
         }
 
-        fn fold(&self, _: &str, count: &mut Option<u64>, _: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+        fn fold(&self, count: &mut Option<u64>, _: &Recorded<AccountEvent>) -> FoldResult {
             *count.get_or_insert_default() += 1;
             Ok(())
         }

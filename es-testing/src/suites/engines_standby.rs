@@ -12,8 +12,8 @@ use super::{
     standby::{Idle, RETRY, idle, until_standing_by, until_working},
 };
 use es_core::{
-    Append, EngineError, EventData, Expected, Keys, LogSource, NewEvent, Policy, Position, Projection, Recorded,
-    StreamId, Takeover, Token, Unfoldable, WorkerState,
+    Append, EngineError, EventData, Expected, FoldResult, Keys, LogSource, NewEvent, Policy, Position, Projection,
+    Recorded, StreamId, Takeover, Token, WorkerState,
     testing::account::{Histories, Ledger, LedgerPage},
 };
 
@@ -32,7 +32,7 @@ enum NewerEvent {
 mod newer {
     //! The same projection as [`super::Ledger`], in a program that knows more events.
 
-    use super::{Keys, LedgerPage, NewerEvent, Projection, Recorded, Unfoldable};
+    use super::{FoldResult, Keys, LedgerPage, NewerEvent, Projection, Recorded};
 
     #[derive(Debug)]
     pub(super) struct Ledger;
@@ -43,10 +43,10 @@ mod newer {
         type Document = LedgerPage;
 
         fn keys(&self, _: &Recorded<NewerEvent>) -> Keys {
-            vec!["all".to_owned()]
+            Keys::one("all")
         }
 
-        fn fold(&self, _: &str, page: &mut Option<LedgerPage>, event: &Recorded<NewerEvent>) -> Result<(), Unfoldable> {
+        fn fold(&self, page: &mut Option<LedgerPage>, event: &Recorded<NewerEvent>) -> FoldResult {
             page.get_or_insert_default().positions.push(event.position.get());
             Ok(())
         }

@@ -17,9 +17,9 @@ use super::{
     event_store,
 };
 use es_core::{
-    Append, Checkpoint, Delivery, EngineError, EventFeed, EventSource, Expected, Keys, LogSource, Policy, PolicyError,
-    PolicyRunner, Position, Projection, Projector, Recorded, Repository, Shard, SourceError, StreamId, Subscription,
-    Takeover, Unfoldable,
+    Append, Checkpoint, Delivery, EngineError, EventFeed, EventSource, Expected, FoldResult, Keys, LogSource, Policy,
+    PolicyError, PolicyRunner, Position, Projection, Projector, Recorded, Repository, Shard, SourceError, StreamId,
+    Subscription, Takeover,
     testing::account::{Account, AccountCommand, AccountEvent, Ledger, LedgerPage},
 };
 
@@ -47,19 +47,25 @@ impl Projection for Mirror {
     fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
         let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
         assert_ne!(self.0, Fault::PanicInKeys(amount), "as the test wants it");
-        vec!["left".to_owned(), "right".to_owned()]
+        Keys::many(["left", "right"])
     }
 
-    fn fold(&self, key: &str, seen: &mut Option<Vec<u64>>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, seen: &mut Option<Vec<u64>>, event: &Recorded<AccountEvent>) -> FoldResult {
+        let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
+        seen.get_or_insert_default().push(amount);
+        Ok(())
+    }
+
+    fn fold_keyed(&self, key: &str, seen: &mut Option<Vec<u64>>, event: &Recorded<AccountEvent>) -> FoldResult {
         let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
         if key == "right" {
             assert_ne!(self.0, Fault::PanicInFold(amount), "as the test wants it");
             if self.0 == Fault::Refuse(amount) {
-                return Err(Unfoldable::new("as the test wants it"));
+                // Its own cause, which the projector's error keeps.
+                u8::try_from(u64::MAX)?;
             }
         }
-        seen.get_or_insert_default().push(amount);
-        Ok(())
+        self.fold(seen, event)
     }
 }
 
@@ -95,7 +101,8 @@ pub async fn r11_what_stands_before_a_failing_event_is_committed(store: &impl St
     }
     for _ in 0..2 {
         let error = stops(&at_once(Mirror(Fault::Refuse(666)), store)).await;
-        let EngineError::Unfoldable { event, .. } = error else { panic!("{error:?}") };
+        let EngineError::Unfoldable { event, reason, .. } = error else { panic!("{error:?}") };
+        assert!(reason.is::<std::num::TryFromIntError>(), "the fold's own error: {reason:?}");
         assert_eq!(event.position, Position::new(3));
         assert_mirrors(store, &[1, 2]).await;
     }
@@ -160,16 +167,11 @@ impl Projection for Tired {
         Ledger::<1>::default().keys(event)
     }
 
-    fn fold(
-        &self,
-        key: &str,
-        page: &mut Option<Self::Document>,
-        event: &Recorded<AccountEvent>,
-    ) -> Result<(), Unfoldable> {
+    fn fold(&self, page: &mut Option<Self::Document>, event: &Recorded<AccountEvent>) -> FoldResult {
         if event.position == self.at {
             self.shutdown.cancel();
         }
-        Ledger::<1>::default().fold(key, page, event)
+        Ledger::<1>::default().fold(page, event)
     }
 }
 
@@ -262,15 +264,10 @@ impl Projection for Ponderous {
         Ledger::<1>::default().keys(event)
     }
 
-    fn fold(
-        &self,
-        key: &str,
-        page: &mut Option<Self::Document>,
-        event: &Recorded<AccountEvent>,
-    ) -> Result<(), Unfoldable> {
+    fn fold(&self, page: &mut Option<Self::Document>, event: &Recorded<AccountEvent>) -> FoldResult {
         std::thread::sleep(self.each);
         self.folds.fetch_add(1, Ordering::Relaxed);
-        Ledger::<1>::default().fold(key, page, event)
+        Ledger::<1>::default().fold(page, event)
     }
 }
 
@@ -318,12 +315,18 @@ impl Projection for Bulky {
     type Document = String;
 
     fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        (0..8).map(|number| format!("{}/{number}", event.stream.id())).collect()
+        Keys::many((0..8).map(|number| format!("{}/{number}", event.stream.id())))
     }
 
-    fn fold(&self, key: &str, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> FoldResult {
         let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
-        *text = Some(key.repeat(usize::try_from(amount).unwrap_or_default()));
+        *text = Some("x".repeat(usize::try_from(amount).unwrap_or_default()));
+        Ok(())
+    }
+
+    fn fold_keyed(&self, key: &str, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> FoldResult {
+        self.fold(text, event)?;
+        *text = text.take().map(|text| text.replace('x', key));
         Ok(())
     }
 }

@@ -247,7 +247,7 @@ mod tests {
     use crate::{
         memory::MemoryStore,
         read::{
-            projection::{Keys, Unfoldable},
+            projection::{FoldResult, Keys},
             read_model::{Changes, GenerationState, Generations, Leases, Takeover},
             source::LogSource,
         },
@@ -265,10 +265,10 @@ mod tests {
         type Document = String;
 
         fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-            (0..self.width).map(|number| format!("{}-{number:05}", event.stream.id())).collect()
+            Keys::many((0..self.width).map(|number| format!("{}-{number:05}", event.stream.id())))
         }
 
-        fn fold(&self, _: &str, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+        fn fold(&self, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> FoldResult {
             let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
             text.get_or_insert_default().extend(std::iter::repeat_n('x', usize::try_from(amount).unwrap_or_default()));
             Ok(())
@@ -370,10 +370,10 @@ mod tests {
         type Document = Tough;
 
         fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-            vec![event.position.to_string()]
+            Keys::one(event.position.to_string())
         }
 
-        fn fold(&self, _: &str, text: &mut Option<Tough>, _: &Recorded<AccountEvent>) -> Result<(), Unfoldable> {
+        fn fold(&self, text: &mut Option<Tough>, _: &Recorded<AccountEvent>) -> FoldResult {
             std::thread::sleep(SLICE);
             *text = Some(Tough("x".repeat(3_000)));
             Ok(())

@@ -51,7 +51,7 @@ async fn as_of(app: &App, id: &OrderId, version: Version) -> Result<Option<Order
     let mut view = None;
     for event in read(app, id).await?.iter().take_while(|event| event.version <= version) {
         if let Some(event) = event.decode()? {
-            OrderDetails.fold(id.as_ref(), &mut view, &event)?;
+            OrderDetails.fold(&mut view, &event)?;
         }
     }
     Ok(view.filter(|view: &OrderView| view.version == version))

@@ -6,7 +6,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use es_core::{
-    AppendError, DecideError, DecodeError, ExecuteError, LoadError, Position, QueryError, ReadError, Unfoldable,
+    AppendError, BoxError, DecideError, DecodeError, ExecuteError, LoadError, Position, QueryError, ReadError,
     error::with_causes,
 };
 use serde::Serialize;
@@ -200,8 +200,9 @@ impl From<DecodeError> for Problem {
     }
 }
 
-impl From<Unfoldable> for Problem {
-    fn from(error: Unfoldable) -> Self {
-        Self::failed(Kind::Failed, &error)
+/// What a fold says of an event that contradicts its document.
+impl From<BoxError> for Problem {
+    fn from(error: BoxError) -> Self {
+        Self::failed(Kind::Failed, &*error)
     }
 }

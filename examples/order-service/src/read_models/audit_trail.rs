@@ -1,7 +1,7 @@
 //! Who has done what, and when: every event of the log, also of kinds that are invented tomorrow.
 
 use chrono::{DateTime, Utc};
-use es_core::{EventData, KeyRange, Keys, Position, Projection, Recorded, StreamId, Unfoldable, Version};
+use es_core::{EventData, FoldResult, KeyRange, Keys, Position, Projection, Recorded, StreamId, Version};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -47,10 +47,10 @@ impl Projection for AuditTrail {
     type Document = AuditEntry;
 
     fn keys(&self, event: &Recorded<EventData>) -> Keys {
-        vec![key(event.position)]
+        Keys::one(key(event.position))
     }
 
-    fn fold(&self, _: &str, document: &mut Option<AuditEntry>, event: &Recorded<EventData>) -> Result<(), Unfoldable> {
+    fn fold(&self, document: &mut Option<AuditEntry>, event: &Recorded<EventData>) -> FoldResult {
         *document = Some(AuditEntry {
             position: event.position,
             actor: event.metadata.actor.clone(),

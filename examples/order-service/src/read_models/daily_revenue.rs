@@ -1,7 +1,7 @@
 //! What each day has brought in: a fold over orders and payments together.
 
 use chrono::{Days, NaiveDate};
-use es_core::{EventSet, KeyRange, Keys, Projection, Recorded, Unfoldable};
+use es_core::{EventSet, FoldResult, KeyRange, Keys, Projection, Recorded};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -53,10 +53,10 @@ impl Projection for DailyRevenue {
     type Document = Day;
 
     fn keys(&self, event: &Recorded<SalesEvent>) -> Keys {
-        vec![event.recorded_at.date_naive().to_string()]
+        Keys::one(event.recorded_at.date_naive().to_string())
     }
 
-    fn fold(&self, _: &str, document: &mut Option<Day>, event: &Recorded<SalesEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, document: &mut Option<Day>, event: &Recorded<SalesEvent>) -> FoldResult {
         let day = document.get_or_insert_default();
         let counted = match &event.data {
             SalesEvent::Order(OrderEvent::Placed { .. }) => {
@@ -67,7 +67,7 @@ impl Projection for DailyRevenue {
             SalesEvent::Payment(PaymentEvent::Captured { amount }) => day.capture(*amount),
             SalesEvent::Payment(PaymentEvent::Refunded { amount }) => day.refund(*amount),
         };
-        counted.ok_or_else(|| Unfoldable::new("the day's revenue is more than can be counted"))
+        counted.ok_or_else(|| "the day's revenue is more than can be counted".into())
     }
 }
 

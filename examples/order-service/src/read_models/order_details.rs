@@ -1,7 +1,7 @@
 //! An order as its customer sees it.
 
 use chrono::{DateTime, Utc};
-use es_core::{Keys, Order, Projection, Recorded, Unfoldable, Version};
+use es_core::{FoldResult, Keys, Order, Projection, Recorded, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -39,13 +39,13 @@ impl Projection for OrderDetails {
     type Document = OrderView;
 
     fn keys(&self, event: &Recorded<OrderEvent>) -> Keys {
-        vec![event.stream.id().to_owned()]
+        Keys::one(event.stream.id())
     }
 
-    fn fold(&self, _: &str, document: &mut Option<OrderView>, event: &Recorded<OrderEvent>) -> Result<(), Unfoldable> {
+    fn fold(&self, document: &mut Option<OrderView>, event: &Recorded<OrderEvent>) -> FoldResult {
         if let OrderEvent::Placed { customer, lines, total } = &event.data {
             *document = Some(OrderView {
-                order_id: OrderId::of_stream(&event.stream).map_err(|error| Unfoldable::new(error.to_string()))?,
+                order_id: OrderId::of_stream(&event.stream)?,
                 user_id: customer.clone(),
                 status: Status::Pending,
                 items: lines.iter().map(Item::from).collect(),
@@ -56,7 +56,7 @@ impl Projection for OrderDetails {
             });
             return Ok(());
         }
-        let order = document.as_mut().ok_or_else(|| Unfoldable::new("the order was never placed"))?;
+        let order = document.as_mut().ok_or("the order was never placed")?;
         order.status = event.data.status();
         order.version = event.version;
         order.updated_at = event.recorded_at;

@@ -1,7 +1,7 @@
 //! The orders of each customer.
 
 use chrono::{DateTime, Utc};
-use es_core::{KeyRange, Keys, Projection, Recorded, Unfoldable};
+use es_core::{FoldResult, KeyRange, Keys, Projection, Recorded};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -41,25 +41,20 @@ impl Projection for OrdersByCustomer {
     type Document = OrderSummary;
 
     fn keys(&self, event: &Recorded<OrderEvent>) -> Keys {
-        vec![key(event.data.customer(), event.stream.id())]
+        Keys::one(key(event.data.customer(), event.stream.id()))
     }
 
-    fn fold(
-        &self,
-        _: &str,
-        document: &mut Option<OrderSummary>,
-        event: &Recorded<OrderEvent>,
-    ) -> Result<(), Unfoldable> {
+    fn fold(&self, document: &mut Option<OrderSummary>, event: &Recorded<OrderEvent>) -> FoldResult {
         if let OrderEvent::Placed { total, .. } = &event.data {
             *document = Some(OrderSummary {
-                order_id: OrderId::of_stream(&event.stream).map_err(|error| Unfoldable::new(error.to_string()))?,
+                order_id: OrderId::of_stream(&event.stream)?,
                 status: Status::Pending,
                 total_amount: *total,
                 placed_at: event.recorded_at,
             });
             return Ok(());
         }
-        document.as_mut().ok_or_else(|| Unfoldable::new("the order was never placed"))?.status = event.data.status();
+        document.as_mut().ok_or("the order was never placed")?.status = event.data.status();
         Ok(())
     }
 }
