@@ -411,7 +411,7 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     },
     /// The aggregate could not be loaded.
     #[error("the aggregate cannot be loaded")]
-    Load(#[source] LoadError),
+    Load(#[from] LoadError),
     /// An event would not be read as it was written (R14).
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -423,8 +423,8 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     Append(#[from] AppendError),
 }
 
-impl<E: std::error::Error + 'static, L: Into<LoadError>> From<L> for ExecuteError<E> {
-    fn from(error: L) -> Self {
+impl<E: std::error::Error + 'static> From<InvalidStream> for ExecuteError<E> {
+    fn from(error: InvalidStream) -> Self {
         Self::Load(error.into())
     }
 }
