@@ -55,7 +55,7 @@
 //!         vec![by.clone()]
 //!     }
 //!
-//!     fn fold(&self, _: &str, seats: &mut Option<Vec<String>>, event: &Recorded<SeatEvent>) -> Result<(), Unfoldable> {
+//!     fn fold(&self, seats: &mut Option<Vec<String>>, event: &Recorded<SeatEvent>) -> FoldResult {
 //!         seats.get_or_insert_default().push(event.stream.id().to_owned());
 //!         Ok(())
 //!     }
