@@ -52,7 +52,7 @@
 //!
 //!     fn keys(&self, event: &Recorded<SeatEvent>) -> Keys {
 //!         let SeatEvent::Taken { by } = &event.data;
-//!         vec![by.clone()]
+//!         Keys::one(by)
 //!     }
 //!
 //!     fn fold(&self, seats: &mut Option<Vec<String>>, event: &Recorded<SeatEvent>) -> FoldResult {
