@@ -6,7 +6,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use es_core::{Position, Witness};
+use es_core::{Position, SourceError, Witness};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -22,8 +22,9 @@ use crate::{
 
 /// Everything up to `position` is in Kafka.
 ///
-/// A relay commits it in one transaction with the events that it speaks of. When the relay starts and the log has
-/// news, it is committed once without events, so that `head` is known before anything is published.
+/// A relay commits it in one transaction with the events that it speaks of. When the relay starts and the log ends
+/// elsewhere than was told, it is committed without events, so that `head` is known before anything is published; and so
+/// it is when the log turns out to have lost its end.
 ///
 /// `offsets` is cumulative and comes from delivery reports, so the claim is exact: a reader that has read every
 /// partition up to its offset has read everything up to `position`. (Watermarks would not do: the markers of one
@@ -76,6 +77,18 @@ impl Progress {
     /// The position of the last event in a partition; 0 where there is none.
     pub fn last(&self, topic: &str, partition: i32) -> Position {
         self.positions.get(topic, partition).unwrap_or_default()
+    }
+
+    /// Checks that the log has not lost its end since the relay said `earlier`: what it told of then would not come.
+    ///
+    /// # Errors
+    /// [`SourceError::Unavailable`]: the next reader waits for the end that there is now.
+    pub(crate) fn goes_on_from(&self, earlier: &Self) -> Result<(), SourceError> {
+        if self.incarnation == earlier.incarnation && self.head < earlier.head {
+            let reason = format!("the log ended at position {}, and ends at {} now", earlier.head, self.head);
+            return Err(SourceError::Unavailable(reason.into()));
+        }
+        Ok(())
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

@@ -83,6 +83,11 @@ impl<'a> Candidate<'a> {
         }
     }
 
+    /// The same for a source that is opened again: where the log ends, it says anew.
+    pub(crate) fn again(&self) -> Self {
+        Self::new(self.store, self.generation.clone(), self.promotion, self.serves.load(Ordering::Relaxed))
+    }
+
     fn new(store: &'a dyn ReadModelStore, generation: Generation, promotion: Promotion, serves: bool) -> Self {
         Self { generation, store, promotion, serves: AtomicBool::new(serves), target: OnceLock::new() }
     }
@@ -204,6 +209,21 @@ mod tests {
             let end = Step::AtEnd(Position::new(position + 27));
             assert_eq!(candidate.after(end).await.expect("asked"), serves, "{position}");
         }
+    }
+
+    /// The log has lost its end since the source told of it, so the source is opened again.
+    #[tokio::test]
+    async fn r12_an_end_that_the_log_has_lost_is_forgotten_with_the_source() {
+        let store = MemoryStore::new();
+        let candidate = Candidate::begin::<Histories>(&store).await.expect("begun");
+        let shard = Shard("topic/0".into());
+        store.ensure_shards(&candidate.generation, std::slice::from_ref(&shard)).await.expect("ensured");
+        advance(&store, &candidate, &shard, 95).await;
+        let [told, lost] = [100, 95].map(|end| Step::AtEnd(Position::new(end)));
+        for end in [told, lost] {
+            assert!(!candidate.after(end).await.expect("asked"), "it waits for the first end, which may come");
+        }
+        assert!(candidate.again().after(lost).await.expect("asked"));
     }
 
     async fn advance(store: &MemoryStore, candidate: &Candidate<'_>, shard: &Shard, to: u64) {

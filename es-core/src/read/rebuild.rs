@@ -51,6 +51,7 @@ async fn finish<P: Projection>(
     candidate: &Candidate<'_>,
     shutdown: &CancellationToken,
 ) -> Result<Option<Generation>, EngineError> {
+    let candidate = &candidate.again();
     let worker = projector.worker(source, &candidate.generation).await?;
     let finished = worker.run(shutdown, |step| {
         Box::pin(async move {

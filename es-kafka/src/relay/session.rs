@@ -32,14 +32,15 @@ impl Relay {
     pub(super) async fn session(&self, pace: &mut Pace, shutdown: &CancellationToken) -> Result<(), Failure> {
         // A relay that cannot read its log must not fence one that can.
         let Some(head) = shutdown.run_until_cancelled(self.store.head()).await else { return Ok(()) };
-        let mut head = head.map_err(Failure::read)?;
+        head.map_err(Failure::read)?;
         let Some(opened) = shutdown.run_until_cancelled(self.open(shutdown)).await else { return Ok(()) };
-        let (mut maker, publisher, mut last, told) = opened?;
+        let (mut maker, publisher, mut last, mut told) = opened?;
+        // Not the one of before: another relay may have told of a later end until it was fenced.
+        let Some(head) = shutdown.run_until_cancelled(self.store.head()).await else { return Ok(()) };
+        let mut head = head.map_err(Failure::read)?;
         tracing::info!(relay = self.config.name, position = %last, %head, "relay publishes");
-        if told.is_none_or(|told| told < head) {
-            // A read model that is built meanwhile must not take what is in Kafka for the whole log.
-            publisher.publish(Vec::new(), head).await.map_err(Failure::publish)?;
-        }
+        // A read model that is built meanwhile must not take what is in Kafka for the whole log.
+        tell(&publisher, &mut told, head).await?;
         let mut pending = VecDeque::new();
         loop {
             if pending.is_empty() {
@@ -47,6 +48,8 @@ impl Relay {
                 (pending, head) = read?;
             }
             if pending.is_empty() {
+                // The log may have lost its end: what was told of does not come.
+                tell(&publisher, &mut told, head).await?;
                 let Some(waited) = shutdown.run_until_cancelled(self.store.wait_past(last)).await else { break };
                 waited.map_err(Failure::read)?;
                 continue;
@@ -60,7 +63,7 @@ impl Relay {
             let read_ahead = async { if pending.is_empty() { self.read(end, pace).await.map(Some) } else { Ok(None) } };
             let (outcome, ahead) = tokio::join!(publisher.publish(batch, head), read_ahead);
             match outcome {
-                Ok(progress) => last = progress.position,
+                Ok(progress) => (last, told) = (progress.position, Some(progress.head)),
                 Err(PublishError::TooLarge { index: Some(index) }) if index < suspects.len() => {
                     return Err(Failure::Final(suspects[index].too_large()));
                 }
@@ -182,4 +185,12 @@ impl Relay {
         let count = fitting.count().max(1).min(pending.len());
         pending.drain(..count).collect()
     }
+}
+
+/// Commits that the log ends at `head`, unless that is what was `told` last.
+async fn tell(publisher: &Publisher, told: &mut Option<Position>, head: Position) -> Result<(), Failure> {
+    if *told != Some(head) {
+        *told = Some(publisher.publish(Vec::new(), head).await.map_err(Failure::publish)?.head);
+    }
+    Ok(())
 }

@@ -97,9 +97,11 @@ impl Group {
     }
 
     fn adopt(&self, progress: Progress) -> Result<(), SourceError> {
-        let known = self.progress();
-        if known.is_some_and(|known| known.incarnation != progress.incarnation) {
-            return Err(SourceError::Unavailable("the relay fills the topics anew".into()));
+        if let Some(known) = self.progress() {
+            if known.incarnation != progress.incarnation {
+                return Err(SourceError::Unavailable("the relay fills the topics anew".into()));
+            }
+            progress.goes_on_from(&known)?;
         }
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(progress));
         Ok(())

@@ -132,6 +132,9 @@ impl Horizon {
     /// Lets the horizon move up to `progress`.
     pub(crate) fn adopt(&mut self, progress: Progress) -> Result<(), SourceError> {
         self.delivered.agrees(progress.position, progress.witness())?;
+        if let Some(known) = &self.progress {
+            progress.goes_on_from(known)?;
+        }
         self.progress = Some(progress);
         Ok(())
     }

@@ -154,3 +154,14 @@ async fn r12_the_end_is_said_once_of_every_partition_and_not_before_the_relay_ha
         assert!(matches!(feed.next().await.unwrap(), Delivery::Idle), "said twice");
     }
 }
+
+/// What is built from here on would wait for an end that does not come. (Seen to fail where any progress is adopted.)
+#[tokio::test]
+async fn r12_a_group_begins_anew_when_the_log_has_lost_the_end_that_it_was_told_of() {
+    let (group, ..) = group();
+    for turn in [3, 3, 4] {
+        group.adopt(progress(turn)).unwrap();
+    }
+    let lost = group.adopt(Progress { head: Position::new(8), ..progress(5) });
+    assert!(matches!(&lost, Err(error) if error.is_transient()), "{lost:?}");
+}

@@ -199,6 +199,21 @@ fn r12_the_end_is_said_once_and_only_when_the_newest_progress_is_known() {
     assert!(horizon.end().is_none(), "there is an event that was not delivered");
 }
 
+/// What is built from here on would wait for an end that does not come. (Seen to fail where any progress is adopted.)
+#[test]
+fn r12_a_reader_begins_anew_when_the_log_has_lost_the_end_that_it_was_told_of() {
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut log = Log::default();
+    log.transaction(3, &mut random);
+    let progress = log.progress.pop_front().unwrap();
+    let mut horizon = Horizon::new(Topics::new(""), Categories::All, &Checkpoint::default()).unwrap();
+    horizon.adopt(progress.clone()).unwrap();
+    horizon.adopt(progress.clone()).unwrap();
+    let lost = horizon.adopt(Progress { head: progress.position, ..progress.clone() });
+    assert!(matches!(&lost, Err(error) if error.is_transient()), "{lost:?}");
+    horizon.adopt(Progress { head: progress.position, incarnation: Uuid::max(), ..progress }).unwrap();
+}
+
 #[test]
 fn another_event_at_the_folded_position_is_another_history() {
     let folded = Checkpoint { position: Position::new(3), witness: Some(witness(99)), cursor: None };
