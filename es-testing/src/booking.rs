@@ -1,12 +1,11 @@
-//! The small domain with which decisions are tested: bookings, each an aggregate, and the rooms whose nights they
-//! share.
+//! The small domain for tests of decisions: each booking is an aggregate, and bookings share the nights of rooms.
 
 use std::collections::BTreeSet;
 
 use es_core::{Aggregate, DecisionModel, EventQuery, Recorded, Tag};
 use serde::{Deserialize, Serialize};
 
-/// What happens to a booking. Each event says which room it is about, so that decisions on the room find it.
+/// The events of a booking. Each one has a tag for its room, so that decisions on the room find it.
 #[derive(Debug, Clone, PartialEq, Eq, es_core::Event)]
 #[event(category = "booking", tag = "room:{room}")]
 pub enum BookingEvent {
@@ -32,7 +31,7 @@ pub enum BookingEvent {
     },
 }
 
-/// What a booking can be asked to do.
+/// The commands of a booking.
 #[derive(Debug, Clone)]
 pub enum BookingCommand {
     /// Take a room for a night.
@@ -44,15 +43,15 @@ pub enum BookingCommand {
         /// For whom.
         guest: String,
     },
-    /// Give the night back.
+    /// Cancel the booking and free the night.
     Cancel,
 }
 
-/// Why a booking refuses.
+/// Why a booking refuses a command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum BookingRefusal {
-    #[error("it is made already")]
+    #[error("the booking is already made")]
     Made,
     #[error("there is no such booking")]
     Unknown,
@@ -89,11 +88,11 @@ impl Aggregate for Booking {
     }
 }
 
-/// The nights that are taken, of a room or by a guest: whatever the tag says.
+/// The taken nights of all bookings that carry a tag, of a room or of a guest.
 #[derive(Debug, Clone)]
 pub struct Nights {
     about: Tag,
-    /// Which.
+    /// The taken nights.
     pub taken: BTreeSet<u32>,
 }
 

@@ -1,44 +1,44 @@
-//! Random clients on a real event store, and a judge of what they have seen.
+//! Runs random clients on a real event store and checks everything that they saw.
 //!
-//! A [`Plan`] is made from a seed: what each client does, when its futures are dropped, and when something is
-//! disrupted, all in numbers of operations. [`run`] carries it out on an [`EventStore`](es_core::EventStore) and writes
-//! down every call and every return in a [`History`]; [`check`] compares the history with the whole log at the end and
-//! names each promise that was broken. The same seed asks for the same again; only the interleaving is the machine's.
+//! A [`Plan`] is made from a seed. It says what each client does, when its futures are dropped, and when faults are
+//! injected, all in numbers of operations. [`run`] executes the plan on an [`EventStore`](es_core::EventStore) and records
+//! every call and every return in a [`History`]. [`check`] compares the history with the whole log at the end and names
+//! each broken promise. The same seed gives the same plan; only the interleaving differs.
 //!
 //! ```
 //! use std::sync::Arc;
 //!
 //! use es_core::MemoryStore;
-//! use es_testing::checker::{Peace, Plan, Recorder, Size, check, run};
+//! use es_testing::checker::{NoFaults, Plan, Recorder, Size, check, run};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> std::io::Result<()> {
 //! let plan = Arc::new(Plan::new(7, &Size { clients: 4, operations: 20, ..Size::default() }));
 //! let recorder = Arc::new(Recorder::in_memory());
-//! let log = run(&plan, vec![Arc::new(MemoryStore::new())], &recorder, &Peace).await;
+//! let log = run(&plan, vec![Arc::new(MemoryStore::new())], &recorder, &NoFaults).await;
 //! let findings = check(&recorder.history()?, &log);
 //! assert!(findings.is_empty(), "seed {}: {findings:#?}", plan.seed);
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! It speaks of R1 to R7 and R15, as far as the port to the log shows them. Of snapshots, read models, sources and
-//! shutdown it knows nothing; and an answer may take its time, up to two minutes.
+//! It checks R1 to R7 and R15, as far as the port to the log shows them. It does not check snapshots, read models, sources
+//! or shutdown. An answer may take up to two minutes.
 //!
-//! Tags are not read back with events: it knows them from what was sent, and which of them matters to a query or a
-//! condition it finds out by itself.
+//! Stores do not return tags with events. The checker takes them from the appends that were sent, and computes by itself
+//! which events match a query or a condition.
 //!
-//! What it knows of time is the order of the history's lines: a call is written down before it is made, a return after
-//! it has come. See [`Recorder`] for why that holds across processes.
+//! The order of the lines of the history is its only notion of time: a call is recorded before it is made, a return after
+//! it has arrived. [`Recorder`] explains why this holds across processes.
 
-// What is done.
+// The plan.
 mod size;
 mod plan;
 mod operation;
 mod draft;
 mod content;
 
-// How it is done.
+// The run.
 mod query;
 mod sent;
 mod history;
@@ -50,7 +50,7 @@ mod client;
 mod reader;
 mod run;
 
-// What is made of it.
+// The check.
 mod finding;
 mod attempts;
 mod log;
@@ -73,9 +73,9 @@ pub use draft::{Draft, Expect, Look};
 pub use finding::{Finding, Promise};
 pub use history::{Call, CallId, Found, History, Outcome, Record, Seen};
 pub use operation::Operation;
-pub use plan::{Blow, Plan};
+pub use plan::{Fault, Plan};
 pub use query::{About, Given, Item, Query};
 pub use recorder::Recorder;
-pub use run::{Disruption, Peace, run, take_part};
+pub use run::{Disruption, NoFaults, run, take_part};
 pub use sent::{Expectation, Flaw, Key, Sent, Written};
 pub use size::Size;

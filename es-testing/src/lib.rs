@@ -1,4 +1,4 @@
-//! What every backend of Evenfold passes, and what anybody can run against a store of their own.
+//! Conformance suites for stores: every backend of Evenfold passes them, and you can run them on a store of your own.
 //!
 //! - [`event_store_suite!`], [`snapshot_store_suite!`] and [`read_model_store_suite!`], one for each port;
 //! - [`engine_suite!`] for the engines on a store that implements all three, [`service_suite!`] for services on it;

@@ -31,7 +31,7 @@ struct Arguments {
     operations: u32,
     /// How often something is disrupted in a run.
     #[arg(long, default_value_t = 4)]
-    blows: u32,
+    faults: u32,
     /// Which store.
     #[arg(long, value_enum, default_value_t = Store::Postgres)]
     store: Store,
@@ -88,7 +88,7 @@ async fn prepare(arguments: &Arguments, seed: u64, files: &tempfile::TempDir) ->
         clients: arguments.clients,
         operations: arguments.operations,
         processes: if arguments.store == Store::Memory { 1 } else { 3 },
-        blows: arguments.blows,
+        faults: arguments.faults,
         cut_sessions: arguments.store == Store::Postgres,
         crash_server: ground.may_crash(),
         ..Size::default()

@@ -6,12 +6,12 @@
 //! since a test cannot start it again: it belongs to whoever has started it. What this cannot show is a loss of power:
 //! what the kernel has taken from the server survives.
 
-mod blows;
+mod faults;
 mod ground;
 mod process;
 mod trial;
 
-pub use blows::crash_server;
+pub use faults::crash_server;
 pub use ground::Ground;
 pub use process::Part;
 pub use trial::{Report, Trial};

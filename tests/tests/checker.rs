@@ -45,7 +45,7 @@ async fn every_promise_is_kept_on_postgres_whatever_dies() {
     for _ in 0..3 {
         let ground = Ground::postgres();
         let crash_server = ground.may_crash();
-        let size = Size { processes: 3, blows: 4, cut_sessions: true, crash_server, ..Size::default() };
+        let size = Size { processes: 3, faults: 4, cut_sessions: true, crash_server, ..Size::default() };
         let trial = Trial::prepare(seed(), &size, ground, 2, Path::new(DIRECTORY)).await;
         assert_kept(&trial.run(Path::new(PROGRAM)).await.unwrap());
     }
@@ -55,7 +55,7 @@ async fn every_promise_is_kept_on_postgres_whatever_dies() {
 async fn every_promise_is_kept_on_sqlite_whichever_process_dies() {
     let files = tempfile::tempdir().unwrap();
     let ground = Ground::Sqlite(files.path().join("events.db"));
-    let size = Size { processes: 3, blows: 3, ..Size::default() };
+    let size = Size { processes: 3, faults: 3, ..Size::default() };
     let trial = Trial::prepare(seed(), &size, ground, 2, Path::new(DIRECTORY)).await;
     assert_kept(&trial.run(Path::new(PROGRAM)).await.unwrap());
 }
@@ -154,6 +154,6 @@ async fn r5_an_acknowledgement_before_the_commit_is_found() {
     let held = "IS NOT NULL";
     let answered = format!("{held} AND set_config('synchronous_commit', 'off', true) = 'off'");
     let fault = with_other("take_lane", held, &answered);
-    let size = Size { crash_server: true, blows: 3, ..brief() };
+    let size = Size { crash_server: true, faults: 3, ..brief() };
     assert_found(&fault, &size, Promise::R5).await;
 }

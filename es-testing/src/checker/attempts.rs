@@ -1,4 +1,4 @@
-//! Calls together with their returns.
+//! Calls paired with their returns.
 
 use std::{collections::HashMap, fmt};
 
@@ -7,19 +7,19 @@ use super::{
     sent::{Flaw, Sent},
 };
 
-/// One call, or what it is to one of several appends that are made together.
+/// One call. If it makes several appends together, there is one attempt for each of them.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt<'a> {
     pub(super) id: CallId,
     pub(super) store: u32,
-    /// The line on which it was made.
+    /// The line of the call.
     pub(super) called: usize,
-    /// The line on which it had returned; the end of time when it never did.
+    /// The line of its return; the highest number if it never returned.
     pub(super) returned: usize,
     pub(super) call: &'a Call,
-    /// Which of the appends that it sends.
+    /// The index of the append among those that the call makes together.
     member: usize,
-    /// `None` when its process was killed before. Of appends that were made together, the outcome of this one; an
+    /// `None` when its process was killed before the return. If appends were made together, the outcome of this one; an
     /// error is the same for all.
     pub(super) outcome: Option<&'a Outcome>,
 }
@@ -59,28 +59,28 @@ impl<'a> Attempt<'a> {
         attempts
     }
 
-    /// The append that it sends.
+    /// The append of this attempt.
     pub(super) fn sent(&self) -> Option<&'a Sent> {
         self.call.sent().get(self.member)
     }
 
-    /// All appends that are made together with that one, itself among them.
+    /// All appends that are made together, including this one.
     pub(super) fn group(&self) -> &'a [Sent] {
         self.call.sent()
     }
 
-    /// What is wrong with the append, or with one of those that are made together with it.
+    /// The flaw of the append, or of one that is made together with it.
     pub(super) fn flaw(&self) -> Option<Flaw> {
         flaw(self.group())
     }
 
-    /// Whether it may have written although nobody was told so.
+    /// Whether it may have written although no caller got that answer.
     pub(super) fn is_unknown(&self) -> bool {
         matches!(self.outcome, None | Some(Outcome::Failed { .. } | Outcome::Dropped | Outcome::Stuck))
     }
 }
 
-/// What is wrong with appends that are made together.
+/// The flaw of appends that are made together.
 pub(super) fn flaw(group: &[Sent]) -> Option<Flaw> {
     group.iter().find_map(|sent| sent.flaw)
 }

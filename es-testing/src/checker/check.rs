@@ -1,4 +1,4 @@
-//! The judge.
+//! Checks a history against the log.
 
 use super::{
     attempts::Attempt,
@@ -8,13 +8,13 @@ use super::{
     history::{History, Outcome, Record, Seen},
     log::{Log, Write},
     moments::Moments,
-    plan::Blow,
+    plan::Fault,
 };
 
-/// What a history and the whole log behind it tell of broken promises; nothing when all were kept.
+/// The promises that were broken, according to a history and the whole log at its end; empty when all were kept.
 ///
-/// It knows of each call that it was carried out at one moment between its line and the line of its return, and of the
-/// log that its order is the order in which appends took place; every answer must fit some such moment.
+/// Each call took effect at one moment between its line and the line of its return, and the order of the log is the order
+/// in which appends took effect. Every answer must fit such a moment.
 pub fn check(history: &History, log: &[Seen]) -> Vec<Finding> {
     let attempts = Attempt::all(&history.records);
     let writes = Write::all(&attempts);
@@ -33,16 +33,16 @@ pub fn check(history: &History, log: &[Seen]) -> Vec<Finding> {
     evidence.findings
 }
 
-/// Only the death of a process tears a line.
+/// Only a killed process leaves an incomplete line.
 fn lost_lines(history: &History, evidence: &mut Evidence<'_>) {
-    let kills = history.records.iter().filter(|record| matches!(record, Record::Struck(Blow::Process(_)))).count();
+    let kills = history.records.iter().filter(|record| matches!(record, Record::Injected(Fault::Process(_)))).count();
     if history.torn > kills {
         let what = format!("{} lines of the history are torn, {kills} processes were killed", history.torn);
         evidence.find(Promise::Port, what, &[]);
     }
 }
 
-/// Stores that check the order themselves say so. Then there is no whole log to compare with.
+/// A store that checks the order itself reports damage as an error. Then there is no whole log to compare with.
 fn alarms(evidence: &mut Evidence<'_>) -> bool {
     let alarmed: Vec<Attempt<'_>> = evidence
         .attempts
@@ -51,7 +51,7 @@ fn alarms(evidence: &mut Evidence<'_>) -> bool {
         .copied()
         .collect();
     for attempt in &alarmed {
-        evidence.find(Promise::R3, "a reader was told that the log is damaged".to_owned(), &[attempt]);
+        evidence.find(Promise::R3, "a read returned that the log is damaged".to_owned(), &[attempt]);
     }
     !alarmed.is_empty()
 }

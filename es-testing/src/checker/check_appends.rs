@@ -1,4 +1,4 @@
-//! Whether each append is there whole, once, and where it may be.
+//! Checks that each append is in the log as a whole, once, and at an allowed place.
 
 use super::{
     attempts::Attempt,
@@ -24,7 +24,8 @@ pub(super) fn check(evidence: &mut Evidence<'_>) {
     }
 }
 
-/// R1, R7: all events side by side, in order, as they were sent; or none. Those of all appends that are made together.
+/// R1, R7: all events of the append, and of those made together with it, are in the log one after the other, in order and
+/// as they were sent; or none is.
 fn whole(log: &Log<'_>, write: &Write<'_>) -> Option<(Promise, String)> {
     let events: Vec<(&StreamId, &Written)> =
         write.group.iter().flat_map(|sent| sent.events.iter().map(|event| (&sent.stream, event))).collect();
@@ -42,7 +43,7 @@ fn whole(log: &Log<'_>, write: &Write<'_>) -> Option<(Promise, String)> {
     for (rank, (stream, event)) in (first..).zip(events) {
         let stored = log.at(rank).filter(|stored| stored.id == event.id);
         let Some(stored) = stored else {
-            let what = format!("the events of {appends}, from position {first} on, do not lie side by side in order");
+            let what = format!("the events of {appends}, from position {first} on, are not consecutive and in order");
             return Some((promise, what));
         };
         if stored.stream != *stream || stored.content != event.content {
@@ -52,28 +53,30 @@ fn whole(log: &Log<'_>, write: &Write<'_>) -> Option<(Promise, String)> {
     None
 }
 
-/// R2: whoever has written it, the stream was as expected, and somebody was not told that it was not.
+/// R2: the stream was as the append expected, and not every caller that sent it got a refusal.
 fn welcome(evidence: &Evidence<'_>, write: &Write<'_>) -> Option<String> {
     let rank = evidence.log.rank(write.first())?;
     let version = evidence.log.at(rank)?.version.saturating_sub(1);
     if !evidence.holds(write.sent, version) {
-        return Some(format!("an append was written behind version {version}, at position {rank}"));
+        return Some(format!(
+            "an append was written after version {version}, at position {rank}, which it did not expect"
+        ));
     }
     let refused = !write.attempts.iter().any(|attempt| evidence.may_have_written(attempt));
     refused.then(|| {
-        format!("an append is in the log, at position {rank}, that was refused or called a repetition each time")
+        format!("an append is in the log, at position {rank}, and each call of it was answered as refused or repeated")
     })
 }
 
-/// R6: at most one of its senders is told that it has written it, the others have repeated it.
+/// R6: at most one caller gets the answer that it wrote the append; for the others it is repeated.
 fn acknowledged_once<'a>(write: &Write<'a>) -> Option<(Promise, String, Vec<Attempt<'a>>)> {
     let claims = |attempt: &&Attempt<'_>| matches!(attempt.outcome, Some(Outcome::Appended { repeated: false, .. }));
     let claimed: Vec<Attempt<'_>> = write.attempts.iter().filter(claims).copied().collect();
-    let what = format!("{} callers were told that they have written the same append", claimed.len());
+    let what = format!("{} callers got the answer that they wrote the same append", claimed.len());
     (claimed.len() > 1).then_some((Promise::R6, what, claimed))
 }
 
-/// R6: of all appends under one key, one is in the log.
+/// R6: of all appends under one key, at most one is in the log.
 fn keys<'a>(evidence: &Evidence<'a>, found: &mut Vec<(Promise, String, Vec<Attempt<'a>>)>) {
     let mut written = std::collections::HashMap::<_, Vec<&Write<'_>>>::new();
     for write in &evidence.writes {

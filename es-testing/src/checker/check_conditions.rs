@@ -1,4 +1,4 @@
-//! Whether conditions were kept: by each append that is in the log, and by each that is said to have failed one.
+//! Checks conditions: of each append in the log, and of each append that was answered with a failed condition.
 
 use super::{
     attempts::Attempt,
@@ -10,14 +10,15 @@ use super::{
     sent::Sent,
 };
 
-/// R2: between the position that its decision had seen and its own there is nothing that matches.
+/// R2: no event matches between the position that its decision had seen and its own.
 pub(super) fn check(evidence: &mut Evidence<'_>) {
     let mut found = Vec::new();
     for write in evidence.writes.iter().filter(|write| write.flaw().is_none()) {
         if let Some((place, missed)) = missed(evidence, write) {
-            let what =
-                format!("an append was written at position {place}, and did not know of {missed}, which matches");
-            // Whoever has written what it did not know of.
+            let what = format!(
+                "an append was written at position {place}, although {missed}, which its decision had not seen, matches its condition"
+            );
+            // The call that wrote the missed event does not matter.
             let missed = evidence.log.at(missed).map(|event| event.id);
             let by = |write: &&Write<'_>| write.sent.events.iter().any(|event| Some(event.id) == missed);
             let others = evidence.writes.iter().find(by).map(|write| write.attempts.clone());
@@ -30,7 +31,7 @@ pub(super) fn check(evidence: &mut Evidence<'_>) {
     }
 }
 
-/// Where it is, and the first event that it should have known of. (What is made together is decided at once.)
+/// Its place, and the first matching event that it missed. (Appends that are made together are decided at one moment.)
 fn missed(evidence: &Evidence<'_>, write: &Write<'_>) -> Option<(u64, u64)> {
     evidence.log.rank_of(write.sent)?;
     let place = evidence.log.rank_of_any(write.group)?;
@@ -39,7 +40,7 @@ fn missed(evidence: &Evidence<'_>, write: &Write<'_>) -> Option<(u64, u64)> {
     Some((place, missed))
 }
 
-/// A condition is that of one of the appends that were to be made together, and the event that fails it is none of
+/// The condition belongs to one of the appends that are made together, and the event that it fails on is not one of
 /// theirs.
 pub(super) fn condition_failed(
     evidence: &Evidence<'_>,
@@ -49,7 +50,7 @@ pub(super) fn condition_failed(
 ) -> Wrong {
     let least = evidence.moments.at_least(attempt.called);
     if evidence.log.rank_of_any(attempt.group()).is_some_and(|rank| rank <= least.max(position)) {
-        return wrong(Promise::R6, "a condition failed for an append that was in the log already");
+        return wrong(Promise::R6, "a condition failed for an append that was already in the log");
     }
     if position > evidence.moments.at_most(attempt.returned) {
         return wrong(Promise::R2, format!("a condition failed by the event at {position}, which was not there yet"));
@@ -64,7 +65,7 @@ pub(super) fn condition_failed(
     }
     let is_done = |sent: &Sent| key_of(keys, sent).is_some_and(|known| known.rank <= least);
     if failed.all(is_done) {
-        return wrong(Promise::R6, "a condition failed for a command that was done already");
+        return wrong(Promise::R6, "a condition failed for a command that was already done");
     }
     None
 }

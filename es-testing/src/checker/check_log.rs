@@ -1,4 +1,4 @@
-//! Whether the log is one: dense, in real time order, and nothing but what was appended.
+//! Checks the log itself: dense, in the order of real time, and only events that were appended.
 
 use std::collections::HashMap;
 
@@ -10,26 +10,26 @@ pub(super) fn check(evidence: &mut Evidence<'_>) {
     real_time(evidence);
 }
 
-/// R3, and R6: no event is there twice.
+/// R3: positions and versions are dense. R6: no event is in the log twice.
 fn density(evidence: &mut Evidence<'_>) {
     let mut versions = HashMap::new();
     let mut ids = HashMap::new();
     for (rank, event) in (1..).zip(evidence.log.events) {
         if event.position != rank {
-            let what = format!("position {} is the {rank}. of the log", event.position);
+            let what = format!("position {} is at place {rank} of the log", event.position);
             evidence.find(Promise::R3, what, &[]);
-            // Everything behind it would be wrong too.
+            // Everything after it would be reported too.
             break;
         }
         let version = versions.entry(&event.stream).or_insert(0);
         *version += 1;
         if event.version != *version {
-            let what = format!("{} is at version {}, it is the {version}. of its stream", place(event), event.version);
+            let what = format!("{} has version {}, its place in the stream is {version}", place(event), event.version);
             evidence.find(Promise::R3, what, &[]);
             *version = event.version;
         }
         if let Some(first) = ids.insert(event.id, event) {
-            let what = format!("{} is there twice, first as {}", place(event), place(first));
+            let what = format!("{} is in the log twice, first as {}", place(event), place(first));
             evidence.find(Promise::R6, what, &[]);
         }
     }
@@ -43,18 +43,18 @@ fn origin(evidence: &mut Evidence<'_>) {
     }
     for event in evidence.log.events {
         let Some(owner) = owners.get(&event.id) else {
-            evidence.find(Promise::R1, format!("nobody has appended {}", place(event)), &[]);
+            evidence.find(Promise::R1, format!("no client appended {}", place(event)), &[]);
             continue;
         };
         let write = &evidence.writes[*owner];
         if let (Some(flaw), Some(attempt)) = (write.flaw(), write.attempts.first().copied()) {
             let promise = if flaw == Flaw::Refused { Promise::R4 } else { Promise::R15 };
-            evidence.find(promise, format!("{} is from a bad append", place(event)), &[&attempt]);
+            evidence.find(promise, format!("{} is from an invalid append", place(event)), &[&attempt]);
         }
     }
 }
 
-/// R3: an append that was asked for after another was known to be in the log stands behind it.
+/// R3: an append that was called after another one was known to be in the log is after it in the log.
 fn real_time(evidence: &mut Evidence<'_>) {
     let mut late = Vec::new();
     for write in &evidence.writes {
@@ -65,12 +65,12 @@ fn real_time(evidence: &mut Evidence<'_>) {
         }
     }
     for (attempt, rank, known) in late {
-        let what = format!("an append stands at {rank}, but {known} had been in the log before it was asked for");
+        let what = format!("an append is at {rank}, but {known} was in the log before it was called");
         evidence.find(Promise::R3, what, &[&attempt]);
     }
 }
 
-/// How an event is called in a finding.
+/// The description of an event in a finding.
 pub(super) fn place(event: &Seen) -> String {
     format!("event {} ({}@{}, position {})", event.id, event.stream, event.version, event.position)
 }

@@ -1,4 +1,4 @@
-//! Whether each read has seen the log as it was.
+//! Checks that each read saw the log as it was at one moment.
 
 use std::ops::RangeInclusive;
 
@@ -17,7 +17,7 @@ pub(super) fn check(evidence: &mut Evidence<'_>) {
             Some(Outcome::Failed { .. }) if !evidence.moments.is_troubled(attempt.called, attempt.returned) => {
                 Some((Promise::Port, "a read failed although nothing was disrupted".to_owned()))
             }
-            Some(Outcome::Stuck) => Some((Promise::Port, "a read has not returned in time".to_owned())),
+            Some(Outcome::Stuck) => Some((Promise::Port, "a read did not return in time".to_owned())),
             Some(outcome) => read(evidence, attempt, outcome).map(|what| (Promise::R3, what)),
             None => None,
         };
@@ -55,8 +55,8 @@ fn read(evidence: &Evidence<'_>, attempt: &Attempt<'_>, outcome: &Outcome) -> Op
     }
 }
 
-/// Whether `page` is what there was to read: the events at `ranks`, of which `limit` were wanted, as far as the log had
-/// come at one moment, when it had a length among `lengths`.
+/// Whether `page` is a correct answer: the first `limit` of the events at `ranks` that were in the log at one moment, when
+/// its length was among `lengths`.
 fn compare(
     evidence: &Evidence<'_>,
     page: &[Seen],
@@ -69,21 +69,19 @@ fn compare(
         match expected.next() {
             Some(stored) if stored == event => {}
             Some(stored) => {
-                return Some(format!("a reader has seen {} where the log has {}", place(event), place(stored)));
+                return Some(format!("a read returned {} where the log has {}", place(event), place(stored)));
             }
-            None => return Some(format!("a reader has seen {}, which is not there to be read", place(event))),
+            None => return Some(format!("a read returned {}, which was not in the range", place(event))),
         }
     }
     let asked = |length: u64| ranks.partition_point(|rank| *rank <= length);
     let (count, least, most) = (page.len(), asked(*lengths.start()), asked(*lengths.end()));
     if count > limit || count > most {
-        return Some(format!("a reader has got {count} events where at most {most} were, of which it wanted {limit}"));
+        return Some(format!("a read with the limit {limit} returned {count} events, and there were at most {most}"));
     }
     if count < least.min(limit) {
-        return Some(format!(
-            "a reader has got {count} events where at least {least} were, of which it wanted {limit}"
-        ));
+        return Some(format!("a read with the limit {limit} returned {count} events, and there were at least {least}"));
     }
     let is_whole = count == limit || lengths.any(|length| asked(length) == count && evidence.log.is_boundary(length));
-    (!is_whole).then(|| "a reader has seen half an append, or half of those that were made together".to_owned())
+    (!is_whole).then(|| "a read returned a part of an append, or of appends that were made together".to_owned())
 }

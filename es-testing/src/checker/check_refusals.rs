@@ -1,4 +1,4 @@
-//! Whether each refusal of an append is true.
+//! Checks each refusal of an append.
 
 use super::{
     attempts::Attempt,
@@ -9,7 +9,7 @@ use super::{
 };
 use es_core::{Expected, StreamId};
 
-/// A conflict names one stream of those to which appends were to be made together.
+/// A conflict names one of the streams of the appends that were made together.
 pub(super) fn conflict(
     evidence: &Evidence<'_>,
     keys: &Keys<'_>,
@@ -18,11 +18,11 @@ pub(super) fn conflict(
     (stream, expected, actual): (&StreamId, &str, u64),
 ) -> Wrong {
     if !attempt.group().iter().any(|sent| sent.stream == *stream) {
-        return wrong(Promise::R2, format!("a conflict is about {stream}, which was not asked for"));
+        return wrong(Promise::R2, format!("a conflict is about {stream}, to which nothing was appended"));
     }
     let least = evidence.moments.at_least(attempt.called);
     if evidence.log.rank_of(sent).is_some_and(|rank| rank <= least) {
-        return wrong(Promise::R6, "an append that was in the log already got a conflict");
+        return wrong(Promise::R6, "an append that was already in the log got a conflict");
     }
     if sent.stream != *stream {
         return None;
@@ -31,24 +31,25 @@ pub(super) fn conflict(
         return wrong(Promise::R2, "a conflict does not contradict what was expected");
     }
     if key_of(keys, sent).is_some_and(|known| known.rank <= least) {
-        return wrong(Promise::R6, "a command that was done already got a conflict");
+        return wrong(Promise::R6, "a command that was already done got a conflict");
     }
     let from = evidence.log.version(stream, least);
     let to = evidence.log.version(stream, evidence.moments.at_most(attempt.returned));
     let is_state = actual == 0 || evidence.log.last_of(stream, actual).is_some_and(|rank| evidence.log.is_last(rank));
     if !(from..=to).contains(&actual) || !is_state {
-        let what = format!("a conflict tells version {actual}, which the stream did not have then ({from} to {to})");
+        let what =
+            format!("a conflict names version {actual}, which the stream did not have at that time ({from} to {to})");
         return wrong(Promise::R2, what);
     }
     None
 }
 
-/// A key is used when it was used for another content; and what was done without those that are to be made together
-/// with it now is not done with them.
+/// A key counts as reused if it was used for another content, or for an append that was made without those that are made
+/// together with it now.
 pub(super) fn key_reused(evidence: &Evidence<'_>, keys: &Keys<'_>, attempt: &Attempt<'_>) -> Wrong {
     let group = attempt.group();
     if group.iter().all(|sent| sent.key.is_none()) {
-        return wrong(Promise::R6, "an append without a key was told that it is used");
+        return wrong(Promise::R6, "an append without a key got the answer that its key was reused");
     }
     let least = evidence.moments.at_least(attempt.called);
     let most = evidence.moments.at_most(attempt.returned);
@@ -61,14 +62,14 @@ pub(super) fn key_reused(evidence: &Evidence<'_>, keys: &Keys<'_>, attempt: &Att
         known.is_some() && (of_another(sent) || apart())
     };
     if !group.iter().any(is_used) {
-        return wrong(Promise::R6, "a key was called used that was not used for another content");
+        return wrong(Promise::R6, "a key that was not used for another content was answered as reused");
     }
     let is_done = |sent: &Sent| {
         let known = key_of(keys, sent).map(|known| known.rank).or(evidence.log.rank_of(sent));
         known.is_some_and(|rank| rank <= least) && !of_another(sent)
     };
     if group.iter().all(is_done) {
-        return wrong(Promise::R6, "a key was called used for what was done already");
+        return wrong(Promise::R6, "a key was answered as reused for an append that was already made");
     }
     None
 }

@@ -1,4 +1,4 @@
-//! A client that carries out its part of the plan, one operation after the other.
+//! A client that executes its part of the plan, one operation after the other.
 
 use std::sync::Arc;
 
@@ -15,20 +15,21 @@ use super::{
 /// How often a client sends an append whose outcome it does not learn.
 const MOST_SENDS: u32 = 4;
 
-/// The attempts of an append that is sent with others at once are its number among them, and so many times more.
+/// The attempt numbers of an append that is sent at once with others start at its number among them and grow in steps of
+/// this.
 const LINKS: u32 = 16;
 
 #[derive(Debug)]
 pub(super) struct Client {
     session: Arc<Session>,
     actor: u32,
-    /// The operation that comes next.
+    /// The next operation.
     pub(super) next: u32,
     /// What it knows of the log.
     knowledge: Knowledge,
-    /// The appends that it has sent.
+    /// The appends that this client has sent.
     past: Vec<Past>,
-    /// Those that were under way when its process was killed, and the calls that come next for them.
+    /// The appends that were in progress when its process was killed, and the next call of each.
     interrupted: Vec<(CallId, Past)>,
 }
 
@@ -40,7 +41,7 @@ struct Past {
 }
 
 impl Client {
-    /// A client that goes on where `records`, its lines of the history, end.
+    /// A client that continues after `records`, its lines of the history.
     pub(super) fn resume<'a>(session: Arc<Session>, actor: u32, records: impl Iterator<Item = &'a Record>) -> Self {
         let mut client = Self {
             session,
@@ -132,7 +133,7 @@ impl Client {
         }
     }
 
-    /// Decides on an append by what is known now.
+    /// Decides an append by what the client knows now.
     fn decide(&mut self, origin: Origin) -> Past {
         let session = self.session.clone();
         let drafts = content::drafts(&session.plan, origin).iter();
@@ -153,9 +154,9 @@ impl Client {
     /// Sends an append as the call `id`, and again while its outcome is unknown.
     async fn append(&mut self, id: CallId, past: &Past, store: usize, drop_after: Option<u32>) {
         for again in 0..MOST_SENDS {
-            // Of several links each has calls of its own.
+            // Each of several links has call numbers of its own.
             let id = CallId { attempt: id.attempt + again * LINKS, ..id };
-            // Through another store than before, where there is one.
+            // Through another store than before, if there is one.
             let outcome = self.send(id, past, store + again as usize, drop_after).await;
             self.learn(past, &outcome);
             if !matches!(outcome, Outcome::Failed { .. }) {
@@ -167,7 +168,7 @@ impl Client {
     async fn twice(&mut self, id: CallId, past: &Past, drop_after: Option<u32>) {
         let again = CallId { attempt: 1, ..id };
         let store = self.actor as usize;
-        // Half of the pairs meet in one store, the others in the database.
+        // Half of the pairs go through one store, the others through two.
         let other = store + (id.number as usize % 2);
         let (one, two) = tokio::join!(self.send(id, past, store, drop_after), self.send(again, past, other, None));
         self.learn(past, &one);
@@ -209,7 +210,7 @@ impl Client {
         self.knowledge.learn(&[], &outcome);
     }
 
-    /// What the next link of a chain builds on.
+    /// The state that the next link of a chain expects.
     fn suppose(&mut self, past: &Past) {
         for (_, sent) in content::appends(&self.session.plan, past.origin, &past.bases) {
             self.knowledge.suppose(&sent);
@@ -222,7 +223,7 @@ impl Client {
         self.knowledge.learn(&sent, outcome);
     }
 
-    /// The append that the call `id` of the history has sent.
+    /// The append that the call `id` of the history sent.
     fn past_of(&self, id: CallId, sent: &[Sent]) -> Option<Past> {
         let link = match self.operation(id.number)? {
             Operation::Append { .. } => 0,

@@ -1,4 +1,4 @@
-//! What is in an append: a pure function of its place in the plan, so that it can be sent again by another process.
+//! The content of an append: a pure function of its place in the plan, so that another process can send it again.
 
 use bytes::Bytes;
 use uuid::Uuid;
@@ -16,25 +16,25 @@ use es_core::{
     MAX_PAYLOAD_BYTES, Metadata, NewEvent, RecordedEvent,
 };
 
-/// The name of the events that a store refuses by a constraint of its own, where the plan says that it does.
+/// The name of the events that the store refuses by a constraint of its own, if the plan says so.
 pub const REFUSED_NAME: &str = "checker.refused";
 
 const HAPPENED: &str = "checker.happened";
 const DECIDED: &str = "checker.decided";
 
-/// How many events an append of the plan has at most: the ids of all drafts of an operation differ.
+/// The most events of an append of the plan, so that the ids of all drafts of an operation differ.
 const MOST_EVENTS: u64 = 1_000;
 
-/// Where in the plan something is.
+/// A place in the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Origin {
     pub(super) actor: u32,
     pub(super) number: u32,
-    /// Which of the appends that are sent at once, else 0.
+    /// The number among the appends that are sent at once, else 0.
     pub(super) link: usize,
 }
 
-/// On what an append was decided; it stays the same when the append is sent again.
+/// The state on which an append was decided. It stays the same when the append is sent again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Basis {
     pub(super) expected: Expectation,
@@ -48,7 +48,7 @@ impl Basis {
     }
 }
 
-/// The drafts of an append: one, or several that are made together; none where the operation is no append.
+/// The drafts of an append: one, or several that are made together; none if the operation is no append.
 pub(super) fn drafts(plan: &Plan, origin: Origin) -> &[Draft] {
     let operation = plan.clients.get(origin.actor as usize).and_then(|all| all.get(origin.number as usize));
     match operation {
@@ -58,13 +58,13 @@ pub(super) fn drafts(plan: &Plan, origin: Origin) -> &[Draft] {
     }
 }
 
-/// The appends of a place in the plan, and what the history says of them.
+/// The appends of a place in the plan, and their form in the history.
 pub(super) fn appends(plan: &Plan, origin: Origin, bases: &[Basis]) -> Vec<(Append, Sent)> {
     let drafts = (origin.link..).zip(drafts(plan, origin));
     drafts.zip(bases).map(|((place, draft), basis)| append(plan, origin, place, draft, basis)).collect()
 }
 
-/// An id that no event has.
+/// The id of no event.
 pub(super) fn strange_id(plan: &Plan, origin: Origin) -> Uuid {
     id(!plan.seed, origin, 0, 0)
 }
@@ -113,7 +113,7 @@ fn append(plan: &Plan, origin: Origin, place: usize, draft: &Draft, basis: &Basi
     (Append { command, condition, ..Append::new(stream, Expected::from(expectation), events) }, sent)
 }
 
-/// What a client looks for.
+/// The query of a client.
 pub(super) fn query(look: &Look) -> Query {
     let item = |(tags, decided): &(Vec<u32>, bool)| Item {
         tags: tags.iter().map(|tag| tag_name(*tag)).collect(),
@@ -136,7 +136,7 @@ pub(super) fn fingerprint(content: &str) -> Fingerprint {
     Fingerprint::of(content.as_bytes())
 }
 
-/// What the history keeps of an event that was read.
+/// The form in which the history keeps an event that was read.
 pub(super) fn seen(event: &RecordedEvent) -> Seen {
     Seen {
         position: event.position.get(),
@@ -155,7 +155,7 @@ fn id(seed: u64, origin: Origin, place: usize, index: usize) -> Uuid {
 }
 
 fn event(id: Uuid, origin: Origin, index: usize, padding: usize) -> NewEvent {
-    // Some carry metadata; white space and the form of numbers are to be kept as well.
+    // Some events carry metadata. White space and the form of numbers must be kept as well.
     let metadata =
         Metadata { actor: (index % 2 == 1).then(|| format!("client {}", origin.actor)), ..Metadata::default() };
     let payload = format!("{{ \"by\": \"{id}\",\n \"n\": 1.50, \"padding\": \"{}\"}}", "ä".repeat(padding / 2));
@@ -166,7 +166,7 @@ fn event(id: Uuid, origin: Origin, index: usize, padding: usize) -> NewEvent {
 
 fn spoil(event: &mut NewEvent, flaw: Flaw) {
     match flaw {
-        // What is wrong with these is not an event.
+        // The flaw of these is not in an event.
         Flaw::Empty | Flaw::Overflow | Flaw::Query | Flaw::SameStream => {}
         Flaw::Oversize => event.data.payload = format!("\"{}\"", "x".repeat(MAX_PAYLOAD_BYTES)).into(),
         Flaw::NotJson => event.data.payload = Bytes::from_static(b"{"),
@@ -179,7 +179,7 @@ fn spoil(event: &mut NewEvent, flaw: Flaw) {
     }
 }
 
-/// Tells contents apart: everything of an event that is read back, but its place, its id and its time.
+/// A checksum of everything of an event that is read back, except its place, id and time.
 fn digest(data: &EventData, metadata: &Metadata) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     hasher.update(data.name.as_bytes());

@@ -1,21 +1,21 @@
-//! What an append is to be, before it is known on what it is decided.
+//! Drafts: appends of the plan, before the state on which they are decided is known.
 
 use fastrand::Rng;
 
 use super::{sent::Flaw, size::Size};
 
-/// What a client expects of a stream, relative to what it knows of it.
+/// The expected version of an append, relative to what the client knows of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expect {
-    /// The version that it knows, which may be out of date.
+    /// The version that the client knows, which may be out of date.
     Known,
-    /// The last event that it knows, which may be out of date; or the version, where it knows no event.
+    /// The last event that the client knows, which may be out of date; or the version, if it knows no event.
     Last,
-    /// The version that it knows, and an event that nobody has appended.
+    /// The version that the client knows, and an event that was never appended.
     Strange,
-    /// So many versions before it.
+    /// This many versions before the known one.
     Stale(u64),
-    /// So many versions behind it.
+    /// This many versions after the known one.
     Ahead(u64),
     /// [`Expected::NoStream`](es_core::Expected::NoStream).
     NoStream,
@@ -28,38 +28,38 @@ pub enum Expect {
 /// An append of the plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Draft {
-    /// Where to.
+    /// The stream.
     pub stream: u32,
-    /// What it expects there.
+    /// The version that it expects there.
     pub expect: Expect,
     /// The bytes of padding of each event.
     pub events: Vec<usize>,
-    /// What the events are about.
+    /// The tags of the events.
     pub tags: Vec<u32>,
-    /// Under which idempotency key, and for which content.
+    /// The idempotency key, and the content for which it is used.
     pub key: Option<(u32, u32)>,
-    /// What must not have happened meanwhile: queries, each with a position of its own.
+    /// The condition: queries that no later event may match, each with a position of its own.
     pub conditions: Vec<Look>,
-    /// What is wrong with it.
+    /// The flaw that makes it invalid, if any.
     pub flaw: Option<Flaw>,
 }
 
-/// A query, and from where on it matters.
+/// A query, and the position after which it applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Look {
-    /// The tags of each item, and whether it asks for decisions only.
+    /// The tags of each item, and whether the item matches decisions only.
     pub items: Vec<(Vec<u32>, bool)>,
-    /// How far before the last position that the client knows of; `None` is the beginning.
+    /// The distance before the last position that the client knows; `None` is the beginning of the log.
     pub back: Option<u64>,
 }
 
-/// Tags that everybody uses all the time.
+/// Tags that all clients use all the time.
 const HOT_TAGS: u32 = 3;
 
-/// The most appends that are made together, and one more.
+/// One more than the most appends that are made together.
 const MOST_TOGETHER: usize = 5;
 
-/// The most appends that are sent at once, and one more.
+/// One more than the most appends that are sent at once.
 const MOST_LINKS: usize = 12;
 
 impl Draft {
@@ -80,11 +80,11 @@ impl Draft {
             _ => 1,
         };
         let events = (0..events).map(|_| padding(rng, events)).collect();
-        // Few keys at a time, so that clients meet at them; now and then for another content.
+        // Few keys at a time, so that clients use the same ones; sometimes for another content.
         let key = (rng.u32(0..3) == 0).then(|| (key(rng, number), u32::from(rng.u32(0..8) == 0)));
         let conditions = if rng.u32(0..4) == 0 { rng.usize(0..5) / 3 + 1 } else { 0 };
         let conditions: Vec<_> = (0..conditions).map(|_| Look::random(rng, number)).collect();
-        // What is decided on a query changes what others find with it, as a rule.
+        // Most appends that depend on a query also match it, so they change what other clients find.
         let tags = match conditions.first() {
             Some(look) if rng.u32(0..4) > 0 => look.items[0].0.clone(),
             _ if rng.u32(0..4) == 0 => tags(rng, number),
@@ -101,7 +101,7 @@ impl Draft {
 
 impl Look {
     pub(super) fn random(rng: &mut Rng, number: u32) -> Self {
-        // Now and then all events, or all decisions, whatever they are about.
+        // Sometimes all events, or all decisions, with any tags.
         let about = |rng: &mut Rng| if rng.u32(0..16) == 0 { Vec::new() } else { tags(rng, number) };
         let items = (0..=rng.usize(0..8) / 6).map(|_| (about(rng), rng.u32(0..5) == 0)).collect();
         let back = match rng.u32(0..8) {
@@ -113,7 +113,7 @@ impl Look {
     }
 }
 
-/// Appends to be made together. Those of half of the groups come easily together, so that groups are written at all.
+/// Appends that are made together. Half of the groups are likely to succeed, so that groups are written at all.
 pub(super) fn together(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
     let mut drafts: Vec<Draft> = Vec::new();
     let easy = rng.bool();
@@ -128,7 +128,7 @@ pub(super) fn together(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
         }
         drafts.push(draft);
     }
-    // One that may fail all others, in any place.
+    // One append at a random place that may make all others fail.
     if easy && rng.bool() {
         let (one, expect) = (rng.usize(0..drafts.len()), Draft::random(rng, size, number).expect);
         drafts[one].expect = expect;
@@ -136,7 +136,7 @@ pub(super) fn together(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
     drafts
 }
 
-/// Appends to one stream; few of them remember a command or have a condition, which none joins.
+/// Appends to one stream. Few of them have a command or a condition, since those are written alone.
 pub(super) fn chain(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
     let stream = stream(rng, size, number);
     let link = |rng: &mut Rng| {
@@ -150,8 +150,8 @@ pub(super) fn chain(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
     (0..rng.usize(2..MOST_LINKS)).map(|_| link(rng)).collect()
 }
 
-/// Appends to few streams about few things, and conditions on these: what a store writes at once must mean the same as
-/// one after the other.
+/// Appends with few streams, few tags, and conditions on these: a store that writes them in one batch must get the same
+/// result as one that writes them one after the other.
 pub(super) fn crowd(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
     let streams = [stream(rng, size, number), stream(rng, size, number), stream(rng, size, number)];
     let tag = tags(rng, number)[0];
@@ -170,7 +170,7 @@ pub(super) fn crowd(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
     (0..rng.usize(3..MOST_LINKS)).map(|_| one(rng)).collect()
 }
 
-/// One bad append, now and then among good ones.
+/// One invalid append, sometimes among valid ones.
 pub(super) fn flawed(rng: &mut Rng, size: &Size, number: u32) -> Vec<Draft> {
     let flaw = if size.refuses && rng.bool() { Flaw::Refused } else { rng.choice(Flaw::INVALID).expect("not empty") };
     let mut drafts = if rng.u32(0..4) == 0 {
@@ -203,7 +203,7 @@ fn padding(rng: &mut Rng, events: usize) -> usize {
     }
 }
 
-/// A hot stream, or the cold one that all clients come to at about this time.
+/// A hot stream, or the cold one that all clients use at about this time.
 pub(super) fn stream(rng: &mut Rng, size: &Size, number: u32) -> u32 {
     if size.hot_streams > 0 && rng.u32(0..10) < 6 {
         rng.u32(0..size.hot_streams)
@@ -216,7 +216,7 @@ pub(super) fn key(rng: &mut Rng, number: u32) -> u32 {
     number / 8 + rng.u32(0..3)
 }
 
-/// One tag or two: a hot one, or the cold one that all clients come to at about this time.
+/// One tag or two: a hot one, or the cold one that all clients use at about this time.
 fn tags(rng: &mut Rng, number: u32) -> Vec<u32> {
     let one = |rng: &mut Rng| if rng.bool() { rng.u32(0..HOT_TAGS) } else { HOT_TAGS + number / 4 + rng.u32(0..2) };
     (0..=rng.usize(0..4) / 3).map(|_| one(rng)).collect()

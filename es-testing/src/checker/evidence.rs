@@ -1,4 +1,4 @@
-//! Everything that is known about a run.
+//! The evidence of a run: its history, its log, and what follows from both.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use super::{
 };
 use es_core::{Expected, Version, Witness};
 
-/// More of the same would tell no more.
+/// More findings of one kind would add no information.
 const MOST_OF_A_PROMISE: usize = 5;
 
 /// Everything that is known about a run.
@@ -29,7 +29,7 @@ pub(super) struct Evidence<'a> {
 }
 
 impl Evidence<'_> {
-    /// Takes note of a broken promise.
+    /// Records a broken promise.
     pub(super) fn find(&mut self, promise: Promise, what: String, calls: &[&dyn fmt::Display]) {
         if self.findings.iter().filter(|finding| finding.promise == promise).count() < MOST_OF_A_PROMISE {
             let calls = calls.iter().map(ToString::to_string).collect();
@@ -40,19 +40,19 @@ impl Evidence<'_> {
     /// Whether the stream of `sent` was as it expects when it had `version`.
     pub(super) fn holds(&self, sent: &Sent, version: u64) -> bool {
         let last = self.log.last_of(&sent.stream, version).and_then(|rank| self.log.at(rank));
-        // Clients of the checker name no time.
+        // Clients of the checker expect no time.
         let last = last.map(|last| Witness { event_id: last.id, recorded_at: DateTime::UNIX_EPOCH });
         Expected::from(sent.expected).holds(Version::new(version), last)
     }
 
-    /// Whether `attempt` may have been the one that wrote.
+    /// Whether `attempt` may be the one that wrote.
     pub(super) fn may_have_written(&self, attempt: &Attempt<'_>) -> bool {
         let wrote = matches!(attempt.outcome, Some(Outcome::Appended { repeated: false, .. }));
         attempt.is_unknown() || wrote || self.may_repeat_itself(attempt)
     }
 
-    /// Whether what `attempt` found in the log may be its own work: a store that was cut off from the answer sends the
-    /// append again. It may notice that long after the blow, when it uses the connection again.
+    /// Whether the append that `attempt` found in the log may be its own: a store that lost the answer sends the append
+    /// again. It may notice the lost connection long after the fault, when it uses it again.
     pub(super) fn may_repeat_itself(&self, attempt: &Attempt<'_>) -> bool {
         matches!(attempt.outcome, Some(Outcome::Appended { repeated: true, .. }))
             && self.moments.is_troubled(0, attempt.returned)

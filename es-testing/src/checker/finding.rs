@@ -1,13 +1,13 @@
-//! What the checker has found.
+//! Findings: the broken promises.
 
 use std::fmt;
 
-/// What was broken.
+/// A promise that the checker checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Promise {
     /// An append is all or nothing.
     R1,
-    /// Of concurrent appends with the same expectation one wins; the others get the conflict.
+    /// Of concurrent appends with the same expected version one succeeds; the others get the conflict.
     R2,
     /// Positions are dense and equal commit order; a reader misses nothing and sees nothing twice.
     R3,
@@ -21,8 +21,8 @@ pub enum Promise {
     R7,
     /// Bad input is a typed error before anything is written.
     R15,
-    /// No promise with a number: an answer that the port does not allow there, as an error although nothing was
-    /// disrupted.
+    /// The contract of the port, which has no number: an answer that the port does not allow here, such as an error
+    /// without a fault.
     Port,
 }
 
@@ -35,12 +35,12 @@ impl fmt::Display for Promise {
     }
 }
 
-/// A promise that was broken, and how that is known.
+/// A broken promise, with its evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Which promise.
+    /// The promise.
     pub promise: Promise,
-    /// In which way.
+    /// How it was broken.
     pub what: String,
     /// The calls that it concerns, with their lines in the history.
     pub calls: Vec<String>,
@@ -58,7 +58,7 @@ impl fmt::Display for Finding {
 /// What is wrong with an answer, if anything.
 pub(super) type Wrong = Option<(Promise, String)>;
 
-#[expect(clippy::unnecessary_wraps, reason = "every caller wants it so")]
+#[expect(clippy::unnecessary_wraps, reason = "every caller returns an option")]
 pub(super) fn wrong(promise: Promise, what: impl Into<String>) -> Wrong {
     Some((promise, what.into()))
 }

@@ -1,21 +1,21 @@
-//! What was asked and what was answered, in order.
+//! The history: all calls and returns, in order.
 
 use std::{fmt, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{plan::Blow, query::Query, sent::Sent};
+use super::{plan::Fault, query::Query, sent::Sent};
 use es_core::StreamId;
 
-/// Which call: the `attempt`-th one that belongs to the `number`-th operation of a client or reader.
+/// The identity of a call: the `attempt`-th one of the `number`-th operation of a client or reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CallId {
     /// The client or reader.
     pub actor: u32,
     /// Its operation.
     pub number: u32,
-    /// Which call of the operation.
+    /// The number of the call within the operation.
     pub attempt: u32,
 }
 
@@ -31,36 +31,36 @@ impl fmt::Display for CallId {
 pub enum Record {
     /// The seed of the plan: the first line.
     Seed(u64),
-    /// About to be called.
+    /// A call begins.
     Called {
         /// Which call.
         id: CallId,
-        /// Through which store.
+        /// The store through which it is made.
         store: u32,
-        /// What is asked.
+        /// The call with its arguments.
         call: Call,
     },
-    /// It has returned.
+    /// A call has returned.
     Returned {
         /// Which call.
         id: CallId,
-        /// What came of it.
+        /// Its outcome.
         outcome: Outcome,
     },
-    /// About to be disrupted.
-    Struck(Blow),
-    /// Whole again.
-    Recovered(Blow),
-    /// About to ask the server something, beside the store.
+    /// A fault is about to be injected.
+    Injected(Fault),
+    /// The fault is over.
+    Recovered(Fault),
+    /// A probe of the server begins, on a connection that is not the store's.
     Asked,
-    /// It has answered.
+    /// The server has answered the probe.
     Answered {
-        /// After so many milliseconds.
+        /// The time that it took, in milliseconds.
         after_ms: u64,
     },
 }
 
-/// What is asked of a store.
+/// A call of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the parameters of the port")]
@@ -76,7 +76,7 @@ pub enum Call {
 }
 
 impl Call {
-    /// What it writes: several appends where they are made together.
+    /// The appends that it writes; several if they are made together.
     pub fn sent(&self) -> &[Sent] {
         match self {
             Self::Append(sent) => std::slice::from_ref(sent),
@@ -97,7 +97,7 @@ pub struct Seen {
     pub content: u32,
 }
 
-/// What a store has answered.
+/// The answer of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the answers of the port")]
@@ -107,7 +107,7 @@ pub enum Outcome {
         position: u64,
         repeated: bool,
     },
-    /// Of appends that are made together: what has become of each.
+    /// The outcome of each of the appends that were made together.
     Together(Vec<Outcome>),
     Conflict {
         stream: StreamId,
@@ -128,22 +128,22 @@ pub enum Outcome {
     Head(u64),
     Woken,
     Command(Option<Found>),
-    /// A reader's alarm: the log has a gap, or a row that no append writes.
+    /// A read found damage: the log has a gap, or a row that no append writes.
     Alarm {
         why: String,
     },
-    /// The store failed; of an append the outcome is unknown.
+    /// The store failed; the outcome of an append is unknown.
     Failed {
         why: String,
     },
     Closed,
-    /// Its future was dropped.
+    /// The future was dropped.
     Dropped,
-    /// It did not return within the time that anything may take.
+    /// The call did not return within the limit for all calls.
     Stuck,
 }
 
-/// What a store remembers of a command.
+/// A command record of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "as in CommandRecord")]
 pub struct Found {
@@ -157,8 +157,8 @@ pub struct Found {
 pub struct History {
     /// The lines.
     pub records: Vec<Record>,
-    /// How many lines were torn by the death of the process that wrote them. A call whose line is torn was never made;
-    /// a return whose line is torn was never heard of.
+    /// The number of incomplete lines, each left by a process that was killed while it wrote. A call with an incomplete
+    /// line was never made; a return with an incomplete line was never received.
     pub torn: usize,
 }
 

@@ -1,4 +1,4 @@
-//! What a client knows of the log, by the answers that it has got.
+//! What a client knows of the log from its answers.
 
 use std::collections::HashMap;
 
@@ -13,15 +13,15 @@ use super::{
 };
 use es_core::StreamId;
 
-/// The end of a stream: its version, and the last event where that was told.
+/// The end of a stream: its version, and the last event if an answer named it.
 type End = (u64, Option<Uuid>);
 
 #[derive(Debug, Default)]
 pub(super) struct Knowledge {
     streams: HashMap<StreamId, End>,
-    /// What follows if all that is about to be sent is written.
+    /// The state of the streams if all appends that are about to be sent are written.
     supposed: HashMap<StreamId, End>,
-    /// The last position that it was told of.
+    /// The last position in any answer.
     position: u64,
 }
 
@@ -34,12 +34,12 @@ impl Knowledge {
         self.supposed.get(stream).or_else(|| self.streams.get(stream)).copied().unwrap_or_default()
     }
 
-    /// From where on a query matters.
+    /// The position after which a query applies.
     pub(super) fn after(&self, look: &Look) -> u64 {
         look.back.map_or(0, |back| self.position.saturating_sub(back))
     }
 
-    /// On what an append of the plan is decided now.
+    /// The state on which an append of the plan is decided now.
     pub(super) fn basis(&self, plan: &Plan, origin: Origin, draft: &Draft) -> Basis {
         let (version, last) = self.end(&plan.stream(draft.stream));
         let expected = match draft.expect {
@@ -57,7 +57,7 @@ impl Knowledge {
         Basis { expected, afters: draft.conditions.iter().map(|look| self.after(look)).collect() }
     }
 
-    /// Until further notice `sent` counts as written.
+    /// Counts `sent` as written until its answer arrives.
     pub(super) fn suppose(&mut self, sent: &Sent) {
         let Some(last) = sent.events.last() else { return };
         let version = self.version(&sent.stream) + sent.events.len() as u64;
@@ -78,7 +78,7 @@ impl Knowledge {
             }
             Outcome::Appended { version, position, repeated } => {
                 if let [sent] = sent {
-                    // Under a key other events may have been written.
+                    // The first append under the key may have had other events.
                     let last = sent.events.last().filter(|_| !repeated || sent.key.is_none()).map(|event| event.id);
                     self.learn_end(&sent.stream, (*version, last));
                 }

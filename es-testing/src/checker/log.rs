@@ -1,4 +1,4 @@
-//! The whole log, and who has written what of it.
+//! The whole log, and the append of each event.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::{
 };
 use es_core::StreamId;
 
-/// The log at the end. A *rank* is a place in it, from 1; where the log is as it should be, it is the position.
+/// The log at the end. A *rank* is a place in it, from 1. In a correct log it equals the position.
 #[derive(Debug)]
 pub(super) struct Log<'a> {
     pub(super) events: &'a [Seen],
@@ -22,7 +22,7 @@ pub(super) struct Log<'a> {
     last: Vec<bool>,
     /// For each rank, whether it is the last of all appends that were made together.
     closed: Vec<bool>,
-    /// For each rank, by what it is found; known from what was sent.
+    /// For each rank, the name and tags by which queries find it, as they were sent.
     about: Vec<Option<&'a About>>,
 }
 
@@ -57,7 +57,7 @@ impl<'a> Log<'a> {
         self.events.len() as u64
     }
 
-    /// Where the event is, the first time that it is there.
+    /// The first rank of the event.
     pub(super) fn rank(&self, id: Uuid) -> Option<u64> {
         self.ranks.get(&id).copied()
     }
@@ -76,33 +76,33 @@ impl<'a> Log<'a> {
         self.stream(stream).partition_point(|rank| *rank <= length) as u64
     }
 
-    /// Whether no append is cut in two by an end of its stream behind this rank.
+    /// Whether a read of the stream up to this rank ends between two appends, not within one.
     pub(super) fn is_last(&self, rank: u64) -> bool {
         self.last.get(index(rank)).copied().unwrap_or(false)
     }
 
-    /// Whether no append is cut in two by an end of the log behind this rank, and no appends that were made together
-    /// are torn apart.
+    /// Whether a read of the log up to this rank ends between two appends, not within one or within a group that was made
+    /// together.
     pub(super) fn is_boundary(&self, rank: u64) -> bool {
         rank == 0 || self.closed.get(index(rank)).copied().unwrap_or(false)
     }
 
-    /// Whether the event at this rank is among those asked for.
+    /// Whether the event at this rank matches the query.
     pub(super) fn matches(&self, query: &Query, rank: u64) -> bool {
         self.about.get(index(rank)).copied().flatten().is_some_and(|about| query.matches(about))
     }
 
-    /// The last event of a stream at this version; nothing at version 0.
+    /// The last event of a stream at this version; `None` at version 0.
     pub(super) fn last_of(&self, stream: &StreamId, version: u64) -> Option<u64> {
         self.stream(stream).get(index(version)).copied()
     }
 
-    /// Where the first event of the append is, if it is in the log.
+    /// The rank of the first event of the append, if it is in the log.
     pub(super) fn rank_of(&self, sent: &Sent) -> Option<u64> {
         sent.events.first().and_then(|first| self.rank(first.id))
     }
 
-    /// Where the first event of any of these appends is.
+    /// The rank of the first event of any of these appends.
     pub(super) fn rank_of_any(&self, group: &[Sent]) -> Option<u64> {
         group.iter().filter_map(|sent| self.rank_of(sent)).min()
     }
@@ -117,17 +117,17 @@ fn index(rank: u64) -> usize {
     usize::try_from(rank).unwrap_or(usize::MAX).wrapping_sub(1)
 }
 
-/// An append with all attempts to make it: the calls that sent the same events.
+/// An append with all its attempts: the calls that sent the same events.
 #[derive(Debug)]
 pub(super) struct Write<'a> {
     pub(super) sent: &'a Sent,
-    /// What was to be made together with it, itself among them.
+    /// The appends that were made together, including this one.
     pub(super) group: &'a [Sent],
     pub(super) attempts: Vec<Attempt<'a>>,
 }
 
 impl<'a> Write<'a> {
-    /// All appends, in the order in which they were sent first; those without events are not among them.
+    /// All appends that have events, in the order in which they were sent first.
     pub(super) fn all(attempts: &[Attempt<'a>]) -> Vec<Self> {
         let mut writes = Vec::<Self>::new();
         let mut known = HashMap::new();
@@ -157,7 +157,7 @@ impl<'a> Write<'a> {
         self.group.first() == Some(self.sent)
     }
 
-    /// What is wrong with it, or with what was to be made together with it.
+    /// The flaw of it, or of an append that was made together with it.
     pub(super) fn flaw(&self) -> Option<Flaw> {
         attempts::flaw(self.group)
     }

@@ -1,4 +1,4 @@
-//! What the log can have been at a moment of the history.
+//! The possible lengths of the log at each moment of the history.
 
 use std::collections::HashMap;
 
@@ -9,18 +9,18 @@ use super::{
     log::{Log, Write},
 };
 
-/// A server that takes longer to let a bystander in has no time for stores either.
+/// If a probe takes longer than this, the server is too busy for stores as well.
 const LONG_MS: u64 = 3_000;
 
 /// Bounds for the length of the log at each line of the history.
 ///
-/// Every answer that speaks of an event proves that the log had come as far. And since positions equal commit order
-/// (R3), the log had not come as far as an event that nobody had asked for yet.
+/// Every answer that names an event proves that the log had reached it. And since positions equal commit order (R3), the
+/// log had not reached an event whose append had not been called yet.
 #[derive(Debug)]
 pub(super) struct Moments {
     /// The length that was proven before each line.
     proven: Vec<u64>,
-    /// For each rank, the line before which the log cannot have been as long.
+    /// For each rank, the line before which the log cannot have been that long.
     earliest: Vec<usize>,
     /// The lines between which calls may fail.
     trouble: Vec<(usize, usize)>,
@@ -55,7 +55,7 @@ impl Moments {
         self.earliest.partition_point(|begun| *begun <= line) as u64
     }
 
-    /// Whether something was disrupted between the two lines.
+    /// Whether a fault was active between the two lines.
     pub(super) fn is_troubled(&self, from: usize, to: usize) -> bool {
         self.trouble.iter().any(|(begin, end)| *begin < to && from < *end)
     }
@@ -73,17 +73,17 @@ fn proof(outcome: &Outcome) -> u64 {
     }
 }
 
-/// Between a blow and its end, and while the server leaves a bystander without an answer too: then the machine has more
-/// to do than it can, and stores give up what takes too long, as they promise.
+/// Calls may fail between a fault and its end, and while the server does not answer a probe either: then the machine is
+/// overloaded, and stores give up what takes too long, as they promise.
 fn trouble(records: &[Record]) -> Vec<(usize, usize)> {
     let (mut trouble, mut stalls, mut asked) = (Vec::new(), Vec::new(), 0);
     for (line, record) in records.iter().enumerate() {
         match record {
             Record::Asked => asked = line,
             Record::Answered { after_ms } if *after_ms >= LONG_MS => stalls.push((asked, line)),
-            Record::Struck(blow) if blow.is_felt_by_all() => trouble.push((line, usize::MAX)),
-            // One blow at a time.
-            Record::Recovered(blow) if blow.is_felt_by_all() => {
+            Record::Injected(fault) if fault.affects_all() => trouble.push((line, usize::MAX)),
+            // Faults do not overlap.
+            Record::Recovered(fault) if fault.affects_all() => {
                 if let Some((_, end)) = trouble.last_mut() {
                     *end = line;
                 }

@@ -10,7 +10,7 @@ use super::{
 /// What a client does next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Operation {
-    /// Appends new events; to several streams together, if there are several drafts.
+    /// Appends new events: to several streams together if there are several drafts.
     Append {
         /// One, or several that are made together.
         drafts: Vec<Draft>,
@@ -19,15 +19,15 @@ pub enum Operation {
         /// Drops the future after so many polls.
         drop_after: Option<u32>,
     },
-    /// Sends appends through one store at once. Those to one stream are a chain as a rule: each expects the last event of
-    /// the one before it.
+    /// Sends appends through one store at once. Appends to one stream are usually a chain: each expects the last event of the
+    /// one before it.
     AtOnce {
         /// In the order in which they are sent.
         links: Vec<Draft>,
-        /// Drops the future of this link after so many polls.
+        /// Drops the future of this link after this many polls.
         dropped: Option<(usize, u32)>,
     },
-    /// Sends an earlier append of this client again, whatever came of it.
+    /// Sends an earlier append of this client again, whatever its outcome was.
     Again {
         /// Which one, counted from the last.
         back: usize,
@@ -40,7 +40,7 @@ pub enum Operation {
     ReadStream {
         /// Which one.
         stream: u32,
-        /// How many of the versions that it knows of are left to read.
+        /// How many of the known versions are left to read.
         back: u64,
         /// At most so many events.
         limit: usize,
@@ -49,14 +49,14 @@ pub enum Operation {
     },
     /// Reads what matches a query.
     ReadMatching {
-        /// What is asked for, and from where on.
+        /// The query, and the position after which it applies.
         look: Look,
         /// At most so many events.
         limit: usize,
     },
-    /// Asks for the end of the log.
+    /// Reads the last position of the log.
     Head,
-    /// Asks what became of an idempotency key.
+    /// Looks up the outcome under an idempotency key.
     FindCommand {
         /// On which stream.
         stream: u32,
@@ -97,7 +97,7 @@ fn at_once(links: Vec<Draft>, rng: &mut Rng) -> Operation {
     Operation::AtOnce { links, dropped }
 }
 
-/// Most futures live; of the others some die before they are polled at all, some when they are nearly done.
+/// Most futures run to their end. Of the others some are dropped before the first poll, some when they are nearly done.
 fn drop_after(rng: &mut Rng) -> Option<u32> {
     let most = 1 << rng.u32(0..10);
     (rng.u32(0..8) == 0).then(|| rng.u32(0..most))

@@ -1,4 +1,4 @@
-//! What a run does: a pure function of its seed.
+//! The plan of a run: a pure function of its seed.
 
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
@@ -6,40 +6,40 @@ use serde::{Deserialize, Serialize};
 use super::{operation::Operation, size::Size};
 use es_core::StreamId;
 
-/// What is done to a run from outside.
+/// A fault that is injected into a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Blow {
+pub enum Fault {
     /// The sessions of all stores are cut.
     Sessions,
-    /// The server is killed and comes up again.
+    /// The server is killed and restarts.
     Server,
-    /// This process is killed and started again.
+    /// The process with this number is killed and started again.
     Process(u32),
 }
 
-impl Blow {
-    /// Whether calls of processes that live on may fail by it.
-    pub fn is_felt_by_all(self) -> bool {
+impl Fault {
+    /// Whether calls of other processes may fail because of it.
+    pub fn affects_all(self) -> bool {
         !matches!(self, Self::Process(_))
     }
 }
 
-/// What everybody does in a run.
+/// Everything that clients and faults do in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// What it was made from.
+    /// The seed from which it was made.
     pub seed: u64,
-    /// How large it is.
+    /// Its size.
     pub size: Size,
-    /// What each client does, in order.
+    /// The operations of each client, in order.
     pub clients: Vec<Vec<Operation>>,
-    /// After how many operations, of all clients together, what is disrupted; in order.
-    pub blows: Vec<(u64, Blow)>,
+    /// The faults in order, each with the number of operations of all clients after which it is injected.
+    pub faults: Vec<(u64, Fault)>,
 }
 
 impl Plan {
-    /// The plan that `seed` stands for.
+    /// The plan for `seed`.
     pub fn new(seed: u64, size: &Size) -> Self {
         let client = |client: u32| {
             let mut rng = Rng::with_seed(mixed(seed, u64::from(client) + 1));
@@ -48,10 +48,10 @@ impl Plan {
         let clients = (0..size.clients).map(client).collect();
         let mut rng = Rng::with_seed(mixed(seed, 0));
         let kinds = kinds(&mut rng, size);
-        let mut blows: Vec<_> =
-            kinds.iter().cycle().take(size.blows as usize).map(|kind| blow(&mut rng, size, *kind)).collect();
-        blows.sort_by_key(|(after, _)| *after);
-        Self { seed, size: size.clone(), clients, blows }
+        let mut faults: Vec<_> =
+            kinds.iter().cycle().take(size.faults as usize).map(|kind| fault(&mut rng, size, *kind)).collect();
+        faults.sort_by_key(|(after, _)| *after);
+        Self { seed, size: size.clone(), clients, faults }
     }
 
     /// How many operations all clients do together.
@@ -65,13 +65,13 @@ impl Plan {
         (0..self.size.clients).filter(move |client| client % processes == process)
     }
 
-    /// The readers of a process, numbered behind the clients.
+    /// The readers of a process. Their numbers follow those of the clients.
     pub fn readers_of(&self, process: u32) -> impl Iterator<Item = u32> {
         let first = self.size.clients + process * self.size.readers;
         first..first + self.size.readers
     }
 
-    /// The number under which the reader of the whole log stands in the history.
+    /// The number of the reader of the whole log in the history.
     pub fn last_reader(&self) -> u32 {
         self.size.clients + self.size.processes.max(1) * self.size.readers
     }
@@ -83,27 +83,27 @@ impl Plan {
     }
 }
 
-/// The kinds of blows that may fall, in the order in which they take turns: a few blows are one of each.
-fn kinds(rng: &mut Rng, size: &Size) -> Vec<Blow> {
+/// The kinds of faults of this run in random order. They take turns, so a few faults already include each kind.
+fn kinds(rng: &mut Rng, size: &Size) -> Vec<Fault> {
     let allowed = [
-        (Blow::Sessions, size.cut_sessions),
-        (Blow::Server, size.crash_server),
-        (Blow::Process(0), size.processes > 1 && size.clients > 0),
+        (Fault::Sessions, size.cut_sessions),
+        (Fault::Server, size.crash_server),
+        (Fault::Process(0), size.processes > 1 && size.clients > 0),
     ];
     let mut kinds: Vec<_> = allowed.into_iter().filter_map(|(kind, allowed)| allowed.then_some(kind)).collect();
     rng.shuffle(&mut kinds);
     kinds
 }
 
-/// The first and the last tenth are left in peace, so that something is under way.
-fn blow(rng: &mut Rng, size: &Size, kind: Blow) -> (u64, Blow) {
+/// No fault in the first and the last tenth of the operations, so that calls are in progress at each fault.
+fn fault(rng: &mut Rng, size: &Size, kind: Fault) -> (u64, Fault) {
     let operations = u64::from(size.clients) * u64::from(size.operations);
     let after = rng.u64(operations / 10..=operations * 9 / 10);
-    let blow = if let Blow::Process(_) = kind { Blow::Process(rng.u32(1..size.processes)) } else { kind };
-    (after, blow)
+    let fault = if let Fault::Process(_) = kind { Fault::Process(rng.u32(1..size.processes)) } else { kind };
+    (after, fault)
 }
 
-/// A seed for one part of a plan (the finaliser of splitmix64: neighbours become strangers).
+/// A seed for one part of a plan. (The finaliser of splitmix64: adjacent inputs give independent seeds.)
 pub(super) fn mixed(seed: u64, part: u64) -> u64 {
     let mut mixed = seed ^ part.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -117,18 +117,19 @@ mod tests {
 
     #[test]
     fn a_seed_stands_for_one_plan() {
-        let size = Size { blows: 5, cut_sessions: true, processes: 3, ..Size::default() };
+        let size = Size { faults: 5, cut_sessions: true, processes: 3, ..Size::default() };
         assert_eq!(Plan::new(1, &size), Plan::new(1, &size));
         assert_ne!(Plan::new(1, &size).clients, Plan::new(2, &size).clients);
-        assert_ne!(Plan::new(1, &size).blows, Plan::new(2, &size).blows);
+        assert_ne!(Plan::new(1, &size).faults, Plan::new(2, &size).faults);
     }
 
     #[test]
-    fn a_few_blows_are_one_of_each_kind() {
-        let size = Size { blows: 3, cut_sessions: true, crash_server: true, processes: 2, ..Size::default() };
-        let mut blows: Vec<String> = Plan::new(1, &size).blows.iter().map(|(_, blow)| format!("{blow:?}")).collect();
-        blows.sort();
-        assert_eq!(blows, ["Process(1)", "Server", "Sessions"]);
+    fn a_few_faults_are_one_of_each_kind() {
+        let size = Size { faults: 3, cut_sessions: true, crash_server: true, processes: 2, ..Size::default() };
+        let mut faults: Vec<String> =
+            Plan::new(1, &size).faults.iter().map(|(_, fault)| format!("{fault:?}")).collect();
+        faults.sort();
+        assert_eq!(faults, ["Process(1)", "Server", "Sessions"]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(super) async fn drop_after<F: Future>(polls: u32, future: F) -> Option<F::Ou
     None
 }
 
-/// The outcomes of all `futures`, which begin in this order and none of which waits for another.
+/// The outcomes of all `futures`. They begin in this order, and none waits for another.
 pub(super) async fn all<F: Future>(futures: impl Iterator<Item = F>) -> Vec<F::Output> {
     let mut futures: Vec<_> = futures.map(|future| (Box::pin(future), None)).collect();
     poll_fn(|context| {

@@ -3,16 +3,16 @@
 use es_core::{ConditionPart, EventQuery, Position, Tag};
 use serde::{Deserialize, Serialize};
 
-/// By what an event is found.
+/// The name and tags by which queries find an event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct About {
     /// Its wire name.
     pub name: String,
-    /// What it is about.
+    /// Its tags.
     pub tags: Vec<String>,
 }
 
-/// Which events are asked for: those that match one of the items.
+/// A query: it matches the events that match one of the items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Query {
@@ -20,7 +20,7 @@ pub struct Query {
     pub items: Vec<Item>,
 }
 
-/// Events with all of the tags, if there are tags, and one of the names, if there are names.
+/// Matches events with all of the tags, if there are any, and one of the names, if there are any.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "as in QueryItem")]
 pub struct Item {
@@ -30,7 +30,7 @@ pub struct Item {
     pub names: Vec<String>,
 }
 
-/// That no event behind a position matches a query.
+/// The condition that no event after a position matches a query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "as in Condition")]
 pub struct Given {
@@ -39,8 +39,8 @@ pub struct Given {
 }
 
 impl Query {
-    /// Whether an event that is found by `about` is among those asked for. The judge has a mind of its own: it does not
-    /// ask the code that stores use.
+    /// Whether an event with this name and these tags matches. This is independent of the code that stores use, so that the
+    /// checker finds its errors.
     pub fn matches(&self, about: &About) -> bool {
         self.items.iter().any(|Item { tags, names }| {
             tags.iter().all(|tag| about.tags.contains(tag)) && (names.is_empty() || names.contains(&about.name))

@@ -10,7 +10,7 @@ use super::{
     session::{PATIENCE, Session},
 };
 
-/// A server that is down need not be asked a thousand times. Nothing waits for this pause.
+/// The pause after a failed read, so that a server that is down is not called a thousand times. No result depends on it.
 const BREATH: Duration = Duration::from_millis(5);
 
 /// Pages of the reading at the end.
@@ -22,12 +22,12 @@ pub(super) struct Reader {
     actor: u32,
     /// The calls that it has made.
     calls: u32,
-    /// The one number.
+    /// The last position that it has read.
     after: u64,
 }
 
 impl Reader {
-    /// A reader that goes on where `records`, its lines of the history, end.
+    /// A reader that continues after `records`, its lines of the history.
     pub(super) fn resume<'a>(session: Arc<Session>, actor: u32, records: impl Iterator<Item = &'a Record>) -> Self {
         let mut reader = Self { session, actor, calls: 0, after: 0 };
         for record in records {
@@ -42,7 +42,7 @@ impl Reader {
         reader
     }
 
-    /// Follows the log until it has come to the position that `end` tells.
+    /// Follows the log until it has reached the position in `end`.
     pub(super) async fn follow(mut self, end: watch::Receiver<Option<u64>>) {
         let mut rng = fastrand::Rng::with_seed(mixed(self.session.plan.seed, u64::from(self.actor) << 32));
         while end.borrow().is_none_or(|end| self.after < end) {
@@ -52,7 +52,7 @@ impl Reader {
             if matches!(outcome, Outcome::Failed { .. }) {
                 tokio::time::sleep(BREATH).await;
             }
-            // Now and then it looks although nobody has called it.
+            // Sometimes it reads without having been woken.
             if outcome != Outcome::Woken && rng.bool() {
                 continue;
             }
@@ -76,7 +76,7 @@ impl Reader {
         log
     }
 
-    /// The next page, as soon as it can be had; `None` when there is no going on.
+    /// The next page, as soon as a read succeeds; `None` when the reader cannot continue.
     async fn page(&mut self, limit: usize) -> Option<Vec<Seen>> {
         loop {
             let id = self.next_call();
@@ -98,7 +98,7 @@ impl Reader {
     }
 }
 
-/// Returns when it is known that the log ends at `after`. A reader that is not called although there is more is stuck.
+/// Returns when it is known that the log ends at `after`. A reader that is not woken although the log has more is stuck.
 async fn nothing_to_wait_for(mut end: watch::Receiver<Option<u64>>, after: u64) -> Outcome {
     let is_last = match end.wait_for(Option::is_some).await {
         Ok(end) => end.is_none_or(|end| end <= after),

@@ -1,4 +1,4 @@
-//! Who writes the history down.
+//! Records the history.
 
 use std::{
     collections::BTreeMap,
@@ -16,10 +16,10 @@ use super::history::{History, Record};
 /// call is made, a return's line after it has come. So if one call returned before another was made, their lines say so.
 ///
 /// # Several processes
-/// They append to one file, and its lines are the order: no clocks are compared. A line is one `write` to a file opened
-/// for appending, which the kernel of one machine carries out one after the other, and what is written is there for the
-/// others although the process is killed the moment after. A kill in the middle of a line leaves a torn one, which
-/// [`History`] leaves out.
+/// All processes append to one file, and the order of its lines is the order of the history: no clocks are compared. A
+/// line is one `write` to a file opened for appending. The kernel executes such writes one after the other, and other
+/// processes see what was written even if the writer is killed right after. A kill in the middle of a write leaves an
+/// incomplete line, which [`History`] leaves out.
 #[derive(Debug)]
 pub struct Recorder {
     sink: Sink,
@@ -62,19 +62,19 @@ impl Recorder {
         }
     }
 
-    /// How many operations each process has done, and news of the next ones.
+    /// How many operations each process has done, with a notification of each further one.
     pub fn done(&self) -> watch::Receiver<BTreeMap<u32, u64>> {
         self.done.subscribe()
     }
 
-    /// Takes note that the clients of `process` have done this many operations; another process tells so itself.
+    /// Records that the clients of `process` have done this many operations. Another process reports that by itself.
     pub fn note_done(&self, process: u32, operations: u64) {
         self.done.send_modify(|done| {
             done.insert(process, operations);
         });
     }
 
-    /// Takes note of one more operation of `process`.
+    /// Records one more operation of `process`.
     pub(super) fn add_done(&self, process: u32) {
         self.done.send_modify(|done| *done.entry(process).or_default() += 1);
     }
@@ -84,9 +84,9 @@ impl Recorder {
         match &self.sink {
             Sink::Memory(records) => records.lock().expect("nothing panics while it holds the lock").push(record),
             Sink::File(file, _) => {
-                // The first line break ends what a killed process may have left.
+                // The first line break ends an incomplete line of a killed process.
                 let line = format!("\n{}\n", serde_json::to_string(&record).expect("a record is nothing but JSON"));
-                // Without its history a run proves nothing.
+                // A run without a history proves nothing, so this panics.
                 (&*file).write_all(line.as_bytes()).expect("the history can be written");
             }
         }

@@ -1,4 +1,4 @@
-//! Which commands the log remembers.
+//! The commands with a key whose appends are in the log.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use super::{
 };
 use es_core::StreamId;
 
-/// An append under a key that is in the log: where its first event is, and how many there are.
+/// An append under a key that is in the log: the rank of its first event, and the number of its events.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Remembered<'a> {
     pub(super) key: &'a Key,
@@ -16,10 +16,10 @@ pub(super) struct Remembered<'a> {
     pub(super) events: usize,
 }
 
-/// The remembered commands by stream and key.
+/// These commands by stream and key.
 pub(super) type Keys<'a> = HashMap<(&'a StreamId, &'a str), Remembered<'a>>;
 
-/// Those of all appends that are in the log.
+/// The commands of all appends that are in the log.
 pub(super) fn keys<'a>(evidence: &Evidence<'a>) -> Keys<'a> {
     let mut keys = Keys::new();
     for write in &evidence.writes {

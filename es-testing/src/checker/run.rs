@@ -1,4 +1,4 @@
-//! A run: clients, readers, and what is done to them.
+//! A run: clients, readers and faults.
 
 use std::{
     collections::BTreeMap,
@@ -13,42 +13,42 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{
     client::Client,
     history::{Record, Seen},
-    plan::{Blow, Plan},
+    plan::{Fault, Plan},
     reader::Reader,
     recorder::Recorder,
     session::Session,
 };
 use es_core::EventStore;
 
-/// What is done to a run from outside. It belongs to the backend: the checker knows nothing but the port.
+/// Injects faults into a run. The backend's tests implement it, since the checker knows only the port.
 #[async_trait]
 pub trait Disruption: Send + Sync {
-    /// Strikes, and returns when what was struck is whole again: calls made from then on must succeed.
-    async fn strike(&self, blow: Blow);
+    /// Injects `fault` and returns when it is over: calls made from then on must succeed.
+    async fn inject(&self, fault: Fault);
 
-    /// Returns when the other processes have done their part. No blow comes after it is called.
+    /// Returns when the other processes have done their part. No fault is injected after this call.
     async fn others_done(&self);
 
-    /// Asks the server something, on a connection of its own, and returns when it has answered: a bystander by whom a
-    /// store that fails is told from a machine that is too busy. Never returns where there is no server.
+    /// Sends a probe to the server on a connection of its own and returns when the server has answered. It tells a store
+    /// that fails from a machine that is overloaded. It never returns if there is no server.
     async fn ask(&self) {
         std::future::pending::<()>().await;
     }
 }
 
-/// Nothing happens, and there is one process.
+/// No faults, and one process.
 #[derive(Debug, Clone, Copy)]
-pub struct Peace;
+pub struct NoFaults;
 
 #[async_trait]
-impl Disruption for Peace {
-    async fn strike(&self, _: Blow) {}
+impl Disruption for NoFaults {
+    async fn inject(&self, _: Fault) {}
 
     async fn others_done(&self) {}
 }
 
-/// Carries out `plan` as its first process, with `stores` that are all the same store, opened as different processes
-/// would open it. Returns the whole log at the end, for [`check`](super::check).
+/// Executes `plan` as its first process. All `stores` are the same store, opened several times as different processes
+/// would. Returns the whole log at the end, for [`check`](super::check).
 pub async fn run(
     plan: &Arc<Plan>,
     stores: Vec<Arc<dyn EventStore>>,
@@ -56,25 +56,25 @@ pub async fn run(
     disruption: &dyn Disruption,
 ) -> Vec<Seen> {
     recorder.record(Record::Seed(plan.seed));
-    let struck = watch::Sender::new(false);
-    let blows = async {
+    let injected = watch::Sender::new(false);
+    let faults = async {
         let mut done = recorder.done();
-        for (after, blow) in &plan.blows {
+        for (after, fault) in &plan.faults {
             let reached = |done: &BTreeMap<u32, u64>| done.values().sum::<u64>() >= *after;
             // The sender lives as long as the recorder.
             let _ = done.wait_for(reached).await;
-            recorder.record(Record::Struck(*blow));
-            disruption.strike(*blow).await;
-            recorder.record(Record::Recovered(*blow));
+            recorder.record(Record::Injected(*fault));
+            disruption.inject(*fault).await;
+            recorder.record(Record::Recovered(*fault));
         }
-        struck.send_replace(true);
+        injected.send_replace(true);
     };
     let others = async {
-        let _ = struck.subscribe().wait_for(|struck| *struck).await;
+        let _ = injected.subscribe().wait_for(|injected| *injected).await;
         disruption.others_done().await;
     };
     let log = async {
-        tokio::join!(take_part(plan, 0, stores.clone(), recorder, others), blows);
+        tokio::join!(take_part(plan, 0, stores.clone(), recorder, others), faults);
         let session = Session { plan: plan.clone(), process: 0, stores, recorder: recorder.clone() };
         Reader::resume(Arc::new(session), plan.last_reader(), std::iter::empty()).whole().await
     };
@@ -91,13 +91,13 @@ async fn ask(recorder: &Recorder, disruption: &dyn Disruption) -> Infallible {
         disruption.ask().await;
         let after_ms = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
         recorder.record(Record::Answered { after_ms });
-        // Often enough to see every stall that lasts. Nothing waits for this pause.
+        // Often enough to see every stall that lasts. No result depends on this pause.
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
 
-/// Carries out the part of one process, or what is left of it after the process was killed; its readers follow the log
-/// until `others` have done theirs.
+/// Executes the part of one process, or the rest of it after the process was killed. Its readers follow the log until
+/// `others` have done their part.
 ///
 /// # Panics
 /// When the history cannot be read, or a client panics.

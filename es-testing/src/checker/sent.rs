@@ -1,4 +1,4 @@
-//! What is asked of a store when it is to write.
+//! Appends as they were sent to a store.
 
 use std::fmt;
 
@@ -11,19 +11,19 @@ use es_core::{Ending, Expected, StreamId, Version};
 /// An append as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sent {
-    /// Where to.
+    /// The stream.
     pub stream: StreamId,
-    /// In which state the stream must be.
+    /// The expected state of the stream.
     pub expected: Expectation,
-    /// What to write.
+    /// The events.
     pub events: Vec<Written>,
-    /// The command that it is the outcome of.
+    /// The command of which it is the outcome.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<Key>,
-    /// What must not have happened meanwhile.
+    /// Its condition.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Given>,
-    /// What is wrong with it.
+    /// The flaw that makes it invalid, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flaw: Option<Flaw>,
 }
@@ -63,7 +63,7 @@ pub struct Written {
     pub id: Uuid,
     /// A checksum of everything that must come back as it was written.
     pub content: u32,
-    /// By what queries find it, if it has tags.
+    /// The name and tags by which queries find it, if it has tags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub about: Option<About>,
 }
@@ -73,11 +73,11 @@ pub struct Written {
 pub struct Key {
     /// The key itself.
     pub key: String,
-    /// What the command asks for.
+    /// The content of the command.
     pub content: String,
 }
 
-/// What an append expects.
+/// The expected state of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "as in Expected")]
@@ -103,7 +103,7 @@ impl From<Expectation> for Expected {
     }
 }
 
-/// What is wrong with an append.
+/// A flaw that makes an append invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -119,14 +119,14 @@ pub enum Flaw {
     Overflow,
     /// A condition on nothing.
     Query,
-    /// It is to be made together with another to the same stream.
+    /// It is made together with another append to the same stream.
     SameStream,
-    /// Nothing that the port knows of: the store has a constraint of its own.
+    /// A constraint of the store, which the port does not know.
     Refused,
 }
 
 impl Flaw {
-    /// Those that every store refuses in any append.
+    /// The flaws that every store refuses in any append.
     pub(super) const INVALID: [Self; 10] = [
         Self::Empty,
         Self::Oversize,

@@ -1,4 +1,4 @@
-//! Calls that are written down.
+//! Makes calls and records them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,21 +12,21 @@ use super::{
 };
 use es_core::{Append, AppendError, Appended, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent, Version};
 
-/// How long a call may take, on a machine that does a hundred other things, before it counts as stuck.
+/// How long a call may take, on a heavily loaded machine, before it counts as stuck.
 pub(super) const PATIENCE: Duration = Duration::from_mins(2);
 
-/// What the clients and readers of one process share.
+/// The state that the clients and readers of one process share.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) plan: Arc<Plan>,
     pub(super) process: u32,
-    /// Each is a store as another process would open it; appends of one client go through different ones.
+    /// The same store, opened several times as different processes would. Appends of one client go through different ones.
     pub(super) stores: Vec<Arc<dyn EventStore>>,
     pub(super) recorder: Arc<Recorder>,
 }
 
 impl Session {
-    /// Makes an append, or several together, and writes it down.
+    /// Makes an append, or several together, and records it.
     pub(super) async fn append(
         &self,
         id: CallId,
@@ -48,14 +48,14 @@ impl Session {
         self.record_return(id, outcome)
     }
 
-    /// Makes any other call and writes it down.
+    /// Makes any other call and records it.
     pub(super) async fn read(&self, id: CallId, store: usize, call: Call, drop_after: Option<u32>) -> Outcome {
         self.record_call(id, store, call.clone());
         let outcome = bounded(drop_after, self.make(store, call)).await;
         self.record_return(id, outcome)
     }
 
-    /// Makes a call that is dropped when `end` comes first, which tells what that means; and writes it down.
+    /// Makes a call and records it. If `end` is ready first, the call is dropped, and the outcome is that of `end`.
     pub(super) async fn read_until(&self, id: CallId, call: Call, end: impl Future<Output = Outcome>) -> Outcome {
         self.record_call(id, 0, call.clone());
         let outcome = tokio::select! {
@@ -68,7 +68,7 @@ impl Session {
     async fn make(&self, store: usize, call: Call) -> Outcome {
         let store = self.store(store);
         let outcome = match call {
-            // These come through `append`, with the events.
+            // These calls go through `append`, which has the events.
             Call::Append(_) | Call::AppendTogether(_) => Ok(Outcome::Dropped),
             Call::ReadStream { stream, after, limit } => {
                 store.read_stream(&stream, Version::new(after), limit).await.map(|page| events(&page))

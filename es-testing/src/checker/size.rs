@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How large a run is, and what may happen to it.
+/// The size of a run, and the kinds of faults in it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// Clients that append and read, in all processes together.
@@ -11,15 +11,15 @@ pub struct Size {
     pub readers: u32,
     /// Processes; the first is the one that calls [`run`](super::run).
     pub processes: u32,
-    /// Streams that everybody writes to all the time. The cold ones are as many as the plan needs.
+    /// Hot streams, to which all clients write all the time. The plan has as many cold streams as it needs.
     pub hot_streams: u32,
     /// Operations of each client.
     pub operations: u32,
-    /// How often something is disrupted.
-    pub blows: u32,
-    /// Whether blows may cut the store's sessions.
+    /// The number of faults.
+    pub faults: u32,
+    /// Whether faults may cut the store's sessions.
     pub cut_sessions: bool,
-    /// Whether blows may crash the server.
+    /// Whether faults may crash the server.
     pub crash_server: bool,
     /// Whether the store refuses events with the name [`REFUSED_NAME`](super::REFUSED_NAME), as a constraint of the
     /// application does.
@@ -34,7 +34,7 @@ impl Default for Size {
             processes: 1,
             hot_streams: 3,
             operations: 100,
-            blows: 0,
+            faults: 0,
             cut_sessions: false,
             crash_server: false,
             refuses: false,

@@ -1,4 +1,4 @@
-//! The judge acquits the reference, and convicts each history that breaks a promise.
+//! The checker finds nothing in the reference, and finds the broken promise in each history that breaks one.
 
 mod resume;
 mod together;
@@ -8,8 +8,8 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{
-    Blow, Call, CallId, Expectation, Flaw, History, Key, Outcome, Peace, Plan, Promise, Record, Recorder, Seen, Sent,
-    Size, Written, check, run,
+    Call, CallId, Expectation, Fault, Flaw, History, Key, NoFaults, Outcome, Plan, Promise, Record, Recorder, Seen,
+    Sent, Size, Written, check, run,
 };
 use es_core::{Expected, MemoryStore, StreamId};
 
@@ -17,11 +17,11 @@ async fn run_in_memory(seed: u64, size: &Size) -> (History, Vec<Seen>) {
     let plan = Arc::new(Plan::new(seed, size));
     let recorder = Arc::new(Recorder::in_memory());
     let store = Arc::new(MemoryStore::new());
-    let log = run(&plan, vec![store.clone(), store], &recorder, &Peace).await;
+    let log = run(&plan, vec![store.clone(), store], &recorder, &NoFaults).await;
     (recorder.history().expect("it is in memory"), log)
 }
 
-/// How often each kind of outcome occurs depends on who comes first, so the counts are of ten runs together.
+/// How often each kind of outcome occurs depends on the interleaving, so the counts are sums of ten runs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_reference_keeps_every_promise() {
     let mut returned = Vec::new();
@@ -54,7 +54,7 @@ fn is_together(outcome: &Outcome, again: bool) -> bool {
     matches!(outcome, Outcome::Together(all) if all.iter().all(is_such))
 }
 
-/// A history that is told line by line. Events are numbered; each is in the stream `checker-s`.
+/// A history that is built line by line. Events are numbered; each is in the stream `checker-s`.
 #[derive(Default)]
 struct Story {
     history: History,
@@ -151,13 +151,13 @@ fn r2_false_welcomes_and_false_conflicts_are_found() {
     let conflict = |expected: &str, actual| Outcome::Conflict { stream: stream(), expected: expected.into(), actual };
     two().append(2, sent(Exact(1), &[3]), conflict("version 1", 2)).keeps_all();
     two().append(2, sent(Exact(1), &[3]), appended(3, false)).log(&[1, 2, 3]).breaks(Promise::R2);
-    // One and the same version was open to both.
+    // Both expected the same version.
     two().append(2, sent(NoStream, &[3]), appended(3, false)).log(&[1, 2, 3]).breaks(Promise::R2);
     two().append(2, sent(Exact(2), &[3]), conflict("version 2", 2)).breaks(Promise::R2);
     two().append(2, sent(Exact(7), &[3]), conflict("version 7", 3)).breaks(Promise::R2);
-    // It never had this version: the two events came together.
+    // The stream never had this version: the two events were written together.
     two().append(2, sent(Exact(7), &[3]), conflict("version 7", 1)).breaks(Promise::R2);
-    // An old version, although the newer one was known before it was asked for.
+    // An old version, although the newer one was known before the call.
     two().append(2, sent(Exact(7), &[3]), conflict("version 7", 0)).breaks(Promise::R2);
     two().append(2, sent(Exact(1), &[3]), conflict("version 1", 2)).log(&[1, 2, 3]).breaks(Promise::R2);
 }
@@ -170,7 +170,7 @@ fn r3_gaps_inversions_and_blind_readers_are_found() {
     let mut version = two();
     version.log[1].version = 3;
     version.breaks(Promise::R3);
-    // The second was asked for when the first had been answered.
+    // The second was called after the first had returned.
     let inverted = Story::default().append(1, sent(Any, &[1]), appended(2, false));
     inverted.append(2, sent(Any, &[2]), appended(1, false)).log(&[2, 1]).breaks(Promise::R3);
     let page = |events: &[Seen]| Outcome::Events(events.to_vec());
@@ -221,11 +221,11 @@ fn r6_second_writes_and_dishonest_answers_are_found() {
         .append(2, again(), Outcome::Conflict { stream: stream(), expected: "no stream".into(), actual: 2 })
         .breaks(Promise::R6);
     Story::default().append(1, again(), appended(2, true)).log(&[1, 2]).breaks(Promise::R6);
-    // A store whose connection was cut may take its own work for another's, and nobody else's for its own.
-    let cut = |blow| Story::default().line(Record::Struck(blow)).line(Record::Recovered(blow)).log(&[1, 2]);
-    cut(Blow::Sessions).append(1, again(), appended(2, true)).keeps_all();
-    cut(Blow::Process(1)).append(1, again(), appended(2, true)).breaks(Promise::R6);
-    let both = cut(Blow::Sessions).append(1, again(), appended(2, false));
+    // A store whose connection was cut may take its own append for that of another caller, but never the reverse.
+    let cut = |fault| Story::default().line(Record::Injected(fault)).line(Record::Recovered(fault)).log(&[1, 2]);
+    cut(Fault::Sessions).append(1, again(), appended(2, true)).keeps_all();
+    cut(Fault::Process(1)).append(1, again(), appended(2, true)).breaks(Promise::R6);
+    let both = cut(Fault::Sessions).append(1, again(), appended(2, false));
     both.append(2, again(), appended(2, false)).breaks(Promise::R6);
     let first = || Story::default().append(1, keyed("x", &[1]), appended(1, false)).log(&[1]);
     first().append(2, keyed("x", &[2]), appended(1, true)).keeps_all();
@@ -257,26 +257,29 @@ fn failures_are_allowed_while_something_is_disrupted_and_not_else() {
     two().read(2, Call::Head, failed()).breaks(Promise::Port);
     two().read(2, Call::Head, Outcome::Stuck).breaks(Promise::Port);
     two().append(2, sent(Any, &[3]), Outcome::Closed).breaks(Promise::Port);
-    let struck = |blow| two().line(Record::Struck(blow));
-    struck(Blow::Server).append(2, sent(Any, &[3]), failed()).log(&[1, 2, 3]).keeps_all();
-    struck(Blow::Sessions).line(Record::Recovered(Blow::Sessions)).read(2, Call::Head, failed()).breaks(Promise::Port);
-    // The server has no time for a bystander either.
+    let injected = |fault| two().line(Record::Injected(fault));
+    injected(Fault::Server).append(2, sent(Any, &[3]), failed()).log(&[1, 2, 3]).keeps_all();
+    injected(Fault::Sessions)
+        .line(Record::Recovered(Fault::Sessions))
+        .read(2, Call::Head, failed())
+        .breaks(Promise::Port);
+    // The server does not answer the probe either.
     let stalled = |after_ms| {
         let story = two().line(Record::Asked).call(2, Call::Head).answer(2, failed());
         story.line(Record::Answered { after_ms })
     };
     stalled(9_000).keeps_all();
     stalled(9).breaks(Promise::Port);
-    // The death of one process is nothing to another.
-    struck(Blow::Process(1)).read(2, Call::Head, failed()).breaks(Promise::Port);
+    // The end of one process must not affect another.
+    injected(Fault::Process(1)).read(2, Call::Head, failed()).breaks(Promise::Port);
 }
 
 #[test]
 fn a_history_survives_the_death_of_its_writer() {
-    let story = two().line(Record::Struck(Blow::Process(1)));
+    let story = two().line(Record::Injected(Fault::Process(1)));
     let lines: Vec<String> =
         story.history.records.iter().map(|record| serde_json::to_string(record).expect("JSON")).collect();
-    // The second line was torn, and another process has written behind it.
+    // The second line is incomplete, and another process has written after it.
     let text = format!("\n{}\n\n{}\n{}\n", lines[0], &lines[1][..9], lines[2]);
     let history = History::parse(&text);
     assert_eq!(history.torn, 1);

@@ -1,4 +1,4 @@
-//! What is written can be read: events, documents and states that JSON does not give back as they are.
+//! What is written can be read: events, documents and states that JSON does not return unchanged.
 #![expect(clippy::option_option, reason = "such types are what is tested")]
 
 use std::{collections::BTreeMap, convert::Infallible};
@@ -16,7 +16,7 @@ use es_core::{
     codec::Unencodable, limits::MAX_NESTING, testing::project,
 };
 
-/// What happens to a gauge.
+/// The events of a gauge.
 #[derive(Debug, Clone, PartialEq, es_core::Event)]
 #[event(category = "gauge")]
 pub enum GaugeEvent {
@@ -45,7 +45,7 @@ pub enum GaugeEvent {
         #[serde(flatten)]
         counts: Counts,
     },
-    /// What serde reads through a buffer, which knows fewer types.
+    /// Content that serde reads through a buffer, which supports fewer types.
     #[event(name = "gauge.tagged")]
     Tagged {
         /// The content.
@@ -110,7 +110,7 @@ pub enum Tagged {
 /// A node of a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Node {
-    /// The nodes behind it.
+    /// The next nodes.
     pub next: Option<Box<Node>>,
 }
 
@@ -127,7 +127,7 @@ fn list(nodes: usize) -> GaugeEvent {
     GaugeEvent::Nested { list }
 }
 
-/// A gauge, whose state has fields that a snapshot does not give back.
+/// A gauge, whose state has fields that a snapshot does not return.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Gauge {
     sum: f64,
@@ -137,7 +137,7 @@ pub struct Gauge {
     cached: u32,
 }
 
-/// Lets these events happen.
+/// The command that produces these events.
 #[derive(Debug, Clone)]
 pub struct Happen(pub Vec<GaugeEvent>);
 
@@ -199,7 +199,7 @@ impl Projection for Sums {
     }
 }
 
-/// Numbers whose shortest decimal form is read back wrongly by a parser that only comes close.
+/// Numbers whose shortest decimal form an approximate parser reads as another number.
 fn numbers() -> impl Iterator<Item = f64> {
     (0..300_u32).map(|number| (f64::from(number) + 1.577_777_777_777_000_1).sqrt() / 7.0)
 }
@@ -262,7 +262,8 @@ pub async fn r14_an_event_that_would_not_be_read_back_is_refused<S: Store>(store
     Repository::<Gauge>::new(store.clone()).load("g").await.expect("loaded");
 }
 
-/// R8: a state that JSON does not give back is not kept, and one that it does is the replayed one to the last digit.
+/// R8: a state that JSON does not return unchanged is not kept; a state that is kept equals the replayed one to the last
+/// digit.
 pub async fn r8_a_snapshot_is_the_state_or_none<S: Store>(store: &S) {
     let cases: [(&str, Vec<GaugeEvent>, bool); 4] = [
         ("infinite", vec![read(1.0), read(0.0)], false),
@@ -283,7 +284,8 @@ pub async fn r8_a_snapshot_is_the_state_or_none<S: Store>(store: &S) {
     }
 }
 
-/// R8: an upcaster that is mended changes what its events mean, so such a state is bound to the program.
+/// R8: a corrected upcaster changes the meaning of its events, so a snapshot with upcast events is valid for one program
+/// only.
 pub async fn r8_a_snapshot_of_upcast_events_is_bound_to_the_program<S: Store>(store: &S) {
     let first = || {
         let mut event = event_store::event("15");
@@ -292,7 +294,7 @@ pub async fn r8_a_snapshot_of_upcast_events_is_bound_to_the_program<S: Store>(st
     };
     store.append(Append::new(gauge("old"), Expected::NoStream, vec![first()])).await.expect("appended");
     for (id, folded) in [("old", Folded::Upcast), ("new", Folded::AsWritten)] {
-        // One that loads the events, one that finds a snapshot, one that finds a snapshot and an old event behind it.
+        // The first loads the events, the second finds a snapshot, the third finds a snapshot and an old event after it.
         for _ in 0..2 {
             let gauges = Repository::<Gauge>::new(store.clone()).snapshot_every(1);
             gauges.execute(id, Happen(vec![read(2.0)])).await.expect("executed");
@@ -306,7 +308,7 @@ pub async fn r8_a_snapshot_of_upcast_events_is_bound_to_the_program<S: Store>(st
     gauges.execute("new", Happen(vec![read(2.0)])).await.expect("executed");
     let snapshot = store.load_snapshot(&gauge("new")).await.expect("loaded").expect("one was taken");
     assert_eq!(snapshot.open::<Gauge>().map(|(_, folded)| folded), Some(Folded::Upcast));
-    // Another program would have found that it is neither as written nor its own.
+    // Another program would find that the events were upcast, and that the snapshot is not its own.
     let foreign = Snapshot { checksum: snapshot.checksum ^ 1, ..snapshot };
     assert_eq!(foreign.open::<Gauge>(), None);
 }
@@ -316,13 +318,13 @@ fn projector<S: Store>(store: &S, batch: usize) -> Projector<Sums> {
     Projector::new(Sums, source, store.clone())
 }
 
-/// R9: whatever the batches, the sum of floating-point numbers is the fold's, to the last digit.
+/// R9: with batches of any size, the sum of floating-point numbers equals that of the fold, to the last digit.
 ///
-/// The events are not encoded by a repository, which refuses a number that is not read back: the sums of the documents are
-/// what is looked at here.
+/// The events are not written through a repository, which refuses a number that is not read back: this test is about the
+/// sums in the documents.
 ///
-/// Seen to fail without `float_roundtrip`: the first document is not written ([`EngineError::Unwritable`]), and where that is not
-/// looked at either, batches of 1 end at 497.4369477084307 and the fold at 497.43694770843064.
+/// Seen to fail without `float_roundtrip`: the first document is not written ([`EngineError::Unwritable`]); without that
+/// check too, batches of 1 end at 497.4369477084307 and the fold at 497.43694770843064.
 pub async fn r9_batches_of_any_size_end_at_the_same_document<S: Store>(store: &S) {
     let events = numbers().map(|number| {
         let mut event = event_store::event(&format!(r#"{{"value":{number}}}"#));
@@ -358,10 +360,10 @@ pub async fn r14_a_document_that_would_not_be_read_back_stops_the_projector<S: S
         assert!(page.documents.iter().all(|(_, sum)| sum.sum > 0.0));
     }
     let log = store.read_log(Position::ZERO, 1_000).await.expect("a read");
-    assert!(matches!(project(&Sums, &log), Err(EngineError::Unwritable { .. })), "so says the fold");
+    assert!(matches!(project(&Sums, &log), Err(EngineError::Unwritable { .. })), "the fold refuses it too");
 }
 
-/// R14: a megabyte, or a secret, is not repeated by an error that says where it stands.
+/// R14: an error names the place of a value and does not repeat it, be it a secret or a megabyte long.
 pub async fn r14_an_error_names_the_place_and_not_the_value<S: Store>(store: &S) {
     const SECRET: &str = "hunter2";
     let secrets = [

@@ -1,4 +1,4 @@
-//! What decisions across streams must do on every store.
+//! Decisions across streams, on every store.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -18,7 +18,7 @@ fn make(room: u32, night: u32, guest: &str) -> BookingCommand {
     BookingCommand::Make { room, night, guest: guest.to_owned() }
 }
 
-/// R2: an aggregate's events are found by what they are about.
+/// R2: the events of an aggregate are found by their tags.
 pub async fn r2_events_of_a_repository_carry_their_own_tags<S: AggregateStore + Clone>(store: &S) {
     let bookings = Repository::<Booking>::new(store.clone());
     bookings.execute("b1", make(7, 1, "ada")).await.expect("executed");
@@ -31,7 +31,7 @@ pub async fn r2_events_of_a_repository_carry_their_own_tags<S: AggregateStore + 
     }
 }
 
-/// R15: what cannot be found later is not written.
+/// R15: an event whose tag could not be found later is not written.
 pub async fn r15_an_event_with_an_invalid_tag_is_refused_and_named<S: AggregateStore + Clone>(store: &S) {
     let bookings = Repository::<Booking>::new(store.clone());
     match bookings.execute("b1", make(7, 1, "a\nsecret")).await {
@@ -60,7 +60,7 @@ fn made(room: u32, night: u32) -> BookingEvent {
     BookingEvent::Made { room, night, guest: "ada".into() }
 }
 
-/// A booking of room 7 that knows the room's other bookings and nothing of its own stream.
+/// A booking of room 7 that is decided on the room's other bookings, without its own stream.
 async fn book(decisions: &Decisions, id: &str, night: u32, context: Context) -> Result<Receipt, DecideError<Taken>> {
     let stream = stream(id);
     let decision = decisions.decide_with(Nights::of("room:7"), context, |nights| {
@@ -72,7 +72,7 @@ async fn book(decisions: &Decisions, id: &str, night: u32, context: Context) -> 
     decision.await
 }
 
-/// R2: what a command on an aggregate does, the next decision knows.
+/// R2: the next decision sees the effect of a command on an aggregate.
 pub async fn r2_decisions_see_what_repositories_write<S: AggregateStore + Clone>(store: &S) {
     let (decisions, bookings) = (Decisions::new(store.clone(), "book"), Repository::<Booking>::new(store.clone()));
     book(&decisions, "b1", 1, Context::default()).await.expect("the night is free");
@@ -83,13 +83,13 @@ pub async fn r2_decisions_see_what_repositories_write<S: AggregateStore + Clone>
     assert!(bookings.load("b2").await.expect("loaded").state.made.is_some(), "the aggregate knows of the decision");
 }
 
-/// R6: a request that is repeated under its key is not refused by its own success.
+/// R6: a request that is repeated under its key is not refused because of its own first success.
 pub async fn r6_a_repeated_decision_returns_its_first_receipt<S: AggregateStore + Clone>(store: &S) {
     let decisions = Decisions::new(store.clone(), "book");
     let first = book(&decisions, "b1", 1, key("k", "1")).await.expect("decided");
     book(&decisions, "b2", 2, Context::default()).await.expect("decided");
     assert_eq!((first.position, first.token, first.repeated), (Position::new(1), Token(Position::new(1)), false));
-    // The stream may follow from the decision: the key alone tells.
+    // The decision may choose another stream: the key alone identifies the request.
     for (again, id) in [(&decisions, "b1"), (&Decisions::new(store.clone(), "book"), "another")] {
         assert_eq!(book(again, id, 1, key("k", "1")).await.expect("repeated"), Receipt { repeated: true, ..first });
     }
@@ -103,7 +103,7 @@ pub async fn r6_a_repeated_decision_returns_its_first_receipt<S: AggregateStore 
     assert_eq!(store.head().await.expect("a head"), Position::new(3));
 }
 
-/// R6: the same request a hundred times at once. (Seen to fail without the look for the command after a failed append.)
+/// R6: the same request a hundred times at once. (Seen to fail if the command is not looked up after a failed append.)
 pub async fn r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receipt<S: AggregateStore + Clone>(
     store: &S,
 ) {
@@ -141,7 +141,7 @@ pub async fn r2_many_decisions_on_one_boundary_at_once_all_get_through<S: Aggreg
     assert_eq!(store.head().await.expect("a head"), Position::new(60));
 }
 
-/// R6: twins that no condition keeps apart.
+/// R6: equal requests between which no condition fails.
 pub async fn r6_twins_that_append_to_different_streams_write_once<S: AggregateStore + Clone>(store: &S) {
     let (mut twins, start) = (JoinSet::new(), Arc::new(Barrier::new(40)));
     for twin in 0..40 {
@@ -158,7 +158,7 @@ pub async fn r6_twins_that_append_to_different_streams_write_once<S: AggregateSt
     assert_eq!(store.head().await.expect("a head"), Position::new(1));
 }
 
-/// R2: two models, each with a condition of its own, and as many nights as both leave.
+/// R2: two models, each with a condition of its own; only nights that both leave free are booked.
 pub async fn r2_decisions_on_two_models_keep_both<S: AggregateStore + Clone>(store: &S) {
     let mut clients = JoinSet::new();
     for client in 0..16_u32 {
@@ -219,7 +219,7 @@ pub async fn r1_a_decision_on_several_streams_is_whole<S: AggregateStore + Clone
     assert!(events.iter().all(|event| event.metadata.actor.as_deref() == Some("ada")));
 }
 
-/// R2: what stands in the way and is not seen is reported, not tried again for ever.
+/// R2: a conflict that no model sees is reported and not retried without end.
 pub async fn r2_a_conflict_that_no_model_sees_is_reported<S: AggregateStore + Clone>(store: &S) {
     let decisions = Decisions::new(store.clone(), "book").attempts(u32::MAX);
     Repository::<Booking>::new(store.clone()).execute("b1", make(8, 1, "bob")).await.expect("executed");

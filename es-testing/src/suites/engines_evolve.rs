@@ -1,4 +1,4 @@
-//! What projectors, policies and reads must do on every store while code of several versions runs.
+//! Projectors, policies and reads while code of several versions runs, on every store.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn other_version<T: std::fmt::Debug>(outcome: Result<T, QueryError>, versions: (
     }
 }
 
-/// R12, and a rolling deploy: the old program does not end, and says neither `None` nor `Ok`.
+/// R12 in a rolling deploy: the worker of the old program does not end, and its reads return neither `None` nor `Ok`.
 pub async fn r12_a_new_version_is_rebuilt_beside_the_old_one(store: &impl Store) {
     let shutdown = CancellationToken::new();
     let first = projector(Ledger::<1>::default(), store).standby(RETRY);
@@ -67,7 +67,7 @@ pub async fn r12_a_new_version_is_rebuilt_beside_the_old_one(store: &impl Store)
     second.await.expect("no panic").expect("it stops in order");
 }
 
-/// R12: a read model on a log that has been there before is all there or not there yet.
+/// R12: a read model that is new on an existing log is complete or does not serve yet.
 pub async fn r12_a_new_read_model_does_not_serve_before_it_has_caught_up(store: &impl Store) {
     let model = read_model::<Ledger>(store);
     let building = async || match model.get("all").await {
@@ -80,7 +80,7 @@ pub async fn r12_a_new_read_model_does_not_serve_before_it_has_caught_up(store: 
     let endless = Endless(source(store));
     let worker = Projector::new(Ledger::<1>::default(), endless, store.clone());
     let worker = spawn(worker, &shutdown);
-    // All events are in it, but the worker does not know that these are all.
+    // It has all events, but the worker does not know yet that there are no more.
     while building().await < Position::new(50) {
         tokio::task::yield_now().await;
     }
@@ -138,7 +138,7 @@ pub async fn r12_reads_go_on_where_the_new_code_reads_the_old_documents(store: &
     worker.await.expect("no panic").expect("it stops in order");
 }
 
-/// R12: a deploy is rolled back, and later made again.
+/// R12: a deploy is rolled back and later repeated.
 pub async fn r12_an_older_version_serves_again_on_purpose(store: &impl Store) {
     load(store, 2).join_all().await;
     let shutdown = CancellationToken::new();
@@ -157,7 +157,7 @@ pub async fn r12_an_older_version_serves_again_on_purpose(store: &impl Store) {
     until_working(&mut first_state).await;
     deposit(store, 1).await;
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
-    // A rebuild of the older version again withdraws no less.
+    // Another rebuild of the older version withdraws the newer one too.
     projector(Ledger::<1>::default(), store).rebuild(shutdown.clone()).await.expect("rebuilt");
     tokio::time::sleep(RETRY * 5).await;
     let found = generations(store).await;
@@ -175,7 +175,7 @@ pub async fn r12_an_older_version_serves_again_on_purpose(store: &impl Store) {
     }
 }
 
-/// A log without an end: it delivers nothing after the first event.
+/// A log that never ends: it delivers nothing after the first event.
 #[derive(Debug)]
 struct Endless(LogSource);
 
@@ -211,8 +211,8 @@ impl EventFeed for EndlessFeed {
     }
 }
 
-/// R12: they do not discard each other's work for ever. (Seen to fail where each attempt of a rebuild begins anew: the earlier
-/// one never ends.)
+/// R12: two rebuilds do not discard each other's work without end. (Seen to fail if each attempt of a rebuild starts from
+/// the beginning: the earlier one never ends.)
 pub async fn r12_the_later_of_two_rebuilds_wins(store: &impl Store) {
     load(store, 2).join_all().await;
     projector(Ledger::<2>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");
@@ -253,9 +253,9 @@ pub async fn r12_all_pages_of_a_scan_are_of_one_generation(store: &impl Store) {
     assert!(matches!(resumed, Err(QueryError::Replaced { .. })), "{resumed:?}");
 }
 
-/// R13: whatever is promoted meanwhile.
+/// R13, while other generations are promoted.
 ///
-/// It can lose: with the serving generation asked for in a call of its own, `reached` was 0 (seen in memory).
+/// Seen to fail (in memory) if a separate call looks up the serving generation: `reached` was 0.
 pub async fn r13_reached_never_falls_while_generations_are_promoted(store: &impl Store) {
     load(store, 1).join_all().await;
     let token = Token(store.head().await.expect("a head"));
@@ -283,7 +283,7 @@ pub async fn r13_reached_never_falls_while_generations_are_promoted(store: &impl
 }
 
 mod namesake {
-    //! Others under the names of [`super::Ledger`] and [`super::Idle`].
+    //! Other readers with the names of [`super::Ledger`] and [`super::Idle`].
 
     use async_trait::async_trait;
 
@@ -336,7 +336,7 @@ async fn refused<T: std::fmt::Debug>(run: impl Future<Output = Result<T, EngineE
     }
 }
 
-/// Whichever of them comes second would go on with what the first has folded.
+/// The second of two definitions would continue with what the first has folded.
 pub async fn a_name_belongs_to_one_projection_or_policy(store: &impl Store) {
     let ledger = "projection Ledger of account in per-key order";
     let count = "projection Count of account in per-key order";
@@ -347,7 +347,7 @@ pub async fn a_name_belongs_to_one_projection_or_policy(store: &impl Store) {
     refused(projector(namesake::Count::<1>, store).rebuild(forever()), (ledger, count)).await;
     refused(idle(namesake::Watch::<0>, store).run(forever()), (ledger, "policy Watch")).await;
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
-    // A raised version is the way out of a definition that was changed.
+    // After a change of its definition, a projection needs a higher version.
     projector(namesake::Count::<2>, store).rebuild(forever()).await.expect("rebuilt");
     assert_equals_the_fold(namesake::Count::<2>, store).await;
 
@@ -356,7 +356,7 @@ pub async fn a_name_belongs_to_one_projection_or_policy(store: &impl Store) {
     follow(idle(namesake::Watch::<2>, store), store).await;
 }
 
-/// Runs a policy of the name `idle` until it has come to the end of the log.
+/// Runs a policy with the name `idle` until it has reached the end of the log.
 async fn follow<P: Policy>(runner: PolicyRunner<P>, store: &impl Store) {
     let token = deposit(store, 1).await;
     let shutdown = CancellationToken::new();

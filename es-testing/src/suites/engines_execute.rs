@@ -1,4 +1,4 @@
-//! What executing commands must do on every store.
+//! Commands on aggregates, on every store.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -108,11 +108,11 @@ fn key(key: &str, content: &str) -> Context {
     Context::default().idempotent(IdempotencyKey::new(key).expect("a valid key"), content.as_bytes())
 }
 
-/// R7: half of the callers give up early, many of them after their command was handed to the store. The others were not
-/// outrun by anyone.
+/// R7: half of the callers drop their command early, many of them after the store has got it. The other commands must not
+/// fail because of that.
 ///
-/// It can lose: on Postgres, whose writer leaves out what no caller waits for, others failed with "other commands were faster"
-/// where a dropped command was not finished by the repository.
+/// Seen to fail on Postgres, whose writer skips an append without a caller: if the repository did not finish a dropped
+/// command, other commands failed with "other commands were faster".
 pub async fn r7_dropped_commands_do_not_fail_others<S: AggregateStore + Clone>(store: &S) {
     let accounts = Repository::<Account>::new(store.clone());
     let mut patient = JoinSet::new();
@@ -150,7 +150,7 @@ pub async fn r7_dropped_commands_do_not_fail_others<S: AggregateStore + Clone>(s
 
 /// R2
 pub async fn r2_every_concurrent_command_takes_effect_once<S: AggregateStore + Clone>(store: &S) {
-    // Half of the clients share a cache, the others are in another process, so to speak.
+    // Half of the clients share a cache. The others have caches of their own, as in another process.
     let repositories = [Repository::<Account>::new(store.clone()), Repository::<Account>::new(store.clone()).cache(0)];
     let mut clients = JoinSet::new();
     for client in 0..8 {
@@ -173,7 +173,7 @@ pub async fn r6_a_repeated_command_returns_its_first_receipt<S: AggregateStore +
     let first = accounts.execute_with("a", AccountCommand::Withdraw(10), key("k", "w10")).await.expect("executed");
     accounts.execute("a", AccountCommand::Deposit(3)).await.expect("executed");
     for repository in [&accounts, &Repository::new(store.clone())] {
-        // By now the command would be refused: what counts is that it was granted before.
+        // By now the command would be refused. It succeeds because it succeeded before.
         let again =
             repository.execute_with("a", AccountCommand::Withdraw(10), key("k", "w10")).await.expect("repeated");
         assert!(again.repeated && !first.repeated);
@@ -218,7 +218,7 @@ pub async fn r8_snapshots_change_nothing_but_time<S: AggregateStore + Clone>(sto
     let truth = deposits(store, 37).await;
     let good = stored_snapshot(store).await;
     assert_eq!(good.version, Version::new(30));
-    // That it is used at all shows in a snapshot which is sound in all but its state.
+    // A snapshot with another state and a valid checksum shows that snapshots are used at all.
     let wrong = Account { balance: 1_000_000, changes: 30 };
     let believed =
         Snapshot::of(stream(), good.version, good.last, &wrong, Folded::AsWritten).expect("it can be written");
@@ -241,7 +241,7 @@ pub async fn r8_snapshots_change_nothing_but_time<S: AggregateStore + Clone>(sto
     }
     let without = Repository::<Account>::new(store.clone()).snapshot_every(0);
     assert_eq!(without.load("a").await.expect("loaded").state, truth);
-    // The next one due takes the place of the damaged one.
+    // The next snapshot replaces the damaged one.
     deposits(store, 5).await;
     assert_eq!(stored_snapshot(store).await.version, Version::new(40));
 }
@@ -369,7 +369,7 @@ pub async fn r14_an_undecodable_event_is_named<S: AggregateStore + Clone>(store:
     }
 }
 
-/// A cache may be behind; a refusal never is.
+/// A cache may be out of date; a refusal is never based on an out-of-date state.
 pub async fn a_refusal_is_never_given_on_a_stale_state<S: AggregateStore + Clone>(store: &S) {
     let (here, elsewhere) = (Repository::<Account>::new(store.clone()), Repository::<Account>::new(store.clone()));
     here.execute("a", AccountCommand::Deposit(1)).await.expect("executed");
@@ -389,7 +389,7 @@ pub async fn a_client_that_saw_another_version_is_refused<S: AggregateStore + Cl
         matches!(stale, Err(ExecuteError::Stale(Conflict { actual, .. })) if actual == Version::new(1)),
         "{stale:?}"
     );
-    // Nor does anybody get through who has not looked, and a repeated request still gets its first outcome.
+    // A caller that expects no stream is refused as well, and a repeated request still gets its first outcome.
     let elsewhere = Repository::<Account>::new(store.clone());
     let stale = elsewhere.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
     assert!(matches!(stale, Err(ExecuteError::Stale(_))), "{stale:?}");
@@ -397,12 +397,12 @@ pub async fn a_client_that_saw_another_version_is_refused<S: AggregateStore + Cl
     let created = accounts.execute_with("b", AccountCommand::Deposit(7), first.clone()).await.expect("executed");
     let again = Repository::<Account>::new(store.clone()).execute_with("b", AccountCommand::Deposit(7), first).await;
     assert_eq!(again.expect("executed"), Receipt { repeated: true, ..created });
-    // Another process moved it on: the cache says 1, the client knows better.
+    // Another process has appended: the cache is at version 1, the client knows a later version.
     Repository::<Account>::new(store.clone()).execute("a", AccountCommand::Deposit(1)).await.expect("executed");
     accounts.execute_with("a", AccountCommand::Deposit(1), seen(2)).await.expect("executed");
 }
 
-/// Deciding that nothing is to be done is a valid answer.
+/// A decision without events is valid.
 pub async fn a_command_without_events_writes_nothing<S: AggregateStore + Clone>(store: &S) {
     let accounts = Repository::<Account>::new(store.clone());
     let receipt = accounts.execute("a", AccountCommand::Deposit(0)).await.expect("executed");

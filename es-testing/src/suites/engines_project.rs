@@ -1,4 +1,4 @@
-//! What projectors, rebuilds and policies must do on every store.
+//! Projectors, rebuilds and policies, on every store.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// How long a read may take to catch up in a test: only a failure waits for it.
+/// How long a read waits for its write. Only a failing test waits this long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// All three ports in one.
@@ -94,7 +94,7 @@ pub async fn r9_killed_workers_leave_the_fold_of_the_log(store: &impl Store) {
     let mut workers = Vec::from(start());
     let ledger = read_model::<Ledger>(store);
     for quarter in 1..=3 {
-        // Dropped wherever they are, as soon as they have come another quarter of the way.
+        // Dropped at any point, as soon as they have folded another quarter of the log.
         ledger.wait_for(Token(Position::new(quarter * 75)), PATIENCE).await.expect("they make progress");
         workers.drain(..).for_each(|worker| worker.abort());
         workers.extend(start());
@@ -108,7 +108,7 @@ pub async fn r9_killed_workers_leave_the_fold_of_the_log(store: &impl Store) {
     }
 }
 
-/// R9: the fold itself must not count it twice either, or both would agree on the wrong sum.
+/// R9: the reference fold must not count the event twice either, or both would agree on a wrong sum.
 pub async fn r9_a_document_that_is_named_twice_sees_the_event_once(store: &impl Store) {
     for amount in [1, 10, 100] {
         deposit(store, amount).await;
@@ -124,7 +124,7 @@ pub async fn r9_a_document_that_is_named_twice_sees_the_event_once(store: &impl 
     worker.await.expect("no panic").expect("it stops in order");
 }
 
-/// The log under another name: another source, as far as checkpoints are concerned.
+/// The log under another name: for checkpoints this is another source.
 #[derive(Debug)]
 struct Copy(LogSource);
 
@@ -198,7 +198,7 @@ pub async fn r11_an_event_that_cannot_be_folded_stops_the_projector_before_it(st
         Err(QueryError::Building { reached, .. }) => assert_eq!(reached, Position::new(2)),
         other => panic!("half of it does not serve, got {other:?}"),
     }
-    // Mended, it goes on with the very event at which it stopped.
+    // Corrected code continues with the event at which the projector stopped.
     let shutdown = CancellationToken::new();
     let mended = spawn(Projector::new(Ledger::<1>::default(), one_by_one, read_models), &shutdown);
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
@@ -236,14 +236,14 @@ pub async fn r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log(store: &
     let rebuilt = projector(Ledger::<1>::default(), store).rebuild(shutdown.clone()).await.expect("rebuilt");
     assert_ne!(rebuilt.expect("it was not interrupted").id, before.id);
     clients.join_all().await;
-    // The worker of the old generation was fenced and has taken up the new one.
+    // The worker of the old generation was fenced and follows the new one.
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
     shutdown.cancel();
     watcher.await.expect("the reader was content");
     serving.await.expect("no panic").expect("it stops in order");
 }
 
-/// R12: with no event at all, with one less than a batch, a full one, and one more.
+/// R12: with no events, with one event less than a batch, a full batch, and one more.
 pub async fn r12_a_rebuild_ends_wherever_the_log_does(store: &impl Store) {
     for more in [0, 6, 1, 1] {
         for _ in 0..more {
@@ -255,7 +255,7 @@ pub async fn r12_a_rebuild_ends_wherever_the_log_does(store: &impl Store) {
     }
 }
 
-/// R12: whoever waits for the other's lease ends with it.
+/// R12: the worker that waits for the lease of the other one ends when that one ends.
 pub async fn r12_of_two_workers_that_rebuild_both_end(store: &impl Store) {
     load(store, 5).join_all().await;
     let rebuild = || {
@@ -325,7 +325,7 @@ pub async fn r13_a_read_may_wait_without_end(store: &impl Store) {
 
 /// R16
 pub async fn r16_shutdown_hands_the_shards_over_at_once(store: &impl Store) {
-    // With leases of an hour, a successor gets on only if they are given back.
+    // Leases last an hour, so a successor can start only if they are released.
     for round in 1..=3 {
         let token = deposit(store, round).await;
         let shutdown = CancellationToken::new();
@@ -337,7 +337,7 @@ pub async fn r16_shutdown_hands_the_shards_over_at_once(store: &impl Store) {
     }
 }
 
-/// After a restore from an older copy, the log holds something else at the checkpoint.
+/// After a restore from an older copy, the log has another event at the checkpoint.
 pub async fn a_checkpoint_of_another_history_is_refused(store: &impl Store) {
     deposit(store, 1).await;
     let generation = store.ensure_generation("ledger", 1, GenerationState::Serving).await.expect("made");
@@ -353,10 +353,10 @@ pub async fn a_checkpoint_of_another_history_is_refused(store: &impl Store) {
     assert_eq!(position, Position::new(1));
 }
 
-/// R3: an older copy of the log is restored, without A and B. X takes A's place, and B is sent again with the id that it
-/// had: the checkpoint's event stands at its position, behind another past. In each half of the test one of the two logs
-/// is the store's and the other one is in memory, so each time at which B was written is the store's own once.
-/// (Seen to fail where a checkpoint holds the event's id alone.)
+/// R3: an older copy of the log is restored, without A and B. X is written at A's position, and B is sent again with its
+/// id: the checkpoint's event is at its old position, but after other events. In each half of the test one of the two logs
+/// is the store's and the other one is in memory, so each of the two times of B is once the store's own.
+/// (Seen to fail if a checkpoint holds only the id of the event.)
 pub async fn r3_a_retry_in_a_restored_log_does_not_hide_another_past(store: &impl Store) {
     let [a, b, x, next] = [1, 2, 4, 8].map(new_deposit);
     let (restored, other) = (MemoryStore::new(), MemoryStore::new());
@@ -453,7 +453,7 @@ pub async fn policies_react_once_although_they_are_killed(store: &impl Store) {
         tokio::spawn(async move { runner.run(shutdown).await })
     };
     let mut worker = start();
-    // Killed in the middle of a batch, whose first reactions come again then.
+    // Killed in the middle of a batch: its first reactions are then repeated.
     for position in [20, 45, 75] {
         store.wait_past(Position::new(position)).await.expect("it goes on");
         worker.abort();
@@ -484,7 +484,7 @@ pub async fn r11_a_reaction_that_fails_for_good_stops_the_policy_before_it(store
     assert_eq!(event.event, "account-a@2");
 }
 
-/// Reacts only when it is let.
+/// Reacts only when the test allows it.
 #[derive(Debug)]
 struct Slow(Arc<tokio::sync::Semaphore>);
 
@@ -499,7 +499,7 @@ impl Policy for Slow {
     }
 }
 
-/// However often its time to live passes.
+/// For several times the length of its lease.
 pub async fn a_slow_reaction_keeps_its_lease(store: &impl Store) {
     deposit(store, 1).await;
     let (gate, shutdown) = (Arc::new(tokio::sync::Semaphore::new(0)), CancellationToken::new());
@@ -516,8 +516,8 @@ pub async fn a_slow_reaction_keeps_its_lease(store: &impl Store) {
             None => tokio::task::yield_now().await,
         }
     };
-    // A rival whose lease is over at once asks until the worker has it, and then until that one's
-    // would have expired thrice.
+    // A second owner, whose own leases end at once, tries until the worker has the lease, and then for three times the
+    // length of the worker's lease.
     let (shard, rival) = (LogSource::shard(), Uuid::now_v7());
     store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("asked");
     let ask = async || {

@@ -1,5 +1,5 @@
-//! What caches must do where an older copy of the log was restored, and a lost event was sent again: it has the id and the
-//! version that it had, behind other events.
+//! Caches after an older copy of the log was restored and a lost event was sent again: it has its former id and version,
+//! after other events.
 
 use std::sync::Arc;
 
@@ -28,16 +28,16 @@ async fn append<'a>(server: &dyn AggregateStore, id: &str, events: impl IntoIter
     }
 }
 
-/// The store beside one in memory, once as the one that is replaced and once as the one that takes over: so each time at
-/// which an event was written is the store's own once.
+/// The store and one in memory, once as the replaced one and once as the one that takes over, so that each of the two times
+/// of an event is once the store's own.
 fn servers<S: AggregateStore + Clone>(store: &S) -> [(&'static str, [Arc<dyn AggregateStore>; 2]); 2] {
     let memory = || Arc::new(MemoryStore::new());
     [("a", [Arc::new(store.clone()), memory()]), ("b", [memory(), Arc::new(store.clone())])]
 }
 
-/// R3: the second event is lost and another one takes its place; the third is lost and sent again. What was decided on the
-/// lost one is not written behind it, and a refusal is not given on it. (Seen to fail where the third event was known by
-/// its id alone: 23 instead of 29.)
+/// R3: the second event is lost and another one is written in its place; the third is lost and sent again. No command is
+/// accepted or refused on the state of the lost history. (Seen to fail where the third event was compared only by its id:
+/// 23 instead of 29.)
 pub async fn r3_a_command_is_not_decided_on_a_state_of_another_history<S: AggregateStore + Clone>(store: &S) {
     let [first, lost, again, other] = [1, 2, 4, 8].map(deposit);
     for (id, servers) in servers(store) {
@@ -58,8 +58,8 @@ pub async fn r3_a_command_is_not_decided_on_a_state_of_another_history<S: Aggreg
     }
 }
 
-/// R8: the same with a snapshot that survived the restore, whether it is looked for alone or beside others. (Seen to fail
-/// where a snapshot held the id alone.)
+/// R8: the same with a snapshot that survived the restore, loaded alone or together with others. (Seen to fail where a
+/// snapshot held only the id.)
 pub async fn r8_a_snapshot_of_a_lost_history_is_ignored<S: AggregateStore + Clone>(store: &S) {
     let [first, lost, again, other] = [1, 2, 4, 8].map(deposit);
     let before = MemoryStore::new();
@@ -70,7 +70,7 @@ pub async fn r8_a_snapshot_of_a_lost_history_is_ignored<S: AggregateStore + Clon
         let events = server.read_stream(&account("a"), Version::new(2), 10).await.expect("read");
         witnesses.push(Witness::of(&events[0]));
     }
-    // That it is told by nothing else shows in another one which is as wrong and has the right time.
+    // Only the time reveals it: a snapshot that is equally wrong and has the right time is used.
     for (witness, balance) in witnesses.into_iter().zip([13, 7]) {
         let state = Account { balance: 7, changes: 3 };
         let snapshot = Snapshot::of(account("a"), Version::new(3), Ending::read(witness), &state, Folded::AsWritten);
@@ -89,7 +89,7 @@ pub async fn r8_a_snapshot_of_a_lost_history_is_ignored<S: AggregateStore + Clon
 }
 
 /// R3: a stream of several pages, and the server is replaced between two of them. (Seen to fail where each page was read
-/// behind a version and not behind an event.)
+/// after a version and not after an event.)
 pub async fn r3_a_state_is_not_folded_from_two_histories<S: AggregateStore + Clone>(store: &S) {
     const EVENTS: usize = 2_500;
     for (id, servers) in servers(store) {

@@ -1,4 +1,4 @@
-//! What projectors and policies must do on every store at events that only newer code knows.
+//! Projectors and policies at events that only newer code knows, on every store.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use es_core::{
     testing::account::{Histories, Ledger, LedgerPage},
 };
 
-/// What a newer program knows of accounts.
+/// The events of accounts in a newer program.
 #[derive(Debug, Clone, PartialEq, Eq, es_core::Event)]
 #[event(category = "account")]
 enum NewerEvent {
@@ -69,7 +69,7 @@ async fn is_free(store: &impl Store, name: &str) -> bool {
     taken.is_some()
 }
 
-/// R11: as in a rolling deploy, in which the new program has written already.
+/// R11: in a rolling deploy the new program has already written events.
 pub async fn r11_workers_stand_by_at_an_event_that_only_newer_code_knows(store: &impl Store) {
     let shutdown = CancellationToken::new();
     let token = deposit(store, 1).await;
@@ -82,7 +82,7 @@ pub async fn r11_workers_stand_by_at_an_event_that_only_newer_code_knows(store: 
     let reason = until_standing_by(&mut state).await;
     assert!(reason.contains("account.frozen"), "{reason}");
     assert_eq!(model.reached().await.expect("it serves"), token.0, "the checkpoint never passes it");
-    // It may just be trying again.
+    // It may be in the middle of a retry.
     while !is_free(store, Ledger::<1>::NAME).await {
         tokio::task::yield_now().await;
     }
@@ -90,7 +90,7 @@ pub async fn r11_workers_stand_by_at_an_event_that_only_newer_code_knows(store: 
     let new = spawn(projector(newer::Ledger, store), &shutdown);
     let newer = read_model::<newer::Ledger>(store);
     newer.wait_for(Token(unknown), PATIENCE).await.expect("newer code goes on");
-    // The old program goes on too when there is nothing left that it does not know.
+    // The old program continues when there is no event left that it does not know.
     new.abort();
     until_working(&mut state).await;
     let beyond = append_of_newer_code(store, "account.deposited", 9).await;
@@ -135,8 +135,8 @@ async fn until_never_known(mut state: watch::Receiver<WorkerState>, run: Running
     assert!(stopped.starts_with("stopped: account.frozen v1"), "{stopped}");
 }
 
-/// R11: what no program will ever know cannot be told from a rolling deploy, except by the time that it takes. (Seen to
-/// fail, in time, without a limit.)
+/// R11: only a time limit tells an event that no program knows from a rolling deploy. (Seen to fail, by the test's own
+/// timeout, without the limit.)
 pub async fn r11_workers_stop_at_an_event_that_no_program_knows_in_time(store: &impl Store) {
     const LIMIT: Duration = Duration::from_millis(200);
     let shutdown = CancellationToken::new();

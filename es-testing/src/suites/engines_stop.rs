@@ -1,4 +1,4 @@
-//! What projectors and policies leave behind when they stop, and that slow ones go on.
+//! What projectors and policies have committed when they stop, and that slow ones continue.
 
 use std::{
     sync::{
@@ -23,7 +23,7 @@ use es_core::{
     testing::account::{Account, AccountCommand, AccountEvent, Ledger, LedgerPage},
 };
 
-/// Longer than any test: only leases that are given back are free.
+/// Longer than any test: only released leases are free.
 const FOR_EVER: Duration = Duration::from_hours(1);
 
 /// What [`Mirror`] does with one amount.
@@ -35,7 +35,7 @@ enum Fault {
     None,
 }
 
-/// Two documents that are always equal, unless an event was folded by half.
+/// Two documents that are always equal, unless an event was folded in part.
 #[derive(Debug, Clone, Copy)]
 struct Mirror(Fault);
 
@@ -75,7 +75,7 @@ fn at_once<P: Projection>(projection: P, store: &impl Store) -> Projector<P> {
     Projector::new(projection, source, store.clone()).lease(FOR_EVER)
 }
 
-/// Builds the read model of an empty log, so that it serves whatever happens later.
+/// Builds the read model of an empty log, so that it serves during the test.
 async fn begin<P: Projection>(projection: P, store: &impl Store) {
     let built = at_once(projection, store).rebuild(CancellationToken::new()).await;
     built.expect("rebuilt").expect("it was not interrupted");
@@ -93,7 +93,7 @@ async fn assert_mirrors(store: &impl Store, amounts: &[u64]) {
     }
 }
 
-/// R11: in one batch with it. Each attempt finds the lease free, and comes as far as the first one.
+/// R11: the events are in one batch with the failing one. Each attempt finds the lease free and gets as far as the first.
 pub async fn r11_what_stands_before_a_failing_event_is_committed(store: &impl Store) {
     begin(Mirror(Fault::None), store).await;
     for amount in [1, 2, 666, 3] {
@@ -109,7 +109,7 @@ pub async fn r11_what_stands_before_a_failing_event_is_committed(store: &impl St
     assert_goes_on(store, &[1, 2, 666, 3]).await;
 }
 
-/// R11, R16: a panic gives the lease back like any other error.
+/// R11, R16: after a panic the lease is released, as after any other error.
 pub async fn r11_a_panic_stops_the_projector_before_the_event(store: &impl Store) {
     begin(Mirror(Fault::None), store).await;
     for amount in [1, 2, 666, 3, 777] {
@@ -151,7 +151,7 @@ async fn assert_goes_on(store: &impl Store, amounts: &[u64]) {
     running.await.expect("no panic").expect("it stops in order");
 }
 
-/// Asks for the shutdown while it folds.
+/// Requests the shutdown while it folds.
 #[derive(Debug, Clone)]
 struct Tired {
     at: Position,
@@ -175,7 +175,7 @@ impl Projection for Tired {
     }
 }
 
-/// R16: it does not fold on to the end of a batch, and commits what it has folded.
+/// R16: the projector does not fold the rest of the batch, and commits what it has folded.
 pub async fn r16_a_shutdown_within_a_batch_commits_what_was_folded(store: &impl Store) {
     let never = Tired { at: Position::ZERO, shutdown: CancellationToken::new() };
     begin(never.clone(), store).await;
@@ -198,7 +198,7 @@ enum End {
     Panic,
 }
 
-/// Remembers to what it has reacted, and ends at a position.
+/// Records its reactions, and ends at a position.
 #[derive(Debug, Clone)]
 struct Diary {
     seen: Arc<Mutex<Vec<u64>>>,
@@ -248,7 +248,7 @@ pub async fn r9_a_policy_that_stops_repeats_no_reaction(store: &impl Store) {
     assert_eq!(*seen.lock().expect("no panic under it"), (1..=20).collect::<Vec<_>>());
 }
 
-/// Takes its time, on the thread of the runtime, and counts.
+/// Blocks the thread of the runtime for a while, and counts.
 #[derive(Debug, Clone)]
 struct Ponderous {
     each: Duration,
@@ -305,7 +305,7 @@ pub async fn a_slow_event_keeps_its_lease(store: &impl Store) {
     assert_eq!(folds_of_three(store, Duration::from_secs(6), Duration::from_secs(3)).await, 1);
 }
 
-/// Eight documents for each account, as large as the last amount.
+/// Eight documents for each account, whose size is the last amount.
 #[derive(Debug, Clone, Copy)]
 struct Bulky;
 
@@ -331,7 +331,7 @@ impl Projection for Bulky {
     }
 }
 
-/// R17: whatever fits into the memory for documents, and one event that does not.
+/// R17: documents that fit into the limit, and one event whose documents do not.
 pub async fn r17_documents_are_folded_in_parts_and_too_many_for_one_event_are_an_error(store: &impl Store) {
     let accounts = Repository::<Account>::new(store.clone());
     for amount in [300, 2, 250, 1] {
@@ -361,7 +361,7 @@ async fn assert_too_large(store: &impl Store, position: Position) {
     }
 }
 
-/// A source that holds no more of what its readers want.
+/// A source that no longer holds the events that its readers need.
 #[derive(Debug)]
 struct Truncated(LogSource);
 
@@ -394,8 +394,8 @@ impl EventFeed for TruncatedFeed {
     }
 }
 
-/// R16: the lease is given back, as after any other error. (Seen to fail where a shard counted as held only once the
-/// source had started it: the next worker waited for the end of the lease.)
+/// R16: the lease is released, as after any other error. (Seen to fail where a shard counted as held only after the source
+/// had started it: the next worker waited for the end of the lease.)
 pub async fn r16_a_source_that_cannot_start_a_shard_leaves_it_free(store: &impl Store) {
     let token = deposit(store, 1).await;
     let source = Truncated(LogSource::new(store.clone()));

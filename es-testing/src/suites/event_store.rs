@@ -1,4 +1,4 @@
-//! What every event store must do: order, conflicts, retries.
+//! Event stores: order, conflicts, retries.
 
 use std::{collections::HashSet, fmt, sync::Arc};
 
@@ -119,7 +119,7 @@ pub async fn r2_a_stale_version_is_a_conflict_that_tells_the_actual_one(store: &
 pub async fn r2_every_expectation_is_checked(store: &impl EventStore) {
     let exact = |version| Expected::Exact(Version::new(version));
     conflict(store.append(append("a", Expected::StreamExists, 1)).await);
-    // An expectation beyond the end would tear a hole into the versions.
+    // An append after a version beyond the end would leave a gap in the versions.
     conflict(store.append(append("a", exact(5), 1)).await);
     put(store, append("a", Expected::Any, 1)).await;
     conflict(store.append(append("a", Expected::NoStream, 1)).await);
@@ -162,7 +162,7 @@ pub async fn r3_positions_and_versions_are_dense_and_agree<S: EventStore + Clone
         let store = store.clone();
         writers.spawn(async move {
             for number in 0..20 {
-                // Every third append is refused: it may leave no hole.
+                // Every third append is refused. It must not leave a gap.
                 let expected = if number % 3 == 0 { Expected::Exact(Version::new(1_000)) } else { Expected::Any };
                 let _ = store.append(append(&format!("s{}", (writer + number) % 5), expected, 1 + number % 3)).await;
             }
@@ -276,12 +276,12 @@ pub async fn r6_a_remembered_command_returns_its_first_outcome(store: &impl Even
     assert_eq!(store.find_command(&stream("a"), &key).await.expect("a look-up"), None);
     let outcome = put(store, commanded("a", Expected::NoStream, "k", "x")).await;
     put(store, append("a", Expected::Any, 3)).await;
-    // The retry was decided on another version and drew other ids: the key is what counts.
+    // The retry was decided on another version and has other event ids: only the key counts.
     let again = put(store, commanded("a", Expected::Exact(Version::new(5)), "k", "x")).await;
     assert_eq!(again, Appended { repeated: true, ..outcome });
     let found = store.find_command(&stream("a"), &key).await.expect("a look-up").expect("it is remembered");
     assert_eq!((found.appended, found.fingerprint), (outcome, Fingerprint::of(b"x")));
-    // A key is unique within a stream, not beyond.
+    // A key is unique within one stream only.
     assert!(!put(store, commanded("b", Expected::NoStream, "k", "x")).await.repeated);
     assert_eq!(all(store).await.len(), 7);
 }
@@ -313,7 +313,7 @@ pub async fn r6_concurrent_retries_write_once<S: EventStore + Clone>(store: &S) 
 
 /// R7
 pub async fn r7_a_dropped_append_leaves_nothing_or_the_whole<S: EventStore + Clone>(store: &S) {
-    // Each append is dropped a little further on its way.
+    // Each append is dropped a little later than the one before.
     for steps in 0..50 {
         let append = append(&format!("s{steps}"), Expected::NoStream, 3);
         let mut future = Box::pin(store.append(append));
@@ -324,7 +324,7 @@ pub async fn r7_a_dropped_append_leaves_nothing_or_the_whole<S: EventStore + Clo
             tokio::task::yield_now().await;
         }
     }
-    // Behind this append nothing of the dropped ones is on its way any more.
+    // Appends have an order, so once this one is done the dropped ones have ended too.
     put(store, append("last", Expected::NoStream, 1)).await;
     let log = all(store).await;
     assert!(log.iter().enumerate().all(|(index, event)| event.position.get() == index as u64 + 1));
@@ -334,13 +334,13 @@ pub async fn r7_a_dropped_append_leaves_nothing_or_the_whole<S: EventStore + Clo
     }
 }
 
-/// Polls once; tells whether it is done.
+/// Polls once. Returns whether it is done.
 fn futures_poll<F: Future + Unpin>(future: &mut F) -> bool {
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     std::pin::Pin::new(future).poll(&mut context).is_ready()
 }
 
-/// Nothing is changed on the way.
+/// An event is read as it was written.
 pub async fn events_come_back_as_they_were_written(store: &impl EventStore) {
     let metadata = Metadata {
         correlation_id: Some(Uuid::now_v7()),

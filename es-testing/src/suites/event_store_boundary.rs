@@ -1,4 +1,4 @@
-//! What every event store must do with tags and conditions.
+//! Event stores: tags and conditions.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ fn failed_at(outcome: &Result<Appended, AppendError>) -> Option<u64> {
     }
 }
 
-/// A query finds what it says.
+/// A query finds exactly the events that match it.
 pub async fn queries_find_all_tags_any_name_and_either_item(store: &impl EventStore) {
     put(store, to("1", named("defined", &["course:1"]))).await;
     put(store, to("2", named("joined", &["student:1", "course:1"]))).await;
@@ -73,7 +73,7 @@ pub async fn queries_find_all_tags_any_name_and_either_item(store: &impl EventSt
         assert_eq!(found.iter().map(|event| event.position.get()).collect::<Vec<_>>(), expected, "{query:?}");
         let rest = store.read_matching(&query, Position::new(2), 1).await.expect("a read");
         assert_eq!(rest.first().map(|event| event.position.get()), expected.into_iter().find(|found| *found > 2));
-        // A condition is about the same events.
+        // A condition matches the same events.
         let mut last = Position::ZERO;
         for event in found {
             let condition = Condition::new(query.clone(), last);
@@ -116,14 +116,14 @@ pub async fn r2_each_query_of_a_condition_has_a_position_of_its_own(store: &impl
     };
     for (room, guest, failed) in [(1, 2, Some(3)), (3, 0, Some(2)), (1, 0, Some(2)), (0, 0, Some(1)), (3, 2, None)] {
         let outcome = store.append(to("x", named("b", &[])).on(given(room, guest))).await;
-        // The first of the events that were missed.
+        // The first of the events that the decision had not seen.
         assert_eq!(failed_at(&outcome), failed, "{room} {guest} {outcome:?}");
         assert_eq!(outcome.is_ok(), failed.is_none());
     }
 }
 
-/// R2: what nothing but a scan of the log finds fails a condition too, in the same batch as well. (Seen to fail on
-/// Postgres, with all 40 written, where such a condition was judged in the same wave as what it is about.)
+/// R2: an event that only a scan of the log finds makes a condition fail too, also in the same batch. (Seen to fail on
+/// Postgres, with all 40 written, where such a condition was checked in the same wave as the events that it matches.)
 pub async fn r2_of_concurrent_appends_on_all_events_one_wins<S: EventStore + Clone>(store: &S) {
     for (round, query) in [EventQuery::all(), EventQuery::named_only(["a", "b"])].into_iter().enumerate() {
         let mut appends = JoinSet::new();
@@ -132,7 +132,7 @@ pub async fn r2_of_concurrent_appends_on_all_events_one_wins<S: EventStore + Clo
         for number in 0..40 {
             let (store, start, query) = (store.clone(), start.clone(), query.clone());
             appends.spawn(async move {
-                // Half of them also carry what others look for by tag.
+                // Half of them also carry the tag for which others look.
                 let tags = if number % 2 == 0 { &["t"][..] } else { &[] };
                 let claim = to(&format!("{round}-{number}"), named("a", tags)).on(Condition::new(query, after));
                 start.wait().await;
@@ -150,7 +150,7 @@ pub async fn r2_of_concurrent_appends_on_all_events_one_wins<S: EventStore + Clo
 #[error("the course is full")]
 struct Full;
 
-/// R2: a course with three places, eight students who want into every course, and one who leaves again.
+/// R2: courses with three places each, eight students who try to join every course, and one who leaves again.
 pub async fn r2_no_course_is_overbooked<S: EventStore + Clone>(store: &S) {
     const PLACES: usize = 3;
     const COURSES: usize = 6;
@@ -185,7 +185,7 @@ pub async fn r2_no_course_is_overbooked<S: EventStore + Clone>(store: &S) {
     }
 }
 
-/// R6: an append fails its own condition when it comes again.
+/// R6: sent again, an append would fail its own condition.
 pub async fn r6_a_conditional_append_again_returns_its_first_outcome(store: &impl EventStore) {
     for expected in [Expected::Any, Expected::NoStream] {
         let claim = |id: &str| {
@@ -199,7 +199,7 @@ pub async fn r6_a_conditional_append_again_returns_its_first_outcome(store: &imp
     }
 }
 
-/// R1: a condition of one is a condition of all.
+/// R1: the condition of one append holds for all that are made together with it.
 pub async fn r1_a_failed_condition_fails_all_that_are_made_together(store: &impl EventStore) {
     put(store, to("a", event("{}").with_tags([tag("t")]))).await;
     let condition = |after| Condition::new(query(&["t"]), Position::new(after));
@@ -227,7 +227,7 @@ pub async fn r15_tags_and_queries_have_limits(store: &impl EventStore) {
         let outcome = store.append(to("a", event("{}")).on(condition)).await;
         assert!(matches!(outcome, Err(AppendError::Invalid(InvalidAppend::Condition(_)))), "{outcome:?}");
     }
-    // The limit is that of all queries of a condition together.
+    // The limit holds for all queries of a condition together.
     let half = || items(MAX_QUERY_ITEMS / 2);
     let twice = Condition::new(half(), Position::ZERO).and(half(), Position::ZERO);
     let more = twice.clone().and(query(&["t"]), Position::ZERO);
@@ -236,7 +236,7 @@ pub async fn r15_tags_and_queries_have_limits(store: &impl EventStore) {
     let item = QueryItem { tags: tags(&["t"]), names: Vec::new() };
     assert_eq!(query(&["t"]).items(), [item]);
     assert_eq!(store.head().await.expect("a head"), Position::ZERO);
-    // What lies at the limits works.
+    // Values at the limits are accepted.
     let many: Vec<Tag> = (0..MAX_TAGS).map(|number| tag(&number.to_string())).collect();
     put(store, to("a", event("{}").with_tags(many.clone())).on(twice)).await;
     let any = many.iter().chain(&many).map(|tag| EventQuery::tagged([tag.clone()])).reduce(EventQuery::or);

@@ -1,4 +1,4 @@
-//! What every event store must refuse before it writes anything (R15).
+//! Event stores: input that is refused before anything is written (R15).
 
 use super::event_store::{append, event, stream};
 use es_core::{
@@ -76,7 +76,7 @@ pub async fn r15_broken_text_is_refused(store: &impl EventStore) {
     try_payload(store, r#""\\u0000 is no NUL""#).await.expect("an escaped backslash is harmless");
 }
 
-/// R15: what one decoder refuses is not accepted because another one does not look.
+/// R15: JSON that one decoder refuses is refused, also if another decoder does not check.
 pub async fn r15_json_that_not_every_decoder_reads_is_refused(store: &impl EventStore) {
     let nested = |levels, inner: &str| format!("{}{inner}{}", "[".repeat(levels), "]".repeat(levels));
     for inner in ["", r#""\u0041""#, r#"{"a":"[[[["}"#] {

@@ -1,4 +1,4 @@
-//! What every event store must do with appends of so many bytes that it may write them in another way (R17).
+//! Event stores: appends so large that a store may write them in another way (R17).
 
 use super::event_store::{append, conflict, event, stream};
 use es_core::{
@@ -33,7 +33,7 @@ async fn log(store: &impl EventStore) -> Vec<(String, u64, usize)> {
     log.into_iter().map(|event| (event.stream.id().to_owned(), event.version.get(), event.data.payload.len())).collect()
 }
 
-/// R1, R2, R3, R6: of few large events or of many that are less so.
+/// R1, R2, R3, R6: few large events, or many smaller ones.
 pub async fn r1_a_large_append_is_judged_and_written_like_a_small_one(store: &impl EventStore) {
     for (id, events) in [("few", 2), ("some", 100), ("many", 2_000)] {
         let before = store.head().await.expect("the head").get();

@@ -1,5 +1,4 @@
-//! What every event store must do with appends that are made together, and with one that expects a
-//! certain event.
+//! Event stores: appends that are made together, and appends that expect a certain event.
 
 use std::sync::Arc;
 
@@ -52,7 +51,7 @@ pub async fn r2_of_overlapping_appends_made_together_one_wins<S: EventStore + Cl
         for racer in 0..8 {
             let (store, start) = (store.clone(), start.clone());
             racers.spawn(async move {
-                // Every racer writes to the hot stream and to one of its own, in either order.
+                // Each task writes to the hot stream and to one of its own, in either order.
                 let mut appends = [append("hot", exact(round), 1), append(&racer.to_string(), Expected::Any, 1)];
                 appends.rotate_left(racer % 2);
                 start.wait().await;
@@ -82,7 +81,7 @@ pub async fn r6_appends_made_together_again_write_nothing(store: &impl EventStor
     assert_eq!(again, first.into_iter().map(|outcome| Appended { repeated: true, ..outcome }).collect::<Vec<_>>());
     assert_eq!(streams(store).await.len(), 5);
 
-    // What was made together comes again together, or not at all.
+    // Appends that were made together must be repeated together.
     let fresh = append("d", Expected::NoStream, 1);
     for (index, done) in all.iter().enumerate() {
         let outcome = together(store, &[fresh.clone(), done.clone()]).await;
@@ -115,7 +114,7 @@ pub async fn r15_what_cannot_be_made_together_is_refused(store: &impl EventStore
     assert!(streams(store).await.is_empty());
 }
 
-/// R2: what was decided on one history is not written into another of the same length.
+/// R2: an append that was decided on one history is not written into another one of the same length.
 pub async fn r2_an_append_can_expect_the_very_event_behind_which_it_goes(store: &impl EventStore) {
     let first = append("a", Expected::NoStream, 2);
     let last = first.events[1].id;
@@ -125,7 +124,7 @@ pub async fn r2_an_append_can_expect_the_very_event_behind_which_it_goes(store: 
         let found = conflict(store.append(append("a", wrong, 1)).await);
         assert_eq!((found.expected, found.actual), (wrong, Version::new(2)));
     }
-    // Nor into a stream that has no event at all, alone or together with another one.
+    // Nor into a stream without events, alone or together with another append.
     for version in 0..2 {
         let nobody = append("empty", after(version, last), 1);
         assert_eq!(conflict(store.append(nobody.clone()).await).actual, Version::ZERO);
@@ -138,10 +137,10 @@ pub async fn r2_an_append_can_expect_the_very_event_behind_which_it_goes(store: 
     assert_eq!(again, Appended { repeated: true, ..appended(3, 3) });
 }
 
-/// R3: an event that was written again, behind other events than before, has the same id and another time. It does not
-/// matter which way the append takes: alone and behind what the session has just written, with a second event, a tag or an
-/// append beside it. (Seen to fail on Postgres in each of its statements without the comparison, and where the session took
-/// the id of what it had written for proof enough.)
+/// R3: an event that was written again, after other events than before, has the same id and another time. The append is
+/// refused in each form: alone and after an event that the session has just written, with a second event, with a tag, or
+/// together with another append. (Seen to fail on Postgres in each of its statements without the comparison, and where the
+/// session compared only the id of the event that it had written.)
 pub async fn r3_an_append_behind_an_event_of_another_time_is_refused(store: &impl EventStore) {
     for version in 0..20 {
         store.append(append("a", exact(version), 1)).await.expect("appended");
@@ -167,8 +166,8 @@ pub async fn r3_an_append_behind_an_event_of_another_time_is_refused(store: &imp
     }
 }
 
-/// R3: the event is just being written again when the append comes that was decided on its former history: with the next
-/// batch, or with the same one. (Seen to fail where the two were put side by side since the ids agree.)
+/// R3: the event is being written again when an append arrives that was decided on its former history, in the next batch or
+/// in the same one. (Seen to fail where the two were written together because the ids agree.)
 pub async fn r3_an_append_does_not_go_along_with_an_event_that_is_written_again(store: &impl EventStore) {
     for round in 0..20 {
         let id = round.to_string();
@@ -181,7 +180,7 @@ pub async fn r3_an_append_does_not_go_along_with_an_event_that_is_written_again(
     }
 }
 
-/// R2: a chain of appends, each behind the last event of the one before it, sent at once.
+/// R2: a chain of appends, each after the last event of the one before it, sent at once.
 pub async fn r2_chains_of_appends_are_written_in_order<S: EventStore + Clone>(store: &S) {
     let mut chain = vec![append("a", Expected::NoStream, 1)];
     for version in 1..40 {
@@ -189,13 +188,13 @@ pub async fn r2_chains_of_appends_are_written_in_order<S: EventStore + Clone>(st
         let expected = Expected::Last { version: Version::new(version), last: Ending::sent(event_id) };
         chain.push(append("a", expected, 1));
     }
-    // One link is missing: all that come behind it find another history, or none.
+    // One link is missing: all later links find another history, or none.
     let missing = chain.remove(25);
     let mut links = JoinSet::new();
     for link in chain {
         let store = store.clone();
         links.spawn(async move {
-            // The links may overtake each other: then a later one comes again.
+            // A later link may arrive first. Then it is sent again.
             loop {
                 match store.append(link.clone()).await {
                     Err(AppendError::Conflict(found)) if found.actual < Version::new(25) => {

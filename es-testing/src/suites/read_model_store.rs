@@ -1,4 +1,4 @@
-//! What every read model store must do: commit by compare-and-set, fence, promote.
+//! Read model stores: commits by compare-and-set, fencing, promotion.
 
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ macro_rules! read_model_store_suite {
 const MODEL: &str = "suite";
 const TTL: Duration = Duration::from_mins(1);
 
-/// What tells the readers of one service from those of another with the same names.
+/// The store's id distinguishes the readers of one service from those of another with the same names.
 pub async fn a_store_has_an_id_of_its_own<S: ReadModelStore + Clone>(store: &S) {
     let id = store.id().await.expect("an id");
     assert!(!id.is_nil());
@@ -148,7 +148,7 @@ pub async fn r9_a_fenced_worker_writes_nothing(store: &impl ReadModelStore) {
     assert!(heir.token > zombie.token);
     fenced(store.commit(&zombie, changes(2, &[("a", "zombie")], &[]), TTL).await);
     fenced(store.renew(&zombie, TTL).await);
-    // Its release takes nothing from the heir either.
+    // Its release does not affect the next owner either.
     store.release(&zombie).await.expect("no-op");
     commit(store, &mut heir, changes(2, &[("a", "heir")], &[])).await.expect("committed");
     assert_eq!(get(store, "a").await, Some("heir".into()));
@@ -195,7 +195,7 @@ pub async fn r9_another_source_goes_on_where_the_former_stood(store: &impl ReadM
     assert_eq!(reached(store, &generation).await, 7);
     let mut part = lease(store, &generation, "topic/1").await;
     assert_eq!(part.checkpoint, Checkpoint { position: Position::new(7), ..Checkpoint::default() });
-    // Nobody goes on with the former source behind its back.
+    // No worker continues with the former source.
     fenced(store.commit(&log, changes(8, &[], &[]), TTL).await);
     let gone = store.acquire(&generation, &shard("log"), Uuid::now_v7(), Takeover::Always, TTL).await;
     assert_eq!(gone.expect("asked"), None);
@@ -231,7 +231,7 @@ pub async fn r9_another_source_waits_for_live_leases(store: &impl ReadModelStore
     commit(store, &mut log, changes(3, &[], &[])).await.expect("it goes on undisturbed");
     give_back(store, &log).await;
     assert_eq!(store.ensure_shards(&generation, &merged).await.expect("asked"), Changeover::Ready);
-    // A former lease does not come to life again with the former source.
+    // A former lease does not become valid again with the former source.
     assert_eq!(store.ensure_shards(&generation, &[shard("log")]).await.expect("asked"), Changeover::Ready);
     fenced(store.commit(&log, changes(4, &[], &[]), TTL).await);
     assert!(lease(store, &generation, "log").await.token > log.token);
@@ -253,7 +253,7 @@ pub async fn leases_exclude_others_until_released_or_expired(store: &impl ReadMo
     let second = store.acquire(&generation, &shard, two, Takeover::WhenFree, Duration::ZERO).await.expect("asked");
     let second = second.expect("it was released");
     fenced(store.commit(&again, changes(1, &[], &[]), TTL).await);
-    // A lease of no length has expired.
+    // A lease of length zero has expired.
     let third = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked");
     assert!(third.expect("it has expired").token > second.token);
 }
@@ -272,7 +272,7 @@ pub async fn a_lease_may_be_taken_for_ever(store: &impl ReadModelStore) {
     assert!(acquire(Uuid::now_v7()).await.expect("asked").is_some());
 }
 
-/// However many ask.
+/// Also if many workers ask at once.
 pub async fn generations_are_created_once<S: ReadModelStore + Clone>(store: &S) {
     assert_eq!(store.generations(MODEL).await.expect("asked").serving.map(|serving| serving.generation), None);
     let mut racers = JoinSet::new();
@@ -311,7 +311,7 @@ pub async fn r12_a_rebuild_is_invisible_until_promoted(store: &impl ReadModelSto
         store.generations(MODEL).await.expect("asked").serving.map(|serving| serving.generation),
         Some(new.clone())
     );
-    // Its own worker goes on without noticing.
+    // Its own worker continues and is not affected.
     commit(store, &mut new_lease, changes(6, &[("a", "newer")], &[])).await.expect("committed");
     assert_eq!(get(store, "a").await, Some("newer".into()));
     assert!(matches!(store.promote(&new, Promotion::Automatic).await, Err(PromoteError::NotBuilding)));
@@ -350,7 +350,7 @@ pub async fn r12_promotion_compares_shard_by_shard(store: &impl ReadModelStore) 
     commit(store, &mut log, changes(8, &[], &[])).await.expect("committed");
     behind(&new, (8, 9)).await;
     store.discard(&new).await.expect("discarded");
-    // From the same source: the least of both is 4, and yet the first is behind.
+    // From the same source: the lowest position of both is 4, but the first shard is behind.
     let new = building(store).await;
     for (shard, position) in [("topic/0", 7), ("topic/1", 4)] {
         let mut new_lease = lease(store, &new, shard).await;
@@ -457,7 +457,7 @@ pub async fn r12_the_promotion_of_an_older_version_withdraws_the_newer_ones(stor
     assert_eq!(withdrawn().await, 0);
 }
 
-/// R13: also where the new generation has a shard that the old one has not.
+/// R13: also if the new generation has a shard that the old one does not have.
 pub async fn r13_a_promotion_never_lets_reached_fall(store: &impl ReadModelStore) {
     let (old, new) = (serving(store).await, building(store).await);
     let mut old_lease = lease(store, &old, "topic/0").await;
@@ -490,7 +490,7 @@ pub async fn the_first_definition_of_a_generation_stays<S: ReadModelStore + Clon
     assert_eq!(definition().await, first);
 }
 
-/// However many ask, each with a definition of its own.
+/// Also if many workers ask at once, each with a definition of its own.
 pub async fn a_reader_without_documents_is_made_once_and_takes_no_name_of_a_projection<S>(store: &S)
 where
     S: ReadModelStore + Clone,
@@ -502,7 +502,7 @@ where
     }
     let made = racers.join_all().await;
     assert!(made[0].definition.is_some() && made.iter().all(|reader| *reader == made[0]), "{made:?}");
-    // Its checkpoint is kept, and it tells how far it is.
+    // Its checkpoint is kept and shows its position.
     let mut lease = lease(store, &made[0].generation, "log").await;
     commit(store, &mut lease, changes(5, &[], &[])).await.expect("committed");
     assert_eq!(store.reached("reader").await.expect("asked"), Position::new(5));
@@ -530,7 +530,7 @@ pub async fn r13_reached_is_the_least_of_all_shards(store: &impl ReadModelStore)
     assert_eq!(reached(store, &generation).await, 4);
 }
 
-/// Byte order, whatever the database's locale says.
+/// Byte order, also if the database's locale has another one.
 pub async fn scans_follow_byte_order_within_their_range(store: &impl ReadModelStore) {
     let generation = serving(store).await;
     let mut lease = lease(store, &generation, "log").await;

@@ -1,4 +1,4 @@
-//! A server that is replaced by another one, which lacks the end of its log.
+//! A server that is replaced by another one, which does not have the end of its log.
 
 use std::{
     mem,
@@ -22,7 +22,7 @@ pub(super) struct Replaced {
     left: AtomicUsize,
     /// How many streams were read.
     reads: AtomicUsize,
-    /// What another process appends before the next append of this one arrives.
+    /// The append that another process makes before the next append of this one arrives.
     rival: Mutex<Option<Append>>,
 }
 
@@ -139,12 +139,12 @@ mod tests {
 
     use super::Replaced;
 
-    /// A command that would be refused reads the state. If its append meets a conflict then, the next one is decided on what
-    /// another reader of this process has found meanwhile: the append checks it. (Seen to fail, with one more read, where the
-    /// command read again for each later append.)
+    /// A command that would be refused reads the state again. If its append then meets a conflict, the next append is decided
+    /// on the state that another reader of this process has found meanwhile; the append itself checks that state. (Seen to
+    /// fail, with one more read, where the command read again for each later append.)
     ///
-    /// On one thread, and with a store that is never waited for, the command runs up to its pause behind the conflict, and
-    /// the other reader before that ends.
+    /// On one thread, and with a store that never waits, the command runs up to its pause after the conflict, and the other
+    /// reader runs before that pause ends.
     #[tokio::test]
     async fn a_command_that_met_a_conflict_reads_only_what_is_not_known() {
         let memory = MemoryStore::new();

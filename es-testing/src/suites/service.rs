@@ -1,4 +1,4 @@
-//! What a service must do on every store.
+//! Services, on every store.
 
 use std::time::{Duration, Instant};
 
@@ -77,7 +77,7 @@ pub async fn r13_a_service_shows_what_its_commands_have_written<S: ServiceStore 
     service.shutdown(PATIENCE).await.expect("it ends");
 }
 
-/// R16: while clients write. What was written stays.
+/// R16: while clients write. Acknowledged writes are kept.
 pub async fn r16_a_service_ends_in_good_order_under_load<S: ServiceStore + Clone>(store: &S) {
     let service = accounts(store).start().await.expect("it starts");
     let client = tokio::spawn({
@@ -101,7 +101,7 @@ pub async fn r16_a_service_ends_in_good_order_under_load<S: ServiceStore + Clone
     service.shutdown(PATIENCE).await.expect("again is the same");
 }
 
-/// R9: as processes do, except that they have one store.
+/// R9: as several processes, except that they share one store.
 pub async fn r9_services_on_one_store_share_the_work_and_one_takes_over<S: ServiceStore + Clone>(store: &S) {
     let start = || accounts(store).lease(Duration::from_millis(300)).start();
     let (one, other) = (start().await.expect("it starts"), start().await.expect("it starts"));

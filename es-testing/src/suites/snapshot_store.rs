@@ -1,4 +1,4 @@
-//! What every snapshot store must do.
+//! Snapshot stores.
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -39,7 +39,7 @@ pub async fn r8_a_missing_snapshot_is_none(store: &impl SnapshotStore) {
 
 /// R8
 pub async fn r8_a_snapshot_comes_back_as_it_was_saved(store: &impl SnapshotStore) {
-    // The store does not judge what it keeps: not even whether it is JSON.
+    // The store does not check the state, not even whether it is JSON.
     for state in ["{\"a\": 1}", "not json", "", "ü🦀"] {
         let saved = snapshot("a", 7, state);
         store.save_snapshot(saved.clone()).await.expect("saved");

@@ -92,7 +92,7 @@ impl Process {
             .spawn()?;
         let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut lines = BufReader::new(output).lines();
-        // It prints when it has its store, so that no later blow meets it while it connects.
+        // It prints when it has its store, so that no later fault meets it while it connects.
         let ready = lines.next_line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         note(&self.recorder, self.part.process, &ready);
         let reports = Reports { lines, recorder: self.recorder.clone(), process: self.part.process };

@@ -8,9 +8,9 @@ use std::{
 };
 
 use es_core::EventStore;
-use es_testing::checker::{Blow, Finding, History, Outcome, Plan, Record, Recorder, Size, check, run};
+use es_testing::checker::{Fault, Finding, History, Outcome, Plan, Record, Recorder, Size, check, run};
 
-use super::{blows::Blows, ground::Ground};
+use super::{faults::Faults, ground::Ground};
 
 /// A run that is ready to begin.
 #[derive(Debug)]
@@ -48,8 +48,8 @@ impl Trial {
             _ => {}
         }
         let recorder = Arc::new(Recorder::append_to(&self.history)?);
-        let blows = Blows::prepare(&self.plan, &self.ground, program, &self.history, &recorder).await?;
-        let log = run(&self.plan, self.stores, &recorder, &blows).await;
+        let faults = Faults::prepare(&self.plan, &self.ground, program, &self.history, &recorder).await?;
+        let log = run(&self.plan, self.stores, &recorder, &faults).await;
         let history = recorder.history()?;
         let findings = check(&history, &log);
         let report = Report::new(&self.plan, &history, log.len(), findings, self.history);
@@ -73,12 +73,12 @@ pub struct Report {
     operations: u64,
     events: usize,
     outcomes: BTreeMap<&'static str, u64>,
-    blows: BTreeMap<&'static str, u64>,
+    faults: BTreeMap<&'static str, u64>,
 }
 
 impl Report {
     fn new(plan: &Plan, history: &History, events: usize, findings: Vec<Finding>, file: PathBuf) -> Self {
-        let (mut outcomes, mut blows) = (BTreeMap::new(), BTreeMap::new());
+        let (mut outcomes, mut faults) = (BTreeMap::new(), BTreeMap::new());
         let mut appends = HashSet::new();
         for record in &history.records {
             match record {
@@ -86,18 +86,18 @@ impl Report {
                 Record::Returned { id, outcome } => {
                     *outcomes.entry(name(outcome, appends.contains(id))).or_default() += 1;
                 }
-                Record::Struck(blow) => {
-                    let name = match blow {
-                        Blow::Sessions => "sessions cut",
-                        Blow::Server => "crashes",
-                        Blow::Process(_) => "processes killed",
+                Record::Injected(fault) => {
+                    let name = match fault {
+                        Fault::Sessions => "sessions cut",
+                        Fault::Server => "crashes",
+                        Fault::Process(_) => "processes killed",
                     };
-                    *blows.entry(name).or_default() += 1;
+                    *faults.entry(name).or_default() += 1;
                 }
                 _ => {}
             }
         }
-        Self { seed: plan.seed, findings, history: file, operations: plan.operations(), events, outcomes, blows }
+        Self { seed: plan.seed, findings, history: file, operations: plan.operations(), events, outcomes, faults }
     }
 
     /// How many calls had this outcome.
@@ -130,7 +130,7 @@ fn name(outcome: &Outcome, is_append: bool) -> &'static str {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "seed {}: {} operations, {} events", self.seed, self.operations, self.events)?;
-        for (name, count) in self.outcomes.iter().chain(&self.blows) {
+        for (name, count) in self.outcomes.iter().chain(&self.faults) {
             write!(f, ", {count} {name}")?;
         }
         write!(f, ", {} findings", self.findings.len())

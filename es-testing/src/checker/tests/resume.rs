@@ -30,12 +30,12 @@ fn is_of(record: &Record, call: CallId, has_returned: bool) -> bool {
 
 /// R6: a retry carries the same ids.
 #[tokio::test]
-async fn a_client_sends_again_what_was_under_way() {
+async fn a_client_sends_again_what_was_in_progress() {
     let plan = Arc::new(Plan::new(3, &Size { clients: 1, operations: 25, ..Size::default() }));
     let whole = go_on(&plan, &[]).await;
     let mut most = 0;
     for (end, last) in calls(&whole).enumerate() {
-        // A real store takes its time: of the last operation nothing has returned yet.
+        // As with a real store, which is not as fast: no call of the last operation has returned yet.
         let former: Vec<Record> = calls(&whole)
             .take(end + 1)
             .flat_map(|(id, _)| whole.iter().filter(move |record| is_of(record, id, id.number < last.0.number)))

@@ -1,4 +1,4 @@
-//! The judge convicts histories with chains, groups and conditions that break a promise.
+//! The checker finds the broken promise in histories with chains, groups and conditions.
 
 use uuid::Uuid;
 
@@ -105,7 +105,7 @@ fn r2_r6_dishonest_answers_to_groups_are_found() {
     group().group(2, &fresh(), conflict("b", 1)).keeps_all();
     group().group(2, &fresh(), conflict("c", 1)).breaks(Promise::R2);
     group().group(2, &fresh(), conflict("a", 2)).breaks(Promise::R2);
-    // A command that was done alone cannot be done with others; all that were done have their outcomes.
+    // A command that was done alone cannot be done again together with others. All that were done have their outcomes.
     let keyed = |events: &[u128]| Sent { stream: of("b"), ..keyed("x", events) };
     let alone = || Story::default().append(1, keyed(&[3]), ended(1, 1, false)).log_of(&[("b", 3)]);
     alone().group(2, &[to("a", &[1]), keyed(&[4])], Outcome::KeyReused).keeps_all();
@@ -161,7 +161,7 @@ fn r2_r6_broken_conditions_are_found() {
     failed(1, 3).breaks(Promise::R2);
     failed(1, 3).append(3, sent(Any, &[4]), appended(3, false)).log(&[1, 2, 4]).breaks(Promise::R2);
     two().append(2, sent(Any, &[3]), Outcome::ConditionFailed { position: 2 }).breaks(Promise::R2);
-    // It fails its own condition when it comes again.
+    // Sent again, it would fail its own condition.
     let again = |outcome| wrote(given(2, tagged("t", &[3]))).append(3, given(2, tagged("t", &[3])), outcome);
     again(appended(3, true)).keeps_all();
     again(Outcome::ConditionFailed { position: 3 }).breaks(Promise::R6);

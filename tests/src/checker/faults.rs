@@ -1,9 +1,9 @@
-//! What is done to a run from outside.
+//! Injects the faults of a plan.
 
 use std::{io, path::Path, sync::Arc};
 
 use async_trait::async_trait;
-use es_testing::checker::{Blow, Disruption, Plan, Recorder};
+use es_testing::checker::{Disruption, Fault, Plan, Recorder};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{
@@ -15,12 +15,12 @@ use super::{
 const LONG_MS: u64 = 60_000;
 
 /// The server behind a run, and its processes but the first.
-pub(crate) struct Blows {
+pub(crate) struct Faults {
     ground: Ground,
     others: Vec<Process>,
 }
 
-impl Blows {
+impl Faults {
     /// Starts the other processes of the plan.
     pub(crate) async fn prepare(
         plan: &Plan,
@@ -54,9 +54,9 @@ impl Blows {
     }
 }
 
-/// Kills one backend of the server at `DATABASE_URL` with SIGKILL, and returns when the server is up again. Its shared
-/// memory cannot be trusted any more, so the server ends all sessions and recovers from its log, as after a crash of the
-/// whole.
+/// Kills one backend of the server at `DATABASE_URL` with SIGKILL, and returns when the server is up again. After that
+/// the server does not trust its shared memory: it ends all sessions and recovers from its log, as after a crash of the
+/// whole server.
 pub async fn crash_server() {
     let mut victim = up_again().await;
     let before = checkpointer(&mut victim).await.expect("the server is up");
@@ -86,12 +86,12 @@ async fn checkpointer(session: &mut PgConnection) -> Result<i32, sqlx::Error> {
 }
 
 #[async_trait]
-impl Disruption for Blows {
-    async fn strike(&self, blow: Blow) {
-        match blow {
-            Blow::Sessions => self.cut_sessions().await,
-            Blow::Server => crash_server().await,
-            Blow::Process(process) => {
+impl Disruption for Faults {
+    async fn inject(&self, fault: Fault) {
+        match fault {
+            Fault::Sessions => self.cut_sessions().await,
+            Fault::Server => crash_server().await,
+            Fault::Process(process) => {
                 let process = self.others.get(process as usize - 1).expect("there is such a process");
                 process.kill_and_start_again().await.expect("it can be started again");
             }
