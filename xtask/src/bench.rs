@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
     let mut build = children::mortal(Path::new(&cargo), "TERM");
     build.args(["build", "--release", "--locked", "--manifest-path"]).arg(workspace.join("bench/Cargo.toml"));
     build.arg("--target-dir").arg(&target);
-    // They tell of this very program; there are build scripts that build anew when they change.
+    // Cargo sets them for this program. Some build scripts rebuild when they change.
     for (name, _) in env::vars_os() {
         if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
             build.env_remove(name);
@@ -39,7 +39,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
     children::run_to_end(bench, Group::Own, &interrupt)
 }
 
-/// Whether the benchmarks are to be run, and not only to be drawn or explained: only then they need a server.
+/// Whether the arguments run benchmarks. To draw a chart or to show the help needs no server.
 fn measures(arguments: &[OsString]) -> bool {
     !arguments.iter().any(|argument| ["chart", "help", "--help", "-h", "--list"].iter().any(|word| argument == word))
 }

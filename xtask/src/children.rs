@@ -1,4 +1,4 @@
-//! Processes that never outlive this one.
+//! Child processes, which never outlive this process.
 
 use std::fs::{self, File};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use crate::interrupt::Interrupt;
 use crate::{Failure, Result};
 
-/// How often a waiting loop looks.
+/// How often a waiting loop polls.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
-/// How long a command that was asked to end may take before it is killed.
+/// How long a command may take to end after a signal before it is killed.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 const SIGINT: i32 = 2;
@@ -23,16 +23,16 @@ const SIGQUIT: i32 = 3;
 /// The process group of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
-    /// Its own: everything the command starts ends with it.
+    /// A group of its own: everything that the command starts ends with it.
     Own,
-    /// The one that owns the terminal: the command can read from it, and gets Ctrl-C from it directly.
+    /// The group that owns the terminal: the command can read from it and gets Ctrl-C from it directly.
     Terminal,
 }
 
-/// A command whose process the kernel ends with `signal` when this process dies without a chance to do it (`kill -9`).
+/// A command whose process the kernel ends with `signal` when this process is killed and cannot do it (`kill -9`).
 ///
-/// The kernel ties the process to the thread that starts it, so it must be started from the main thread. Systems without
-/// `setpriv` do without: there the next run ends what was left over.
+/// The kernel ties the process to the thread that starts it, so it must be started from the main thread. On systems
+/// without `setpriv` the next run ends the processes that were left over.
 pub(crate) fn mortal(program: &Path, signal: &str) -> Command {
     static SETPRIV: OnceLock<bool> = OnceLock::new();
     let supported = *SETPRIV.get_or_init(|| {
@@ -48,7 +48,7 @@ pub(crate) fn mortal(program: &Path, signal: &str) -> Command {
     command
 }
 
-/// Runs a command that prepares something; its output goes to `log`, and shows up only in the failure.
+/// Runs a command that prepares something. Its output goes to `log` and is shown only if the command fails.
 pub(crate) fn run_quietly(mut command: Command, what: &str, log: &Path, interrupt: &Interrupt) -> Result<()> {
     let failed = |error| Failure::cannot(what, error);
     let output = File::create(log).map_err(failed)?;
@@ -62,7 +62,7 @@ pub(crate) fn run_quietly(mut command: Command, what: &str, log: &Path, interrup
             return Err(Failure::cannot(what, format!("{status}: {}", reason(log))));
         }
         if let Err(stopped) = interrupt.check() {
-            // It may be gone already: the terminal sends Ctrl-C to it as well.
+            // It may have ended already: the terminal sends Ctrl-C to it as well.
             let _ = child.kill();
             let _ = child.wait();
             return Err(stopped);
@@ -71,7 +71,7 @@ pub(crate) fn run_quietly(mut command: Command, what: &str, log: &Path, interrup
     }
 }
 
-/// Runs a command of the user to its end and gives its exit code; signals that come meanwhile are passed on.
+/// Runs a command of the user to its end and returns its exit code. Signals that arrive meanwhile are forwarded.
 pub(crate) fn run_to_end(mut command: Command, group: Group, interrupt: &Interrupt) -> Result<i32> {
     let name = format!("run {}", Path::new(command.get_program()).display());
     if group == Group::Own {
@@ -85,7 +85,7 @@ pub(crate) fn run_to_end(mut command: Command, group: Group, interrupt: &Interru
         if let Some(status) = child.try_wait().map_err(|error| Failure::cannot(&name, error))? {
             break status;
         }
-        // The terminal has sent its own signals to the whole foreground group already.
+        // The terminal has already sent its own signals to the whole foreground group.
         let from_terminal = |signal| group == Group::Terminal && matches!(signal, SIGINT | SIGQUIT);
         if let Some(signal) = interrupt.signal().filter(|signal| !from_terminal(*signal)) {
             let asked: Instant = *since.get_or_insert_with(Instant::now);
@@ -100,16 +100,16 @@ pub(crate) fn run_to_end(mut command: Command, group: Group, interrupt: &Interru
         thread::sleep(TICK);
     };
     if group == Group::Own {
-        // A test that failed may have left a process of its own behind.
+        // A test that failed may have left a process running.
         send("KILL", &target);
         interrupt.check()?;
     }
     Ok(exit_code(status))
 }
 
-/// Sends a signal to a process, or with a `-` before the number to a group; one that is gone is none of our worry.
+/// Sends a signal to a process, or with a `-` before the number to a group. It is no error if the process has ended.
 pub(crate) fn send(signal: &str, target: &str) {
-    // The shell's kill: the program of that name is not on every machine, and the system call would be unsafe code.
+    // The shell's kill: not every machine has the program of that name, and the system call would need unsafe code.
     let _ = Command::new("sh")
         .args(["-c", "kill -s \"$1\" -- \"$2\"", "sh", signal, target])
         .stdin(Stdio::null())
@@ -117,12 +117,12 @@ pub(crate) fn send(signal: &str, target: &str) {
         .status();
 }
 
-/// Sends the signal to a server of ours and waits for its end; kills it when it takes too long.
+/// Sends the signal to a server of this run and waits for its end; kills it when it takes too long.
 pub(crate) fn end(child: &mut Child, signal: &str) {
     send(signal, &child.id().to_string());
     let asked = Instant::now();
     while asked.elapsed() < PATIENCE {
-        // An error means that there is no such child any more.
+        // An error means that the child no longer exists.
         if !matches!(child.try_wait(), Ok(None)) {
             return;
         }
@@ -132,8 +132,8 @@ pub(crate) fn end(child: &mut Child, signal: &str) {
     let _ = child.wait();
 }
 
-/// What a log most likely tells as the reason: the first line that speaks of an error and the one after it, where Java and
-/// Maven name the cause, else the last line.
+/// The most likely reason in a log: the first line about an error and the line after it, where Java and Maven name the
+/// cause; else the last line.
 pub(crate) fn reason(log: &Path) -> String {
     let text = String::from_utf8_lossy(&fs::read(log).unwrap_or_default()).into_owned();
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -154,7 +154,7 @@ fn signal_name(signal: i32) -> &'static str {
     }
 }
 
-/// The exit code as a shell would give it.
+/// The exit code as a shell would report it.
 fn exit_code(status: ExitStatus) -> i32 {
     status.code().or(status.signal().map(|signal| 128 + signal)).unwrap_or(1)
 }

@@ -9,11 +9,11 @@ use crate::home::{self, Home};
 use crate::interrupt::Interrupt;
 use crate::{Failure, Result, children, kafka, postgres, say, tools};
 
-/// Everything that decides what is fetched and prepared. The stamp holds it: a change makes all of it anew.
+/// Everything that determines what is fetched and prepared. The stamp file holds it: after a change all is fetched again.
 const RECIPE: &str =
     concat!(include_str!("../servers/pom.xml"), include_str!("../servers/server.properties"), "format 1");
 
-/// Makes sure of the programs and templates below the home. The caller holds its lock.
+/// Fetches the programs and prepares the templates below the home, if they are missing. The caller holds its lock.
 pub(crate) fn prepare(home: &Home, interrupt: &Interrupt) -> Result<()> {
     let stamp = home.path.join("stamp");
     if fs::read_to_string(&stamp).is_ok_and(|stamp| stamp == RECIPE) {
@@ -28,7 +28,7 @@ pub(crate) fn prepare(home: &Home, interrupt: &Interrupt) -> Result<()> {
     unpack_postgres(home, interrupt)?;
     postgres::create_template(home, interrupt)?;
     kafka::create_template(home, interrupt)?;
-    // Last, so that a fetch that was broken off is done again.
+    // Written last, so that an interrupted fetch is done again.
     fs::write(&stamp, RECIPE).map_err(|error| Failure::cannot(format!("write {}", stamp.display()), error))?;
     say(format!("fetched and prepared in {:.1} s", started.elapsed().as_secs_f32()));
     Ok(())
@@ -43,7 +43,7 @@ fn run_maven(home: &Home, interrupt: &Interrupt) -> Result<()> {
         (os, arch) => {
             return Err(Failure::cannot(
                 "fetch Postgres",
-                format!("there is none for {os} on {arch}: start one and set DATABASE_URL and KAFKA_BROKERS"),
+                format!("no Postgres package for {os} on {arch}: start servers and set DATABASE_URL and KAFKA_BROKERS"),
             ));
         }
     };
@@ -62,7 +62,7 @@ fn run_maven(home: &Home, interrupt: &Interrupt) -> Result<()> {
 fn unpack_postgres(home: &Home, interrupt: &Interrupt) -> Result<()> {
     tools::unpacker(interrupt)?;
     let folder = home.path.join("postgres");
-    // Whatever the umask, the account of the servers has to search it.
+    // With any umask, the account of the servers must be able to search it.
     home::create(&folder)?;
     let archive = fs::read_dir(&folder)
         .into_iter()
@@ -72,11 +72,11 @@ fn unpack_postgres(home: &Home, interrupt: &Interrupt) -> Result<()> {
         .find(|path| path.extension().is_some_and(|extension| extension == "txz"))
         .ok_or_else(|| Failure::cannot("unpack Postgres", "the package has no archive (.txz)"))?;
     let mut tar = children::mortal(Path::new("tar"), "KILL");
-    // The permissions of the archive, not those of the umask, and files of the user of this process.
+    // With the permissions of the archive, not of the umask, and owned by the user of this process.
     tar.arg("-xJpf").arg(&archive).arg("--no-same-owner").arg("-C").arg(&folder);
     children::run_quietly(tar, "unpack Postgres", &home.path.join("tar.log"), interrupt)?;
     let _ = fs::remove_file(archive);
-    // The archive has no entries for its folders: they got the umask.
+    // The archive has no entries for its folders, so the umask has set their permissions.
     let mut chmod = children::mortal(Path::new("chmod"), "KILL");
     chmod.args(["-R", "go+rX"]).arg(&folder);
     children::run_quietly(chmod, "unpack Postgres", &home.path.join("tar.log"), interrupt)?;

@@ -1,4 +1,4 @@
-//! The directory of the servers: programs and templates shared by all runs, and one private directory for each run.
+//! The directory of the servers: programs and templates that all runs share, and one private directory for each run.
 
 use std::env;
 use std::fs::{self, File, Permissions, TryLockError};
@@ -16,16 +16,17 @@ use crate::interrupt::Interrupt;
 use crate::tools;
 use crate::{Failure, Result, say};
 
-/// Where the programs and templates are.
+/// The directory of the programs and templates.
 #[derive(Debug)]
 pub(crate) struct Home {
     /// The directory itself.
     pub(crate) path: PathBuf,
-    /// Whose servers they are, when it is not the user of this process.
+    /// The account that runs the servers, if it is not the user of this process.
     pub(crate) account: Option<Account>,
 }
 
-/// The private directory of one run. Its lock tells other runs that this one lives: the kernel drops it with the process.
+/// The private directory of one run. Its lock shows other runs that this one is alive: the kernel drops the lock when the
+/// process ends.
 #[derive(Debug)]
 pub(crate) struct RunDirectory {
     /// The directory itself.
@@ -48,10 +49,10 @@ impl Home {
             workspace.hash(&mut hasher);
             let elsewhere = env::temp_dir().join(format!("xtask-servers-{:016x}", hasher.finish()));
             create(&elsewhere)?;
-            // Anybody can create a directory of that name first; root must not run programs out of it.
+            // Another user can create a directory of that name first. Root must not run programs from it.
             let found = fs::symlink_metadata(&elsewhere).map_err(|error| cannot_use(&elsewhere, &error))?;
             if !found.is_dir() || found.uid() != 0 {
-                return Err(Failure::cannot(format!("use {}", elsewhere.display()), "it is not root's"));
+                return Err(Failure::cannot(format!("use {}", elsewhere.display()), "it is not owned by root"));
             }
             say(format!(
                 "{} cannot be reached by the user {}, under which root runs Postgres: the servers are in {}",
@@ -64,7 +65,7 @@ impl Home {
         Ok(Self { path, account })
     }
 
-    /// Waits until no other run prepares anything here; the lock holds until the file is dropped.
+    /// Waits until no other run prepares anything here. The lock holds until the file is dropped.
     pub(crate) fn lock(&self, interrupt: &Interrupt) -> Result<File> {
         let path = self.path.join("lock");
         let failed = |error| Failure::cannot(format!("lock {}", path.display()), error);
@@ -86,7 +87,7 @@ impl Home {
         }
     }
 
-    /// Creates the directory of this run. The caller holds the lock, so that nobody takes it for a dead one meanwhile.
+    /// Creates the directory of this run. The caller holds the lock, so that no other run takes it for one that has ended.
     pub(crate) fn create_run(&self) -> Result<RunDirectory> {
         let path = self.path.join(format!("run-{}", process::id()));
         create(&path)?;
@@ -110,7 +111,7 @@ impl Home {
             end_left_over(&run, "postgres.pid", "QUIT");
             end_left_over(&run, "kafka.pid", "KILL");
             if let Err(error) = fs::remove_dir_all(&run) {
-                say(format!("{} is left over and cannot be removed: {error}", run.display()));
+                say(format!("cannot remove {} of a run that was killed: {error}", run.display()));
             }
         }
     }
@@ -124,7 +125,7 @@ impl Drop for RunDirectory {
     }
 }
 
-/// Ends the server of a dead run, if the process of that number still is that server: its command line names the run.
+/// Ends the server of a killed run, if the process with that number still is that server: its command line names the run.
 fn end_left_over(run: &Path, pid_file: &str, signal: &str) {
     let Ok(pid) = fs::read_to_string(run.join(pid_file)) else {
         return;
@@ -137,7 +138,7 @@ fn end_left_over(run: &Path, pid_file: &str, signal: &str) {
             signal = "KILL";
         }
         if asked.elapsed() > Duration::from_secs(8) {
-            say(format!("process {pid} of a dead run does not end"));
+            say(format!("process {pid} of a killed run does not end"));
             return;
         }
         children::send(signal, pid);
@@ -145,12 +146,12 @@ fn end_left_over(run: &Path, pid_file: &str, signal: &str) {
     }
 }
 
-/// Creates a directory that every user may search, whatever the umask is.
+/// Creates a directory that every user may search, with any umask.
 pub(crate) fn create(path: &Path) -> Result<()> {
     fs::create_dir_all(path)
         .and_then(|()| fs::metadata(path))
         .and_then(|found| {
-            // Only its owner may set the mode, and only then has to.
+            // Only the owner may set the mode, and only the creator needs to.
             if found.mode() & 0o755 == 0o755 {
                 return Ok(());
             }
@@ -163,7 +164,7 @@ fn cannot_use(path: &Path, error: &std::io::Error) -> Failure {
     Failure::cannot(format!("use {}", path.display()), error)
 }
 
-/// Whether the account may search the directory and all above it; only the kernel knows (modes, lists, mounts).
+/// Whether the account may search the directory and all above it. Only the kernel knows (modes, access lists, mounts).
 fn reaches(account: &Account, path: &Path) -> bool {
     Command::new("sh")
         .args(["-c", "cd -- \"$1\" && test -x .", "sh"])

@@ -1,4 +1,4 @@
-//! Notices Ctrl-C and its relatives, so that the servers are stopped before the command ends.
+//! Handles Ctrl-C and other terminating signals, so that the servers are stopped before the command ends.
 
 use std::future;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{Failure, Result};
 
-/// What the signals have asked for so far. Without this the first signal would end the command and leave the servers behind.
+/// The signals that have arrived. Without this the first signal would end the command and leave the servers running.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Interrupt {
     last: Arc<AtomicI32>,
@@ -18,10 +18,10 @@ pub(crate) struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens to every signal that ends a command and can be listened to.
+    /// Handles every signal that ends a command and can be handled.
     pub(crate) fn listen() -> Result<Self> {
         let interrupt = Self::default();
-        let failed = |error| Failure::cannot("listen to signals", error);
+        let failed = |error| Failure::cannot("handle signals", error);
         let runtime = Builder::new_current_thread().enable_io().build().map_err(failed)?;
         for kind in [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup(), SignalKind::quit()] {
             let _context = runtime.enter();
@@ -32,17 +32,17 @@ impl Interrupt {
         Ok(interrupt)
     }
 
-    /// The signal that came last, if any came.
+    /// The last signal, if any has arrived.
     pub(crate) fn signal(&self) -> Option<i32> {
         Some(self.last.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
     }
 
-    /// How many signals came.
+    /// How many signals have arrived.
     pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::SeqCst)
     }
 
-    /// Fails once a signal has come.
+    /// Fails once a signal has arrived.
     pub(crate) fn check(&self) -> Result<()> {
         self.signal().map_or(Ok(()), |signal| Err(Failure::Interrupted(signal)))
     }

@@ -12,26 +12,26 @@ use crate::{Failure, Result, children, tools};
 
 const READY: &str = "Kafka Server started";
 
-/// Kafka takes seconds to go in good order, and its data is thrown away.
+/// A clean shutdown of Kafka takes seconds, and its data is deleted anyway.
 const STOP: &str = "KILL";
 
-/// Any cluster has to have an id, and every cluster here is alone.
+/// Every cluster needs an id. These are never connected, so all use the same one.
 const CLUSTER: &str = "5L6g3nShT-eMCtK--X86sw";
 
 const SETTINGS: &str = include_str!("../servers/server.properties");
 
-/// Formats the data directory that every run gets a copy of: quicker than a second Java for each.
+/// Formats the data directory that is copied for every run: faster than a second Java process for each run.
 pub(crate) fn create_template(home: &Home, interrupt: &Interrupt) -> Result<()> {
     let data = home.path.join("kafka-template");
     let settings = home.path.join("kafka-template.properties");
-    // Formatting writes no port down, but wants the settings to be valid.
+    // Formatting stores no port, but needs valid settings.
     write_settings(&settings, &data, [9092, 9093])?;
     let mut format = command(home, &tools::java(interrupt)?, &home.path);
     format.args(["kafka.tools.StorageTool", "format", "-t", CLUSTER, "-c"]).arg(&settings);
     children::run_quietly(format, "format a Kafka cluster", &home.path.join("kafka-format.log"), interrupt)
 }
 
-/// Copies the template into the directory of the run; gives the place of the copy.
+/// Copies the template into the directory of the run and returns the path of the copy.
 pub(crate) fn copy_template(home: &Home, run: &Path) -> Result<PathBuf> {
     let data = run.join("kafka");
     let failed = |error| Failure::cannot("copy the Kafka template", error);
@@ -53,7 +53,7 @@ pub(crate) fn spawn(home: &Home, run: &Path, data: &Path, java: &Path, ports: [u
     let mut kafka = command(home, java, run);
     kafka.arg("kafka.Kafka").arg(&settings);
     kafka.stdin(Stdio::null()).stdout(output.try_clone().map_err(failed)?).stderr(output);
-    // Away from the terminal: Ctrl-C must not stop the server before the tests that use it.
+    // In a process group of its own: Ctrl-C must not stop the server before the tests that use it.
     let child = kafka.process_group(0).spawn().map_err(failed)?;
     Server::new("Kafka", child, log, READY, STOP, run.join("kafka.pid"))
 }

@@ -32,23 +32,23 @@ const USAGE: &str = "\
 Usage: cargo xtask <command>
 
   test [arguments of cargo test]   starts Postgres and Kafka, runs cargo test on the whole workspace, stops them
-                                   (with -p or --manifest-path among the arguments: on that package only)
-  servers [-- command …]           starts them, prints their addresses and runs the command,
-                                   or waits for Ctrl-C or another signal, or for the end of the input where that is
-                                   a terminal or a pipe; stops them
-  bench [arguments]                builds bench/ and runs it on a Postgres that keeps what it acknowledges
-                                   (bench --help tells the arguments)
-  check [--minutes 10] [--seed N]  starts them and lets the checker loose on a store, with one seed after the other;
-                                   --help tells the other arguments
+                                   (with -p or --manifest-path: on that package only)
+  servers [-- command …]           starts them, prints their addresses and runs the command; without a command, waits
+                                   for Ctrl-C or another signal, or for the end of the input if that is a terminal or
+                                   a pipe; stops them
+  bench [arguments]                builds bench/ and runs it on a Postgres with the settings of a deployment
+                                   (bench --help shows the arguments)
+  check [--minutes 10] [--seed N]  starts Postgres and runs the checker on a store, with one seed after the other
+                                   (check --help shows the arguments)
 
-A server whose address is given by the environment (DATABASE_URL, KAFKA_BROKERS) is used as it is.";
+If the environment has the address of a server (DATABASE_URL, KAFKA_BROKERS), that server is used.";
 
-/// Why a task ended before its time.
+/// Why a task ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// Something could not be had: what, and why.
+    /// A step failed: the step, and why.
     Cannot(String),
-    /// A signal asked for the end.
+    /// A signal arrived.
     Interrupted(i32),
 }
 
@@ -62,7 +62,7 @@ impl Failure {
 /// The result of a step of a task.
 pub(crate) type Result<T> = std::result::Result<T, Failure>;
 
-/// Tells the user something. Only on stderr: stdout belongs to cargo and to the `export` lines.
+/// Prints a message to the user. Only on stderr: stdout belongs to cargo and to the `export` lines.
 pub(crate) fn say(message: impl fmt::Display) {
     eprintln!("xtask: {message}");
 }
@@ -112,11 +112,11 @@ fn test(arguments: Vec<OsString>) -> Result<i32> {
         cargo.arg("--workspace");
     }
     cargo.args(arguments);
-    // The tests start processes of their own; a group lets all of them be ended together.
+    // The tests start processes of their own. In one group all of them can be ended together.
     children::run_to_end(cargo, Group::Own, &interrupt)
 }
 
-/// Runs the checker against real servers for as long as its arguments say.
+/// Runs the checker against real servers, for as long as its arguments say.
 fn check(arguments: Vec<OsString>) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
     tools::for_native_builds(&interrupt)?;
@@ -128,7 +128,7 @@ fn check(arguments: Vec<OsString>) -> Result<i32> {
     children::run_to_end(cargo, Group::Own, &interrupt)
 }
 
-/// Whether cargo is told by its arguments which packages to test; `--workspace` would overrule them.
+/// Whether the arguments select packages. With `--workspace` cargo would ignore that selection.
 fn names_packages(arguments: &[OsString]) -> bool {
     arguments.iter().map(|argument| argument.to_string_lossy()).take_while(|argument| argument != "--").any(
         |argument| {
@@ -140,7 +140,7 @@ fn names_packages(arguments: &[OsString]) -> bool {
     )
 }
 
-/// Runs a command with the servers, or leaves them running until the user has had enough.
+/// Runs a command with the servers, or keeps them running until a signal or the end of the input.
 fn servers(command: &[OsString]) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
     let servers = Servers::start(Needs::TESTS, &interrupt)?;
@@ -167,8 +167,8 @@ fn servers(command: &[OsString]) -> Result<i32> {
     Ok(0)
 }
 
-/// Whether the end of `input` means that the one who started the command has gone. `/dev/null`, which is what a
-/// service manager or `nohup` gives, and a file are at their end from the start.
+/// Whether the end of `input` means that the process that started this command has ended. `/dev/null`, the input under a
+/// service manager or `nohup`, and a file are at their end from the start.
 fn says_when_it_is_over(input: BorrowedFd<'_>) -> bool {
     let kind = input.try_clone_to_owned().map(File::from).and_then(|file| file.metadata());
     input.is_terminal() || kind.is_ok_and(|kind| kind.file_type().is_fifo() || kind.file_type().is_socket())

@@ -15,22 +15,23 @@ use crate::{Failure, Result, children};
 
 const READY: &str = "database system is ready to accept connections";
 
-/// Asks Postgres to drop everything at once, but to give its shared memory back, which no `kill -9` would.
+/// Immediate shutdown: Postgres ends at once, but frees its shared memory, which `kill -9` does not.
 const STOP: &str = "QUIT";
 
 /// Settings that make tests quick.
 pub(crate) const FOR_TESTS: &[&str] = &[
-    // Every test of every suite has a pool of its own.
+    // Every test has a connection pool of its own.
     "max_connections=400",
-    // No run outlives its machine. synchronous_commit stays on: it changes what the suites observe, fsync does not.
+    // The data need not survive a crash of the machine. synchronous_commit stays on: it changes what the suites observe,
+    // fsync does not.
     "fsync=off",
 ];
 
-/// Settings of a small deployment that keeps what it has acknowledged: what is measured is what a user would get.
+/// Settings of a small deployment that keeps what it has acknowledged, so that measurements show what a user would get.
 pub(crate) const AS_DEPLOYED: &[&str] =
     &["fsync=on", "synchronous_commit=on", "shared_buffers=512MB", "max_wal_size=8GB", "max_connections=400"];
 
-/// Creates the data directory that every run gets a copy of: quicker than `initdb` for each.
+/// Creates the data directory that is copied for every run: faster than `initdb` for each run.
 pub(crate) fn create_template(home: &Home, interrupt: &Interrupt) -> Result<()> {
     let data = home.path.join("postgres-template");
     let failed = |error| Failure::cannot(format!("create {}", data.display()), error);
@@ -44,10 +45,10 @@ pub(crate) fn create_template(home: &Home, interrupt: &Interrupt) -> Result<()> 
     children::run_quietly(initdb, "create a Postgres cluster", &home.path.join("initdb.log"), interrupt)
 }
 
-/// Copies the template into the directory of the run; gives the place of the copy.
+/// Copies the template into the directory of the run and returns the path of the copy.
 pub(crate) fn copy_template(home: &Home, run: &Path, interrupt: &Interrupt) -> Result<PathBuf> {
     let data = run.join("postgres");
-    // cp keeps the owner and the modes, which Postgres insists on.
+    // cp keeps the owner and the modes, which Postgres checks.
     let mut copy = children::mortal(Path::new("cp"), "KILL");
     copy.arg("-Rp").arg(home.path.join("postgres-template")).arg(&data);
     children::run_quietly(copy, "copy the Postgres template", &run.join("cp.log"), interrupt)?;
@@ -59,19 +60,19 @@ pub(crate) fn spawn(home: &Home, run: &Path, data: &Path, port: u16, settings: &
     let log = run.join("postgres.log");
     let failed = |error| Failure::cannot("start Postgres", error);
     let output = File::create(&log).map_err(failed)?;
-    // The server itself and not pg_ctl: the kernel ends only direct children with us.
+    // The server itself and not pg_ctl: the kernel ends only direct children together with this process.
     let mut postgres = command(home, "postgres", STOP);
     postgres.arg("-D").arg(data).arg("-p").arg(port.to_string());
     for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories="].iter().chain(settings) {
         postgres.args(["-c", setting]);
     }
     postgres.stdin(Stdio::null()).stdout(output.try_clone().map_err(failed)?).stderr(output);
-    // Away from the terminal: Ctrl-C must not stop the server before the tests that use it.
+    // In a process group of its own: Ctrl-C must not stop the server before the tests that use it.
     let child = postgres.process_group(0).spawn().map_err(failed)?;
     Server::new("Postgres", child, log, READY, STOP, run.join("postgres.pid"))
 }
 
-/// Whether the server answers on its port, not just another one that has the port by chance.
+/// Whether this server answers on its port, and not another one that has taken the port.
 pub(crate) fn answers(port: u16) -> bool {
     TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(2)).is_ok()
 }
@@ -79,7 +80,7 @@ pub(crate) fn answers(port: u16) -> bool {
 /// A program of Postgres, run under the account of the servers.
 fn command(home: &Home, program: &str, signal: &str) -> Command {
     let mut command = children::mortal(&home.path.join("postgres/bin").join(program), signal);
-    // English messages: the log is searched for one of them. And a directory that every account may be in.
+    // English messages, since the log is searched for one of them; and a working directory that every account may use.
     command.env("LC_ALL", "C").current_dir("/");
     if let Some(account) = &home.account {
         command.uid(account.user).gid(account.group);

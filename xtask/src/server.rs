@@ -24,7 +24,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Takes charge of a process that was just started.
+    /// Manages a process that was just started.
     pub(crate) fn new(
         name: &'static str,
         child: Child,
@@ -34,7 +34,7 @@ impl Server {
         pid_file: PathBuf,
     ) -> Result<Self> {
         let server = Self { name, child, log, ready, stop };
-        // For the next run, in case this one cannot stop it.
+        // For the next run, if this one cannot stop it.
         fs::write(pid_file, server.child.id().to_string())
             .map_err(|error| Failure::cannot(format!("start {name}"), error))?;
         Ok(server)
@@ -45,7 +45,7 @@ impl Server {
         self.name
     }
 
-    /// Waits for the line of the log that tells that it accepts connections. Gives false when its port was taken.
+    /// Waits for the line of the log that says that it accepts connections. Returns false if its port was taken.
     pub(crate) fn wait_until_ready(&mut self, interrupt: &Interrupt) -> Result<bool> {
         let started = Instant::now();
         let what = format!("start {}", self.name);
@@ -71,7 +71,7 @@ impl Server {
         }
     }
 
-    /// Why it failed, by its log, which is kept beside the directory of the run: that one goes.
+    /// Why it failed, according to its log. The log is moved out of the directory of the run, which is deleted.
     fn kept_reason(&self) -> String {
         let kept = self.log.parent().and_then(Path::parent).zip(self.log.file_name());
         let kept = kept.map(|(home, name)| home.join(format!("failed-{}", name.to_string_lossy())));

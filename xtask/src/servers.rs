@@ -10,10 +10,10 @@ use crate::interrupt::Interrupt;
 use crate::server::Server;
 use crate::{Failure, Result, fetch, kafka, postgres, say, tools};
 
-/// How often a start is tried when somebody else took the port meanwhile.
+/// How often a start is tried if another process takes a port meanwhile.
 const ATTEMPTS: usize = 3;
 
-/// What a command needs.
+/// The servers that a command needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Needs {
     /// The settings of Postgres.
@@ -36,14 +36,14 @@ impl Needs {
 /// The servers of this run. Dropping stops those it started and removes their data.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    // In the order of dropping: the directory goes after the servers that use it.
+    // In the order of dropping: the directory is removed after the servers that use it.
     running: Vec<Server>,
     variables: Vec<(&'static str, String)>,
     directory: Option<RunDirectory>,
 }
 
 impl Servers {
-    /// Starts what is needed and has no address in the environment, and waits until it is ready.
+    /// Starts the needed servers that have no address in the environment, and waits until they are ready.
     pub(crate) fn start(needs: Needs, interrupt: &Interrupt) -> Result<Self> {
         let mut servers = Self { running: Vec::new(), variables: Vec::new(), directory: None };
         let database = servers.given("DATABASE_URL");
@@ -71,12 +71,12 @@ impl Servers {
         Err(Failure::cannot("start the servers", format!("ports were taken {ATTEMPTS} times")))
     }
 
-    /// The environment that tells programs where the servers are.
+    /// The environment variables with the addresses of the servers.
     pub(crate) fn variables(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.variables.iter().map(|(name, value)| (*name, value.as_str()))
     }
 
-    /// Whether the environment gives the address already.
+    /// Whether the environment already has the address.
     fn given(&mut self, name: &'static str) -> bool {
         let value = env::var(name).ok().filter(|value| !value.is_empty());
         if let Some(value) = &value {
@@ -86,7 +86,7 @@ impl Servers {
         value.is_some()
     }
 
-    /// Starts Postgres with the settings, if there are any, and Kafka at the same time. Gives false when a port was taken.
+    /// Starts Postgres with the settings, if there are any, and Kafka at the same time. Returns false if a port was taken.
     fn attempt(&mut self, home: &Home, settings: Option<&[&str]>, kafka: bool, interrupt: &Interrupt) -> Result<bool> {
         let run = match &self.directory {
             Some(directory) => directory.path.clone(),
@@ -108,7 +108,7 @@ impl Servers {
             let data = postgres::copy_template(home, &run, interrupt)?;
             self.running.push(postgres::spawn(home, &run, &data, postgres_port, settings)?);
             variables.push(("DATABASE_URL", format!("postgres://postgres@127.0.0.1:{postgres_port}/postgres")));
-            // Nobody else's server is crashed by a test.
+            // Tests crash only a server that this run has started.
             variables.push(("ES_POSTGRES_MAY_CRASH", "1".to_owned()));
         }
         for server in &mut self.running {
@@ -124,10 +124,10 @@ impl Servers {
     }
 }
 
-/// Ports that nobody listens on, all different.
+/// Free ports, all different.
 fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let mut ports = [0; N];
-    // All are held until the last is found: the system would give the first away again otherwise.
+    // All are held until the last is found; otherwise the system could return the same port twice.
     let mut listeners = Vec::new();
     for port in &mut ports {
         let failed = |error| Failure::cannot("find a free port", error);

@@ -1,4 +1,4 @@
-//! The programs of the system that the servers and the build need: found, or installed where that is possible.
+//! The system programs that the servers and the build need: found, or installed where that is possible.
 
 use std::env;
 use std::fs;
@@ -14,7 +14,7 @@ const JAVA: u32 = 17;
 
 /// The root of the workspace.
 pub(crate) fn workspace() -> PathBuf {
-    // Cargo tells it at run time too: several checkouts may share one target directory and so this very program.
+    // From the environment at run time: several checkouts may share one target directory, and so this program.
     let package = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     let package = Path::new(&package);
     package.parent().unwrap_or(package).to_path_buf()
@@ -26,7 +26,7 @@ pub(crate) fn java(interrupt: &Interrupt) -> Result<PathBuf> {
         return Ok(java);
     }
     let why = format!("Kafka needs java {JAVA} or newer");
-    // Not every release of the distributions has both; the default of some is too old.
+    // Not every release of a distribution has both, and the default of some is too old.
     install(&["openjdk-17-jre-headless"], &why, interrupt)
         .or_else(|_| install(&["default-jre-headless"], &why, interrupt))?;
     find_java().ok_or_else(|| Failure::cannot("start Kafka", format!("the java installed is older than {JAVA}")))
@@ -34,17 +34,17 @@ pub(crate) fn java(interrupt: &Interrupt) -> Result<PathBuf> {
 
 /// Maven, which fetches the servers.
 pub(crate) fn maven(interrupt: &Interrupt) -> Result<()> {
-    // It brings a Java of its own choice, so ours comes first.
+    // Its package installs a Java of its own choice, so the one for Kafka is installed first.
     java(interrupt)?;
     need(&["mvn"], &["maven"], "Maven fetches Postgres and Kafka", interrupt)
 }
 
-/// What unpacks the Postgres archive.
+/// The programs that unpack the Postgres archive.
 pub(crate) fn unpacker(interrupt: &Interrupt) -> Result<()> {
     need(&["tar", "xz"], &["tar", "xz-utils"], "they unpack Postgres", interrupt)
 }
 
-/// What the C library under the Kafka client is built with.
+/// The programs that build the C library of the Kafka client.
 pub(crate) fn for_native_builds(interrupt: &Interrupt) -> Result<()> {
     let packages = ["build-essential", "pkg-config", "zlib1g-dev", "libssl-dev"];
     need(&["cc", "c++", "make", "pkg-config"], &packages, "they build the Kafka client library", interrupt)?;
@@ -52,21 +52,21 @@ pub(crate) fn for_native_builds(interrupt: &Interrupt) -> Result<()> {
         install(&packages, "the Kafka client library needs the headers of OpenSSL", interrupt)?;
     }
     if !has_zlib() && hindrance().is_none() {
-        // Without the headers the build falls back to a zlib of its own, so this is a wish and not a need.
+        // Optional: without the headers the build compiles its own zlib.
         let _ = install(&packages, "zlib headers shorten the build", interrupt);
     }
     Ok(())
 }
 
-/// What tests of `es-postgres` start: a pooler. Debian has it where only root's `PATH` leads.
+/// The pooler that tests of `es-postgres` start. Debian installs it in a directory that is only on root's `PATH`.
 pub(crate) fn for_tests(interrupt: &Interrupt) -> Result<()> {
     if Path::new("/usr/sbin/pgbouncer").exists() || hindrance().is_some() {
         return Ok(());
     }
-    install(&["pgbouncer"], "tests of es-postgres put it before the server", interrupt)
+    install(&["pgbouncer"], "tests of es-postgres connect through it", interrupt)
 }
 
-/// What one of the benchmarks' peers is built with.
+/// The programs that build one of the benchmarks' peers.
 pub(crate) fn for_peers(interrupt: &Interrupt) -> Result<()> {
     let packages = ["build-essential", "pkg-config", "libssl-dev"];
     need(&["cc", "pkg-config"], &packages, "they build the benchmarks", interrupt)?;
