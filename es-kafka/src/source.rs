@@ -93,7 +93,7 @@ impl Found {
                 .map_err(|error| told(&consumer).map_or(error, unavailable))
         });
         let shards = asked.await.map_err(|error| SourceError::Unavailable(error.into()))??;
-        let mut topics: Vec<_> = shards.iter().map(|shard| shard.source().to_owned()).collect();
+        let mut topics: Vec<_> = shards.iter().map(|shard| shard.source.clone()).collect();
         topics.dedup();
         Ok(Self { shards, topics })
     }

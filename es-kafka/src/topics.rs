@@ -59,12 +59,12 @@ fn escaped(prefix: &str) -> String {
 
 /// The one shard of a merged source.
 pub(crate) fn merged() -> Shard {
-    Shard("merged".into())
+    Shard::from("merged")
 }
 
 /// The shard that is one partition.
 pub(crate) fn shard(topic: &str, partition: i32) -> Shard {
-    Shard(format!("{topic}/{partition}"))
+    Shard::partition(topic, partition.cast_unsigned())
 }
 
 #[cfg(test)]

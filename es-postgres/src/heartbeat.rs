@@ -73,7 +73,7 @@ async fn renew(
     beats: &[Beat],
 ) -> Result<HashSet<i64>, sqlx::Error> {
     let generations: Vec<i64> = beats.iter().map(|beat| beat.generation).collect();
-    let shards: Vec<&str> = beats.iter().map(|beat| &*beat.shard.0).collect();
+    let shards: Vec<_> = beats.iter().map(|beat| beat.shard.to_string()).collect();
     let tokens: Vec<i64> = beats.iter().map(|beat| beat.token).collect();
     let ttls: Vec<_> = beats.iter().map(|beat| interval(beat.ttl)).collect();
     // Taken out while it is in use: one that is dropped in the middle of a statement is not used again.

@@ -128,7 +128,7 @@ impl Leases for PostgresStore {
     }
 
     async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
-        let names: Vec<&str> = shards.iter().map(|shard| shard.0.as_str()).collect();
+        let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
         let ensure = sqlx::query(include_str!("sql/ensure_shards.sql")).bind(generation.id).bind(names);
         let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
         changeover(&rows).map_err(error::read_model)
@@ -146,7 +146,7 @@ impl Leases for PostgresStore {
             Takeover::WhenFree => include_str!("sql/acquire.sql"),
             Takeover::Always => include_str!("sql/take_over.sql"),
         };
-        let acquire = sqlx::query(acquire).bind(generation.id).bind(&shard.0).bind(owner).bind(interval(ttl));
+        let acquire = sqlx::query(acquire).bind(generation.id).bind(shard.to_string()).bind(owner).bind(interval(ttl));
         let asked = Instant::now();
         let rows = self.inner.connections.write(acquire).await.map_err(error::read_model)?;
         let Some(row) = rows.first() else { return Ok(None) };
@@ -158,7 +158,10 @@ impl Leases for PostgresStore {
 
     async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
         let holds = || {
-            sqlx::query(include_str!("sql/holds.sql")).bind(lease.generation.id).bind(&lease.shard.0).bind(lease.token)
+            sqlx::query(include_str!("sql/holds.sql"))
+                .bind(lease.generation.id)
+                .bind(lease.shard.to_string())
+                .bind(lease.token)
         };
         // The heartbeat writes it, with all others of this process.
         let leases = &self.inner.leases;
@@ -175,7 +178,7 @@ impl Leases for PostgresStore {
         self.inner.leases.ended(lease);
         let release = sqlx::query(include_str!("sql/release.sql"))
             .bind(lease.generation.id)
-            .bind(&lease.shard.0)
+            .bind(lease.shard.to_string())
             .bind(lease.token);
         self.inner.connections.execute(release).await.map(drop).map_err(error::read_model)
     }
@@ -185,7 +188,7 @@ impl Leases for PostgresStore {
             changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
         let commit = sqlx::query(include_str!("sql/commit.sql"))
             .bind(lease.generation.id)
-            .bind(&lease.shard.0)
+            .bind(lease.shard.to_string())
             .bind(lease.token)
             .bind(lease.checkpoint.position.to_i64())
             .bind(changes.checkpoint.position.to_i64())

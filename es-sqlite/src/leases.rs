@@ -30,9 +30,9 @@ pub(crate) async fn ensure_shards(
     generation: i64,
     shards: &[Shard],
 ) -> Result<Changeover, sqlx::Error> {
-    let Some(source) = shards.first().map(Shard::source) else { return Ok(Changeover::Ready) };
+    let Some(source) = shards.first().map(|shard| &shard.source) else { return Ok(Changeover::Ready) };
     let all = self::holders(connection, generation).await?;
-    let former: Vec<_> = all.iter().filter(|(holder, _)| holder.shard.source() != source).collect();
+    let former: Vec<_> = all.iter().filter(|(holder, _)| holder.shard.source != *source).collect();
     let (mut position, mut token) = (0, 0);
     if let Some((_, first)) = former.first() {
         if former.iter().any(|(holder, _)| holders.is_held(holder)) {
@@ -46,7 +46,7 @@ pub(crate) async fn ensure_shards(
         token = former.iter().map(|(holder, _)| holder.token + 1).max().unwrap_or_default();
         sqlx::query(include_str!("sql/fence.sql")).bind(generation).execute(&mut *connection).await?;
     }
-    let names: Vec<_> = shards.iter().map(|shard| &shard.0).collect();
+    let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
     let query = sqlx::query(include_str!("sql/ensure_shards.sql"))
         .bind(generation)
         .bind(json(&names))
@@ -62,7 +62,7 @@ async fn holders(connection: &mut SqliteConnection, generation: i64) -> Result<V
     let holder = |row: &SqliteRow| {
         let holder = Holder {
             generation,
-            shard: Shard(row.try_get("shard")?),
+            shard: Shard::from(row.try_get::<&str, _>("shard")?),
             owner: row.try_get("owner")?,
             process: row.try_get("process")?,
             token: row.try_get("token")?,
@@ -92,7 +92,7 @@ pub(crate) async fn acquire(
     }
     let query = sqlx::query(include_str!("sql/acquire.sql"))
         .bind(generation.id)
-        .bind(&shard.0)
+        .bind(shard.to_string())
         .bind(owner)
         .bind(holders.process())
         .bind(milliseconds(ttl));
@@ -117,8 +117,10 @@ fn witness(row: &SqliteRow) -> Result<Option<Witness>, sqlx::Error> {
 
 /// Whether `lease` still holds.
 pub(crate) async fn holds(connection: &mut SqliteConnection, lease: &Lease) -> Result<bool, sqlx::Error> {
-    let query =
-        sqlx::query(include_str!("sql/holds.sql")).bind(lease.generation.id).bind(&lease.shard.0).bind(lease.token);
+    let query = sqlx::query(include_str!("sql/holds.sql"))
+        .bind(lease.generation.id)
+        .bind(lease.shard.to_string())
+        .bind(lease.token);
     Ok(query.fetch_optional(connection).await?.is_some())
 }
 
@@ -142,8 +144,10 @@ pub(crate) async fn keep_alive(holders: Arc<Holders>, connections: Arc<Connectio
 
 async fn renew(connection: &mut SqliteConnection, heartbeat: &Heartbeat, beats: &[Beat]) -> Result<(), sqlx::Error> {
     for beat in beats {
-        let query =
-            sqlx::query(include_str!("sql/renew.sql")).bind(beat.generation).bind(&beat.shard.0).bind(beat.token);
+        let query = sqlx::query(include_str!("sql/renew.sql"))
+            .bind(beat.generation)
+            .bind(beat.shard.to_string())
+            .bind(beat.token);
         if query.execute(&mut *connection).await?.rows_affected() == 0 {
             heartbeat.lost(beat);
         }
@@ -153,8 +157,10 @@ async fn renew(connection: &mut SqliteConnection, heartbeat: &Heartbeat, beats: 
 
 /// Releases `lease`.
 pub(crate) async fn release(connection: &mut SqliteConnection, lease: &Lease) -> Result<(), sqlx::Error> {
-    let query =
-        sqlx::query(include_str!("sql/release.sql")).bind(lease.generation.id).bind(&lease.shard.0).bind(lease.token);
+    let query = sqlx::query(include_str!("sql/release.sql"))
+        .bind(lease.generation.id)
+        .bind(lease.shard.to_string())
+        .bind(lease.token);
     query.execute(connection).await?;
     Ok(())
 }
@@ -170,7 +176,7 @@ pub(crate) async fn advance(
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(include_str!("sql/advance.sql"))
         .bind(lease.generation.id)
-        .bind(&lease.shard.0)
+        .bind(lease.shard.to_string())
         .bind(lease.token)
         .bind(lease.checkpoint.position.to_i64())
         .bind(after.position.to_i64())

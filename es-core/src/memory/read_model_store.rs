@@ -172,7 +172,7 @@ impl Leases for MemoryStore {
             return Ok(Changeover::Ready);
         };
         let (mut seed, mut token) = (Position::ZERO, 0);
-        if stored.keys().any(|shard| shard.source() != first.source()) {
+        if stored.keys().any(|shard| shard.source != first.source) {
             if stored.values().filter_map(|shard| shard.held.as_ref()).any(Held::is_live) {
                 return Ok(Changeover::Busy);
             }

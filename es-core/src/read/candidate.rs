@@ -181,7 +181,7 @@ mod tests {
     async fn r12_a_generation_serves_only_when_all_of_its_shards_have_caught_up() {
         let store = MemoryStore::new();
         let candidate = Candidate::find::<Histories>(&store).await.expect("found");
-        let shards = [Shard("topic/0".into()), Shard("topic/1".into())];
+        let shards = [Shard::from("topic/0"), Shard::from("topic/1")];
         store.ensure_shards(&candidate.generation, &shards).await.expect("ensured");
         let advance = async |shard: &Shard, to: u64| advance(&store, &candidate, shard, to).await;
         advance(&shards[0], 9).await;
@@ -200,7 +200,7 @@ mod tests {
     async fn r12_a_generation_serves_only_when_it_has_what_the_log_held_behind_its_source() {
         let store = MemoryStore::new();
         let candidate = Candidate::find::<Histories>(&store).await.expect("found");
-        let shards = [Shard("topic/0".into()), Shard("topic/1".into())];
+        let shards = [Shard::from("topic/0"), Shard::from("topic/1")];
         store.ensure_shards(&candidate.generation, &shards).await.expect("ensured");
         for (position, serves) in [(3, false), (29, false), (30, true)] {
             for shard in &shards {
@@ -216,7 +216,7 @@ mod tests {
     async fn r12_an_end_that_the_log_has_lost_is_forgotten_with_the_source() {
         let store = MemoryStore::new();
         let candidate = Candidate::begin::<Histories>(&store).await.expect("begun");
-        let shard = Shard("topic/0".into());
+        let shard = Shard::from("topic/0");
         store.ensure_shards(&candidate.generation, std::slice::from_ref(&shard)).await.expect("ensured");
         advance(&store, &candidate, &shard, 95).await;
         let [told, lost] = [100, 95].map(|end| Step::AtEnd(Position::new(end)));

@@ -200,7 +200,7 @@ mod tests {
     fn lease(shard: &str, token: i64) -> Lease {
         let generation = Generation { id: 1, projection: "model".into(), version: 1 };
         let checkpoint = Checkpoint::default();
-        Lease { generation, shard: Shard(shard.into()), owner: Uuid::nil(), token, checkpoint }
+        Lease { generation, shard: Shard::from(shard), owner: Uuid::nil(), token, checkpoint }
     }
 
     #[tokio::test]
@@ -220,12 +220,12 @@ mod tests {
         loop {
             heartbeat.wants(&lease("kept", 1), TTL);
             let beats = heartbeat.due().await.expect("open");
-            if beats.iter().map(|beat| &*beat.shard.0).eq(["kept"]) {
+            if beats.iter().map(|beat| &*beat.shard.source).eq(["kept"]) {
                 break;
             }
             assert!(start.elapsed() < TTL * 2, "{beats:?}");
         }
-        assert!(!heartbeat.is_wanted(1, &Shard("dropped".into()), 1));
+        assert!(!heartbeat.is_wanted(1, &Shard::from("dropped"), 1));
     }
 
     /// Seen to fail where the former holder took the place of the present one: a third worker took the lease from that.
@@ -237,11 +237,11 @@ mod tests {
         heartbeat.written(&lease("log", 2), TTL, Instant::now());
         heartbeat.wants(&lease("log", 1), TTL);
         heartbeat.ended(&lease("log", 1));
-        assert!(heartbeat.is_wanted(1, &Shard("log".into()), 2));
+        assert!(heartbeat.is_wanted(1, &Shard::from("log"), 2));
         // A database that was restored hands out lower tokens again.
         tokio::time::sleep(TTL).await;
         heartbeat.written(&lease("log", 1), TTL, Instant::now());
-        assert!(heartbeat.is_wanted(1, &Shard("log".into()), 1));
+        assert!(heartbeat.is_wanted(1, &Shard::from("log"), 1));
     }
 
     #[tokio::test]
@@ -252,7 +252,7 @@ mod tests {
         heartbeat.written(&lease("log", 2), Duration::ZERO, Instant::now());
         heartbeat.written(&lease("other", 2), TTL, Instant::now());
         heartbeat.ended(&lease("other", 1));
-        assert!(heartbeat.is_wanted(1, &Shard("other".into()), 2), "an older token ends nothing");
+        assert!(heartbeat.is_wanted(1, &Shard::from("other"), 2), "an older token ends nothing");
         heartbeat.ended(&lease("other", 2));
         assert!(tokio::time::timeout(TTL, heartbeat.due()).await.is_err());
         heartbeat.close();

@@ -215,7 +215,7 @@ impl LogSource {
 
     /// The one shard of a log.
     pub fn shard() -> Shard {
-        Shard("log".into())
+        Shard::from("log")
     }
 }
 

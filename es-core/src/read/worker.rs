@@ -261,7 +261,7 @@ impl<'a> Worker<'a> {
         match self.store.ensure_shards(&self.generation, &shards).await? {
             Changeover::Ready => {}
             Changeover::Busy => return Ok(()),
-            Changeover::Uneven => return Err(EngineError::OtherSource(shards[0].source().to_owned())),
+            Changeover::Uneven => return Err(EngineError::OtherSource(shards[0].source.clone())),
         }
         for shard in std::mem::take(&mut self.wanted) {
             let takeover = self.feed.takeover();

@@ -154,7 +154,7 @@ async fn r16_a_reader_that_cannot_start_a_partition_says_why_and_leaves_the_grou
     // A member that does not leave would be waited for this long.
     config.settings.insert("session.timeout.ms", "45000");
     // The last partition: the others are placed already.
-    let shard = Shard(format!("{}/2", house.topics().events("order")));
+    let shard = Shard::partition(house.topics().events("order"), 2);
     let damaged = Checkpoint { cursor: Some("not an offset".into()), ..Checkpoint::default() };
     let checkpoints = BTreeMap::from([(shard, damaged)]);
     let mut reader = Reader::open(config.clone(), orders(), Order::PerStream, checkpoints).await;

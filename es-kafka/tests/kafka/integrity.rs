@@ -57,8 +57,8 @@ fn moved(event: &RecordedEvent, position: u64, previous: u64) -> OwnedHeaders {
 fn folded(house: &House, order: Order, event: &RecordedEvent) -> BTreeMap<Shard, Checkpoint> {
     let checkpoint = Checkpoint { position: event.position, witness: Some(Witness::of(event)), cursor: None };
     let shards = match order {
-        Order::PerKey => vec![Shard("merged".into())],
-        Order::PerStream => (0..3).map(|n| Shard(format!("{}/{n}", house.topics().events("order")))).collect(),
+        Order::PerKey => vec![Shard::from("merged")],
+        Order::PerStream => (0..3).map(|n| Shard::partition(house.topics().events("order"), n)).collect(),
     };
     shards.into_iter().map(|shard| (shard, checkpoint.clone())).collect()
 }

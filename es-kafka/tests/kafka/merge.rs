@@ -18,7 +18,7 @@ fn small(house: &House) -> KafkaSourceConfig {
 }
 
 fn merged(checkpoint: Checkpoint) -> BTreeMap<Shard, Checkpoint> {
-    BTreeMap::from([(Shard("merged".into()), checkpoint)])
+    BTreeMap::from([(Shard::from("merged"), checkpoint)])
 }
 
 async fn written(house: &House, last: u64) {

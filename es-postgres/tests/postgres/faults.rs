@@ -229,7 +229,7 @@ async fn r16_the_server_too_gives_up_a_read_that_takes_too_long() {
 async fn r13_the_sweep_behind_a_promotion_may_take_long_and_the_promotion_does_not() {
     let schema = Schema::new();
     let store = schema.options().answer_within(SHORT).connect().await.unwrap();
-    let (shard, ttl) = (Shard("log".into()), Duration::from_mins(1));
+    let (shard, ttl) = (Shard::from("log"), Duration::from_mins(1));
     for state in [GenerationState::Serving, GenerationState::Building] {
         let generation = store.ensure_generation("model", 1, state).await.unwrap();
         store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();

@@ -21,7 +21,7 @@ async fn generation(store: &PostgresStore, state: GenerationState) -> Generation
 }
 
 async fn lease(store: &PostgresStore, generation: &Generation) -> Lease {
-    let shard = Shard("log".into());
+    let shard = Shard::from("log");
     store.ensure_shards(generation, std::slice::from_ref(&shard)).await.unwrap();
     store.acquire(generation, &shard, Uuid::now_v7(), Takeover::Always, TTL).await.unwrap().unwrap()
 }

@@ -109,7 +109,7 @@ async fn r18_a_process_without_news_makes_one_write_a_second_for_all_its_leases(
 
 async fn acquire(store: &PostgresStore, ttl: Duration) -> Option<Lease> {
     let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
-    let shard = Shard("log".into());
+    let shard = Shard::from("log");
     store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
     store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap()
 }

@@ -30,7 +30,7 @@ async fn r15_a_row_that_jsonb_refuses_ends_no_scan() {
     assert_eq!(session.text(seen).await, "9 1 0");
 
     let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
-    let shard = Shard("log".into());
+    let shard = Shard::from("log");
     store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
     let ttl = std::time::Duration::from_mins(1);
     let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();

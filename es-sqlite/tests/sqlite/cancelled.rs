@@ -39,7 +39,7 @@ async fn r7_a_dropped_append_leaves_nothing_or_the_whole() {
 #[tokio::test]
 async fn r7_a_dropped_commit_leaves_nothing_or_the_whole() {
     let store = new_store().await;
-    let (shard, ttl) = (Shard("log".into()), Duration::from_mins(1));
+    let (shard, ttl) = (Shard::from("log"), Duration::from_mins(1));
     let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
     let owner = Uuid::now_v7();
     let keys = ["a".to_owned(), "b".to_owned()];

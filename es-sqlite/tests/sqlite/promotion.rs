@@ -17,7 +17,7 @@ use super::fixture::{foreign_connection, new_path};
 const DOCUMENTS: usize = 2_500;
 
 async fn fill(store: &SqliteStore, generation: &Generation, document: &'static str) {
-    let (shard, ttl) = (Shard("log".into()), Duration::from_mins(1));
+    let (shard, ttl) = (Shard::from("log"), Duration::from_mins(1));
     store.ensure_shards(generation, std::slice::from_ref(&shard)).await.unwrap();
     let lease = store.acquire(generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
     let changes = Changes {

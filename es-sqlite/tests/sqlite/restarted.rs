@@ -53,7 +53,7 @@ async fn r6_a_retry_after_a_restart_returns_the_first_outcome() {
 
 #[tokio::test]
 async fn r9_a_reopened_read_model_continues_at_its_checkpoint() {
-    let (path, shard, ttl) = (new_path(), Shard("log".into()), Duration::from_mins(1));
+    let (path, shard, ttl) = (new_path(), Shard::from("log"), Duration::from_mins(1));
     let store = SqliteStore::open(&path).await.unwrap();
     let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
     let owner = Uuid::now_v7();

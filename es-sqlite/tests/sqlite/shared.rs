@@ -105,7 +105,7 @@ async fn r6_a_retry_through_another_store_writes_nothing() {
 #[tokio::test]
 async fn r9_a_former_lease_holder_in_another_process_cannot_commit() {
     let [zombie, successor] = two_stores().await;
-    let (shard, ttl) = (Shard("log".into()), Duration::from_mins(1));
+    let (shard, ttl) = (Shard::from("log"), Duration::from_mins(1));
     let changes = |position, document: &'static str| Changes {
         upserts: vec![("key".to_owned(), Bytes::from_static(document.as_bytes()))],
         deletes: Vec::new(),

@@ -110,7 +110,7 @@ async fn r18_a_process_that_waits_takes_over_within_a_second_after_a_kill() {
 }
 
 async fn acquire(store: &SqliteStore, generation: &Generation, ttl: Duration) -> Option<Lease> {
-    let shard = Shard("log".into());
+    let shard = Shard::from("log");
     let ready = store.ensure_shards(generation, std::slice::from_ref(&shard)).await.unwrap();
     assert_eq!(ready, Changeover::Ready);
     store.acquire(generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap()
@@ -124,7 +124,7 @@ async fn r18_the_leases_of_a_store_are_free_as_soon_as_it_is_dropped() {
     let hour = Duration::from_hours(1);
     acquire(&gone, &generation, hour).await.unwrap();
     assert_eq!(acquire(&next, &generation, hour).await, None);
-    let copy = [Shard("copy".into())];
+    let copy = [Shard::from("copy")];
     assert_eq!(next.ensure_shards(&generation, &copy).await.unwrap(), Changeover::Busy);
     drop(gone);
     assert_eq!(next.ensure_shards(&generation, &copy).await.unwrap(), Changeover::Ready);

@@ -132,7 +132,7 @@ struct Copy(LogSource);
 struct CopyFeed(Box<dyn EventFeed>);
 
 fn copied() -> Shard {
-    Shard("copy".into())
+    Shard::from("copy")
 }
 
 #[async_trait]

@@ -65,7 +65,7 @@ async fn building(store: &impl ReadModelStore) -> Generation {
 }
 
 fn shard(name: &str) -> Shard {
-    Shard(name.to_owned())
+    Shard::from(name)
 }
 
 async fn lease(store: &impl ReadModelStore, generation: &Generation, name: &str) -> Lease {

@@ -144,20 +144,42 @@ pub async fn ensure_reader(
     }
 }
 
-/// A part of a source with an order of its own: `log`, or one Kafka partition (`order-events/3`).
+/// A part of a source with an order of its own: the log, or one Kafka partition.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Shard(pub String);
+pub struct Shard {
+    /// The source that it is a part of: `log`, `merged`, or a Kafka topic. It holds no `/`.
+    pub source: String,
+    /// Which of its partitions, if it has several.
+    pub partition: Option<u32>,
+}
 
 impl Shard {
-    /// The source that it is a part of: what stands before the `/`.
-    pub fn source(&self) -> &str {
-        self.0.split_once('/').map_or(&self.0, |(source, _)| source)
+    /// All of `source`.
+    pub fn whole(source: impl Into<String>) -> Self {
+        Self { source: source.into(), partition: None }
+    }
+
+    /// One partition of `source`.
+    pub fn partition(source: impl Into<String>, partition: u32) -> Self {
+        Self { source: source.into(), partition: Some(partition) }
     }
 }
 
+/// As stores keep it: `log`, or `order-events/3`.
 impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self.partition {
+            None => f.write_str(&self.source),
+            Some(partition) => write!(f, "{}/{partition}", self.source),
+        }
+    }
+}
+
+/// What stores keep.
+impl From<&str> for Shard {
+    fn from(stored: &str) -> Self {
+        let parts = stored.split_once('/').and_then(|(source, number)| Some((source, number.parse().ok()?)));
+        parts.map_or_else(|| Self::whole(stored), |(source, number)| Self::partition(source, number))
     }
 }
 
@@ -238,4 +260,19 @@ pub enum CommitError {
     /// The store failed; the outcome is unknown.
     #[error(transparent)]
     Store(#[from] ReadModelError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shard_is_read_as_it_is_written() {
+        for shard in [Shard::whole("log"), Shard::partition("order-events", 0), Shard::partition("a", u32::MAX)] {
+            assert_eq!(Shard::from(&*shard.to_string()), shard);
+        }
+        let mut sorted = [10, 9, 1].map(|partition| Shard::partition("topic", partition));
+        sorted.sort_unstable();
+        assert_eq!(sorted.map(|shard| shard.partition), [Some(1), Some(9), Some(10)]);
+    }
 }
