@@ -48,7 +48,7 @@ async fn book(
 ) -> Result<Receipt, Box<dyn std::error::Error>> {
     let stream = StreamId::new("booking", id)?;
     let asked = format!("{room} {night}");
-    let context = Context::default().idempotent(IdempotencyKey::new(request)?, asked.as_bytes());
+    let context = CommandContext::default().idempotent(IdempotencyKey::new(request)?, asked.as_bytes());
     let receipt = bookings.decide_with(Nights { room, taken: vec![] }, context, |nights| {
         if nights.taken.contains(&night) {
             return Err(Taken { room, night });

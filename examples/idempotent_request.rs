@@ -34,7 +34,7 @@ impl Aggregate for Account {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let accounts = Repository::<Account>::new(MemoryStore::new());
     let credit = async |cents: u64| {
-        let context = Context::default().idempotent(IdempotencyKey::new("payment 17")?, &cents.to_be_bytes());
+        let context = CommandContext::default().idempotent(IdempotencyKey::new("payment 17")?, &cents.to_be_bytes());
         Ok::<_, Box<dyn std::error::Error>>(accounts.execute_with("ada", cents, context).await?)
     };
     let first = credit(500).await?;

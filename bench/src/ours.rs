@@ -3,8 +3,8 @@
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use es_core::{
-    Append, Condition, Context, Event, EventQuery, EventStore, ExecuteError, Expected, FoldResult, Keys, LogSource,
-    NewEvent, Order, Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Version,
+    Append, CommandContext, Condition, Event, EventOrder, EventQuery, EventStore, ExecuteError, Expected, FoldResult,
+    Keys, LogSource, NewEvent, Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Version,
 };
 use es_postgres::PostgresStore;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -58,7 +58,7 @@ impl Client for Ours {
     async fn execute(&mut self, account: Uuid, version: u64) -> Result<()> {
         let if_version = self.work.begins(version).then_some(Version::ZERO);
         loop {
-            let context = Context { if_version, ..Context::default() };
+            let context = CommandContext { if_version, ..CommandContext::default() };
             match self.accounts.execute_with(account.to_string(), Deposit { times: 1 }, context).await {
                 Err(ExecuteError::Contended { .. }) => {}
                 outcome => return Ok(outcome.map(drop)?),
@@ -80,7 +80,7 @@ struct Balances;
 
 impl Projection for Balances {
     const NAME: &'static str = "balances";
-    const ORDER: Order = Order::PerStream;
+    const ORDER: EventOrder = EventOrder::PerStream;
     type Event = AccountEvent;
     type Document = Account;
 

@@ -67,7 +67,7 @@ pub use memory::MemoryStore;
 pub use react::policy::*;
 pub use read::cursor::*;
 pub use read::engine_error::{EngineError, Location};
-pub use read::projection::{FoldResult, Keys, Order, Projection};
+pub use read::projection::{EventOrder, FoldResult, Keys, Projection};
 pub use read::projector::Projector;
 pub use read::query::*;
 pub use read::read_model::*;

@@ -288,15 +288,15 @@ pub struct Conflict {
 
 /// What a write hands out, and what a read can wait for (R13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Token(pub Position);
+pub struct ReadToken(pub Position);
 
-impl fmt::Display for Token {
+impl fmt::Display for ReadToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "p{}", self.0)
     }
 }
 
-impl FromStr for Token {
+impl FromStr for ReadToken {
     type Err = InvalidToken;
 
     fn from_str(text: &str) -> Result<Self, InvalidToken> {
@@ -305,13 +305,13 @@ impl FromStr for Token {
     }
 }
 
-impl Serialize for Token {
+impl Serialize for ReadToken {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
-impl<'de> Deserialize<'de> for Token {
+impl<'de> Deserialize<'de> for ReadToken {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }

@@ -15,7 +15,7 @@ mod watchdog;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use es_core::{EventFeed, EventSource, Order, Shard, SourceError, Subscription, Takeover};
+use es_core::{EventFeed, EventOrder, EventSource, Shard, SourceError, Subscription, Takeover};
 use rdkafka::{admin::AdminClient, consumer::BaseConsumer};
 
 use self::{feed::KafkaFeed, outbox::Outbox, watchdog::Watchdog};
@@ -28,8 +28,8 @@ use crate::{
 
 /// What a relay publishes, as a source for projectors.
 ///
-/// A reader that needs its events [per stream](Order::PerStream) gets a share of the partitions
-/// through a consumer group, one shard each. A reader that needs them [per key](Order::PerKey) gets
+/// A reader that needs its events [per stream](EventOrder::PerStream) gets a share of the partitions
+/// through a consumer group, one shard each. A reader that needs them [per key](EventOrder::PerKey) gets
 /// one shard, `merged`, in which all partitions come in the order of the log.
 ///
 /// # Delivery
@@ -61,12 +61,12 @@ impl EventSource for KafkaSource {
         let found = Found::by(&config, &subscription).await?;
         found.check(&config).await?;
         let (outbox, takeover) = match subscription.order {
-            Order::PerKey => {
+            EventOrder::PerKey => {
                 let outbox = Outbox::new(vec![merged()]);
                 feed::spawn(thread, outbox.clone(), move |outbox| merge::run(&config, &subscription, outbox))?;
                 (outbox, Takeover::WhenFree)
             }
-            Order::PerStream => {
+            EventOrder::PerStream => {
                 let outbox = Outbox::new(found.shards);
                 feed::spawn(thread, outbox.clone(), move |outbox| group::reading::run(&config, &subscription, outbox))?;
                 (outbox, Takeover::Always)

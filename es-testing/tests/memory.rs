@@ -1,8 +1,8 @@
 //! The reference passes the suites that every backend must pass.
 
 use es_core::{
-    Append, Categories, Checkpoint, Delivery, EventData, EventSource, EventStore, Expected, LogSource, MemoryStore,
-    NewEvent, Order, StreamId, Subscription,
+    Append, Categories, Checkpoint, Delivery, EventData, EventOrder, EventSource, EventStore, Expected, LogSource,
+    MemoryStore, NewEvent, StreamId, Subscription,
 };
 use uuid::Uuid;
 
@@ -26,8 +26,12 @@ async fn r17_batches_hold_fewer_events_where_these_are_large() {
     };
     store.append(append("a", format!("\"{}\"", "x".repeat(400_000)), 100)).await.expect("appended");
     store.append(append("b", "{}".into(), 500)).await.expect("appended");
-    let subscription =
-        Subscription { reader: "test".into(), store: Uuid::nil(), categories: Categories::All, order: Order::PerKey };
+    let subscription = Subscription {
+        reader: "test".into(),
+        store: Uuid::nil(),
+        categories: Categories::All,
+        order: EventOrder::PerKey,
+    };
     let mut feed = LogSource::new(store).open(&subscription).await.expect("opened");
     let mut sizes = Vec::new();
     while sizes.iter().sum::<usize>() < 600 {

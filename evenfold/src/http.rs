@@ -3,7 +3,7 @@
 //!
 //! | HTTP | Evenfold |
 //! |---|---|
-//! | `If-Match: "3"`, `Idempotency-Key`, `traceparent`, `X-Correlation-Id` | [`CommandHeaders`], which makes a [`Context`](crate::Context) |
+//! | `If-Match: "3"`, `Idempotency-Key`, `traceparent`, `X-Correlation-Id` | [`CommandHeaders`], which makes a [`CommandContext`](crate::CommandContext) |
 //! | `ETag: "3"` | [`ETag`], from a [`Receipt`](crate::Receipt) or a version |
 //! | `?after=p17` | [`ReadAfter`], which waits until a read model holds that write |
 //! | `application/problem+json` | [`Problem`], from every error of a command or query |

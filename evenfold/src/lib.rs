@@ -185,9 +185,9 @@ pub mod prelude {
     //! What nearly every application names.
 
     pub use es_core::{
-        Aggregate, Context, Decision, DecisionModel, Decisions, Event, EventQuery, EventSet, Expected, FoldResult,
-        IdempotencyKey, Keys, MemoryStore, Policy, Projection, ReadModel, Receipt, Recorded, Repository, Service,
-        StreamId, Tag,
+        Aggregate, CommandContext, Decision, DecisionModel, Decisions, Event, EventQuery, EventSet, Expected,
+        FoldResult, IdempotencyKey, Keys, MemoryStore, Policy, Projection, ReadModel, Receipt, Recorded, Repository,
+        Service, StreamId, Tag,
     };
     #[cfg(feature = "kafka")]
     pub use es_kafka::KafkaRelay;

@@ -13,7 +13,7 @@ use crate::{
         definition,
         engine_error::{EngineError, Location},
         panics::{Panicked, caught, caught_async},
-        projection::Order,
+        projection::EventOrder,
         read_model::{Generation, Leases},
         source::{EventSource, Subscription},
         standby::Standby,
@@ -23,7 +23,7 @@ use crate::{
     write::{
         append::{IdempotencyKey, InvalidKey},
         decide::DecideError,
-        execute::{Context, ExecuteError, LoadError},
+        execute::{CommandContext, ExecuteError, LoadError},
         store::AppendError,
     },
 };
@@ -102,9 +102,9 @@ pub trait Policy: Sized + Send + Sync + 'static {
 ///
 /// # Errors
 /// [`InvalidKey`] when `policy` and `step` make no valid key.
-pub fn reaction<D>(event: &Recorded<D>, policy: &str, step: &str) -> Result<Context, InvalidKey> {
+pub fn reaction<D>(event: &Recorded<D>, policy: &str, step: &str) -> Result<CommandContext, InvalidKey> {
     let key = IdempotencyKey::new(format!("{policy}/{}/{step}", event.id))?;
-    Ok(Context::from(Metadata::caused_by(event)).idempotent(key, b""))
+    Ok(CommandContext::from(Metadata::caused_by(event)).idempotent(key, b""))
 }
 
 /// Why a policy did not react.
@@ -260,7 +260,7 @@ impl<P: Policy> PolicyRunner<P> {
         let generation = self.reader().await?;
         let (reader, categories) = (P::NAME.to_owned(), P::Event::categories());
         let leases = self.leases.clone();
-        let subscription = Subscription { reader, store: leases.id().await?, categories, order: Order::PerKey };
+        let subscription = Subscription { reader, store: leases.id().await?, categories, order: EventOrder::PerKey };
         let worker = Worker::open(self, &*self.source, &subscription, leases, generation, self.lease).await?;
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {

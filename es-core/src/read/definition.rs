@@ -4,7 +4,7 @@ use crate::{
     event::{Categories, EventSet},
     read::{
         engine_error::EngineError,
-        projection::{Order, Projection},
+        projection::{EventOrder, Projection},
         read_model::Progress,
     },
 };
@@ -33,8 +33,8 @@ pub(crate) fn of_projection<P: Projection>() -> String {
         }
     };
     let order = match P::ORDER {
-        Order::PerStream => "per-stream",
-        Order::PerKey => "per-key",
+        EventOrder::PerStream => "per-stream",
+        EventOrder::PerKey => "per-key",
     };
     format!("projection {} of {categories} in {order} order", type_name::<P>())
 }

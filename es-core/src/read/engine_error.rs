@@ -92,7 +92,7 @@ pub enum EngineError {
         /// The definition in this program.
         ours: String,
     },
-    /// The projection declares [`Order::PerStream`](crate::Order::PerStream) and listens to more than one category.
+    /// The projection declares [`EventOrder::PerStream`](crate::EventOrder::PerStream) and listens to more than one category.
     #[error("a projection in per-stream order listens to exactly one category")]
     NotPerStream,
     /// An event cannot be read (R14).

@@ -14,7 +14,7 @@ use crate::{
 ///
 /// # Delivery
 /// Each document is the fold of exactly the events that touch it, each once, in the declared
-/// [`Order`] (R9).
+/// [`EventOrder`] (R9).
 pub trait Projection: Send + Sync + 'static {
     /// Its stable name: 1 to 64 bytes of `a-z`, `0-9` and `-`. With another one `cargo build` fails (`cargo check` does not
     /// notice):
@@ -54,7 +54,7 @@ pub trait Projection: Send + Sync + 'static {
     const READS_SINCE: u32 = Self::VERSION;
 
     /// The order in which a document must see its events. The default is always right.
-    const ORDER: Order = Order::PerKey;
+    const ORDER: EventOrder = EventOrder::PerKey;
 
     /// What it listens to.
     type Event: EventSet;
@@ -98,7 +98,7 @@ pub type FoldResult = Result<(), BoxError>;
 
 /// The order that a document needs to see its events in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order {
+pub enum EventOrder {
     /// Each document is fed by one stream: its key is the stream's id, and the projection listens
     /// to one category. Shards and Kafka partitions may be folded apart; the projector checks the
     /// keys.

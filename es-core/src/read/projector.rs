@@ -17,7 +17,7 @@ use crate::{
         candidate::Candidate,
         definition,
         engine_error::{EngineError, Location},
-        projection::{Order, Projection},
+        projection::{EventOrder, Projection},
         read_model::{Generation, ReadModelStore},
         source::{EventSource, Subscription},
         standby::Standby,
@@ -170,7 +170,7 @@ impl<P: Projection> Projector<P> {
         source: &dyn EventSource,
         generation: &Generation,
     ) -> Result<Worker<'_>, EngineError> {
-        if P::ORDER == Order::PerStream
+        if P::ORDER == EventOrder::PerStream
             && !matches!(P::Event::categories(), Categories::Only(names) if names.len() == 1)
         {
             return Err(EngineError::NotPerStream);
@@ -195,7 +195,7 @@ pub(crate) fn keys<P: Projection>(projection: &P, event: &Recorded<P::Event>) ->
     keys.dedup();
     for key in &keys {
         let well_formed = !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control);
-        let allowed = P::ORDER == Order::PerKey || key == event.stream.id();
+        let allowed = P::ORDER == EventOrder::PerKey || key == event.stream.id();
         if !well_formed || !allowed {
             return Err(EngineError::Key { key: key.clone(), event: Location::of(event) });
         }

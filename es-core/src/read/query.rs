@@ -13,7 +13,7 @@ use crate::{
         projection::Projection,
         read_model::{Documents, Generation, KeyRange, ReadModelError, Served},
     },
-    stream::{Position, Token},
+    stream::{Position, ReadToken},
 };
 
 /// The documents of one projection, for queries.
@@ -108,7 +108,7 @@ impl<P: Projection> ReadModel<P> {
     /// # Errors
     /// When that takes longer than `patience`: [`QueryError::Lagging`], or why no generation serves
     /// that this program can read.
-    pub async fn wait_for(&self, token: Token, patience: Duration) -> Result<(), QueryError> {
+    pub async fn wait_for(&self, token: ReadToken, patience: Duration) -> Result<(), QueryError> {
         let mut wait = Wait::new(patience);
         loop {
             let error = match self.reached_now().await {

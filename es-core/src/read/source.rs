@@ -9,7 +9,7 @@ use crate::{
     error::BoxError,
     event::{Categories, RecordedEvent},
     read::{
-        projection::Order,
+        projection::EventOrder,
         read_model::{Checkpoint, Shard, Takeover},
     },
     stream::Position,
@@ -45,7 +45,7 @@ pub struct Subscription {
     /// What it listens to.
     pub categories: Categories,
     /// The order that it needs. A source delivers in this order or refuses.
-    pub order: Order,
+    pub order: EventOrder,
 }
 
 /// An open source. Dropping it gives its shards back.
@@ -172,7 +172,7 @@ pub enum SourceError {
     },
     /// The source cannot keep the order that the reader needs.
     #[error("this source cannot keep the order {0:?}")]
-    Order(Order),
+    Order(EventOrder),
 }
 
 impl SourceError {

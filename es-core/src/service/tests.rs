@@ -203,7 +203,7 @@ async fn r11_a_read_model_that_stops_before_an_event_is_reported_and_the_others_
     let health = service.health().await;
     assert!(!health.ready && health.reasons[0].starts_with("stopped: ledger: account-a@2 at position 2"), "{health:?}");
     let model = service.read_model::<Histories>();
-    model.wait_for(crate::Token(Position::new(2)), PATIENCE).await.expect("it goes on");
+    model.wait_for(crate::ReadToken(Position::new(2)), PATIENCE).await.expect("it goes on");
     let late = service.settled(Duration::from_millis(50)).await;
     assert!(matches!(late, Err(Unsettled::Late { ref readers, .. }) if *readers == ["ledger at 1"]), "{late:?}");
     ends(&service).await;
@@ -260,7 +260,7 @@ async fn a_process_runs_chosen_parts_and_knows_the_others() {
 
     let worker = both().parts(Parts::named(["histories"])).start().await.expect("it starts");
     let model = http.read_model::<Histories>();
-    model.wait_for(crate::Token(Position::new(1)), PATIENCE).await.expect("the other process keeps it");
+    model.wait_for(crate::ReadToken(Position::new(1)), PATIENCE).await.expect("the other process keeps it");
     let status = http.status().await;
     let told: Vec<_> = status.parts.iter().map(|part| (&*part.name, &part.state, part.lag)).collect();
     let elsewhere = &PartState::Elsewhere;

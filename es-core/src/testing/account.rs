@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::Recorded,
-    read::projection::{FoldResult, Keys, Order, Projection},
+    read::projection::{EventOrder, FoldResult, Keys, Projection},
     write::aggregate::Aggregate,
 };
 
@@ -82,7 +82,7 @@ pub struct Histories;
 
 impl Projection for Histories {
     const NAME: &'static str = "histories";
-    const ORDER: Order = Order::PerStream;
+    const ORDER: EventOrder = EventOrder::PerStream;
     type Event = AccountEvent;
     type Document = Vec<u64>;
 

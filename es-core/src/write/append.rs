@@ -26,7 +26,7 @@ pub struct Append {
     /// What to write.
     pub events: Vec<NewEvent>,
     /// The command that these events are the outcome of, if it is to be remembered.
-    pub command: Option<Command>,
+    pub command: Option<CommandKey>,
     /// What must not have happened meanwhile, in whichever stream.
     pub condition: Option<Condition>,
 }
@@ -123,7 +123,7 @@ impl Append {
     pub fn remembered(&self) -> Option<Remembered> {
         let first = self.events.first()?.id;
         match &self.command {
-            Some(Command { key, fingerprint, scope }) => {
+            Some(CommandKey { key, fingerprint, scope }) => {
                 let scope = scope.as_ref().unwrap_or(&self.stream);
                 Some(Remembered { id: command_id(scope, key), fingerprint: *fingerprint })
             }
@@ -259,7 +259,7 @@ impl fmt::Debug for Fingerprint {
 
 /// A command to remember with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Command {
+pub struct CommandKey {
     /// The name that the client gave it.
     pub key: IdempotencyKey,
     /// What it asked for.
@@ -269,7 +269,7 @@ pub struct Command {
     pub(crate) scope: Option<StreamId>,
 }
 
-impl Command {
+impl CommandKey {
     /// The command `key` on the stream of its append.
     pub fn new(key: IdempotencyKey, fingerprint: Fingerprint) -> Self {
         Self { key, fingerprint, scope: None }

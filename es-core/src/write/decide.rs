@@ -12,11 +12,11 @@ pub use self::model::{DecisionModel, Matching, Models};
 use crate::{
     event::{Event, Metadata, NewEvent, NewEventError},
     schema::DecodeError,
-    stream::{Expected, Position, StreamId, Token, Version},
+    stream::{Expected, Position, ReadToken, StreamId, Version},
     tag::{Condition, ConditionPart},
     write::{
-        append::{Append, Command},
-        execute::{Context, Receipt},
+        append::{Append, CommandKey},
+        execute::{CommandContext, Receipt},
         store::{AppendError, EventStore, ReadError},
     },
 };
@@ -228,7 +228,7 @@ impl Decisions {
         models: M,
         decision: impl Fn(&M) -> Result<Decision, R> + Send,
     ) -> Result<Receipt, DecideError<R>> {
-        self.decide_with(models, Context::default(), decision).await
+        self.decide_with(models, CommandContext::default(), decision).await
     }
 
     /// Decides on `models` with metadata, which goes onto every event that has none of its own, and an idempotency key:
@@ -236,7 +236,7 @@ impl Decisions {
     /// be the reason to refuse by now (R6). A decision that was refused, or appends nothing, is made anew.
     ///
     /// A key is unique within the decisions of this name, whichever streams they append to: the content that goes with it
-    /// ([`Context::idempotent`]) must hold everything that tells one request from another, such as the id of what is
+    /// ([`CommandContext::idempotent`]) must hold everything that tells one request from another, such as the id of what is
     /// decided on. Else another request under the same key gets the first receipt.
     ///
     /// The receipt's version is that of the stream of the last append.
@@ -250,7 +250,7 @@ impl Decisions {
     pub async fn decide_with<M: Models, R: std::error::Error + 'static>(
         &self,
         mut models: M,
-        context: Context,
+        context: CommandContext,
         decision: impl Fn(&M) -> Result<Decision, R> + Send,
     ) -> Result<Receipt, DecideError<R>> {
         if context.if_version.is_some() {
@@ -333,7 +333,7 @@ impl Decisions {
 
     /// All are made or none is, so one of them carries the condition for all. The last one carries the key, since its
     /// outcome is that of all.
-    fn prepared(&self, mut appends: Vec<Append>, parts: &[ConditionPart], context: &Context) -> Vec<Append> {
+    fn prepared(&self, mut appends: Vec<Append>, parts: &[ConditionPart], context: &CommandContext) -> Vec<Append> {
         for event in appends.iter_mut().flat_map(|append| &mut append.events) {
             if event.metadata == Metadata::default() {
                 event.metadata = context.metadata.clone();
@@ -343,7 +343,7 @@ impl Decisions {
             first.condition = Condition::all_of(first.condition_parts().chain(parts).cloned().collect());
         }
         if let Some((last, command)) = appends.last_mut().zip(context.idempotency.clone()) {
-            last.command = Some(Command { scope: Some(self.scope.clone()), ..command });
+            last.command = Some(CommandKey { scope: Some(self.scope.clone()), ..command });
         }
         appends
     }
@@ -351,7 +351,7 @@ impl Decisions {
     /// The outcome of an earlier request under the same key (R6).
     async fn repeated<R: std::error::Error + 'static>(
         &self,
-        context: &Context,
+        context: &CommandContext,
     ) -> Result<Option<Receipt>, DecideError<R>> {
         let Some(command) = &context.idempotency else { return Ok(None) };
         let record = self.store.find_command(&self.scope, &command.key).await?;
@@ -370,7 +370,7 @@ const PAGE: usize = 1_000;
 
 /// The receipt of a decision that appends nothing.
 const NOTHING: Receipt =
-    Receipt { version: Version::ZERO, position: Position::ZERO, token: Token(Position::ZERO), repeated: false };
+    Receipt { version: Version::ZERO, position: Position::ZERO, token: ReadToken(Position::ZERO), repeated: false };
 
 /// Why a decision was not made, or not written.
 #[derive(Debug, thiserror::Error)]

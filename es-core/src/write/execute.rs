@@ -25,12 +25,12 @@ use self::{
 use crate::{
     codec::EncodeError,
     event::{Event, Metadata, NewEvent, NewEventError},
-    stream::{Conflict, Expected, InvalidStream, Position, StreamId, Token, Version},
+    stream::{Conflict, Expected, InvalidStream, Position, ReadToken, StreamId, Version},
     tag::TagError,
     witness::Ending,
     write::{
         aggregate::Aggregate,
-        append::{Append, Command, Fingerprint, IdempotencyKey},
+        append::{Append, CommandKey, Fingerprint, IdempotencyKey},
         snapshot::{AggregateStore, Snapshot},
         store::{AppendError, Appended},
     },
@@ -83,7 +83,7 @@ pub struct Receipt {
     /// The position of the command's last event; for a command without events, 0.
     pub position: Position,
     /// What a reader can wait for to see the effect (R13).
-    pub token: Token,
+    pub token: ReadToken,
     /// Whether an earlier request under the same idempotency key had done it already (R6).
     pub repeated: bool,
 }
@@ -91,32 +91,32 @@ pub struct Receipt {
 impl From<Appended> for Receipt {
     fn from(appended: Appended) -> Self {
         let Appended { version, position, repeated } = appended;
-        Self { version, position, token: Token(position), repeated }
+        Self { version, position, token: ReadToken(position), repeated }
     }
 }
 
 /// What goes with a command beside its content.
 #[derive(Debug, Clone, Default)]
-pub struct Context {
+pub struct CommandContext {
     /// Goes onto every event of the command.
     pub metadata: Metadata,
     /// The client's name for the request: asked again under the same key, it gets the first
     /// outcome (R6). The outcome is remembered with the command's events: a command that was
     /// refused, or that had none, is decided anew.
-    pub idempotency: Option<Command>,
+    pub idempotency: Option<CommandKey>,
     /// The version that the client has seen: the command is refused on any other. Say 0 of an aggregate that is to begin with
     /// this command: then it is not looked for, which saves a round trip.
     pub if_version: Option<Version>,
 }
 
-impl Context {
+impl CommandContext {
     /// Names the request `key`; `content` is what distinguishes it from another request.
     pub fn idempotent(self, key: IdempotencyKey, content: &[u8]) -> Self {
-        Self { idempotency: Some(Command::new(key, Fingerprint::of(content))), ..self }
+        Self { idempotency: Some(CommandKey::new(key, Fingerprint::of(content))), ..self }
     }
 }
 
-impl From<Metadata> for Context {
+impl From<Metadata> for CommandContext {
     fn from(metadata: Metadata) -> Self {
         Self { metadata, ..Self::default() }
     }
@@ -176,7 +176,7 @@ impl<A: Aggregate> Repository<A> {
         id: impl AsRef<str> + Send,
         command: A::Command,
     ) -> Result<Receipt, ExecuteError<A::Error>> {
-        self.execute_with(id, command, Context::default()).await
+        self.execute_with(id, command, CommandContext::default()).await
     }
 
     /// Executes `command` on the aggregate `id`, with metadata, an idempotency key, or the
@@ -191,7 +191,7 @@ impl<A: Aggregate> Repository<A> {
         &self,
         id: impl AsRef<str> + Send,
         command: A::Command,
-        context: Context,
+        context: CommandContext,
     ) -> Result<Receipt, ExecuteError<A::Error>> {
         let stream = self.stream(id.as_ref())?;
         let line = self.line(&stream);
@@ -357,7 +357,11 @@ impl<A: Aggregate> Repository<A> {
     }
 
     /// The outcome of an earlier request under the same key (R6).
-    async fn repeated(&self, stream: &StreamId, context: &Context) -> Result<Option<Receipt>, ExecuteError<A::Error>> {
+    async fn repeated(
+        &self,
+        stream: &StreamId,
+        context: &CommandContext,
+    ) -> Result<Option<Receipt>, ExecuteError<A::Error>> {
         let Some(command) = &context.idempotency else { return Ok(None) };
         let record = self.store.find_command(stream, &command.key).await.map_err(LoadError::Read)?;
         Ok(record.map(|record| record.repeat(command.fingerprint)).transpose()?.map(Receipt::from))
@@ -379,7 +383,7 @@ fn decide<A: Aggregate>(
     stream: &StreamId,
     current: &Loaded<A>,
     command: &A::Command,
-    context: &Context,
+    context: &CommandContext,
 ) -> Result<Decision<A>, ExecuteError<A::Error>> {
     if let Some(seen) = context.if_version.filter(|seen| *seen != current.version) {
         let (stream, expected) = (stream.clone(), Expected::Exact(seen));
@@ -400,7 +404,7 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     /// The aggregate refuses: its own words, untouched.
     #[error(transparent)]
     Rejected(E),
-    /// The aggregate no longer has the version that the client saw ([`Context::if_version`]).
+    /// The aggregate no longer has the version that the client saw ([`CommandContext::if_version`]).
     #[error("the aggregate has changed since it was read")]
     Stale(#[source] Conflict),
     /// Others were faster every time.

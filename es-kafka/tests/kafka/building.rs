@@ -13,7 +13,7 @@ use std::{
 use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, CommandRecord, Documents, EventQuery, EventStore, IdempotencyKey, MemoryStore,
-    Position, QueryError, ReadError, ReadModel, RecordedEvent, StreamId, Token, Version,
+    Position, QueryError, ReadError, ReadModel, ReadToken, RecordedEvent, StreamId, Version,
 };
 use es_kafka::{Relay, RelayConfig, Step};
 use tokio_util::sync::CancellationToken;
@@ -73,7 +73,7 @@ async fn serves_when_it_has_what_the_log_held<const PER_STREAM: bool>(restarted:
     }
 
     drop(release);
-    model.wait_for(Token(head), PATIENCE).await.unwrap();
+    model.wait_for(ReadToken(head), PATIENCE).await.unwrap();
     assert_equals_the_fold::<PER_STREAM>(&house).await;
 }
 
@@ -200,10 +200,10 @@ async fn r12_a_read_model_does_not_wait_for_an_end_that_the_log_has_lost() {
     }
     // Long enough for the worker to ask for more than once what it waits for.
     let model = ReadModel::<Positions<false>>::new(Arc::new(house.store.clone()));
-    let early = model.wait_for(Token(end), Duration::from_secs(2)).await;
+    let early = model.wait_for(ReadToken(end), Duration::from_secs(2)).await;
     assert!(matches!(early, Err(QueryError::Building { .. })), "{early:?}");
 
     let log = Shortened { log: house.store.clone(), end };
     let _relay = Running::start(Relay::new(Arc::new(log), house.config()));
-    model.wait_for(Token(end), PATIENCE / 4).await.unwrap();
+    model.wait_for(ReadToken(end), PATIENCE / 4).await.unwrap();
 }

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Categories, EventStore, Order, SourceError};
+use es_core::{Categories, EventOrder, EventStore, SourceError};
 use es_kafka::{KafkaSourceConfig, Relay, RelayConfig, RelayError, Settings};
 use tokio_util::sync::CancellationToken;
 
@@ -112,7 +112,7 @@ async fn a_wrong_password_ends_the_relay_within_twenty_seconds_and_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_ends_a_reader_within_twenty_seconds_and_is_named() {
-    for order in [Order::PerKey, Order::PerStream] {
+    for order in [EventOrder::PerKey, EventOrder::PerStream] {
         let config = KafkaSourceConfig { settings: settings(), ..KafkaSourceConfig::new(broker(), "relay") };
         let started = Instant::now();
         let refused = Reader::refused_at_once(config, Categories::All, order).await;

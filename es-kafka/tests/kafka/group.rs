@@ -7,8 +7,8 @@ use std::{
 };
 
 use es_core::{
-    Categories, Checkpoint, EngineError, Event, EventStore, FoldResult, Keys, MemoryStore, Order, Position, Projection,
-    Projector, ReadModel, Recorded, Shard, SourceError, Token, Witness,
+    Categories, Checkpoint, EngineError, Event, EventOrder, EventStore, FoldResult, Keys, MemoryStore, Position,
+    Projection, Projector, ReadModel, ReadToken, Recorded, Shard, SourceError, Witness,
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
 use serde::{Deserialize, Serialize};
@@ -29,7 +29,7 @@ async fn r13_partitions_without_news_advance_with_the_relays_progress() {
     let mut last = house.append("order", "a", 12).await.position;
     let mut relay = Running::start(house.relay());
     relay.reaches(last).await;
-    let mut reader = Reader::open(house.source_config(), orders(), Order::PerStream, BTreeMap::new()).await;
+    let mut reader = Reader::open(house.source_config(), orders(), EventOrder::PerStream, BTreeMap::new()).await;
     reader.read_to(last).await;
     assert_eq!(reader.checkpoints.len(), 3, "{:?}", reader.checkpoints);
     // One stream lies in one partition; news of other categories lies in none.
@@ -57,14 +57,14 @@ async fn r9_a_group_goes_on_at_its_checkpoints_without_loss_or_repetition() {
     let config = KafkaSourceConfig { batch_events: 7, ..house.source_config() };
     let (mut checkpoints, mut positions) = (BTreeMap::new(), Vec::new());
     for _ in 0..3 {
-        let mut reader = Reader::open(config.clone(), orders(), Order::PerStream, checkpoints).await;
+        let mut reader = Reader::open(config.clone(), orders(), EventOrder::PerStream, checkpoints).await;
         while reader.batches < 4 {
             reader.step().await.unwrap();
         }
         positions.extend(reader.positions());
         checkpoints = reader.checkpoints;
     }
-    let mut reader = Reader::open(config, orders(), Order::PerStream, checkpoints).await;
+    let mut reader = Reader::open(config, orders(), EventOrder::PerStream, checkpoints).await;
     reader.read_to(last).await;
     positions.extend(reader.positions());
     positions.sort_unstable();
@@ -82,7 +82,7 @@ async fn r17_a_reader_that_stalls_holds_its_source_back_and_then_gets_everything
     relay.reaches(last).await;
     let mut config = KafkaSourceConfig { batch_events: 10, ..house.source_config() };
     config.settings.insert("max.poll.interval.ms", "6000");
-    let mut reader = Reader::open(config, orders(), Order::PerStream, BTreeMap::new()).await;
+    let mut reader = Reader::open(config, orders(), EventOrder::PerStream, BTreeMap::new()).await;
     while reader.batches < 2 {
         reader.step().await.unwrap();
     }
@@ -103,11 +103,11 @@ async fn r16_a_dropped_reader_leaves_its_partitions_to_the_next_at_once() {
     let mut config = house.source_config();
     // A member that does not leave would be waited for this long.
     config.settings.insert("session.timeout.ms", "45000");
-    let mut reader = Reader::open(config.clone(), orders(), Order::PerStream, BTreeMap::new()).await;
+    let mut reader = Reader::open(config.clone(), orders(), EventOrder::PerStream, BTreeMap::new()).await;
     reader.read_to(last).await;
     drop(reader);
     let asked = Instant::now();
-    let mut reader = Reader::open(config, orders(), Order::PerStream, BTreeMap::new()).await;
+    let mut reader = Reader::open(config, orders(), EventOrder::PerStream, BTreeMap::new()).await;
     reader.read_to(last).await;
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
@@ -119,12 +119,12 @@ async fn r12_a_group_that_starts_at_the_end_says_so_of_every_partition() {
     let last = house.append("order", "a", 12).await.position;
     let mut relay = Running::start(house.relay());
     relay.reaches(last).await;
-    let mut reader = Reader::open(house.source_config(), orders(), Order::PerStream, BTreeMap::new()).await;
+    let mut reader = Reader::open(house.source_config(), orders(), EventOrder::PerStream, BTreeMap::new()).await;
     reader.read_to(last).await;
     let checkpoints = reader.checkpoints.clone();
     assert_eq!(checkpoints.len(), 3);
     drop(reader);
-    let mut reader = Reader::open(house.source_config(), orders(), Order::PerStream, checkpoints.clone()).await;
+    let mut reader = Reader::open(house.source_config(), orders(), EventOrder::PerStream, checkpoints.clone()).await;
     reader.read_to_end().await;
     assert_eq!((reader.checkpoints, reader.events), (checkpoints, vec![]));
 }
@@ -134,7 +134,7 @@ async fn r12_a_group_over_topics_without_events_is_at_its_end() {
     let house = House::new();
     house.create_topic(&house.topics().events("order"), 3).await;
     let _relay = Running::start(house.relay());
-    let mut reader = Reader::open(house.source_config(), orders(), Order::PerStream, BTreeMap::new()).await;
+    let mut reader = Reader::open(house.source_config(), orders(), EventOrder::PerStream, BTreeMap::new()).await;
     reader.read_to_end().await;
     assert_eq!((reader.checkpoints.len(), reader.reached()), (3, Position::ZERO));
     // It is not the end of the group: what comes later is read.
@@ -157,11 +157,11 @@ async fn r16_a_reader_that_cannot_start_a_partition_says_why_and_leaves_the_grou
     let shard = Shard::partition(house.topics().events("order"), 2);
     let damaged = Checkpoint { cursor: Some("not an offset".into()), ..Checkpoint::default() };
     let checkpoints = BTreeMap::from([(shard, damaged)]);
-    let mut reader = Reader::open(config.clone(), orders(), Order::PerStream, checkpoints).await;
+    let mut reader = Reader::open(config.clone(), orders(), EventOrder::PerStream, checkpoints).await;
     let refused = reader.refusal().await;
     assert!(matches!(refused, SourceError::Damaged { .. }), "{refused:?}");
     let asked = Instant::now();
-    let mut reader = Reader::open(config, orders(), Order::PerStream, BTreeMap::new()).await;
+    let mut reader = Reader::open(config, orders(), EventOrder::PerStream, BTreeMap::new()).await;
     reader.read_to(last).await;
     assert!(asked.elapsed() < Duration::from_secs(15), "{:?}", asked.elapsed());
 }
@@ -183,7 +183,7 @@ struct Seen {
 
 impl Projection for Versions {
     const NAME: &'static str = "versions";
-    const ORDER: Order = Order::PerStream;
+    const ORDER: EventOrder = EventOrder::PerStream;
     type Event = OrderEvent;
     type Document = Seen;
 
@@ -220,7 +220,7 @@ async fn r9_members_that_join_and_leave_fold_every_stream_in_version_order_exact
         last
     };
     let read_model = ReadModel::<Versions>::new(house.store.clone());
-    let wait = async |last| read_model.wait_for(Token(last), PATIENCE).await.unwrap();
+    let wait = async |last| read_model.wait_for(ReadToken(last), PATIENCE).await.unwrap();
 
     write(20).await;
     let (first, stop_first) = projector(&house);
@@ -264,7 +264,7 @@ async fn r9_two_services_with_a_projection_of_one_name_get_every_event_each() {
     });
     for store in stores {
         let read_model = ReadModel::<Versions>::new(store);
-        read_model.wait_for(Token(last), PATIENCE).await.unwrap();
+        read_model.wait_for(ReadToken(last), PATIENCE).await.unwrap();
         for id in 0..20 {
             assert!(read_model.get(&format!("{id}")).await.unwrap().is_some(), "order-{id}");
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use es_core::{Categories, EventStore, Order, Position};
+use es_core::{Categories, EventOrder, EventStore, Position};
 use es_kafka::{Relay, RelayConfig, RelayError};
 use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use tokio_util::sync::CancellationToken;
@@ -41,9 +41,9 @@ async fn r10_r11_a_topic_that_was_created_anew_is_refused_by_every_run_until_all
     house.append("payment", "a", 1).await;
     let last = house.publish().await;
     let orders = Categories::Only(vec!["order"]);
-    let mut merged = Reader::open(house.source_config(), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    let mut merged = Reader::open(house.source_config(), Categories::All, EventOrder::PerKey, BTreeMap::new()).await;
     merged.read_to(last).await;
-    let mut group = Reader::open(house.source_config(), orders.clone(), Order::PerStream, BTreeMap::new()).await;
+    let mut group = Reader::open(house.source_config(), orders.clone(), EventOrder::PerStream, BTreeMap::new()).await;
     group.read_to(last).await;
     let (merged, group) = (merged.checkpoints, group.checkpoints);
 
@@ -64,10 +64,10 @@ async fn r10_r11_a_topic_that_was_created_anew_is_refused_by_every_run_until_all
     house.create_topic(&progress, 1).await;
     let last = house.publish().await;
     assert_eq!(house.published(last).await.len() as u64, last.get());
-    let mut merged = Reader::open(house.source_config(), Categories::All, Order::PerKey, merged).await;
+    let mut merged = Reader::open(house.source_config(), Categories::All, EventOrder::PerKey, merged).await;
     merged.read_to(last).await;
     assert_eq!(merged.positions(), (32..=61).collect::<Vec<_>>());
-    let mut group = Reader::open(house.source_config(), orders, Order::PerStream, group).await;
+    let mut group = Reader::open(house.source_config(), orders, EventOrder::PerStream, group).await;
     group.read_to(last).await;
     assert_eq!(group.positions(), (32..=61).collect::<Vec<_>>());
 }
@@ -84,7 +84,7 @@ async fn r10_topics_of_a_prefix_that_begins_alike_are_not_mistaken_for_the_relay
     house.prefix = shared;
     house.append("order", "a", 3).await;
     let last = house.publish().await;
-    let mut reader = Reader::open(house.source_config(), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    let mut reader = Reader::open(house.source_config(), Categories::All, EventOrder::PerKey, BTreeMap::new()).await;
     reader.read_to(last).await;
     assert_eq!(reader.positions(), [1, 2, 3]);
 }

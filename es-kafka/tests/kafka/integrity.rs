@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use es_core::{Categories, Checkpoint, EventStore, Order, Position, RecordedEvent, Shard, SourceError, Witness};
+use es_core::{Categories, Checkpoint, EventOrder, EventStore, Position, RecordedEvent, Shard, SourceError, Witness};
 use es_kafka::headers;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
@@ -16,7 +16,7 @@ use crate::{
     setup::{House, PATIENCE, Running, admin, brokers},
 };
 
-const ORDERS: [Order; 2] = [Order::PerKey, Order::PerStream];
+const ORDERS: [EventOrder; 2] = [EventOrder::PerKey, EventOrder::PerStream];
 
 fn orders() -> Categories {
     Categories::Only(vec!["order"])
@@ -54,11 +54,11 @@ fn moved(event: &RecordedEvent, position: u64, previous: u64) -> OwnedHeaders {
 }
 
 /// What each shard has, when the log was folded up to `event` without Kafka.
-fn folded(house: &House, order: Order, event: &RecordedEvent) -> BTreeMap<Shard, Checkpoint> {
+fn folded(house: &House, order: EventOrder, event: &RecordedEvent) -> BTreeMap<Shard, Checkpoint> {
     let checkpoint = Checkpoint { position: event.position, witness: Some(Witness::of(event)), cursor: None };
     let shards = match order {
-        Order::PerKey => vec![Shard::from("merged")],
-        Order::PerStream => (0..3).map(|n| Shard::partition(house.topics().events("order"), n)).collect(),
+        EventOrder::PerKey => vec![Shard::from("merged")],
+        EventOrder::PerStream => (0..3).map(|n| Shard::partition(house.topics().events("order"), n)).collect(),
     };
     shards.into_iter().map(|shard| (shard, checkpoint.clone())).collect()
 }
@@ -72,7 +72,7 @@ async fn r11_a_well_formed_record_with_a_future_position_is_an_error_that_names_
         let event = house.store.read_log(Position::new(11), 1).await.unwrap().remove(0);
         write(&topic, partition, "{}", Some(moved(&event, 500, previous))).await;
         for (round, order) in [0, 0, 1, 1].into_iter().zip([ORDERS, ORDERS].concat()) {
-            if round == 1 && order == Order::PerKey {
+            if round == 1 && order == EventOrder::PerKey {
                 // The relay goes on: its later events do not vouch for the foreign one.
                 let last = house.append("order", "a", 12).await.position;
                 relay.reaches(last).await;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use es_core::{Categories, Checkpoint, EventStore, Order, Position, Shard, SourceError, Witness};
+use es_core::{Categories, Checkpoint, EventOrder, EventStore, Position, Shard, SourceError, Witness};
 use es_kafka::{KafkaSourceConfig, Relay, RelayConfig};
 use rdkafka::{Offset, TopicPartitionList, admin::AdminOptions};
 use uuid::Uuid;
@@ -45,7 +45,7 @@ async fn r9_a_merge_delivers_every_event_in_log_order_while_the_relay_runs() {
             tokio::spawn(async move { written(&house, 600).await })
         })
         .collect();
-    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    let mut reader = Reader::open(small(&house), Categories::All, EventOrder::PerKey, BTreeMap::new()).await;
     reader.read_to(Position::new(300)).await;
     for writer in writers {
         writer.await.unwrap();
@@ -72,7 +72,7 @@ async fn r9_a_merge_goes_on_at_every_checkpoint_without_loss_or_repetition() {
     let (mut checkpoints, mut positions) = (BTreeMap::new(), Vec::new());
     let categories = Categories::Only(vec!["order", "shipment"]);
     loop {
-        let mut reader = Reader::open(small(&house), categories.clone(), Order::PerKey, checkpoints).await;
+        let mut reader = Reader::open(small(&house), categories.clone(), EventOrder::PerKey, checkpoints).await;
         while reader.batches < 3 && reader.reached() < last {
             reader.step().await.unwrap();
         }
@@ -101,12 +101,12 @@ async fn r12_a_merge_that_starts_at_the_end_says_so() {
     let last = house.append("payment", "a", 12).await.position;
     let mut relay = Running::start(house.relay());
     relay.reaches(last).await;
-    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    let mut reader = Reader::open(small(&house), Categories::All, EventOrder::PerKey, BTreeMap::new()).await;
     reader.read_to(last).await;
     let known = reader.checkpoints.into_values().next().unwrap();
     // Read from Kafka so far, or from the log.
     for end in [Checkpoint { cursor: None, ..known.clone() }, known] {
-        let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(end.clone())).await;
+        let mut reader = Reader::open(small(&house), Categories::All, EventOrder::PerKey, merged(end.clone())).await;
         reader.read_to_end().await;
         assert_eq!((reader.checkpoints, reader.batches, reader.events), (merged(end), 1, vec![]));
     }
@@ -116,7 +116,7 @@ async fn r12_a_merge_that_starts_at_the_end_says_so() {
 async fn r12_a_merge_over_a_kafka_without_events_is_at_its_end() {
     let house = House::new();
     let _relay = Running::start(house.relay());
-    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    let mut reader = Reader::open(small(&house), Categories::All, EventOrder::PerKey, BTreeMap::new()).await;
     reader.read_to_end().await;
     assert_eq!(reader.reached(), Position::ZERO);
     let last = house.append("order", "a", 12).await.position;
@@ -133,7 +133,7 @@ async fn r11_a_progress_topic_that_was_created_anew_is_an_error_and_not_silence(
     let mut relay = Running::start(house.relay());
     relay.reaches(last).await;
     relay.stop().await.unwrap();
-    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    let mut reader = Reader::open(small(&house), Categories::All, EventOrder::PerKey, BTreeMap::new()).await;
     reader.read_to_end().await;
     assert_eq!(reader.reached(), last);
     let topic = house.topics().progress();
@@ -148,7 +148,7 @@ async fn r11_a_category_that_comes_into_being_is_not_missed() {
     let house = House::new();
     let mut last = house.append("order", "a", 12).await.position;
     let _relay = Running::start(house.relay());
-    let mut reader = Reader::open(house.source_config(), Categories::All, Order::PerKey, BTreeMap::new()).await;
+    let mut reader = Reader::open(house.source_config(), Categories::All, EventOrder::PerKey, BTreeMap::new()).await;
     reader.read_to(last).await;
     for category in ["payment", "shipment", "refund"] {
         house.append(category, "a", 3).await;
@@ -167,7 +167,7 @@ async fn a_read_model_that_was_fed_from_the_log_goes_on_from_kafka() {
     relay.reaches(last).await;
     let middle = house.store.read_log(Position::new(14), 1).await.unwrap().remove(0);
     let folded = Checkpoint { position: middle.position, witness: Some(Witness::of(&middle)), cursor: None };
-    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(folded)).await;
+    let mut reader = Reader::open(small(&house), Categories::All, EventOrder::PerKey, merged(folded)).await;
     reader.read_to(last).await;
     assert_eq!(reader.positions(), (16..=24).collect::<Vec<_>>());
 }
@@ -186,7 +186,7 @@ async fn a_checkpoint_of_another_history_is_refused() {
             _ => Witness { recorded_at: event.recorded_at - TimeDelta::microseconds(1), ..Witness::of(&event) },
         };
         let foreign = Checkpoint { position: event.position, witness: Some(witness), cursor: None };
-        let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(foreign)).await;
+        let mut reader = Reader::open(small(&house), Categories::All, EventOrder::PerKey, merged(foreign)).await;
         let refused = reader.refusal().await;
         assert!(matches!(refused, SourceError::OtherHistory { .. }), "{refused:?}");
     }
@@ -195,13 +195,13 @@ async fn a_checkpoint_of_another_history_is_refused() {
     let offsets = format!("{{\"{topic}\":{{\"0\":1000,\"1\":1000,\"2\":1000}}}}");
     let cursor = format!("{{\"incarnation\":\"{incarnation}\",\"offsets\":{offsets}}}");
     let beyond = Checkpoint { position: Position::new(5), witness: None, cursor: Some(cursor) };
-    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(beyond)).await;
+    let mut reader = Reader::open(small(&house), Categories::All, EventOrder::PerKey, merged(beyond)).await;
     let refused = reader.refusal().await;
     assert!(matches!(refused, SourceError::Missing { .. }), "{refused:?}");
     // Offsets of another filling of the topic say nothing: the position does.
     let cursor = format!("{{\"incarnation\":\"{}\",\"offsets\":{offsets}}}", Uuid::now_v7());
     let filled_anew = Checkpoint { position: Position::new(5), witness: None, cursor: Some(cursor) };
-    let mut reader = Reader::open(small(&house), Categories::All, Order::PerKey, merged(filled_anew)).await;
+    let mut reader = Reader::open(small(&house), Categories::All, EventOrder::PerKey, merged(filled_anew)).await;
     reader.read_to(last).await;
     assert_eq!(reader.positions(), (6..=12).collect::<Vec<_>>());
 }
@@ -218,7 +218,7 @@ async fn r11_truncated_topics_are_an_error_and_not_a_jump() {
     let mut truncated = TopicPartitionList::new();
     truncated.add_partition_offset(topic, partition, Offset::Offset(next - 3)).unwrap();
     admin().delete_records(&truncated, &AdminOptions::new()).await.unwrap();
-    for order in [Order::PerKey, Order::PerStream] {
+    for order in [EventOrder::PerKey, EventOrder::PerStream] {
         let only = Categories::Only(vec!["order"]);
         let mut reader = Reader::open(house.source_config(), only, order, BTreeMap::new()).await;
         let refused = reader.refusal().await;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use es_core::{
-    EngineError, Event, EventStore, FoldResult, KeyRange, Keys, Order, Position, Projection, Projector, ReadModel,
-    Recorded, Token, testing::project,
+    EngineError, Event, EventOrder, EventStore, FoldResult, KeyRange, Keys, Position, Projection, Projector, ReadModel,
+    ReadToken, Recorded, testing::project,
 };
 use es_kafka::KafkaSource;
 use tokio::task::JoinSet;
@@ -36,7 +36,7 @@ pub(crate) struct Positions<const PER_STREAM: bool> {
 
 impl<const PER_STREAM: bool> Projection for Positions<PER_STREAM> {
     const NAME: &'static str = "positions";
-    const ORDER: Order = if PER_STREAM { Order::PerStream } else { Order::PerKey };
+    const ORDER: EventOrder = if PER_STREAM { EventOrder::PerStream } else { EventOrder::PerKey };
     type Event = OrderEvent;
     type Document = Vec<u64>;
 
@@ -67,7 +67,7 @@ pub(crate) async fn assert_equals_the_fold<const PER_STREAM: bool>(house: &House
     let model = ReadModel::<Positions<PER_STREAM>>::new(Arc::new(house.store.clone()));
     let log = house.store.read_log(Position::ZERO, 10_000).await.unwrap();
     let head = log.last().unwrap().position;
-    model.wait_for(Token(head), PATIENCE).await.unwrap();
+    model.wait_for(ReadToken(head), PATIENCE).await.unwrap();
     let documents: BTreeMap<_, _> =
         model.scan(KeyRange::default(), 1_000).await.unwrap().documents.into_iter().collect();
     assert_eq!(documents, project(&Positions::<PER_STREAM>::default(), &log).unwrap());

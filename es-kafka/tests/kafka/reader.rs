@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use es_core::{
-    Categories, Checkpoint, Delivery, EventFeed, EventSource, Order, Position, RecordedEvent, Shard, SourceError,
+    Categories, Checkpoint, Delivery, EventFeed, EventOrder, EventSource, Position, RecordedEvent, Shard, SourceError,
     Subscription,
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
@@ -36,7 +36,7 @@ impl Reader {
     pub(crate) async fn open(
         config: KafkaSourceConfig,
         categories: Categories,
-        order: Order,
+        order: EventOrder,
         checkpoints: BTreeMap<Shard, Checkpoint>,
     ) -> Self {
         let subscription = Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order };
@@ -48,7 +48,7 @@ impl Reader {
     pub(crate) async fn refused_at_once(
         config: KafkaSourceConfig,
         categories: Categories,
-        order: Order,
+        order: EventOrder,
     ) -> SourceError {
         let subscription = Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order };
         KafkaSource::new(config).open(&subscription).await.unwrap_err()

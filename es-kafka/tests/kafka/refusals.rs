@@ -2,7 +2,7 @@
 
 use std::{error::Error, time::Instant};
 
-use es_core::{Categories, EventSource, Order, SourceError, Subscription, WorkerState};
+use es_core::{Categories, EventOrder, EventSource, SourceError, Subscription, WorkerState};
 use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig, RelayError};
 
 use uuid::Uuid;
@@ -56,7 +56,7 @@ async fn a_property_that_does_not_exist_ends_relay_and_reader_and_is_named_witho
     let source = KafkaSource::new(KafkaSourceConfig { settings, ..house.source_config() });
     let reader = "reader".to_owned();
     let subscription =
-        Subscription { reader, store: Uuid::nil(), categories: Categories::All, order: Order::PerStream };
+        Subscription { reader, store: Uuid::nil(), categories: Categories::All, order: EventOrder::PerStream };
     let refused = source.open(&subscription).await.map(drop).unwrap_err();
     assert!(!refused.is_transient() && matches!(refused, SourceError::Refused { .. }), "{refused:?}");
     assert!(refused.to_string().contains("sasl.pasword") && !format!("{refused:?}").contains("secret"), "{refused:?}");
@@ -67,7 +67,7 @@ async fn properties_that_do_not_fit_together_end_a_merged_reader() {
     let house = House::new();
     let mut config = house.source_config();
     config.settings.insert("max.poll.interval.ms", "1000");
-    let refused = Reader::refused_at_once(config, Categories::All, Order::PerKey).await;
+    let refused = Reader::refused_at_once(config, Categories::All, EventOrder::PerKey).await;
     assert!(matches!(refused, SourceError::Refused { .. }), "{refused:?}");
 }
 
@@ -84,7 +84,7 @@ async fn tls_is_compiled_in() {
     config.topic_prefix = house.prefix.clone();
     let reader = "reader".to_owned();
     let subscription =
-        Subscription { reader, store: Uuid::nil(), categories: Categories::All, order: Order::PerStream };
+        Subscription { reader, store: Uuid::nil(), categories: Categories::All, order: EventOrder::PerStream };
     let asked = Instant::now();
     let failed = KafkaSource::new(config).open(&subscription).await.map(drop).unwrap_err();
     assert!(failed.is_transient() && asked.elapsed() < PATIENCE, "{failed:?}");

@@ -1,8 +1,8 @@
 //! Batches: what lies in one statement together is still decided one by one.
 
 use es_core::{
-    Append, AppendError, Command, Condition, Conflict, EventQuery, EventStore, Expected, Fingerprint, IdempotencyKey,
-    Position, ReadError, Tag, Version,
+    Append, AppendError, CommandKey, Condition, Conflict, EventQuery, EventStore, Expected, Fingerprint,
+    IdempotencyKey, Position, ReadError, Tag, Version,
 };
 use es_postgres::PostgresStore;
 use futures_util::future::join_all;
@@ -187,7 +187,7 @@ async fn r6_a_command_is_found_with_its_first_outcome() {
     let schema = Schema::new();
     let store = schema.store().await;
     let key = IdempotencyKey::new("pay-1").unwrap();
-    let command = Command::new(key.clone(), Fingerprint::of(b"pay 10"));
+    let command = CommandKey::new(key.clone(), Fingerprint::of(b"pay 10"));
     assert!(store.find_command(&stream("a"), &key).await.unwrap().is_none());
     let first = store.append(Append { command: Some(command.clone()), ..append("a", exact(0), 2) }).await.unwrap();
     let found = store.find_command(&stream("a"), &key).await.unwrap().unwrap();

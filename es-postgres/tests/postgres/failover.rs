@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use es_core::{
-    Documents, EngineError, LogSource, Position, Projector, ReadModel, Repository, SourceError, Token,
+    Documents, EngineError, LogSource, Position, Projector, ReadModel, ReadToken, Repository, SourceError,
     testing::account::{Account, AccountCommand, Histories},
 };
 use es_postgres::PostgresStore;
@@ -36,7 +36,7 @@ async fn folded(schema: &Schema) -> PostgresStore {
         async move { projector.run(shutdown).await }
     });
     let model = ReadModel::<Histories>::new(store.clone());
-    model.wait_for(Token(Position::new(5)), Duration::from_mins(2)).await.unwrap();
+    model.wait_for(ReadToken(Position::new(5)), Duration::from_mins(2)).await.unwrap();
     shutdown.cancel();
     soon(running).await.unwrap().unwrap();
     store

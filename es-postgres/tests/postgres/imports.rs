@@ -5,7 +5,7 @@ use std::{collections::HashMap, convert::Infallible, time::Duration};
 use chrono::{DateTime, TimeDelta, Utc};
 use es_core::{
     AppendError, Condition, EventData, EventQuery, EventStore, Expected, InvalidAppend, LogSource, Metadata, Position,
-    Projector, ReadModel, RecordedEvent, StreamId, Tag, Token, Version, Witness,
+    Projector, ReadModel, ReadToken, RecordedEvent, StreamId, Tag, Version, Witness,
     testing::account::{AccountEvent, Histories},
 };
 use es_postgres::{ImportError, ImportFailure, ImportProgress, Imported, PostgresStore};
@@ -421,7 +421,7 @@ async fn r9_projections_see_imported_events_like_any_other() {
     });
     let done = store.import("import").chunk_events(9).events(deposits).await.unwrap();
     let model = ReadModel::<Histories>::new(store.clone());
-    model.wait_for(Token(done.position), Duration::from_mins(2)).await.unwrap();
+    model.wait_for(ReadToken(done.position), Duration::from_mins(2)).await.unwrap();
     shutdown.cancel();
     soon(running).await.unwrap().unwrap();
     let truth = es_core::testing::project(&Histories, &log(&store).await).unwrap();

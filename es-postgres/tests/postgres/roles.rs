@@ -85,7 +85,7 @@ async fn an_application_role_can_do_all_that_the_ports_do() {
         async move { projector.run(shutdown).await }
     });
     let model = ReadModel::<Histories>::new(read_models.clone());
-    model.wait_for(es_core::Token(Position::new(17)), Duration::from_mins(2)).await.unwrap();
+    model.wait_for(es_core::ReadToken(Position::new(17)), Duration::from_mins(2)).await.unwrap();
     let rebuilt = Projector::new(Histories, source, read_models);
     soon(rebuilt.rebuild(CancellationToken::new())).await.unwrap();
     assert_eq!(model.get("a").await.unwrap(), Some((1..=10).collect()));

@@ -10,7 +10,7 @@ use std::{
 
 use es_core::{
     Changes, Checkpoint, Documents, EngineError, GenerationState, Generations, Lease, Leases, LogSource, Position,
-    Projection, Projector, ReadModel, Repository, Shard, Takeover, Token,
+    Projection, Projector, ReadModel, ReadToken, Repository, Shard, Takeover,
     testing::account::{Account, AccountCommand, Histories, Ledger},
 };
 use es_postgres::PostgresStore;
@@ -26,7 +26,7 @@ const SCHEMA: &str = "ES_POSTGRES_TAKEN_OVER_SCHEMA";
 /// How long a reader waits: only a failure comes near it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn deposit(store: &PostgresStore) -> Token {
+async fn deposit(store: &PostgresStore) -> ReadToken {
     Repository::<Account>::new(store.clone()).execute("a", AccountCommand::Deposit(1)).await.unwrap().token
 }
 
@@ -36,7 +36,7 @@ fn project<P: Projection>(projection: P, store: &PostgresStore) -> JoinHandle<Re
     tokio::spawn(async move { projector.run(CancellationToken::new()).await })
 }
 
-async fn reaches<P: Projection>(store: &PostgresStore, token: Token) {
+async fn reaches<P: Projection>(store: &PostgresStore, token: ReadToken) {
     ReadModel::<P>::new(store.clone()).wait_for(token, PATIENCE).await.unwrap();
 }
 

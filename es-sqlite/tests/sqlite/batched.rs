@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, pin::pin};
 
 use es_core::{
-    Append, AppendError, Appended, Command, Condition, Ending, EventQuery, EventStore, Expected, Fingerprint,
+    Append, AppendError, Appended, CommandKey, Condition, Ending, EventQuery, EventStore, Expected, Fingerprint,
     IdempotencyKey, MemoryStore, Position, Tag, Version,
 };
 use es_sqlite::SqliteStore;
@@ -182,7 +182,7 @@ impl Draw {
         let mut append = Append::new(stream(id), expected, events);
         if self.rng.u8(0..4) == 0 {
             let key = IdempotencyKey::new(self.rng.u8(0..40).to_string()).unwrap();
-            append.command = Some(Command::new(key, Fingerprint::of(&[self.rng.u8(0..2)])));
+            append.command = Some(CommandKey::new(key, Fingerprint::of(&[self.rng.u8(0..2)])));
         }
         if self.rng.u8(0..3) == 0 {
             let behind = if self.rng.bool() { 6 } else { 60 };

@@ -10,8 +10,8 @@ use std::{
 };
 
 use es_core::{
-    Changeover, Generation, GenerationState, Generations, Lease, Leases, LogSource, Projector, ReadModel, Repository,
-    Shard, Takeover, Token,
+    Changeover, Generation, GenerationState, Generations, Lease, Leases, LogSource, Projector, ReadModel, ReadToken,
+    Repository, Shard, Takeover,
     testing::account::{Account, AccountCommand, Ledger},
 };
 use es_sqlite::SqliteStore;
@@ -27,7 +27,7 @@ const FILE: &str = "ES_SQLITE_TAKEN_OVER_FILE";
 /// How long a reader waits. Only a failing test waits this long.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn deposit(store: &SqliteStore) -> Token {
+async fn deposit(store: &SqliteStore) -> ReadToken {
     Repository::<Account>::new(store.clone()).execute("a", AccountCommand::Deposit(1)).await.unwrap().token
 }
 
@@ -83,7 +83,7 @@ async fn r18_after_a_kill_the_next_process_shows_what_was_acknowledged_within_a_
         let restarted = Instant::now();
         let store = SqliteStore::open(&path).await.unwrap();
         let projector = project(&store);
-        let acknowledged = Token(es_core::Position::new(round * 2));
+        let acknowledged = ReadToken(es_core::Position::new(round * 2));
         ledger(&store).wait_for(acknowledged, PATIENCE).await.unwrap();
         let took = restarted.elapsed();
         assert!(took < Duration::from_secs(1), "it took {took:?}");

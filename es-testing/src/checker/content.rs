@@ -12,7 +12,7 @@ use super::{
     sent::{Expectation, Flaw, Key, Sent, Written},
 };
 use es_core::{
-    Append, Command, Condition, EventData, Expected, Fingerprint, IdempotencyKey, MAX_METADATA_BYTES,
+    Append, CommandKey, Condition, EventData, Expected, Fingerprint, IdempotencyKey, MAX_METADATA_BYTES,
     MAX_PAYLOAD_BYTES, Metadata, NewEvent, RecordedEvent,
 };
 
@@ -108,7 +108,7 @@ fn append(plan: &Plan, origin: Origin, place: usize, draft: &Draft, basis: &Basi
         flaw: *flaw,
     };
     let command =
-        key.map(|key| Command::new(IdempotencyKey::new(key.key).expect("a valid key"), fingerprint(&key.content)));
+        key.map(|key| CommandKey::new(IdempotencyKey::new(key.key).expect("a valid key"), fingerprint(&key.content)));
     let condition = Condition::all_of(conditions.iter().map(Into::into).collect());
     (Append { command, condition, ..Append::new(stream, Expected::from(expectation), events) }, sent)
 }

@@ -6,8 +6,8 @@ use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::booking::{Booking, BookingCommand, BookingEvent, Nights};
 use es_core::{
-    AggregateStore, AppendError, Context, DecideError, Decision, Decisions, EventQuery, ExecuteError, Expected,
-    IdempotencyKey, Metadata, Position, Receipt, Repository, StreamId, Tag, Token, Version,
+    AggregateStore, AppendError, CommandContext, DecideError, Decision, Decisions, EventQuery, ExecuteError, Expected,
+    IdempotencyKey, Metadata, Position, ReadToken, Receipt, Repository, StreamId, Tag, Version,
 };
 
 fn about(tag: &str) -> EventQuery {
@@ -48,8 +48,8 @@ fn stream(id: &str) -> StreamId {
     StreamId::new("booking", id).expect("a valid name")
 }
 
-fn key(key: &str, content: &str) -> Context {
-    Context::default().idempotent(IdempotencyKey::new(key).expect("a valid key"), content.as_bytes())
+fn key(key: &str, content: &str) -> CommandContext {
+    CommandContext::default().idempotent(IdempotencyKey::new(key).expect("a valid key"), content.as_bytes())
 }
 
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -61,7 +61,12 @@ fn made(room: u32, night: u32) -> BookingEvent {
 }
 
 /// A booking of room 7 that is decided on the room's other bookings, without its own stream.
-async fn book(decisions: &Decisions, id: &str, night: u32, context: Context) -> Result<Receipt, DecideError<Taken>> {
+async fn book(
+    decisions: &Decisions,
+    id: &str,
+    night: u32,
+    context: CommandContext,
+) -> Result<Receipt, DecideError<Taken>> {
     let stream = stream(id);
     let decision = decisions.decide_with(Nights::of("room:7"), context, |nights| {
         if nights.taken.contains(&night) {
@@ -75,11 +80,11 @@ async fn book(decisions: &Decisions, id: &str, night: u32, context: Context) -> 
 /// R2: the next decision sees the effect of a command on an aggregate.
 pub async fn r2_decisions_see_what_repositories_write<S: AggregateStore + Clone>(store: &S) {
     let (decisions, bookings) = (Decisions::new(store.clone(), "book"), Repository::<Booking>::new(store.clone()));
-    book(&decisions, "b1", 1, Context::default()).await.expect("the night is free");
-    let taken = book(&decisions, "b2", 1, Context::default()).await;
+    book(&decisions, "b1", 1, CommandContext::default()).await.expect("the night is free");
+    let taken = book(&decisions, "b2", 1, CommandContext::default()).await;
     assert!(matches!(taken, Err(DecideError::Rejected(Taken))), "{taken:?}");
     bookings.execute("b1", BookingCommand::Cancel).await.expect("executed");
-    book(&decisions, "b2", 1, Context::default()).await.expect("the night is free again");
+    book(&decisions, "b2", 1, CommandContext::default()).await.expect("the night is free again");
     assert!(bookings.load("b2").await.expect("loaded").state.made.is_some(), "the aggregate knows of the decision");
 }
 
@@ -87,8 +92,8 @@ pub async fn r2_decisions_see_what_repositories_write<S: AggregateStore + Clone>
 pub async fn r6_a_repeated_decision_returns_its_first_receipt<S: AggregateStore + Clone>(store: &S) {
     let decisions = Decisions::new(store.clone(), "book");
     let first = book(&decisions, "b1", 1, key("k", "1")).await.expect("decided");
-    book(&decisions, "b2", 2, Context::default()).await.expect("decided");
-    assert_eq!((first.position, first.token, first.repeated), (Position::new(1), Token(Position::new(1)), false));
+    book(&decisions, "b2", 2, CommandContext::default()).await.expect("decided");
+    assert_eq!((first.position, first.token, first.repeated), (Position::new(1), ReadToken(Position::new(1)), false));
     // The decision may choose another stream: the key alone identifies the request.
     for (again, id) in [(&decisions, "b1"), (&Decisions::new(store.clone(), "book"), "another")] {
         assert_eq!(book(again, id, 1, key("k", "1")).await.expect("repeated"), Receipt { repeated: true, ..first });
@@ -133,7 +138,7 @@ pub async fn r2_many_decisions_on_one_boundary_at_once_all_get_through<S: Aggreg
         let (decisions, start) = (decisions.clone(), start.clone());
         clients.spawn(async move {
             start.wait().await;
-            book(&decisions, &night.to_string(), night, Context::default()).await
+            book(&decisions, &night.to_string(), night, CommandContext::default()).await
         });
     }
     let outcomes = clients.join_all().await;
@@ -203,7 +208,8 @@ pub async fn r2_decisions_on_two_models_keep_both<S: AggregateStore + Clone>(sto
 /// R1, R6: a decision may write to several streams, and its events carry the metadata of the request.
 pub async fn r1_a_decision_on_several_streams_is_whole<S: AggregateStore + Clone>(store: &S) {
     let decisions = Decisions::new(store.clone(), "swap");
-    let context = Context { metadata: Metadata { actor: Some("ada".into()), ..Metadata::default() }, ..key("k", "k") };
+    let context =
+        CommandContext { metadata: Metadata { actor: Some("ada".into()), ..Metadata::default() }, ..key("k", "k") };
     let swap = || {
         decisions.decide_with(Nights::of("room:7"), context.clone(), |nights| {
             let free = |night| if nights.taken.contains(&night) { Err(Taken) } else { Ok([made(7, night)]) };
@@ -223,13 +229,13 @@ pub async fn r1_a_decision_on_several_streams_is_whole<S: AggregateStore + Clone
 pub async fn r2_a_conflict_that_no_model_sees_is_reported<S: AggregateStore + Clone>(store: &S) {
     let decisions = Decisions::new(store.clone(), "book").attempts(u32::MAX);
     Repository::<Booking>::new(store.clone()).execute("b1", make(8, 1, "bob")).await.expect("executed");
-    match book(&decisions, "b1", 1, Context::default()).await {
+    match book(&decisions, "b1", 1, CommandContext::default()).await {
         Err(DecideError::Append(AppendError::Conflict(conflict))) => assert_eq!(conflict.actual, Version::new(1)),
         other => panic!("expected a conflict, got {other:?}"),
     }
     let nothing = decisions.decide(Nights::of("room:7"), |_| Ok::<_, Taken>(Decision::nothing())).await;
     assert_eq!(nothing.expect("decided").position, Position::ZERO);
-    let seen = Context { if_version: Some(Version::ZERO), ..Context::default() };
+    let seen = CommandContext { if_version: Some(Version::ZERO), ..CommandContext::default() };
     let given = book(&decisions, "b2", 1, seen).await;
     assert!(matches!(given, Err(DecideError::VersionGiven)), "{given:?}");
     assert_eq!(store.head().await.expect("a head"), Position::new(1));

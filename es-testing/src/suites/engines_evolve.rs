@@ -11,8 +11,8 @@ use super::{
 };
 use es_core::{
     Batch, Checkpoint, Delivery, EngineError, EventFeed, EventSource, FoldResult, GenerationSet, KeyRange, Keys,
-    LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector, QueryError, Recorded, Shard,
-    SourceError, Subscription, Takeover, Token,
+    LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector, QueryError, ReadToken, Recorded,
+    Shard, SourceError, Subscription, Takeover,
     testing::account::{AccountEvent, Histories, Ledger, LedgerPage},
 };
 
@@ -86,7 +86,7 @@ pub async fn r12_a_new_read_model_does_not_serve_before_it_has_caught_up(store: 
     }
     assert!(matches!(model.scan(KeyRange::default(), 10).await, Err(QueryError::Building { .. })));
     assert!(matches!(model.reached().await, Err(QueryError::Building { .. })));
-    let waited = model.wait_for(Token(Position::new(1)), Duration::ZERO).await;
+    let waited = model.wait_for(ReadToken(Position::new(1)), Duration::ZERO).await;
     assert!(matches!(waited, Err(QueryError::Building { .. })), "{waited:?}");
     shutdown.cancel();
     worker.await.expect("no panic").expect("it stops in order");
@@ -258,7 +258,7 @@ pub async fn r12_all_pages_of_a_scan_are_of_one_generation(store: &impl Store) {
 /// Seen to fail (in memory) if a separate call looks up the serving generation: `reached` was 0.
 pub async fn r13_reached_never_falls_while_generations_are_promoted(store: &impl Store) {
     load(store, 1).join_all().await;
-    let token = Token(store.head().await.expect("a head"));
+    let token = ReadToken(store.head().await.expect("a head"));
     projector(Ledger::<1>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");
     let done = CancellationToken::new();
     let readers: Vec<_> = (0..2)

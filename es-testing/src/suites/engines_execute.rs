@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 
 use super::event_store;
 use es_core::{
-    AggregateStore, Append, AppendError, Conflict, Context, Ending, ExecuteError, Expected, Folded, IdempotencyKey,
-    LoadError, LoadedStream, Position, Receipt, Repository, Snapshot, SnapshotStore, StreamId, Undecodable, Version,
-    Witness,
+    AggregateStore, Append, AppendError, CommandContext, Conflict, Ending, ExecuteError, Expected, Folded,
+    IdempotencyKey, LoadError, LoadedStream, Position, Receipt, Repository, Snapshot, SnapshotStore, StreamId,
+    Undecodable, Version, Witness,
     testing::account::{Account, AccountCommand, Overdrawn},
 };
 
@@ -104,8 +104,8 @@ macro_rules! engine_suite {
     };
 }
 
-fn key(key: &str, content: &str) -> Context {
-    Context::default().idempotent(IdempotencyKey::new(key).expect("a valid key"), content.as_bytes())
+fn key(key: &str, content: &str) -> CommandContext {
+    CommandContext::default().idempotent(IdempotencyKey::new(key).expect("a valid key"), content.as_bytes())
 }
 
 /// R7: half of the callers drop their command early, many of them after the store has got it. The other commands must not
@@ -382,7 +382,7 @@ pub async fn a_refusal_is_never_given_on_a_stale_state<S: AggregateStore + Clone
 /// `If-Match`
 pub async fn a_client_that_saw_another_version_is_refused<S: AggregateStore + Clone>(store: &S) {
     let accounts = Repository::<Account>::new(store.clone());
-    let seen = |version| Context { if_version: Some(Version::new(version)), ..Context::default() };
+    let seen = |version| CommandContext { if_version: Some(Version::new(version)), ..CommandContext::default() };
     accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await.expect("executed");
     let stale = accounts.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
     assert!(
@@ -393,7 +393,7 @@ pub async fn a_client_that_saw_another_version_is_refused<S: AggregateStore + Cl
     let elsewhere = Repository::<Account>::new(store.clone());
     let stale = elsewhere.execute_with("a", AccountCommand::Deposit(1), seen(0)).await;
     assert!(matches!(stale, Err(ExecuteError::Stale(_))), "{stale:?}");
-    let first = Context { if_version: Some(Version::ZERO), ..key("k", "d7") };
+    let first = CommandContext { if_version: Some(Version::ZERO), ..key("k", "d7") };
     let created = accounts.execute_with("b", AccountCommand::Deposit(7), first.clone()).await.expect("executed");
     let again = Repository::<Account>::new(store.clone()).execute_with("b", AccountCommand::Deposit(7), first).await;
     assert_eq!(again.expect("executed"), Receipt { repeated: true, ..created });

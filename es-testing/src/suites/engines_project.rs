@@ -7,8 +7,8 @@ use chrono::DateTime;
 use es_core::{
     AggregateStore, Append, Batch, Changes, Checkpoint, Delivery, EngineError, EventFeed, EventSource, EventStore,
     Expected, GenerationState, KeyRange, LogSource, MemoryStore, NewEvent, Policy, PolicyError, PolicyRunner, Position,
-    Projection, Projector, QueryError, ReadModel, ReadModelStore, Recorded, Repository, Shard, SourceError, StreamId,
-    Subscription, Takeover, Token, Witness,
+    Projection, Projector, QueryError, ReadModel, ReadModelStore, ReadToken, Recorded, Repository, Shard, SourceError,
+    StreamId, Subscription, Takeover, Witness,
     react::policy::reaction,
     testing::{
         account::{Account, AccountCommand, AccountEvent, Histories, Ledger, Turnover},
@@ -62,7 +62,7 @@ pub(super) fn load(store: &impl Store, each: u64) -> JoinSet<()> {
     clients
 }
 
-pub(super) async fn deposit(store: &impl Store, amount: u64) -> Token {
+pub(super) async fn deposit(store: &impl Store, amount: u64) -> ReadToken {
     let accounts = Repository::<Account>::new(store.clone());
     accounts.execute("a", AccountCommand::Deposit(amount)).await.expect("executed").token
 }
@@ -74,7 +74,7 @@ where
 {
     let head = store.head().await.expect("a head");
     let model = read_model::<P>(store);
-    model.wait_for(Token(head), PATIENCE).await.expect("it catches up");
+    model.wait_for(ReadToken(head), PATIENCE).await.expect("it catches up");
     let log = store.read_log(Position::ZERO, 100_000).await.expect("the log");
     let truth: Vec<_> = project(&projection, &log).expect("the fold").into_iter().collect();
     assert_eq!(model.scan(KeyRange::default(), 100_000).await.expect("a scan").documents, truth);
@@ -95,7 +95,7 @@ pub async fn r9_killed_workers_leave_the_fold_of_the_log(store: &impl Store) {
     let ledger = read_model::<Ledger>(store);
     for quarter in 1..=3 {
         // Dropped at any point, as soon as they have folded another quarter of the log.
-        ledger.wait_for(Token(Position::new(quarter * 75)), PATIENCE).await.expect("they make progress");
+        ledger.wait_for(ReadToken(Position::new(quarter * 75)), PATIENCE).await.expect("they make progress");
         workers.drain(..).for_each(|worker| worker.abort());
         workers.extend(start());
     }
@@ -393,7 +393,7 @@ async fn fold_all<P: Projection + Default>(log: &(impl EventStore + Clone), stor
     let shutdown = CancellationToken::new();
     let running = spawn(from_log::<P>(log, store), &shutdown);
     let head = log.head().await.expect("a head");
-    read_model::<P>(store).wait_for(Token(head), PATIENCE).await.expect("it catches up");
+    read_model::<P>(store).wait_for(ReadToken(head), PATIENCE).await.expect("it catches up");
     shutdown.cancel();
     running.await.expect("no panic").expect("it stops in order");
 }
@@ -407,7 +407,7 @@ async fn refuses_other_history<P: Projection + Default>(log: &(impl EventStore +
             Err(EngineError::Source(SourceError::OtherHistory { position })) => assert_eq!(position, reached),
             other => panic!("{other:?}"),
         },
-        passed = model.wait_for(Token(reached.next()), PATIENCE) => panic!("it went on in another history: {passed:?}"),
+        passed = model.wait_for(ReadToken(reached.next()), PATIENCE) => panic!("it went on in another history: {passed:?}"),
     }
     assert_eq!(model.reached().await.expect("asked"), reached);
 }

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, fmt, sync::Arc};
 
 use es_core::{
-    Append, AppendError, Appended, Command, Conflict, EventData, EventStore, Expected, Fingerprint, IdempotencyKey,
+    Append, AppendError, Appended, CommandKey, Conflict, EventData, EventStore, Expected, Fingerprint, IdempotencyKey,
     Metadata, NewEvent, Position, RecordedEvent, StreamId, Version,
 };
 use tokio::task::JoinSet;
@@ -267,7 +267,7 @@ pub async fn r6_an_append_to_any_version_again_writes_nothing(store: &impl Event
 fn commanded(id: &str, expected: Expected, key: &str, content: &str) -> Append {
     let key = IdempotencyKey::new(key).expect("a valid key");
     let fingerprint = Fingerprint::of(content.as_bytes());
-    Append { command: Some(Command::new(key, fingerprint)), ..append(id, expected, 2) }
+    Append { command: Some(CommandKey::new(key, fingerprint)), ..append(id, expected, 2) }
 }
 
 /// R6

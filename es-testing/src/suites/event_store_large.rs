@@ -2,8 +2,8 @@
 
 use super::event_store::{append, conflict, event, stream};
 use es_core::{
-    Append, AppendError, Appended, Command, Condition, EventQuery, EventStore, Expected, Fingerprint, IdempotencyKey,
-    Position, Tag, Version, write::rooms::LARGE_BYTES,
+    Append, AppendError, Appended, CommandKey, Condition, EventQuery, EventStore, Expected, Fingerprint,
+    IdempotencyKey, Position, Tag, Version, write::rooms::LARGE_BYTES,
 };
 
 fn exact(version: u64) -> Expected {
@@ -63,12 +63,12 @@ pub async fn r1_a_large_append_is_judged_and_written_like_a_small_one(store: &im
 /// R1, R2, R6: conditions, commands, and appends that are made together.
 pub async fn r1_large_appends_keep_conditions_commands_and_neighbours(store: &impl EventStore) {
     let (key, other) = (IdempotencyKey::new("key").expect("a key"), Fingerprint::of(b"other"));
-    let command = Command::new(key.clone(), Fingerprint::of(b"first"));
+    let command = CommandKey::new(key.clone(), Fingerprint::of(b"first"));
     let made = |events, command| Append { command: Some(command), ..large("a", Expected::Any, events) };
     assert_eq!(store.append(made(2, command.clone())).await.expect("appended"), appended(2, 2));
     let again = store.append(made(3, command)).await.expect("known");
     assert_eq!(again, Appended { repeated: true, ..appended(2, 2) });
-    let reused = store.append(made(2, Command::new(key, other))).await;
+    let reused = store.append(made(2, CommandKey::new(key, other))).await;
     assert!(matches!(reused, Err(AppendError::KeyReused)), "{reused:?}");
 
     let claim = |after| Condition::new(EventQuery::tagged([tag()]), Position::new(after));

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::event_store::{append, conflict, event, stream};
 use es_core::{
-    Append, AppendError, Appended, Command, Ending, EventStore, Expected, Fingerprint, IdempotencyKey, InvalidAppend,
-    MAX_EVENTS, Position, Tag, Version, Witness,
+    Append, AppendError, Appended, CommandKey, Ending, EventStore, Expected, Fingerprint, IdempotencyKey,
+    InvalidAppend, MAX_EVENTS, Position, Tag, Version, Witness,
 };
 
 fn exact(version: u64) -> Expected {
@@ -69,7 +69,7 @@ pub async fn r2_of_overlapping_appends_made_together_one_wins<S: EventStore + Cl
 
 /// R6
 pub async fn r6_appends_made_together_again_write_nothing(store: &impl EventStore) {
-    let command = Command::new(IdempotencyKey::new("k").expect("a valid key"), Fingerprint::of(b"k"));
+    let command = CommandKey::new(IdempotencyKey::new("k").expect("a valid key"), Fingerprint::of(b"k"));
     let all = [
         append("a", Expected::NoStream, 2),
         append("b", Expected::Any, 1),

@@ -4,7 +4,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, StatusCode, request::Parts},
 };
-use es_core::{Context, IdempotencyKey, Metadata, Version};
+use es_core::{CommandContext, IdempotencyKey, Metadata, Version};
 use uuid::Uuid;
 
 use super::problem::Problem;
@@ -41,9 +41,9 @@ impl CommandHeaders {
     /// [`Decisions::decide_with`](crate::Decisions::decide_with) takes no `If-Match` and returns
     /// [`DecideError::VersionGiven`](crate::DecideError::VersionGiven), which is a problem with status 500. Refuse the
     /// header before, or set [`if_version`](Self::if_version) to `None` if clients may send it.
-    pub fn context(self, actor: Option<&str>, content: &[u8]) -> Context {
+    pub fn context(self, actor: Option<&str>, content: &[u8]) -> CommandContext {
         let metadata = Metadata { actor: actor.map(str::to_owned), ..self.metadata };
-        let command = Context { if_version: self.if_version, ..Context::from(metadata) };
+        let command = CommandContext { if_version: self.if_version, ..CommandContext::from(metadata) };
         match self.key {
             Some(key) => command.idempotent(key, content),
             None => command,

@@ -6,7 +6,7 @@ use axum::{
     extract::{FromRequestParts, Query},
     http::{StatusCode, request::Parts},
 };
-use es_core::{Projection, QueryError, ReadModel, Token};
+use es_core::{Projection, QueryError, ReadModel, ReadToken};
 use serde::Deserialize;
 
 use super::problem::Problem;
@@ -15,7 +15,7 @@ use super::problem::Problem;
 ///
 /// A text that is no token is answered with 400 and a [`Problem`] that names the parameter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadAfter(pub Option<Token>);
+pub struct ReadAfter(pub Option<ReadToken>);
 
 impl ReadAfter {
     /// Returns when `model` holds the write that handed out the token (R13); at once where there is none.
@@ -43,7 +43,7 @@ impl<S: Send + Sync> FromRequestParts<S> for ReadAfter {
         let wrong = |rule: String| Problem::wrong_parameter(StatusCode::BAD_REQUEST, "after", &rule);
         let parameters = Query::<Parameters>::from_request_parts(parts, state).await;
         let Query(Parameters { after }) = parameters.map_err(|rejection| wrong(rejection.body_text()))?;
-        let token = after.map(|text| text.parse::<Token>()).transpose();
+        let token = after.map(|text| text.parse::<ReadToken>()).transpose();
         token.map(Self).map_err(|error| wrong(error.to_string()))
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use es_core::{
-    Context, ExecuteError, IdempotencyKey, InvalidKey, KeyRange, Metadata, Position, QueryError, Service,
+    CommandContext, ExecuteError, IdempotencyKey, InvalidKey, KeyRange, Metadata, Position, QueryError, Service,
     service::Unsettled,
 };
 
@@ -72,7 +72,7 @@ async fn live(app: &App, name: &str, (customer, items, steps): Story<'_>) -> Res
     for (step, command) in std::iter::once(&place).chain(steps).enumerate() {
         let metadata = Metadata { actor: Some(customer.to_string()), ..Metadata::default() };
         let key = IdempotencyKey::new(format!("{name}-{step}"))?;
-        let context = Context::from(metadata).idempotent(key, b"demo");
+        let context = CommandContext::from(metadata).idempotent(key, b"demo");
         if step == 0 {
             app.placing.place(&id, &customer, command, context).await?;
         } else {

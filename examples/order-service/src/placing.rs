@@ -4,8 +4,8 @@
 use std::collections::BTreeSet;
 
 use es_core::{
-    Aggregate, Context, DecideError, Decision, DecisionModel, Decisions, Event, EventQuery, EventStore, Expected,
-    InvalidStream, InvalidTag, Receipt, Recorded, StreamId, Tag,
+    Aggregate, CommandContext, DecideError, Decision, DecisionModel, Decisions, Event, EventQuery, EventStore,
+    Expected, InvalidStream, InvalidTag, Receipt, Recorded, StreamId, Tag,
 };
 
 use crate::{
@@ -72,7 +72,7 @@ impl Placing {
         id: &OrderId,
         customer: &CustomerId,
         command: &OrderCommand,
-        context: Context,
+        context: CommandContext,
     ) -> Result<Receipt, PlaceError> {
         let stream = StreamId::new(OrderEvent::CATEGORY, id.as_ref())?;
         let receipt = self.0.decide_with(OpenOrders::of(customer)?, context, |orders| {

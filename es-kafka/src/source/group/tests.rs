@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use es_core::{
-    Batch, Categories, Delivery, EventData, EventFeed, Metadata, Order, Position, RecordedEvent, StreamId, Takeover,
-    Version,
+    Batch, Categories, Delivery, EventData, EventFeed, EventOrder, Metadata, Position, RecordedEvent, StreamId,
+    Takeover, Version,
 };
 use uuid::Uuid;
 
@@ -42,7 +42,7 @@ fn group() -> (Group, KafkaSourceConfig, KafkaFeed) {
             reader: "reader".into(),
             store: Uuid::nil(),
             categories: Categories::All,
-            order: Order::PerStream,
+            order: EventOrder::PerStream,
         },
         observer: ClientConfig::new(),
         members: Mutex::new(BTreeMap::from([("order-events".to_owned(), members)])),

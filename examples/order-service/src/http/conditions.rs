@@ -5,7 +5,7 @@ use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, request::Parts},
 };
-use es_core::{Context, IdempotencyKey, Metadata, Version};
+use es_core::{CommandContext, IdempotencyKey, Metadata, Version};
 use uuid::Uuid;
 
 use super::problem::{Kind, Problem};
@@ -19,9 +19,9 @@ pub(super) struct Conditions {
 
 impl Conditions {
     /// The context of a command by `actor`; `request` is what tells it from another one.
-    pub(super) fn context(self, actor: &str, request: &[u8]) -> Context {
+    pub(super) fn context(self, actor: &str, request: &[u8]) -> CommandContext {
         let metadata = Metadata { actor: Some(actor.to_owned()), ..self.metadata };
-        let context = Context { if_version: self.if_version, ..Context::from(metadata) };
+        let context = CommandContext { if_version: self.if_version, ..CommandContext::from(metadata) };
         match self.key {
             Some(key) => context.idempotent(key, request),
             None => context,

@@ -8,7 +8,7 @@ use axum::{
     http::{HeaderName, StatusCode, header},
     response::IntoResponse,
 };
-use es_core::{Context, Receipt, Token, Version};
+use es_core::{CommandContext, ReadToken, Receipt, Version};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -42,7 +42,7 @@ struct Answer {
     order_id: OrderId,
     status: Status,
     version: Version,
-    token: Token,
+    token: ReadToken,
 }
 
 /// `POST /api/orders`.
@@ -62,7 +62,7 @@ pub(super) async fn place(
     if let Some(seen) = conditions.if_version.filter(|seen| *seen > Version::ZERO) {
         return Err(Problem::with(Kind::Stale, "If-Match", format!("expected version {seen}, found version 0")));
     }
-    let context = Context { if_version: None, ..conditions.context(customer.as_ref(), &canonical) };
+    let context = CommandContext { if_version: None, ..conditions.context(customer.as_ref(), &canonical) };
     let lines = items.into_iter().map(Line::from).collect();
     let place = OrderCommand::Place { customer: customer.clone(), lines, total };
     let status = place.leads_to();

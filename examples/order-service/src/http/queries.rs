@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, response::IntoResponse};
 use chrono::{Days, NaiveDate, Utc};
-use es_core::{Position, Projection, ReadModel, Token};
+use es_core::{Position, Projection, ReadModel, ReadToken};
 use serde::Serialize;
 
 use super::{
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_DAYS: usize = 366;
 
 /// Waits until `model` holds the write that handed out `after` (R13).
-pub(super) async fn catch_up<P: Projection>(model: &ReadModel<P>, after: Option<Token>) -> Result<(), Problem> {
+pub(super) async fn catch_up<P: Projection>(model: &ReadModel<P>, after: Option<ReadToken>) -> Result<(), Problem> {
     match after {
         Some(token) => Ok(model.wait_for(token, PATIENCE).await?),
         None => Ok(()),

@@ -1,7 +1,7 @@
 //! An order as its customer sees it.
 
 use chrono::{DateTime, Utc};
-use es_core::{FoldResult, Keys, Order, Projection, Recorded, Version};
+use es_core::{EventOrder, FoldResult, Keys, Projection, Recorded, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -33,7 +33,7 @@ pub struct OrderView {
 
 impl Projection for OrderDetails {
     const NAME: &'static str = "order-details";
-    const ORDER: Order = Order::PerStream;
+    const ORDER: EventOrder = EventOrder::PerStream;
 
     type Event = OrderEvent;
     type Document = OrderView;
