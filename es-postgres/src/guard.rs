@@ -23,7 +23,7 @@ use sqlx::{
     query::Query,
 };
 
-use crate::session::SchemaId;
+use crate::schema::SchemaId;
 
 /// What a statement that writes has in the place of its guard.
 pub(crate) const HERE: &str = "{here}";

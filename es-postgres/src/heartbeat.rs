@@ -3,9 +3,9 @@
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use es_core::read::heartbeat::{Beat, Heartbeat};
-use sqlx::Row;
+use sqlx::{Row, postgres::types::PgInterval};
 
-use crate::{guard::Guarded, read_models::interval, session::Session};
+use crate::{guard::Guarded, session::Session};
 
 /// How long one renewal may take: by then the leases have ended.
 const WITHIN: Duration = Duration::from_secs(2);
@@ -31,6 +31,13 @@ impl Failures {
         self.told = Some(cause);
         (is_news, pause)
     }
+}
+
+/// How long a lease lasts, as the server is told.
+pub(crate) fn interval(ttl: Duration) -> PgInterval {
+    // Beyond ten years a lease is forever, and the sum with the clock still is a timestamp.
+    let ttl = ttl.min(Duration::from_hours(10 * 365 * 24));
+    PgInterval { months: 0, days: 0, microseconds: i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX) }
 }
 
 /// Renews what is due, until the store is closed or dropped.

@@ -19,7 +19,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{connections::Connections, error, snapshots};
+use crate::{connections::Connections, error, sealed};
 
 /// How many statements there are at once, at most.
 const MOST_STATEMENTS: u32 = 4;
@@ -189,7 +189,7 @@ fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<L
     let (snapshot, rows, from) = match first.try_get(5)? {
         Some(sealed) => {
             let version = version.unwrap_or_default();
-            let opened = snapshots::open(stream, version, Ending::read(witness), sealed);
+            let opened = sealed::open(stream, version, Ending::read(witness), sealed);
             let Some(snapshot) = opened else { return Ok(None) };
             (Some(snapshot), &rows[1..], version + 1)
         }

@@ -4,11 +4,7 @@ use std::{fmt, str::FromStr, time::Duration};
 
 use sqlx::postgres::PgConnectOptions;
 
-use crate::{
-    connect::{self, ConnectError},
-    session::Session,
-    store::PostgresStore,
-};
+use crate::{connect::ConnectError, session::Session};
 
 /// How to connect, and the limits of queues and connections.
 #[derive(Clone)]
@@ -97,29 +93,12 @@ impl PostgresOptions {
         Self { answer_within: limit, ..self }
     }
 
-    /// How long [`PostgresStore::close`] waits for what is queued.
+    /// How long [`PostgresStore::close`](crate::PostgresStore::close) waits for what is queued.
     pub fn close_within(self, limit: Duration) -> Self {
         Self { close_within: limit, ..self }
     }
 
-    /// A store that is ready: the schema is up to date, and the server has shown that it keeps the
-    /// lane.
-    ///
-    /// # Errors
-    /// [`ConnectError`].
-    ///
-    /// # Cancel safety
-    /// Dropping the future leaves the migrations that are done, each whole.
-    pub async fn connect(self) -> Result<PostgresStore, ConnectError> {
-        if tokio::runtime::Handle::try_current().is_err() {
-            return Err(ConnectError::NoRuntime);
-        }
-        let session = self.session()?;
-        let (oid, head) = connect::prepare(&session).await?;
-        Ok(PostgresStore::start(&session.of_schema(oid), &self, head))
-    }
-
-    fn session(&self) -> Result<Session, ConnectError> {
+    pub(crate) fn session(&self) -> Result<Session, ConnectError> {
         let (url, from_url) = split_schema(&self.url);
         let options = PgConnectOptions::from_str(&url).map_err(ConnectError::Url)?;
         let schema = self.schema.clone().or(from_url).unwrap_or_else(|| "es".to_owned());

@@ -9,14 +9,11 @@ use es_core::{
     KeyRange, Lease, Leases, Position, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover,
     Witness, read::read_model,
 };
-use sqlx::{
-    Row,
-    postgres::{PgRow, types::PgInterval},
-};
+use sqlx::{Row, postgres::PgRow};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{error, store::PostgresStore};
+use crate::{error, heartbeat::interval, store::PostgresStore};
 
 #[async_trait]
 impl Documents for PostgresStore {
@@ -260,12 +257,6 @@ fn behind(prefix: &str) -> Option<String> {
         }
     }
     None
-}
-
-pub(crate) fn interval(ttl: Duration) -> PgInterval {
-    // Beyond ten years a lease is forever, and the sum with the clock still is a timestamp.
-    let ttl = ttl.min(Duration::from_hours(10 * 365 * 24));
-    PgInterval { months: 0, days: 0, microseconds: i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX) }
 }
 
 fn one(rows: &[PgRow]) -> Result<&PgRow, sqlx::Error> {

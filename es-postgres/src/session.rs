@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     error::SchemaMoved,
     guard::{Guard, Guarded},
+    schema::SchemaId,
 };
 
 /// How long the server may take to accept a connection, where no shorter limit is asked for.
@@ -21,21 +22,6 @@ const LANE_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long one batch may take on the server.
 pub(crate) const BATCH_WITHIN: Duration = Duration::from_secs(30);
-
-/// The schema in which a store was opened. Its name may come to belong to another one.
-#[derive(Clone)]
-pub(crate) struct SchemaId {
-    pub(crate) name: String,
-    pub(crate) oid: i64,
-}
-
-impl SchemaId {
-    /// The search path of a session with this mark. `pg_temp` stands behind the schema: otherwise a temporary table could stand
-    /// before one of ours. No schema bears the name of a mark, so that part leads nowhere and only tells the session.
-    pub(crate) fn path(&self, mark: &str) -> String {
-        format!("{},pg_temp,{mark}", self.name)
-    }
-}
 
 /// Where the server is and which schema is ours.
 #[derive(Clone)]

@@ -1,13 +1,14 @@
 //! Snapshots: one row a stream, read alone or with the events behind it.
 
 use async_trait::async_trait;
-use bytes::Bytes;
-use es_core::{
-    AggregateStore, Ending, LoadedStream, ReadError, Snapshot, SnapshotError, SnapshotStore, StreamId, Version,
-};
+use es_core::{AggregateStore, Ending, LoadedStream, ReadError, Snapshot, SnapshotError, SnapshotStore, StreamId};
 use sqlx::Row;
 
-use crate::{error, store::PostgresStore};
+use crate::{
+    error,
+    sealed::{open, seal},
+    store::PostgresStore,
+};
 
 #[async_trait]
 impl SnapshotStore for PostgresStore {
@@ -31,25 +32,6 @@ impl SnapshotStore for PostgresStore {
             .bind(snapshot.last.recorded_at);
         self.inner.connections.execute(save).await.map(drop).map_err(error::snapshot)
     }
-}
-
-/// A state with what it is known by.
-fn seal(snapshot: &Snapshot) -> Vec<u8> {
-    [&snapshot.state_version.to_be_bytes(), &snapshot.checksum.to_be_bytes(), &snapshot.state[..]].concat()
-}
-
-/// The snapshot whose state was sealed; `None` where a row holds what nobody writes, since a damaged snapshot is none (R8).
-pub(crate) fn open(stream: &StreamId, version: i64, last: Ending, sealed: &[u8]) -> Option<Snapshot> {
-    let (state_version, sealed) = sealed.split_first_chunk()?;
-    let (checksum, state) = sealed.split_first_chunk()?;
-    Some(Snapshot {
-        stream: stream.clone(),
-        version: u64::try_from(version).ok().filter(|version| *version > 0).map(Version::new)?,
-        last,
-        state_version: u32::from_be_bytes(*state_version),
-        checksum: u32::from_be_bytes(*checksum),
-        state: Bytes::copy_from_slice(state),
-    })
 }
 
 #[async_trait]

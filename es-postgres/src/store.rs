@@ -20,11 +20,12 @@ use tokio::{
 use crate::{
     append::Prepared,
     batch::Request,
-    connect::ConnectError,
+    connect::{self, ConnectError},
     connections::Connections,
     error::Stopped,
+    head::Head,
     heartbeat,
-    import::Line,
+    import::line::Line,
     loader::Loader,
     log,
     options::PostgresOptions,
@@ -65,10 +66,26 @@ pub(crate) struct Inner {
     pub(crate) imports: Line,
     most_connections: usize,
     close_within: Duration,
-    /// The last position that this process knows of.
-    pub(crate) head: watch::Sender<Position>,
-    /// How long the one who polls for other processes' news sleeps; held while polling.
-    pub(crate) poll_pause: AsyncMutex<Duration>,
+    pub(crate) head: Head,
+}
+
+impl PostgresOptions {
+    /// A store that is ready: the schema is up to date, and the server has shown that it keeps the
+    /// lane.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the migrations that are done, each whole.
+    pub async fn connect(self) -> Result<PostgresStore, ConnectError> {
+        if tokio::runtime::Handle::try_current().is_err() {
+            return Err(ConnectError::NoRuntime);
+        }
+        let session = self.session()?;
+        let (oid, head) = connect::prepare(&session).await?;
+        Ok(PostgresStore::start(&session.of_schema(oid), &self, head))
+    }
 }
 
 impl PostgresStore {
@@ -108,8 +125,7 @@ impl PostgresStore {
             imports: Line::new(session.clone(), options.patience),
             most_connections: options.reader_connections,
             close_within: options.close_within,
-            head,
-            poll_pause: AsyncMutex::new(log::SHORTEST_PAUSE),
+            head: Head::new(session.schema().to_owned(), head),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -187,7 +203,7 @@ impl EventStore for PostgresStore {
     }
 
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        log::read_log(&self.inner, after, limit).await
+        log::read_log(&self.inner.connections, &self.inner.head, after, limit).await
     }
 
     async fn read_matching(
@@ -196,19 +212,19 @@ impl EventStore for PostgresStore {
         after: Position,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
-        log::read_matching(&self.inner, query, after, limit).await
+        log::read_matching(&self.inner.connections, query, after, limit).await
     }
 
     async fn head(&self) -> Result<Position, ReadError> {
-        log::head(&self.inner).await
+        self.inner.head.ask(&self.inner.connections).await
     }
 
     async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
-        log::wait_past(&self.inner, after).await
+        self.inner.head.wait_past(&self.inner.connections, after).await
     }
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
-        log::find_command(&self.inner, stream, key).await
+        log::find_command(&self.inner.connections, stream, key).await
     }
 }
 
