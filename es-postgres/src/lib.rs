@@ -20,31 +20,19 @@
 //! SQL users find the log in the view `event_log` and the read models in the view `read_models` of
 //! the store's schema.
 
-mod append;
-mod append_in;
-mod batch;
-mod blockers;
 mod connect;
 mod connections;
-mod delivery;
 mod error;
 mod guard;
-mod head;
-mod heartbeat;
-mod import;
-mod lane;
-mod loader;
-mod log;
 mod options;
-mod parcel;
-mod read_models;
 mod schema;
-mod sealed;
 mod session;
-mod snapshots;
-mod statements;
 mod store;
-mod writer;
+
+mod write;
+mod read;
+mod import;
+mod read_models;
 
 pub use connect::ConnectError;
 pub use error::{OutcomeUnknown, SchemaMoved, StaleSnapshot};

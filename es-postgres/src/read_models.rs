@@ -1,5 +1,7 @@
 //! Read models: generations, their checkpoints, their documents.
 
+pub(crate) mod heartbeat;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -13,7 +15,7 @@ use sqlx::{Row, postgres::PgRow};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use crate::{error, heartbeat::interval, store::PostgresStore};
+use crate::{error, read_models::heartbeat::interval, store::PostgresStore};
 
 #[async_trait]
 impl Documents for PostgresStore {

@@ -18,20 +18,20 @@ use tokio::{
 };
 
 use crate::{
-    append::Prepared,
-    batch::Request,
     connect::{self, ConnectError},
     connections::Connections,
     error::Stopped,
-    head::Head,
-    heartbeat,
     import::line::Line,
-    loader::Loader,
-    log,
     options::PostgresOptions,
-    parcel::{Caller, Queued},
+    read::{head::Head, loader::Loader, log},
+    read_models::heartbeat,
     session::Session,
-    writer::Writer,
+    write::{
+        append::Prepared,
+        batch::Request,
+        parcel::{Caller, Queued},
+        writer::Writer,
+    },
 };
 
 /// An event store, snapshot store and read model store in one schema of a Postgres database. Clones

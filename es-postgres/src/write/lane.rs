@@ -12,12 +12,14 @@ use es_core::{Ending, Position, StreamId, Version};
 use quick_cache::unsync::Cache;
 
 use crate::{
-    append::{Failed, Fate},
-    batch::{Batch, Entry},
     error,
     guard::Guarded,
     session::Session,
-    statements::{self, APPEND_NEXT, APPEND_NEXT_IF_FREE, Expectation},
+    write::{
+        append::{Failed, Fate},
+        batch::{Batch, Entry},
+        statements::{self, APPEND_NEXT, APPEND_NEXT_IF_FREE, Expectation},
+    },
 };
 
 /// Of how many streams a session knows the end (some 3 MB).

@@ -14,17 +14,19 @@ use sqlx::{
 use uuid::Uuid;
 
 use crate::{
-    append::{Failed, Fate, Prepared},
-    batch::{Batch, Entry},
     guard::Guarded,
+    write::{
+        append::{Failed, Fate, Prepared},
+        batch::{Batch, Entry},
+    },
 };
 
 /// What a lone event becomes that is sure to fit: if it does not, the statement fails on a unique index.
-pub(crate) const APPEND_NEXT: &str = include_str!("sql/append_next.sql");
+pub(crate) const APPEND_NEXT: &str = include_str!("../sql/append_next.sql");
 
 /// What it becomes if it may not fit. (The server looks into both indexes first, and writes a note when it is done: 12 of
 /// 190 us, and 47 of 658 bytes of log.)
-pub(crate) const APPEND_NEXT_IF_FREE: &str = concat!(include_str!("sql/append_next.sql"), " ON CONFLICT DO NOTHING");
+pub(crate) const APPEND_NEXT_IF_FREE: &str = concat!(include_str!("../sql/append_next.sql"), " ON CONFLICT DO NOTHING");
 
 /// A stream, and the end that it must have.
 #[derive(Clone, Copy)]
@@ -66,7 +68,7 @@ pub(crate) async fn append_all(
 ) -> Result<Option<(Position, Option<DateTime<Utc>>)>, sqlx::Error> {
     let rows: Vec<_> = batch.entries().iter().flat_map(|entry| rows(entry, batch)).collect();
     let commands: Vec<_> = (1..).zip(&rows).filter_map(|(number, row)| Some((number, row, row.remembered?))).collect();
-    let statement = sqlx::query(include_str!("sql/append_all.sql"))
+    let statement = sqlx::query(include_str!("../sql/append_all.sql"))
         .bind(to_check.iter().map(|expected| expected.stream.as_str()).collect::<Vec<_>>())
         .bind(to_check.iter().map(|expected| expected.version.to_i64()).collect::<Vec<_>>())
         .bind(to_check.iter().map(|expected| expected.last.map(|last| last.event_id)).collect::<Vec<_>>())
@@ -90,13 +92,13 @@ pub(crate) async fn append_all(
 
 /// Writes what is possible of a batch, and tells the fate of each of its entries, in their order.
 pub(crate) async fn append_batch(batch: &Batch, connection: &mut Guarded) -> Result<Vec<Fate>, sqlx::Error> {
-    let statement = append_batch_query(include_str!("sql/append_batch.sql"), batch);
+    let statement = append_batch_query(include_str!("../sql/append_batch.sql"), batch);
     fates(&connection.rows(statement).await?, batch)
 }
 
 /// The same for the only request of a batch, whose events are large: the lane is taken when they are written out.
 pub(crate) async fn append_large(batch: &Batch, connection: &mut Guarded) -> Result<Vec<Fate>, sqlx::Error> {
-    let statement = append_batch_query(include_str!("sql/append_large.sql"), batch);
+    let statement = append_batch_query(include_str!("../sql/append_large.sql"), batch);
     fates(&connection.rows(statement).await?, batch)
 }
 

@@ -6,14 +6,14 @@ use sqlx::Row;
 
 use crate::{
     error,
-    sealed::{open, seal},
+    read::sealed::{open, seal},
     store::PostgresStore,
 };
 
 #[async_trait]
 impl SnapshotStore for PostgresStore {
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, SnapshotError> {
-        let load = || sqlx::query(include_str!("sql/load_snapshot.sql")).bind(stream.as_str());
+        let load = || sqlx::query(include_str!("../sql/load_snapshot.sql")).bind(stream.as_str());
         let rows = self.inner.connections.read(load).await.map_err(error::snapshot)?;
         let Some(row) = rows.first() else { return Ok(None) };
         let opened = || {
@@ -24,7 +24,7 @@ impl SnapshotStore for PostgresStore {
     }
 
     async fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), SnapshotError> {
-        let save = sqlx::query(include_str!("sql/save_snapshot.sql"))
+        let save = sqlx::query(include_str!("../sql/save_snapshot.sql"))
             .bind(snapshot.stream.as_str())
             .bind(snapshot.version.to_i64())
             .bind(snapshot.last.event_id)

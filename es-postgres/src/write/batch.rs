@@ -10,7 +10,7 @@ use es_core::{
 
 use uuid::Uuid;
 
-use crate::append::{Failed, Fate, Prepared};
+use crate::write::append::{Failed, Fate, Prepared};
 
 /// The most entries of one batch on the same stream: each costs the statement a pass over the batch.
 const MOST_WAVES: i32 = 16;

@@ -16,7 +16,7 @@ pub(crate) const SLOW: Duration = Duration::from_secs(1);
 pub(crate) async fn report(session: Session, waiting: i32) {
     let asked = async {
         let mut connection = session.open_within(session.answer_within()).await?;
-        let rows = connection.rows(sqlx::query(include_str!("sql/blockers.sql")).bind(waiting)).await?;
+        let rows = connection.rows(sqlx::query(include_str!("../sql/blockers.sql")).bind(waiting)).await?;
         // Best effort: it has done its work.
         let _ = connection.close().await;
         for row in &rows {

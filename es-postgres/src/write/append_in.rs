@@ -3,7 +3,12 @@
 use es_core::{Append, AppendError, Appended};
 use sqlx::PgConnection;
 
-use crate::{append::Prepared, batch::Batch, error, guard::HERE, statements, store::PostgresStore};
+use crate::{
+    error,
+    guard::HERE,
+    store::PostgresStore,
+    write::{append::Prepared, batch::Batch, statements},
+};
 
 impl PostgresStore {
     /// Writes `append` as part of the caller's own transaction on the store's database.
@@ -41,7 +46,7 @@ impl PostgresStore {
         es_core::validate_together(&appends)?;
         let batch = Batch::of_one(appends.into_iter().map(Prepared::checked).collect());
         let (schema, oid) = (&self.inner.schema, self.inner.schema_oid);
-        let sql = include_str!("sql/append_batch.sql")
+        let sql = include_str!("../sql/append_batch.sql")
             .replace("append_batch(", &format!("{schema}.append_in_transaction('{schema}', "))
             .replace(
                 HERE,

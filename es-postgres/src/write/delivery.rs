@@ -6,13 +6,15 @@ use es_core::{AppendError, Position, StoreMoved, StreamId};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    append::Fate,
-    batch::{Batch, Outcome},
-    blockers,
     error::{self, Fault, OutcomeUnknown, SchemaMoved},
-    lane::Lane,
-    parcel::{Parcel, Queued},
     session::{self, Session},
+    write::{
+        append::Fate,
+        batch::{Batch, Outcome},
+        blockers,
+        lane::Lane,
+        parcel::{Parcel, Queued},
+    },
 };
 
 const SHORTEST_BACKOFF: Duration = Duration::from_millis(5);

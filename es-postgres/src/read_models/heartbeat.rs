@@ -88,7 +88,7 @@ async fn renew(
         Some(open) => open,
         None => session.open_within(WITHIN).await?,
     };
-    let renew = sqlx::query(include_str!("sql/renew.sql")).bind(generations).bind(shards).bind(tokens).bind(ttls);
+    let renew = sqlx::query(include_str!("../sql/renew.sql")).bind(generations).bind(shards).bind(tokens).bind(ttls);
     let rows = open.rows(renew).await?;
     *connection = Some(open);
     rows.iter().map(|row| row.try_get(0)).collect()

@@ -19,7 +19,7 @@ use tokio::{
 };
 use uuid::Uuid;
 
-use crate::{connections::Connections, error, sealed};
+use crate::{connections::Connections, error, read::sealed};
 
 /// How many statements there are at once, at most.
 const MOST_STATEMENTS: u32 = 4;
@@ -155,9 +155,9 @@ async fn fetch(
 ) -> Result<Vec<PgRow>, sqlx::Error> {
     let most = i64::try_from(limit).unwrap_or(i64::MAX);
     let query = || match streams {
-        [stream] if snapshots => sqlx::query(include_str!("sql/load_stream.sql")).bind(*stream).bind(most),
-        _ if snapshots => sqlx::query(include_str!("sql/load_streams.sql")).bind(streams).bind(most),
-        _ => sqlx::query(include_str!("sql/load_whole_streams.sql")).bind(streams).bind(most),
+        [stream] if snapshots => sqlx::query(include_str!("../sql/load_stream.sql")).bind(*stream).bind(most),
+        _ if snapshots => sqlx::query(include_str!("../sql/load_streams.sql")).bind(streams).bind(most),
+        _ => sqlx::query(include_str!("../sql/load_whole_streams.sql")).bind(streams).bind(most),
     };
     connections.read(query).await
 }

@@ -21,10 +21,12 @@ use tokio::{
 };
 
 use crate::{
-    delivery::Delivery,
     options::PostgresOptions,
-    parcel::{Parcel, Queued},
     session::Session,
+    write::{
+        delivery::Delivery,
+        parcel::{Parcel, Queued},
+    },
 };
 
 /// How often the writer lets other tasks go first before it sends a batch. Those whom it has just answered
@@ -223,7 +225,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::{append::Prepared, batch::Request, parcel::Caller};
+    use crate::write::{append::Prepared, batch::Request, parcel::Caller};
 
     type Answer = oneshot::Receiver<Result<Vec<Appended>, AppendError>>;
 

@@ -9,7 +9,7 @@ use es_core::{
 };
 use sqlx::{Row, postgres::PgRow};
 
-use crate::{connections::Connections, error, head::Head, statements};
+use crate::{connections::Connections, error, read::head::Head, write::statements};
 
 pub(crate) async fn read_stream(
     connections: &Connections,
@@ -18,7 +18,7 @@ pub(crate) async fn read_stream(
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     let rows = connections.read(|| {
-        sqlx::query(include_str!("sql/read_stream.sql")).bind(stream.as_str()).bind(after.to_i64()).bind(rows(limit))
+        sqlx::query(include_str!("../sql/read_stream.sql")).bind(stream.as_str()).bind(after.to_i64()).bind(rows(limit))
     });
     decode(&rows.await.map_err(error::read)?, Some(stream))
 }
@@ -31,7 +31,7 @@ pub(crate) async fn read_log(
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     let before = head.known();
     let rows =
-        connections.read(|| sqlx::query(include_str!("sql/read_log.sql")).bind(after.to_i64()).bind(rows(limit)));
+        connections.read(|| sqlx::query(include_str!("../sql/read_log.sql")).bind(after.to_i64()).bind(rows(limit)));
     let events = decode(&rows.await.map_err(error::read)?, None)?;
     // Every snapshot is a prefix of the log, so whatever is missing here is missing for good (R3).
     let mut last = after;
@@ -61,7 +61,7 @@ pub(crate) async fn read_matching(
     query.validate()?;
     let query = statements::json(query);
     let found = connections.read(|| {
-        sqlx::query(include_str!("sql/read_matching.sql")).bind(&query).bind(after.to_i64()).bind(rows(limit))
+        sqlx::query(include_str!("../sql/read_matching.sql")).bind(&query).bind(after.to_i64()).bind(rows(limit))
     });
     decode(&found.await.map_err(error::read)?, None)
 }
@@ -72,7 +72,7 @@ pub(crate) async fn find_command(
     key: &IdempotencyKey,
 ) -> Result<Option<CommandRecord>, ReadError> {
     let id = command_id(stream, key);
-    let rows = connections.read(|| sqlx::query(include_str!("sql/find_command.sql")).bind(id)).await;
+    let rows = connections.read(|| sqlx::query(include_str!("../sql/find_command.sql")).bind(id)).await;
     let rows = rows.map_err(error::read)?;
     rows.first().map(command).transpose().map_err(error::read)
 }

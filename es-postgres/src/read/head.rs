@@ -33,7 +33,7 @@ impl Head {
     /// Asks the server.
     pub(crate) async fn ask(&self, connections: &Connections) -> Result<Position, ReadError> {
         let before = self.known();
-        let rows = connections.read(|| sqlx::query(include_str!("sql/head.sql"))).await.map_err(error::read)?;
+        let rows = connections.read(|| sqlx::query(include_str!("../sql/head.sql"))).await.map_err(error::read)?;
         let head = rows.first().map_or(Ok(0), |row| row.try_get(0)).map_err(error::read)?;
         let head = Position::from_i64(head);
         self.correct(before, head);

@@ -3,7 +3,7 @@
 use es_core::{AppendError, Appended, write::rooms::Taken};
 use tokio::sync::oneshot;
 
-use crate::batch::{Batch, Request};
+use crate::write::batch::{Batch, Request};
 
 /// A request on its way, and the caller who waits for its outcome.
 pub(crate) struct Queued {

@@ -1,0 +1,7 @@
+//! From the log to what is asked for.
+
+pub(crate) mod log;
+pub(crate) mod head;
+pub(crate) mod loader;
+pub(crate) mod snapshots;
+pub(crate) mod sealed;
