@@ -302,7 +302,7 @@ pub async fn a_slow_batch_keeps_its_lease(store: &impl Store) {
 /// folds.
 pub async fn a_slow_event_keeps_its_lease(store: &impl Store) {
     deposit(store, 1).await;
-    assert_eq!(folds_of_three(store, Duration::from_secs(6), Duration::from_secs(3)).await, 1);
+    assert_eq!(folds_of_three(store, Duration::from_secs(8), Duration::from_secs(5)).await, 1);
 }
 
 /// Eight documents for each account, whose size is the last amount.
