@@ -53,7 +53,8 @@ impl Ending {
     /// log behind the history before it, or not at all, and so on down to an event that was read, or to the beginning. So
     /// wherever this id is, the same events stand before it.
     ///
-    /// It does not hold for an event that was sent with an expectation of less, or with different ones: read it.
+    /// It does not hold for an event that was sent with an expectation of less, or with different ones: read it. Nor does it
+    /// hold after an import, which keeps ids, of a history that lacks events of the log that was lost.
     pub fn sent(event_id: Uuid) -> Self {
         Self { event_id, recorded_at: None }
     }

@@ -2,7 +2,7 @@
 //!
 //! # A service from end to end
 //!
-//! An aggregate, a read model and HTTP on one SQLite file. `MemoryStore` takes the place of the file in tests,
+//! An aggregate, a read model and HTTP on one `SQLite` file. `MemoryStore` takes the place of the file in tests,
 //! `PostgresStore` in larger deployments; nothing else changes.
 //!
 //! ```no_run
@@ -115,13 +115,11 @@
 //! | `serde` 1 with `derive`, `tokio` 1 with `full`, `thiserror` 2 | every service |
 //! | `axum` 0.8 | the feature `axum` |
 //! | `tracing-subscriber` | logs: what a 500 or 503 hides from clients goes to `tracing`, and without a subscriber it is lost |
-//! | `async-trait` 0.1 | [`Policy`], whose `impl` has `#[async_trait]` above it |
-//! | `tokio-util` 0.7 | [`Service::rebuild`], which takes a `tokio_util::sync::CancellationToken` |
 //!
 //! # Where to find what
 //!
 //! The [`prelude`] holds what nearly every application names. Everything else is at the root of this crate, for example
-//! `use evenfold::{PolicyError, ServiceStore, reaction}`.
+//! `use evenfold::{CancellationToken, ServiceStore, reaction}`.
 //!
 //! | to | see |
 //! |---|---|
@@ -144,8 +142,8 @@
 //! | the log holds an event that only newer code knows | readers stand by, `/readyz` stays 200 and says why; after 15 minutes they stop, and it is 503 | deploy the newer code |
 //! | an idempotency key comes again with other content | [`AppendError::KeyReused`], 422; nothing is written | the client takes a new key |
 //! | a policy's command is refused for good, for example because a text in an event is no valid id | the policy stops at this event, `/readyz` is 503 and names it; the other parts go on | mend the policy and deploy; check ids before they get into events |
-//! | `kill -9` | what was acknowledged is there after the restart; readers go on within a second on SQLite | nothing |
-//! | the SQLite file is removed or replaced while it is open | writes fail with [`FileReplaced`](sqlite::FileReplaced), 503; reads go on, and `/readyz` may stay 200 | restore the file, start the process again |
+//! | `kill -9` | what was acknowledged is there after the restart; readers go on within a second on `SQLite` | nothing |
+//! | the `SQLite` file is removed or replaced while it is open | reads and writes fail with [`FileReplaced`](sqlite::FileReplaced), 503, and so does `/readyz` | restore the file, start the process again |
 //! | a fold was wrong | wrong documents | increase [`Projection::VERSION`], or [`Service::rebuild`] after the deploy |
 //!
 //! **Ids from clients.** An aggregate's id must not be empty or hold control characters, and the whole stream name has at
@@ -158,7 +156,11 @@
 // So that the derives' paths also hold in this crate's own examples.
 extern crate self as evenfold;
 
+#[doc(no_inline)]
+pub use async_trait::async_trait;
 pub use es_core::*;
+#[doc(no_inline)]
+pub use tokio_util::sync::CancellationToken;
 
 /// The store on one embedded file.
 #[cfg(feature = "sqlite")]
@@ -184,10 +186,12 @@ pub mod http;
 pub mod prelude {
     //! What nearly every application names.
 
+    #[doc(no_inline)]
+    pub use async_trait::async_trait;
     pub use es_core::{
         Aggregate, CommandContext, Decision, DecisionModel, Decisions, Event, EventQuery, EventSet, Expected,
-        FoldResult, IdempotencyKey, Keys, MemoryStore, Policy, Projection, ReadModel, Receipt, Recorded, Repository,
-        Service, StreamId, Tag,
+        FoldResult, IdempotencyKey, Keys, MemoryStore, Policy, PolicyError, Projection, ReadModel, Receipt, Recorded,
+        Repository, Service, StreamId, Tag,
     };
     #[cfg(feature = "kafka")]
     pub use es_kafka::KafkaRelay;

@@ -166,6 +166,12 @@ async fn r15_what_is_wrong_with_a_request_is_named() {
     assert_eq!(status, StatusCode::OK, "a trace that cannot be read is no reason to refuse");
 }
 
+#[test]
+fn a_decision_that_is_given_a_version_is_the_clients_mistake() {
+    let problem = Problem::from(evenfold::DecideError::<Occupied>::VersionGiven);
+    assert_eq!(problem.status(), StatusCode::BAD_REQUEST);
+}
+
 #[tokio::test]
 async fn r13_a_read_that_cannot_wait_long_enough_says_how_far_the_model_is() {
     let service = service();

@@ -16,7 +16,9 @@ pub const LARGE_BYTES: usize = 1024 * 1024;
 /// Where appends wait until there are few enough bytes before them: large ones in a room of their own, so that the others
 /// do not wait for that one.
 ///
-/// Appends to one stream stay in order: while one of them waits for a room, the later ones wait for the same one.
+/// Appends to one stream usually stay in order: while one of them waits for a room, the later ones wait for the same one. (One
+/// that was just given its room may be overtaken, and so may one to several streams that wait for different rooms. That costs
+/// a conflict and a retry, and no wrong write: the store checks what each append expects.)
 #[derive(Debug)]
 pub struct Rooms {
     small: Room,

@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use es_core::{AppendError, EventStore, Expected, GenerationState, Generations, Position};
+use es_core::{AppendError, EventStore, Expected, GenerationState, Generations, Position, ReadError};
 use es_sqlite::{CloseError, FileReplaced, SqliteStore};
 use sqlx::Executor;
 
@@ -16,6 +16,11 @@ async fn r5_what_is_written_to_an_unlinked_file_is_not_acknowledged() {
     put(&store, append("a", Expected::NoStream, 1)).await;
     fs::remove_file(&path).unwrap();
     is_replaced(store.append(append("a", Expected::Any, 1)).await);
+    let read = store.head().await.expect_err("a service that asks for the head is not ready");
+    assert!(
+        matches!(&read, ReadError::Store(cause) if cause.to_string().contains("was removed or replaced")),
+        "{read:?}"
+    );
     let made = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap_err();
     assert!(made.0.to_string().contains("was removed or replaced"), "{made:?}");
     let closed = store.close().await.unwrap_err();

@@ -21,6 +21,7 @@ impl<E: Error + Into<Problem> + 'static> From<ExecuteError<E>> for Problem {
             ExecuteError::Contended { .. } => Self::unavailable(&error),
             ExecuteError::Load(error) => error.into(),
             ExecuteError::Encode(error) => error.into(),
+            ExecuteError::Tag(error) => invalid(&error),
             ExecuteError::Append(error) => error.into(),
             _ => Self::failed(&error),
         }
@@ -32,6 +33,10 @@ impl<E: Error + Into<Problem> + 'static> From<DecideError<E>> for Problem {
         match error {
             DecideError::Rejected(refusal) => refusal.into(),
             DecideError::Contended { .. } => Self::unavailable(&error),
+            DecideError::VersionGiven => {
+                Self::wrong_parameter(StatusCode::BAD_REQUEST, "If-Match", "a decision is about no one version")
+            }
+            DecideError::Event(error) => invalid(&error),
             DecideError::Read(error) => error.into(),
             DecideError::Append(error) => error.into(),
             _ => Self::failed(&error),
