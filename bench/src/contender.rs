@@ -4,7 +4,7 @@ use anyhow::{Result, bail};
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use crate::{account::Account, import::History};
+use crate::{account::Account, history::History};
 
 /// The kind of work, by which a contender chooses its best configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,17 +3,13 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use chrono::Utc;
-use es_core::{Event, EventData, Metadata, StreamId};
-use es_postgres::Imported;
-use uuid::Uuid;
 
 use crate::{
-    account::AccountEvent,
     bare,
     contender::{Task, Work},
     database::{self, Server},
     entrant::Entrant,
+    history::{EVENTS_PER_STREAM, History},
     measure::{self, Measurement},
     usage::{self, Meter},
 };
@@ -23,38 +19,6 @@ const STREAMS: usize = 20_000;
 
 /// The streams of the one that is imported before anything counts.
 const WARM_UP_STREAMS: usize = 2_000;
-
-/// The events of each of them.
-const EVENTS_PER_STREAM: usize = 10;
-
-/// Deposits into accounts that take turns: the first event of each, then the second of each, and so on.
-pub(crate) struct History {
-    /// How many accounts they are.
-    pub(crate) streams: usize,
-    /// In order.
-    pub(crate) events: Vec<Imported>,
-}
-
-impl History {
-    fn of(streams: usize) -> Result<Self> {
-        let deposit = AccountEvent::deposit();
-        let stream = |_| Ok(StreamId::new(AccountEvent::CATEGORY, &Uuid::now_v7().to_string())?);
-        let accounts = (0..streams).map(stream).collect::<Result<Vec<_>>>()?;
-        let event = |stream: &StreamId| {
-            Ok(Imported {
-                stream: stream.clone(),
-                id: Uuid::now_v7(),
-                recorded_at: Utc::now(),
-                // Each has a copy of its own, as if it came from elsewhere.
-                data: EventData::of(&deposit)?,
-                metadata: Metadata::default(),
-                tags: Vec::new(),
-            })
-        };
-        let events = (0..EVENTS_PER_STREAM).flat_map(|_| &accounts).map(event).collect::<Result<_>>()?;
-        Ok(Self { streams, events })
-    }
-}
 
 /// Measures the import of a history that is in memory, until all of it is durable.
 ///

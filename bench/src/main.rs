@@ -13,6 +13,7 @@ mod placement;
 mod measure;
 mod processes;
 mod rounds;
+mod history;
 mod import;
 mod growth;
 mod report;

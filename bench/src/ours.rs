@@ -13,7 +13,7 @@ use uuid::Uuid;
 use crate::{
     account::{Account, AccountEvent, Deposit},
     contender::{Client, Contender, Task, Work},
-    import::History,
+    history::History,
 };
 
 /// The events of a page.

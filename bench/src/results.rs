@@ -48,6 +48,7 @@ impl Results {
     /// Writes them into a directory.
     pub(crate) fn write(&self, directory: &Path) -> Result<()> {
         let path = directory.join(FILE);
+        fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
         fs::write(&path, serde_json::to_string_pretty(self)? + "\n")
             .with_context(|| format!("cannot write {}", path.display()))
     }

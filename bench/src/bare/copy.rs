@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use crate::{
     bare,
     contender::{Client, Contender, Task},
-    import::History,
+    history::History,
 };
 
 /// How much is handed to the driver at once: as much as ours.
