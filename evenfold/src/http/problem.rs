@@ -75,12 +75,14 @@ impl Problem {
     pub fn failed(error: &(dyn Error + 'static)) -> Self {
         tracing::error!(error, "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "urn:evenfold:failed", "The service failed")
+            .detail("the log of the service says why")
     }
 
     /// Trying again later may help (503, `Retry-After: 1`): `error` goes to the log.
     pub fn unavailable(error: &(dyn Error + 'static)) -> Self {
         tracing::warn!(error, "a request cannot be answered right now");
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "urn:evenfold:unavailable", "The service cannot answer right now")
+            .detail("the log of the service says why")
     }
 
     /// The status code.

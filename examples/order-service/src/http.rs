@@ -1,7 +1,6 @@
 //! The API over HTTP.
 
 mod body;
-mod conditions;
 mod cursor;
 mod health;
 mod order_queries;
@@ -21,7 +20,7 @@ use axum::{
 
 use crate::{app::App, order::OrderCommand};
 use orders::Addressed;
-use problem::{Kind, Problem};
+use problem::Kind;
 
 /// The largest request body, in bytes.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
@@ -42,9 +41,9 @@ pub fn router(app: App) -> Router {
         .route("/api/audit", get(queries::audit))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
-        .fallback(async |uri: Uri| Problem::new(Kind::NotFound, format!("there is nothing at {}", uri.path())))
+        .fallback(async |uri: Uri| Kind::NotFound.because(format!("there is nothing at {}", uri.path())))
         .method_not_allowed_fallback(async |method: Method, uri: Uri| {
-            Problem::new(Kind::MethodNotAllowed, format!("{} does not know {method}", uri.path()))
+            Kind::MethodNotAllowed.because(format!("{} does not know {method}", uri.path()))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(Arc::new(app))

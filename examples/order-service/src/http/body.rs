@@ -54,13 +54,13 @@ fn is_json(request: &Request) -> bool {
 }
 
 fn not_json() -> Problem {
-    Problem::with(Kind::MediaType, "Content-Type", "expected application/json")
+    Kind::MediaType.in_field("Content-Type", "expected application/json")
 }
 
 async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
     Bytes::from_request(request, state).await.map_err(|rejection| match rejection.into_response().status() {
-        StatusCode::PAYLOAD_TOO_LARGE => Problem::new(Kind::TooLarge, format!("the limit is {MAX_BODY_BYTES} bytes")),
-        _ => Problem::new(Kind::Malformed, "the body was cut off"),
+        StatusCode::PAYLOAD_TOO_LARGE => Kind::TooLarge.because(format!("the limit is {MAX_BODY_BYTES} bytes")),
+        _ => Kind::Malformed.because("the body was cut off"),
     })
 }
 
@@ -77,16 +77,16 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
 fn problem(path: &str, error: &serde_json::Error) -> Problem {
     let detail = error.to_string();
     if error.classify() != Category::Data {
-        return Problem::new(Kind::Malformed, detail);
+        return Kind::Malformed.because(detail);
     }
     // The field says better where it is than line and column do.
     let detail = detail.rsplit_once(" at line ").map_or(detail.as_str(), |(detail, _)| detail);
     // A missing field lies on no path: serde tells its name only in words.
     let missing = detail.strip_prefix("missing field `").and_then(|rest| rest.strip_suffix('`'));
     match (path, missing) {
-        (".", None) => Problem::new(Kind::Invalid, detail),
-        (".", Some(field)) => Problem::with(Kind::Invalid, field, detail),
-        (path, None) => Problem::with(Kind::Invalid, path, detail),
-        (path, Some(field)) => Problem::with(Kind::Invalid, format!("{path}.{field}"), detail),
+        (".", None) => Kind::Invalid.because(detail),
+        (".", Some(field)) => Kind::Invalid.in_field(field, detail),
+        (path, None) => Kind::Invalid.in_field(path, detail),
+        (path, Some(field)) => Kind::Invalid.in_field(format!("{path}.{field}"), detail),
     }
 }

@@ -9,14 +9,14 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use es_core::{Metadata, Position, Projection, RecordedEvent, Version};
+use evenfold::http::ETag;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
-    orders::etag,
     parameters::{Id, Parameters},
-    problem::{Kind, Problem},
+    problem::{Problem, unknown_order},
     queries::catch_up,
 };
 use crate::{
@@ -42,8 +42,8 @@ pub(super) async fn order(
         Some(version) => as_of(&app, &id, version).await?,
         None => app.order_details.get(id.as_ref()).await?,
     };
-    let order = found.ok_or_else(Problem::unknown_order)?;
-    Ok(([etag(order.version)], Json(order)).into_response())
+    let order = found.ok_or_else(unknown_order)?;
+    Ok((ETag(order.version), Json(order)).into_response())
 }
 
 /// The order after its first `version` events: the read model's own fold, stopped there.
@@ -51,7 +51,7 @@ async fn as_of(app: &App, id: &OrderId, version: Version) -> Result<Option<Order
     let mut view = None;
     for event in read(app, id).await?.iter().take_while(|event| event.version <= version) {
         if let Some(event) = event.decode()? {
-            OrderDetails.fold(&mut view, &event)?;
+            OrderDetails.fold(&mut view, &event).map_err(|error| Problem::failed(&*error))?;
         }
     }
     Ok(view.filter(|view: &OrderView| view.version == version))
@@ -73,7 +73,7 @@ pub(super) async fn events(
     parameters.finish()?;
     let events = read(&app, &order_id).await?;
     if events.is_empty() {
-        return Err(Problem::unknown_order());
+        return Err(unknown_order());
     }
     let events = events.into_iter().map(Event::try_from).collect::<Result<_, _>>()?;
     Ok(Json(Stream { order_id, events }))
@@ -97,7 +97,7 @@ impl TryFrom<RecordedEvent> for Event {
     type Error = Problem;
 
     fn try_from(event: RecordedEvent) -> Result<Self, Problem> {
-        let damaged = |error: serde_json::Error| Problem::failed(Kind::Failed, &error);
+        let damaged = |error: serde_json::Error| Problem::failed(&error);
         Ok(Self {
             version: event.version,
             position: event.position,
@@ -113,6 +113,6 @@ impl TryFrom<RecordedEvent> for Event {
 
 async fn read(app: &App, id: &OrderId) -> Result<Vec<RecordedEvent>, Problem> {
     // An order id is made of fewer characters than a stream's name may have.
-    let stream = app.orders.stream(id.as_ref()).map_err(|error| Problem::failed(Kind::Failed, &error))?;
+    let stream = app.orders.stream(id.as_ref()).map_err(|error| Problem::failed(&error))?;
     Ok(app.service.store().read_stream(&stream, Version::ZERO, MAX_EVENTS).await?)
 }

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{FromRequest, FromRequestParts, Request, State},
-    http::{HeaderName, StatusCode, header},
+    http::{StatusCode, header},
     response::IntoResponse,
 };
 use es_core::{CommandContext, ReadToken, Receipt, Version};
+use evenfold::http::{CommandHeaders, ETag};
 use serde::{Deserialize, Serialize};
 
 use super::{
     body::{Body, NoBody},
-    conditions::Conditions,
     parameters::Id,
     problem::{Kind, Problem},
 };
@@ -48,21 +48,21 @@ struct Answer {
 /// `POST /api/orders`.
 pub(super) async fn place(
     State(app): State<Arc<App>>,
-    conditions: Conditions,
+    headers: CommandHeaders,
     Body(request): Body<PlaceOrder>,
 ) -> Result<impl IntoResponse, Problem> {
     // The order of the fields and the blanks between them make no other request.
-    let canonical = serde_json::to_vec(&request).map_err(|error| Problem::failed(Kind::Failed, &error))?;
+    let canonical = serde_json::to_vec(&request).map_err(|error| Problem::failed(&error))?;
     let PlaceOrder { user_id: customer, items, total_amount: total } = request;
-    let order_id = match &conditions.key {
+    let order_id = match &headers.key {
         Some(key) => OrderId::of_request(key),
         None => OrderId::random(),
     };
     // An order that is still to be placed has no version but 0.
-    if let Some(seen) = conditions.if_version.filter(|seen| *seen > Version::ZERO) {
-        return Err(Problem::with(Kind::Stale, "If-Match", format!("expected version {seen}, found version 0")));
+    if let Some(seen) = headers.if_version.filter(|seen| *seen > Version::ZERO) {
+        return Err(Kind::Stale.in_field("If-Match", format!("expected version {seen}, found version 0")));
     }
-    let context = CommandContext { if_version: None, ..conditions.context(customer.as_ref(), &canonical) };
+    let context = CommandContext { if_version: None, ..headers.context(Some(customer.as_ref()), &canonical) };
     let lines = items.into_iter().map(Line::from).collect();
     let place = OrderCommand::Place { customer: customer.clone(), lines, total };
     let status = place.leads_to();
@@ -75,7 +75,7 @@ pub(super) async fn place(
 pub(super) struct Addressed {
     app: Arc<App>,
     order_id: OrderId,
-    conditions: Conditions,
+    headers: CommandHeaders,
 }
 
 impl FromRequest<Arc<App>> for Addressed {
@@ -84,29 +84,24 @@ impl FromRequest<Arc<App>> for Addressed {
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let (mut parts, body) = request.into_parts();
         let Id(order_id) = Id::from_request_parts(&mut parts, app).await?;
-        let conditions = Conditions::from_request_parts(&mut parts, app).await?;
+        let headers = CommandHeaders::from_request_parts(&mut parts, app).await?;
         NoBody::from_request(Request::from_parts(parts, body), app).await?;
-        Ok(Self { app: app.clone(), order_id, conditions })
+        Ok(Self { app: app.clone(), order_id, headers })
     }
 }
 
 impl Addressed {
     /// Lets the order take the step.
     pub(super) async fn execute(self, command: OrderCommand) -> Result<impl IntoResponse, Problem> {
-        let Self { app, order_id, conditions } = self;
+        let Self { app, order_id, headers } = self;
         let status = command.leads_to();
-        let context = conditions.context("staff", status.to_string().as_bytes());
+        let context = headers.context(Some("staff"), status.to_string().as_bytes());
         let receipt = app.orders.execute_with(&order_id, command, context).await?;
         Ok(answer(order_id, status, receipt))
     }
 }
 
-fn answer(order_id: OrderId, status: Status, receipt: Receipt) -> ([(HeaderName, String); 1], Json<Answer>) {
+fn answer(order_id: OrderId, status: Status, receipt: Receipt) -> (ETag, Json<Answer>) {
     let Receipt { version, token, .. } = receipt;
-    ([etag(version)], Json(Answer { order_id, status, version, token }))
-}
-
-/// The version of an order as a header.
-pub(super) fn etag(version: Version) -> (HeaderName, String) {
-    (header::ETAG, format!("\"{version}\""))
+    (ETag(version), Json(Answer { order_id, status, version, token }))
 }

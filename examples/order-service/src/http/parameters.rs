@@ -19,7 +19,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Id<T> {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Path::from_request_parts(parts, state).await {
             Ok(Path(id)) => Ok(Self(id)),
-            Err(rejection) => Err(Problem::with(Kind::Parameter, "id", rejection.body_text())),
+            Err(rejection) => Err(Kind::Parameter.in_field("id", rejection.body_text())),
         }
     }
 }
@@ -31,13 +31,13 @@ impl Parameters {
     /// The parameter `name`, if it was given.
     pub(super) fn take<T: FromStr<Err: Display>>(&mut self, name: &str) -> Result<Option<T>, Problem> {
         let Some(text) = self.0.remove(name) else { return Ok(None) };
-        text.parse().map(Some).map_err(|error: T::Err| Problem::with(Kind::Parameter, name, error.to_string()))
+        text.parse().map(Some).map_err(|error: T::Err| Kind::Parameter.in_field(name, error.to_string()))
     }
 
     /// Refuses what nobody has taken: a misspelt parameter would change the answer unnoticed.
     pub(super) fn finish(self) -> Result<(), Problem> {
         match self.0.into_keys().next() {
-            Some(name) => Err(Problem::with(Kind::Parameter, name, "there is no such parameter")),
+            Some(name) => Err(Kind::Parameter.in_field(name, "there is no such parameter")),
             None => Ok(()),
         }
     }
@@ -49,7 +49,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Parameters {
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         match Query::from_request_parts(parts, state).await {
             Ok(Query(parameters)) => Ok(Self(parameters)),
-            Err(rejection) => Err(Problem::new(Kind::Malformed, rejection.body_text())),
+            Err(rejection) => Err(Kind::Malformed.because(rejection.body_text())),
         }
     }
 }

@@ -87,7 +87,7 @@ pub(super) async fn revenue(
     parameters.finish()?;
     let days = usize::try_from((to - from).num_days() + 1).unwrap_or_default();
     if !(1..=MAX_DAYS).contains(&days) {
-        return Err(Problem::with(Kind::Parameter, "from", format!("expected at most {MAX_DAYS} days up to {to}")));
+        return Err(Kind::Parameter.in_field("from", format!("expected at most {MAX_DAYS} days up to {to}")));
     }
     catch_up(&app.daily_revenue, after).await?;
     let days = app.daily_revenue.scan(DailyRevenue::range(from, to), MAX_DAYS).await?;
@@ -121,6 +121,6 @@ fn limit(parameters: &mut Parameters) -> Result<usize, Problem> {
     if (1..=100).contains(&limit) {
         Ok(limit)
     } else {
-        Err(Problem::with(Kind::Parameter, "limit", "expected a number from 1 to 100"))
+        Err(Kind::Parameter.in_field("limit", "expected a number from 1 to 100"))
     }
 }

@@ -141,7 +141,8 @@ pub(crate) async fn problem(request: RequestBuilder, status: u16, field: Option<
     assert_eq!(response.headers()["content-type"], "application/problem+json");
     let problem = answer(response, StatusCode::from_u16(status).unwrap()).await;
     assert_eq!(problem["status"], status);
-    assert!(problem["type"].as_str().unwrap().starts_with("urn:order-service:"), "{problem}");
+    let kind = problem["type"].as_str().unwrap();
+    assert!(kind.starts_with("urn:order-service:") || kind.starts_with("urn:evenfold:"), "{problem}");
     assert!(problem["title"].is_string() && problem["detail"].is_string(), "{problem}");
     assert_eq!(problem["errors"][0]["field"].as_str(), field, "{problem}");
     problem
