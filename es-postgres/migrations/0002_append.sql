@@ -1,17 +1,17 @@
--- Takes the lane: from here to the end of the transaction nobody else appends to this schema.
+-- Takes the append lock: from here to the end of the transaction nobody else appends to this schema.
 --
 -- It must be called from plpgsql before anything is read, since each statement of a plpgsql function
 -- takes a fresh snapshot: the server gives the lock on only after the former holder's commit is visible,
 -- so whoever reads under it sees every position that was ever handed out. The second half of the key is
 -- the oid that the schema has now, which no other one of the database shares. (After a restore another
--- one may come to have it: then the two share a lane, which costs time and nothing else.)
+-- one may come to have it: then the two share an append lock, which costs time and nothing else.)
 --
 -- Call it in an expression: the planner puts its body in its place, and an expression spares the
 -- executor's start and end, which a statement costs.
 DO $do$
 BEGIN
     EXECUTE format(
-        'CREATE FUNCTION take_lane() RETURNS boolean LANGUAGE sql AS $$ SELECT pg_advisory_xact_lock(25971, %s) IS NOT NULL $$',
+        'CREATE FUNCTION take_append_lock() RETURNS boolean LANGUAGE sql AS $$ SELECT pg_advisory_xact_lock(25971, %s) IS NOT NULL $$',
         current_schema()::text::regnamespace::oid::int);
 END
 $do$;
@@ -34,7 +34,7 @@ $$;
 --        nothing in them.)
 --   e_*: one element an event, in the order of the log.
 --   c_*: one element a command to remember; c_event: which of all events is its last one.
--- Locks: the lane until the end of the transaction, and what INSERT takes. For the session see
+-- Locks: the append lock until the end of the transaction, and what INSERT takes. For the session see
 -- append_in_transaction().
 CREATE FUNCTION append_all(
     h_stream text[], h_version bigint[], h_last uuid[], h_time timestamptz[],
@@ -47,7 +47,7 @@ DECLARE
     base bigint;        -- the last position handed out
     at   timestamptz;
 BEGIN
-    IF NOT take_lane() THEN
+    IF NOT take_append_lock() THEN
         RETURN NULL;
     END IF;
     IF cardinality(h_stream) > 0 AND EXISTS (
@@ -149,7 +149,7 @@ END;
 -- actual one), 2 made earlier (its outcome: version, and position of the last event), 3 the key was used
 -- by another command, 4 condition failed (f_position matches), 5 possible, but not with its group.
 --
--- Locks: the lane until the end of the transaction, and what INSERT takes.
+-- Locks: the append lock until the end of the transaction, and what INSERT takes.
 --
 -- Arrays of variable-length elements are unnested once and never subscripted, which would walk them from
 -- the start each time. The frame says ROWS because the default, RANGE, compares peers.
@@ -178,7 +178,7 @@ DECLARE
     added     bigint;       -- how many positions this wave takes
     found     record;
 BEGIN
-    IF NOT take_lane() THEN
+    IF NOT take_append_lock() THEN
         RETURN;
     END IF;
 
@@ -308,8 +308,8 @@ BEGIN
 END
 $$;
 
--- The same for one request of large events, whose rows are written before the lane is taken. The server takes long to
--- compress and log them (64 MB: from 0.3 s to 6 s), and meanwhile others append; under the lane the rows only get their
+-- The same for one request of large events, whose rows are written before the append lock is taken. The server takes long to
+-- compress and log them (64 MB: from 0.3 s to 6 s), and meanwhile others append; under the append lock the rows only get their
 -- numbers, for which those parts of them are written again that are not stored apart (1 ms for 64 rows, 100 ms for 10,000).
 --
 -- Until then they stand at negative positions and versions, which no other transaction has. If the request is not to be

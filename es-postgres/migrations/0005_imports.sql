@@ -15,13 +15,13 @@ CREATE TABLE imports (
 -- history, the last of them a_last, recorded at a_time.
 --
 -- The client has looked up the versions of the chunk's streams beforehand, so that nobody waits for that in
--- the lane. Here it learns what was written behind a_known, the position up to which it knows everything.
+-- the append lock. Here it learns what was written behind a_known, the position up to which it knows everything.
 --
 -- imported: how many events the import had before; if it is not a_from, somebody else has gone on with it
 -- and this was all. Otherwise log_head is the position before the chunk, and changed_streams are at
 -- changed_versions now.
 --
--- Locks: the lane until the end of the transaction, taken before anything is read, as in append_batch();
+-- Locks: the append lock until the end of the transaction, taken before anything is read, as in append_batch();
 -- then the import's row. The settings are those of append_batch(), for the same reasons.
 CREATE FUNCTION begin_import_chunk(
     a_name text, a_from bigint, a_events bigint, a_last uuid, a_known bigint, a_time timestamptz,
@@ -33,7 +33,7 @@ SET enable_bitmapscan = off
 SET jit = off
 AS $$
 BEGIN
-    PERFORM take_lane();
+    PERFORM take_append_lock();
     SELECT coalesce((SELECT i.events FROM imports i WHERE i.name = a_name), 0) INTO imported;
     IF imported <> a_from THEN RETURN; END IF;
     SELECT coalesce(max(e.position), 0) INTO log_head FROM events e;

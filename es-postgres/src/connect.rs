@@ -1,4 +1,4 @@
-//! Before the first append: the right server, the right tables, a lane that holds.
+//! Before the first append: the right server, the right tables, an append lock that holds.
 
 use es_core::Position;
 use sqlx::{
@@ -63,10 +63,10 @@ pub enum ConnectError {
         #[source]
         cause: MigrateError,
     },
-    /// Two sessions could hold the lane at once: this server does not keep advisory locks, or a
+    /// Two sessions could hold the append lock at once: this server does not keep advisory locks, or a
     /// pooler between hides them. Positions would not be dense; nothing was written.
-    #[error("two sessions hold the lane at once: the server or a pooler does not keep advisory locks")]
-    NoLane,
+    #[error("two sessions hold the append lock at once: the server or a pooler does not keep advisory locks")]
+    NoAppendLock,
     /// A pooler between gives the statements of one connection to several sessions of the server, or the session of one
     /// connection to another: it is in transaction or statement mode. Let it pool in session mode, or connect past it.
     #[error("a pooler shares the server's sessions between connections (transaction or statement mode)")]
@@ -85,8 +85,8 @@ pub(crate) async fn prepare(session: &Session) -> Result<(i64, Position), Connec
     }
     check_server(&mut connection).await?;
     migrate(session.schema(), &mut connection).await?;
-    if !lane_holds(&mut connection, &mut second).await.map_err(ConnectError::Server)? {
-        return Err(ConnectError::NoLane);
+    if !append_lock_holds(&mut connection, &mut second).await.map_err(ConnectError::Server)? {
+        return Err(ConnectError::NoAppendLock);
     }
     let (schema, head) = sqlx::query_as(include_str!("sql/opened.sql"))
         .bind(session.schema())
@@ -179,15 +179,15 @@ async fn apply(schema: &str, connection: &mut PgConnection) -> Result<(), Migrat
     migrator.run_direct(None, connection, false).await
 }
 
-/// Whether a second session has to wait for the lane while a first one holds it. A server that only
+/// Whether a second session has to wait for the append lock while a first one holds it. A server that only
 /// pretends to lock (it has happened) lets the second one in at once.
-async fn lane_holds(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let take = || sqlx::query(include_str!("sql/take_lane.sql"));
+async fn append_lock_holds(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let take = || sqlx::query(include_str!("sql/take_append_lock.sql"));
     let mut holder = first.begin().await?;
     sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *holder).await?;
     match take().execute(&mut *holder).await {
         Ok(_) => {}
-        // Someone appends in a long transaction; that the lane keeps us out proves it too.
+        // Someone appends in a long transaction; that the append lock keeps us out proves it too.
         Err(cause) if error::is_lock_timeout(&cause) => return holder.rollback().await.map(|()| true),
         Err(cause) => return Err(cause),
     }

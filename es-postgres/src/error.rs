@@ -31,7 +31,7 @@ pub(crate) fn fault(error: &sqlx::Error) -> Fault {
 fn fault_of_database(error: &dyn DatabaseError) -> Fault {
     let code = error.code().unwrap_or_default();
     match (&*code, code.get(..2).unwrap_or_default()) {
-        // Someone has written to the log beside the lane, or this snapshot is old: look again.
+        // Someone has written to the log beside the append lock, or this snapshot is old: look again.
         ("23505", _) if is_ours(error) => Fault::Busy,
         // Data, constraints, limits; and what a trigger of the application raises.
         (_, "22" | "23" | "54") | ("P0001", _) => Fault::Refused,

@@ -128,7 +128,7 @@ mod tests {
 
     /// Those before the schema is known, and what a guarded transaction does by the simple protocol or by itself.
     const WITHOUT: [&str; 6] =
-        ["applied.sql", "copy_events.sql", "opened.sql", "server.sql", "session.sql", "take_lane.sql"];
+        ["applied.sql", "copy_events.sql", "opened.sql", "server.sql", "session.sql", "take_append_lock.sql"];
 
     #[test]
     fn r5_every_statement_is_guarded() {

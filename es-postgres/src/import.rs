@@ -1,7 +1,7 @@
 //! A history from elsewhere, written into the log by `COPY`.
 //!
 //! Two run side by side: one takes events from their source, checks them and writes them out as rows; the
-//! other takes the lane, gives the rows of a chunk their numbers, copies and commits. Two chunks go round
+//! other takes the append lock, gives the rows of a chunk their numbers, copies and commits. Two chunks go round
 //! between them, so memory is bounded (R17) and the source is read no faster than the database writes.
 
 use std::{convert::Infallible, fmt};
@@ -36,7 +36,7 @@ impl PostgresStore {
     /// The import `name`: writes a history from elsewhere into the log, far faster than appends would.
     ///
     /// Positions go on behind the head and versions behind those of streams that exist; ids, instants and
-    /// metadata are kept. It goes chunk by chunk, each in a transaction of its own that holds the lane:
+    /// metadata are kept. It goes chunk by chunk, each in a transaction of its own that holds the append lock:
     /// writers go on in between, and readers see whole chunks, in order (R3). No command is remembered.
     ///
     /// What is written and how far the import has come commit together, under its name. So after whatever

@@ -15,7 +15,7 @@
 //! [`SnapshotStore`](es_core::SnapshotStore), [`AggregateStore`](es_core::AggregateStore) and
 //! [`ReadModelStore`](es_core::ReadModelStore) in one schema of one database. Appends of a process go through one writer, which sends whatever has
 //! queued as one statement (group commit); the server lets one such statement at a time into the
-//! schema (the lane), which makes positions dense and equal to commit order.
+//! schema (the append lock), which makes positions dense and equal to commit order.
 //!
 //! SQL users find the log in the view `event_log` and the read models in the view `read_models` of
 //! the store's schema.

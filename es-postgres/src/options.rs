@@ -38,7 +38,7 @@ impl PostgresOptions {
     }
 
     /// The schema that holds everything; it is created where it is missing. Default: the URL's
-    /// parameter `schema`, or `es`. Stores in different schemas share nothing, not even the lane.
+    /// parameter `schema`, or `es`. Stores in different schemas share nothing, not even the append lock.
     pub fn schema(self, name: impl Into<String>) -> Self {
         Self { schema: Some(name.into()), ..self }
     }

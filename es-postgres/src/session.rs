@@ -17,8 +17,8 @@ use crate::{
 /// How long the server may take to accept a connection, where no shorter limit is asked for.
 const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 
-/// How long the writer waits for the lane: longer than any append takes, shorter than patience.
-const LANE_WITHIN: Duration = Duration::from_secs(5);
+/// How long the writer waits for the append lock: longer than any append takes, shorter than patience.
+const APPEND_LOCK_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long one batch may take on the server.
 pub(crate) const BATCH_WITHIN: Duration = Duration::from_secs(30);
@@ -82,13 +82,13 @@ impl Session {
         self.in_time(self.connect_guarded(limits)).await
     }
 
-    /// A fresh connection for the writer: no session that holds the lane for long may block it for good.
-    pub(crate) async fn open_lane(&self) -> Result<Guarded, sqlx::Error> {
-        let limits = Limits { statement: Some(BATCH_WITHIN), lock: Some(LANE_WITHIN) };
+    /// A fresh connection for the writer: no session that holds the append lock for long may block it for good.
+    pub(crate) async fn open_appender(&self) -> Result<Guarded, sqlx::Error> {
+        let limits = Limits { statement: Some(BATCH_WITHIN), lock: Some(APPEND_LOCK_WITHIN) };
         self.in_time(self.connect_guarded(limits)).await
     }
 
-    /// A fresh connection for an import, which waits `patience` for the lane.
+    /// A fresh connection for an import, which waits `patience` for the append lock.
     pub(crate) async fn open_import(&self, patience: Duration) -> Result<Guarded, sqlx::Error> {
         let limits = Limits { statement: Some(BATCH_WITHIN), lock: Some(patience) };
         let opened = async {

@@ -71,7 +71,7 @@ pub(crate) struct Inner {
 
 impl PostgresOptions {
     /// A store that is ready: the schema is up to date, and the server has shown that it keeps the
-    /// lane.
+    /// append lock.
     ///
     /// # Errors
     /// [`ConnectError`].

@@ -16,7 +16,7 @@ mod postgres {
     mod failover;
     mod faults;
     mod imports;
-    mod lane;
+    mod append_lock;
     mod large;
     mod plans;
     mod pooler;

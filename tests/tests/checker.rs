@@ -102,11 +102,11 @@ fn with_other(function: &str, piece: &str, replacement: &str) -> String {
     )
 }
 
-/// The lane alone is not enough of a fault: without it the primary key refuses every position that is drawn twice, and
+/// The append lock alone is not enough of a fault: without it the primary key refuses every position that is drawn twice, and
 /// the batch is sent again; nothing was found then, and nothing was broken. So the second line of defence goes too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r3_a_log_without_its_lane_is_found() {
-    let fault = "CREATE OR REPLACE FUNCTION take_lane() RETURNS boolean LANGUAGE sql AS 'SELECT true';
+async fn r3_a_log_without_its_append_lock_is_found() {
+    let fault = "CREATE OR REPLACE FUNCTION take_append_lock() RETURNS boolean LANGUAGE sql AS 'SELECT true';
                  ALTER TABLE events DROP CONSTRAINT events_position; CREATE INDEX ON events (position)";
     assert_found(fault, &brief(), Promise::R3).await;
 }
@@ -153,7 +153,7 @@ async fn r5_an_acknowledgement_before_the_commit_is_found() {
     }
     let held = "IS NOT NULL";
     let answered = format!("{held} AND set_config('synchronous_commit', 'off', true) = 'off'");
-    let fault = with_other("take_lane", held, &answered);
+    let fault = with_other("take_append_lock", held, &answered);
     let size = Size { crash_server: true, faults: 3, ..brief() };
     assert_found(&fault, &size, Promise::R5).await;
 }

@@ -1,8 +1,8 @@
 //! Events as the rows of a binary `COPY`, complete but for two numbers.
 //!
-//! A row's position and version are known only under the lane, and everybody waits for whoever holds
+//! A row's position and version are known only under the append lock, and everybody waits for whoever holds
 //! that. So a chunk is checked and written out beforehand, with eight empty bytes for each, its streams are
-//! looked up, and under the lane only what has changed since is learnt and the numbers are filled in.
+//! looked up, and under the append lock only what has changed since is learnt and the numbers are filled in.
 
 use std::sync::Arc;
 

@@ -20,11 +20,11 @@ use crate::{
 /// How much of a chunk is handed to the driver at once; it makes a copy.
 const PIECE_BYTES: usize = 128 * 1024;
 
-/// The connection of a store's imports. Their chunks are written one at a time, as the lane would have it
+/// The connection of a store's imports. Their chunks are written one at a time, as the append lock would have it
 /// anyway.
 pub(crate) struct Line {
     session: Session,
-    /// How long a chunk may wait for the lane.
+    /// How long a chunk may wait for the append lock.
     patience: Duration,
     place: Mutex<Place>,
 }
@@ -62,7 +62,7 @@ impl Line {
     /// Writes `chunk` behind what the import `name` has written so far.
     ///
     /// Whatever fails, and whoever drops this future, takes the connection along: then the server rolls
-    /// back and gives the lane to the next, unless it has opened to commit.
+    /// back and gives the append lock to the next, unless it has opened to commit.
     pub(super) async fn write(
         &self,
         name: &str,

@@ -58,7 +58,7 @@ pub enum ImportFailure {
     /// The database refuses an event of the chunk (a constraint, a trigger); again would be in vain.
     #[error("the store refuses an event of the next chunk")]
     Refused(#[source] BoxError),
-    /// The store failed, or the lane was not to be had in time; import again to go on.
+    /// The store failed, or the append lock was not to be had in time; import again to go on.
     #[error("the store failed")]
     Store(#[source] BoxError),
     /// The store failed while it committed: whether the next chunk is in the log is unknown. Import again

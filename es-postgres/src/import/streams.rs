@@ -2,7 +2,7 @@
 //!
 //! Looking a stream up costs the database as much as writing an event. So streams are numbered once, by
 //! the one who reads the history, and looked up once, while the chunk before is being written; the one who
-//! writes keeps their versions, and under the lane learns only what others have written since its last
+//! writes keeps their versions, and under the append lock learns only what others have written since its last
 //! chunk. When there are too many, both forget all of them and begin again.
 
 use std::collections::HashMap;
@@ -111,7 +111,7 @@ impl Versions {
     }
 
     /// Takes note of `streams` and of what was `written` behind [`known_up_to`](Self::known_up_to); then
-    /// the versions of the chunk's streams, by number, are those under the lane.
+    /// the versions of the chunk's streams, by number, are those under the append lock.
     pub(super) fn learn(
         &mut self,
         streams: &mut ChunkStreams,

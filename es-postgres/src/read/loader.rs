@@ -28,7 +28,7 @@ const MOST_STATEMENTS: u32 = 4;
 const COMPANY: usize = 16;
 
 /// How often others are let in before a statement for many is sent; see the writer's.
-const COURTESIES: usize = 3;
+const YIELDS_BEFORE_A_BATCH: usize = 3;
 
 /// How many streams one statement reads, at most.
 const MOST_STREAMS: usize = 128;
@@ -100,7 +100,7 @@ async fn run(
         let needed = if in_company.load(Ordering::Relaxed) { MOST_STATEMENTS } else { 1 };
         let Ok(statement) = statements.clone().acquire_many_owned(needed).await else { return };
         // Those who were just answered may want the next one.
-        for _ in 0..COURTESIES {
+        for _ in 0..YIELDS_BEFORE_A_BATCH {
             task::yield_now().await;
         }
         while waiting.len() < MOST_STREAMS

@@ -1,4 +1,4 @@
--- $1 after which position, $2 at most how many. No locks, no fence: the lane makes every snapshot a
+-- $1 after which position, $2 at most how many. No locks, no fence: the append lock makes every snapshot a
 -- prefix of the log.
 SELECT position, version, event_id, recorded_at, schema_version, type, payload, metadata, stream
   FROM events

@@ -13,8 +13,8 @@ use crate::{
 impl PostgresStore {
     /// Writes `append` as part of the caller's own transaction on the store's database.
     ///
-    /// Make it the **last statement** before the commit: it takes the lane, and until the
-    /// transaction ends nobody else can append to this schema. The events exist once the caller has
+    /// Make it the **last statement** before the commit: it takes the append lock, and until the
+    /// transaction ends no other session can append to this schema. The events exist once the caller has
     /// committed; whether they are durable then is up to the caller's `synchronous_commit`.
     ///
     /// A conflict leaves the transaction usable; after any other error Postgres has aborted it.

@@ -272,7 +272,7 @@ impl Batch {
     }
 
     /// Whether there is no more to it than one large request whose events are mostly so large that the server stores them
-    /// apart from their rows: then these can be written before the lane is taken, and get their numbers under it.
+    /// apart from their rows: then these can be written before the append lock is taken, and get their numbers under it.
     pub(crate) fn has_large_events(&self) -> bool {
         let [request] = &self.requests[..] else { return false };
         let events: usize = self.entries.iter().map(|entry| entry.events).sum();

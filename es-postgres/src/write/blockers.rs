@@ -1,6 +1,6 @@
 //! Tells who holds up the appends.
 //!
-//! The lane is an advisory lock, which any role of the database may take (`pg_advisory_lock(25971, …)`), and a transaction that
+//! The append lock is an advisory lock, which any role of the database may take (`pg_advisory_lock(25971, …)`), and a transaction that
 //! calls `append_in` and does not end holds it as well. The writer waits, and only the server knows for whom.
 
 use std::time::Duration;

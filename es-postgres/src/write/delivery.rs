@@ -10,9 +10,9 @@ use crate::{
     session::{self, Session},
     write::{
         append::Fate,
+        appender::Appender,
         batch::{Batch, Outcome},
         blockers,
-        lane::Lane,
         parcel::{Parcel, Queued},
     },
 };
@@ -23,7 +23,7 @@ const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
 pub(crate) struct Delivery {
     session: Session,
     /// Opened with the first parcel.
-    lane: Option<Lane>,
+    appender: Option<Appender>,
     head: watch::Sender<Position>,
     patience: Duration,
 }
@@ -40,7 +40,7 @@ enum Failure {
 
 impl Delivery {
     pub(crate) fn new(session: Session, patience: Duration, head: watch::Sender<Position>) -> Self {
-        Self { session, lane: None, head, patience }
+        Self { session, appender: None, head, patience }
     }
 
     /// One more of the same, over a connection of its own.
@@ -49,15 +49,15 @@ impl Delivery {
     }
 
     pub(crate) async fn close(self) {
-        if let Some(lane) = self.lane {
-            lane.close().await;
+        if let Some(appender) = self.appender {
+            appender.close().await;
         }
     }
 
     /// Takes note that another connection of this process writes to these streams.
     pub(crate) fn expect_others<'a>(&mut self, streams: impl Iterator<Item = &'a StreamId>) {
-        if let Some(lane) = &mut self.lane {
-            lane.expect_others(streams);
+        if let Some(appender) = &mut self.appender {
+            appender.expect_others(streams);
         }
     }
 
@@ -107,7 +107,7 @@ impl Delivery {
         let outcomes = parcel.batch.outcomes(fates);
         let requests = parcel.batch.into_requests();
         let written = outcomes.iter().filter_map(Outcome::head).max();
-        // Before the callers: whoever has its answer finds the head at least there.
+        // Before the callers are answered: a caller with an answer finds the head at least there.
         if let Some(written) = written {
             self.head.send_if_modified(|head| {
                 let news = written > *head;
@@ -142,12 +142,12 @@ impl Delivery {
                 // The tables are not there; whether the schema is, a fresh connection tells.
                 Fault::Fatal if error::is_elsewhere(&cause) && !looked => {
                     looked = true;
-                    self.lane = None;
+                    self.appender = None;
                     continue;
                 }
                 Fault::Fatal => return Err(Failure::fatal(cause, attempts)),
                 Fault::Busy => {}
-                Fault::Lost => self.lane = None,
+                Fault::Lost => self.appender = None,
             }
             if started.elapsed().saturating_add(backoff) >= self.patience {
                 return Err(Failure::unknown(cause, attempts));
@@ -160,12 +160,12 @@ impl Delivery {
 
     /// Sends `batch` once. If it takes long, reports why, unless that was `told`.
     async fn attempt(&mut self, batch: &Batch, told: &mut bool) -> Result<Vec<Fate>, sqlx::Error> {
-        let lane = match &mut self.lane {
-            Some(lane) => lane,
-            none => none.insert(Lane::open(&self.session).await?),
+        let appender = match &mut self.appender {
+            Some(appender) => appender,
+            none => none.insert(Appender::open(&self.session).await?),
         };
-        let process = lane.process();
-        let mut writing = pin!(lane.write(batch));
+        let process = appender.process();
+        let mut writing = pin!(appender.write(batch));
         if !*told {
             if let Ok(written) = tokio::time::timeout(blockers::SLOW, &mut writing).await {
                 return written;

@@ -1,5 +1,5 @@
 //! The statements that write. None of them is more than one round trip, and each is its own transaction (or part of the
-//! caller's): no client can hold the lane across a round trip.
+//! caller's): no client can hold the append lock across a round trip.
 //!
 //! All use `fetch_all` or `execute`, and nothing shorter: the commit comes after the last row and even after the completion
 //! tag, and only these wait until the server is ready again (R5).
@@ -96,7 +96,7 @@ pub(crate) async fn append_batch(batch: &Batch, connection: &mut Guarded) -> Res
     fates(&connection.rows(statement).await?, batch)
 }
 
-/// The same for the only request of a batch, whose events are large: the lane is taken when they are written out.
+/// The same for the only request of a batch, whose events are large: the append lock is taken when they are written out.
 pub(crate) async fn append_large(batch: &Batch, connection: &mut Guarded) -> Result<Vec<Fate>, sqlx::Error> {
     let statement = append_batch_query(include_str!("../sql/append_large.sql"), batch);
     fates(&connection.rows(statement).await?, batch)

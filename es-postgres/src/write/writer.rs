@@ -7,7 +7,7 @@
 //! Only a large request has a connection and a task of its own, so that the small ones go on while it is sent and written out
 //! (R17). One such request is on its way at a time. Requests that share a stream stay in the order of arrival, whichever way they
 //! go: the later one is not sent before the earlier one is answered. What else two requests may have in common (a command, a
-//! condition) is judged under the lane, as it is between two processes.
+//! condition) is judged under the append lock, as it is between two processes.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -29,10 +29,10 @@ use crate::{
     },
 };
 
-/// How often the writer lets other tasks go first before it sends a batch. Those whom it has just answered
-/// are about to append again: they are to be part of this batch, not to wait for the one behind it. (16
-/// callers: 0.91 of the bare limit instead of 0.76 with none. A lone one has nobody to wait for.)
-const COURTESIES: usize = 3;
+/// How often the writer yields before it sends a batch, so that callers it has just answered can join it instead of waiting
+/// for the next one. (16
+/// callers: 0.91 of the bare limit instead of 0.76 with none. A single caller has no other to wait for.)
+const YIELDS_BEFORE_A_BATCH: usize = 3;
 
 /// The most requests that are held back, large ones and what follows them in their streams. Then nothing more is taken from
 /// the queue.
@@ -90,7 +90,7 @@ impl Writer {
         while (!self.waiting.is_empty() && !is_stuck) || self.more().await {
             self.waiting.extend(self.arrived.drain(..));
             if answered > 1 {
-                for _ in 0..COURTESIES {
+                for _ in 0..YIELDS_BEFORE_A_BATCH {
                     task::yield_now().await;
                 }
             }

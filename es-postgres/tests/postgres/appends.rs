@@ -10,14 +10,14 @@ use tokio::task::JoinSet;
 
 use super::server::{Schema, Session, append, appended, event, exact, log, soon, stream};
 
-/// Holds the writer in the lane, queues `appends` behind that, lets go: they arrive as one batch.
+/// Holds the writer in the append lock, queues `appends` behind that, lets go: they arrive as one batch.
 async fn in_one_batch(
     schema: &Schema,
     store: &PostgresStore,
     appends: Vec<Append>,
 ) -> Vec<Result<es_core::Appended, AppendError>> {
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let first = tokio::spawn({
         let store = store.clone();
         async move { store.append(append("first", Expected::Any, 1)).await }
@@ -26,7 +26,7 @@ async fn in_one_batch(
     // join_all polls in order, and one poll queues an append; unless the runtime makes it pause.
     let mut rest =
         Box::pin(tokio::task::unconstrained(join_all(appends.into_iter().map(|append| store.append(append)))));
-    tokio::select! { biased; _ = &mut rest => panic!("the lane is held"), () = async {} => {} }
+    tokio::select! { biased; _ = &mut rest => panic!("the append lock is held"), () = async {} => {} }
     holder.run("COMMIT").await;
     soon(first).await.unwrap().unwrap();
     soon(rest).await
@@ -154,7 +154,7 @@ async fn r6_the_same_append_twice_in_one_batch_is_written_once() {
     }
 }
 
-/// The retry races the original, which is not committed yet: it waits in the lane and then sees it,
+/// The retry races the original, which is not committed yet: it waits in the append lock and then sees it,
 /// or takes its place.
 ///
 /// It can lose: without the look at the event behind the expected version, the retry got a conflict.
@@ -204,11 +204,11 @@ async fn r7_a_dropped_append_is_whole_once_sent_and_nothing_before() {
     let schema = Schema::new();
     let store = schema.store().await;
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let mut sent = Box::pin(store.append(append("sent", exact(0), 5)));
-    tokio::select! { biased; _ = &mut sent => panic!("the lane is held"), () = watcher.until_blocked(&schema, 1) => {} }
+    tokio::select! { biased; _ = &mut sent => panic!("the append lock is held"), () = watcher.until_blocked(&schema, 1) => {} }
     let mut queued = Box::pin(store.append(append("queued", exact(0), 5)));
-    tokio::select! { biased; _ = &mut queued => panic!("the lane is held"), () = async {} => {} }
+    tokio::select! { biased; _ = &mut queued => panic!("the append lock is held"), () = async {} => {} }
     drop((sent, queued));
     holder.run("COMMIT").await;
     store.append(append("last", exact(0), 1)).await.unwrap();

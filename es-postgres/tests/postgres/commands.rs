@@ -35,7 +35,7 @@ async fn r2_what_was_decided_on_an_event_that_never_came_is_decided_again() {
     watcher.until_blocked(&schema, 1).await;
     let mut withdrawal = Box::pin(accounts.execute("a", AccountCommand::Withdraw(105)));
     // One poll decides it and puts its append into the queue.
-    tokio::select! { biased; _ = &mut withdrawal => panic!("the lane is held"), () = async {} => {} }
+    tokio::select! { biased; _ = &mut withdrawal => panic!("the append lock is held"), () = async {} => {} }
     other.run("COMMIT").await;
     let deposit = soon(deposit).await.unwrap().unwrap();
     // Until the deposit is there the withdrawal is refused, on a state that was read.
@@ -52,13 +52,13 @@ async fn r2_what_was_decided_on_an_event_that_never_came_is_decided_again() {
 
 /// Commands on a hot aggregate share commits.
 #[tokio::test(flavor = "multi_thread")]
-async fn commands_that_are_decided_while_the_lane_is_taken_are_written_with_one_commit() {
+async fn commands_that_are_decided_while_the_append_lock_is_taken_are_written_with_one_commit() {
     let schema = Schema::new();
     let store = schema.store().await;
     let accounts = Repository::<Account>::new(store.clone());
     accounts.execute("a", AccountCommand::Deposit(1)).await.unwrap();
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let mut clients = JoinSet::new();
     let execute = |amount| {
         let accounts = accounts.clone();
@@ -68,7 +68,7 @@ async fn commands_that_are_decided_while_the_lane_is_taken_are_written_with_one_
     watcher.until_blocked(&schema, 1).await;
     let mut others: Vec<_> = (0..40).map(|amount| Box::pin(execute(amount + 1))).collect();
     for other in &mut others {
-        tokio::select! { biased; _ = other => panic!("the lane is held"), () = async {} => {} }
+        tokio::select! { biased; _ = other => panic!("the append lock is held"), () = async {} => {} }
     }
     holder.run("COMMIT").await;
     soon(clients.join_all()).await;

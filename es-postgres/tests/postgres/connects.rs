@@ -32,15 +32,15 @@ async fn many_processes_that_start_at_once_migrate_once() {
 
 /// A server that only pretends to lock (there was one) is told from one that does.
 #[tokio::test(flavor = "multi_thread")]
-async fn r3_a_server_that_does_not_keep_the_lane_is_refused() {
+async fn r3_a_server_that_does_not_keep_the_append_lock_is_refused() {
     let schema = Schema::new();
     schema.store().await.close().await;
-    let pretend = "CREATE OR REPLACE FUNCTION take_lane() RETURNS boolean LANGUAGE sql AS 'SELECT true'";
+    let pretend = "CREATE OR REPLACE FUNCTION take_append_lock() RETURNS boolean LANGUAGE sql AS 'SELECT true'";
     schema.session().await.run(pretend).await;
-    assert!(matches!(schema.options().connect().await, Err(ConnectError::NoLane)));
+    assert!(matches!(schema.options().connect().await, Err(ConnectError::NoAppendLock)));
 }
 
-/// The test of the lane waits for whoever is in it; that is a proof too.
+/// The test of the append lock waits for whoever is in it; that is a proof too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_opens_while_others_append() {
     let schema = Schema::new();

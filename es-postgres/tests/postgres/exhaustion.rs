@@ -61,13 +61,13 @@ async fn a_full_disk_refuses_appends_and_serves_reads() {
     assert_eq!(soon(store.append(lost)).await.unwrap(), appended(4, 4));
 }
 
-/// Somebody holds the lane for longer than an append waits for it. The server gives up first, and says so.
+/// Somebody holds the append lock for longer than an append waits for it. The server gives up first, and says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_append_waits_for_the_lane_in_bounded_time() {
+async fn an_append_waits_for_the_append_lock_in_bounded_time() {
     let schema = Schema::new();
     let store = schema.options().patience(Duration::ZERO).connect().await.unwrap();
     let mut holder = schema.session().await;
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let lost = append("a", exact(0), 1);
     let outcome = soon(store.append(lost.clone())).await;
     let Err(AppendError::Store(cause)) = outcome else { panic!("{outcome:?}") };
@@ -114,7 +114,7 @@ impl tracing::Subscriber for Said {
     fn exit(&self, _: &tracing::span::Id) {}
 }
 
-/// Any role may take the lane. The one that holds it is named, once for each wait, however often the statement is sent again.
+/// Any role may take the append lock. The one that holds it is named, once for each wait, however often the statement is sent again.
 ///
 /// Seen to fail, in time, where a slow batch is not looked into, and with a second report where it is at each attempt.
 #[tokio::test]
@@ -126,21 +126,21 @@ async fn who_holds_up_the_appends_is_reported() {
     let store = schema.store().await;
     let mut holder = schema.session().await;
     holder.run("SET application_name = 'the holder'").await;
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let pid = holder.number("SELECT pg_backend_pid()::bigint").await;
     let mut append = pin!(store.append(append("a", exact(0), 1)));
     let named = format!("pid={pid} application=\"the holder\"");
     let times = || said.0.lock().unwrap().iter().filter(|event| event.contains(&named)).count();
     soon(async {
         while times() == 0 {
-            tokio::select! { biased; _ = &mut append => panic!("the lane is held"), () = tokio::task::yield_now() => {} }
+            tokio::select! { biased; _ = &mut append => panic!("the append lock is held"), () = tokio::task::yield_now() => {} }
         }
     })
     .await;
     let mut watcher = schema.session().await;
     assert_eq!(watcher.number(&cancel(&schema)).await, 1);
     // The next attempt takes long, too.
-    assert!(tokio::time::timeout(Duration::from_secs(2), &mut append).await.is_err(), "the lane is held");
+    assert!(tokio::time::timeout(Duration::from_secs(2), &mut append).await.is_err(), "the append lock is held");
     holder.run("COMMIT").await;
     assert_eq!(soon(append).await.unwrap(), appended(1, 1));
     assert_eq!(times(), 1);
@@ -161,7 +161,7 @@ async fn a_cancelled_append_is_sent_again() {
     let schema = Schema::new();
     let store = schema.store().await;
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let waiting = tokio::spawn({
         let store = store.clone();
         async move { store.append(append("a", exact(0), 1)).await }

@@ -11,7 +11,7 @@ use es_postgres::PostgresStore;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    lane::lose_the_tail,
+    append_lock::lose_the_tail,
     server::{Schema, soon},
 };
 

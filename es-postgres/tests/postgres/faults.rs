@@ -24,7 +24,7 @@ async fn r5_terminated_backends_lose_and_repeat_nothing() {
         let (mut acknowledged, mut session) = (acknowledged.subscribe(), schema.session().await);
         let kill = format!(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
-              WHERE application_name = '{}' AND state = 'active' AND query ~ 'append_(all|batch)|take_lane'",
+              WHERE application_name = '{}' AND state = 'active' AND query ~ 'append_(all|batch)|take_append_lock'",
             schema.0
         );
         let blows = blows.clone();
@@ -263,10 +263,10 @@ async fn r17_a_full_queue_makes_callers_wait() {
     let schema = Schema::new();
     let store = schema.options().queue_bytes(1_000).connect().await.unwrap();
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let large = Append::new(stream("large"), exact(0), vec![event(&format!("\"{}\"", "x".repeat(5_000)))]);
     let mut first = Box::pin(store.append(large));
-    tokio::select! { biased; _ = &mut first => panic!("the lane is held"), () = watcher.until_blocked(&schema, 1) => {} }
+    tokio::select! { biased; _ = &mut first => panic!("the append lock is held"), () = watcher.until_blocked(&schema, 1) => {} }
     let mut outside = Box::pin(store.append(append("outside", exact(0), 1)));
     tokio::select! { biased; _ = &mut outside => panic!("there is no room"), () = async {} => {} }
     holder.run("COMMIT").await;

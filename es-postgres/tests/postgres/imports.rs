@@ -59,8 +59,8 @@ fn reason(outcome: Result<ImportProgress, ImportError>) -> (u64, ImportFailure) 
 /// Two processes import histories that meet in the same streams, four tasks append to these, and a reader
 /// remembers one number.
 ///
-/// It can lose: without `take_lane()` in `begin_import_chunk()` a position was drawn twice, which the primary
-/// key refused in three of three runs; with nothing learnt under the lane of what others have written since
+/// It can lose: without `take_append_lock()` in `begin_import_chunk()` a position was drawn twice, which the primary
+/// key refused in three of three runs; with nothing learnt under the append lock of what others have written since
 /// the streams were looked up, a version was, in three of three too.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn r3_imports_beside_appends_are_dense_and_a_reader_misses_nothing() {
@@ -227,7 +227,7 @@ async fn r6_an_import_that_runs_twice_at_once_writes_every_event_once() {
     let stores = [schema.store().await, schema.store().await];
     let all = history(500, 20);
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let mut imports = JoinSet::new();
     for store in stores.clone() {
         let all = all.clone();
@@ -243,7 +243,7 @@ async fn r6_an_import_that_runs_twice_at_once_writes_every_event_once() {
     assert_holds(log(&stores[0]).await, &all);
 }
 
-/// The session is killed in the lane, in the middle of the history.
+/// The session is killed in the append lock, in the middle of the history.
 #[tokio::test(flavor = "multi_thread")]
 async fn r5_an_import_whose_session_is_killed_goes_on_behind_its_last_chunk() {
     let schema = Schema::new();
@@ -253,7 +253,7 @@ async fn r5_an_import_whose_session_is_killed_goes_on_behind_its_last_chunk() {
     let (first, rest) = (all[..10].to_vec(), all[10..].to_vec());
     let hold = stream::once(async move {
         holder.until("SELECT coalesce(sum(events), 0)::bigint FROM imports", 10).await;
-        holder.hold_lane().await;
+        holder.hold_append_lock().await;
         stream::iter(rest).map(move |event| {
             // It lives as long as the history.
             let _ = &holder;
@@ -326,17 +326,17 @@ async fn r6_an_import_goes_on_although_the_outcome_of_its_last_commit_is_unknown
     }
 }
 
-/// The server has given the lane to an import that never hears of it and is dropped.
+/// The server has given the append lock to an import that never hears of it and is dropped.
 ///
 /// It can lose: as long as the wire kept the connection to the server open, the append waited the 30 seconds
-/// after which the server ends a session that is idle in the lane.
+/// after which the server ends a session that is idle in the append lock.
 #[tokio::test(flavor = "multi_thread")]
-async fn r7_the_lane_is_free_when_the_import_that_holds_it_is_dropped() {
+async fn r7_the_append_lock_is_free_when_the_import_that_holds_it_is_dropped() {
     let schema = Schema::new();
     let wire = Wire::new().await;
     let (store, other) = (schema.options_through(wire.port).connect().await.unwrap(), schema.store().await);
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let import = tokio::spawn(async move { store.import("import").events(history(30, 4)).await });
     watcher.until_blocked(&schema, 1).await;
     wire.mute(true);
@@ -352,11 +352,11 @@ async fn r7_the_lane_is_free_when_the_import_that_holds_it_is_dropped() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r16_an_import_waits_for_the_lane_no_longer_than_its_patience() {
+async fn r16_an_import_waits_for_the_append_lock_no_longer_than_its_patience() {
     let schema = Schema::new();
     let store = schema.options().patience(Duration::from_millis(50)).connect().await.unwrap();
     let mut holder = schema.session().await;
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let (_, reason) = reason(soon(store.import("import").events(history(3, 1))).await);
     let ImportFailure::Store(cause) = reason else { panic!("{reason:?}") };
     let cause = cause.downcast_ref::<sqlx::Error>().unwrap();
@@ -370,7 +370,7 @@ async fn r16_close_lets_the_chunk_in_flight_end_and_no_other_begin() {
     let schema = Schema::new();
     let store = schema.store().await;
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let import = tokio::spawn({
         let store = store.clone();
         async move { store.import("import").chunk_events(10).events(history(30, 4)).await }

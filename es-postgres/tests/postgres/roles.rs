@@ -121,10 +121,10 @@ async fn r3_an_application_role_cannot_rewrite_history_nor_what_guards_it() {
         "ALTER TABLE events ADD COLUMN more int",
         "DROP TRIGGER events_append_only ON events",
         "CREATE TRIGGER more BEFORE INSERT ON events FOR EACH ROW EXECUTE FUNCTION refuse_rewrite()",
-        "CREATE OR REPLACE FUNCTION take_lane() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+        "CREATE OR REPLACE FUNCTION take_append_lock() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
         "CREATE FUNCTION more() RETURNS void LANGUAGE sql AS ''",
         "CREATE TABLE more ()",
-        "ALTER FUNCTION take_lane() OWNER TO CURRENT_USER",
+        "ALTER FUNCTION take_append_lock() OWNER TO CURRENT_USER",
         "SELECT grant_application(current_user)",
         "SET session_replication_role = replica",
     ] {

@@ -98,9 +98,9 @@ impl Session {
         self.rows(sql).await[0].get(0)
     }
 
-    /// Takes the lane and keeps it until the session's transaction ends.
-    pub(crate) async fn hold_lane(&mut self) {
-        self.run("BEGIN; SELECT take_lane()").await;
+    /// Takes the append lock and keeps it until the session's transaction ends.
+    pub(crate) async fn hold_append_lock(&mut self) {
+        self.run("BEGIN; SELECT take_append_lock()").await;
     }
 
     /// Returns when `sql` counts at least `least`.

@@ -13,10 +13,10 @@ async fn r16_close_finishes_what_is_queued_and_closes_all_connections() {
     let store = schema.options().batch_appends(4).connect().await.unwrap();
     log(&store).await;
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let appends = (0..10).map(|number| store.append(append(&format!("n{number}"), exact(0), 1)));
     let mut queued = Box::pin(join_all(appends));
-    tokio::select! { biased; _ = &mut queued => panic!("the lane is held"), () = watcher.until_blocked(&schema, 1) => {} }
+    tokio::select! { biased; _ = &mut queued => panic!("the append lock is held"), () = watcher.until_blocked(&schema, 1) => {} }
     let closing = tokio::spawn({
         let store = store.clone();
         async move { store.close().await }
@@ -50,13 +50,13 @@ async fn r16_close_finishes_what_is_queued_and_closes_all_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r16_close_ends_in_bounded_time_although_the_lane_is_held() {
+async fn r16_close_ends_in_bounded_time_although_the_append_lock_is_held() {
     let schema = Schema::new();
     let store = schema.options().close_within(Duration::from_millis(100)).connect().await.unwrap();
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let mut stuck = Box::pin(store.append(append("stuck", exact(0), 1)));
-    tokio::select! { biased; _ = &mut stuck => panic!("the lane is held"), () = watcher.until_blocked(&schema, 1) => {} }
+    tokio::select! { biased; _ = &mut stuck => panic!("the append lock is held"), () = watcher.until_blocked(&schema, 1) => {} }
     soon(store.close()).await;
     assert!(matches!(soon(stuck).await, Err(AppendError::Store(_))), "its outcome is unknown");
 }
@@ -66,9 +66,9 @@ async fn r16_a_dropped_store_finishes_what_is_queued() {
     let schema = Schema::new();
     let store = schema.store().await;
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     let mut sent = Box::pin(async move { store.append(append("sent", exact(0), 1)).await });
-    tokio::select! { biased; _ = &mut sent => panic!("the lane is held"), () = watcher.until_blocked(&schema, 1) => {} }
+    tokio::select! { biased; _ = &mut sent => panic!("the append lock is held"), () = watcher.until_blocked(&schema, 1) => {} }
     drop(sent);
     holder.run("COMMIT").await;
     let other = schema.store().await;

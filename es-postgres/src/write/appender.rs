@@ -25,18 +25,19 @@ use crate::{
 /// Of how many streams a session knows the end (some 3 MB).
 const MOST_STREAMS: usize = 16_384;
 
-/// After how many batches that nobody disturbed a session hopes that nobody will disturb the next one either.
-const FIRST_HOPE: u64 = 8;
+/// After how many undisturbed batches a session first tries the plain `INSERT`.
+const UNDISTURBED_AT_FIRST: u64 = 8;
 
-pub(crate) struct Lane {
+pub(crate) struct Appender {
     connection: Guarded,
     ends: Cache<StreamId, End>,
     /// The last position of the log behind its last batch, if it knows.
     head: Option<Position>,
-    /// In how many batches, one after the other, it found nobody else's events behind its own.
+    /// In how many batches, one after the other, no other session had written in between.
     undisturbed: u64,
-    /// How many there must be until it hopes. Twice as many after each hope in vain: that is an error in the server's log.
-    hopes_after: u64,
+    /// How many there must be before it tries the plain `INSERT`. Twice as many after each time that another session had
+    /// written in between: that is an error in the server's log.
+    plain_after: u64,
 }
 
 /// What is known of a stream.
@@ -44,7 +45,7 @@ pub(crate) struct Lane {
 enum End {
     /// It has come so far. The time of the event is not known where the statement gives none.
     At { version: Version, last: Ending },
-    /// Others write to it too. What we know of it is too often the past: a look is cheaper than a batch in vain.
+    /// Other sessions write to it too. What this one knows is too often outdated: a look-up is cheaper than a batch that is refused.
     Shared,
 }
 
@@ -55,11 +56,11 @@ fn is_known(expected: Ending, written: Ending) -> bool {
         && (expected.recorded_at.is_none() || expected.recorded_at == written.recorded_at)
 }
 
-impl Lane {
+impl Appender {
     pub(crate) async fn open(session: &Session) -> Result<Self, sqlx::Error> {
-        let connection = session.open_lane().await?;
+        let connection = session.open_appender().await?;
         let ends = Cache::new(MOST_STREAMS);
-        Ok(Self { connection, ends, head: None, undisturbed: 0, hopes_after: FIRST_HOPE })
+        Ok(Self { connection, ends, head: None, undisturbed: 0, plain_after: UNDISTURBED_AT_FIRST })
     }
 
     /// The session's process on the server.
@@ -67,7 +68,7 @@ impl Lane {
         self.connection.process
     }
 
-    /// Takes note that another connection of this process writes, namely to these streams: so that neither a hope in vain nor
+    /// Takes note that another connection of this process writes, namely to these streams: so that neither a refused plain `INSERT` nor
     /// a stream that seems to be shared makes it slower for longer than that.
     pub(crate) fn expect_others<'a>(&mut self, streams: impl Iterator<Item = &'a StreamId>) {
         self.undisturbed = 0;
@@ -107,13 +108,13 @@ impl Lane {
             && self.undisturbed > 0
         {
             // That a stream exists already is nothing unusual.
-            let hopes = version > Version::ZERO && self.undisturbed >= self.hopes_after;
-            let sql = if hopes { APPEND_NEXT } else { APPEND_NEXT_IF_FREE };
+            let plain = version > Version::ZERO && self.undisturbed >= self.plain_after;
+            let sql = if plain { APPEND_NEXT } else { APPEND_NEXT_IF_FREE };
             match statements::append_next(sql, prepared, head, version, &mut self.connection).await {
                 Ok(true) => return Ok(Some((head, None))),
                 Ok(false) => {}
-                Err(cause) if hopes && error::is_taken(&cause) => {
-                    self.hopes_after *= 2;
+                Err(cause) if plain && error::is_taken(&cause) => {
+                    self.plain_after *= 2;
                     self.undisturbed = 0;
                 }
                 Err(cause) => return Err(cause),

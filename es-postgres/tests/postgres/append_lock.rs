@@ -17,9 +17,9 @@ use super::server::{Schema, Session, append, appended, exact, log, soon, stream}
 /// A reader that remembers one number, against two processes and transactions of an application, a
 /// third of which roll back.
 ///
-/// It can lose: with `take_lane()` emptied and positions drawn from a sequence instead, the reader met
+/// It can lose: with `take_append_lock()` emptied and positions drawn from a sequence instead, the reader met
 /// a gap in five of five runs, although each append was one event and nothing was rolled back. With
-/// `take_lane()` emptied and nothing else, the primary key refused an `append_in` in three of three. With the lane and the
+/// `take_append_lock()` emptied and nothing else, the primary key refused an `append_in` in three of three. With the append lock and the
 /// last position taken out of `append_all()` alone, in favour of a sequence, the reader met a gap in one of three.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn r3_a_naive_reader_sees_a_dense_prefix_under_concurrent_appends_and_rollbacks() {
@@ -102,7 +102,7 @@ async fn r3_an_append_waits_for_an_open_one_and_takes_its_place_if_that_rolls_ba
     }
 }
 
-/// The snapshot is older than the lane: the same positions again, which the primary key refuses.
+/// The snapshot is older than the append lock: the same positions again, which the primary key refuses.
 ///
 /// It can lose: without that key, position 1 was handed out twice.
 #[tokio::test(flavor = "multi_thread")]
@@ -138,11 +138,11 @@ async fn r3_a_foreign_open_write_transaction_delays_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r3_schemas_in_one_database_do_not_share_a_lane() {
+async fn r3_schemas_in_one_database_do_not_share_an_append_lock() {
     let (schema, other) = (Schema::new(), Schema::new());
     let (_store, independent) = (schema.store().await, other.store().await);
     let mut holder = schema.session().await;
-    holder.hold_lane().await;
+    holder.hold_append_lock().await;
     assert_eq!(soon(independent.append(append("a", exact(0), 1))).await.unwrap(), appended(1, 1));
 }
 
