@@ -187,7 +187,7 @@ async fn append_lock_holds(first: &mut PgConnection, second: &mut PgConnection) 
     sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *holder).await?;
     match take().execute(&mut *holder).await {
         Ok(_) => {}
-        // Someone appends in a long transaction; that the append lock keeps us out proves it too.
+        // Another session appends in a long transaction; that the append lock keeps this one out proves it too.
         Err(cause) if error::is_lock_timeout(&cause) => return holder.rollback().await.map(|()| true),
         Err(cause) => return Err(cause),
     }

@@ -154,7 +154,7 @@ impl Connections {
         Ok(Taken { connection, was_idle, places: self.places.clone(), idle: self.idle.clone(), _place: place })
     }
 
-    /// Lets nobody take a connection any more, and closes those that come back within `limit`.
+    /// Gives out no connection any more, and closes those that come back within `limit`.
     pub(crate) async fn close(&self, most: usize, limit: Duration) {
         // Once all places are ours, all connections are back.
         let all = self.places.acquire_many(u32::try_from(most).unwrap_or(u32::MAX));

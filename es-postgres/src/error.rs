@@ -9,13 +9,13 @@ use sqlx::error::DatabaseError;
 /// What to do about a failed append.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// An event is to blame; its neighbours are innocent.
+    /// The server refuses an event; the other appends of the batch can be written.
     Refused,
-    /// Nobody is to blame: the same statement may succeed later, on the same connection.
+    /// No event is refused: the same statement may succeed later, on the same connection.
     Busy,
     /// The connection is gone, and with it the answer: whether the statement was committed is unknown.
     Lost,
-    /// The store itself is damaged or forbidden: sending it again is in vain.
+    /// The store itself is damaged or forbidden: sending it again does not help.
     Fatal,
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn fault(error: &sqlx::Error) -> Fault {
 fn fault_of_database(error: &dyn DatabaseError) -> Fault {
     let code = error.code().unwrap_or_default();
     match (&*code, code.get(..2).unwrap_or_default()) {
-        // Someone has written to the log beside the append lock, or this snapshot is old: look again.
+        // Another session has written to the log without the append lock, or this snapshot is old: look again.
         ("23505", _) if is_ours(error) => Fault::Busy,
         // Data, constraints, limits; and what a trigger of the application raises.
         (_, "22" | "23" | "54") | ("P0001", _) => Fault::Refused,
@@ -49,7 +49,7 @@ fn is_ours(error: &dyn DatabaseError) -> bool {
     matches!(error.constraint(), Some("events_position" | "events_version" | "commands_id"))
 }
 
-/// Whether somebody else's event stands in the place of one of ours.
+/// Whether another session's event stands in the place of one of ours.
 pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(is_ours)
 }

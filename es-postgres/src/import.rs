@@ -40,7 +40,7 @@ impl PostgresStore {
     /// writers go on in between, and readers see whole chunks, in order (R3). No command is remembered.
     ///
     /// What is written and how far the import has come commit together, under its name. So after whatever
-    /// has cut it off (a crash, a lost connection, a commit of which nobody heard) call it again with the
+    /// has cut it off (a crash, a lost connection, a commit whose answer was lost) call it again with the
     /// same name and the same history: it skips what is in the log and goes on behind it (R6).
     ///
     /// ```no_run

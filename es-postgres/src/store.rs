@@ -161,7 +161,7 @@ impl PostgresStore {
         let queue = inner.queue.lock().expect("nothing panics while it holds the lock").clone();
         let (answer, outcome) = oneshot::channel();
         let queue = queue.ok_or(AppendError::Closed)?;
-        // From here on the writer owns the append: whoever drops this future changes nothing (R7).
+        // From here on the writer owns the append: dropping this future changes nothing (R7).
         let caller = Caller { answer, _room: room };
         queue.send(Queued { request, caller }).await.map_err(|_| AppendError::Closed)?;
         drop((entrance, queue));

@@ -114,7 +114,7 @@ pub enum PolicyError {
     /// Trying again may help.
     #[error("a reaction failed for now")]
     Transient(#[source] BoxError),
-    /// Trying again is in vain.
+    /// Trying again does not help.
     #[error("a reaction failed")]
     Permanent(#[source] BoxError),
 }

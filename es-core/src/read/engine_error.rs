@@ -40,7 +40,7 @@ impl fmt::Display for Location {
 #[non_exhaustive]
 pub enum EngineError {
     /// The source cannot deliver.
-    #[error("no events can be had")]
+    #[error("the source delivers no events")]
     Source(#[from] SourceError),
     /// The read model store failed.
     #[error(transparent)]

@@ -84,7 +84,7 @@ pub trait EventFeed: fmt::Debug + Send {
 pub enum Delivery {
     /// These shards are now the reader's: it takes their leases and starts each.
     Assigned(Vec<Shard>),
-    /// These shards are someone else's now: the reader forgets them.
+    /// These shards belong to another reader now: this one forgets them.
     Revoked(Vec<Shard>),
     /// Events of a started shard.
     Batch(Batch),

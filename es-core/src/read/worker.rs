@@ -201,7 +201,7 @@ impl<'a> Worker<'a> {
 
     /// Has the handler take in a first part of `batch`, and commits it. Returns the rest.
     async fn fold(&mut self, mut batch: Batch) -> Result<Option<Batch>, EngineError> {
-        // A batch that was on its way when its shard was revoked is someone else's.
+        // A batch that was on its way when its shard was revoked belongs to another worker.
         let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(None) };
         let before = &held.lease.checkpoint;
         // Within a shard positions only grow: this is the whole of exactly-once (R9).

@@ -1,4 +1,4 @@
-//! Commands: load, handle, append, and again if somebody was faster.
+//! Commands: load, handle, append; and again after a conflict.
 
 mod finish;
 mod line;
@@ -199,7 +199,7 @@ impl<A: Aggregate> Repository<A> {
         // A known state is as good as the append that checks it. Whatever ends without an append (a
         // refusal, or nothing to do) is decided on a state that was read after the command came.
         let mut must_read = false;
-        // Whoever has seen that there is nothing yet need not be shown: the append finds out.
+        // A caller that expects no stream is believed without a load: the append finds out.
         let mut presumed = (context.if_version == Some(Version::ZERO)).then(Arc::<Loaded<A>>::default);
         loop {
             let mut tip = line.lock().await;

@@ -16,7 +16,7 @@ use crate::{
 /// An append-only log of events in streams.
 ///
 /// # Delivery
-/// Positions are dense and equal commit order (R3): whoever remembers the last position read and
+/// Positions are dense and equal commit order (R3): a reader that remembers the last position read and
 /// asks for what comes after it misses nothing and sees nothing twice.
 ///
 /// # Cancel safety
@@ -160,7 +160,7 @@ pub enum AppendError {
     /// An event matches the append's [`Condition`](crate::Condition). Nothing was written.
     #[error("the event at position {position} matches the append's condition")]
     ConditionFailed {
-        /// Where it is: it, or one before it, was not seen by whoever decided.
+        /// Where it is: it, or one before it, was not seen when the decision was made.
         position: Position,
     },
     /// The input breaks a rule. Nothing was written.
@@ -170,7 +170,7 @@ pub enum AppendError {
     #[error("the idempotency key was used before by another command")]
     KeyReused,
     /// The database refuses these very events (a constraint, a limit of its own). Nothing was
-    /// written, and sending them again is in vain.
+    /// written, and sending them again does not help.
     #[error("the store refuses the events")]
     Refused(#[source] BoxError),
     /// The store failed; whether the events are written is unknown. Sending the same append again

@@ -1,7 +1,7 @@
 //! Events as the rows of a binary `COPY`, complete but for two numbers.
 //!
-//! A row's position and version are known only under the append lock, and everybody waits for whoever holds
-//! that. So a chunk is checked and written out beforehand, with eight empty bytes for each, its streams are
+//! A row's position and version are known only under the append lock, and while one session holds it all appends wait. So a
+//! chunk is checked and written out beforehand, with eight empty bytes for each, its streams are
 //! looked up, and under the append lock only what has changed since is learnt and the numbers are filled in.
 
 use std::sync::Arc;

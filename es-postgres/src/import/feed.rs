@@ -80,7 +80,7 @@ impl Import<'_> {
         let mut desk = Desk::new();
         let mut index = progress.events;
         loop {
-            // Where there is none to be had, or nobody to send it to, the writer has ended: it says why.
+            // Where no chunk comes back, or none can be sent, the writer has ended: it says why.
             let Some(mut chunk) = empty.recv().await else { return Ok(()) };
             chunk.clear();
             desk.numbers.begin(&mut chunk.streams);

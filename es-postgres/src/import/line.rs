@@ -61,7 +61,7 @@ impl Line {
 
     /// Writes `chunk` behind what the import `name` has written so far.
     ///
-    /// Whatever fails, and whoever drops this future, takes the connection along: then the server rolls
+    /// A failure, or dropping this future, also drops the connection: then the server rolls
     /// back and gives the append lock to the next, unless it has opened to commit.
     pub(super) async fn write(
         &self,

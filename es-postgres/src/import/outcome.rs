@@ -49,13 +49,13 @@ pub enum ImportFailure {
     /// The history is not the one that this import began with.
     #[error("the history has another event at index {index} than the one that was imported, or none")]
     OtherHistory { index: u64 },
-    /// Somebody else has gone on with the import of this name.
-    #[error("somebody else imports under this name and has come to {imported} events")]
+    /// Another process has gone on with the import of this name.
+    #[error("another process imports under this name and has reached {imported} events")]
     Overtaken { imported: u64 },
     /// The log or a stream has no room below 2^63.
     #[error("there are no positions or versions left")]
     Full,
-    /// The database refuses an event of the chunk (a constraint, a trigger); again would be in vain.
+    /// The database refuses an event of the chunk (a constraint, a trigger); trying again does not help.
     #[error("the store refuses an event of the next chunk")]
     Refused(#[source] BoxError),
     /// The store failed, or the append lock was not to be had in time; import again to go on.

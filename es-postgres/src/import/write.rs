@@ -30,7 +30,7 @@ pub(super) async fn write_all(
                 progress.last = chunk.last();
                 // Projectors of this process wake at once.
                 inner.head.publish(position);
-                // Nobody takes it where the history has ended.
+                // Where the history has ended the chunk is not taken.
                 let _ = empty.send(chunk).await;
             }
             Err(failure) => {

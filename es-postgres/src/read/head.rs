@@ -89,8 +89,8 @@ impl Head {
 }
 
 /// Lowers the watch if the log ends before what was known when it was asked: what was committed then is
-/// gone. Whoever has raised the watch meanwhile knows better; who has raised it to this very number
-/// again, after somebody else had lowered it, raises it once more with the next look.
+/// gone. A task that has raised the watch meanwhile knows better. One that has raised it to this very number again, after
+/// another task had lowered it, raises it once more with the next look.
 fn lower(head: &watch::Sender<Position>, before: Position, end: Position) -> bool {
     head.send_if_modified(|head| {
         let lost = end < before && *head == before;

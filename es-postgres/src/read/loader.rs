@@ -2,7 +2,7 @@
 //! There is no timer here either.
 //!
 //! A few callers are served at once and alone, each by a statement of its own, and who comes after them shares one. Where
-//! very many share it, nobody goes alone, and there is one statement at a time. (64 clients, loading for each command: 0.64
+//! very many share it, no caller goes alone, and there is one statement at a time. (64 clients, loading for each command: 0.64
 //! of the bare work instead of 0.55. With 8 that only load it is the other way round: 0.50 instead of 0.75.)
 
 use std::sync::{
@@ -24,7 +24,7 @@ use crate::{connections::Connections, error, read::sealed};
 /// How many statements there are at once, at most.
 const MOST_STATEMENTS: u32 = 4;
 
-/// More streams than this in one statement are company: nobody goes alone.
+/// With more streams than this in one statement no caller goes alone.
 const COMPANY: usize = 16;
 
 /// How often others are let in before a statement for many is sent; see the writer's.
@@ -33,13 +33,13 @@ const YIELDS_BEFORE_A_BATCH: usize = 3;
 /// How many streams one statement reads, at most.
 const MOST_STREAMS: usize = 128;
 
-/// How many events of each stream, at least, whoever else is served by the same statement.
+/// How many events of each stream, at least, however many streams the statement serves.
 const FEWEST_EVENTS: usize = 32;
 
 /// Room for an event that is read, to begin with.
 const USUAL_BYTES: usize = 256;
 
-/// A stream that somebody waits for.
+/// A stream that a caller waits for.
 struct Wanted {
     stream: StreamId,
     snapshot: bool,
@@ -141,7 +141,7 @@ async fn read(connections: &Connections, wanted: Vec<Wanted>) {
             }
             Err(cause) => failed(cause),
         };
-        // Whoever asked may have dropped its future.
+        // The caller may have dropped its future.
         let _ = wanted.answer.send(answer);
     }
 }

@@ -214,7 +214,7 @@ mod tests {
         OrderCommand::Place { customer: customer(), lines, total: Money::of_cents(cents) }
     }
 
-    /// The life of an order that nobody cancels.
+    /// The life of an order that is not cancelled.
     fn life() -> [(OrderCommand, OrderEvent); 5] {
         let (customer, lines, total) = (customer(), lines(), Money::of_cents(9_998));
         let placed = OrderEvent::Placed { customer: customer.clone(), lines: lines.clone(), total };

@@ -34,7 +34,7 @@ pub async fn serve(service: &Service, options: Http, shutdown: CancellationToken
     let mut server = tokio::spawn(async { axum::serve(listener, router).with_graceful_shutdown(stop).await });
 
     shutdown.cancelled().await;
-    // Whoever has started the process may have stopped listening to what it says.
+    // The process that started this one may have closed its end of the pipe.
     writeln!(io::stdout(), "draining").ok();
     // The other parts go on meanwhile: requests may be waiting for them.
     if timeout(REQUESTS_WITHIN, &mut server).await.is_err() {

@@ -211,7 +211,7 @@ pub struct Checkpoint {
 pub enum Takeover {
     /// No: wait until it is released or expires.
     WhenFree,
-    /// Yes: someone else (Kafka's group coordinator) has decided who owns the shard.
+    /// Yes: Kafka's group coordinator has decided which reader owns the shard.
     Always,
 }
 

@@ -34,7 +34,7 @@ impl Parameters {
         text.parse().map(Some).map_err(|error: T::Err| Kind::Parameter.in_field(name, error.to_string()))
     }
 
-    /// Refuses what nobody has taken: a misspelt parameter would change the answer unnoticed.
+    /// Refuses what was not taken: a misspelt parameter would change the answer unnoticed.
     pub(super) fn finish(self) -> Result<(), Problem> {
         match self.0.into_keys().next() {
             Some(name) => Err(Kind::Parameter.in_field(name, "there is no such parameter")),
