@@ -8,7 +8,8 @@ pub(crate) fn seal(snapshot: &Snapshot) -> Vec<u8> {
     [&snapshot.state_version.to_be_bytes(), &snapshot.checksum.to_be_bytes(), &snapshot.state[..]].concat()
 }
 
-/// The snapshot whose state was sealed; `None` where a row holds what no version of this crate writes, since a damaged snapshot is none (R8).
+/// The snapshot whose state was sealed; `None` where a row holds what no version of this crate writes, since a damaged
+/// snapshot is none (R8).
 pub(crate) fn open(stream: &StreamId, version: i64, last: Ending, sealed: &[u8]) -> Option<Snapshot> {
     let (state_version, sealed) = sealed.split_first_chunk()?;
     let (checksum, state) = sealed.split_first_chunk()?;
