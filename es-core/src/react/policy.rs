@@ -23,8 +23,7 @@ use crate::{
     write::{
         append::{IdempotencyKey, InvalidKey},
         decide::DecideError,
-        execute::{CommandContext, ExecuteError, LoadError},
-        store::AppendError,
+        execute::{CommandContext, ExecuteError},
     },
 };
 
@@ -128,23 +127,13 @@ impl PolicyError {
 
 impl<E: std::error::Error + Send + Sync + 'static> From<ExecuteError<E>> for PolicyError {
     fn from(error: ExecuteError<E>) -> Self {
-        match error {
-            ExecuteError::Contended { .. } | ExecuteError::Append(AppendError::Closed) => Self::Transient(error.into()),
-            ExecuteError::Load(LoadError::Read(ref cause)) if cause.is_transient() => Self::Transient(error.into()),
-            ExecuteError::Append(ref cause) if cause.is_transient() => Self::Transient(error.into()),
-            _ => Self::Permanent(error.into()),
-        }
+        if error.is_transient() { Self::Transient(error.into()) } else { Self::Permanent(error.into()) }
     }
 }
 
 impl<R: std::error::Error + Send + Sync + 'static> From<DecideError<R>> for PolicyError {
     fn from(error: DecideError<R>) -> Self {
-        match error {
-            DecideError::Contended { .. } | DecideError::Append(AppendError::Closed) => Self::Transient(error.into()),
-            DecideError::Read(ref cause) if cause.is_transient() => Self::Transient(error.into()),
-            DecideError::Append(ref cause) if cause.is_transient() => Self::Transient(error.into()),
-            _ => Self::Permanent(error.into()),
-        }
+        if error.is_transient() { Self::Transient(error.into()) } else { Self::Permanent(error.into()) }
     }
 }
 
@@ -308,12 +297,14 @@ impl<P: Policy> Handler for PolicyRunner<P> {
 mod tests {
     use super::*;
     use crate::{
+        error::StoreMoved,
         memory::MemoryStore,
         read::{
             read_model::{GenerationState, Generations},
             source::LogSource,
         },
         testing::{account::AccountEvent, recorded},
+        write::store::{AppendError, ReadError},
     };
 
     /// Cannot react to deposits of 2 for now.
@@ -349,5 +340,20 @@ mod tests {
             .expect_err("it waits");
         stop.cancel();
         assert_eq!(runner.handle(&generation, &events[2..], &stop).await.done, 0);
+    }
+
+    #[test]
+    fn a_policy_tries_again_what_may_succeed_later_and_nothing_else() {
+        type Error = ExecuteError<std::fmt::Error>;
+        let lost = || AppendError::Store("the connection was lost".into());
+        for transient in [Error::Contended { attempts: 3 }, lost().into(), AppendError::Closed.into()] {
+            assert!(PolicyError::from(transient).is_transient());
+        }
+        let read = ReadError::Store("the connection was lost".into());
+        assert!(PolicyError::from(DecideError::<std::fmt::Error>::from(read)).is_transient());
+        let moved = AppendError::Store(StoreMoved("gone".into()).into());
+        for permanent in [Error::Rejected(std::fmt::Error), AppendError::KeyReused.into(), moved.into()] {
+            assert!(!PolicyError::from(permanent).is_transient());
+        }
     }
 }

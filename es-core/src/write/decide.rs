@@ -402,3 +402,15 @@ pub enum DecideError<R: std::error::Error + 'static> {
     #[error("the events cannot be appended")]
     Append(#[from] AppendError),
 }
+
+impl<R: std::error::Error + 'static> DecideError<R> {
+    /// Whether deciding again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Contended { .. } => true,
+            Self::Read(error) => error.is_transient(),
+            Self::Append(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}

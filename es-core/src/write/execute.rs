@@ -427,6 +427,18 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     Append(#[from] AppendError),
 }
 
+impl<E: std::error::Error + 'static> ExecuteError<E> {
+    /// Whether executing the command again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Contended { .. } => true,
+            Self::Load(error) => error.is_transient(),
+            Self::Append(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}
+
 impl<E: std::error::Error + 'static> From<InvalidStream> for ExecuteError<E> {
     fn from(error: InvalidStream) -> Self {
         Self::Load(error.into())

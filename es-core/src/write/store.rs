@@ -183,9 +183,14 @@ pub enum AppendError {
 }
 
 impl AppendError {
-    /// Whether sending the same append again may help.
+    /// Whether sending the same append again may help: to this store, or, where this one was closed, to one that is opened
+    /// anew.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store(cause) if !StoreMoved::is_in(cause))
+        match self {
+            Self::Store(cause) => !StoreMoved::is_in(cause),
+            Self::Closed => true,
+            _ => false,
+        }
     }
 }
 

@@ -227,3 +227,10 @@ pub enum LoadError {
         found: Version,
     },
 }
+
+impl LoadError {
+    /// Whether loading again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Read(error) if error.is_transient())
+    }
+}
