@@ -112,7 +112,7 @@ impl PostgresStore {
         let writer = Writer::new(session.clone(), options, queued, head.clone());
         let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));
         let leases = Arc::new(Heartbeat::default());
-        tokio::spawn(heartbeat::run(leases.clone(), session.clone()));
+        heartbeat::start(leases.clone(), session.clone());
         let inner = Inner {
             schema: session.schema().to_owned(),
             schema_oid: session.schema_oid(),

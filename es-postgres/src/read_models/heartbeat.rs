@@ -1,6 +1,6 @@
 //! The leases of this process, renewed by one statement (R18).
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, thread, time::Duration};
 
 use es_core::read::heartbeat::{Beat, Heartbeat};
 use sqlx::{Row, postgres::types::PgInterval};
@@ -40,11 +40,26 @@ pub(crate) fn interval(ttl: Duration) -> PgInterval {
     PgInterval { months: 0, days: 0, microseconds: i64::try_from(ttl.as_micros()).unwrap_or(i64::MAX) }
 }
 
+/// Starts what renews leases, on a thread of its own: a `fold` that computes for longer than a lease may hold up the
+/// threads of the application's runtime, and with them its timers and connections. Where the system gives no thread, it
+/// runs among the other tasks.
+pub(crate) fn start(leases: Arc<Heartbeat>, session: Session) {
+    let application = tokio::runtime::Handle::current();
+    let (spare_leases, spare_session) = (leases.clone(), session.clone());
+    let own = move || match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(run(leases, session)),
+        Err(_) => drop(application.spawn(run(leases, session))),
+    };
+    if thread::Builder::new().name("evenfold-leases".into()).spawn(own).is_err() {
+        tokio::spawn(run(spare_leases, spare_session));
+    }
+}
+
 /// Renews what is due, until the store is closed or dropped.
 ///
 /// It has a connection of its own, opened with the first lease: while all others are busy with commits, leases must
 /// not end.
-pub(crate) async fn run(leases: Arc<Heartbeat>, session: Session) {
+async fn run(leases: Arc<Heartbeat>, session: Session) {
     let mut connection = None;
     let mut failures = Failures::default();
     while let Some(beats) = leases.due().await {
