@@ -60,7 +60,7 @@ END
 $$;
 
 -- A second line of defence behind privileges: it also stops the owner. It costs an append nothing, since
--- it does not fire on INSERT. Whoever must rewrite history disables the trigger, visibly.
+-- it does not fire on INSERT. An operator who must rewrite history disables the trigger, which others can see.
 CREATE FUNCTION refuse_rewrite() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION '% is append-only (%)', TG_TABLE_NAME, TG_OP USING ERRCODE = 'ES001';

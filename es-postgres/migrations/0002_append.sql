@@ -1,4 +1,4 @@
--- Takes the append lock: from here to the end of the transaction nobody else appends to this schema.
+-- Takes the append lock: from here to the end of the transaction no other session appends to this schema.
 --
 -- It must be called from plpgsql before anything is read, since each statement of a plpgsql function
 -- takes a fresh snapshot: the server gives the lock on only after the former holder's commit is visible,

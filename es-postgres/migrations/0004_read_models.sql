@@ -219,7 +219,7 @@ $$;
 -- there is nothing left. It runs after the switch, which stays short; what a crash leaves is swept with the next one.
 --
 -- It goes on at a key, since one that began at the first would pass all that was deleted before, each time. A sweep goes
--- through a generation from its first key, so what is deleted last is the generation, whoever else has swept there too.
+-- through a generation from its first key, so the generation itself is deleted last, even if another process sweeps it too.
 --
 -- Locks: the retired generation, then the documents, until the end of the transaction.
 CREATE FUNCTION sweep_generations(a_generation bigint, a_from text, a_most bigint)

@@ -40,7 +40,7 @@ async fn r3_a_server_that_does_not_keep_the_append_lock_is_refused() {
     assert!(matches!(schema.options().connect().await, Err(ConnectError::NoAppendLock)));
 }
 
-/// The test of the append lock waits for whoever is in it; that is a proof too.
+/// The check of the append lock waits for a session that holds it, and takes that wait as proof that the lock works.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_opens_while_others_append() {
     let schema = Schema::new();

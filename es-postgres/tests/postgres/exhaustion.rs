@@ -61,7 +61,7 @@ async fn a_full_disk_refuses_appends_and_serves_reads() {
     assert_eq!(soon(store.append(lost)).await.unwrap(), appended(4, 4));
 }
 
-/// Somebody holds the append lock for longer than an append waits for it. The server gives up first, and says so.
+/// A session holds the append lock for longer than an append waits for it. The server gives up first, and says so.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_append_waits_for_the_append_lock_in_bounded_time() {
     let schema = Schema::new();

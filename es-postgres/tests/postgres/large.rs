@@ -85,7 +85,7 @@ async fn r7_r16_a_large_append_ends_like_a_small_one() {
     let mut stale = Box::pin(store.append(large("a", exact(1))));
     assert!(waits(&mut stale));
     drop(dropped);
-    // Nobody waits for this one any more, but it was sent.
+    // Its caller is gone, but it was sent.
     drop(first);
     let mut closing = Box::pin(store.close());
     assert!(waits(&mut closing));

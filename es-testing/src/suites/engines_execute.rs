@@ -63,7 +63,6 @@ macro_rules! engine_suite {
             r9_a_document_that_is_named_twice_sees_the_event_once
             r9_a_change_of_source_folds_nothing_twice
             r11_an_event_that_cannot_be_folded_stops_the_projector_before_it
-            r11_a_reaction_that_fails_for_good_stops_the_policy_before_it
             r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log
             r12_a_rebuild_ends_wherever_the_log_does
             r12_of_two_workers_that_rebuild_both_end
@@ -72,8 +71,6 @@ macro_rules! engine_suite {
             r13_a_read_may_wait_without_end
             r16_shutdown_hands_the_shards_over_at_once
             a_checkpoint_of_another_history_is_refused
-            policies_react_once_although_they_are_killed
-            a_slow_reaction_keeps_its_lease
         }
         $crate::__suite! { engines_standby, $make,
             r11_workers_stand_by_at_an_event_that_only_newer_code_knows
@@ -89,6 +86,11 @@ macro_rules! engine_suite {
             r12_all_pages_of_a_scan_are_of_one_generation
             r13_reached_never_falls_while_generations_are_promoted
             a_name_belongs_to_one_projection_or_policy
+        }
+        $crate::__suite! { engines_react, $make,
+            r11_a_reaction_that_fails_for_good_stops_the_policy_before_it
+            policies_react_once_although_they_are_killed
+            a_slow_reaction_keeps_its_lease
         }
         $crate::__suite! { engines_stop, $make,
             r9_a_policy_that_stops_repeats_no_reaction

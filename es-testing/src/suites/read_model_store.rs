@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::DateTime;
 use es_core::{
-    Changeover, Changes, Checkpoint, CommitError, Generation, GenerationSet, GenerationState, KeyRange, Lease,
-    Position, Progress, PromoteError, Promotion, ReadModelStore, Served, Shard, Takeover, Witness,
+    Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, Position,
+    ReadModelStore, Shard, Takeover, Witness,
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;
@@ -28,6 +28,11 @@ macro_rules! read_model_store_suite {
             leases_exclude_others_until_released_or_expired
             a_lease_may_be_taken_for_ever
             a_store_has_an_id_of_its_own
+            r13_reached_is_the_least_of_all_shards
+            scans_follow_byte_order_within_their_range
+            r17_a_load_ends_with_the_document_that_reaches_its_budget
+        }
+        $crate::__suite! { read_model_store_generations, $make,
             generations_are_created_once
             the_first_definition_of_a_generation_stays
             a_reader_without_documents_is_made_once_and_takes_no_name_of_a_projection
@@ -38,16 +43,13 @@ macro_rules! read_model_store_suite {
             r12_a_discarded_rebuild_leaves_no_trace
             r12_what_is_read_comes_with_its_generation
             r12_the_promotion_of_an_older_version_withdraws_the_newer_ones
-            r13_reached_is_the_least_of_all_shards
             r13_a_promotion_never_lets_reached_fall
-            scans_follow_byte_order_within_their_range
-            r17_a_load_ends_with_the_document_that_reaches_its_budget
         }
     };
 }
 
-const MODEL: &str = "suite";
-const TTL: Duration = Duration::from_mins(1);
+pub(super) const MODEL: &str = "suite";
+pub(super) const TTL: Duration = Duration::from_mins(1);
 
 /// The store's id distinguishes the readers of one service from those of another with the same names.
 pub async fn a_store_has_an_id_of_its_own<S: ReadModelStore + Clone>(store: &S) {
@@ -56,19 +58,19 @@ pub async fn a_store_has_an_id_of_its_own<S: ReadModelStore + Clone>(store: &S) 
     assert_eq!(store.clone().id().await.expect("an id"), id);
 }
 
-async fn serving(store: &impl ReadModelStore) -> Generation {
+pub(super) async fn serving(store: &impl ReadModelStore) -> Generation {
     store.ensure_generation(MODEL, 1, GenerationState::Serving).await.expect("a generation")
 }
 
-async fn building(store: &impl ReadModelStore) -> Generation {
+pub(super) async fn building(store: &impl ReadModelStore) -> Generation {
     store.ensure_generation(MODEL, 2, GenerationState::Building).await.expect("a generation")
 }
 
-fn shard(name: &str) -> Shard {
+pub(super) fn shard(name: &str) -> Shard {
     Shard::from(name)
 }
 
-async fn lease(store: &impl ReadModelStore, generation: &Generation, name: &str) -> Lease {
+pub(super) async fn lease(store: &impl ReadModelStore, generation: &Generation, name: &str) -> Lease {
     let ready = store.ensure_shards(generation, &[shard(name)]).await.expect("asked");
     assert_eq!(ready, Changeover::Ready);
     let owner = Uuid::now_v7();
@@ -76,7 +78,7 @@ async fn lease(store: &impl ReadModelStore, generation: &Generation, name: &str)
     lease.expect("it is taken from whoever has it")
 }
 
-fn at(position: u64) -> Checkpoint {
+pub(super) fn at(position: u64) -> Checkpoint {
     // Whole microseconds, with digits in all six places.
     let recorded_at =
         DateTime::from_timestamp_micros(1_767_225_600_123_456 + position.cast_signed()).expect("a time in 2026");
@@ -84,7 +86,7 @@ fn at(position: u64) -> Checkpoint {
     Checkpoint { position: Position::new(position), witness, cursor: None }
 }
 
-fn changes(position: u64, upserts: &[(&str, &str)], deletes: &[&str]) -> Changes {
+pub(super) fn changes(position: u64, upserts: &[(&str, &str)], deletes: &[&str]) -> Changes {
     Changes {
         upserts: upserts.iter().map(|(key, body)| ((*key).to_owned(), Bytes::from((*body).to_owned()))).collect(),
         deletes: deletes.iter().map(|key| (*key).to_owned()).collect(),
@@ -93,7 +95,11 @@ fn changes(position: u64, upserts: &[(&str, &str)], deletes: &[&str]) -> Changes
 }
 
 /// Commits and moves the lease's own checkpoint on, as a projector does.
-async fn commit(store: &impl ReadModelStore, lease: &mut Lease, changes: Changes) -> Result<(), CommitError> {
+pub(super) async fn commit(
+    store: &impl ReadModelStore,
+    lease: &mut Lease,
+    changes: Changes,
+) -> Result<(), CommitError> {
     let checkpoint = changes.checkpoint.clone();
     store.commit(lease, changes, TTL).await?;
     lease.checkpoint = checkpoint;
@@ -101,19 +107,19 @@ async fn commit(store: &impl ReadModelStore, lease: &mut Lease, changes: Changes
 }
 
 #[track_caller]
-fn fenced(outcome: Result<(), CommitError>) {
+pub(super) fn fenced(outcome: Result<(), CommitError>) {
     match outcome {
         Err(CommitError::Fenced(_)) => {}
         other => panic!("expected to be fenced, got {other:?}"),
     }
 }
 
-async fn get(store: &impl ReadModelStore, key: &str) -> Option<String> {
+pub(super) async fn get(store: &impl ReadModelStore, key: &str) -> Option<String> {
     let served = store.get(MODEL, key).await.expect("a read").expect("one serves");
     served.found.map(|body| String::from_utf8(body.to_vec()).expect("text"))
 }
 
-async fn reached(store: &impl ReadModelStore, generation: &Generation) -> u64 {
+pub(super) async fn reached(store: &impl ReadModelStore, generation: &Generation) -> u64 {
     store.generations(MODEL).await.expect("a read").of(generation).map_or(0, |progress| progress.reached.get())
 }
 
@@ -180,7 +186,7 @@ pub async fn r9_a_checkpoint_comes_back_as_it_was_committed(store: &impl ReadMod
     assert_eq!(lease(store, &generation, "log").await.checkpoint, checkpoint);
 }
 
-async fn give_back(store: &impl ReadModelStore, lease: &Lease) {
+pub(super) async fn give_back(store: &impl ReadModelStore, lease: &Lease) {
     store.release(lease).await.expect("released");
 }
 
@@ -270,250 +276,6 @@ pub async fn a_lease_may_be_taken_for_ever(store: &impl ReadModelStore) {
     assert_eq!(acquire(Uuid::now_v7()).await.expect("asked"), None);
     store.release(&lease).await.expect("released");
     assert!(acquire(Uuid::now_v7()).await.expect("asked").is_some());
-}
-
-/// Also if many workers ask at once.
-pub async fn generations_are_created_once<S: ReadModelStore + Clone>(store: &S) {
-    assert_eq!(store.generations(MODEL).await.expect("asked").serving.map(|serving| serving.generation), None);
-    let mut racers = JoinSet::new();
-    for _ in 0..12 {
-        let store = store.clone();
-        racers.spawn(async move { (serving(&store).await, building(&store).await) });
-    }
-    let made = racers.join_all().await;
-    assert!(made.iter().all(|generations| *generations == made[0]));
-    let (serving, building) = &made[0];
-    assert_ne!(serving.id, building.id);
-    assert_eq!((serving.version, building.version), (1, 2));
-    assert_eq!(
-        store.generations(MODEL).await.expect("asked").serving.map(|serving| serving.generation).as_ref(),
-        Some(serving)
-    );
-    let asked_for_three = store.ensure_generation(MODEL, 3, GenerationState::Serving).await.expect("asked");
-    assert_eq!(&asked_for_three, serving, "what exists keeps its version");
-}
-
-/// R12
-pub async fn r12_a_rebuild_is_invisible_until_promoted(store: &impl ReadModelStore) {
-    let old = serving(store).await;
-    let mut old_lease = lease(store, &old, "log").await;
-    commit(store, &mut old_lease, changes(5, &[("a", "old"), ("gone", "old")], &[])).await.expect("committed");
-    let new = building(store).await;
-    let mut new_lease = lease(store, &new, "log").await;
-    commit(store, &mut new_lease, changes(5, &[("a", "new")], &[])).await.expect("committed");
-    assert_eq!(get(store, "a").await, Some("old".into()));
-    let states = async || (store.state(&old).await.expect("asked"), store.state(&new).await.expect("asked"));
-    assert_eq!(states().await, (Some(GenerationState::Serving), Some(GenerationState::Building)));
-    store.promote(&new, Promotion::Automatic).await.expect("promoted");
-    assert_eq!(states().await, (None, Some(GenerationState::Serving)));
-    assert_eq!((get(store, "a").await, get(store, "gone").await), (Some("new".into()), None));
-    assert_eq!(
-        store.generations(MODEL).await.expect("asked").serving.map(|serving| serving.generation),
-        Some(new.clone())
-    );
-    // Its own worker continues and is not affected.
-    commit(store, &mut new_lease, changes(6, &[("a", "newer")], &[])).await.expect("committed");
-    assert_eq!(get(store, "a").await, Some("newer".into()));
-    assert!(matches!(store.promote(&new, Promotion::Automatic).await, Err(PromoteError::NotBuilding)));
-}
-
-/// R12
-pub async fn r12_promotion_refuses_to_go_back_in_time(store: &impl ReadModelStore) {
-    let old = serving(store).await;
-    let mut old_lease = lease(store, &old, "log").await;
-    commit(store, &mut old_lease, changes(9, &[("a", "old")], &[])).await.expect("committed");
-    let new = building(store).await;
-    let mut new_lease = lease(store, &new, "log").await;
-    commit(store, &mut new_lease, changes(8, &[("a", "new")], &[])).await.expect("committed");
-    let refusal = store.promote(&new, Promotion::Automatic).await.expect_err("it is behind");
-    assert!(
-        matches!(refusal, PromoteError::Behind { building, serving } if (building.get(), serving.get()) == (8, 9)),
-        "{refusal:?}"
-    );
-    assert_eq!(get(store, "a").await, Some("old".into()));
-    commit(store, &mut old_lease, changes(10, &[], &[])).await.expect("the old one goes on");
-}
-
-/// R12
-pub async fn r12_promotion_compares_shard_by_shard(store: &impl ReadModelStore) {
-    let (old, new) = (serving(store).await, building(store).await);
-    let behind = async |new: &Generation, positions: (u64, u64)| match store.promote(new, Promotion::Automatic).await {
-        Err(PromoteError::Behind { building, serving }) => assert_eq!((building.get(), serving.get()), positions),
-        other => panic!("readers of a shard would go back, got {other:?}"),
-    };
-    for (shard, position) in [("topic/0", 9), ("topic/1", 4)] {
-        let mut old_lease = lease(store, &old, shard).await;
-        commit(store, &mut old_lease, changes(position, &[], &[])).await.expect("committed");
-    }
-    // From another source: its slowest shard counts.
-    let mut log = lease(store, &new, "log").await;
-    commit(store, &mut log, changes(8, &[], &[])).await.expect("committed");
-    behind(&new, (8, 9)).await;
-    store.discard(&new).await.expect("discarded");
-    // From the same source: the lowest position of both is 4, but the first shard is behind.
-    let new = building(store).await;
-    for (shard, position) in [("topic/0", 7), ("topic/1", 4)] {
-        let mut new_lease = lease(store, &new, shard).await;
-        commit(store, &mut new_lease, changes(position, &[], &[])).await.expect("committed");
-    }
-    behind(&new, (7, 9)).await;
-    let mut new_lease = lease(store, &new, "topic/0").await;
-    commit(store, &mut new_lease, changes(9, &[], &[])).await.expect("committed");
-    store.promote(&new, Promotion::Automatic).await.expect("promoted");
-}
-
-/// R12
-pub async fn r12_workers_of_a_replaced_generation_are_fenced(store: &impl ReadModelStore) {
-    let old = serving(store).await;
-    let mut old_lease = lease(store, &old, "log").await;
-    commit(store, &mut old_lease, changes(1, &[("a", "old")], &[])).await.expect("committed");
-    let new = building(store).await;
-    let mut new_lease = lease(store, &new, "log").await;
-    commit(store, &mut new_lease, changes(1, &[("a", "new")], &[])).await.expect("committed");
-    store.promote(&new, Promotion::Automatic).await.expect("promoted");
-    fenced(store.commit(&old_lease, changes(2, &[("a", "zombie")], &[]), TTL).await);
-    fenced(store.renew(&old_lease, TTL).await);
-    let late = store.acquire(&old, &shard("log"), Uuid::now_v7(), Takeover::WhenFree, TTL).await.expect("asked");
-    assert_eq!(late, None, "nobody can take up the old generation again");
-    assert_eq!(get(store, "a").await, Some("new".into()));
-}
-
-/// R12
-pub async fn r12_a_discarded_rebuild_leaves_no_trace(store: &impl ReadModelStore) {
-    serving(store).await;
-    let first = building(store).await;
-    let mut first_lease = lease(store, &first, "log").await;
-    commit(store, &mut first_lease, changes(3, &[("a", "1")], &[])).await.expect("committed");
-    store.discard(&first).await.expect("discarded");
-    store.discard(&first).await.expect("no-op");
-    assert_eq!(store.state(&first).await.expect("asked"), None);
-    fenced(store.commit(&first_lease, changes(4, &[], &[]), TTL).await);
-    let second = building(store).await;
-    assert_ne!(second.id, first.id);
-    assert_eq!(store.load(&second, &["a".to_owned()], usize::MAX).await.expect("loaded"), [None]);
-    assert_eq!(lease(store, &second, "log").await.checkpoint, Checkpoint::default());
-}
-
-/// R12
-pub async fn r12_what_is_read_comes_with_its_generation(store: &impl ReadModelStore) {
-    assert_eq!(store.get(MODEL, "a").await.expect("a read"), None);
-    assert_eq!(store.generations(MODEL).await.expect("asked"), GenerationSet::default());
-    let new = building(store).await;
-    let mut new_lease = lease(store, &new, "log").await;
-    commit(store, &mut new_lease, changes(3, &[("a", "new")], &[])).await.expect("committed");
-    assert_eq!(store.get(MODEL, "a").await.expect("a read"), None, "what is built is not there yet");
-    assert_eq!(store.scan(MODEL, KeyRange::default(), 10).await.expect("a scan"), None);
-    let (reached, furthest) = (Position::new(3), Position::new(3));
-    let progress = Progress { generation: new.clone(), definition: None, reached, furthest };
-    let found = store.generations(MODEL).await.expect("asked");
-    assert_eq!(found, GenerationSet { building: Some(progress.clone()), ..GenerationSet::default() });
-    store.promote(&new, Promotion::Automatic).await.expect("promoted");
-    let found = store.generations(MODEL).await.expect("asked");
-    assert_eq!(found, GenerationSet { serving: Some(progress), ..GenerationSet::default() });
-    let served = store.get(MODEL, "none").await.expect("a read");
-    assert_eq!(served, Some(Served { generation: new.clone(), found: None }));
-    let served = store.scan(MODEL, KeyRange::prefix("none"), 10).await.expect("a scan");
-    assert_eq!(served, Some(Served { generation: new, found: Vec::new() }));
-}
-
-/// R12
-pub async fn r12_the_promotion_of_an_older_version_withdraws_the_newer_ones(store: &impl ReadModelStore) {
-    let build =
-        async |version| store.ensure_generation(MODEL, version, GenerationState::Building).await.expect("a generation");
-    let withdrawn = async || store.generations(MODEL).await.expect("asked").withdrawn;
-    let refused = async |generation: &Generation, serves: u32| {
-        match store.promote(generation, Promotion::Automatic).await {
-            Err(PromoteError::Withdrawn { serving }) => assert_eq!(serving, serves),
-            other => panic!("the generation that was not asked for, got {other:?}"),
-        }
-        assert_eq!(
-            store
-                .generations(MODEL)
-                .await
-                .expect("asked")
-                .serving
-                .map(|serving| serving.generation)
-                .expect("one serves")
-                .version,
-            serves
-        );
-    };
-    store.promote(&build(3).await, Promotion::Automatic).await.expect("promoted");
-    assert_eq!(withdrawn().await, 0);
-    let older = build(1).await;
-    refused(&older, 3).await;
-    store.promote(&older, Promotion::OnPurpose).await.expect("promoted");
-    assert_eq!(withdrawn().await, 3);
-    for version in [2, 3] {
-        let newer = build(version).await;
-        refused(&newer, 1).await;
-        store.discard(&newer).await.expect("discarded");
-    }
-    store.promote(&build(1).await, Promotion::OnPurpose).await.expect("promoted");
-    assert_eq!(withdrawn().await, 3, "they stay withdrawn");
-    store.promote(&build(2).await, Promotion::OnPurpose).await.expect("promoted");
-    assert_eq!(withdrawn().await, 3);
-    store.promote(&build(4).await, Promotion::Automatic).await.expect("a version that was never withdrawn");
-    assert_eq!(withdrawn().await, 0);
-}
-
-/// R13: also if the new generation has a shard that the old one does not have.
-pub async fn r13_a_promotion_never_lets_reached_fall(store: &impl ReadModelStore) {
-    let (old, new) = (serving(store).await, building(store).await);
-    let mut old_lease = lease(store, &old, "topic/0").await;
-    commit(store, &mut old_lease, changes(9, &[], &[])).await.expect("committed");
-    let mut known = lease(store, &new, "topic/0").await;
-    commit(store, &mut known, changes(9, &[], &[])).await.expect("committed");
-    let mut added = lease(store, &new, "topic/1").await;
-    match store.promote(&new, Promotion::OnPurpose).await {
-        Err(PromoteError::Behind { building, serving }) => assert_eq!((building.get(), serving.get()), (0, 9)),
-        other => panic!("what readers have reached would fall, got {other:?}"),
-    }
-    commit(store, &mut added, changes(9, &[], &[])).await.expect("committed");
-    store.promote(&new, Promotion::Automatic).await.expect("promoted");
-}
-
-/// Of two programs at once too.
-pub async fn the_first_definition_of_a_generation_stays<S: ReadModelStore + Clone>(store: &S) {
-    let generation = serving(store).await;
-    let definition = async || store.generations(MODEL).await.expect("asked").serving.expect("one serves").definition;
-    assert_eq!(definition().await, None);
-    let mut racers = JoinSet::new();
-    for racer in 0..8 {
-        let (store, generation) = (store.clone(), generation.clone());
-        racers.spawn(async move { store.define(&generation, &format!("projection {racer}")).await });
-    }
-    racers.join_all().await.into_iter().for_each(|defined| defined.expect("defined"));
-    let first = definition().await;
-    assert!(first.is_some());
-    store.define(&generation, "another").await.expect("no-op");
-    assert_eq!(definition().await, first);
-}
-
-/// Also if many workers ask at once, each with a definition of its own.
-pub async fn a_reader_without_documents_is_made_once_and_takes_no_name_of_a_projection<S>(store: &S)
-where
-    S: ReadModelStore + Clone,
-{
-    let mut racers = JoinSet::new();
-    for racer in 0..8 {
-        let store = store.clone();
-        racers.spawn(async move { store.ensure_reader("reader", &format!("policy {racer}")).await.expect("made") });
-    }
-    let made = racers.join_all().await;
-    assert!(made[0].definition.is_some() && made.iter().all(|reader| *reader == made[0]), "{made:?}");
-    // Its checkpoint is kept and shows its position.
-    let mut lease = lease(store, &made[0].generation, "log").await;
-    commit(store, &mut lease, changes(5, &[], &[])).await.expect("committed");
-    assert_eq!(store.reached("reader").await.expect("asked"), Position::new(5));
-    let again = store.ensure_reader("reader", "policy").await.expect("asked");
-    assert_eq!((again.reached, &again.definition), (Position::new(5), &made[0].definition));
-
-    let building = building(store).await;
-    store.define(&building, "projection").await.expect("defined");
-    let found = store.ensure_reader(MODEL, "policy").await.expect("asked");
-    assert_eq!((found.generation, found.definition.as_deref()), (building, Some("projection")));
-    assert_eq!(store.generations(MODEL).await.expect("asked").serving, None, "nothing is made beside it");
 }
 
 /// R13
