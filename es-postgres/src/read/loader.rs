@@ -153,7 +153,8 @@ async fn fetch(
     snapshots: bool,
     limit: usize,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    let most = i64::try_from(limit).unwrap_or(i64::MAX);
+    // No version plus this is too large for its type.
+    let most = i64::from(u32::try_from(limit).unwrap_or(u32::MAX));
     let query = || match streams {
         [stream] if snapshots => sqlx::query(include_str!("../sql/load_stream.sql")).bind(*stream).bind(most),
         _ if snapshots => sqlx::query(include_str!("../sql/load_streams.sql")).bind(streams).bind(most),
