@@ -153,7 +153,7 @@ async fn fetch(
     snapshots: bool,
     limit: usize,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    // No version plus this is too large for its type.
+    // The server adds it to a version: the sum must fit into a bigint.
     let most = i64::from(u32::try_from(limit).unwrap_or(u32::MAX));
     let query = || match streams {
         [stream] if snapshots => sqlx::query(include_str!("../sql/load_stream.sql")).bind(*stream).bind(most),

@@ -111,7 +111,7 @@ pub async fn r12_workers_of_a_replaced_generation_are_fenced(store: &impl ReadMo
     fenced(store.commit(&old_lease, changes(2, &[("a", "zombie")], &[]), TTL).await);
     fenced(store.renew(&old_lease, TTL).await);
     let late = store.acquire(&old, &shard("log"), Uuid::now_v7(), Takeover::WhenFree, TTL).await.expect("asked");
-    assert_eq!(late, None, "nobody can take up the old generation again");
+    assert_eq!(late, None, "the old generation can no longer be leased");
     assert_eq!(get(store, "a").await, Some("new".into()));
 }
 
