@@ -36,6 +36,9 @@ const MOST_STREAMS: usize = 128;
 /// How many events of each stream, at least, however many streams the statement serves.
 const FEWEST_EVENTS: usize = 32;
 
+/// How many columns a row of `load_streams.sql` has.
+const OF_A_WHOLE_STREAM: usize = 11;
+
 /// Room for an event that is read, to begin with.
 const USUAL_BYTES: usize = 256;
 
@@ -165,7 +168,11 @@ async fn fetch(
 
 /// What the `rows` of a stream say.
 fn loaded(rows: &[PgRow], stream: &StreamId, snapshots: bool, limit: usize) -> Result<LoadedStream, ReadError> {
-    let loaded = if snapshots { from_rows(rows, stream, limit) } else { from_whole(rows, limit) };
+    let loaded = match rows {
+        _ if !snapshots => from_whole(rows, limit),
+        [row] if row.len() == OF_A_WHOLE_STREAM => from_joined(row, stream, limit),
+        _ => from_rows(rows, stream, limit),
+    };
     loaded.map(|loaded| loaded.unwrap_or_else(unread)).map_err(error::read)
 }
 
@@ -180,7 +187,7 @@ fn unread() -> LoadedStream {
     LoadedStream { more: true, ..LoadedStream::default() }
 }
 
-/// The rows of one stream of `load_streams.sql`; `None` if they do not go together.
+/// The rows of `load_stream.sql`; `None` if they do not go together.
 fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
     let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return Ok(None) };
     let version: Option<i64> = first.try_get(0)?;
@@ -213,6 +220,31 @@ fn from_rows(rows: &[PgRow], stream: &StreamId, limit: usize) -> Result<Option<L
     }
     let (last, more) = (id_and_time(last, 1, 6)?, events.len() + usize::from(snapshot.is_some()) >= limit);
     Ok(Some(LoadedStream { snapshot, events, last, more }))
+}
+
+/// The row of one stream of `load_streams.sql`; `None` if its events do not go together.
+fn from_joined(row: &PgRow, stream: &StreamId, limit: usize) -> Result<Option<LoadedStream>, sqlx::Error> {
+    let (first, last): (Option<i64>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?);
+    let (Some(first), Some(last)) = (first, last) else { return Ok(first.is_none().then(LoadedStream::default)) };
+    let count: i32 = row.try_get(2)?;
+    let snapshot = match (row.try_get(5)?, id_and_time(row, 3, 4)?) {
+        (Some(sealed), Some(witness)) => {
+            let opened = sealed::open(stream, first, Ending::read(witness), sealed);
+            let Some(snapshot) = opened else { return Ok(None) };
+            Some(snapshot)
+        }
+        _ if first == 1 => None,
+        _ => return Ok(None),
+    };
+    let mut events = Vec::with_capacity(usize::try_from(count).unwrap_or_default());
+    if last - first + 1 != i64::from(count) || !push_events(row.try_get(8)?, row.try_get(9)?, &mut events) {
+        return Ok(None);
+    }
+    let more = events.len() >= limit;
+    if snapshot.is_some() {
+        events.remove(0);
+    }
+    Ok(Some(LoadedStream { snapshot, events, last: id_and_time(row, 6, 7)?, more }))
 }
 
 /// The witness whose id and time stand in these columns of `row`.
