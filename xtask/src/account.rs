@@ -1,8 +1,8 @@
 //! The users of the system that matter: root, and whom root runs Postgres as.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
 use std::process::Command;
+
+use rustix::process::geteuid;
 
 use crate::{Failure, Result};
 
@@ -36,9 +36,5 @@ impl Account {
 
 /// Whether this process is root's.
 pub(crate) fn is_root() -> bool {
-    // The files of /proc belong to the process they tell of; elsewhere `id` knows.
-    if let Ok(process) = fs::metadata("/proc/self") {
-        return process.uid() == 0;
-    }
-    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+    geteuid().is_root()
 }

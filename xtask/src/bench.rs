@@ -4,6 +4,8 @@ use std::env;
 use std::ffi::OsString;
 use std::path::Path;
 
+use rustix::process::Signal;
+
 use crate::children::{self, Group};
 use crate::interrupt::Interrupt;
 use crate::servers::{Needs, Servers};
@@ -16,7 +18,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
     let workspace = tools::workspace();
     let target = workspace.join("target/bench");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = children::mortal(Path::new(&cargo), "TERM");
+    let mut build = children::mortal(Path::new(&cargo), Signal::TERM);
     build.args(["build", "--release", "--locked", "--manifest-path"]).arg(workspace.join("bench/Cargo.toml"));
     build.arg("--target-dir").arg(&target);
     // Cargo sets them for this program. Some build scripts rebuild when they change.
@@ -29,7 +31,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
     if code != 0 {
         return Ok(code);
     }
-    let mut bench = children::mortal(&target.join("release/es-bench"), "TERM");
+    let mut bench = children::mortal(&target.join("release/es-bench"), Signal::TERM);
     bench.args(arguments).current_dir(workspace.join("bench"));
     if !measures(arguments) {
         return children::run_to_end(bench, Group::Own, &interrupt);

@@ -8,6 +8,9 @@ use std::sync::OnceLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use signal_hook::low_level::signal_name;
+
 use crate::interrupt::Interrupt;
 use crate::{Failure, Result};
 
@@ -16,9 +19,6 @@ pub(crate) const TICK: Duration = Duration::from_millis(20);
 
 /// How long a command may take to end after a signal before it is killed.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-const SIGINT: i32 = 2;
-const SIGQUIT: i32 = 3;
 
 /// The process group of a command.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +31,10 @@ pub(crate) enum Group {
 
 /// A command whose process the kernel ends with `signal` when this process is killed and cannot do it (`kill -9`).
 ///
-/// The kernel ties the process to the thread that starts it, so it must be started from the main thread. On systems
+/// `setpriv` asks the kernel for it in the new process, which this process could do only with unsafe code, and under the
+/// account of the command: a change of the account would cancel the request. The kernel ties the process to the thread that starts it, so it must be started from the main thread. On systems
 /// without `setpriv` the next run ends the processes that were left over.
-pub(crate) fn mortal(program: &Path, signal: &str) -> Command {
+pub(crate) fn mortal(program: &Path, signal: Signal) -> Command {
     static SETPRIV: OnceLock<bool> = OnceLock::new();
     let supported = *SETPRIV.get_or_init(|| {
         let mut probe = Command::new("setpriv");
@@ -44,7 +45,7 @@ pub(crate) fn mortal(program: &Path, signal: &str) -> Command {
         return Command::new(program);
     }
     let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", signal, "--"]).arg(program);
+    command.args(["--pdeathsig", signal_name(signal.as_raw()).unwrap_or("KILL"), "--"]).arg(program);
     command
 }
 
@@ -78,7 +79,11 @@ pub(crate) fn run_to_end(mut command: Command, group: Group, interrupt: &Interru
         command.process_group(0);
     }
     let mut child = command.spawn().map_err(|error| Failure::cannot(&name, error))?;
-    let target = if group == Group::Own { format!("-{}", child.id()) } else { child.id().to_string() };
+    let pid = Pid::from_child(&child);
+    let send = |signal| match group {
+        Group::Own => send_to_group(signal, pid),
+        Group::Terminal => send(signal, pid),
+    };
     let mut seen = 0;
     let mut since = None;
     let status = loop {
@@ -86,40 +91,40 @@ pub(crate) fn run_to_end(mut command: Command, group: Group, interrupt: &Interru
             break status;
         }
         // The terminal has already sent its own signals to the whole foreground group.
-        let from_terminal = |signal| group == Group::Terminal && matches!(signal, SIGINT | SIGQUIT);
+        let from_terminal = |signal| group == Group::Terminal && matches!(signal, Signal::INT | Signal::QUIT);
         if let Some(signal) = interrupt.signal().filter(|signal| !from_terminal(*signal)) {
             let asked: Instant = *since.get_or_insert_with(Instant::now);
             if interrupt.count() > seen {
                 seen = interrupt.count();
                 let again = asked.elapsed() > TICK * 10;
-                send(if again { "KILL" } else { signal_name(signal) }, &target);
+                send(if again { Signal::KILL } else { signal });
             } else if asked.elapsed() > PATIENCE {
-                send("KILL", &target);
+                send(Signal::KILL);
             }
         }
         thread::sleep(TICK);
     };
     if group == Group::Own {
         // A test that failed may have left a process running.
-        send("KILL", &target);
+        send(Signal::KILL);
         interrupt.check()?;
     }
     Ok(exit_code(status))
 }
 
-/// Sends a signal to a process, or with a `-` before the number to a group. It is no error if the process has ended.
-pub(crate) fn send(signal: &str, target: &str) {
-    // The shell's kill: not every machine has the program of that name, and the system call would need unsafe code.
-    let _ = Command::new("sh")
-        .args(["-c", "kill -s \"$1\" -- \"$2\"", "sh", signal, target])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
+/// Sends a signal to a process. It is no error if the process has ended.
+pub(crate) fn send(signal: Signal, pid: Pid) {
+    let _ = kill_process(pid, signal);
+}
+
+/// Sends a signal to every process of a group. It is no error if all have ended.
+fn send_to_group(signal: Signal, leader: Pid) {
+    let _ = kill_process_group(leader, signal);
 }
 
 /// Sends the signal to a server of this run and waits for its end; kills it when it takes too long.
-pub(crate) fn end(child: &mut Child, signal: &str) {
-    send(signal, &child.id().to_string());
+pub(crate) fn end(child: &mut Child, signal: Signal) {
+    send(signal, Pid::from_child(child));
     let asked = Instant::now();
     while asked.elapsed() < PATIENCE {
         // An error means that the child no longer exists.
@@ -143,15 +148,6 @@ pub(crate) fn reason(log: &Path) -> String {
         lines[first..].iter().take(2).copied().collect::<Vec<_>>().join(" / ").chars().take(400).collect();
     let told = if told.is_empty() { "no output" } else { &told };
     format!("{told} (log: {})", log.display())
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        1 => "HUP",
-        SIGINT => "INT",
-        SIGQUIT => "QUIT",
-        _ => "TERM",
-    }
 }
 
 /// The exit code as a shell would report it.

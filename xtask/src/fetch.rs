@@ -5,6 +5,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
+use rustix::process::Signal;
+
 use crate::home::{self, Home};
 use crate::interrupt::Interrupt;
 use crate::{Failure, Result, children, kafka, postgres, say, tools};
@@ -48,7 +50,7 @@ fn run_maven(home: &Home, interrupt: &Interrupt) -> Result<()> {
         }
     };
     tools::maven(interrupt)?;
-    let mut maven = children::mortal(Path::new("mvn"), "KILL");
+    let mut maven = children::mortal(Path::new("mvn"), Signal::KILL);
     maven
         .args(["-B", "-q", "-Dstyle.color=never", "-f"])
         .arg(tools::workspace().join("xtask/servers/pom.xml"))
@@ -71,13 +73,13 @@ fn unpack_postgres(home: &Home, interrupt: &Interrupt) -> Result<()> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|extension| extension == "txz"))
         .ok_or_else(|| Failure::cannot("unpack Postgres", "the package has no archive (.txz)"))?;
-    let mut tar = children::mortal(Path::new("tar"), "KILL");
+    let mut tar = children::mortal(Path::new("tar"), Signal::KILL);
     // With the permissions of the archive, not of the umask, and owned by the user of this process.
     tar.arg("-xJpf").arg(&archive).arg("--no-same-owner").arg("-C").arg(&folder);
     children::run_quietly(tar, "unpack Postgres", &home.path.join("tar.log"), interrupt)?;
     let _ = fs::remove_file(archive);
     // The archive has no entries for its folders, so the umask has set their permissions.
-    let mut chmod = children::mortal(Path::new("chmod"), "KILL");
+    let mut chmod = children::mortal(Path::new("chmod"), Signal::KILL);
     chmod.args(["-R", "go+rX"]).arg(&folder);
     children::run_quietly(chmod, "unpack Postgres", &home.path.join("tar.log"), interrupt)?;
     Ok(())

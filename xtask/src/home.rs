@@ -10,6 +10,8 @@ use std::process::{self, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal};
+
 use crate::account::Account;
 use crate::children::{self, TICK};
 use crate::interrupt::Interrupt;
@@ -108,8 +110,8 @@ impl Home {
             if lives {
                 continue;
             }
-            end_left_over(&run, "postgres.pid", "QUIT");
-            end_left_over(&run, "kafka.pid", "KILL");
+            end_left_over(&run, "postgres.pid", Signal::QUIT);
+            end_left_over(&run, "kafka.pid", Signal::KILL);
             if let Err(error) = fs::remove_dir_all(&run) {
                 say(format!("cannot remove {} of a run that was killed: {error}", run.display()));
             }
@@ -126,16 +128,18 @@ impl Drop for RunDirectory {
 }
 
 /// Ends the server of a killed run, if the process with that number still is that server: its command line names the run.
-fn end_left_over(run: &Path, pid_file: &str, signal: &str) {
+fn end_left_over(run: &Path, pid_file: &str, signal: Signal) {
     let Ok(pid) = fs::read_to_string(run.join(pid_file)) else {
         return;
     };
-    let pid = pid.trim();
+    let Some(pid) = pid.trim().parse().ok().and_then(Pid::from_raw) else {
+        return;
+    };
     let asked = Instant::now();
     let mut signal = signal;
-    while !pid.is_empty() && tools::command_line(pid).contains(&*run.to_string_lossy()) {
+    while tools::command_line(pid).contains(&*run.to_string_lossy()) {
         if asked.elapsed() > Duration::from_secs(5) {
-            signal = "KILL";
+            signal = Signal::KILL;
         }
         if asked.elapsed() > Duration::from_secs(8) {
             say(format!("process {pid} of a killed run does not end"));

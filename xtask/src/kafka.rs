@@ -5,6 +5,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
+
 use crate::home::Home;
 use crate::interrupt::Interrupt;
 use crate::server::Server;
@@ -13,7 +15,7 @@ use crate::{Failure, Result, children, tools};
 const READY: &str = "Kafka Server started";
 
 /// A clean shutdown of Kafka takes seconds, and its data is deleted anyway.
-const STOP: &str = "KILL";
+const STOP: Signal = Signal::KILL;
 
 /// Every cluster needs an id. These are never connected, so all use the same one.
 const CLUSTER: &str = "5L6g3nShT-eMCtK--X86sw";

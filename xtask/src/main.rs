@@ -1,6 +1,7 @@
 //! Development tasks: starts the real servers, runs the tests or the benchmarks against them, stops them.
 
 mod account;
+mod arguments;
 mod bench;
 mod children;
 mod fetch;
@@ -24,24 +25,13 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
 
+use clap::Parser;
+use rustix::process::Signal;
+
+use crate::arguments::{Arguments, Task};
 use crate::children::Group;
 use crate::interrupt::Interrupt;
 use crate::servers::{Needs, Servers};
-
-const USAGE: &str = "\
-Usage: cargo xtask <command>
-
-  test [arguments of cargo test]   starts Postgres and Kafka, runs cargo test on the whole workspace, stops them
-                                   (with -p or --manifest-path: on that package only)
-  servers [-- command …]           starts them, prints their addresses and runs the command; without a command, waits
-                                   for Ctrl-C or another signal, or for the end of the input if that is a terminal or
-                                   a pipe; stops them
-  bench [arguments]                builds bench/ and runs it on a Postgres with the settings of a deployment
-                                   (bench --help shows the arguments)
-  check [--minutes 10] [--seed N]  starts Postgres and runs the checker on a store, with one seed after the other
-                                   (check --help shows the arguments)
-
-If the environment has the address of a server (DATABASE_URL, KAFKA_BROKERS), that server is used.";
 
 /// Why a task ended early.
 #[derive(Debug)]
@@ -49,7 +39,7 @@ pub(crate) enum Failure {
     /// A step failed: the step, and why.
     Cannot(String),
     /// A signal arrived.
-    Interrupted(i32),
+    Interrupted(Signal),
 }
 
 impl Failure {
@@ -68,25 +58,11 @@ pub(crate) fn say(message: impl fmt::Display) {
 }
 
 fn main() -> ExitCode {
-    let mut arguments = env::args_os().skip(1);
-    let task = arguments.next().unwrap_or_default();
-    let mut arguments: Vec<OsString> = arguments.collect();
-    if arguments.first().is_some_and(|first| first == "--") {
-        arguments.remove(0);
-    }
-    let outcome = match task.to_str() {
-        Some("test") => test(arguments),
-        Some("servers") => servers(&arguments),
-        Some("bench") => bench::run(&arguments),
-        Some("check") => check(arguments),
-        Some("help" | "--help" | "-h") => {
-            println!("{USAGE}");
-            Ok(0)
-        }
-        _ => {
-            eprintln!("{USAGE}");
-            Ok(2)
-        }
+    let outcome = match Arguments::parse().task {
+        Task::Test { arguments } => test(arguments),
+        Task::Servers { command } => servers(&command),
+        Task::Bench { arguments } => bench::run(&arguments),
+        Task::Check { arguments } => check(arguments),
     };
     let code = match outcome {
         Ok(code) => code,
@@ -94,7 +70,7 @@ fn main() -> ExitCode {
             say(why);
             2
         }
-        Err(Failure::Interrupted(signal)) => 128 + signal,
+        Err(Failure::Interrupted(signal)) => 128 + signal.as_raw(),
     };
     ExitCode::from(u8::try_from(code).unwrap_or(1))
 }
@@ -106,7 +82,7 @@ fn test(arguments: Vec<OsString>) -> Result<i32> {
     tools::for_tests(&interrupt)?;
     let servers = Servers::start(Needs::TESTS, &interrupt)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut cargo = children::mortal(Path::new(&cargo), "TERM");
+    let mut cargo = children::mortal(Path::new(&cargo), Signal::TERM);
     cargo.arg("test").envs(servers.variables());
     if !names_packages(&arguments) {
         cargo.arg("--workspace");
@@ -122,7 +98,7 @@ fn check(arguments: Vec<OsString>) -> Result<i32> {
     tools::for_native_builds(&interrupt)?;
     let servers = Servers::start(Needs::CHECKER, &interrupt)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut cargo = children::mortal(Path::new(&cargo), "TERM");
+    let mut cargo = children::mortal(Path::new(&cargo), Signal::TERM);
     cargo.args(["run", "--quiet", "--package", "tests", "--bin", "check", "--"]).args(arguments);
     cargo.envs(servers.variables());
     children::run_to_end(cargo, Group::Own, &interrupt)
@@ -147,7 +123,7 @@ fn servers(command: &[OsString]) -> Result<i32> {
     let exports: Vec<String> = servers.variables().map(|(name, value)| format!("export {name}='{value}'")).collect();
     if let Some((program, arguments)) = command.split_first() {
         say(exports.join("; "));
-        let mut command = children::mortal(Path::new(program), "TERM");
+        let mut command = children::mortal(Path::new(program), Signal::TERM);
         command.args(arguments).envs(servers.variables());
         // A shell or a pager needs the terminal, which only the foreground group has.
         let group = if io::stdin().is_terminal() { Group::Terminal } else { Group::Own };

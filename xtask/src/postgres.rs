@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::home::Home;
 use crate::interrupt::Interrupt;
 use crate::server::Server;
@@ -16,7 +18,7 @@ use crate::{Failure, Result, children};
 const READY: &str = "database system is ready to accept connections";
 
 /// Immediate shutdown: Postgres ends at once, but frees its shared memory, which `kill -9` does not.
-const STOP: &str = "QUIT";
+const STOP: Signal = Signal::QUIT;
 
 /// Settings that make tests quick.
 pub(crate) const FOR_TESTS: &[&str] = &[
@@ -39,7 +41,7 @@ pub(crate) fn create_template(home: &Home, interrupt: &Interrupt) -> Result<()> 
     if let Some(account) = &home.account {
         chown(&data, Some(account.user), Some(account.group)).map_err(failed)?;
     }
-    let mut initdb = command(home, "initdb", "KILL");
+    let mut initdb = command(home, "initdb", Signal::KILL);
     initdb.arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust"]);
     initdb.args(["-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"]);
     children::run_quietly(initdb, "create a Postgres cluster", &home.path.join("initdb.log"), interrupt)
@@ -49,7 +51,7 @@ pub(crate) fn create_template(home: &Home, interrupt: &Interrupt) -> Result<()> 
 pub(crate) fn copy_template(home: &Home, run: &Path, interrupt: &Interrupt) -> Result<PathBuf> {
     let data = run.join("postgres");
     // cp keeps the owner and the modes, which Postgres checks.
-    let mut copy = children::mortal(Path::new("cp"), "KILL");
+    let mut copy = children::mortal(Path::new("cp"), Signal::KILL);
     copy.arg("-Rp").arg(home.path.join("postgres-template")).arg(&data);
     children::run_quietly(copy, "copy the Postgres template", &run.join("cp.log"), interrupt)?;
     Ok(data)
@@ -78,7 +80,7 @@ pub(crate) fn answers(port: u16) -> bool {
 }
 
 /// A program of Postgres, run under the account of the servers.
-fn command(home: &Home, program: &str, signal: &str) -> Command {
+fn command(home: &Home, program: &str, signal: Signal) -> Command {
     let mut command = children::mortal(&home.path.join("postgres/bin").join(program), signal);
     // English messages, since the log is searched for one of them; and a working directory that every account may use.
     command.env("LC_ALL", "C").current_dir("/");

@@ -6,6 +6,8 @@ use std::process::Child;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::children::{self, TICK};
 use crate::interrupt::Interrupt;
 use crate::{Failure, Result};
@@ -20,7 +22,7 @@ pub(crate) struct Server {
     child: Child,
     log: PathBuf,
     ready: &'static str,
-    stop: &'static str,
+    stop: Signal,
 }
 
 impl Server {
@@ -30,7 +32,7 @@ impl Server {
         child: Child,
         log: PathBuf,
         ready: &'static str,
-        stop: &'static str,
+        stop: Signal,
         pid_file: PathBuf,
     ) -> Result<Self> {
         let server = Self { name, child, log, ready, stop };

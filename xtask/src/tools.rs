@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use rustix::process::Pid;
+
 use crate::account::is_root;
 use crate::interrupt::Interrupt;
 use crate::{Failure, Result, children, say};
@@ -77,12 +79,12 @@ pub(crate) fn for_peers(interrupt: &Interrupt) -> Result<()> {
 }
 
 /// The command line of a process; empty when there is no such process.
-pub(crate) fn command_line(pid: &str) -> String {
+pub(crate) fn command_line(pid: Pid) -> String {
     if Path::new("/proc/self/cmdline").exists() {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         return String::from_utf8_lossy(&line).into_owned();
     }
-    let output = Command::new("ps").args(["-ww", "-o", "args=", "-p", pid]).output();
+    let output = Command::new("ps").args(["-ww", "-o", "args=", "-p", &pid.to_string()]).output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 

@@ -1,0 +1,78 @@
+//! The command line.
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+/// Development tasks. If the environment has the address of a server (`DATABASE_URL`, `KAFKA_BROKERS`), that server is used.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Task {
+    /// Starts Postgres and Kafka, runs `cargo test` on the whole workspace, stops them.
+    #[command(override_usage = "cargo xtask test [ARGUMENTS OF cargo test]")]
+    Test {
+        /// Passed on to `cargo test`; with `-p` or `--manifest-path` only that package is tested.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Starts Postgres and Kafka, prints their addresses and runs a command; stops them when it has ended.
+    ///
+    /// Without a command it waits for Ctrl-C or another signal, or for the end of the input if that is a terminal or a pipe.
+    Servers {
+        /// The command and its arguments.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+    /// Builds `bench/` and runs it on a Postgres with the settings of a deployment; `bench --help` shows its arguments.
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Passed on to the benchmarks.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+    /// Starts Postgres and runs the checker on a store, one seed after the other; `check --help` shows its arguments.
+    #[command(disable_help_flag = true)]
+    Check {
+        /// Passed on to the checker.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parsed(line: &str) -> Task {
+        Arguments::try_parse_from(line.split_whitespace()).expect("valid arguments").task
+    }
+
+    fn words(line: &str) -> Vec<OsString> {
+        line.split_whitespace().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_a_task_is_passed_on_as_it_is() {
+        let Task::Test { arguments } = parsed("xtask test -p es-core r4_ -- --nocapture") else { panic!("no test") };
+        assert_eq!(arguments, words("-p es-core r4_ -- --nocapture"));
+        let Task::Servers { command } = parsed("xtask servers -- sh -c true") else { panic!("no servers") };
+        assert_eq!(command, words("sh -c true"));
+        let Task::Bench { arguments } = parsed("xtask bench --help") else { panic!("no benchmarks") };
+        assert_eq!(arguments, words("--help"));
+        let Task::Check { arguments } = parsed("xtask check --minutes 10") else { panic!("no checker") };
+        assert_eq!(arguments, words("--minutes 10"));
+    }
+}
