@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The events of one kind of aggregate: an enum with a stable wire name and a schema version for
-/// each variant.
+/// each variant. A struct is an event of one kind.
 ///
 /// Derive it:
 ///
@@ -52,6 +52,10 @@ use crate::{
 ///
 /// Events can be compared because each is read back before it is written: one that would not be read
 /// as an equal one is refused.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an event",
+    note = "derive `Event` for it; a variant that wraps another type needs a wire name, `#[event(name = \"…\")]`"
+)]
 pub trait Event: PartialEq + Sized + Send + Sync + 'static {
     /// The category of the streams in which these events live.
     const CATEGORY: &'static str;

@@ -33,11 +33,33 @@ pub mod __private {
 
     use serde::{Serializer, ser::SerializeMap};
 
-    use crate::{Tag, TagError, codec, schema::Undecodable};
+    use crate::{EventSchema, Tag, TagError, codec, schema::Undecodable};
 
     /// The tag that the rule `rule` of the event `event` has made.
     pub fn tag(event: &'static str, rule: &'static str, text: impl AsRef<str>) -> Result<Tag, TagError> {
         Tag::new(text).map_err(|reason| TagError { event, rule, reason })
+    }
+
+    /// Whether both texts are the same one.
+    pub const fn same(one: &str, other: &str) -> bool {
+        let (one, other) = (one.as_bytes(), other.as_bytes());
+        let mut at = 0;
+        while at < one.len() && at < other.len() && one[at] == other[at] {
+            at += 1;
+        }
+        at == one.len() && at == other.len()
+    }
+
+    /// Whether no other of `schemas` has the wire name of the one at `index`.
+    pub const fn is_only(schemas: &[EventSchema], index: usize) -> bool {
+        let mut at = 0;
+        while at < schemas.len() {
+            if at != index && same(schemas[at].name, schemas[index].name) {
+                return false;
+            }
+            at += 1;
+        }
+        true
     }
 
     /// What a payload or an upcaster reads.

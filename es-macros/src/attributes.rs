@@ -1,7 +1,7 @@
 //! Reading `#[event(…)]`.
 
 use syn::{
-    Attribute, Error, Expr, ExprLit, Field, Ident, Lit, LitInt, LitStr, Token, Variant,
+    Attribute, DeriveInput, Error, Expr, ExprLit, Field, Fields, Ident, Lit, LitInt, LitStr, Token, Variant,
     meta::ParseNestedMeta,
     parenthesized,
     parse::{Parse, ParseStream},
@@ -14,7 +14,7 @@ use crate::{
     tags::TagRule,
 };
 
-/// What `#[event(…)]` says about a variant.
+/// What `#[event(…)]` says about a kind of event.
 pub(crate) struct Schema {
     pub(crate) name: LitStr,
     pub(crate) version: u32,
@@ -40,8 +40,59 @@ impl Parse for Upcaster {
     }
 }
 
-/// The category that is written above the enum, and the tags of all its events.
-pub(crate) fn category(attributes: &[Attribute], of: &Ident, errors: &mut Errors) -> (Option<LitStr>, Vec<TagRule>) {
+/// What `#[event(…)]` may say about a kind of event.
+#[derive(Default)]
+struct Words {
+    name: Option<LitStr>,
+    version: Option<(LitInt, u32)>,
+    upcasters: Option<Vec<Upcaster>>,
+    tags: Vec<TagRule>,
+}
+
+impl Words {
+    /// Takes the next key; tells whether it is one of these.
+    fn take(&mut self, meta: &ParseNestedMeta<'_>) -> syn::Result<bool> {
+        match key(meta).as_str() {
+            "name" => set(&mut self.name, meta, text(meta, "order.placed")?)?,
+            "version" => set(&mut self.version, meta, number(meta)?)?,
+            "upcast" => set(&mut self.upcasters, meta, upcasts(meta)?)?,
+            "tag" | "tags" => rule(&mut self.tags, meta)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// The schema of the event `of`. `advice` is a wire name for it; it is no advice where the attributes could not be read.
+    fn schema(self, of: &Ident, well_formed: bool, advice: &str, wraps: bool, errors: &mut Errors) -> Option<Schema> {
+        let Self { name, version, upcasters, tags } = self;
+        let upcasters = upcasters.unwrap_or_default();
+        let current = version.as_ref().map_or(1, |(_, version)| (*version).max(1));
+        check_upcasters(&upcasters, current, errors);
+        match version {
+            Some((literal, 0)) => errors.at(literal, "schema versions start at 1; write `version = 1` or leave it out"),
+            Some((literal, _)) if well_formed => check_chain(&upcasters, &literal, current, errors),
+            _ => {}
+        }
+        if let Some(name) = name {
+            check_name(&name, errors);
+            return Some(Schema { name, version: current, upcasters, tags });
+        }
+        if well_formed {
+            let inherit = if wraps { ", or, if it wraps an event, leave out `version` and `upcast`" } else { "" };
+            errors.at(
+                of,
+                format!(
+                    "`{of}` has no wire name; write `#[event(name = \"{advice}\")]` above it{inherit}: the wire \
+                     name is what the log keeps, so that the Rust name can change"
+                ),
+            );
+        }
+        None
+    }
+}
+
+/// The category that is written above an enum, and the tags of all its events.
+pub(crate) fn of_enum(attributes: &[Attribute], of: &Ident, errors: &mut Errors) -> (Option<LitStr>, Vec<TagRule>) {
     let (mut category, mut tags) = (None, Vec::new());
     let well_formed = read(attributes, errors, |meta| match key(meta).as_str() {
         "category" => set(&mut category, meta, text(meta, "order")?),
@@ -51,7 +102,78 @@ pub(crate) fn category(attributes: &[Attribute], of: &Ident, errors: &mut Errors
              `version` and `upcast` above its variants"
         ))),
     });
-    if let Some(category) = &category {
+    check_given(category.as_ref(), well_formed, of, errors);
+    (category, tags)
+}
+
+/// The category and the schema that are written above a struct.
+pub(crate) fn of_struct(input: &DeriveInput, fields: &Fields, errors: &mut Errors) -> (Option<LitStr>, Option<Schema>) {
+    let (mut category, mut words) = (None, Words::default());
+    let well_formed = read(&input.attrs, errors, |meta| {
+        if meta.path.is_ident("category") {
+            return set(&mut category, meta, text(meta, "order")?);
+        }
+        if words.take(meta)? {
+            return Ok(());
+        }
+        Err(meta.error(format!(
+            "an event struct has no `{}`; write `category = \"…\"`, `name = \"…\"`, `version = 2`, \
+             `upcast(1 = from_v1)` or `tag = \"…\"`",
+            key(meta)
+        )))
+    });
+    fields.iter().for_each(|field| reject_on(field, "the struct", errors));
+    check_given(category.as_ref(), well_formed, &input.ident, errors);
+    let prefix = category.as_ref().map_or_else(|| "order".to_owned(), LitStr::value);
+    let own = snake_case(&input.ident.to_string());
+    let advice = format!("{prefix}.{}", own.strip_prefix(&format!("{prefix}_")).unwrap_or(&own));
+    (category, words.schema(&input.ident, well_formed, &advice, false, errors))
+}
+
+/// What is written above a variant.
+pub(crate) enum OfVariant {
+    /// Its own schema.
+    Own(Schema),
+    /// No schema, since it wraps an event that has one; tags beside those of that event.
+    Inherited(Vec<TagRule>),
+}
+
+/// What is written above `variant`; `category` is for advice.
+pub(crate) fn of_variant(variant: &Variant, category: &str, errors: &mut Errors) -> Option<OfVariant> {
+    let mut words = Words::default();
+    let well_formed = read(&variant.attrs, errors, |meta| {
+        if words.take(meta)? {
+            return Ok(());
+        }
+        Err(meta.error(format!(
+            "a variant has no `{}`; write `name = \"…\"`, `version = 2`, \
+             `upcast(1 = from_v1)` or `tag = \"…\"` here and `category` above the enum",
+            key(meta)
+        )))
+    });
+    variant.fields.iter().for_each(|field| reject_on(field, "the variant", errors));
+    let wraps = matches!(&variant.fields, Fields::Unnamed(fields) if fields.unnamed.len() == 1);
+    if wraps && well_formed && words.name.is_none() && words.version.is_none() && words.upcasters.is_none() {
+        let fields = variant.fields.iter().flat_map(|field| &field.attrs);
+        for attribute in variant.attrs.iter().chain(fields).filter(|attribute| attribute.path().is_ident("serde")) {
+            errors.at(
+                attribute,
+                format!(
+                    "`{}` takes the payload of the event that it wraps; write this above that event's type, or give the \
+                     variant a wire name of its own",
+                    variant.ident
+                ),
+            );
+        }
+        return Some(OfVariant::Inherited(words.tags));
+    }
+    let advice = format!("{category}.{}", snake_case(&variant.ident.to_string()));
+    words.schema(&variant.ident, well_formed, &advice, wraps, errors).map(OfVariant::Own)
+}
+
+/// Checks the category of `of`, which must have one.
+fn check_given(category: Option<&LitStr>, well_formed: bool, of: &Ident, errors: &mut Errors) {
+    if let Some(category) = category {
         check_category(category, errors);
     } else if well_formed {
         let own = of.to_string();
@@ -59,54 +181,12 @@ pub(crate) fn category(attributes: &[Attribute], of: &Ident, errors: &mut Errors
         errors.at(
             of,
             format!(
-                "`{of}` has no category; write `#[event(category = \"{}\")]` above the enum: its \
+                "`{of}` has no category; write `#[event(category = \"{}\")]` above it: its \
                  events live in streams of that category",
                 snake_case(stem)
             ),
         );
     }
-    (category, tags)
-}
-
-/// The schema that is written above `variant`; `category` is for advice.
-pub(crate) fn schema(variant: &Variant, category: &str, errors: &mut Errors) -> Option<Schema> {
-    let (mut name, mut version, mut upcasters, mut tags) = (None, None, None, Vec::new());
-    let well_formed = read(&variant.attrs, errors, |meta| match key(meta).as_str() {
-        "name" => set(&mut name, meta, text(meta, "order.placed")?),
-        "version" => set(&mut version, meta, number(meta)?),
-        "upcast" => set(&mut upcasters, meta, upcasts(meta)?),
-        "tag" | "tags" => rule(&mut tags, meta),
-        other => Err(meta.error(format!(
-            "a variant has no `{other}`; write `name = \"…\"`, `version = 2`, \
-             `upcast(1 = from_v1)` or `tag = \"…\"` here and `category` above the enum"
-        ))),
-    });
-    variant.fields.iter().for_each(|field| reject_on(field, errors));
-    let upcasters = upcasters.unwrap_or_default();
-    let current = version.as_ref().map_or(1, |(_, version)| (*version).max(1));
-    check_upcasters(&upcasters, current, errors);
-    match version {
-        Some((literal, 0)) => errors.at(literal, "schema versions start at 1; write `version = 1` or leave it out"),
-        Some((literal, _)) if well_formed => check_chain(&upcasters, &literal, current, errors),
-        _ => {}
-    }
-    let version = current;
-    if let Some(name) = name {
-        check_name(&name, errors);
-        return Some(Schema { name, version, upcasters, tags });
-    }
-    if well_formed {
-        let advice = format!("{category}.{}", snake_case(&variant.ident.to_string()));
-        errors.at(
-            &variant.ident,
-            format!(
-                "`{}` has no wire name; write `#[event(name = \"{advice}\")]` above it: the wire \
-                 name is what the log keeps, so that the variant can be renamed",
-                variant.ident
-            ),
-        );
-    }
-    None
 }
 
 /// Hands every key of `#[event(…)]` to `take`; tells whether all of it could be read.
@@ -195,8 +275,8 @@ fn upcasts(meta: &ParseNestedMeta<'_>) -> syn::Result<Vec<Upcaster>> {
     Ok(list.parse_terminated(Upcaster::parse, Token![,])?.into_iter().collect())
 }
 
-fn reject_on(field: &Field, errors: &mut Errors) {
+fn reject_on(field: &Field, above: &str, errors: &mut Errors) {
     for attribute in field.attrs.iter().filter(|attribute| attribute.path().is_ident("event")) {
-        errors.at(attribute, "`#[event]` says nothing about a field; write it above the variant");
+        errors.at(attribute, format!("`#[event]` says nothing about a field; write it above {above}"));
     }
 }

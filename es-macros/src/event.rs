@@ -2,68 +2,113 @@
 
 use std::collections::HashMap;
 
-use proc_macro2::{Ident, Span, TokenStream};
-use quote::{quote, quote_spanned};
-use syn::{DeriveInput, spanned::Spanned};
+use proc_macro2::{Ident, TokenStream};
+use quote::quote;
+use syn::{Data, DataStruct, DeriveInput, Fields, LitStr, Type, Variant};
 
 use crate::{
-    attributes::{self, Schema},
-    input::{Derive, Errors, enum_of},
+    attributes::{self, OfVariant},
+    input::{Derive, Errors, enum_of, reject_generics},
+    kind::{Content, Kind},
     payload::Payload,
-    rules::Upcaster,
-    tags,
+    tags::{self, TagRule, Tagged},
 };
 
-const EVENT: Derive =
-    Derive {
-        name: "Event", variant: "kind of event", example: "#[event(name = \"order.placed\")] Placed { … }, …"
-    };
-
-/// One variant.
-struct Kind<'a> {
-    variant: &'a Ident,
-    schema: Schema,
-    payload: Payload<'a>,
-    /// The arm that makes its tags, if it has some.
-    tags: Option<TokenStream>,
-}
+const EVENT: Derive = Derive {
+    name: "Event",
+    types: "enums, with one variant for each kind of event, and for structs, which are one kind of event",
+    variant: "kind of event",
+    example: "#[event(name = \"order.placed\")] Placed { … }, …",
+};
 
 pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
+    match &input.data {
+        Data::Struct(data) => of_struct(input, data),
+        _ => of_enum(input),
+    }
+}
+
+fn of_struct(input: &DeriveInput, data: &DataStruct) -> syn::Result<TokenStream> {
+    let mut errors = Errors::default();
+    let (ident, fields) = (&input.ident, &data.fields);
+    reject_generics(input, &EVENT, "remove them and name the types of the fields", &mut errors);
+    let payload = Payload::of_struct(ident, fields, &input.attrs, &mut errors);
+    let (category, schema) = attributes::of_struct(input, fields, &mut errors);
+    let kind = schema.map(|schema| {
+        let (path, name) = (quote!(Self), &schema.name);
+        let tagged = Tagged { path: path.clone(), ident, fields, name: quote!(#name), wraps: None };
+        let tags = tags::arm(&tagged, &schema.tags, &mut errors);
+        Kind { ident, path, content: Content::Own { schema, payload }, tags }
+    });
+    let kinds: Vec<_> = kind.into_iter().collect();
+    errors.or(|| implementation(ident, category.as_ref(), &kinds))
+}
+
+fn of_enum(input: &DeriveInput) -> syn::Result<TokenStream> {
     let mut errors = Errors::default();
     let data = enum_of(input, &EVENT, &mut errors)?;
-    let (category, tags_of_all) = attributes::category(&input.attrs, &input.ident, &mut errors);
-    let prefix = category.as_ref().map_or_else(|| "order".to_owned(), syn::LitStr::value);
-    let mut kinds: Vec<Kind<'_>> = Vec::new();
-    for variant in &data.variants {
-        let payload = Payload::new(variant, &input.ident, &mut errors);
-        if let Some(schema) = attributes::schema(variant, &prefix, &mut errors) {
-            let rules = [&tags_of_all[..], &schema.tags].concat();
-            let tags = tags::arm(variant, &schema.name, &rules, &mut errors);
-            kinds.push(Kind { variant: &variant.ident, schema, payload, tags });
-        }
-    }
+    let (category, tags_of_all) = attributes::of_enum(&input.attrs, &input.ident, &mut errors);
+    let prefix = category.as_ref().map_or_else(|| "order".to_owned(), LitStr::value);
+    let variants = data.variants.iter();
+    let kinds: Vec<_> =
+        variants.filter_map(|variant| kind(variant, &input.ident, &prefix, &tags_of_all, &mut errors)).collect();
     check_names(&kinds, &mut errors);
     errors.or(|| implementation(&input.ident, category.as_ref(), &kinds))
 }
 
+/// The kind of event that `variant` is.
+fn kind<'a>(
+    variant: &'a Variant,
+    of: &'a Ident,
+    category: &str,
+    tags_of_all: &[TagRule],
+    errors: &mut Errors,
+) -> Option<Kind<'a>> {
+    let Variant { ident, fields, .. } = variant;
+    let payload = Payload::of_variant(variant, of, errors);
+    let (content, own_tags) = match attributes::of_variant(variant, category, errors)? {
+        OfVariant::Own(schema) => {
+            let tags = schema.tags.clone();
+            (Content::Own { schema, payload }, tags)
+        }
+        OfVariant::Inherited(tags) => (Content::Inherited(wrapped(fields)?), tags),
+    };
+    let path = quote!(Self::#ident);
+    let wraps = content.wraps();
+    let tagged = Tagged { path: path.clone(), ident, fields, name: content.name(), wraps };
+    let tags = tags::arm(&tagged, &[tags_of_all, &own_tags].concat(), errors);
+    Some(Kind { ident, path, content, tags })
+}
+
+/// The type of the only field.
+fn wrapped(fields: &Fields) -> Option<&Type> {
+    fields.iter().map(|field| &field.ty).next()
+}
+
+/// Checks the wire names that are written here. Those of wrapped events are known to the compiler only, which checks them
+/// in [`Kind::checks`].
 fn check_names(kinds: &[Kind<'_>], errors: &mut Errors) {
     let mut taken: HashMap<String, &Ident> = HashMap::new();
-    for Kind { variant, schema, .. } in kinds {
+    for Kind { ident, content, .. } in kinds {
+        let Content::Own { schema, .. } = content else { continue };
         let name = schema.name.value();
         if let Some(first) = taken.get(&name) {
             let message = format!("{name:?} is already the wire name of `{first}`");
-            errors.at(&schema.name, format!("{message}; write another one for `{variant}`"));
+            errors.at(&schema.name, format!("{message}; write another one for `{ident}`"));
         } else {
-            taken.insert(name, variant);
+            taken.insert(name, ident);
         }
     }
 }
 
-fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'_>]) -> TokenStream {
-    let variants: Vec<_> = kinds.iter().map(|kind| kind.variant).collect();
-    let schemas: Vec<_> = kinds.iter().map(Kind::schema).collect();
-    let serialize_arms = kinds.iter().map(|kind| kind.payload.serialize_arm());
-    let decode_arms = kinds.iter().map(Kind::decode_arm);
+fn implementation(ident: &Ident, category: Option<&LitStr>, kinds: &[Kind<'_>]) -> TokenStream {
+    let schemas = kinds.iter().map(Kind::schema);
+    let schema_arms = kinds.iter().map(Kind::schema_arm);
+    let serialize_arms = kinds.iter().map(Kind::serialize_arm);
+    // Names that are no literals come after those that are.
+    let (own, inherited): (Vec<_>, Vec<_>) = kinds.iter().partition(|kind| kind.content.wraps().is_none());
+    let decode_arms = own.into_iter().chain(inherited).map(Kind::decode_arm);
+    let checks = kinds.iter().enumerate().map(|(index, kind)| kind.checks(index, ident));
     let tags = tags_function(kinds);
     quote! {
         #[automatically_derived]
@@ -75,7 +120,7 @@ fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'
 
             fn schema(&self) -> __es::EventSchema {
                 match self {
-                    #(Self::#variants { .. } => #schemas,)*
+                    #(#schema_arms)*
                 }
             }
 
@@ -103,6 +148,8 @@ fn implementation(ident: &Ident, category: Option<&syn::LitStr>, kinds: &[Kind<'
                 }
             }
         }
+
+        #(#checks)*
     }
 }
 
@@ -124,38 +171,4 @@ fn tags_function(kinds: &[Kind<'_>]) -> Option<TokenStream> {
             }
         }
     })
-}
-
-impl Kind<'_> {
-    fn schema(&self) -> TokenStream {
-        let Schema { name, version, .. } = &self.schema;
-        quote!(__es::EventSchema { name: #name, version: #version })
-    }
-
-    fn decode_arm(&self) -> TokenStream {
-        let Schema { name, version, upcasters, .. } = &self.schema;
-        let current = self.payload.decode_block(name);
-        let upcasts = upcasters.iter().map(upcast_arm);
-        quote! {
-            #name => match __version {
-                #version => #current
-                #(#upcasts)*
-                found => ::core::result::Result::Err(
-                    __es::Undecodable::UnknownVersion { found, current: #version }
-                ),
-            },
-        }
-    }
-}
-
-/// Located at the function, so that a wrong signature is reported there; resolved like the rest, so
-/// that `__payload` is found when the function's path comes out of a macro.
-fn upcast_arm(Upcaster { from, function, .. }: &Upcaster) -> TokenStream {
-    let span = Span::call_site().located_at(function.span());
-    quote_spanned! {span=>
-        #from => {
-            let __old = __es::__private::decode(__payload)?;
-            ::core::result::Result::Ok(#function(__old))
-        }
-    }
 }

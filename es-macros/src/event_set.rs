@@ -8,8 +8,12 @@ use syn::{DeriveInput, Fields, Ident, Type, Variant};
 
 use crate::input::{Derive, Errors, enum_of};
 
-const EVENT_SET: Derive =
-    Derive { name: "EventSet", variant: "event enum that it holds", example: "Order(OrderEvent), …" };
+const EVENT_SET: Derive = Derive {
+    name: "EventSet",
+    types: "enums, with one variant for each event enum that it holds",
+    variant: "event enum that it holds",
+    example: "Order(OrderEvent), …",
+};
 
 /// A variant with what it wraps.
 struct Member<'a> {

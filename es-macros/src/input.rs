@@ -37,6 +37,8 @@ impl Errors {
 pub(crate) struct Derive {
     /// Its name.
     pub(crate) name: &'static str,
+    /// For what it is.
+    pub(crate) types: &'static str,
     /// What one variant stands for.
     pub(crate) variant: &'static str,
     /// A variant as it should be written.
@@ -45,10 +47,10 @@ pub(crate) struct Derive {
 
 /// The enum that `input` must be: with variants and without generics.
 pub(crate) fn enum_of<'a>(input: &'a DeriveInput, derive: &Derive, errors: &mut Errors) -> syn::Result<&'a DataEnum> {
-    let Derive { name, variant, example } = derive;
+    let Derive { name, types, variant, example } = derive;
     let instead = format!("write `enum {} {{ {example} }}`", input.ident);
     let wrong_kind = |span: Span, kind: &str| {
-        let message = format!("`{name}` is for enums, with one variant for each {variant}, not for {kind}");
+        let message = format!("`{name}` is for {types}, not for {kind}");
         Err(Error::new(span, format!("{message}; {instead}")))
     };
     let data = match &input.data {
@@ -56,18 +58,23 @@ pub(crate) fn enum_of<'a>(input: &'a DeriveInput, derive: &Derive, errors: &mut 
         Data::Struct(data) => return wrong_kind(data.struct_token.span, "a struct"),
         Data::Union(data) => return wrong_kind(data.union_token.span, "a union"),
     };
-    if !input.generics.params.is_empty() {
-        let advice = "remove them and name the types in the variants";
-        errors.at(
-            &input.generics,
-            format!("`{name}` needs one concrete type and cannot have generic parameters; {advice}"),
-        );
-    }
+    reject_generics(input, derive, "remove them and name the types in the variants", errors);
     if data.variants.is_empty() {
         let message = format!("`{}` needs a variant for each {variant}", input.ident);
         errors.add(Error::new(input.ident.span(), format!("{message}; {instead}")));
     }
     Ok(data)
+}
+
+/// A wire name stands for one type.
+pub(crate) fn reject_generics(input: &DeriveInput, derive: &Derive, advice: &str, errors: &mut Errors) {
+    if !input.generics.params.is_empty() {
+        let name = derive.name;
+        errors.at(
+            &input.generics,
+            format!("`{name}` needs one concrete type and cannot have generic parameters; {advice}"),
+        );
+    }
 }
 
 /// `PlacedOrder` as `placed_order`: a valid wire name for an advice, whatever `text` holds.

@@ -9,12 +9,13 @@ mod attributes;
 mod event;
 mod event_set;
 mod input;
+mod kind;
 mod payload;
 mod root;
 mod rules;
 mod tags;
 
-/// Derives `es_core::Event` for an enum with one variant for each kind of event.
+/// Derives `es_core::Event` for an enum with one variant for each kind of event, or for a struct that is one kind of event.
 ///
 /// ```
 /// use es_core::Event;
@@ -46,26 +47,59 @@ mod tags;
 ///
 /// | where | attribute | meaning |
 /// |---|---|---|
-/// | enum | `#[event(category = "order")]` | Required. The category of the streams: a lower-case letter, then lower-case letters, digits and `_`; at most 64 bytes, not starting with `es_`. |
-/// | variant | `#[event(name = "order.placed")]` | Required, unique in the enum. The wire name: words of lower-case letters, digits and `_`, joined by dots; at most 128 bytes. It is stored and must never change. |
-/// | variant | `#[event(version = 2)]` | The schema version that is written, from 1 up; 1 when left out. |
-/// | variant | `#[event(upcast(1 = path::to::function))]` | Reads an old version: a `fn(Old) -> Self`, where `Old` implements `Deserialize`. Required for every version before the current one. |
-/// | variant | `#[event(tag = "room:{room}")]` | A tag, by which an `EventQuery` finds the event: a text with fields of the variant in braces (`{0}` for the content of a newtype variant), written with `Display` (so no `Option`: see `tags`). As many as there are things that the event is about. |
-/// | variant | `#[event(tags = path::to::function)]` | More tags, from a `fn(&Self) -> Vec<String>` (or another iterator of texts): for what a text with braces cannot say. |
+/// | enum or struct | `#[event(category = "order")]` | Required. The category of the streams: a lower-case letter, then lower-case letters, digits and `_`; at most 64 bytes, not starting with `es_`. |
+/// | variant or struct | `#[event(name = "order.placed")]` | Required, unique in the enum. The wire name: words of lower-case letters, digits and `_`, joined by dots; at most 128 bytes. It is stored and must never change. |
+/// | variant or struct | `#[event(version = 2)]` | The schema version that is written, from 1 up; 1 when left out. |
+/// | variant or struct | `#[event(upcast(1 = path::to::function))]` | Reads an old version: a `fn(Old) -> Self`, where `Old` implements `Deserialize`. Required for every version before the current one. |
+/// | variant or struct | `#[event(tag = "room:{room}")]` | A tag, by which an `EventQuery` finds the event: a text with its fields in braces (`{0}` for the content of a newtype), written with `Display` (so no `Option`: see `tags`). As many as there are things that the event is about. |
+/// | variant or struct | `#[event(tags = path::to::function)]` | More tags, from a `fn(&Self) -> Vec<String>` (or another iterator of texts): for what a text with braces cannot say. |
 /// | enum | `#[event(tag = "…")]`, `#[event(tags = …)]` | The same for every variant. |
-/// | variant | `#[serde(…)]` | A serde *container* attribute for the variant's payload, such as `rename_all` or `deny_unknown_fields`. |
+/// | variant or struct | `#[serde(…)]` | A serde *container* attribute for the payload, such as `rename_all` or `deny_unknown_fields`. |
 /// | field | `#[serde(…)]` | Any serde field attribute, such as `default`, `with`, `skip_serializing_if` or `flatten`. |
+///
+/// # Events that are structs
+///
+/// An event with a type of its own can be passed around and tested alone. A variant that wraps such a type and has no
+/// `name` takes its name, its version, its upcasters and its tags. Fields in the tags of the enum, or of that variant, are
+/// those of the wrapped event.
+///
+/// ```
+/// use es_core::Event;
+///
+/// #[derive(Debug, Clone, PartialEq, Event)]
+/// #[event(category = "order", name = "order.placed", tag = "customer:{customer}")]
+/// struct OrderPlaced {
+///     customer: String,
+/// }
+///
+/// #[derive(Debug, Clone, PartialEq, Event)]
+/// #[event(category = "order")]
+/// enum OrderEvent {
+///     Placed(OrderPlaced),
+///     #[event(name = "order.cancelled")]
+///     Cancelled,
+/// }
+///
+/// let placed = OrderPlaced { customer: "ada".into() };
+/// assert_eq!(placed.encode().unwrap(), r#"{"customer":"ada"}"#);
+/// let event = OrderEvent::Placed(placed.clone());
+/// assert_eq!(event.schema(), placed.schema());
+/// assert_eq!(event.tags(), placed.tags());
+/// ```
+///
+/// A struct is a set of events too, which holds this one kind only: a reader of `OrderPlaced` stops at `order.cancelled`,
+/// since that is in the same category and unknown to it. Let readers listen to the enum.
 ///
 /// # Payloads
 ///
-/// | variant | JSON |
+/// | kind of event | JSON |
 /// |---|---|
 /// | `Placed { total: String }` | an object of the fields |
 /// | `Captured(Capture)` | the content itself |
 /// | `Cancelled` | `{}`; any object is accepted when it is read |
 ///
-/// The enum needs neither `Serialize` nor `Deserialize`. Where it has them, for another purpose,
-/// their attributes on the enum do not touch the stored payload.
+/// Structs in the same way. The type needs neither `Serialize` nor `Deserialize`. Where an enum has them, for another purpose,
+/// their attributes on the enum do not touch the stored payload; those on a struct do.
 #[proc_macro_derive(Event, attributes(event, serde))]
 pub fn derive_event(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -1,7 +1,7 @@
-//! How one variant's content becomes JSON and back.
+//! How the content of one kind of event becomes JSON and back.
 //!
 //! serde's own derives do the work, on structs that are generated inside the function bodies: so
-//! its attributes mean what they always mean, and the user's enum needs no serde derive.
+//! its attributes mean what they always mean, and the user's type needs no serde derive.
 
 use proc_macro2::{Group, Ident, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
@@ -9,10 +9,13 @@ use syn::{Attribute, Field, Fields, LitStr, Member, Variant, spanned::Spanned};
 
 use crate::input::Errors;
 
-/// A variant's content.
+const ORDER_MAY_CHANGE: &str = "stored fields need names, because their order may change; give the fields names";
+
+/// The content of a kind of event: a variant or a struct.
 pub(crate) struct Payload<'a> {
     of: &'a Ident,
-    variant: &'a Ident,
+    /// `None` for a struct.
+    variant: Option<&'a Ident>,
     fields: Vec<PayloadField<'a>>,
     newtype: bool,
     serde: Vec<&'a Attribute>,
@@ -27,39 +30,64 @@ struct PayloadField<'a> {
 
 impl<'a> Payload<'a> {
     /// The content of `variant`, a variant of `of`.
-    pub(crate) fn new(variant: &'a Variant, of: &'a Ident, errors: &mut Errors) -> Self {
-        let newtype = matches!(variant.fields, Fields::Unnamed(_));
-        if newtype && variant.fields.len() != 1 {
-            let name = &variant.ident;
-            let message = if variant.fields.is_empty() {
-                format!("this variant has no fields; write `{name}` without parentheses")
+    pub(crate) fn of_variant(variant: &'a Variant, of: &'a Ident, errors: &mut Errors) -> Self {
+        let Variant { attrs, ident, fields, .. } = variant;
+        if unnamed(fields).is_some_and(|fields| fields != 1) {
+            let message = if fields.is_empty() {
+                format!("this variant has no fields; write `{ident}` without parentheses")
             } else {
-                format!(
-                    "stored fields need names, because their order may change; give the fields names: \
-                     `{name} {{ field: Type, … }}`"
-                )
+                format!("{ORDER_MAY_CHANGE}: `{ident} {{ field: Type, … }}`")
             };
-            errors.at(&variant.fields, message);
+            errors.at(fields, message);
         }
-        let fields = variant.fields.members().zip(&variant.fields).enumerate();
+        Self::new(of, Some(ident), fields, attrs)
+    }
+
+    /// The content of the struct `of`.
+    pub(crate) fn of_struct(
+        of: &'a Ident,
+        fields: &'a Fields,
+        attributes: &'a [Attribute],
+        errors: &mut Errors,
+    ) -> Self {
+        if unnamed(fields).is_some_and(|fields| fields != 1) {
+            let message = if fields.is_empty() {
+                format!("this struct has no fields; write `struct {of};`")
+            } else {
+                format!("{ORDER_MAY_CHANGE}: `struct {of} {{ field: Type, … }}`")
+            };
+            errors.at(fields, message);
+        }
+        Self::new(of, None, fields, attributes)
+    }
+
+    fn new(of: &'a Ident, variant: Option<&'a Ident>, fields: &'a Fields, attributes: &'a [Attribute]) -> Self {
+        let newtype = unnamed(fields).is_some();
+        let fields = fields.members().zip(fields).enumerate();
         let fields = fields.map(|(index, (member, field))| PayloadField {
             member,
             local: format_ident!("__field{index}"),
             ty: without_self(field.ty.to_token_stream(), of),
             field,
         });
-        Self { of, variant: &variant.ident, fields: fields.collect(), newtype, serde: serde_attributes(&variant.attrs) }
+        Self { of, variant, fields: fields.collect(), newtype, serde: serde_attributes(attributes) }
+    }
+
+    /// The path of its constructor; `this` is the type.
+    fn path(&self, this: &TokenStream) -> TokenStream {
+        let variant = self.variant.map(|variant| quote!(::#variant));
+        quote!(#this #variant)
     }
 
     /// The match arm that writes it.
     pub(crate) fn serialize_arm(&self) -> TokenStream {
-        let variant = self.variant;
+        let path = self.path(&quote!(Self));
         if self.fields.is_empty() {
-            return quote!(Self::#variant { .. } => __es::__private::serialize_no_fields(__serializer),);
+            return quote!(#path { .. } => __es::__private::serialize_no_fields(__serializer),);
         }
         // A struct of borrowed fields would be simpler, but a `with` or `skip_serializing_if` that
         // is generic need not accept a `&&T`. So serde gets the fields' own types, on behalf of a
-        // "remote" type that is the user's enum, and borrows the values through getters.
+        // "remote" type that is the user's own, and borrows the values through getters.
         let remote = self.of.to_string();
         let getters = self.fields.iter().map(|field| self.getter(field));
         let shape = self.shape(|PayloadField { local, field, .. }| {
@@ -68,7 +96,7 @@ impl<'a> Payload<'a> {
             quote_spanned!(field.ty.span()=> #[serde(getter = #getter)])
         });
         quote! {
-            Self::#variant { .. } => {
+            #path { .. } => {
                 #(#getters)*
                 #[derive(__es::__private::serde::Serialize)]
                 #[serde(crate = "__es::__private::serde", remote = #remote)]
@@ -78,13 +106,14 @@ impl<'a> Payload<'a> {
         }
     }
 
-    /// The function that borrows `field` from the enum; it is only called in the variant's arm.
+    /// The function that borrows `field` from the event; it is only called in the variant's arm.
     fn getter(&self, PayloadField { member, local, ty, .. }: &PayloadField<'_>) -> TokenStream {
-        let (of, variant) = (self.of, self.variant);
+        let of = self.of;
+        let path = self.path(&quote!(#of));
         quote! {
             fn #local(event: &#of) -> &#ty {
                 match event {
-                    #of::#variant { #member: value, .. } => value,
+                    #path { #member: value, .. } => value,
                     #[allow(unreachable_patterns)]
                     _ => ::core::unreachable!(),
                 }
@@ -116,12 +145,11 @@ impl<'a> Payload<'a> {
                 let #pattern = __es::__private::decode::<__Shape>(__payload)?;
             }
         });
-        let variant = self.variant;
-        let value = self.construct(&quote!(Self::#variant));
+        let value = self.construct(&self.path(&quote!(Self)));
         quote! {{ #fields #object ::core::result::Result::Ok(#value) }}
     }
 
-    /// The struct `__Shape` with the fields and serde attributes of the variant.
+    /// The struct `__Shape` with its fields and serde attributes.
     fn shape(&self, extra: impl Fn(&PayloadField<'_>) -> TokenStream) -> TokenStream {
         let serde = &self.serde;
         let fields = self.fields.iter().map(|field| {
@@ -143,6 +171,11 @@ impl<'a> Payload<'a> {
         let locals = self.fields.iter().map(|field| &field.local);
         quote!(#path { #(#members: #locals),* })
     }
+}
+
+/// How many fields without names there are, if they have none.
+fn unnamed(fields: &Fields) -> Option<usize> {
+    matches!(fields, Fields::Unnamed(_)).then(|| fields.len())
 }
 
 fn serde_attributes(attributes: &[Attribute]) -> Vec<&Attribute> {

@@ -2,7 +2,7 @@
 
 use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::{ExprPath, Ident, LitStr, Member, Variant, ext::IdentExt, spanned::Spanned};
+use syn::{ExprPath, Fields, Ident, LitStr, Member, Type, ext::IdentExt, parse_str, spanned::Spanned};
 
 use crate::{input::Errors, rules::check_tag};
 
@@ -21,18 +21,43 @@ struct Template {
     fields: Vec<Member>,
 }
 
-/// The arm of `fn tags` for `variant`, whose wire name is `name`; `None` if it has no tags.
-pub(crate) fn arm(variant: &Variant, name: &LitStr, rules: &[TagRule], errors: &mut Errors) -> Option<TokenStream> {
+/// Of which event tags are made.
+pub(crate) struct Tagged<'a> {
+    /// The path of its constructor.
+    pub(crate) path: TokenStream,
+    /// Its name in Rust, for errors.
+    pub(crate) ident: &'a Ident,
+    pub(crate) fields: &'a Fields,
+    /// The expression of its wire name.
+    pub(crate) name: TokenStream,
+    /// The type of the event that it wraps and whose tags it has too: templates take fields of that one.
+    pub(crate) wraps: Option<&'a Type>,
+}
+
+/// The arm of `fn tags` for `event`; `None` if it has no tags.
+pub(crate) fn arm(event: &Tagged<'_>, rules: &[TagRule], errors: &mut Errors) -> Option<TokenStream> {
+    let Tagged { path, name, wraps, .. } = event;
     let mut members: Vec<Member> = Vec::new();
     let mut makers = Vec::new();
     for rule in rules {
         match rule {
             TagRule::Template(literal) => {
-                let Some(Template { format, fields }) = template(literal, variant, errors) else { continue };
-                let arguments: Vec<_> = fields.into_iter().map(|field| local(&mut members, field)).collect();
+                let Some(Template { format, fields }) = template(literal, event, errors) else { continue };
+                // Located at the template, so that a field that is not there or cannot be displayed is reported there.
+                let span = Span::call_site().located_at(literal.span());
+                let arguments = fields.into_iter().map(|mut field| match wraps {
+                    Some(_) => {
+                        match &mut field {
+                            Member::Named(name) => name.set_span(span),
+                            Member::Unnamed(index) => index.span = span,
+                        }
+                        quote_spanned!(span=> __wrapped.#field)
+                    }
+                    None => local(&mut members, field).into_token_stream(),
+                });
+                let arguments: Vec<_> = arguments.collect();
                 let format = LitStr::new(&format, literal.span());
-                // Located at the template, so that a field which cannot be displayed is reported there.
-                let text = quote_spanned!(literal.span()=> ::std::format!(#format #(, #arguments)*));
+                let text = quote_spanned!(span=> ::std::format!(#format #(, #arguments)*));
                 makers.push(quote!(__tags.push(__es::__private::tag(#name, #literal, #text)?);));
             }
             TagRule::Function(function) => {
@@ -47,9 +72,12 @@ pub(crate) fn arm(variant: &Variant, name: &LitStr, rules: &[TagRule], errors: &
             }
         }
     }
-    let variant = &variant.ident;
+    if let Some(ty) = wraps {
+        let inherited = quote!(__tags.extend(<#ty as __es::Event>::tags(__wrapped)?););
+        return Some(quote!(#path(__wrapped) => { #inherited #(#makers)* }));
+    }
     let locals = (0..members.len()).map(|index| format_ident!("__tag{index}"));
-    (!rules.is_empty()).then(|| quote!(Self::#variant { #(#members: #locals,)* .. } => { #(#makers)* }))
+    (!rules.is_empty()).then(|| quote!(#path { #(#members: #locals,)* .. } => { #(#makers)* }))
 }
 
 /// The variable that holds `field`, which is one of `members` from now on.
@@ -61,7 +89,7 @@ fn local(members: &mut Vec<Member>, field: Member) -> Ident {
     format_ident!("__tag{index}")
 }
 
-fn template(literal: &LitStr, variant: &Variant, errors: &mut Errors) -> Option<Template> {
+fn template(literal: &LitStr, event: &Tagged<'_>, errors: &mut Errors) -> Option<Template> {
     let text = literal.value();
     let (mut format, mut fields, mut fixed) = (String::new(), Vec::new(), String::new());
     let mut rest = text.as_str();
@@ -83,8 +111,8 @@ fn template(literal: &LitStr, variant: &Variant, errors: &mut Errors) -> Option<
             );
             return None;
         };
-        let Some(member) = member(field, variant) else {
-            errors.at(literal, unknown(field, variant));
+        let Some(member) = member(field, event) else {
+            errors.at(literal, unknown(field, event));
             return None;
         };
         format.extend(["{", &fields.len().to_string(), "}"]);
@@ -97,17 +125,21 @@ fn template(literal: &LitStr, variant: &Variant, errors: &mut Errors) -> Option<
     Some(Template { format, fields })
 }
 
-/// The field of `variant` that a template calls `name`.
-fn member(name: &str, variant: &Variant) -> Option<Member> {
-    variant.fields.members().find(|member| match member {
+/// The field of `event` that a template calls `name`. The fields of an event that is wrapped are not known here: the
+/// compiler looks for them.
+fn member(name: &str, event: &Tagged<'_>) -> Option<Member> {
+    if event.wraps.is_some() {
+        return parse_str::<Member>(name).or_else(|_| parse_str(&format!("r#{name}"))).ok();
+    }
+    event.fields.members().find(|member| match member {
         Member::Named(field) => field.unraw() == name,
         Member::Unnamed(index) => index.index.to_string() == name,
     })
 }
 
-fn unknown(name: &str, variant: &Variant) -> String {
-    let known: Vec<_> = variant.fields.members().map(|member| format!("`{{{}}}`", told(&member))).collect();
-    let of = &variant.ident;
+fn unknown(name: &str, event: &Tagged<'_>) -> String {
+    let known: Vec<_> = event.fields.members().map(|member| format!("`{{{}}}`", told(&member))).collect();
+    let of = event.ident;
     if let Some((field, _)) = name.split_once(':') {
         return format!(
             "a tag is made with `Display` and takes no format after `:`; write `{{{field}}}`, or `tags = path` with a \
@@ -116,7 +148,8 @@ fn unknown(name: &str, variant: &Variant) -> String {
     }
     match &known[..] {
         [] => format!("`{of}` has no fields; write a tag without braces, or `tags = path` with a function"),
-        known => format!("`{of}` has no field `{name}`; write one of {}", known.join(", ")),
+        known if event.wraps.is_none() => format!("`{of}` has no field `{name}`; write one of {}", known.join(", ")),
+        _ => format!("`{name}` cannot be a field; write the name of a field of the event that `{of}` wraps"),
     }
 }
 
