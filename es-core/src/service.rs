@@ -29,6 +29,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::part::Part;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use self::resources::Repositories;
 pub use self::{
     builder::{Parts, RELAY, ServiceBuilder, StartError},
     engine::{Engine, PartError, Relay},

@@ -1,10 +1,19 @@
-//! Tests without a database: [`given`] for aggregates, [`project`] for projections.
+//! Tests without a database: [`given`] for aggregates, [`history`] for decisions over tags and for policies, [`project`] for
+//! projections.
 //!
 //! The suites that a backend has to pass are in the crate `es-testing`.
 
 pub mod account;
 mod aggregates;
+mod decisions;
+mod history;
+mod policies;
 mod projections;
+#[cfg(test)]
+mod tests;
 
 pub use aggregates::{Given, Outcome, given};
-pub use projections::{project, recorded};
+pub use decisions::Decided;
+pub use history::{History, history, recorded};
+pub use policies::{Reacted, Reacting};
+pub use projections::project;

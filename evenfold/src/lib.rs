@@ -130,7 +130,7 @@
 //! | react to events | [`Policy`], [`reaction`] |
 //! | start, watch, rebuild, end | [`Service`] |
 //! | serve HTTP | `http` (feature `axum`) |
-//! | test | `testing` (feature `testing`): `given`, `project`, `recorded`; [`Service::settled`] on a [`MemoryStore`] |
+//! | test | `testing` (feature `testing`): `given` for aggregates, `history` for decisions and policies, `project` for projections; [`Service::settled`] on a [`MemoryStore`] |
 //!
 //! # When something is wrong
 //!

@@ -28,10 +28,10 @@ struct Shared {
 }
 
 /// A repository for each kind of aggregate, so that all of the service share its cache.
-pub(super) type Repositories = HashMap<TypeId, Box<dyn Any + Send + Sync>>;
+pub(crate) type Repositories = HashMap<TypeId, Box<dyn Any + Send + Sync>>;
 
 impl Resources {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: String,
         store: Arc<dyn ServiceStore>,
         source: Arc<dyn EventSource>,

@@ -67,14 +67,21 @@ where
 {
     /// Asserts the events, and that the log would take them; returns the aggregate to which they have happened.
     ///
-    /// Events are compared first: with NaN in them they are never equal, although both sides print alike.
-    ///
     /// # Panics
     /// When it has decided otherwise, or on something that would not be read as it was written.
     #[track_caller]
     pub fn then(mut self, events: impl IntoIterator<Item = A::Event>) -> Given<A> {
         let decided = self.decision.unwrap_or_else(|refusal| panic!("refused: {refusal}"));
-        assert_eq!(decided, events.into_iter().collect::<Vec<_>>());
+        let expected: Vec<_> = events.into_iter().collect();
+        for (which, events) in [("decided", &decided), ("expected", &expected)] {
+            let odd = events.iter().find(|event| !is_itself(*event));
+            assert!(
+                odd.is_none(),
+                "an event that was {which} is not equal to itself, so it holds NaN or the like, which no log gives back: \
+                 {odd:?}"
+            );
+        }
+        assert_eq!(decided, expected);
         for event in &decided {
             if let Err(refusal) = event.encode() {
                 panic!("{refusal}: {}", refusal.reason);
@@ -83,6 +90,12 @@ where
         }
         Given { state: self.state }
     }
+}
+
+/// NaN is not.
+fn is_itself<E: PartialEq>(event: &E) -> bool {
+    let same = event;
+    event == same
 }
 
 impl<A: Aggregate> Outcome<A>

@@ -151,7 +151,7 @@ use crate::{
 /// Make the tags before the model: [`Tag::new`](crate::Tag::new) refuses empty texts, control characters and more than 255
 /// bytes, and [`DecisionModel::query`] returns no error.
 ///
-/// A test feeds a model with `testing::recorded` and `decode()`, or decides on a [`MemoryStore`](crate::MemoryStore).
+/// `testing::history` tests a decision without a store: `history().event(…).when(models, decision).then(…)`.
 ///
 /// Clones share the store and the turns.
 #[derive(Debug, Clone)]
@@ -193,6 +193,13 @@ impl Decision {
             appends.extend(other.0?);
             Ok(appends)
         }))
+    }
+}
+
+#[cfg(any(test, feature = "testing"))]
+impl Decision {
+    pub(crate) fn into_appends(self) -> Result<Vec<Append>, NewEventError> {
+        self.0
     }
 }
 
