@@ -22,6 +22,7 @@ pub mod react;
 pub mod service;
 
 pub mod backoff;
+pub mod telemetry;
 pub mod memory;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::{
     stream::{Position, StreamId},
+    telemetry::AppendMeter,
     write::snapshot::{AggregateStore, Snapshot, SnapshotError, SnapshotStore},
 };
 
@@ -24,6 +25,7 @@ use crate::{
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     head: watch::Sender<Position>,
+    meter: Arc<AppendMeter>,
 }
 
 #[derive(Debug, Default)]

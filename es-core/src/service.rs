@@ -4,6 +4,7 @@
 mod builder;
 mod engine;
 mod health;
+mod lag;
 mod part;
 mod rebuild;
 mod resources;
@@ -128,7 +129,10 @@ impl Service {
         };
         let running = Mutex::new(here.into_iter().map(start).collect());
         let over = AtomicBool::new(false);
-        Self(Arc::new(Inner { resources, categories, parts, running, thresholds, stops, over }))
+        let reports = stops.clone();
+        let inner = Arc::new(Inner { resources, categories, parts, running, thresholds, stops, over });
+        tokio::spawn(lag::report(Arc::downgrade(&inner), reports));
+        Self(inner)
     }
 
     /// The name of the service.

@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Backoff, EventStore, Position, StateReport, WorkerState, error::BoxError};
+use es_core::{Backoff, EventStore, Position, StateReport, WorkerState, error::BoxError, telemetry::RelayMeter};
 use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +48,7 @@ pub struct Relay {
     hook: Option<StepHook>,
     published: watch::Sender<Position>,
     report: StateReport,
+    meter: RelayMeter,
 }
 
 impl fmt::Debug for Relay {
@@ -61,6 +62,7 @@ impl Relay {
     pub fn new(store: impl EventStore, config: RelayConfig) -> Self {
         Self {
             store: Arc::new(store),
+            meter: RelayMeter::of(&config.name),
             config: Arc::new(config),
             hook: None,
             published: watch::Sender::new(Position::ZERO),
@@ -109,6 +111,7 @@ impl Relay {
         self.report.set(&self.config.name, WorkerState::Working);
         let ended = self.publish_or_stand_by(shutdown).await;
         if let Err(error) = &ended {
+            self.meter.error(false);
             self.report.set(&self.config.name, WorkerState::stopped(error));
         }
         ended
@@ -142,6 +145,7 @@ impl Relay {
             };
             failures = if *self.published.borrow() > before { 0 } else { failures + 1 };
             self.report.failed(&*failure);
+            self.meter.error(true);
             let pause = BACKOFF.pause(failures);
             tracing::warn!(
                 relay = self.config.name,

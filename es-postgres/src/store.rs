@@ -9,8 +9,8 @@ use std::{
 use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, Position, ReadError,
-    RecordedEvent, ServiceStore, StreamId, Version, error::BoxError, read::heartbeat::Heartbeat, validate_together,
-    write::rooms::Rooms,
+    RecordedEvent, ServiceStore, StreamId, Version, error::BoxError, read::heartbeat::Heartbeat,
+    telemetry::AppendMeter, validate_together, write::rooms::Rooms,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
@@ -58,6 +58,7 @@ pub(crate) struct Inner {
     pub(crate) schema_oid: i64,
     /// The way to the writer; `None` once the store is closed.
     queue: Mutex<Option<mpsc::Sender<Queued>>>,
+    meter: Arc<AppendMeter>,
     rooms: Rooms,
     writer: AsyncMutex<Option<JoinHandle<()>>>,
     pub(crate) connections: Arc<Connections>,
@@ -109,7 +110,8 @@ impl PostgresStore {
     pub(crate) fn start(session: &Session, options: &PostgresOptions, head: Position) -> Self {
         let (queue, queued) = mpsc::channel(options.queue_appends);
         let head = watch::Sender::new(head);
-        let writer = Writer::new(session.clone(), options, queued, head.clone());
+        let meter = Arc::new(AppendMeter::default());
+        let writer = Writer::new(session.clone(), options, queued, head.clone(), meter.clone());
         let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));
         let leases = Arc::new(Heartbeat::default());
         heartbeat::start(leases.clone(), session.clone());
@@ -117,6 +119,7 @@ impl PostgresStore {
             schema: session.schema().to_owned(),
             schema_oid: session.schema_oid(),
             queue: Mutex::new(Some(queue)),
+            meter,
             rooms: Rooms::new(options.queue_bytes, options.queue_bytes),
             writer: AsyncMutex::new(Some(tokio::spawn(writer.run()))),
             loader: Loader::start(connections.clone()),
@@ -184,13 +187,16 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl EventStore for PostgresStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        let appended = self.queue(Request::new(vec![Prepared::new(append)?])).await?;
-        Ok(appended[0])
+        let appended = async { self.queue(Request::new(vec![Prepared::new(append)?])).await };
+        Ok(self.inner.meter.measure(appended).await?[0])
     }
 
     async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
-        validate_together(&appends)?;
-        self.queue(Request::new(appends.into_iter().map(Prepared::checked).collect())).await
+        let appended = async {
+            validate_together(&appends)?;
+            self.queue(Request::new(appends.into_iter().map(Prepared::checked).collect())).await
+        };
+        self.inner.meter.measure(appended).await
     }
 
     async fn read_stream(

@@ -23,11 +23,13 @@ const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_m
 #[async_trait]
 impl EventStore for SqliteStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.queue().append(Prepared::new(vec![append])?).await.map(|appended| appended[0])
+        let appended = async { self.queue().append(Prepared::new(vec![append])?).await };
+        self.meter().measure(appended).await.map(|appended| appended[0])
     }
 
     async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
-        self.queue().append(Prepared::new(appends)?).await
+        let appended = async { self.queue().append(Prepared::new(appends)?).await };
+        self.meter().measure(appended).await
     }
 
     async fn read_stream(

@@ -3,7 +3,7 @@
 use std::{collections::VecDeque, fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use es_core::{Position, ServiceStore, error::BoxError};
+use es_core::{Position, ServiceStore, error::BoxError, telemetry::AppendMeter};
 use tokio::{
     runtime::Handle,
     sync::{Mutex, Notify, watch},
@@ -51,6 +51,7 @@ struct Open {
     connections: Arc<Connections>,
     holders: Arc<Holders>,
     queue: Queue,
+    meter: Arc<AppendMeter>,
     head: watch::Sender<Position>,
     closing: Arc<Notify>,
     /// The task that writes appends; `None` once it has ended.
@@ -80,18 +81,20 @@ impl SqliteStore {
         let (queue, queued) = Queue::new();
         let head = watch::Sender::new(Position::ZERO);
         let closing = Arc::new(Notify::new());
+        let meter = Arc::new(AppendMeter::default());
         // The task does not keep the store open: once all clones are dropped, the queue ends, and with it the task.
         let writer = AppendWriter {
             queue: queued,
             deferred: VecDeque::new(),
             connections: connections.clone(),
             head: head.clone(),
+            meter: meter.clone(),
             closing: closing.clone(),
         };
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
         // The same for this task: dropping the last clone ends it.
         tokio::spawn(leases::keep_alive(holders.clone(), connections.clone()));
-        Ok(Self { open: Arc::new(Open { connections, holders, queue, head, closing, writer }) })
+        Ok(Self { open: Arc::new(Open { connections, holders, queue, meter, head, closing, writer }) })
     }
 
     /// Finishes the queued appends, moves the write-ahead log into the file, and closes all connections. It returns
@@ -136,6 +139,11 @@ impl SqliteStore {
 
     pub(crate) fn queue(&self) -> &Queue {
         &self.open.queue
+    }
+
+    /// What it reports of its appends.
+    pub(crate) fn meter(&self) -> &AppendMeter {
+        &self.open.meter
     }
 
     /// The last position that this process has written, and a notification of each later one.

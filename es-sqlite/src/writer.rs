@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use es_core::{AppendError, Position};
+use es_core::{AppendError, Position, telemetry::AppendMeter};
 use sqlx::Connection;
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -49,6 +49,7 @@ pub(crate) struct AppendWriter {
     pub(crate) deferred: VecDeque<Queued>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) head: watch::Sender<Position>,
+    pub(crate) meter: Arc<AppendMeter>,
     pub(crate) closing: Arc<Notify>,
 }
 
@@ -150,6 +151,10 @@ impl AppendWriter {
         };
         match outcome {
             Ok(outcomes) => {
+                let is_new = |outcome: &Outcome| outcome.iter().flatten().any(|appended| !appended.repeated);
+                let written = batch.iter().zip(&outcomes).filter(|(_, outcome)| is_new(outcome));
+                let appends = written.flat_map(|(prepared, _)| &prepared.appends);
+                self.meter.committed(appends.map(|append| append.events.len()).sum());
                 for (waiting, outcome) in waiting.into_iter().zip(outcomes) {
                     waiting.answer(outcome);
                 }
@@ -213,6 +218,7 @@ mod tests {
             deferred: VecDeque::new(),
             connections: Arc::new(Connections::new(file, connection).unwrap()),
             head: watch::Sender::new(Position::ZERO),
+            meter: Arc::default(),
             closing: Arc::new(Notify::new()),
         };
         let append = |id: &str, expected| {

@@ -16,9 +16,11 @@ use crate::{
 impl MemoryStore {
     fn write(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
         let mut state = self.lock();
+        let before = state.log.events.len();
         let appended = state.log.append(appends)?;
         // Under the lock, so that the head never goes back.
         self.head.send_replace(Position::new(state.log.events.len() as u64));
+        self.meter.committed(state.log.events.len() - before);
         Ok(appended)
     }
 }
@@ -26,13 +28,19 @@ impl MemoryStore {
 #[async_trait]
 impl EventStore for MemoryStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        append.validate()?;
-        self.write(vec![append]).map(|appended| appended[0])
+        let written = async {
+            append.validate()?;
+            self.write(vec![append])
+        };
+        self.meter.measure(written).await.map(|appended| appended[0])
     }
 
     async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
-        validate_together(&appends)?;
-        self.write(appends)
+        let written = async {
+            validate_together(&appends)?;
+            self.write(appends)
+        };
+        self.meter.measure(written).await
     }
 
     async fn read_stream(

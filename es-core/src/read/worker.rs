@@ -28,6 +28,7 @@ use crate::{
         worker_state::StateReport,
     },
     stream::Position,
+    telemetry::{self, HeldLease, ReaderMeter},
     witness::Witness,
 };
 
@@ -74,6 +75,7 @@ pub(crate) struct Worker<'a> {
     owner: Uuid,
     ttl: Duration,
     leases: Renewals,
+    meter: ReaderMeter,
     held: HashMap<Shard, Held>,
     /// Assigned shards whose lease another worker still holds.
     wanted: Vec<Shard>,
@@ -86,6 +88,8 @@ struct Held {
     /// Where the log ended when the source had nothing more of the shard.
     end: Option<Position>,
     stop: CancellationToken,
+    /// Reports it for as long as it is held.
+    _reported: HeldLease,
 }
 
 /// What a step has come to.
@@ -109,10 +113,11 @@ impl<'a> Worker<'a> {
         ttl: Duration,
     ) -> Result<Self, EngineError> {
         let feed = source.open(subscription).await?;
-        let leases = Renewals::new(store.clone(), ttl).await;
+        let meter = ReaderMeter::of(&generation.projection);
+        let leases = Renewals::new(store.clone(), ttl, meter.lost()).await;
         let (held, wanted, waiting) = (HashMap::new(), Vec::new(), VecDeque::new());
         let owner = Uuid::now_v7();
-        Ok(Self { handler, store, generation, feed, owner, ttl, leases, held, wanted, waiting })
+        Ok(Self { handler, store, generation, feed, owner, ttl, leases, meter, held, wanted, waiting })
     }
 
     /// Steps until the shutdown (`None`), or until `after` has seen a step that breaks it off.
@@ -206,6 +211,7 @@ impl<'a> Worker<'a> {
         let before = &held.lease.checkpoint;
         // Within a shard positions only grow: this is the whole of exactly-once (R9).
         batch.events.retain(|event| event.position > before.position);
+        let began = Instant::now();
         let handled = if batch.events.is_empty() {
             Handled::default()
         } else {
@@ -240,7 +246,11 @@ impl<'a> Worker<'a> {
             }
             Err(error) => return Err(error.into()),
         }
+        self.meter.processed(&batch.events[..handled.done], began.elapsed());
         if let Some(failure) = handled.failure {
+            if let Some(event) = batch.events.get(handled.done) {
+                self.meter.failed(event);
+            }
             return Err(failure);
         }
         if checkpoint.position > before.position {
@@ -269,7 +279,7 @@ impl<'a> Worker<'a> {
                 Some(lease) => {
                     let (stop, checkpoint) = (self.leases.keep(&lease, shutdown), lease.checkpoint.clone());
                     // Before the source starts it: if that fails, the lease is among those that are given back.
-                    self.held.insert(shard.clone(), Held { lease, end: None, stop });
+                    self.held.insert(shard.clone(), Held { lease, end: None, stop, _reported: self.meter.holds() });
                     self.feed.start(&shard, &checkpoint).await?;
                 }
                 None => self.wanted.push(shard),
@@ -304,9 +314,11 @@ pub(crate) async fn persist<'a, T>(
             Err(error) if error.is_transient() => {
                 tracing::warn!(name, error = &error as &dyn std::error::Error, "going on after a pause");
                 report.failed(&error);
+                telemetry::reader_failed(name, true);
             }
             Err(error) => {
                 report.failed(&error);
+                telemetry::reader_failed(name, false);
                 return Err(error);
             }
             ended => return ended,

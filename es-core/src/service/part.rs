@@ -18,6 +18,7 @@ use crate::{
     backoff::Backoff,
     error::with_causes,
     read::{panics::caught_async, worker_state::WorkerState},
+    telemetry,
 };
 
 /// What a part of a service is.
@@ -205,6 +206,7 @@ impl Part {
                 () = tokio::time::sleep(pause) => {}
             }
             self.restarts.fetch_add(1, Ordering::Relaxed);
+            telemetry::part_restarted(name);
             self.supervision.send_replace(Supervision::Runs);
         }
         self.supervision.send_replace(Supervision::Ended);

@@ -6,7 +6,7 @@ mod model;
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use quick_cache::sync::Cache;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 pub use self::model::{DecisionModel, Matching, Models};
 use crate::{
@@ -14,6 +14,7 @@ use crate::{
     schema::DecodeError,
     stream::{Expected, Position, ReadToken, StreamId, Version},
     tag::{Condition, ConditionPart},
+    telemetry::DecisionMeter,
     write::{
         append::{Append, CommandKey},
         execute::{CommandContext, Receipt},
@@ -161,6 +162,7 @@ pub struct Decisions {
     scope: StreamId,
     /// The turns that are taken by decisions on the same first model, by its query.
     turns: Arc<Cache<String, Turn>>,
+    meter: Arc<DecisionMeter>,
     attempts: u32,
     backoff: Duration,
 }
@@ -215,7 +217,8 @@ impl Decisions {
     pub fn new(store: impl EventStore, name: &'static str) -> Self {
         let store = Arc::new(store);
         let (scope, turns) = (StreamId::of_decisions(name), Arc::new(Cache::new(BOUNDARIES)));
-        Self { store, scope, turns, attempts: 16, backoff: Duration::from_millis(2) }
+        let meter = Arc::new(DecisionMeter::of(name));
+        Self { store, scope, turns, meter, attempts: 16, backoff: Duration::from_millis(2) }
     }
 
     /// Tries a decision at most `attempts` times (16, unless set otherwise) when others are faster.
@@ -255,6 +258,18 @@ impl Decisions {
     /// # Cancel safety
     /// Dropping the future leaves either none or all of the decision's events in the log (R7).
     pub async fn decide_with<M: Models, R: std::error::Error + 'static>(
+        &self,
+        models: M,
+        context: CommandContext,
+        decision: impl Fn(&M) -> Result<Decision, R> + Send,
+    ) -> Result<Receipt, DecideError<R>> {
+        let began = Instant::now();
+        let outcome = self.outcome(models, context, decision).await;
+        self.meter.decided(began, &outcome);
+        outcome
+    }
+
+    async fn outcome<M: Models, R: std::error::Error + 'static>(
         &self,
         mut models: M,
         context: CommandContext,

@@ -14,7 +14,10 @@ use std::{
 };
 
 use serde::Serialize;
-use tokio::sync::{MutexGuard, Semaphore};
+use tokio::{
+    sync::{MutexGuard, Semaphore},
+    time::Instant,
+};
 
 pub use self::load::{LoadError, Loaded};
 use self::{
@@ -27,6 +30,7 @@ use crate::{
     event::{Event, Metadata, NewEvent, NewEventError},
     stream::{Conflict, Expected, InvalidStream, Position, ReadToken, StreamId, Version},
     tag::TagError,
+    telemetry::CommandMeter,
     witness::Ending,
     write::{
         aggregate::Aggregate,
@@ -54,6 +58,7 @@ pub struct Repository<A: Aggregate> {
     limits: Limits,
     abandoned: Arc<Semaphore>,
     settings: Settings,
+    meter: Arc<CommandMeter>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +76,7 @@ impl<A: Aggregate> Clone for Repository<A> {
             limits: self.limits,
             abandoned: self.abandoned.clone(),
             settings: self.settings,
+            meter: self.meter.clone(),
         }
     }
 }
@@ -129,7 +135,8 @@ impl<A: Aggregate> Repository<A> {
         let settings = Settings { snapshot_every: Some(100), attempts: 16, backoff: Duration::from_millis(2) };
         let limits = Limits { states: 10_000, bytes: 256 * 1024 * 1024 };
         let abandoned = Arc::new(Semaphore::new(MOST_ABANDONED));
-        Self { store, lines: Arc::new(Lines::new(limits)), limits, abandoned, settings }
+        let meter = Arc::new(CommandMeter::of(A::Event::CATEGORY));
+        Self { store, lines: Arc::new(Lines::new(limits)), limits, abandoned, settings, meter }
     }
 
     /// Takes a snapshot whenever a command crosses a multiple of `events` (100, unless set
@@ -193,7 +200,19 @@ impl<A: Aggregate> Repository<A> {
         command: A::Command,
         context: CommandContext,
     ) -> Result<Receipt, ExecuteError<A::Error>> {
-        let stream = self.stream(id.as_ref())?;
+        let began = Instant::now();
+        let outcome = self.outcome(id.as_ref(), command, context).await;
+        self.meter.executed(began, &outcome);
+        outcome
+    }
+
+    async fn outcome(
+        &self,
+        id: &str,
+        command: A::Command,
+        context: CommandContext,
+    ) -> Result<Receipt, ExecuteError<A::Error>> {
+        let stream = self.stream(id)?;
         let line = self.line(&stream);
         let mut conflicts = 0;
         // A known state is as good as the append that checks it. Whatever ends without an append (a
@@ -205,6 +224,7 @@ impl<A: Aggregate> Repository<A> {
             let mut tip = line.lock().await;
             let known = tip.newest().or_else(|| presumed.take()).filter(|_| !must_read);
             let is_fresh = known.is_none();
+            self.meter.state(is_fresh);
             let current = match known {
                 Some(known) => known,
                 None => self.read(&stream, &line, &mut tip).await?,
@@ -216,6 +236,7 @@ impl<A: Aggregate> Repository<A> {
                         Err(AppendError::Conflict(_)) => (conflicts, must_read) = (conflicts + 1, false),
                         outcome => return Ok(outcome?),
                     }
+                    self.meter.conflict();
                     if conflicts == self.settings.attempts {
                         return Err(ExecuteError::Contended { attempts: conflicts });
                     }

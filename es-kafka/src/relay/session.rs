@@ -1,6 +1,9 @@
 //! From one producer's birth to its end.
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use es_core::{Position, ReadError, RecordedEvent, Witness};
 use rdkafka::{
@@ -59,9 +62,18 @@ impl Relay {
             let Some(made) = shutdown.run_until_cancelled(self.ensure_topics(&mut maker, &batch)).await else { break };
             made?;
             let suspects: Vec<_> = batch.iter().map(Suspect::of).collect();
+            let began = Instant::now();
             // While Kafka works on this transaction, the store reads the next one.
             let read_ahead = async { if pending.is_empty() { self.read(end, pace).await.map(Some) } else { Ok(None) } };
-            let (outcome, ahead) = tokio::join!(publisher.publish(batch, head), read_ahead);
+            let publish = async {
+                let outcome = publisher.publish(batch, head).await;
+                match &outcome {
+                    Ok(_) => self.meter.committed(suspects.len(), began.elapsed()),
+                    Err(_) => self.meter.failed(began.elapsed()),
+                }
+                outcome
+            };
+            let (outcome, ahead) = tokio::join!(publish, read_ahead);
             match outcome {
                 Ok(progress) => (last, told) = (progress.position, Some(progress.head)),
                 Err(PublishError::TooLarge { index: Some(index) }) if index < suspects.len() => {

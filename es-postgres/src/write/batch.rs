@@ -271,6 +271,12 @@ impl Batch {
         self.waves == 1 && !self.is_special
     }
 
+    /// How many events were written.
+    pub(crate) fn events_written(&self, fates: &[Fate]) -> usize {
+        let written = self.entries.iter().zip(fates).filter(|(_, fate)| matches!(fate, Fate::Written { .. }));
+        written.map(|(entry, _)| entry.events).sum()
+    }
+
     /// Whether there is no more to it than one large request whose events are mostly so large that the server stores them
     /// apart from their rows: then these can be written before the append lock is taken, and get their numbers under it.
     pub(crate) fn has_large_events(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use es_core::{AppendError, Position, StoreMoved, StreamId};
+use es_core::{AppendError, Position, StoreMoved, StreamId, telemetry::AppendMeter};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
@@ -25,6 +25,7 @@ pub(crate) struct Delivery {
     /// Opened with the first parcel.
     appender: Option<Appender>,
     head: watch::Sender<Position>,
+    meter: Arc<AppendMeter>,
     patience: Duration,
 }
 
@@ -39,13 +40,18 @@ enum Failure {
 }
 
 impl Delivery {
-    pub(crate) fn new(session: Session, patience: Duration, head: watch::Sender<Position>) -> Self {
-        Self { session, appender: None, head, patience }
+    pub(crate) fn new(
+        session: Session,
+        patience: Duration,
+        head: watch::Sender<Position>,
+        meter: Arc<AppendMeter>,
+    ) -> Self {
+        Self { session, appender: None, head, meter, patience }
     }
 
     /// One more of the same, over a connection of its own.
     pub(crate) fn another(&self) -> Self {
-        Self::new(self.session.clone(), self.patience, self.head.clone())
+        Self::new(self.session.clone(), self.patience, self.head.clone(), self.meter.clone())
     }
 
     pub(crate) async fn close(self) {
@@ -104,6 +110,7 @@ impl Delivery {
 
     /// Answers the callers.
     fn answer(&self, parcel: Parcel, fates: &[Fate], again: &mut Vec<Queued>) {
+        self.meter.committed(parcel.batch.events_written(fates));
         let outcomes = parcel.batch.outcomes(fates);
         let requests = parcel.batch.into_requests();
         let written = outcomes.iter().filter_map(Outcome::head).max();

@@ -12,9 +12,10 @@
 use std::{
     collections::{HashSet, VecDeque},
     mem,
+    sync::Arc,
 };
 
-use es_core::{Position, StreamId};
+use es_core::{Position, StreamId, telemetry::AppendMeter};
 use tokio::{
     sync::{mpsc, watch},
     task::{self, JoinError, JoinSet},
@@ -71,13 +72,14 @@ impl Writer {
         options: &PostgresOptions,
         queue: mpsc::Receiver<Queued>,
         head: watch::Sender<Position>,
+        meter: Arc<AppendMeter>,
     ) -> Self {
         Self {
             queue,
             arrived: Vec::new(),
             waiting: VecDeque::new(),
             held: 0,
-            small: Delivery::new(session, options.patience, head),
+            small: Delivery::new(session, options.patience, head, meter),
             large: Large::default(),
             most_appends: options.batch_appends,
             most_bytes: options.batch_bytes,
@@ -231,7 +233,8 @@ mod tests {
 
     fn writer() -> Writer {
         let session = Session::new(PgConnectOptions::new(), "es".into(), Duration::ZERO);
-        Writer::new(session, &PostgresOptions::new(""), mpsc::channel(1).1, watch::Sender::new(Position::ZERO))
+        let (queue, head) = (mpsc::channel(1).1, watch::Sender::new(Position::ZERO));
+        Writer::new(session, &PostgresOptions::new(""), queue, head, Arc::default())
     }
 
     /// A request for each of these streams, and those who wait for the answers. A capital is a large one.

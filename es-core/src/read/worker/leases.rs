@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use metrics::Counter;
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -19,6 +20,7 @@ pub(super) struct Renewals {
     kept: Kept,
     ended: DropGuard,
     task: JoinHandle<()>,
+    lost: Counter,
 }
 
 type Kept = Arc<Mutex<HashMap<Shard, Entry>>>;
@@ -32,13 +34,13 @@ struct Entry {
 }
 
 impl Renewals {
-    pub(super) async fn new(store: Arc<dyn Leases>, ttl: Duration) -> Self {
+    pub(super) async fn new(store: Arc<dyn Leases>, ttl: Duration, lost: Counter) -> Self {
         let (kept, ended) = (Kept::default(), CancellationToken::new());
-        let task = tokio::spawn(renew(kept.clone(), store, ttl, ended.clone()));
+        let task = tokio::spawn(renew(kept.clone(), store, ttl, lost.clone(), ended.clone()));
         // A spawned task waits in a slot of this thread from which no other thread takes it: without a turn it would
         // begin only after the first call of `fold`.
         tokio::task::yield_now().await;
-        Self { kept, ended: ended.drop_guard(), task }
+        Self { kept, ended: ended.drop_guard(), task, lost }
     }
 
     /// Renews `lease` from now on. The token that it returns is cancelled when the lease is lost or the shutdown comes.
@@ -63,7 +65,7 @@ impl Renewals {
     /// A commit has found it lost.
     pub(super) fn lose(&self, shard: &Shard) {
         if let Some(entry) = lock(&self.kept).get_mut(shard) {
-            entry.lose();
+            entry.lose(&self.lost);
         }
     }
 
@@ -83,8 +85,10 @@ impl Renewals {
 }
 
 impl Entry {
-    fn lose(&mut self) {
-        self.lost = true;
+    fn lose(&mut self, lost: &Counter) {
+        if !std::mem::replace(&mut self.lost, true) {
+            lost.increment(1);
+        }
         self.stop.cancel();
     }
 }
@@ -94,7 +98,7 @@ fn lock(kept: &Kept) -> MutexGuard<'_, HashMap<Shard, Entry>> {
 }
 
 /// Renews each lease after a third of its time, until `ended`.
-async fn renew(kept: Kept, store: Arc<dyn Leases>, ttl: Duration, ended: CancellationToken) {
+async fn renew(kept: Kept, store: Arc<dyn Leases>, ttl: Duration, lost: Counter, ended: CancellationToken) {
     loop {
         tokio::select! {
             () = ended.cancelled() => return,
@@ -114,7 +118,7 @@ async fn renew(kept: Kept, store: Arc<dyn Leases>, ttl: Duration, ended: Cancell
             };
             match renewed {
                 Ok(()) => entry.renewed = Instant::now(),
-                Err(CommitError::Fenced(_)) => entry.lose(),
+                Err(CommitError::Fenced(_)) => entry.lose(&lost),
                 // The next commit meets the same store, and has a say; the lease lasts for a while.
                 Err(CommitError::Store(error)) => {
                     tracing::warn!(shard = %lease.shard, error = &error as &dyn std::error::Error, "cannot renew the lease");

@@ -1,0 +1,58 @@
+//! What only the service as a whole can tell as metrics: how far its parts lie behind the log.
+
+use std::{sync::Weak, time::Duration};
+
+use chrono::Utc;
+use tokio_util::sync::CancellationToken;
+
+use super::{Inner, Service, part::PartState, status::PartStatus};
+use crate::{stream::Position, telemetry};
+
+/// How often it is told. A scrape is as a rule less frequent.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// Tells it until the service ends, or is dropped.
+pub(super) async fn report(service: Weak<Inner>, stops: CancellationToken) {
+    loop {
+        let Some(inner) = service.upgrade() else { return };
+        let told = async { Service(inner).report_lag().await };
+        if stops.run_until_cancelled(told).await.is_none() {
+            return;
+        }
+        tokio::select! {
+            () = stops.cancelled() => return,
+            () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+impl Service {
+    /// Reports as metrics how far the parts of this process are and by how much they lie behind the log. A running service
+    /// does so every five seconds by itself.
+    ///
+    /// What is not known, because the store does not answer or another process relays, keeps the value that it had.
+    pub async fn report_lag(&self) {
+        let status = self.status().await;
+        let Some(head) = status.head else { return };
+        telemetry::head(head.get());
+        for part in status.parts.iter().filter(|part| part.state != PartState::Elsewhere) {
+            telemetry::part_runs(&part.name, part.state == PartState::Running);
+            if let PartStatus { name, position: Some(position), lag: Some(lag), .. } = part
+                && let Some(seconds) = self.seconds_behind(*position, *lag).await
+            {
+                telemetry::lag(name, position.get(), *lag, seconds);
+            }
+        }
+    }
+
+    /// How old the first event behind `position` is.
+    async fn seconds_behind(&self, position: Position, lag: u64) -> Option<f64> {
+        if lag == 0 {
+            return Some(0.0);
+        }
+        let next = self.store().read_log(position, 1).await.ok()?;
+        let age = Utc::now() - next.first()?.recorded_at;
+        // Clocks of two machines differ.
+        Some(age.to_std().unwrap_or_default().as_secs_f64())
+    }
+}
