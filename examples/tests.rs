@@ -20,7 +20,9 @@ macro_rules! runs {
     };
 }
 
-runs! { decision idempotent_request quickstart }
+runs! {
+    callers_transaction decision idempotent_request projection_and_query quickstart rebuild two_backends unique_name
+}
 
 #[test]
 fn every_example_is_run() {
