@@ -7,21 +7,23 @@
 //! | `ETag: "3"` | [`ETag`], from a [`Receipt`](crate::Receipt) or a version |
 //! | `?after=p17` | [`ReadAfter`], which waits until a read model holds that write |
 //! | `application/problem+json` | [`Problem`], from every error of a command or query |
+//! | a body in JSON, or none | [`JsonBody`], [`NoBody`], whose problems name the field |
+//! | SIGTERM, Ctrl-C | [`serve`], which answers what has begun and ends the [`Service`](crate::Service) |
 //! | `GET /healthz`, `/readyz` | [`health_routes`], from the health of a [`Service`](crate::Service) |
 //!
-//! It works with axum 0.8. A handler takes the body as text or `Bytes` when it needs its bytes as the content of an
-//! idempotent request; what cannot be read in it (also what axum's own `Json` refuses) is for the application to answer.
+//! It works with axum 0.8. What axum's own extractors refuse (`Json`, `Path`, `Query`) is answered by axum as plain text.
 //!
 //! # Which error gets which status
 //!
 //! | error | status |
 //! |---|---|
 //! | the aggregate or the decision refuses | what the application's `From<…> for Problem` says |
-//! | a header or parameter cannot be read; an id cannot name a stream | 400 |
+//! | a header, a parameter or a body in JSON cannot be read; an id cannot name a stream | 400 |
 //! | a decision meets a stream that is not as it expects | 409 |
 //! | `If-Match` names another version | 412 |
 //! | a page of a list follows one of a read model that was replaced | 410 |
-//! | the key belongs to another request; a limit of an append is broken; a command's event would not be read back as it is (NaN, for example) | 422 |
+//! | a body is too large; a body is not JSON | 413; 415 |
+//! | a body in JSON has not the fields that the request needs; the key belongs to another request; a limit of an append is broken; a command's event would not be read back as it is (NaN, for example) | 422 |
 //! | the store is closed or fails, other commands were faster each time, a read model lags, is being built, or has another version | 503, with the causes of the store's failure in the log |
 //! | anything else: a stored event that cannot be read; a tag that breaks a rule; `If-Match` on a decision; a decision's event that would not be read back | 500, with the causes in the log |
 //!
@@ -75,15 +77,19 @@
 //! # let _: axum::Router = axum::Router::new().route("/seats/{seat}", axum::routing::post(take)).with_state(Repository::new(MemoryStore::new()));
 //! ```
 
+mod body;
 mod command;
 mod errors;
 mod etag;
 mod health;
 mod problem;
 mod read_after;
+mod serve;
 
+pub use body::{JsonBody, NoBody};
 pub use command::CommandHeaders;
 pub use etag::ETag;
 pub use health::health_routes;
 pub use problem::{FieldError, Problem};
 pub use read_after::ReadAfter;
+pub use serve::{ServeError, serve, serve_until, stop_signal};

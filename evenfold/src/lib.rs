@@ -9,7 +9,7 @@
 //! use std::time::Duration;
 //!
 //! use axum::{Json, Router, extract::{Path, State}, http::StatusCode, routing::{get, post}};
-//! use evenfold::{http::{CommandHeaders, ETag, Problem, ReadAfter, health_routes}, prelude::*};
+//! use evenfold::{http::{CommandHeaders, ETag, Problem, ReadAfter, health_routes, serve}, prelude::*};
 //! use serde::{Deserialize, Serialize};
 //!
 //! #[derive(Debug, Clone, PartialEq, Event)]
@@ -100,10 +100,7 @@
 //!         .merge(health_routes(&service))
 //!         .with_state(service.clone());
 //!     let listener = tokio::net::TcpListener::bind("127.0.0.1:8080").await?;
-//!     // First the server answers what it has begun, then the service ends.
-//!     let stop = async { tokio::signal::ctrl_c().await.expect("a signal handler") };
-//!     axum::serve(listener, routes).with_graceful_shutdown(stop).await?;
-//!     service.shutdown(Duration::from_secs(10)).await?;
+//!     serve(&service, listener, routes).await?; // until SIGTERM or Ctrl-C; then both end in good order
 //!     Ok(())
 //! }
 //! ```

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use es_core::{ReadModel, Repository, Service};
+use evenfold::{ReadModel, Repository, Service};
 
 use crate::{
     order::Order,

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
-use es_core::{Policy, service};
+use evenfold::{Policy, service};
 
 use crate::{policy::Fulfilment, read_models::NAMES};
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
-use es_core::{
+use evenfold::{
     CommandContext, ExecuteError, IdempotencyKey, InvalidKey, KeyRange, Metadata, Position, QueryError, Service,
     service::Unsettled,
 };

@@ -1,6 +1,5 @@
 //! The API over HTTP.
 
-mod body;
 mod cursor;
 mod health;
 mod order_queries;

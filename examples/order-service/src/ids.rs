@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
-use es_core::{IdempotencyKey, StreamId};
+use evenfold::{IdempotencyKey, StreamId};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use es_core::{Aggregate, Event};
+use evenfold::{Aggregate, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::OrderId;
@@ -93,7 +93,7 @@ pub enum InventoryRefusal {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
-    use es_core::testing::given;
+    use evenfold::testing::given;
 
     use super::*;
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use es_core::{Aggregate, Event};
+use evenfold::{Aggregate, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::{ids::CustomerId, line::Line, money::Money, placing::MOST_OPEN_ORDERS};
@@ -197,7 +197,7 @@ pub enum OrderRefusal {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
-    use es_core::testing::given;
+    use evenfold::testing::given;
 
     use super::*;
 

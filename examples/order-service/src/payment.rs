@@ -1,6 +1,6 @@
 //! The payment of an order: captured when the order is paid, refunded when it is cancelled later.
 
-use es_core::{Aggregate, Event};
+use evenfold::{Aggregate, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::money::Money;
@@ -70,7 +70,7 @@ pub enum PaymentRefusal {
 
 #[cfg(test)]
 mod tests {
-    use es_core::testing::given;
+    use evenfold::testing::given;
 
     use super::*;
 

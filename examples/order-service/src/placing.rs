@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use es_core::{
+use evenfold::{
     Aggregate, CommandContext, DecideError, Decision, DecisionModel, Decisions, Event, EventQuery, EventStore,
     Expected, InvalidStream, InvalidTag, Receipt, Recorded, StreamId, Tag,
 };

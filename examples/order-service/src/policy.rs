@@ -3,8 +3,7 @@
 //! The saga engine will replace it: a policy only follows, it cannot make the order wait for what
 //! the others say.
 
-use async_trait::async_trait;
-use es_core::{Policy, PolicyError, Recorded, Repository, Resources, reaction};
+use evenfold::{Policy, PolicyError, Recorded, Repository, Resources, async_trait, reaction};
 
 use crate::{
     ids::OrderId,

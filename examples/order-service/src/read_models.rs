@@ -10,7 +10,7 @@ pub use daily_revenue::{DailyRevenue, Day, SalesEvent};
 pub use order_details::{OrderDetails, OrderView};
 pub use orders_by_customer::{OrderSummary, OrdersByCustomer};
 
-use es_core::Projection;
+use evenfold::Projection;
 
 /// The names of all of them.
 pub const NAMES: [&str; 4] = [OrderDetails::NAME, OrdersByCustomer::NAME, DailyRevenue::NAME, AuditTrail::NAME];

@@ -4,12 +4,10 @@ use std::{
     io::{self, Write},
     net::SocketAddr,
     sync::Arc,
-    time::Duration,
 };
 
-use es_core::Service;
-use tokio::{net::TcpListener, time::timeout};
-use tokio_util::sync::CancellationToken;
+use evenfold::{CancellationToken, Service, http::serve_until};
+use tokio::net::TcpListener;
 
 use crate::{
     app::App,
@@ -18,10 +16,6 @@ use crate::{
     run::RunError,
 };
 
-/// How long the requests in flight may take once the process is told to stop. A query that waits
-/// for its read model takes five seconds at most.
-const REQUESTS_WITHIN: Duration = Duration::from_secs(6);
-
 /// Serves the API until `shutdown`.
 ///
 /// # Errors
@@ -29,19 +23,13 @@ const REQUESTS_WITHIN: Duration = Duration::from_secs(6);
 pub async fn serve(service: &Service, options: Http, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = TcpListener::bind(options.listen).await?;
     greet(listener.local_addr()?)?;
-    let router = http::router(App::new(service));
-    let stop = shutdown.clone().cancelled_owned();
-    let mut server = tokio::spawn(async { axum::serve(listener, router).with_graceful_shutdown(stop).await });
-
-    shutdown.cancelled().await;
-    // The process that started this one may have closed its end of the pipe.
-    writeln!(io::stdout(), "draining").ok();
-    // The other parts go on meanwhile: requests may be waiting for them.
-    if timeout(REQUESTS_WITHIN, &mut server).await.is_err() {
-        tracing::warn!("requests did not end in time and are cut off");
-        server.abort();
-    }
-    Ok(())
+    let stop = async move {
+        shutdown.cancelled().await;
+        // The process that started this one may have closed its end of the pipe.
+        writeln!(io::stdout(), "draining").ok();
+    };
+    // The parts go on meanwhile: requests may be waiting for them.
+    Ok(serve_until(listener, http::router(App::new(service)), stop).await?)
 }
 
 /// Lets the parts of this process run until `shutdown`.

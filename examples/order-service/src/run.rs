@@ -3,8 +3,7 @@
 use std::{io, io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use es_core::{error::with_causes, service::RebuildError};
-use tokio_util::sync::CancellationToken;
+use evenfold::{CancellationToken, error::with_causes, http::stop_signal, service::RebuildError};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -14,8 +13,8 @@ use crate::{
     service::{self, ServiceError},
 };
 
-/// How long parts and store may take to end. With what [`roles`] grants to requests the whole shutdown stays within ten
-/// seconds.
+/// How long parts and store may take to end. Requests may take six seconds before that, so the whole shutdown stays within
+/// ten seconds.
 const END_WITHIN: Duration = Duration::from_secs(3);
 
 /// The program.
@@ -80,23 +79,10 @@ pub async fn run(cli: Cli) -> Result<(), RunError> {
 
 /// Is cancelled by Ctrl-C, and by the SIGTERM of service managers.
 fn on_signal() -> io::Result<CancellationToken> {
-    let shutdown = CancellationToken::new();
+    let (shutdown, signal) = (CancellationToken::new(), stop_signal()?);
     let cancelled = shutdown.clone();
-    #[cfg(unix)]
-    let terminated = {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-    };
-    #[cfg(not(unix))]
-    let terminated = async { drop(tokio::signal::ctrl_c().await) };
     tokio::spawn(async move {
-        terminated.await;
+        signal.await;
         cancelled.cancel();
     });
     Ok(shutdown)

@@ -2,9 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use es_core::{STANDBY_LIMIT, Service, ServiceBuilder, ServiceStore, service::StartError};
-use es_postgres::{ConnectError, PostgresStore};
-use es_sqlite::{OpenError, SqliteStore};
+use evenfold::postgres::{ConnectError, PostgresStore};
+use evenfold::sqlite::{OpenError, SqliteStore};
+use evenfold::{STANDBY_LIMIT, Service, ServiceBuilder, ServiceStore, service::StartError};
 
 use crate::{
     cli::Parts,
@@ -49,7 +49,7 @@ async fn store(parts: &Parts) -> Result<Arc<dyn ServiceStore>, ServiceError> {
 #[cfg(feature = "kafka")]
 #[expect(clippy::unnecessary_wraps, reason = "without the feature `kafka` it fails")]
 fn with_kafka(service: ServiceBuilder, brokers: &str, topic_prefix: &str) -> Result<ServiceBuilder, ServiceError> {
-    Ok(service.relay(es_kafka::KafkaRelay::new(brokers).topic_prefix(topic_prefix)))
+    Ok(service.relay(evenfold::kafka::KafkaRelay::new(brokers).topic_prefix(topic_prefix)))
 }
 
 #[cfg(not(feature = "kafka"))]

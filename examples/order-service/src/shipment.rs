@@ -1,6 +1,6 @@
 //! The shipment of an order: scheduled, then delivered or cancelled.
 
-use es_core::{Aggregate, Event};
+use evenfold::{Aggregate, Event};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::CustomerId;
@@ -75,7 +75,7 @@ pub struct ShipmentRefusal {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
-    use es_core::testing::given;
+    use evenfold::testing::given;
 
     use super::*;
 

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 /// The read model's own cursor. Written in hexadecimal digits, so that no client builds on what it
 /// holds.
-pub(super) struct Cursor(pub(super) es_core::Cursor);
+pub(super) struct Cursor(pub(super) evenfold::Cursor);
 
 impl fmt::Display for Cursor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,7 +8,7 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use es_core::{Position, service::Health};
+use evenfold::{Position, service::Health};
 use serde::Serialize;
 use serde_json::json;
 

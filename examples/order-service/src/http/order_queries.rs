@@ -8,8 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use es_core::{Metadata, Position, Projection, RecordedEvent, Version};
 use evenfold::http::ETag;
+use evenfold::{Metadata, Position, Projection, RecordedEvent, Version};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;

@@ -8,12 +8,13 @@ use axum::{
     http::{StatusCode, header},
     response::IntoResponse,
 };
-use es_core::{CommandContext, ReadToken, Receipt, Version};
-use evenfold::http::{CommandHeaders, ETag};
+use evenfold::{
+    CommandContext, ReadToken, Receipt, Version,
+    http::{CommandHeaders, ETag, JsonBody, NoBody},
+};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    body::{Body, NoBody},
     parameters::Id,
     problem::{Kind, Problem},
 };
@@ -49,7 +50,7 @@ struct Answer {
 pub(super) async fn place(
     State(app): State<Arc<App>>,
     headers: CommandHeaders,
-    Body(request): Body<PlaceOrder>,
+    JsonBody { value: request, .. }: JsonBody<PlaceOrder>,
 ) -> Result<impl IntoResponse, Problem> {
     // The order of the fields and the blanks between them make no other request.
     let canonical = serde_json::to_vec(&request).map_err(|error| Problem::failed(&error))?;

@@ -1,8 +1,8 @@
 //! What went wrong, in this service's own words. What can go wrong in every service is told by `evenfold::http`.
 
 use axum::http::StatusCode;
-use es_core::{AppendError, DecideError};
 pub(super) use evenfold::http::Problem;
+use evenfold::{AppendError, DecideError};
 
 use crate::{order::OrderRefusal, placing::PlaceError};
 
@@ -30,8 +30,6 @@ kinds! {
     Illegal = CONFLICT "illegal-transition" "The order does not allow this step",
     TooManyOpen = CONFLICT "too-many-open-orders" "The customer has too many open orders",
     Stale = PRECONDITION_FAILED "stale" "The order has changed in the meantime",
-    TooLarge = PAYLOAD_TOO_LARGE "too-large" "The request is too large",
-    MediaType = UNSUPPORTED_MEDIA_TYPE "media-type" "The request is not JSON",
     Invalid = UNPROCESSABLE_ENTITY "invalid" "The request breaks a rule",
 }
 

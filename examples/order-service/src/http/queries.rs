@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, response::IntoResponse};
 use chrono::{Days, NaiveDate, Utc};
-use es_core::{Position, Projection, ReadModel, ReadToken};
+use evenfold::{Position, Projection, ReadModel, ReadToken};
 use serde::Serialize;
 
 use super::{

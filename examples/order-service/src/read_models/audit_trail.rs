@@ -1,7 +1,7 @@
 //! Who has done what, and when: every event of the log, also of kinds that are invented tomorrow.
 
 use chrono::{DateTime, Utc};
-use es_core::{EventData, FoldResult, KeyRange, Keys, Position, Projection, Recorded, StreamId, Version};
+use evenfold::{EventData, FoldResult, KeyRange, Keys, Position, Projection, Recorded, StreamId, Version};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

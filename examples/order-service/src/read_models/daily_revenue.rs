@@ -1,7 +1,7 @@
 //! What each day has brought in: a fold over orders and payments together.
 
 use chrono::{Days, NaiveDate};
-use es_core::{EventSet, FoldResult, KeyRange, Keys, Projection, Recorded};
+use evenfold::{EventSet, FoldResult, KeyRange, Keys, Projection, Recorded};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -88,7 +88,7 @@ impl Day {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
-    use es_core::testing::{project, recorded};
+    use evenfold::testing::{project, recorded};
 
     use super::*;
 

@@ -1,7 +1,7 @@
 //! An order as its customer sees it.
 
 use chrono::{DateTime, Utc};
-use es_core::{EventOrder, FoldResult, Keys, Projection, Recorded, Version};
+use evenfold::{EventOrder, FoldResult, Keys, Projection, Recorded, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -1,7 +1,7 @@
 //! The orders of each customer.
 
 use chrono::{DateTime, Utc};
-use es_core::{FoldResult, KeyRange, Keys, Projection, Recorded};
+use evenfold::{FoldResult, KeyRange, Keys, Projection, Recorded};
 use serde::{Deserialize, Serialize};
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use es_core::{Documents, EventStore, KeyRange, Position, Projection, service, testing::project};
+use evenfold::{Documents, EventStore, KeyRange, Position, Projection, service, testing::project};
 use order_service::{
     cli::Parts,
     read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer},
