@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Pauses between attempts that grow with each failure, with full jitter.
 ///
-/// The longest pause doubles with each failure in a row, up to a limit; the pause itself is any time up to the longest. So
+/// The longest pause grows with each failure in a row, up to a limit; the pause itself is any time up to the longest. So
 /// callers that failed at the same moment do not try again at the same moment.
 ///
 /// ```
@@ -22,12 +22,25 @@ use std::time::Duration;
 pub struct Backoff {
     first: Duration,
     limit: Duration,
+    growth: Growth,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Growth {
+    Doubling,
+    Linear,
 }
 
 impl Backoff {
-    /// Pauses of up to `first` after the first failure, and never of more than `limit`.
+    /// Pauses of up to `first` after the first failure, of up to twice as much after each further one, and never of more than
+    /// `limit`.
     pub const fn new(first: Duration, limit: Duration) -> Self {
-        Self { first, limit }
+        Self { first, limit, growth: Growth::Doubling }
+    }
+
+    /// Pauses of up to `step` for each failure, and never of more than `limit`: for what is cheap to try again.
+    pub const fn linear(step: Duration, limit: Duration) -> Self {
+        Self { first: step, limit, growth: Growth::Linear }
     }
 
     /// How long to wait after `failures` attempts in a row that failed.
@@ -37,8 +50,11 @@ impl Backoff {
 
     /// The longest that [`pause`](Self::pause) returns.
     pub fn longest(self, failures: u32) -> Duration {
-        let doubled = 2_u32.checked_pow(failures.saturating_sub(1)).unwrap_or(u32::MAX);
-        self.first.saturating_mul(doubled).min(self.limit)
+        let times = match self.growth {
+            Growth::Doubling => 2_u32.saturating_pow(failures.saturating_sub(1)),
+            Growth::Linear => failures.max(1),
+        };
+        self.first.saturating_mul(times).min(self.limit)
     }
 }
 
@@ -55,5 +71,10 @@ mod tests {
         assert!(pauses.iter().any(|pause| *pause > Duration::from_millis(160)));
         assert_eq!(backoff.longest(u32::MAX), Duration::from_secs(1));
         assert_eq!(backoff.longest(0), Duration::from_millis(100));
+        let linear = Backoff::linear(Duration::from_millis(2), Duration::from_millis(32));
+        assert_eq!(
+            [0, 1, 3, 16, 17, u32::MAX].map(|failures| linear.longest(failures).as_millis()),
+            [2, 2, 6, 32, 32, 32]
+        );
     }
 }

@@ -27,3 +27,46 @@ impl StoreMoved {
         cause.is::<Self>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        AppendError, CommitError, DecideError, ExecuteError, LoadError, PromoteError, QueryError, ReadError,
+        ReadModelError, SnapshotError,
+        service::{StartError, Unsettled},
+    };
+
+    /// What each error says of the same failure of a store.
+    fn transient(failure: fn() -> BoxError) -> Vec<bool> {
+        type Execute = ExecuteError<std::fmt::Error>;
+        type Decide = DecideError<std::fmt::Error>;
+        let (read, model) = (|| ReadError::Store(failure()), || ReadModelError(failure()));
+        vec![
+            read().is_transient(),
+            AppendError::Store(failure()).is_transient(),
+            SnapshotError(failure()).is_transient(),
+            LoadError::from(read()).is_transient(),
+            Execute::from(LoadError::from(read())).is_transient(),
+            Execute::from(AppendError::Store(failure())).is_transient(),
+            Decide::from(read()).is_transient(),
+            Decide::from(AppendError::Store(failure())).is_transient(),
+            model().is_transient(),
+            CommitError::from(model()).is_transient(),
+            PromoteError::from(model()).is_transient(),
+            QueryError::from(model()).is_transient(),
+            StartError::from(model()).is_transient(),
+            Unsettled::from(read()).is_transient(),
+            Unsettled::from(model()).is_transient(),
+        ]
+    }
+
+    /// (Seen to fail where a query took the store's failure for transient without a look at it.)
+    #[test]
+    fn every_error_says_the_same_of_a_failure_of_the_store() {
+        let lost = transient(|| "the connection was lost".into());
+        assert_eq!(lost, vec![true; lost.len()]);
+        let moved = transient(|| StoreMoved("gone".into()).into());
+        assert_eq!(moved, vec![false; moved.len()]);
+    }
+}

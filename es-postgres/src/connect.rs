@@ -6,7 +6,10 @@ use sqlx::{
     migrate::{MigrateError, Migrator},
 };
 
-use crate::{error, session::Session};
+use crate::{
+    error::{self, Fault, fault},
+    session::Session,
+};
 
 static MIGRATIONS: Migrator = sqlx::migrate!();
 
@@ -74,6 +77,17 @@ pub enum ConnectError {
     /// The server failed while the store was being opened.
     #[error("the database failed")]
     Server(#[source] sqlx::Error),
+}
+
+impl ConnectError {
+    /// Whether connecting again may help, unchanged: the server is not there yet, or busy.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Connect(error) | Self::Server(error) => matches!(fault(error), Fault::Busy | Fault::Lost),
+            Self::Migrate(MigrateError::Execute(error)) => matches!(fault(error), Fault::Busy | Fault::Lost),
+            _ => false,
+        }
+    }
 }
 
 /// Makes the schema ready and tells its oid and the head of its log.

@@ -41,6 +41,17 @@ pub enum OpenError {
     File(#[source] BoxError),
 }
 
+impl OpenError {
+    /// Whether opening it again may help, unchanged.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Locked(_) => true,
+            Self::File(cause) => cause.downcast_ref().is_some_and(may_pass),
+            _ => false,
+        }
+    }
+}
+
 impl From<sqlx::Error> for OpenError {
     fn from(error: sqlx::Error) -> Self {
         match primary_code(&error) {

@@ -207,7 +207,7 @@ impl EngineError {
             Self::Source(error) => error.is_transient(),
             Self::Store(error) => error.is_transient(),
             Self::Fenced(_) | Self::Replaced => true,
-            Self::Promote(error) => matches!(error, PromoteError::Store(error) if error.is_transient()),
+            Self::Promote(error) => error.is_transient(),
             Self::Reaction { transient, .. } => *transient,
             _ => false,
         }

@@ -256,6 +256,10 @@ pub enum QueryError {
 impl QueryError {
     /// Whether asking again later may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store(_) | Self::Building { .. } | Self::OtherVersion { .. } | Self::Lagging { .. })
+        match self {
+            Self::Store(error) => error.is_transient(),
+            Self::Building { .. } | Self::OtherVersion { .. } | Self::Lagging { .. } => true,
+            _ => false,
+        }
     }
 }

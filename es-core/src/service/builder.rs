@@ -321,3 +321,10 @@ pub enum StartError {
     #[error("the service cannot read its store")]
     Store(#[from] ReadModelError),
 }
+
+impl StartError {
+    /// Whether starting it again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
+}

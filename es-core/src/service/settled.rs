@@ -70,3 +70,14 @@ pub enum Unsettled {
     #[error(transparent)]
     ReadModels(#[from] ReadModelError),
 }
+
+impl Unsettled {
+    /// Whether waiting again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Late { .. } => true,
+            Self::Log(error) => error.is_transient(),
+            Self::ReadModels(error) => error.is_transient(),
+        }
+    }
+}

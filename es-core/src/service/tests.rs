@@ -117,7 +117,7 @@ async fn with_relay(acts: &[Act]) -> (Service, Scripted) {
 
 async fn deposit(service: &Service, amount: u64) -> Position {
     let executed = service.repository::<Account>().execute("a", AccountCommand::Deposit(amount)).await;
-    executed.expect("executed").position
+    executed.expect("executed").position.expect("it has an event")
 }
 
 /// Returns when the part `name` has ended for good.

@@ -6,12 +6,9 @@ use metrics::{Counter, Histogram};
 use tokio::time::Instant;
 
 use super::{DECIDE_DURATION, EXECUTE_CONFLICTS, EXECUTE_DURATION, EXECUTE_STATES};
-use crate::{
-    stream::Position,
-    write::{
-        decide::DecideError,
-        execute::{ExecuteError, Receipt},
-    },
+use crate::write::{
+    decide::DecideError,
+    execute::{ExecuteError, Receipt},
 };
 
 /// What the repository of one kind of aggregates reports.
@@ -37,7 +34,7 @@ const OUTCOMES: [&str; 7] = ["written", "repeated", "nothing", "rejected", "stal
 fn success(receipt: &Receipt) -> usize {
     match receipt {
         Receipt { repeated: true, .. } => 1,
-        Receipt { position: Position::ZERO, .. } => 2,
+        Receipt { position: None, .. } => 2,
         _ => 0,
     }
 }

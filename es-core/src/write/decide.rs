@@ -3,21 +3,22 @@
 
 mod model;
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc};
 
 use quick_cache::sync::Cache;
 use tokio::{sync::Mutex, time::Instant};
 
 pub use self::model::{DecisionModel, Matching, Models};
 use crate::{
+    backoff::Backoff,
     event::{Event, Metadata, NewEvent, NewEventError},
     schema::DecodeError,
-    stream::{Expected, Position, ReadToken, StreamId, Version},
+    stream::{Expected, Position, StreamId, Version},
     tag::{Condition, ConditionPart},
     telemetry::DecisionMeter,
     write::{
         append::{Append, CommandKey},
-        execute::{CommandContext, Receipt},
+        execute::{AFTER_CONFLICT, CommandContext, Receipt},
         store::{AppendError, EventStore, ReadError},
     },
 };
@@ -164,7 +165,7 @@ pub struct Decisions {
     turns: Arc<Cache<String, Turn>>,
     meter: Arc<DecisionMeter>,
     attempts: u32,
-    backoff: Duration,
+    backoff: Backoff,
 }
 
 type Turn = Arc<Mutex<()>>;
@@ -218,7 +219,7 @@ impl Decisions {
         let store = Arc::new(store);
         let (scope, turns) = (StreamId::of_decisions(name), Arc::new(Cache::new(BOUNDARIES)));
         let meter = Arc::new(DecisionMeter::of(name));
-        Self { store, scope, turns, meter, attempts: 16, backoff: Duration::from_millis(2) }
+        Self { store, scope, turns, meter, attempts: 16, backoff: AFTER_CONFLICT }
     }
 
     /// Tries a decision at most `attempts` times (16, unless set otherwise) when others are faster.
@@ -249,7 +250,7 @@ impl Decisions {
     /// ([`CommandContext::idempotent`]) must hold everything that tells one request from another, such as the id of what is
     /// decided on. Else another request under the same key gets the first receipt.
     ///
-    /// The receipt's version is that of the stream of the last append.
+    /// The receipt's version is that of the stream of the last append, 0 where there is none.
     ///
     /// # Errors
     /// [`DecideError::Rejected`] is the decision's own refusal. [`DecideError::VersionGiven`] when the context names a
@@ -301,7 +302,7 @@ impl Decisions {
             }
             match self.store.append_together(self.prepared(decided, &parts, &context)).await {
                 Ok(appended) => return Ok(appended.last().map_or(NOTHING, |last| (*last).into())),
-                Err(unknown @ (AppendError::Store(_) | AppendError::Closed)) => return Err(unknown.into()),
+                Err(error) if error.is_unknown() => return Err(error.into()),
                 Err(error) => {
                     // What others were faster with may be this very request.
                     if let Some(receipt) = self.repeated(&context).await? {
@@ -314,7 +315,7 @@ impl Decisions {
                     }
                 }
             }
-            self.back_off(attempt).await;
+            tokio::time::sleep(self.backoff.pause(attempt)).await;
         }
         Err(conflict.map_or(DecideError::Contended { attempts: self.attempts }, DecideError::Append))
     }
@@ -379,20 +380,13 @@ impl Decisions {
         let record = self.store.find_command(&self.scope, &command.key).await?;
         Ok(record.map(|record| record.repeat(command.fingerprint)).transpose()?.map(Receipt::from))
     }
-
-    /// Waits a random time that grows with the conflicts, so that rivals do not meet again.
-    async fn back_off(&self, conflicts: u32) {
-        let longest = self.backoff * conflicts.min(16);
-        tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
-    }
 }
 
 /// How many events are read at once.
 const PAGE: usize = 1_000;
 
 /// The receipt of a decision that appends nothing.
-const NOTHING: Receipt =
-    Receipt { version: Version::ZERO, position: Position::ZERO, token: ReadToken(Position::ZERO), repeated: false };
+const NOTHING: Receipt = Receipt::without_events(Version::ZERO);
 
 /// Why a decision was not made, or not written.
 #[derive(Debug, thiserror::Error)]

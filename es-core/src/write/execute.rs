@@ -26,6 +26,7 @@ use self::{
     lines::{Limits, Lines},
 };
 use crate::{
+    backoff::Backoff,
     codec::EncodeError,
     event::{Event, Metadata, NewEvent, NewEventError},
     stream::{Conflict, Expected, InvalidStream, Position, ReadToken, StreamId, Version},
@@ -65,8 +66,42 @@ pub struct Repository<A: Aggregate> {
 struct Settings {
     snapshot_every: Option<u64>,
     attempts: u32,
-    backoff: Duration,
+    backoff: Backoff,
 }
+
+/// A command, and where it goes.
+struct Request<A: Aggregate> {
+    stream: StreamId,
+    line: Arc<Line<A>>,
+    command: A::Command,
+    context: CommandContext,
+}
+
+/// On which state a command is decided. A known one is as good as the append that checks it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Basis {
+    /// The newest that is known here; where there is none, one that is read.
+    Known,
+    /// The newest that is known here; where there is none, that of an aggregate to which nothing has happened. The append
+    /// finds out.
+    Presumed,
+    /// One that is read now. Whatever ends without an append (a refusal, or nothing to do) is decided on it, since no append
+    /// checks that.
+    Read,
+}
+
+/// What became of one attempt at a command.
+enum Attempt {
+    Done(Receipt),
+    /// It ends without an append, and was decided on a state that was not read for it.
+    Unchecked,
+    /// The stream has gone on behind the state on which it was decided.
+    Conflict,
+}
+
+/// How long a command waits after conflicts, so that rivals do not meet again: up to 2 ms for each of them. A conflict costs
+/// the server little, so the pause need not double.
+pub(super) const AFTER_CONFLICT: Backoff = Backoff::linear(Duration::from_millis(2), Duration::from_millis(32));
 
 impl<A: Aggregate> Clone for Repository<A> {
     fn clone(&self) -> Self {
@@ -86,9 +121,10 @@ impl<A: Aggregate> Clone for Repository<A> {
 pub struct Receipt {
     /// The aggregate's version after the command.
     pub version: Version,
-    /// The position of the command's last event; for a command without events, 0.
-    pub position: Position,
-    /// What a reader can wait for to see the effect (R13).
+    /// The position of the command's last event; `None` for a command without events.
+    pub position: Option<Position>,
+    /// What a reader can wait for to see the effect (R13). For a command without events there is nothing to wait for: such a
+    /// token is there at once.
     pub token: ReadToken,
     /// Whether an earlier request under the same idempotency key had done it already (R6).
     pub repeated: bool,
@@ -97,7 +133,14 @@ pub struct Receipt {
 impl From<Appended> for Receipt {
     fn from(appended: Appended) -> Self {
         let Appended { version, position, repeated } = appended;
-        Self { version, position, token: ReadToken(position), repeated }
+        Self { version, position: Some(position), token: ReadToken(position), repeated }
+    }
+}
+
+impl Receipt {
+    /// That of a command without events on a stream of `version`.
+    pub(crate) const fn without_events(version: Version) -> Self {
+        Self { version, position: None, token: ReadToken(Position::ZERO), repeated: false }
     }
 }
 
@@ -132,7 +175,7 @@ impl<A: Aggregate> Repository<A> {
     /// The aggregates in `store`.
     pub fn new(store: impl AggregateStore) -> Self {
         let store = Arc::new(store);
-        let settings = Settings { snapshot_every: Some(100), attempts: 16, backoff: Duration::from_millis(2) };
+        let settings = Settings { snapshot_every: Some(100), attempts: 16, backoff: AFTER_CONFLICT };
         let limits = Limits { states: 10_000, bytes: 256 * 1024 * 1024 };
         let abandoned = Arc::new(Semaphore::new(MOST_ABANDONED));
         let meter = Arc::new(CommandMeter::of(A::Event::CATEGORY));
@@ -213,49 +256,61 @@ impl<A: Aggregate> Repository<A> {
         context: CommandContext,
     ) -> Result<Receipt, ExecuteError<A::Error>> {
         let stream = self.stream(id)?;
-        let line = self.line(&stream);
+        let mut basis = if context.if_version == Some(Version::ZERO) { Basis::Presumed } else { Basis::Known };
+        let request = Request { line: self.line(&stream), stream, command, context };
         let mut conflicts = 0;
-        // A known state is as good as the append that checks it. Whatever ends without an append (a
-        // refusal, or nothing to do) is decided on a state that was read after the command came.
-        let mut must_read = false;
-        // A caller that expects no stream is believed without a load: the append finds out.
-        let mut presumed = (context.if_version == Some(Version::ZERO)).then(Arc::<Loaded<A>>::default);
         loop {
-            let mut tip = line.lock().await;
-            let known = tip.newest().or_else(|| presumed.take()).filter(|_| !must_read);
-            let is_fresh = known.is_none();
-            self.meter.state(is_fresh);
-            let current = match known {
-                Some(known) => known,
-                None => self.read(&stream, &line, &mut tip).await?,
-            };
-            let refusal = match decide(&stream, &current, &command, &context) {
-                Ok(decision) if !decision.events.is_empty() => {
-                    match self.append(line.clone(), tip, &current, decision).await {
-                        // What another command of this process reads meanwhile is as good again: an append is to check it.
-                        Err(AppendError::Conflict(_)) => (conflicts, must_read) = (conflicts + 1, false),
-                        outcome => return Ok(outcome?),
-                    }
+            match self.attempt(&request, basis).await? {
+                Attempt::Done(receipt) => return Ok(receipt),
+                Attempt::Unchecked => basis = Basis::Read,
+                Attempt::Conflict => {
+                    conflicts += 1;
                     self.meter.conflict();
                     if conflicts == self.settings.attempts {
                         return Err(ExecuteError::Contended { attempts: conflicts });
                     }
-                    self.back_off(conflicts).await;
-                    continue;
+                    tokio::time::sleep(self.settings.backoff.pause(conflicts)).await;
+                    // What another command of this process reads meanwhile is as good again: an append is to check it.
+                    basis = Basis::Known;
                 }
-                Ok(_) => None,
-                Err(refusal) => Some(refusal),
-            };
-            drop(tip);
-            if is_fresh {
-                if let Some(receipt) = self.repeated(&stream, &context).await? {
-                    return Ok(receipt);
-                }
-                let nothing = Appended { version: current.version, position: Position::ZERO, repeated: false };
-                return refusal.map_or_else(|| Ok(Receipt::from(nothing)), Err);
             }
-            must_read = true;
         }
+    }
+
+    /// Decides once, and appends what was decided.
+    async fn attempt(&self, request: &Request<A>, basis: Basis) -> Result<Attempt, ExecuteError<A::Error>> {
+        let Request { stream, line, command, context } = request;
+        let mut tip = line.lock().await;
+        let known = match basis {
+            Basis::Known => tip.newest(),
+            Basis::Presumed => tip.newest().or_else(|| Some(Arc::default())),
+            Basis::Read => None,
+        };
+        let is_fresh = known.is_none();
+        self.meter.state(is_fresh);
+        let current = match known {
+            Some(known) => known,
+            None => self.read(stream, line, &mut tip).await?,
+        };
+        let refusal = match decide(stream, &current, command, context) {
+            Ok(decision) if !decision.events.is_empty() => {
+                return match self.append(line.clone(), tip, &current, decision).await {
+                    Err(AppendError::Conflict(_)) => Ok(Attempt::Conflict),
+                    outcome => Ok(Attempt::Done(outcome?)),
+                };
+            }
+            Ok(_) => None,
+            Err(refusal) => Some(refusal),
+        };
+        drop(tip);
+        if !is_fresh {
+            return Ok(Attempt::Unchecked);
+        }
+        // Its own success may be the reason to refuse by now.
+        if let Some(receipt) = self.repeated(stream, context).await? {
+            return Ok(Attempt::Done(receipt));
+        }
+        refusal.map_or_else(|| Ok(Attempt::Done(Receipt::without_events(current.version))), Err)
     }
 
     /// The aggregate `id` as it is now (at version 0 if nothing has happened to it).
@@ -386,12 +441,6 @@ impl<A: Aggregate> Repository<A> {
         let Some(command) = &context.idempotency else { return Ok(None) };
         let record = self.store.find_command(stream, &command.key).await.map_err(LoadError::Read)?;
         Ok(record.map(|record| record.repeat(command.fingerprint)).transpose()?.map(Receipt::from))
-    }
-
-    /// Waits a random time that grows with the conflicts, so that rivals do not meet again.
-    async fn back_off(&self, conflicts: u32) {
-        let longest = self.settings.backoff * conflicts.min(16);
-        tokio::time::sleep(longest.mul_f64(fastrand::f64())).await;
     }
 }
 

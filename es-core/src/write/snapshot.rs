@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use crate::{
     codec,
-    error::BoxError,
+    error::{BoxError, StoreMoved},
     event::{Event, EventData, RecordedEvent},
     stream::{StreamId, Version},
     witness::{Ending, Witness},
@@ -111,6 +111,13 @@ impl LoadedStream {
 #[derive(Debug, thiserror::Error)]
 #[error("the snapshot store failed")]
 pub struct SnapshotError(#[source] pub BoxError);
+
+impl SnapshotError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        !StoreMoved::is_in(&self.0)
+    }
+}
 
 /// A cached state, as it is stored.
 #[derive(Clone, PartialEq, Eq)]

@@ -183,6 +183,11 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// Whether the events may be in the log all the same.
+    pub fn is_unknown(&self) -> bool {
+        matches!(self, Self::Store(_) | Self::Closed)
+    }
+
     /// Whether sending the same append again may help: to this store, or, where this one was closed, to one that is opened
     /// anew.
     pub fn is_transient(&self) -> bool {

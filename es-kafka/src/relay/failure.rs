@@ -158,6 +158,14 @@ pub enum RelayError {
     Crashed,
 }
 
+impl RelayError {
+    /// Whether starting the relay again may help. It waits for the end of all that is transient itself, so this is `false`
+    /// for what [`Relay::run`](crate::Relay::run) returns.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Read(error) if error.is_transient())
+    }
+}
+
 /// Why a transaction did not happen. After any of these the producer is spent.
 #[derive(Debug)]
 pub(crate) enum PublishError {

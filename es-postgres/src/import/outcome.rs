@@ -1,7 +1,7 @@
 //! How far an import has come, and why it stopped.
 
 use chrono::{DateTime, Utc};
-use es_core::{BoxError, InvalidAppend, Position, Witness};
+use es_core::{BoxError, InvalidAppend, Position, StoreMoved, Witness};
 
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -68,4 +68,15 @@ pub enum ImportFailure {
     /// The store has been closed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl ImportError {
+    /// Whether importing again may help: it goes on where it stopped.
+    pub fn is_transient(&self) -> bool {
+        match &self.reason {
+            ImportFailure::Store(cause) | ImportFailure::Unknown(cause) => !StoreMoved::is_in(cause),
+            ImportFailure::Closed => true,
+            _ => false,
+        }
+    }
 }

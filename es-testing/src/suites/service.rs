@@ -51,7 +51,7 @@ fn accounts<S: ServiceStore + Clone>(store: &S) -> ServiceBuilder {
 
 async fn deposit(service: &Service, id: &str) -> Position {
     let executed = service.repository::<Account>().execute(id, AccountCommand::Deposit(1)).await;
-    executed.expect("executed").position
+    executed.expect("executed").position.expect("it has an event")
 }
 
 /// R13

@@ -194,3 +194,10 @@ pub enum PromoteError {
     #[error(transparent)]
     Store(#[from] ReadModelError),
 }
+
+impl PromoteError {
+    /// Whether promoting it again may help, without more being folded.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
+}

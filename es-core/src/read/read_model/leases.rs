@@ -262,6 +262,13 @@ pub enum CommitError {
     Store(#[from] ReadModelError),
 }
 
+impl CommitError {
+    /// Whether sending the same commit again may help. What is fenced stays so.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
