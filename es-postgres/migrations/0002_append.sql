@@ -25,27 +25,35 @@ BEGIN
 END
 $$;
 
--- Writes all of a batch whose entries name versions and returns the last position before it and the time of all its events,
--- in microseconds since 1970; null if one of them is not possible, for whatever reason: append_batch() tells. That a stream has not gone on behind
--- an expected version, and that a command was not made before, is left to the unique indexes, so nothing
--- is looked up that will be so.
---   h_*: one element a stream to look at before: its last version, and its last event and its time, or null. (Of the
+-- Writes all of a batch and returns the last position before it, the time of all its events in microseconds since 1970,
+-- and the last versions of the streams in l_stream. Null if an entry cannot be written, for any reason: append_batch()
+-- tells which and why. That no stream has gone on after the expected version, and that no command was made before, is left
+-- to the unique indexes: what will be so is not looked up.
+--   h_*: one element a stream whose end is checked: its last version, and its last event and its time, or null. (Of the
 --        others the session knows that they have come so far: it has written that itself, or expects
 --        nothing in them.)
---   e_*: one element an event, in the order of the log.
+--   l_*: one element a stream whose end is looked up, since any end is expected.
+--   e_*: one element an event, in the order of the log. e_version: its version; if e_after (empty if l_stream is) names one
+--        of the streams that are looked up, counted from the end of that stream.
 --   c_*: one element a command to remember; c_event: which of all events is its last one.
+--   t_*: one element a tag: of which event.
+--   q_*: one element an item of a condition: no event after q_after has the tag q_tag and matches the item q_item, which is
+--        null if it asks for nothing but the tag.
 -- Locks: the append lock until the end of the transaction, and what INSERT takes. For the session see
 -- append_in_transaction().
 CREATE FUNCTION append_all(
-    h_stream text[], h_version bigint[], h_last uuid[], h_time timestamptz[],
-    e_stream text[], e_version bigint[], e_id uuid[], e_type text[], e_schema int[],
+    h_stream text[], h_version bigint[], h_last uuid[], h_time timestamptz[], l_stream text[],
+    e_after int[], e_stream text[], e_version bigint[], e_id uuid[], e_type text[], e_schema int[],
     e_payload bytea[], e_metadata bytea[],
-    c_stream text[], c_version bigint[], c_event int[], c_id uuid[], c_fingerprint bytea[])
+    c_event int[], c_stream text[], c_id uuid[], c_fingerprint bytea[],
+    t_event int[], t_type text[], t_tag text[],
+    q_after bigint[], q_tag text[], q_item text[])
 RETURNS bigint[]
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     base bigint;        -- the last position handed out
     at   timestamptz;
+    ends bigint[];      -- the last versions of the streams that are looked up
 BEGIN
     IF NOT take_append_lock() THEN
         RETURN NULL;
@@ -58,6 +66,24 @@ BEGIN
     THEN
         RETURN NULL;
     END IF;
+    -- (CASE decides that the cheap question comes first.)
+    IF cardinality(q_tag) > 0 AND EXISTS (
+        SELECT FROM unnest(q_after, q_tag, q_item) q(after, tag, item)
+         WHERE CASE WHEN NOT EXISTS (SELECT FROM event_tags e WHERE e.tag = q.tag AND e.position > q.after) THEN false
+                    ELSE q.item IS NULL OR EXISTS (SELECT FROM matching(q.item::jsonb, q.after, 1)) END)
+    THEN
+        RETURN NULL;
+    END IF;
+    IF cardinality(l_stream) > 0 THEN
+        SELECT array_agg(coalesce(h.version, 0) ORDER BY u.ord)
+          INTO ends
+          FROM unnest(l_stream) WITH ORDINALITY u(stream, ord)
+          LEFT JOIN LATERAL (SELECT e.version FROM events e WHERE e.stream = u.stream
+                              ORDER BY e.version DESC LIMIT 1) h ON true;
+        SELECT array_agg(u.version + coalesce(ends[u.after], 0) ORDER BY u.ord)
+          INTO e_version
+          FROM unnest(e_after, e_version) WITH ORDINALITY u(after, version, ord);
+    END IF;
     base := coalesce((SELECT e.position FROM events e ORDER BY e.position DESC LIMIT 1), 0);
     at := clock_timestamp();
     INSERT INTO events (position, version, recorded_at, event_id, schema_version, stream, type, payload, metadata)
@@ -65,9 +91,14 @@ BEGIN
            unnest(e_stream), unnest(e_type), unnest(e_payload), unnest(e_metadata);
     IF cardinality(c_id) > 0 THEN
         INSERT INTO commands (id, stream, version, position, fingerprint)
-        SELECT unnest(c_id), unnest(c_stream), unnest(c_version), base + unnest(c_event), unnest(c_fingerprint);
+        SELECT c.id, c.stream, e_version[c.event], base + c.event, c.fingerprint
+          FROM unnest(c_event, c_stream, c_id, c_fingerprint) c(event, stream, id, fingerprint);
     END IF;
-    RETURN ARRAY[base, (extract(epoch FROM at) * 1000000)::bigint];
+    IF cardinality(t_tag) > 0 THEN
+        INSERT INTO event_tags (tag, position, type)
+        SELECT unnest(t_tag), base + unnest(t_event), unnest(t_type);
+    END IF;
+    RETURN ARRAY[base, (extract(epoch FROM at) * 1000000)::bigint] || ends;
 EXCEPTION WHEN unique_violation THEN
     RETURN NULL;
 END
@@ -138,7 +169,8 @@ END;
 --   c_*: one element a command to remember: of which entry, after which of its events (c_seq), which is
 --        which of all (c_event).
 --   t_*: one element a tag: of which event, numbered likewise.
---   q_*: one element a part of a condition: of which entry, on which query (see matching()), after which position.
+--   q_*: one element an item of a condition: of which entry; no event after q_after has the tag q_tag (unless that is null)
+--        and matches the item q_item (see matching()), which is null if it asks for nothing but the tag.
 --   e_behind: null, or the rows of the events are there already, behind this position, which is negative
 --        (append_large()).
 --
@@ -162,7 +194,7 @@ CREATE FUNCTION append_batch(
     e_payload bytea[], e_metadata bytea[],
     c_append int[], c_seq int[], c_event int[], c_stream text[], c_id uuid[], c_fingerprint bytea[],
     t_append int[], t_seq int[], t_event int[], t_type text[], t_tag text[],
-    q_append int[], q_after bigint[], q_query text[],
+    q_append int[], q_after bigint[], q_tag text[], q_item text[],
     e_behind bigint DEFAULT NULL)
 RETURNS TABLE (
     wave int, log_base bigint, versions bigint[], places bigint[],
@@ -210,9 +242,15 @@ BEGIN
         IF cardinality(q_append) > 0 THEN
             v_matched := array_fill(NULL::bigint, ARRAY[cardinality(a_count)]);
             FOR found IN SELECT q.append, m.position
-                           FROM unnest(q_append, q_after, q_query) q(append, after, query)
-                          CROSS JOIN LATERAL matching(q.query::jsonb, q.after, 1) m(position)
-                          WHERE v_ok[q.append]
+                           FROM unnest(q_append, q_after, q_tag, q_item) q(append, after, tag, item)
+                           LEFT JOIN LATERAL (SELECT e.position FROM event_tags e
+                                               WHERE e.tag = q.tag AND e.position > q.after
+                                               ORDER BY e.position LIMIT 1) t ON true
+                          CROSS JOIN LATERAL (SELECT CASE WHEN q.tag IS NOT NULL AND t.position IS NULL THEN NULL
+                                                          WHEN q.item IS NULL THEN t.position
+                                                          ELSE (SELECT i FROM matching(q.item::jsonb, q.after, 1) i)
+                                                      END AS position) m
+                          WHERE v_ok[q.append] AND m.position IS NOT NULL
             LOOP
                 v_ok[found.append] := false;
                 v_matched[found.append] := least(v_matched[found.append], found.position);
@@ -323,7 +361,7 @@ CREATE FUNCTION append_large(
     e_payload bytea[], e_metadata bytea[],
     c_append int[], c_seq int[], c_event int[], c_stream text[], c_id uuid[], c_fingerprint bytea[],
     t_append int[], t_seq int[], t_event int[], t_type text[], t_tag text[],
-    q_append int[], q_after bigint[], q_query text[])
+    q_append int[], q_after bigint[], q_tag text[], q_item text[])
 RETURNS TABLE (
     wave int, log_base bigint, versions bigint[], places bigint[],
     f_append int[], f_status int[], f_version bigint[], f_position bigint[])
@@ -343,7 +381,7 @@ BEGIN
           FROM append_batch(waves, a_stream, a_expected, a_last, a_time, a_count, a_wave, a_first_id, a_group,
                             e_append, e_seq, e_stream, e_id, e_type, e_schema, '{}', '{}',
                             c_append, c_seq, c_event, c_stream, c_id, c_fingerprint,
-                            t_append, t_seq, t_event, t_type, t_tag, q_append, q_after, q_query, behind) b;
+                            t_append, t_seq, t_event, t_type, t_tag, q_append, q_after, q_tag, q_item, behind) b;
         IF f_append IS NOT NULL THEN
             RAISE EXCEPTION USING ERRCODE = 'ES003';
         END IF;
@@ -365,7 +403,7 @@ $$;
 DO $do$
 DECLARE
     arguments text := pg_get_function_arguments('append_batch'::regproc);
-    names     text := (SELECT string_agg('$' || n + 1, ', ' ORDER BY n) FROM generate_series(1, 32) n);
+    names     text := (SELECT string_agg('$' || n + 1, ', ' ORDER BY n) FROM generate_series(1, 33) n);
 BEGIN
     EXECUTE format($sql$
         CREATE FUNCTION append_in_transaction(a_schema text, %s) %s LANGUAGE plpgsql VOLATILE

@@ -59,7 +59,7 @@ pub(crate) async fn read_matching(
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     query.validate()?;
-    let query = statements::json(query);
+    let query = statements::json(query.items());
     let found = connections.read(|| {
         sqlx::query(include_str!("../sql/read_matching.sql")).bind(&query).bind(after.to_i64()).bind(rows(limit))
     });

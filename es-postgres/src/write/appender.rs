@@ -8,7 +8,7 @@
 //! which has lost the end of the log.
 
 use chrono::{DateTime, Utc};
-use es_core::{Ending, Position, StreamId, Version};
+use es_core::{Ending, Expected, Position, StreamId, Version};
 use quick_cache::unsync::Cache;
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
     write::{
         append::{Failed, Fate},
         batch::{Batch, Entry},
-        statements::{self, APPEND_NEXT, APPEND_NEXT_IF_FREE, Expectation},
+        statements::{self, APPEND_NEXT, APPEND_NEXT_IF_FREE, Expectation, Start, Written},
     },
 };
 
@@ -89,29 +89,30 @@ impl Appender {
             return statements::append_large(batch, &mut self.connection).await;
         }
         if batch.is_plain()
-            && let Some((before, recorded_at)) = self.write_all(batch).await?
+            && let Some(written) = self.write_all(batch).await?
         {
-            return Ok(self.learn(batch, before, recorded_at));
+            return Ok(self.learn(batch, &written));
         }
         self.head = None;
         let fates = statements::append_batch(batch, &mut self.connection).await?;
-        self.unlearn(batch, &fates);
+        self.learn_fates(batch, &fates);
         Ok(fates)
     }
 
-    /// Writes all of `batch`, or nothing; gives the last position before it, and the time of its events if it is told.
-    async fn write_all(&mut self, batch: &Batch) -> Result<Option<(Position, Option<DateTime<Utc>>)>, sqlx::Error> {
-        let unknown: Vec<_> = batch.entries().iter().filter_map(|entry| self.unknown(entry, batch)).collect();
+    /// Writes all of `batch`, or nothing.
+    async fn write_all(&mut self, batch: &Batch) -> Result<Option<Written>, sqlx::Error> {
+        let starts: Option<Vec<_>> = batch.entries().iter().map(|entry| self.start(entry, batch)).collect();
+        let Some(starts) = starts else { return Ok(None) };
         if let Some((prepared, version)) = batch.lone_event()
             && let Some(head) = self.head
-            && unknown.is_empty()
+            && let [Start::Known(_)] = starts[..]
             && self.undisturbed > 0
         {
             // That a stream exists already is nothing unusual.
             let plain = version > Version::ZERO && self.undisturbed >= self.plain_after;
             let sql = if plain { APPEND_NEXT } else { APPEND_NEXT_IF_FREE };
             match statements::append_next(sql, prepared, head, version, &mut self.connection).await {
-                Ok(true) => return Ok(Some((head, None))),
+                Ok(true) => return Ok(Some(Written { before: head, recorded_at: None, versions: vec![version] })),
                 Ok(false) => {}
                 Err(cause) if plain && error::is_taken(&cause) => {
                     self.plain_after *= 2;
@@ -120,57 +121,77 @@ impl Appender {
                 Err(cause) => return Err(cause),
             }
         }
-        statements::append_all(batch, &unknown, &mut self.connection).await
+        statements::append_all(batch, &starts, &mut self.connection).await
     }
 
-    /// What `entry` expects, unless its stream is known to have come so far.
-    fn unknown<'a>(&self, entry: &Entry, batch: &'a Batch) -> Option<Expectation<'a>> {
+    /// After which version of its stream `entry` goes; `None` if only `append_batch()` can tell whether it may be written.
+    fn start<'a>(&self, entry: &Entry, batch: &'a Batch) -> Option<Start<'a>> {
         let stream = batch.stream(entry);
-        let (version, last) = (batch.expected(entry).version()?, batch.expected(entry).last());
-        let is_known = match self.ends.peek(stream) {
+        let end = self.ends.peek(stream);
+        let (version, last) = match (batch.expected(entry), end) {
+            // If it has gone on meanwhile, the unique index refuses the event.
+            (Expected::Any | Expected::StreamExists, Some(End::At { version, .. })) => {
+                return Some(Start::Known(*version));
+            }
+            (Expected::Any, _) => return Some(Start::LookedUp(stream)),
+            (expected, _) => (expected.version()?, expected.last()),
+        };
+        let is_known = match end {
             _ if version == Version::ZERO && last.is_none() => true,
             Some(End::At { version: known, last: written }) => {
                 *known == version && last.is_none_or(|last| is_known(last, *written))
             }
             Some(End::Shared) | None => false,
         };
-        (!is_known).then_some(Expectation { stream, version, last })
+        Some(if is_known { Start::Known(version) } else { Start::Checked(Expectation { stream, version, last }) })
     }
 
-    /// Takes note that all of `batch` was written behind position `before` at the time `recorded_at`, and tells so of each
-    /// entry.
-    fn learn(&mut self, batch: &Batch, before: Position, recorded_at: Option<DateTime<Utc>>) -> Vec<Fate> {
-        let mut position = before;
+    /// Takes note of what was written, which is all of `batch`, and tells the fate of each entry.
+    fn learn(&mut self, batch: &Batch, written: &Written) -> Vec<Fate> {
+        let mut position = written.before;
         let mut fates = Vec::with_capacity(batch.entries().len());
-        for entry in batch.entries() {
-            let stream = batch.stream(entry);
-            let version = batch.expected(entry).version().unwrap_or_default();
-            fates.push(Fate::Written { version, position });
-            let events = entry.events as u64;
-            position = Position::new(position.get() + events);
-            if self.ends.peek(stream) != Some(&End::Shared) {
-                let last = Ending { event_id: batch.last_event(entry), recorded_at };
-                self.ends.insert(stream.clone(), End::At { version: Version::new(version.get() + events), last });
-            }
+        for (entry, version) in batch.entries().iter().zip(&written.versions) {
+            fates.push(Fate::Written { version: *version, position });
+            position = Position::new(position.get() + entry.events as u64);
+            self.learn_end(batch, entry, *version, written.recorded_at);
         }
         match self.head.replace(position) {
-            Some(head) if head == before => self.undisturbed += 1,
+            Some(head) if head == written.before => self.undisturbed += 1,
             Some(_) => self.undisturbed = 0,
             None => {}
         }
         fates
     }
 
-    /// Takes note of the streams that had come as far as was expected, and have gone on.
-    fn unlearn(&mut self, batch: &Batch, fates: &[Fate]) {
+    /// Takes note of what became of each entry of `batch`. If a stream that this session knew has another end, other
+    /// sessions write to it too.
+    fn learn_fates(&mut self, batch: &Batch, fates: &[Fate]) {
         for (entry, fate) in batch.entries().iter().zip(fates) {
             let stream = batch.stream(entry);
-            if let Fate::Failed(Failed { status: Failed::CONFLICT, .. }) = fate
-                && self.ends.peek(stream).is_some()
-                && self.unknown(entry, batch).is_none()
-            {
-                self.ends.insert(stream.clone(), End::Shared);
+            let known = match self.start(entry, batch) {
+                Some(Start::Known(version)) if self.ends.peek(stream).is_some() => Some(version),
+                _ => None,
+            };
+            match (*fate, known) {
+                (Fate::Failed(Failed { status: Failed::CONFLICT, .. }), Some(_)) => {
+                    self.ends.insert(stream.clone(), End::Shared);
+                }
+                (Fate::Written { version, .. }, Some(known)) if version != known => {
+                    self.ends.insert(stream.clone(), End::Shared);
+                }
+                (Fate::Written { version, .. }, _) => self.learn_end(batch, entry, version, None),
+                (Fate::Failed(_), _) => {}
             }
+        }
+    }
+
+    /// Takes note that `entry` was written after `version` of its stream, at the time `recorded_at`, if that is known.
+    fn learn_end(&mut self, batch: &Batch, entry: &Entry, version: Version, recorded_at: Option<DateTime<Utc>>) {
+        let stream = batch.stream(entry);
+        if self.ends.peek(stream) != Some(&End::Shared) {
+            let last = Ending { event_id: batch.last_event(entry), recorded_at };
+            let version = Version::new(version.get() + entry.events as u64);
+            self.ends.insert(stream.clone(), End::At { version, last });
         }
     }
 }

@@ -98,8 +98,6 @@ pub(crate) struct Batch {
     asked_all: bool,
     waves: i32,
     has_groups: bool,
-    /// Whether an append names no version, or has tags or a condition.
-    is_special: bool,
 }
 
 /// What to do about a request after its batch.
@@ -150,7 +148,6 @@ impl Batch {
         self.note(&request, wave);
         self.waves = self.waves.max(wave);
         self.has_groups |= request.appends.len() > 1;
-        self.is_special |= request.appends.iter().any(|prepared| prepared.append.expected.version().is_none());
         self.requests.push(request);
         Ok(())
     }
@@ -213,12 +210,10 @@ impl Batch {
         self.asked.extend(request.asked().cloned());
         self.asked_all |= request.asks_all();
         self.last_commands.extend(request.remembered().map(|id| (id, wave)));
-        self.is_special |= request.appends.iter().any(|prepared| prepared.append.condition.is_some());
         let events = request.appends.iter().flat_map(|prepared| &prepared.append.events);
         for tag in events.flat_map(|event| &event.tags) {
             let last = self.last_waves.entry(tag.clone()).or_default();
             *last = wave.max(*last);
-            self.is_special = true;
         }
     }
 
@@ -258,17 +253,18 @@ impl Batch {
         events.last().map(|event| event.id).unwrap_or_default()
     }
 
-    /// The append and the version behind which it goes, if there is no more to the batch than its one event.
+    /// The append and the version after which it goes, if there is no more to the batch than its one event.
     pub(crate) fn lone_event(&self) -> Option<(&Prepared, Version)> {
         let [Request { appends, .. }] = &self.requests[..] else { return None };
         let [prepared @ Prepared { remembered: None, .. }] = &appends[..] else { return None };
-        let version = prepared.append.expected.version()?;
-        (prepared.append.events.len() == 1).then_some((prepared, version))
+        let Append { expected, events, condition: None, .. } = &prepared.append else { return None };
+        let version = expected.version()?;
+        matches!(&events[..], [event] if event.tags.is_empty()).then_some((prepared, version))
     }
 
-    /// Whether `append_all()` can write it: each entry names the version behind which it goes, and that is all there is to it.
+    /// Whether `append_all()` can write it: no entry builds on another one, and no condition reads the log.
     pub(crate) fn is_plain(&self) -> bool {
-        self.waves == 1 && !self.is_special
+        self.waves == 1 && !self.asked_all
     }
 
     /// How many events were written.

@@ -4,8 +4,10 @@
 //! All use `fetch_all` or `execute`, and nothing shorter: the commit comes after the last row and even after the completion
 //! tag, and only these wait until the server is ready again (R5).
 
+use std::{iter, slice};
+
 use chrono::{DateTime, Utc};
-use es_core::{ConditionPart, Ending, EventQuery, Expected, NewEvent, Position, Remembered, StreamId, Version};
+use es_core::{Append, Ending, Expected, NewEvent, Position, QueryItem, Remembered, StreamId, Tag, Version};
 use sqlx::{
     AssertSqlSafe, PgConnection, Postgres, Row, SqlSafeStr,
     postgres::{PgArguments, PgRow},
@@ -58,21 +60,67 @@ pub(crate) async fn append_next(
     Ok(connection.execute(statement).await? == 1)
 }
 
-/// Writes all of a batch whose appends name versions, or none of it; gives the last position before it, and the time of its
-/// events, if it was written.
-/// The session must know each stream to have come as far as expected, unless it is among those `to_check`.
+/// After which version of its stream an entry is written.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// The session knows that the stream has come so far, or it expects nothing in it.
+    Known(Version),
+    /// The statement checks it.
+    Checked(Expectation<'a>),
+    /// After the last one, which the statement looks up.
+    LookedUp(&'a StreamId),
+}
+
+/// What is told of a batch of which everything was written.
+pub(crate) struct Written {
+    /// The last position before it.
+    pub(crate) before: Position,
+    /// The time of its events, if it is told.
+    pub(crate) recorded_at: Option<DateTime<Utc>>,
+    /// After which version of its stream each entry was written.
+    pub(crate) versions: Vec<Version>,
+}
+
+/// Writes all of a batch, or none of it. `starts`: of each entry.
 pub(crate) async fn append_all(
     batch: &Batch,
-    to_check: &[Expectation<'_>],
+    starts: &[Start<'_>],
     connection: &mut Guarded,
-) -> Result<Option<(Position, Option<DateTime<Utc>>)>, sqlx::Error> {
-    let rows: Vec<_> = batch.entries().iter().flat_map(|entry| rows(entry, batch)).collect();
+) -> Result<Option<Written>, sqlx::Error> {
+    let (mut to_check, mut to_look_up, mut afters) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rows = Vec::new();
+    for (entry, start) in batch.entries().iter().zip(starts) {
+        let (mut before, mut after) = (Version::ZERO, 0);
+        match *start {
+            Start::Known(version) => before = version,
+            Start::Checked(expected) => {
+                before = expected.version;
+                to_check.push(expected);
+            }
+            Start::LookedUp(stream) => {
+                to_look_up.push(stream.as_str());
+                after = small(to_look_up.len());
+            }
+        }
+        afters.extend(iter::repeat_n(after, entry.events));
+        rows.extend(self::rows(entry, batch, before));
+    }
+    if to_look_up.is_empty() {
+        afters.clear();
+    }
     let commands: Vec<_> = (1..).zip(&rows).filter_map(|(number, row)| Some((number, row, row.remembered?))).collect();
+    let tags =
+        (1..).zip(&rows).flat_map(|(number, row)| row.event.tags.iter().map(move |tag| (number, row.event, tag)));
+    let tags: Vec<_> = tags.collect();
+    let members = batch.entries().iter().flat_map(|entry| batch.members(entry));
+    let items: Vec<_> = members.flat_map(|member| items(&member.append)).collect();
     let statement = sqlx::query(include_str!("../sql/append_all.sql"))
         .bind(to_check.iter().map(|expected| expected.stream.as_str()).collect::<Vec<_>>())
         .bind(to_check.iter().map(|expected| expected.version.to_i64()).collect::<Vec<_>>())
         .bind(to_check.iter().map(|expected| expected.last.map(|last| last.event_id)).collect::<Vec<_>>())
         .bind(to_check.iter().map(|expected| expected.last?.recorded_at).collect::<Vec<_>>())
+        .bind(to_look_up)
+        .bind(afters)
         .bind(rows.iter().map(|row| row.stream).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.version).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.event.id).collect::<Vec<_>>())
@@ -80,14 +128,27 @@ pub(crate) async fn append_all(
         .bind(rows.iter().map(|row| schema_version(row.event)).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| &row.event.data.payload[..]).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.metadata).collect::<Vec<_>>())
-        .bind(commands.iter().map(|(_, row, _)| row.stream).collect::<Vec<_>>())
-        .bind(commands.iter().map(|(_, row, _)| row.version).collect::<Vec<_>>())
         .bind(commands.iter().map(|(number, ..)| *number).collect::<Vec<i32>>())
+        .bind(commands.iter().map(|(_, row, _)| row.stream).collect::<Vec<_>>())
         .bind(commands.iter().map(|(.., remembered)| remembered.id).collect::<Vec<_>>())
-        .bind(commands.iter().map(|(.., remembered)| &remembered.fingerprint.as_bytes()[..]).collect::<Vec<_>>());
+        .bind(commands.iter().map(|(.., remembered)| &remembered.fingerprint.as_bytes()[..]).collect::<Vec<_>>())
+        .bind(tags.iter().map(|(number, ..)| *number).collect::<Vec<i32>>())
+        .bind(tags.iter().map(|(_, event, _)| &*event.data.name).collect::<Vec<_>>())
+        .bind(tags.iter().map(|(.., tag)| tag.as_str()).collect::<Vec<_>>())
+        .bind(items.iter().map(|(after, _)| after.to_i64()).collect::<Vec<_>>())
+        .bind(items.iter().map(|(_, item)| first_tag(item)).collect::<Vec<_>>())
+        .bind(items.iter().map(|(_, item)| rest(item)).collect::<Vec<_>>());
     let rows = connection.rows(statement).await?;
-    let written: Option<[i64; 2]> = rows.first().map_or(Ok(None), |row| row.try_get(0))?;
-    Ok(written.map(|[before, micros]| (Position::from_i64(before), DateTime::from_timestamp_micros(micros))))
+    let written: Option<Vec<i64>> = rows.first().map_or(Ok(None), |row| row.try_get(0))?;
+    let Some([before, micros, ends @ ..]) = written.as_deref() else { return Ok(None) };
+    let mut ends = ends.iter().copied().map(Version::from_i64);
+    let version = |start: &Start<'_>| match *start {
+        Start::Known(version) | Start::Checked(Expectation { version, .. }) => version,
+        Start::LookedUp(_) => ends.next().unwrap_or_default(),
+    };
+    let versions = starts.iter().map(version).collect();
+    let (before, recorded_at) = (Position::from_i64(*before), DateTime::from_timestamp_micros(*micros));
+    Ok(Some(Written { before, recorded_at, versions }))
 }
 
 /// Writes what is possible of a batch, and tells the fate of each of its entries, in their order.
@@ -151,7 +212,8 @@ fn append_batch_query(sql: impl SqlSafeStr, batch: &Batch) -> Query<'_, Postgres
         .bind(arrays.tags)
         .bind(arrays.condition_entries)
         .bind(arrays.afters)
-        .bind(arrays.queries)
+        .bind(arrays.first_tags)
+        .bind(arrays.items)
 }
 
 /// The fate of each entry of `batch`, in their order, by the rows of `append_batch()`.
@@ -197,9 +259,8 @@ struct EventRow<'a> {
     remembered: Option<&'a Remembered>,
 }
 
-/// The events of an entry that names a version.
-fn rows<'a>(entry: &Entry, batch: &'a Batch) -> impl Iterator<Item = EventRow<'a>> {
-    let before = batch.expected(entry).version().unwrap_or_default();
+/// The events of an entry that goes after version `before` of its stream.
+fn rows<'a>(entry: &Entry, batch: &'a Batch, before: Version) -> impl Iterator<Item = EventRow<'a>> {
     let events = batch.members(entry).flat_map(|Prepared { append, remembered, metadata, .. }| {
         let last = append.events.len() - 1;
         append.events.iter().zip(metadata).enumerate().map(move |(index, (event, metadata))| {
@@ -220,7 +281,7 @@ fn schema_version(event: &NewEvent) -> i32 {
     i32::try_from(event.data.schema_version).unwrap_or(i32::MAX)
 }
 
-/// One element an entry, then one an event, a command, a tag and a part of a condition, of entries that are to be judged.
+/// One element an entry, then one an event, a command, a tag and an item of a condition, of entries that are to be judged.
 #[derive(Default)]
 struct Arrays<'a> {
     streams: Vec<&'a str>,
@@ -252,7 +313,8 @@ struct Arrays<'a> {
     tags: Vec<&'a str>,
     condition_entries: Vec<i32>,
     afters: Vec<i64>,
-    queries: Vec<String>,
+    first_tags: Vec<Option<&'a str>>,
+    items: Vec<Option<String>>,
 }
 
 impl<'a> Arrays<'a> {
@@ -303,17 +365,34 @@ impl<'a> Arrays<'a> {
             self.command_ids.push(remembered.id);
             self.fingerprints.push(remembered.fingerprint.as_bytes());
         }
-        for ConditionPart { query, after } in append.condition_parts() {
+        for (after, item) in items(append) {
             self.condition_entries.push(ordinal);
             self.afters.push(after.to_i64());
-            self.queries.push(json(query));
+            self.first_tags.push(first_tag(item));
+            self.items.push(rest(item));
         }
     }
 }
 
+/// What the condition of an append is about: no event after the position matches the item.
+fn items(append: &Append) -> impl Iterator<Item = (Position, &QueryItem)> {
+    append.condition_parts().flat_map(|part| part.query.items().iter().map(|item| (part.after, item)))
+}
+
+/// The tag by which an item is looked up, if it has one.
+fn first_tag(item: &QueryItem) -> Option<&str> {
+    item.tags.first().map(Tag::as_str)
+}
+
+/// The item as `matching()` takes it, unless it asks for nothing but one tag.
+fn rest(item: &QueryItem) -> Option<String> {
+    let is_one_tag = item.tags.len() == 1 && item.names.is_empty();
+    (!is_one_tag).then(|| json(slice::from_ref(item)))
+}
+
 /// A query as `matching()` takes it.
-pub(crate) fn json(query: &EventQuery) -> String {
-    serde_json::to_string(query).expect("a query holds nothing but text")
+pub(crate) fn json(items: &[QueryItem]) -> String {
+    serde_json::to_string(items).expect("a query holds nothing but text")
 }
 
 /// How `append_batch()` writes an expectation.

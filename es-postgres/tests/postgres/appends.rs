@@ -118,6 +118,42 @@ async fn r2_no_append_of_a_batch_goes_before_a_condition_that_has_not_seen_it() 
     assert!(conditional.unwrap().position < tagged.unwrap().position);
 }
 
+/// Tags, any version and conditions on tags are written by `append_all()`: no entry is checked by itself until one of them
+/// cannot be written. It can lose: where all of these went through `append_batch()`, nothing was written.
+#[tokio::test(flavor = "multi_thread")]
+async fn r2_tagged_and_conditional_appends_are_written_whole_until_one_does_not_fit() {
+    let schema = Schema::new();
+    let (store, other) = (schema.store().await, schema.store().await);
+    let mut session = schema.session().await;
+    session.run("ALTER FUNCTION append_batch RENAME TO not_to_be_called").await;
+    let tags = ["course:1", "student:2"].map(|tag| Tag::new(tag).unwrap());
+    let query = EventQuery::tagged(tags.clone());
+    let named = EventQuery::tagged([tags[0].clone()]).named(["test.other"]);
+    let tagged = |after| {
+        let condition = Condition::new(query.clone(), Position::new(after)).and(named.clone(), Position::ZERO);
+        let events = vec![event("{}"), event("{}").with_tags(tags.clone())];
+        Append::new(stream("s"), Expected::Any, events).on(condition)
+    };
+    assert_eq!(soon(store.append(tagged(0))).await.unwrap(), appended(2, 2));
+    // The other session looks the end up, and then this one knows an older end.
+    assert_eq!(soon(other.append(tagged(2))).await.unwrap(), appended(4, 4));
+    assert_eq!(soon(other.append(append("s", Expected::StreamExists, 1))).await.unwrap(), appended(5, 5));
+    let twice = tagged(4);
+    assert_eq!(soon(other.append(twice.clone())).await.unwrap(), appended(7, 7));
+    let found = store.read_matching(&query, Position::ZERO, 9).await.unwrap();
+    assert_eq!(found.iter().map(|event| event.position.get()).collect::<Vec<_>>(), [2, 4, 7]);
+
+    session.run("ALTER FUNCTION not_to_be_called RENAME TO append_batch").await;
+    let failed = soon(other.append(tagged(4))).await;
+    assert!(
+        matches!(failed, Err(AppendError::ConditionFailed { position }) if position == Position::new(7)),
+        "{failed:?}"
+    );
+    let repeated = soon(store.append(twice)).await.unwrap();
+    assert!(repeated.repeated && repeated.version == Version::new(7), "{repeated:?}");
+    assert_eq!(soon(store.append(tagged(7))).await.unwrap(), appended(9, 9));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r4_a_bad_append_fails_alone() {
     let schema = Schema::new();
