@@ -43,6 +43,13 @@ pub(crate) enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Checks the dependencies with cargo-deny: bans, licences and sources, or what is named.
+    Deny {
+        /// Checks of `cargo deny check`, for example `advisories`.
+        checks: Vec<String>,
+    },
+    /// Checks what users compile with the oldest compiler that the manifest promises (`rust-version`).
+    Msrv,
 }
 
 #[cfg(test)]

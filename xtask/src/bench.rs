@@ -21,12 +21,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
     let mut build = children::mortal(Path::new(&cargo), Signal::TERM);
     build.args(["build", "--release", "--locked", "--manifest-path"]).arg(workspace.join("bench/Cargo.toml"));
     build.arg("--target-dir").arg(&target);
-    // Cargo sets them for this program. Some build scripts rebuild when they change.
-    for (name, _) in env::vars_os() {
-        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
-            build.env_remove(name);
-        }
-    }
+    tools::forget_this_package(&mut build);
     let code = children::run_to_end(build, Group::Own, &interrupt)?;
     if code != 0 {
         return Ok(code);

@@ -3,6 +3,7 @@
 mod account;
 mod arguments;
 mod bench;
+mod cargo_tools;
 mod children;
 mod fetch;
 mod home;
@@ -63,6 +64,8 @@ fn main() -> ExitCode {
         Task::Servers { command } => servers(&command),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Check { arguments } => check(arguments),
+        Task::Deny { checks } => cargo_tools::deny(&checks),
+        Task::Msrv => cargo_tools::msrv(),
     };
     let code = match outcome {
         Ok(code) => code,

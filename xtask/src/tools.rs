@@ -22,6 +22,16 @@ pub(crate) fn workspace() -> PathBuf {
     package.parent().unwrap_or(package).to_path_buf()
 }
 
+/// Removes what cargo has set for this program from the environment of another cargo, some of whose build scripts would run
+/// again when it changes.
+pub(crate) fn forget_this_package(cargo: &mut Command) {
+    for (name, _) in env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.to_string_lossy().starts_with(prefix)) {
+            cargo.env_remove(name);
+        }
+    }
+}
+
 /// Java, recent enough for Kafka.
 pub(crate) fn java(interrupt: &Interrupt) -> Result<PathBuf> {
     if let Some(java) = find_java() {
