@@ -1,6 +1,7 @@
 //! Every port in memory: the reference that the conformance suites are checked against, and a
 //! store for tests. It keeps every promise but durability.
 
+mod clock;
 mod event_store;
 mod log;
 mod read_model_store;
@@ -12,6 +13,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use tokio::sync::watch;
 
 use crate::{
@@ -39,6 +41,13 @@ impl MemoryStore {
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty store whose events are recorded at the times that `now` returns, instead of the system's. A test uses the
+    /// store of a `testing::TestClock`.
+    pub fn with_clock(now: impl Fn() -> DateTime<Utc> + Send + Sync + 'static) -> Self {
+        let log = log::Log { clock: clock::Clock(Arc::new(now)), ..log::Log::default() };
+        Self { state: Arc::new(Mutex::new(State { log, ..State::default() })), ..Self::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,10 +1,11 @@
 //! Tests without a database: [`given`] for aggregates, [`history`] for decisions over tags and for policies, [`project`] for
-//! projections.
+//! projections. A whole service runs on the [`store`](TestClock::store) of a [`TestClock`].
 //!
 //! The suites that a backend has to pass are in the crate `es-testing`.
 
 pub mod account;
 mod aggregates;
+mod clock;
 mod decisions;
 mod history;
 mod policies;
@@ -13,6 +14,7 @@ mod projections;
 mod tests;
 
 pub use aggregates::{Given, Outcome, given};
+pub use clock::TestClock;
 pub use decisions::Decided;
 pub use history::{History, history, recorded};
 pub use policies::{Reacted, Reacting};

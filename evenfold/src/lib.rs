@@ -127,7 +127,7 @@
 //! | react to events | [`Policy`], [`reaction`] |
 //! | start, watch, rebuild, end | [`Service`] |
 //! | serve HTTP | `http` (feature `axum`) |
-//! | test | `testing` (feature `testing`): `given` for aggregates, `history` for decisions and policies, `project` for projections; [`Service::settled`] on a [`MemoryStore`] |
+//! | test | `testing` (feature `testing`): `given` for aggregates, `history` for decisions and policies, `project` for projections; a whole service on the store of a `TestClock`, with [`Service::settled`] |
 //!
 //! # When something is wrong
 //!

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use chrono::{DurationRound, TimeDelta, Utc};
 use uuid::Uuid;
 
+use super::clock::Clock;
 use crate::{
     event::RecordedEvent,
     stream::{Position, StreamId, Version},
@@ -25,6 +25,7 @@ pub(super) struct Log {
     /// The positions of a stream's events, in order.
     pub(super) streams: HashMap<StreamId, Vec<Position>>,
     pub(super) commands: HashMap<Uuid, CommandRecord>,
+    pub(super) clock: Clock,
 }
 
 impl Log {
@@ -58,8 +59,7 @@ impl Log {
 
     pub(super) fn write(&mut self, append: Append) -> Appended {
         let remembered = append.remembered();
-        // Databases keep microseconds; so does the reference.
-        let recorded_at = Utc::now().duration_trunc(TimeDelta::microseconds(1)).unwrap_or_default();
+        let recorded_at = self.clock.now();
         let positions = self.streams.entry(append.stream.clone()).or_default();
         for new in append.events {
             let position = Position::new(self.events.len() as u64 + 1);

@@ -1,0 +1,28 @@
+//! The time at which a store in memory records its events.
+
+use std::{fmt, sync::Arc};
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+
+/// That of the system, or one that a test moves.
+#[derive(Clone)]
+pub(super) struct Clock(pub(super) Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>);
+
+impl Clock {
+    /// The time now. Databases keep microseconds, so the reference keeps no more.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.0().duration_trunc(TimeDelta::microseconds(1)).unwrap_or_default()
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self(Arc::new(Utc::now))
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clock").finish_non_exhaustive()
+    }
+}
