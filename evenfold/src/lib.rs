@@ -127,6 +127,7 @@
 //! | react to events | [`Policy`], [`reaction`] |
 //! | start, watch, rebuild, end | [`Service`] |
 //! | serve HTTP | `http` (feature `axum`) |
+//! | be watched | `prometheus` (feature `prometheus`): the route `/metrics`; [`telemetry`] says what there is |
 //! | test | `testing` (feature `testing`): `given` for aggregates, `history` for decisions and policies, `project` for projections; a whole service on the store of a `TestClock`, with [`Service::settled`] |
 //!
 //! # When something is wrong
@@ -179,6 +180,9 @@ pub mod kafka {
 
 #[cfg(feature = "axum")]
 pub mod http;
+
+#[cfg(feature = "prometheus")]
+pub mod prometheus;
 
 pub mod prelude {
     //! What nearly every application names.
