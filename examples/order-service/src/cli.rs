@@ -53,6 +53,10 @@ pub struct Http {
     #[arg(long, global = true, value_name = "ADDR", env = "ORDER_SERVICE_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
+    /// Where a process that does not serve the API shows its /metrics [default: nowhere]
+    #[arg(long, global = true, value_name = "ADDR", env = "ORDER_SERVICE_METRICS")]
+    pub metrics: Option<SocketAddr>,
+
     /// Leaves policy, projectors and relay to other processes
     #[arg(long, global = true)]
     pub only_http: bool,

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use evenfold::{CancellationToken, Service, http::serve_until};
+use evenfold::{CancellationToken, Service, http::serve_until, prometheus::Metrics};
 use tokio::net::TcpListener;
 
 use crate::{
@@ -20,7 +20,12 @@ use crate::{
 ///
 /// # Errors
 /// [`RunError::Io`] when the address cannot be had.
-pub async fn serve(service: &Service, options: Http, shutdown: CancellationToken) -> Result<(), RunError> {
+pub async fn serve(
+    service: &Service,
+    options: Http,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
     let listener = TcpListener::bind(options.listen).await?;
     greet(listener.local_addr()?)?;
     let stop = async move {
@@ -29,14 +34,26 @@ pub async fn serve(service: &Service, options: Http, shutdown: CancellationToken
         writeln!(io::stdout(), "draining").ok();
     };
     // The parts go on meanwhile: requests may be waiting for them.
-    Ok(serve_until(listener, http::router(App::new(service)), stop).await?)
+    let router = http::router(App::new(service)).merge(metrics.routes());
+    Ok(serve_until(listener, router, stop).await?)
 }
 
-/// Lets the parts of this process run until `shutdown`.
+/// Lets the parts of this process run until `shutdown`, and shows its metrics if that is asked for.
 ///
 /// # Errors
-/// [`RunError::Stopped`] when some have stopped for good; the others go on until `shutdown`.
-pub async fn work(service: &Service, shutdown: CancellationToken) -> Result<(), RunError> {
+/// [`RunError::Stopped`] when some have stopped for good; the others go on until `shutdown`. [`RunError::Io`] when the address
+/// for the metrics cannot be had.
+pub async fn work(
+    service: &Service,
+    options: Http,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> Result<(), RunError> {
+    if let Some(address) = options.metrics {
+        let listener = TcpListener::bind(address).await?;
+        writeln!(io::stdout(), "metrics on http://{}/metrics", listener.local_addr()?)?;
+        tokio::spawn(serve_until(listener, metrics.routes(), shutdown.clone().cancelled_owned()));
+    }
     tokio::select! {
         () = shutdown.cancelled() => {}
         () = service.ended() => {}
@@ -85,6 +102,8 @@ look at it; ?after=<token> waits for a write
   curl {url}/api/customers/USR-123/orders
   curl {url}/api/revenue
   curl {url}/api/audit
+watch it
+  curl {url}/metrics
 "#
     )
 }

@@ -3,7 +3,13 @@
 use std::{io, io::IsTerminal, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use evenfold::{CancellationToken, error::with_causes, http::stop_signal, service::RebuildError};
+use evenfold::{
+    CancellationToken,
+    error::with_causes,
+    http::stop_signal,
+    prometheus::{InstallError, Metrics},
+    service::RebuildError,
+};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -46,6 +52,7 @@ pub fn main() -> ExitCode {
 /// [`RunError`].
 pub async fn run(cli: Cli) -> Result<(), RunError> {
     let shutdown = on_signal()?;
+    let metrics = Metrics::install()?;
     let Cli { mut parts, http, role } = cli;
     let role = role.unwrap_or(Role::Serve);
     // The demo leaves nothing behind, unless it is told where.
@@ -63,13 +70,13 @@ pub async fn run(cli: Cli) -> Result<(), RunError> {
     let builder = service::builder(&parts).await?.parts(role.parts(http));
     let service = builder.start().await.map_err(ServiceError::from)?;
     let ended = match role {
-        Role::Serve => roles::serve(&service, http, shutdown).await,
+        Role::Serve => roles::serve(&service, http, metrics, shutdown).await,
         Role::Demo => {
             let told = shutdown.run_until_cancelled(demo::run(&service, &mut io::stdout())).await;
             told.unwrap_or(Ok(())).map_err(RunError::from)
         }
         Role::Rebuild { projection, from } => roles::rebuild(&service, &projection, from, shutdown).await,
-        Role::Relay | Role::Policy | Role::Project { .. } => roles::work(&service, shutdown).await,
+        Role::Relay | Role::Policy | Role::Project { .. } => roles::work(&service, http, metrics, shutdown).await,
     };
     if let Err(error) = service.shutdown(END_WITHIN).await {
         tracing::warn!(reason = with_causes(&error), "the service did not end in good order");
@@ -97,6 +104,9 @@ pub enum RunError {
     /// The address, the terminal, the temporary directory.
     #[error("the operating system refuses")]
     Io(#[from] io::Error),
+    /// Metrics are not collected.
+    #[error(transparent)]
+    Metrics(#[from] InstallError),
     /// Kafka was not named.
     #[error("there is no Kafka to {0}: name it with --kafka")]
     NoKafka(&'static str),

@@ -5,6 +5,7 @@
 mod demo;
 mod driving;
 mod lifecycle;
+mod metrics;
 mod placing;
 mod problems;
 mod processes;
