@@ -16,7 +16,7 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
 
 /// The store is no longer where it was opened, so waiting does not help: open it again. A backend puts it around its own
 /// cause, into [`ReadError::Store`](crate::ReadError::Store), [`AppendError::Store`](crate::AppendError::Store),
-/// [`ReadModelError`](crate::ReadModelError) and [`SnapshotError`](crate::SnapshotError); engines stop when they meet it.
+/// [`ReadModelError`](crate::backend::ReadModelError) and [`SnapshotError`](crate::backend::SnapshotError); engines stop when they meet it.
 #[derive(Debug, thiserror::Error)]
 #[error("the store is no longer where it was opened")]
 pub struct StoreMoved(#[source] pub BoxError);
@@ -32,8 +32,8 @@ impl StoreMoved {
 mod tests {
     use super::*;
     use crate::{
-        AppendError, CommitError, DecideError, ExecuteError, LoadError, PromoteError, QueryError, ReadError,
-        ReadModelError, SnapshotError,
+        AppendError, DecideError, ExecuteError, LoadError, QueryError, ReadError,
+        backend::{CommitError, PromoteError, ReadModelError, SnapshotError},
         service::{StartError, Unsettled},
     };
 

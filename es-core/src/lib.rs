@@ -21,6 +21,7 @@ pub mod react;
 // All of it together.
 pub mod service;
 
+pub mod backend;
 pub mod backoff;
 pub mod telemetry;
 pub mod memory;
@@ -34,7 +35,11 @@ pub mod __private {
 
     use serde::{Serializer, ser::SerializeMap};
 
-    use crate::{EventSchema, Tag, TagError, codec, schema::Undecodable};
+    use crate::{Tag, TagError, codec};
+    pub use crate::{
+        event::{Categories, EventSchema},
+        schema::Undecodable,
+    };
 
     /// The tag that the rule `rule` of the event `event` has made.
     pub fn tag(event: &'static str, rule: &'static str, text: impl AsRef<str>) -> Result<Tag, TagError> {
@@ -80,30 +85,27 @@ pub mod __private {
     }
 }
 
+// What an application names. What backends name is in `backend`.
 pub use backoff::Backoff;
-pub use codec::{EncodeError, Misfit, Unencodable};
-pub use error::{BoxError, StoreMoved};
+pub use codec::EncodeError;
 pub use es_macros::{Event, EventSet};
-pub use event::*;
-pub use limits::*;
+pub use event::{Event, EventData, EventSet, Metadata, NewEvent, NewEventError, Recorded, RecordedEvent};
 pub use memory::MemoryStore;
-pub use react::policy::*;
-pub use read::cursor::*;
-pub use read::engine_error::{EngineError, Location};
+pub use react::policy::{Policy, PolicyError, PolicyRunner, reaction};
+pub use read::cursor::{Cursor, InvalidCursor};
+pub use read::engine_error::EngineError;
 pub use read::projection::{EventOrder, FoldResult, Keys, Projection};
 pub use read::projector::Projector;
-pub use read::query::*;
-pub use read::read_model::*;
-pub use read::source::*;
-pub use read::worker_state::*;
-pub use schema::*;
+pub use read::query::{Page, QueryError, ReadModel};
+pub use read::read_model::{Generation, KeyRange};
+pub use read::source::LogSource;
+pub use read::worker_state::WorkerState;
+pub use schema::DecodeError;
 pub use service::{Resources, Service, ServiceBuilder, ServiceStore};
-pub use stream::*;
-pub use tag::*;
-pub use witness::*;
+pub use stream::{Conflict, Expected, InvalidStream, InvalidToken, Position, ReadToken, StreamId, Version};
+pub use tag::{Condition, EventQuery, InvalidTag, Tag, TagError};
 pub use write::aggregate::Aggregate;
-pub use write::append::*;
+pub use write::append::{Append, IdempotencyKey, InvalidKey};
 pub use write::decide::{DecideError, Decision, DecisionModel, Decisions, Matching, Models};
-pub use write::execute::*;
-pub use write::snapshot::*;
-pub use write::store::*;
+pub use write::execute::{CommandContext, ExecuteError, LoadError, Loaded, Receipt, Repository};
+pub use write::store::{AppendError, Appended, EventStore, ReadError};

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::SourceError;
+use es_core::backend::SourceError;
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,

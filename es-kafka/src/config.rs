@@ -2,7 +2,7 @@
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use es_core::Subscription;
+use es_core::backend::Subscription;
 use rdkafka::ClientConfig;
 
 use crate::{

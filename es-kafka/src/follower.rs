@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use es_core::SourceError;
+use es_core::backend::SourceError;
 use rdkafka::{
     ClientConfig, Offset,
     consumer::{BaseConsumer, Consumer},

@@ -6,7 +6,10 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use es_core::{Position, SourceError, Witness};
+use es_core::{
+    Position,
+    backend::{SourceError, Witness},
+};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},

@@ -9,7 +9,11 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use es_core::{EventData, Metadata, Position, RecordedEvent, SourceError, StreamId, Version, Witness, codec};
+use es_core::{
+    EventData, Metadata, Position, RecordedEvent, StreamId, Version,
+    backend::{SourceError, Witness},
+    codec,
+};
 use rdkafka::{
     Message,
     message::{Header, Headers, OwnedHeaders},

@@ -20,7 +20,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Backoff, EventStore, Position, StateReport, WorkerState, error::BoxError, telemetry::RelayMeter};
+use es_core::{
+    Backoff, EventStore, Position, WorkerState, backend::StateReport, error::BoxError, telemetry::RelayMeter,
+};
 use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use es_core::{
-    EventSource, EventStore, Position, StateReport,
+    EventStore, Position,
+    backend::{EventSource, StateReport},
     service::{self, Engine, PartError},
 };
 use tokio_util::sync::CancellationToken;

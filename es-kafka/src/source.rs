@@ -15,7 +15,10 @@ mod watchdog;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use es_core::{EventFeed, EventOrder, EventSource, Shard, SourceError, Subscription, Takeover};
+use es_core::{
+    EventOrder,
+    backend::{EventFeed, EventSource, Shard, SourceError, Subscription, Takeover},
+};
 use rdkafka::{admin::AdminClient, consumer::BaseConsumer};
 
 use self::{feed::KafkaFeed, outbox::Outbox, watchdog::Watchdog};

@@ -1,6 +1,6 @@
 //! Which topic holds what, and what its partitions are called.
 
-use es_core::{Categories, Shard};
+use es_core::backend::{Categories, Shard};
 
 /// The names of the topics of one log: `<prefix><category>-events` for the events of each
 /// category, and `<prefix>relay-progress`.
@@ -35,7 +35,7 @@ impl Topics {
     /// The category whose events are in `topic`, if it is a topic of events of this log.
     pub fn category<'a>(&self, topic: &'a str) -> Option<&'a str> {
         let category = topic.strip_prefix(&self.prefix)?.strip_suffix("-events")?;
-        es_core::check_category(category).is_ok().then_some(category)
+        es_core::backend::check_category(category).is_ok().then_some(category)
     }
 
     /// Whether `topic` holds events of `categories`.

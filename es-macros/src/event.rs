@@ -116,9 +116,9 @@ fn implementation(ident: &Ident, category: Option<&LitStr>, kinds: &[Kind<'_>]) 
         impl __es::Event for #ident {
             const CATEGORY: &'static str = #category;
 
-            const SCHEMAS: &'static [__es::EventSchema] = &[#(#schemas),*];
+            const SCHEMAS: &'static [__es::__private::EventSchema] = &[#(#schemas),*];
 
-            fn schema(&self) -> __es::EventSchema {
+            fn schema(&self) -> __es::__private::EventSchema {
                 match self {
                     #(#schema_arms)*
                 }
@@ -139,10 +139,10 @@ fn implementation(ident: &Ident, category: Option<&LitStr>, kinds: &[Kind<'_>]) 
                 __name: &::core::primitive::str,
                 __version: ::core::primitive::u32,
                 __payload: &[::core::primitive::u8],
-            ) -> ::core::result::Result<Self, __es::Undecodable> {
+            ) -> ::core::result::Result<Self, __es::__private::Undecodable> {
                 match __name {
                     #(#decode_arms)*
-                    _ => ::core::result::Result::Err(__es::Undecodable::UnknownName(
+                    _ => ::core::result::Result::Err(__es::__private::Undecodable::UnknownName(
                         ::std::borrow::ToOwned::to_owned(__name),
                     )),
                 }

@@ -67,14 +67,14 @@ fn implementation(ident: &Ident, members: &[Member<'_>]) -> TokenStream {
         #[automatically_derived]
         #[allow(deprecated)]
         impl __es::EventSet for #ident {
-            fn categories() -> __es::Categories {
-                __es::Categories::Only(::std::vec::Vec::new())
+            fn categories() -> __es::__private::Categories {
+                __es::__private::Categories::Only(::std::vec::Vec::new())
                     #(.union(<#types as __es::EventSet>::categories()))*
             }
 
             fn from_recorded(
                 __event: &__es::RecordedEvent,
-            ) -> ::core::result::Result<::core::option::Option<Self>, __es::Undecodable> {
+            ) -> ::core::result::Result<::core::option::Option<Self>, __es::__private::Undecodable> {
                 #(
                     if let ::core::option::Option::Some(__inner) =
                         <#types as __es::EventSet>::from_recorded(__event)?

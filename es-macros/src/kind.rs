@@ -46,7 +46,7 @@ impl Kind<'_> {
     pub(crate) fn schema(&self) -> TokenStream {
         match &self.content {
             Content::Own { schema: Schema { name, version, .. }, .. } => {
-                quote!(__es::EventSchema { name: #name, version: #version })
+                quote!(__es::__private::EventSchema { name: #name, version: #version })
             }
             Content::Inherited(ty) => quote!(<#ty as __es::Event>::SCHEMAS[0]),
         }
@@ -78,7 +78,7 @@ impl Kind<'_> {
                         #version => #current
                         #(#upcasts)*
                         found => ::core::result::Result::Err(
-                            __es::Undecodable::UnknownVersion { found, current: #version }
+                            __es::__private::Undecodable::UnknownVersion { found, current: #version }
                         ),
                     },
                 }

@@ -4,7 +4,10 @@
 
 use std::{borrow::Cow, error::Error, fmt::Debug, sync::Arc};
 
-use es_core::{Categories, Event, EventData, EventSchema, EventSet, Metadata, RecordedEvent, StreamId, Undecodable};
+use es_core::{
+    Event, EventData, EventSet, Metadata, RecordedEvent, StreamId,
+    backend::{Categories, EventSchema, Undecodable},
+};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 #[derive(Debug, Clone, PartialEq, Event)]

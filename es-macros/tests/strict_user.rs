@@ -15,7 +15,7 @@
     clippy::panic
 )]
 
-use es_core::{Categories, Event, EventSet};
+use es_core::{Event, EventSet, backend::Categories};
 
 /// Names of its own that generated code could confuse with std's and its own.
 pub mod shadowed {

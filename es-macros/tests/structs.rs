@@ -4,7 +4,10 @@
 
 use std::fmt::Debug;
 
-use es_core::{Event, EventSchema, TagError, Undecodable};
+use es_core::{
+    Event, TagError,
+    backend::{EventSchema, Undecodable},
+};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Event)]

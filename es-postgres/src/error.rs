@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
-use es_core::{AppendError, BoxError, ReadError, ReadModelError, SnapshotError, StoreMoved};
+use es_core::{
+    AppendError, ReadError,
+    backend::{BoxError, ReadModelError, SnapshotError, StoreMoved},
+};
 use sqlx::error::DatabaseError;
 
 /// What to do about a failed append.
@@ -111,7 +114,7 @@ pub struct StaleSnapshot(#[source] pub sqlx::Error);
 /// The schema of this name is not the one in which the store was opened: it was renamed or dropped, or replaced by another
 /// one. The store has written nothing there, and does not go on: open it again where its tables are now.
 ///
-/// It is the source of what the ports return, in an [`es_core::StoreMoved`].
+/// It is the source of what the ports return, in an [`es_core::backend::StoreMoved`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("schema {schema} is not the one in which the store was opened")]
 pub struct SchemaMoved {

@@ -6,7 +6,7 @@
 
 use std::{convert::Infallible, fmt};
 
-use es_core::{BoxError, ReadError};
+use es_core::{ReadError, backend::BoxError};
 use futures_util::{Stream, stream};
 
 use crate::{error, store::PostgresStore};

@@ -12,8 +12,8 @@
 //! ```
 //!
 //! One [`PostgresStore`] implements [`EventStore`](es_core::EventStore),
-//! [`SnapshotStore`](es_core::SnapshotStore), [`AggregateStore`](es_core::AggregateStore) and
-//! [`ReadModelStore`](es_core::ReadModelStore) in one schema of one database. Appends of a process go through one writer, which sends whatever has
+//! [`SnapshotStore`](es_core::backend::SnapshotStore), [`AggregateStore`](es_core::backend::AggregateStore) and
+//! [`ReadModelStore`](es_core::backend::ReadModelStore) in one schema of one database. Appends of a process go through one writer, which sends whatever has
 //! queued as one statement (group commit); the server lets one such statement at a time into the
 //! schema (the append lock), which makes positions dense and equal to commit order.
 //!

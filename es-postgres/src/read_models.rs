@@ -7,9 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
-    Changeover, Changes, Checkpoint, CommitError, Documents, Generation, GenerationSet, GenerationState, Generations,
-    KeyRange, Lease, Leases, Position, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover,
-    Witness, read::read_model,
+    Generation, KeyRange, Position,
+    backend::{
+        Changeover, Changes, Checkpoint, CommitError, Documents, GenerationSet, GenerationState, Generations, Lease,
+        Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover, Witness,
+    },
+    read::read_model,
 };
 use sqlx::{Row, postgres::PgRow};
 use tokio::time::Instant;

@@ -8,9 +8,13 @@ use std::{
 
 use async_trait::async_trait;
 use es_core::{
-    Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, Position, ReadError,
-    RecordedEvent, ServiceStore, StreamId, Version, error::BoxError, read::heartbeat::Heartbeat,
-    telemetry::AppendMeter, validate_together, write::rooms::Rooms,
+    Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
+    ServiceStore, StreamId, Version,
+    backend::{CommandRecord, validate_together},
+    error::BoxError,
+    read::heartbeat::Heartbeat,
+    telemetry::AppendMeter,
+    write::rooms::Rooms,
 };
 use tokio::{
     sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},

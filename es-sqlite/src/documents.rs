@@ -1,7 +1,7 @@
 //! Documents of read models.
 
 use bytes::Bytes;
-use es_core::{Generation, KeyRange, Served};
+use es_core::{Generation, KeyRange, backend::Served};
 use sqlx::{Row, SqliteConnection};
 
 use crate::{

@@ -2,7 +2,11 @@
 
 use std::path::PathBuf;
 
-use es_core::{AppendError, CommitError, PromoteError, ReadError, ReadModelError, SnapshotError, error::BoxError};
+use es_core::{
+    AppendError, ReadError,
+    backend::{CommitError, PromoteError, ReadModelError, SnapshotError},
+    error::BoxError,
+};
 use sqlx::migrate::MigrateError;
 
 use crate::identity::FileReplaced;

@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use es_core::{Generation, GenerationSet, GenerationState, Position, Progress, PromoteError, Promotion};
+use es_core::{
+    Generation, Position,
+    backend::{GenerationSet, GenerationState, Progress, PromoteError, Promotion},
+};
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 

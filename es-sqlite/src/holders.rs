@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use es_core::{Shard, read::heartbeat::Heartbeat};
+use es_core::{backend::Shard, read::heartbeat::Heartbeat};
 use tokio::time::Instant;
 use uuid::Uuid;
 

@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::DateTime;
 use es_core::{
-    Changeover, Checkpoint, Generation, Lease, Position, Shard, Takeover, Witness,
+    Generation, Position,
+    backend::{Changeover, Checkpoint, Lease, Shard, Takeover, Witness},
     read::heartbeat::{Beat, Heartbeat},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{
-    Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, Position, ReadError,
-    RecordedEvent, StreamId, Version, command_id,
+    Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
+    StreamId, Version,
+    backend::{CommandRecord, command_id},
 };
 use tokio::time::timeout;
 

@@ -1,7 +1,7 @@
 //! Many values in one bound parameter: their bytes end to end, and where each one starts. So one statement writes any
 //! number of rows, and the values are copied as they are.
 
-use es_core::{EventQuery, QueryItem, Tag};
+use es_core::{EventQuery, Tag, backend::QueryItem};
 use serde::Serialize;
 
 /// Where a value starts, counted from 1 as in SQL's `substr`, and its length.

@@ -2,7 +2,8 @@
 //! disk slows down its callers and does not fill the memory (R17).
 
 use es_core::{
-    Append, AppendError, Appended, Remembered, StreamId, validate_together,
+    Append, AppendError, Appended, StreamId,
+    backend::{Remembered, validate_together},
     write::rooms::{LARGE_BYTES, Rooms, Taken},
 };
 use tokio::sync::{mpsc, oneshot};

@@ -5,8 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
-    Changeover, Changes, CommitError, Documents, Generation, GenerationSet, GenerationState, Generations, KeyRange,
-    Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover, read::read_model,
+    Generation, KeyRange,
+    backend::{
+        Changeover, Changes, CommitError, Documents, GenerationSet, GenerationState, Generations, Lease, Leases,
+        Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover,
+    },
+    read::read_model,
 };
 use uuid::Uuid;
 

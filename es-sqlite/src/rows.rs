@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use es_core::{
-    Appended, CommandRecord, EventData, Fingerprint, Metadata, Position, ReadError, RecordedEvent, Version, Witness,
+    Appended, EventData, Metadata, Position, ReadError, RecordedEvent, Version,
+    backend::{CommandRecord, Fingerprint, Witness},
 };
 use sqlx::{Row, SqliteConnection, error::BoxDynError, sqlite::SqliteRow};
 use uuid::Uuid;

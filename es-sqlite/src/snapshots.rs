@@ -1,7 +1,10 @@
 //! `SnapshotStore`.
 
 use async_trait::async_trait;
-use es_core::{AggregateStore, Ending, Snapshot, SnapshotError, SnapshotStore, StreamId, Version};
+use es_core::{
+    StreamId, Version,
+    backend::{AggregateStore, Ending, Snapshot, SnapshotError, SnapshotStore},
+};
 use sqlx::{Row, sqlite::SqliteRow};
 
 use crate::{SqliteStore, error::Failure, rows};

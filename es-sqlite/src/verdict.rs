@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
 use es_core::{
-    Append, AppendError, Appended, CommandRecord, ConditionPart, NewEvent, Position, QueryItem, StreamId, Tag, Verdict,
-    Version, Witness,
+    Append, AppendError, Appended, NewEvent, Position, StreamId, Tag, Version,
+    backend::{CommandRecord, ConditionPart, QueryItem, Verdict, Witness},
 };
 use uuid::Uuid;
 

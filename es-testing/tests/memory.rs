@@ -1,8 +1,8 @@
 //! The reference passes the suites that every backend must pass.
 
 use es_core::{
-    Append, Categories, Checkpoint, Delivery, EventData, EventOrder, EventSource, EventStore, Expected, LogSource,
-    MemoryStore, NewEvent, StreamId, Subscription,
+    Append, EventData, EventOrder, EventStore, Expected, LogSource, MemoryStore, NewEvent, StreamId,
+    backend::{Categories, Checkpoint, Delivery, EventSource, Subscription},
 };
 use uuid::Uuid;
 

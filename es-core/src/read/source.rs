@@ -39,7 +39,7 @@ impl<T: EventSource + ?Sized> EventSource for Arc<T> {
 pub struct Subscription {
     /// The reader's stable name. Workers of the same name on the same store share the shards.
     pub reader: String,
-    /// The store that keeps its checkpoints ([`Leases::id`](crate::Leases::id)): readers of
+    /// The store that keeps its checkpoints ([`Leases::id`](crate::backend::Leases::id)): readers of
     /// one name in two services share nothing.
     pub store: Uuid,
     /// What it listens to.

@@ -1,6 +1,6 @@
 //! How a relay fails: for good, or for a while.
 
-use es_core::{Position, ReadError, RecordedEvent, StreamId, Witness, error::BoxError};
+use es_core::{Position, ReadError, RecordedEvent, StreamId, backend::Witness, error::BoxError};
 use rdkafka::error::KafkaError;
 use uuid::Uuid;
 

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Position, ReadError, RecordedEvent, Witness};
+use es_core::{Position, ReadError, RecordedEvent, backend::Witness};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},

@@ -119,7 +119,7 @@ impl Watched {
         looked.await.unwrap_or(Self { config, follower: None, told: false, published: None })
     }
 
-    fn read(&mut self) -> Result<(), es_core::SourceError> {
+    fn read(&mut self) -> Result<(), es_core::backend::SourceError> {
         let follower = match &mut self.follower {
             Some(follower) => follower,
             none => none.insert(Follower::new(&self.config, "relay-standby")?),

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use es_core::{Position, SourceError};
+use es_core::{Position, backend::SourceError};
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, Consumer, ConsumerContext},

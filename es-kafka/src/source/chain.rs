@@ -10,7 +10,7 @@ mod waiting;
 
 use std::{collections::VecDeque, time::Instant};
 
-use es_core::{Position, RecordedEvent, SourceError};
+use es_core::{Position, RecordedEvent, backend::SourceError};
 use rdkafka::Message;
 
 use super::{begin::Begin, mark::Mark};

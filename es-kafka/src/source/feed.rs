@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use es_core::{Checkpoint, Delivery, EventFeed, Shard, SourceError, Takeover};
+use es_core::backend::{Checkpoint, Delivery, EventFeed, Shard, SourceError, Takeover};
 
 use super::{outbox::Outbox, watchdog::Watchdog};
 

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use es_core::{SourceError, Subscription};
+use es_core::backend::{SourceError, Subscription};
 use rdkafka::{ClientConfig, TopicPartitionList};
 
 use super::{

@@ -5,7 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet, BinaryHeap},
 };
 
-use es_core::{Batch, Categories, Checkpoint, Position, ReadError, RecordedEvent, SourceError};
+use es_core::{
+    Position, ReadError, RecordedEvent,
+    backend::{Batch, Categories, Checkpoint, SourceError},
+};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -1,6 +1,9 @@
 //! Places in the log: what was reached, and what the relay says that it has written.
 
-use es_core::{Checkpoint, Position, RecordedEvent, SourceError, Witness};
+use es_core::{
+    Position, RecordedEvent,
+    backend::{Checkpoint, SourceError, Witness},
+};
 
 use crate::progress::Progress;
 

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use es_core::{Batch, Checkpoint, Position, Shard, SourceError};
+use es_core::{
+    Position,
+    backend::{Batch, Checkpoint, Shard, SourceError},
+};
 use rdkafka::{
     ClientConfig,
     consumer::{BaseConsumer, ConsumerContext},

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Categories, Checkpoint, SourceError, Subscription};
+use es_core::backend::{Categories, Checkpoint, SourceError, Subscription};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Batch, Checkpoint, Delivery, Position, Shard, SourceError};
+use es_core::{
+    Position,
+    backend::{Batch, Checkpoint, Delivery, Shard, SourceError},
+};
 use tokio::sync::Notify;
 
 use super::watchdog::{Sight, Standing};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use es_core::{Categories, Shard, SourceError};
+use es_core::backend::{Categories, Shard, SourceError};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 
 use crate::{

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Position, Shard, SourceError};
+use es_core::{
+    Position,
+    backend::{Shard, SourceError},
+};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::oneshot;
 
@@ -170,7 +173,7 @@ fn published(config: &KafkaSourceConfig, reader: &str, known: Answer) -> Result<
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
-    use es_core::Checkpoint;
+    use es_core::backend::Checkpoint;
     use rdkafka::{
         ClientConfig,
         mocking::MockCluster,
@@ -204,10 +207,11 @@ mod tests {
 
     /// A feed whose thread has died with its client: nothing is ever pushed.
     async fn dead_feed(config: Arc<KafkaSourceConfig>, position: u64) -> KafkaFeed {
-        use es_core::EventFeed;
+        use es_core::backend::EventFeed;
         let shard = shard("order-events", 0);
         let outbox = Outbox::new(vec![shard.clone()]);
-        let mut feed = KafkaFeed::new(outbox, es_core::Takeover::Always, Watchdog::new(config, "reader".into()));
+        let mut feed =
+            KafkaFeed::new(outbox, es_core::backend::Takeover::Always, Watchdog::new(config, "reader".into()));
         let checkpoint = Checkpoint { position: Position::new(position), ..Checkpoint::default() };
         feed.start(&shard, &checkpoint).await.unwrap();
         feed
@@ -216,13 +220,13 @@ mod tests {
     /// Able to lose: without the call of `look` in `KafkaFeed::next` it waits for ever.
     #[tokio::test]
     async fn a_reader_that_gets_nothing_of_what_was_published_is_reported_and_opened_anew() {
-        use es_core::EventFeed;
+        use es_core::backend::EventFeed;
         let (_cluster, config) = cluster(7);
         let mut feed = dead_feed(config, 3).await;
         let started = Instant::now();
         let error = loop {
             match feed.next().await {
-                Ok(delivery) => assert!(matches!(delivery, es_core::Delivery::Idle), "{delivery:?}"),
+                Ok(delivery) => assert!(matches!(delivery, es_core::backend::Delivery::Idle), "{delivery:?}"),
                 Err(error) => break error,
             }
             assert!(started.elapsed() < Duration::from_mins(1), "it is not noticed");
@@ -234,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_that_has_everything_may_be_silent_for_ever() {
-        use es_core::EventFeed;
+        use es_core::backend::EventFeed;
         let (_cluster, config) = cluster(7);
         let mut feed = dead_feed(config, 7).await;
         let started = Instant::now();
@@ -247,12 +251,12 @@ mod tests {
     /// time before it had reached anything new, for ever.
     #[tokio::test]
     async fn r18_a_reader_that_passes_what_it_knows_is_not_taken_for_dead() {
-        use es_core::EventFeed;
+        use es_core::backend::EventFeed;
         let (_cluster, config) = cluster(7);
         let shard = shard("order-events", 0);
         let outbox = Outbox::new(vec![shard.clone()]);
         let watchdog = Watchdog::new(config, "reader".into());
-        let mut feed = KafkaFeed::new(outbox.clone(), es_core::Takeover::Always, watchdog);
+        let mut feed = KafkaFeed::new(outbox.clone(), es_core::backend::Takeover::Always, watchdog);
         let checkpoint = Checkpoint { position: Position::new(3), ..Checkpoint::default() };
         feed.start(&shard, &checkpoint).await.unwrap();
         let started = Instant::now();
@@ -264,7 +268,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_reader_is_not_opened_anew_while_brokers_are_away() {
-        use es_core::EventFeed;
+        use es_core::backend::EventFeed;
         let (cluster, config) = cluster(7);
         cluster.broker_down(1).unwrap();
         let mut feed = dead_feed(config, 3).await;

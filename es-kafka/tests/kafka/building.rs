@@ -12,8 +12,9 @@ use std::{
 
 use async_trait::async_trait;
 use es_core::{
-    Append, AppendError, Appended, CommandRecord, Documents, EventQuery, EventStore, IdempotencyKey, MemoryStore,
-    Position, QueryError, ReadError, ReadModel, ReadToken, RecordedEvent, StreamId, Version,
+    Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, MemoryStore, Position, QueryError,
+    ReadError, ReadModel, ReadToken, RecordedEvent, StreamId, Version,
+    backend::{CommandRecord, Documents},
 };
 use es_kafka::{Relay, RelayConfig, Step};
 use tokio_util::sync::CancellationToken;

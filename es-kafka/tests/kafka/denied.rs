@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Categories, EventOrder, EventStore, SourceError};
+use es_core::{
+    EventOrder, EventStore,
+    backend::{Categories, SourceError},
+};
 use es_kafka::{KafkaSourceConfig, Relay, RelayConfig, RelayError, Settings};
 use tokio_util::sync::CancellationToken;
 

@@ -7,8 +7,9 @@ use std::{
 };
 
 use es_core::{
-    Categories, Checkpoint, EngineError, Event, EventOrder, EventStore, FoldResult, Keys, MemoryStore, Position,
-    Projection, Projector, ReadModel, ReadToken, Recorded, Shard, SourceError, Witness,
+    EngineError, Event, EventOrder, EventStore, FoldResult, Keys, MemoryStore, Position, Projection, Projector,
+    ReadModel, ReadToken, Recorded,
+    backend::{Categories, Checkpoint, Shard, SourceError, Witness},
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
 use serde::{Deserialize, Serialize};

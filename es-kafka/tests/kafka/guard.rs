@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use es_core::{Categories, EventOrder, EventStore, Position};
+use es_core::{EventOrder, EventStore, Position, backend::Categories};
 use es_kafka::{Relay, RelayConfig, RelayError};
 use rdkafka::admin::{AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use tokio_util::sync::CancellationToken;

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use es_core::{Categories, Checkpoint, EventOrder, EventStore, Position, RecordedEvent, Shard, SourceError, Witness};
+use es_core::{
+    EventOrder, EventStore, Position, RecordedEvent,
+    backend::{Categories, Checkpoint, Shard, SourceError, Witness},
+};
 use es_kafka::headers;
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use chrono::TimeDelta;
-use es_core::{Categories, Checkpoint, EventOrder, EventStore, Position, Shard, SourceError, Witness};
+use es_core::{
+    EventOrder, EventStore, Position,
+    backend::{Categories, Checkpoint, Shard, SourceError, Witness},
+};
 use es_kafka::{KafkaSourceConfig, Relay, RelayConfig};
 use rdkafka::{Offset, TopicPartitionList, admin::AdminOptions};
 use uuid::Uuid;

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use es_core::{
-    Categories, Checkpoint, Delivery, EventFeed, EventOrder, EventSource, Position, RecordedEvent, Shard, SourceError,
-    Subscription,
+    EventOrder, Position, RecordedEvent,
+    backend::{Categories, Checkpoint, Delivery, EventFeed, EventSource, Shard, SourceError, Subscription},
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
 

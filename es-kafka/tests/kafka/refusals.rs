@@ -2,7 +2,10 @@
 
 use std::{error::Error, time::Instant};
 
-use es_core::{Categories, EventOrder, EventSource, SourceError, Subscription, WorkerState};
+use es_core::{
+    EventOrder, WorkerState,
+    backend::{Categories, EventSource, SourceError, Subscription},
+};
 use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig, RelayError};
 
 use uuid::Uuid;

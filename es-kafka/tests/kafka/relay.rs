@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{EventStore, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES, Metadata, Position, Version};
+use es_core::{
+    EventStore, Metadata, Position, Version,
+    backend::{MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES},
+};
 use es_kafka::{Relay, RelayConfig, RelayError, Step};
 use rdkafka::{
     ClientConfig,

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
-use es_core::{NewEvent, StreamId, Tag, Witness};
+use es_core::{NewEvent, StreamId, Tag, backend::Witness};
 use uuid::Uuid;
 
 use super::streams::ChunkStreams;

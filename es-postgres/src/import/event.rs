@@ -13,7 +13,7 @@ pub struct Imported {
     pub id: Uuid,
     /// When it was recorded, which it keeps to the microsecond. So an import that is made again after an older copy of
     /// the log was restored is not noticed by checkpoints that end with one of its events: see
-    /// [`Witness`](es_core::Witness).
+    /// [`Witness`](es_core::backend::Witness).
     pub recorded_at: DateTime<Utc>,
     /// Its content.
     pub data: EventData,

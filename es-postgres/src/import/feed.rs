@@ -2,7 +2,10 @@
 
 use std::pin::pin;
 
-use es_core::{Append, BoxError, Expected, InvalidAppend, NewEvent, Position, StreamId, Witness};
+use es_core::{
+    Append, Expected, NewEvent, Position, StreamId,
+    backend::{BoxError, InvalidAppend, Witness},
+};
 use futures_util::{Stream, StreamExt};
 use sqlx::Row;
 use tokio::{

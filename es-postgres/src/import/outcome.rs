@@ -1,7 +1,10 @@
 //! How far an import has come, and why it stopped.
 
 use chrono::{DateTime, Utc};
-use es_core::{BoxError, InvalidAppend, Position, StoreMoved, Witness};
+use es_core::{
+    Position,
+    backend::{BoxError, InvalidAppend, StoreMoved, Witness},
+};
 
 /// How far an import has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

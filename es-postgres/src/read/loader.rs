@@ -11,7 +11,10 @@ use std::sync::{
 };
 
 use bytes::{Bytes, BytesMut};
-use es_core::{Ending, EventData, LoadedStream, ReadError, StreamId, Witness};
+use es_core::{
+    EventData, ReadError, StreamId,
+    backend::{Ending, LoadedStream, Witness},
+};
 use sqlx::{Row, postgres::PgRow};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},

@@ -4,8 +4,9 @@ use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use es_core::{
-    Appended, CommandRecord, EventData, EventQuery, Fingerprint, IdempotencyKey, Metadata, Position, ReadError,
-    Recorded, RecordedEvent, StreamId, Version, command_id,
+    Appended, EventData, EventQuery, IdempotencyKey, Metadata, Position, ReadError, Recorded, RecordedEvent, StreamId,
+    Version,
+    backend::{CommandRecord, Fingerprint, command_id},
 };
 use sqlx::{Row, postgres::PgRow};
 

@@ -1,7 +1,10 @@
 //! A state and what it is recognised by, as one value of a column.
 
 use bytes::Bytes;
-use es_core::{Ending, Snapshot, StreamId, Version};
+use es_core::{
+    StreamId, Version,
+    backend::{Ending, Snapshot},
+};
 
 /// A state with what it is known by.
 pub(crate) fn seal(snapshot: &Snapshot) -> Vec<u8> {

@@ -1,7 +1,10 @@
 //! Snapshots: one row a stream, read alone or with the events behind it.
 
 use async_trait::async_trait;
-use es_core::{AggregateStore, Ending, LoadedStream, ReadError, Snapshot, SnapshotError, SnapshotStore, StreamId};
+use es_core::{
+    ReadError, StreamId,
+    backend::{AggregateStore, Ending, LoadedStream, Snapshot, SnapshotError, SnapshotStore},
+};
 use sqlx::Row;
 
 use crate::{

@@ -1,6 +1,9 @@
 //! An append on its way, and what may become of it.
 
-use es_core::{Append, AppendError, Appended, InvalidAppend, Position, Remembered, Verdict, Version};
+use es_core::{
+    Append, AppendError, Appended, Position, Version,
+    backend::{InvalidAppend, Remembered, Verdict},
+};
 
 use crate::error::Verdictless;
 

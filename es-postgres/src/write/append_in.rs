@@ -43,7 +43,7 @@ impl PostgresStore {
         transaction: &mut PgConnection,
         appends: Vec<Append>,
     ) -> Result<Vec<Appended>, AppendError> {
-        es_core::validate_together(&appends)?;
+        es_core::backend::validate_together(&appends)?;
         let batch = Batch::of_one(appends.into_iter().map(Prepared::checked).collect());
         let (schema, oid) = (&self.inner.schema, self.inner.schema_oid);
         let sql = include_str!("../sql/append_batch.sql")

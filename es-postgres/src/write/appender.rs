@@ -8,7 +8,7 @@
 //! which has lost the end of the log.
 
 use chrono::{DateTime, Utc};
-use es_core::{Ending, Expected, Position, StreamId, Version};
+use es_core::{Expected, Position, StreamId, Version, backend::Ending};
 use quick_cache::unsync::Cache;
 
 use crate::{

@@ -4,7 +4,8 @@
 use std::collections::{HashMap, HashSet};
 
 use es_core::{
-    Append, AppendError, Appended, Ending, EventQuery, Expected, Position, StreamId, Tag, Verdict, Version,
+    Append, AppendError, Appended, EventQuery, Expected, Position, StreamId, Tag, Version,
+    backend::{Ending, Verdict},
     write::rooms::LARGE_BYTES,
 };
 

@@ -2,7 +2,7 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use es_core::{AppendError, Position, StoreMoved, StreamId, telemetry::AppendMeter};
+use es_core::{AppendError, Position, StreamId, backend::StoreMoved, telemetry::AppendMeter};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{

@@ -7,7 +7,10 @@
 use std::{iter, slice};
 
 use chrono::{DateTime, Utc};
-use es_core::{Append, Ending, Expected, NewEvent, Position, QueryItem, Remembered, StreamId, Tag, Version};
+use es_core::{
+    Append, Expected, NewEvent, Position, StreamId, Tag, Version,
+    backend::{Ending, QueryItem, Remembered},
+};
 use sqlx::{
     AssertSqlSafe, PgConnection, Postgres, Row, SqlSafeStr,
     postgres::{PgArguments, PgRow},

@@ -1,8 +1,9 @@
 //! Batches: what lies in one statement together is still decided one by one.
 
 use es_core::{
-    Append, AppendError, CommandKey, Condition, Conflict, EventQuery, EventStore, Expected, Fingerprint,
-    IdempotencyKey, Position, ReadError, Tag, Version,
+    Append, AppendError, Condition, Conflict, EventQuery, EventStore, Expected, IdempotencyKey, Position, ReadError,
+    Tag, Version,
+    backend::{CommandKey, Fingerprint},
 };
 use es_postgres::PostgresStore;
 use futures_util::future::join_all;

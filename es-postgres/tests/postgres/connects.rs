@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll, Waker};
 
-use es_core::{Documents, EventStore, Expected, Position};
+use es_core::{EventStore, Expected, Position, backend::Documents};
 use es_postgres::{ConnectError, PostgresStore};
 use tokio::task::JoinSet;
 

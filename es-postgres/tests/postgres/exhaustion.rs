@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use es_core::{AppendError, EventStore, Expected, Position, ReadError, SnapshotStore};
+use es_core::{AppendError, EventStore, Expected, Position, ReadError, backend::SnapshotStore};
 use es_postgres::{OutcomeUnknown, PostgresStore};
 
 use super::server::{Schema, append, appended, exact, log, soon, stream};

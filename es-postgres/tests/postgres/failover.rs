@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use es_core::{
-    Documents, EngineError, LogSource, Position, Projector, ReadModel, ReadToken, Repository, SourceError,
+    EngineError, LogSource, Position, Projector, ReadModel, ReadToken, Repository,
+    backend::{Documents, SourceError},
     testing::account::{Account, AccountCommand, Histories},
 };
 use es_postgres::PostgresStore;

@@ -4,8 +4,10 @@ use std::{collections::HashSet, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Append, AppendError, Changes, Checkpoint, Documents, EventStore, Expected, GenerationState, Generations, Leases,
-    Position, Promotion, Shard, SnapshotStore, Takeover, Version,
+    Append, AppendError, EventStore, Expected, Position, Version,
+    backend::{
+        Changes, Checkpoint, Documents, GenerationState, Generations, Leases, Promotion, Shard, SnapshotStore, Takeover,
+    },
 };
 use es_postgres::{ConnectError, OutcomeUnknown, PostgresStore};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};

@@ -4,8 +4,9 @@ use std::{collections::HashMap, convert::Infallible, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use es_core::{
-    AppendError, Condition, EventData, EventQuery, EventStore, Expected, InvalidAppend, LogSource, Metadata, Position,
-    Projector, ReadModel, ReadToken, RecordedEvent, StreamId, Tag, Version, Witness,
+    AppendError, Condition, EventData, EventQuery, EventStore, Expected, LogSource, Metadata, Position, Projector,
+    ReadModel, ReadToken, RecordedEvent, StreamId, Tag, Version,
+    backend::{InvalidAppend, Witness},
     testing::account::{AccountEvent, Histories},
 };
 use es_postgres::{ImportError, ImportFailure, ImportProgress, Imported, PostgresStore};

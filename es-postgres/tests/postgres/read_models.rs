@@ -4,8 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Changes, Checkpoint, CommitError, Documents, Generation, GenerationState, Generations, KeyRange, Lease, Leases,
-    Position, PromoteError, Promotion, Shard, Takeover,
+    Generation, KeyRange, Position,
+    backend::{
+        Changes, Checkpoint, CommitError, Documents, GenerationState, Generations, Lease, Leases, PromoteError,
+        Promotion, Shard, Takeover,
+    },
 };
 use es_postgres::PostgresStore;
 use tokio::sync::Barrier;

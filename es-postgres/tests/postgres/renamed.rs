@@ -3,7 +3,8 @@
 use std::{error::Error, time::Duration};
 
 use es_core::{
-    Documents, EngineError, EventStore, Expected, LogSource, Position, Projector, Repository, SourceError, StoreMoved,
+    EngineError, EventStore, Expected, LogSource, Position, Projector, Repository,
+    backend::{Documents, SourceError, StoreMoved},
     testing::account::{Account, AccountCommand, Histories},
 };
 use es_postgres::{PostgresStore, SchemaMoved};

@@ -3,7 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use es_core::{
-    Append, AppendError, EventStore, Expected, LogSource, Position, Projector, ReadModel, Repository, SnapshotStore,
+    Append, AppendError, EventStore, Expected, LogSource, Position, Projector, ReadModel, Repository,
+    backend::SnapshotStore,
     testing::account::{Account, AccountCommand, Histories},
 };
 use es_postgres::{ConnectError, Imported, OutcomeUnknown, PostgresOptions};

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use es_core::testing::account::{Account, AccountCommand};
-use es_core::{AppendError, EventStore, Expected, GenerationState, Generations, Position, Repository, Version};
+use es_core::{
+    AppendError, EventStore, Expected, Position, Repository, Version,
+    backend::{GenerationState, Generations},
+};
 use es_postgres::{ConnectError, Imported};
 
 use super::server::{Schema, append, appended, exact, log, soon, stream};

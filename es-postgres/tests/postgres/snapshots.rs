@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use es_core::{AggregateStore, Expected};
+use es_core::{Expected, backend::AggregateStore};
 use tokio::task::JoinSet;
 
 use super::server::{Schema, append, stream};

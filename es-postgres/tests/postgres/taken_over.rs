@@ -9,8 +9,8 @@ use std::{
 };
 
 use es_core::{
-    Changes, Checkpoint, Documents, EngineError, GenerationState, Generations, Lease, Leases, LogSource, Position,
-    Projection, Projector, ReadModel, ReadToken, Repository, Shard, Takeover,
+    EngineError, LogSource, Position, Projection, Projector, ReadModel, ReadToken, Repository,
+    backend::{Changes, Checkpoint, Documents, GenerationState, Generations, Lease, Leases, Shard, Takeover},
     testing::account::{Account, AccountCommand, Histories, Ledger},
 };
 use es_postgres::PostgresStore;

@@ -1,7 +1,8 @@
 //! What people see with `psql`.
 
 use es_core::{
-    Changes, Checkpoint, EventStore, Expected, GenerationState, Generations, Leases, Position, Shard, Takeover,
+    EventStore, Expected, Position,
+    backend::{Changes, Checkpoint, GenerationState, Generations, Leases, Shard, Takeover},
 };
 use uuid::Uuid;
 

@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, pin::pin};
 
 use es_core::{
-    Append, AppendError, Appended, CommandKey, Condition, Ending, EventQuery, EventStore, Expected, Fingerprint,
-    IdempotencyKey, MemoryStore, Position, Tag, Version,
+    Append, AppendError, Appended, Condition, EventQuery, EventStore, Expected, IdempotencyKey, MemoryStore, Position,
+    Tag, Version,
+    backend::{CommandKey, Ending, Fingerprint},
 };
 use es_sqlite::SqliteStore;
 use fastrand::Rng;

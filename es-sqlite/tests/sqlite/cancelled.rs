@@ -4,8 +4,8 @@ use std::{task::Poll, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Changes, Checkpoint, Documents, EventStore, Expected, GenerationState, Generations, Leases, Position, Shard,
-    Takeover, Version,
+    EventStore, Expected, Position, Version,
+    backend::{Changes, Checkpoint, Documents, GenerationState, Generations, Leases, Shard, Takeover},
 };
 use uuid::Uuid;
 

@@ -1,6 +1,6 @@
 //! A store that is closed or dropped.
 
-use es_core::{AppendError, EventStore, Expected, Leases, Position};
+use es_core::{AppendError, EventStore, Expected, Position, backend::Leases};
 use es_sqlite::SqliteStore;
 
 use super::fixture::{append, dense_log, new_path, put};

@@ -1,6 +1,9 @@
 //! Damaged files.
 
-use es_core::{Ending, EventStore, Expected, Position, ReadError, Snapshot, SnapshotStore, Version};
+use es_core::{
+    EventStore, Expected, Position, ReadError, Version,
+    backend::{Ending, Snapshot, SnapshotStore},
+};
 use es_sqlite::SqliteStore;
 use sqlx::Executor;
 use uuid::Uuid;

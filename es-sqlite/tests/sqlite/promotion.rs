@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use es_core::{
-    Changes, Checkpoint, Documents, Generation, GenerationState, Generations, KeyRange, Leases, Position, Promotion,
-    Shard, Takeover,
+    Generation, KeyRange, Position,
+    backend::{Changes, Checkpoint, Documents, GenerationState, Generations, Leases, Promotion, Shard, Takeover},
 };
 use es_sqlite::SqliteStore;
 use sqlx::{AssertSqlSafe, Executor, Row, SqliteConnection};

@@ -2,7 +2,10 @@
 
 use std::{fs, time::Duration};
 
-use es_core::{AppendError, EventStore, Expected, GenerationState, Generations, Position, ReadError};
+use es_core::{
+    AppendError, EventStore, Expected, Position, ReadError,
+    backend::{GenerationState, Generations},
+};
 use es_sqlite::{CloseError, FileReplaced, SqliteStore};
 use sqlx::Executor;
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::DateTime;
 use es_core::{
-    Appended, Changes, Checkpoint, Documents, Expected, GenerationState, Generations, Leases, Position, Shard,
-    Takeover, Version, Witness,
+    Appended, Expected, Position, Version,
+    backend::{Changes, Checkpoint, Documents, GenerationState, Generations, Leases, Shard, Takeover, Witness},
 };
 use es_sqlite::SqliteStore;
 use uuid::Uuid;

@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use es_core::{
-    Changes, Checkpoint, CommitError, Documents, EventStore, Expected, GenerationState, Generations, Leases, Position,
-    Shard, Takeover, Version,
+    EventStore, Expected, Position, Version,
+    backend::{Changes, Checkpoint, CommitError, Documents, GenerationState, Generations, Leases, Shard, Takeover},
 };
 use es_sqlite::SqliteStore;
 use sqlx::Executor;

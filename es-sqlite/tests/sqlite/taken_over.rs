@@ -10,8 +10,8 @@ use std::{
 };
 
 use es_core::{
-    Changeover, Generation, GenerationState, Generations, Lease, Leases, LogSource, Projector, ReadModel, ReadToken,
-    Repository, Shard, Takeover,
+    Generation, LogSource, Projector, ReadModel, ReadToken, Repository,
+    backend::{Changeover, GenerationState, Generations, Lease, Leases, Shard, Takeover},
     testing::account::{Account, AccountCommand, Ledger},
 };
 use es_sqlite::SqliteStore;

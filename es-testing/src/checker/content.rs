@@ -12,8 +12,8 @@ use super::{
     sent::{Expectation, Flaw, Key, Sent, Written},
 };
 use es_core::{
-    Append, CommandKey, Condition, EventData, Expected, Fingerprint, IdempotencyKey, MAX_METADATA_BYTES,
-    MAX_PAYLOAD_BYTES, Metadata, NewEvent, RecordedEvent,
+    Append, Condition, EventData, Expected, IdempotencyKey, Metadata, NewEvent, RecordedEvent,
+    backend::{CommandKey, Fingerprint, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES},
 };
 
 /// The name of the events that the store refuses by a constraint of its own, if the plan says so.

@@ -12,7 +12,7 @@ use super::{
     moments::Moments,
     sent::Sent,
 };
-use es_core::{Expected, Version, Witness};
+use es_core::{Expected, Version, backend::Witness};
 
 /// More findings of one kind would add no information.
 const MOST_OF_A_PROMISE: usize = 5;

@@ -1,6 +1,6 @@
 //! Tags, and queries for them, as the history has them.
 
-use es_core::{ConditionPart, EventQuery, Position, Tag};
+use es_core::{EventQuery, Position, Tag, backend::ConditionPart};
 use serde::{Deserialize, Serialize};
 
 /// The name and tags by which queries find an event.

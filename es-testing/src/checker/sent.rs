@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::query::{About, Given};
-use es_core::{Ending, Expected, StreamId, Version};
+use es_core::{Expected, StreamId, Version, backend::Ending};
 
 /// An append as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,7 +140,7 @@ impl Flaw {
         Self::Query,
     ];
 
-    /// The variant of [`InvalidAppend`](es_core::InvalidAppend) that names it.
+    /// The variant of [`InvalidAppend`](es_core::backend::InvalidAppend) that names it.
     pub(super) fn reason(self) -> Option<&'static str> {
         match self {
             Self::Empty => Some("Empty"),

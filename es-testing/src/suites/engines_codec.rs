@@ -11,9 +11,12 @@ use super::{
     event_store,
 };
 use es_core::{
-    Aggregate, Append, EngineError, ExecuteError, Expected, FoldResult, Folded, KeyRange, Keys, LoadError, LogSource,
-    Position, Projection, Projector, ReadModel, Recorded, Repository, Snapshot, StreamId, Undecodable, Version,
-    codec::Unencodable, limits::MAX_NESTING, testing::project,
+    Aggregate, Append, EngineError, ExecuteError, Expected, FoldResult, KeyRange, Keys, LoadError, LogSource, Position,
+    Projection, Projector, ReadModel, Recorded, Repository, StreamId, Version,
+    backend::{Folded, Snapshot, Undecodable},
+    codec::Unencodable,
+    limits::MAX_NESTING,
+    testing::project,
 };
 
 /// The events of a gauge.

@@ -6,8 +6,8 @@ use tokio::{sync::Barrier, task::JoinSet};
 
 use crate::booking::{Booking, BookingCommand, BookingEvent, Nights};
 use es_core::{
-    AggregateStore, AppendError, CommandContext, DecideError, Decision, Decisions, EventQuery, ExecuteError, Expected,
-    IdempotencyKey, Metadata, Position, ReadToken, Receipt, Repository, StreamId, Tag, Version,
+    AppendError, CommandContext, DecideError, Decision, Decisions, EventQuery, ExecuteError, Expected, IdempotencyKey,
+    Metadata, Position, ReadToken, Receipt, Repository, StreamId, Tag, Version, backend::AggregateStore,
 };
 
 fn about(tag: &str) -> EventQuery {

@@ -10,9 +10,11 @@ use super::{
     standby::{Idle, RETRY, idle, until_standing_by, until_working},
 };
 use es_core::{
-    Batch, Checkpoint, Delivery, EngineError, EventFeed, EventSource, FoldResult, GenerationSet, KeyRange, Keys,
-    LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector, QueryError, ReadToken, Recorded,
-    Shard, SourceError, Subscription, Takeover,
+    EngineError, FoldResult, KeyRange, Keys, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection,
+    Projector, QueryError, ReadToken, Recorded,
+    backend::{
+        Batch, Checkpoint, Delivery, EventFeed, EventSource, GenerationSet, Shard, SourceError, Subscription, Takeover,
+    },
     testing::account::{AccountEvent, Histories, Ledger, LedgerPage},
 };
 

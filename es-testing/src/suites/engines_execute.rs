@@ -7,9 +7,9 @@ use tokio::task::JoinSet;
 
 use super::event_store;
 use es_core::{
-    AggregateStore, Append, AppendError, CommandContext, Conflict, Ending, ExecuteError, Expected, Folded,
-    IdempotencyKey, LoadError, LoadedStream, Position, Receipt, Repository, Snapshot, SnapshotStore, StreamId,
-    Undecodable, Version, Witness,
+    Append, AppendError, CommandContext, Conflict, ExecuteError, Expected, IdempotencyKey, LoadError, Position,
+    Receipt, Repository, StreamId, Version,
+    backend::{AggregateStore, Ending, Folded, LoadedStream, Snapshot, SnapshotStore, Undecodable, Witness},
     testing::account::{Account, AccountCommand, Overdrawn},
 };
 

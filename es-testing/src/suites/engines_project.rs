@@ -5,9 +5,12 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use chrono::DateTime;
 use es_core::{
-    AggregateStore, Append, Batch, Changes, Checkpoint, Delivery, EngineError, EventFeed, EventSource, EventStore,
-    Expected, GenerationState, KeyRange, LogSource, MemoryStore, NewEvent, Position, Projection, Projector, QueryError,
-    ReadModel, ReadModelStore, ReadToken, Repository, Shard, SourceError, StreamId, Subscription, Takeover, Witness,
+    Append, EngineError, EventStore, Expected, KeyRange, LogSource, MemoryStore, NewEvent, Position, Projection,
+    Projector, QueryError, ReadModel, ReadToken, Repository, StreamId,
+    backend::{
+        AggregateStore, Batch, Changes, Checkpoint, Delivery, EventFeed, EventSource, GenerationState, ReadModelStore,
+        Shard, SourceError, Subscription, Takeover, Witness,
+    },
     testing::{
         account::{Account, AccountCommand, AccountEvent, Histories, Ledger, Turnover},
         project,

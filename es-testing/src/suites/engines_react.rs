@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use es_core::{
-    EngineError, LogSource, Policy, PolicyError, PolicyRunner, Position, ReadModelStore, Recorded, Repository,
-    Takeover,
+    EngineError, LogSource, Policy, PolicyError, PolicyRunner, Position, Recorded, Repository,
+    backend::{ReadModelStore, Takeover},
     react::policy::reaction,
     testing::account::{Account, AccountCommand, AccountEvent},
 };

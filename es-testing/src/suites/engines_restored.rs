@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use es_core::{
-    AggregateStore, Append, Ending, Expected, Folded, MemoryStore, NewEvent, Repository, Snapshot, StreamId, Version,
-    Witness,
+    Append, Expected, MemoryStore, NewEvent, Repository, StreamId, Version,
+    backend::{AggregateStore, Ending, Folded, Snapshot, Witness},
     testing::account::{Account, AccountCommand, AccountEvent},
 };
 use tokio::task::JoinSet;

@@ -13,7 +13,8 @@ use super::{
 };
 use es_core::{
     Append, EngineError, EventData, Expected, FoldResult, Keys, LogSource, NewEvent, Policy, Position, Projection,
-    ReadToken, Recorded, StreamId, Takeover, WorkerState,
+    ReadToken, Recorded, StreamId, WorkerState,
+    backend::Takeover,
     testing::account::{Histories, Ledger, LedgerPage},
 };
 

@@ -17,9 +17,9 @@ use super::{
     event_store,
 };
 use es_core::{
-    Append, Checkpoint, Delivery, EngineError, EventFeed, EventSource, Expected, FoldResult, Keys, LogSource, Policy,
-    PolicyError, PolicyRunner, Position, Projection, Projector, Recorded, Repository, Shard, SourceError, StreamId,
-    Subscription, Takeover,
+    Append, EngineError, Expected, FoldResult, Keys, LogSource, Policy, PolicyError, PolicyRunner, Position,
+    Projection, Projector, Recorded, Repository, StreamId,
+    backend::{Checkpoint, Delivery, EventFeed, EventSource, Shard, SourceError, Subscription, Takeover},
     testing::account::{Account, AccountCommand, AccountEvent, Ledger, LedgerPage},
 };
 

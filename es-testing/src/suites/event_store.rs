@@ -3,8 +3,9 @@
 use std::{collections::HashSet, fmt, sync::Arc};
 
 use es_core::{
-    Append, AppendError, Appended, CommandKey, Conflict, EventData, EventStore, Expected, Fingerprint, IdempotencyKey,
-    Metadata, NewEvent, Position, RecordedEvent, StreamId, Version,
+    Append, AppendError, Appended, Conflict, EventData, EventStore, Expected, IdempotencyKey, Metadata, NewEvent,
+    Position, RecordedEvent, StreamId, Version,
+    backend::{CommandKey, Fingerprint},
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;

@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 use super::event_store::{event, stream};
 use es_core::{
     Append, AppendError, Appended, Condition, DecideError, Decision, Decisions, EventData, EventQuery, EventStore,
-    Expected, InvalidAppend, InvalidQuery, MAX_QUERY_ITEMS, MAX_TAGS, Matching, NewEvent, Position, QueryItem,
-    ReadError, Tag,
+    Expected, Matching, NewEvent, Position, ReadError, Tag,
+    backend::{InvalidAppend, InvalidQuery, MAX_QUERY_ITEMS, MAX_TAGS, QueryItem},
 };
 
 fn tag(text: &str) -> Tag {

@@ -2,8 +2,9 @@
 
 use super::event_store::{append, event, stream};
 use es_core::{
-    Append, AppendError, Appended, EventStore, Expected, InvalidAppend, MAX_EVENTS, MAX_METADATA_BYTES,
-    MAX_PAYLOAD_BYTES, Metadata, Position, Version, limits::MAX_NESTING,
+    Append, AppendError, Appended, EventStore, Expected, Metadata, Position, Version,
+    backend::{InvalidAppend, MAX_EVENTS, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES},
+    limits::MAX_NESTING,
 };
 
 #[track_caller]

@@ -2,8 +2,9 @@
 
 use super::event_store::{append, conflict, event, stream};
 use es_core::{
-    Append, AppendError, Appended, CommandKey, Condition, EventQuery, EventStore, Expected, Fingerprint,
-    IdempotencyKey, Position, Tag, Version, write::rooms::LARGE_BYTES,
+    Append, AppendError, Appended, Condition, EventQuery, EventStore, Expected, IdempotencyKey, Position, Tag, Version,
+    backend::{CommandKey, Fingerprint},
+    write::rooms::LARGE_BYTES,
 };
 
 fn exact(version: u64) -> Expected {

@@ -8,8 +8,8 @@ use uuid::Uuid;
 
 use super::event_store::{append, conflict, event, stream};
 use es_core::{
-    Append, AppendError, Appended, CommandKey, Ending, EventStore, Expected, Fingerprint, IdempotencyKey,
-    InvalidAppend, MAX_EVENTS, Position, Tag, Version, Witness,
+    Append, AppendError, Appended, EventStore, Expected, IdempotencyKey, Position, Tag, Version,
+    backend::{CommandKey, Ending, Fingerprint, InvalidAppend, MAX_EVENTS, Witness},
 };
 
 fn exact(version: u64) -> Expected {

@@ -5,8 +5,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use chrono::DateTime;
 use es_core::{
-    Changeover, Changes, Checkpoint, CommitError, Generation, GenerationState, KeyRange, Lease, Position,
-    ReadModelStore, Shard, Takeover, Witness,
+    Generation, KeyRange, Position,
+    backend::{
+        Changeover, Changes, Checkpoint, CommitError, GenerationState, Lease, ReadModelStore, Shard, Takeover, Witness,
+    },
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;

@@ -1,8 +1,10 @@
 //! Read model stores: generations beside each other, and the promotion of one.
 
 use es_core::{
-    Checkpoint, Generation, GenerationSet, GenerationState, KeyRange, Position, Progress, PromoteError, Promotion,
-    ReadModelStore, Served, Takeover,
+    Generation, KeyRange, Position,
+    backend::{
+        Checkpoint, GenerationSet, GenerationState, Progress, PromoteError, Promotion, ReadModelStore, Served, Takeover,
+    },
 };
 use tokio::task::JoinSet;
 use uuid::Uuid;

@@ -10,8 +10,9 @@ use std::{
 
 use async_trait::async_trait;
 use es_core::{
-    AggregateStore, Append, AppendError, Appended, CommandRecord, EventQuery, EventStore, IdempotencyKey, LoadedStream,
-    Position, ReadError, RecordedEvent, Snapshot, SnapshotError, SnapshotStore, StreamId, Version,
+    Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
+    StreamId, Version,
+    backend::{AggregateStore, CommandRecord, LoadedStream, Snapshot, SnapshotError, SnapshotStore},
 };
 
 /// Two servers under one address: the second one takes over from the first.

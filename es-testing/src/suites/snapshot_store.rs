@@ -2,7 +2,10 @@
 
 use bytes::Bytes;
 use chrono::DateTime;
-use es_core::{Ending, Snapshot, SnapshotStore, StreamId, Version};
+use es_core::{
+    StreamId, Version,
+    backend::{Ending, Snapshot, SnapshotStore},
+};
 use uuid::Uuid;
 
 /// Tests a snapshot store: `snapshot_store_suite!(async { … })` with an expression that makes an

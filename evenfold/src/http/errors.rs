@@ -4,8 +4,8 @@ use std::error::Error;
 
 use axum::http::StatusCode;
 use es_core::{
-    AppendError, DecideError, DecodeError, EncodeError, ExecuteError, InvalidAppend, InvalidStream, LoadError,
-    QueryError, ReadError,
+    AppendError, DecideError, DecodeError, EncodeError, ExecuteError, InvalidStream, LoadError, QueryError, ReadError,
+    backend::InvalidAppend,
 };
 
 use super::problem::Problem;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use evenfold::postgres::{ConnectError, PostgresStore};
 use evenfold::sqlite::{OpenError, SqliteStore};
-use evenfold::{STANDBY_LIMIT, Service, ServiceBuilder, ServiceStore, service::StartError};
+use evenfold::{Service, ServiceBuilder, ServiceStore, backend::STANDBY_LIMIT, service::StartError};
 
 use crate::{
     cli::Parts,

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
 use es_core::{
-    Documents, EventStore, KeyRange, Position, Projection, RecordedEvent, Service, StreamId, Version, testing::project,
+    EventStore, KeyRange, Position, Projection, RecordedEvent, Service, StreamId, Version, backend::Documents,
+    testing::project,
 };
 use es_kafka::Topics;
 use order_service::read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer};

@@ -1,6 +1,6 @@
 //! Read models are rebuilt while orders come in.
 
-use es_core::{Documents, Generation};
+use es_core::{Generation, backend::Documents};
 use order_service::read_models::NAMES;
 
 use crate::{clients::Clients, compare, ground::Ground};

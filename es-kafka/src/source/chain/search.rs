@@ -1,6 +1,6 @@
 //! Among what is known: the first event that is new is looked for.
 
-use es_core::SourceError;
+use es_core::backend::SourceError;
 use rdkafka::Message;
 
 use super::Chain;

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{SourceError, Subscription};
+use es_core::backend::{SourceError, Subscription};
 use rdkafka::{
     Message,
     consumer::{BaseConsumer, Consumer},

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use es_core::{Checkpoint, Shard, SourceError};
+use es_core::backend::{Checkpoint, Shard, SourceError};
 use rdkafka::{
     ClientContext, Offset, TopicPartitionList,
     config::RDKafkaLogLevel,

@@ -3,8 +3,8 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use es_core::{
-    Batch, Categories, Delivery, EventData, EventFeed, EventOrder, Metadata, Position, RecordedEvent, StreamId,
-    Takeover, Version,
+    EventData, EventOrder, Metadata, Position, RecordedEvent, StreamId, Version,
+    backend::{Batch, Categories, Delivery, EventFeed, Takeover},
 };
 use uuid::Uuid;
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use es_core::{EventData, Metadata, StreamId, Version, Witness};
+use es_core::{EventData, Metadata, StreamId, Version, backend::Witness};
 use rdkafka::{Message, message::OwnedMessage};
 
 use super::*;

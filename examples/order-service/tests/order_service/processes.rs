@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use evenfold::{Documents, EventStore, KeyRange, Position, Projection, service, testing::project};
+use evenfold::{EventStore, KeyRange, Position, Projection, backend::Documents, service, testing::project};
 use order_service::{
     cli::Parts,
     read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer},

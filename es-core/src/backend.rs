@@ -1,0 +1,30 @@
+//! What a backend is built of: the ports that it implements, and the words in them that no application names.
+//!
+//! A store implements [`EventStore`](crate::EventStore), [`SnapshotStore`], [`AggregateStore`], [`Documents`], [`Generations`]
+//! and [`Leases`]; a source implements [`EventSource`]. The suites that it has to pass are in the crate `es-testing`.
+
+pub use crate::{
+    codec::{Misfit, Unencodable},
+    error::{BoxError, StoreMoved},
+    event::{Categories, EventSchema},
+    limits::*,
+    read::{
+        engine_error::Location,
+        read_model::{
+            Changeover, Changes, Checkpoint, CommitError, Documents, GenerationSet, GenerationState, Generations,
+            Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, ReadModelStore, Served, Shard, Takeover,
+            ensure_reader,
+        },
+        source::{Batch, Delivery, EventFeed, EventSource, SourceError, Subscription},
+        worker_state::{Failure, STANDBY_LIMIT, STANDBY_RETRY, StateReport},
+    },
+    schema::Undecodable,
+    stream::{RESERVED_PREFIX, check_category},
+    tag::{ConditionPart, InvalidQuery, QueryItem},
+    witness::{Ending, Witness},
+    write::{
+        append::{CommandKey, Fingerprint, InvalidAppend, Remembered, command_id, validate_together},
+        snapshot::{AggregateStore, Folded, LoadedStream, Snapshot, SnapshotError, SnapshotStore},
+        store::{CommandRecord, Verdict},
+    },
+};
