@@ -15,3 +15,5 @@ mod poison;
 mod rebuild;
 #[path = "path/takeover.rs"]
 mod takeover;
+#[path = "path/watched.rs"]
+mod watched;

@@ -10,6 +10,7 @@ mod home;
 mod interrupt;
 mod kafka;
 mod postgres;
+mod prometheus;
 mod server;
 mod servers;
 mod tools;

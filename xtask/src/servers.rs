@@ -8,7 +8,7 @@ use std::time::Instant;
 use crate::home::{Home, RunDirectory};
 use crate::interrupt::Interrupt;
 use crate::server::Server;
-use crate::{Failure, Result, fetch, kafka, postgres, say, tools};
+use crate::{Failure, Result, fetch, kafka, postgres, prometheus, say, tools};
 
 /// How often a start is tried if another process takes a port meanwhile.
 const ATTEMPTS: usize = 3;
@@ -20,17 +20,19 @@ pub(crate) struct Needs {
     pub(crate) postgres: &'static [&'static str],
     /// Whether it needs Kafka too.
     pub(crate) kafka: bool,
+    /// Whether it starts Prometheus itself.
+    pub(crate) prometheus: bool,
 }
 
 impl Needs {
     /// The servers of the tests.
-    pub(crate) const TESTS: Self = Self { postgres: postgres::FOR_TESTS, kafka: true };
+    pub(crate) const TESTS: Self = Self { postgres: postgres::FOR_TESTS, kafka: true, prometheus: true };
 
     /// The server of the checker.
-    pub(crate) const CHECKER: Self = Self { kafka: false, ..Self::TESTS };
+    pub(crate) const CHECKER: Self = Self { kafka: false, prometheus: false, ..Self::TESTS };
 
     /// The server of the benchmarks.
-    pub(crate) const BENCHMARKS: Self = Self { postgres: postgres::AS_DEPLOYED, kafka: false };
+    pub(crate) const BENCHMARKS: Self = Self { postgres: postgres::AS_DEPLOYED, kafka: false, prometheus: false };
 }
 
 /// The servers of this run. Dropping stops those it started and removes their data.
@@ -48,12 +50,20 @@ impl Servers {
         let mut servers = Self { running: Vec::new(), variables: Vec::new(), directory: None };
         let database = servers.given("DATABASE_URL");
         let kafka = needs.kafka && !servers.given("KAFKA_BROKERS");
-        if database && !kafka {
+        let prometheus = needs.prometheus && !servers.given("PROMETHEUS");
+        let starts = !database || kafka;
+        if !starts && !prometheus {
             return Ok(servers);
         }
         let home = Home::find()?;
         {
             let _lock = home.lock(interrupt)?;
+            if prometheus && let Some(program) = prometheus::program(&home, interrupt)? {
+                servers.variables.push(("PROMETHEUS", program.to_string_lossy().into_owned()));
+            }
+            if !starts {
+                return Ok(servers);
+            }
             home.clear_dead_runs();
             fetch::prepare(&home, interrupt)?;
             servers.directory = Some(home.create_run()?);

@@ -27,16 +27,18 @@ pub(super) async fn report(service: Weak<Inner>, stops: CancellationToken) {
 }
 
 impl Service {
-    /// Reports as metrics how far the parts of this process are and by how much they lie behind the log. A running service
-    /// does so every five seconds by itself.
+    /// Reports as metrics how far the parts are and by how much they lie behind the log, also those that other processes run:
+    /// where one of these is gone, nothing else tells. A running service does so every five seconds by itself.
     ///
     /// What is not known, because the store does not answer or another process relays, keeps the value that it had.
     pub async fn report_lag(&self) {
         let status = self.status().await;
         let Some(head) = status.head else { return };
         telemetry::head(head.get());
-        for part in status.parts.iter().filter(|part| part.state != PartState::Elsewhere) {
-            telemetry::part_runs(&part.name, part.state == PartState::Running);
+        for part in &status.parts {
+            if part.state != PartState::Elsewhere {
+                telemetry::part_runs(&part.name, part.state == PartState::Running);
+            }
             if let PartStatus { name, position: Some(position), lag: Some(lag), .. } = part
                 && let Some(seconds) = self.seconds_behind(*position, *lag).await
             {

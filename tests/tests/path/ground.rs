@@ -11,7 +11,7 @@ use order_service::{app::App, cli::Parts, http::router, service::builder};
 use tokio::{net::TcpListener, task::JoinHandle};
 use uuid::Uuid;
 
-fn server(variable: &str) -> String {
+pub(crate) fn server(variable: &str) -> String {
     env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `cargo xtask test`"))
 }
 
@@ -53,15 +53,19 @@ impl Ground {
 
     /// Starts the order service in a process of its own.
     pub(crate) fn spawn(&self, role: &[&str]) -> Process {
+        Process::of(self.command(role).stdout(Stdio::null()))
+    }
+
+    /// The order service with this role, as a command.
+    pub(crate) fn command(&self, role: &[&str]) -> Command {
         let Parts { store, kafka, topic_prefix, .. } = &self.parts;
-        let child = Command::new(env!("CARGO_BIN_EXE_worker"))
+        let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
+        command
             .args(role)
             .args(["--store", store.as_deref().expect("it is set"), "--kafka", kafka.as_deref().expect("it is set")])
             .args(["--topic-prefix", topic_prefix])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .spawn();
-        Process(child.expect("the worker can be started"))
+            .stdin(Stdio::null());
+        command
     }
 }
 
@@ -74,6 +78,10 @@ async fn start(parts: &Parts, here: service::Parts) -> Service {
 pub(crate) struct Process(Child);
 
 impl Process {
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self(command.spawn().expect("the program can be started"))
+    }
+
     /// As the kernel would do it.
     pub(crate) fn kill(mut self) {
         self.0.kill().expect("it is ours");
