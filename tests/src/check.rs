@@ -1,4 +1,4 @@
-//! Runs the checker for as long as asked; `cargo xtask check` starts it with a server.
+//! Runs the checker for a given time; `cargo xtask check` starts it with a server.
 
 use std::{
     path::PathBuf,
@@ -10,8 +10,8 @@ use clap::{Parser, ValueEnum};
 use es_testing::checker::Size;
 use tests::checker::{Ground, Part, Trial};
 
-/// Lets random clients loose on a store, disrupts it, and checks what they have seen against every promise, with one
-/// seed after the other, until the time is over or a promise is broken.
+/// Runs random clients against a store while it is disrupted, and compares what they saw with every promise. It takes one seed
+/// after the other, until the time is over or a promise is broken.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// How long.
@@ -29,16 +29,16 @@ struct Arguments {
     /// Operations of each client.
     #[arg(long, default_value_t = 150)]
     operations: u32,
-    /// How often something is disrupted in a run.
+    /// How many disruptions a run has.
     #[arg(long, default_value_t = 4)]
     faults: u32,
     /// Which store.
     #[arg(long, value_enum, default_value_t = Store::Postgres)]
     store: Store,
-    /// Where the histories of runs with findings are kept.
+    /// The directory for the histories of runs with findings.
     #[arg(long, default_value = "target/check")]
     directory: PathBuf,
-    /// What a process of a run is told by the one that starts it.
+    /// The part of a run that this process takes; for child processes only.
     #[arg(long, hide = true)]
     part: Option<String>,
 }

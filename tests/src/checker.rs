@@ -1,10 +1,10 @@
-//! The checker of `es-testing` on real stores: where a run takes place, what is done to it from outside, and the
-//! processes that take part.
+//! The checker of `es-testing` on real stores: the store of a run, the faults that are injected, and the processes that take
+//! part.
 //!
-//! A server dies by the death of one of its backends (`kill -9`): the postmaster throws everybody out, gives up all
-//! shared memory with whatever was not written to the write-ahead log, and recovers from that. It is not killed itself,
-//! since a test cannot start it again: it belongs to whoever has started it. What this cannot show is a loss of power:
-//! what the kernel has taken from the server survives.
+//! To crash a server, the checker kills one of its backends (`kill -9`). The postmaster then ends all sessions, discards the
+//! shared memory with everything that is not in the write-ahead log, and recovers from that log. The postmaster itself is not
+//! killed, since only the process that started it can start it again. This cannot show a loss of power: data that the server
+//! has handed to the kernel survives.
 
 mod faults;
 mod ground;

@@ -1,7 +1,7 @@
-//! What only several packages together can show: the whole path, crashes and chaos.
+//! Tests that need several packages: the whole path, crashes and chaos.
 //!
-//! The tests are in `tests/`. Here is what the checker needs of a backend, and the code in the project's documents is
-//! compiled, and the table of promises held against the tree.
+//! The tests are in `tests/`. This library runs the checker on real backends, compiles the code in the project's documents,
+//! and checks the table of promises against the files.
 
 pub mod checker;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! What `docs/promises.md` names exists: each file, and each test.
+//! Each file and each test that `docs/promises.md` names exists.
 
 use std::{
     collections::BTreeSet,
@@ -18,7 +18,7 @@ fn paths(text: &str) -> Vec<String> {
     choices.split(',').map(|choice| format!("{before}{choice}{after}")).collect()
 }
 
-/// The names of all functions below `folder`, as far as they stand in Rust files.
+/// The names of all functions in Rust files below `folder`.
 fn functions(folder: &Path, found: &mut BTreeSet<String>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();

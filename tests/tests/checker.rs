@@ -1,6 +1,6 @@
-//! The checker, briefly, on every store; and faults that it must find. `cargo xtask check` runs it for as long as asked.
+//! The checker, briefly, on every store, and faults that it must find. `cargo xtask check` runs it for a given time.
 //!
-//! A crash of the server is felt by every test beside it, so those on Postgres take turns.
+//! A crash of the server disturbs every test that runs at the same time, so the tests on Postgres take turns.
 
 #![expect(clippy::unwrap_used, reason = "that is how a test fails")]
 
@@ -21,7 +21,7 @@ async fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().await
 }
 
-/// A seed that nobody has tried: the last bits of such an id are random.
+/// A seed that was never tried: the last bits of such an id are random.
 fn seed() -> u64 {
     uuid::Uuid::now_v7().as_u64_pair().1 & 0xffff_ffff
 }
@@ -124,9 +124,9 @@ async fn r2_versions_that_are_not_unique_are_found() {
     assert_found(fault, &brief(), Promise::R2).await;
 }
 
-/// An append that expects a certain event is written behind another one.
+/// An append that expects a certain last event is written after another one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r2_an_append_behind_another_event_than_it_names_is_found() {
+async fn r2_an_append_after_another_event_than_it_names_is_found() {
     let all = with_other("append_all", "OR h.event_id <> u.last", "");
     let batch = with_other("append_batch", "u.last IS NULL", "true");
     assert_found(&format!("{all}; {batch}"), &brief(), Promise::R2).await;
@@ -144,11 +144,11 @@ async fn r1_appends_of_a_group_that_are_written_apart_are_found() {
     assert_found(&fault, &brief(), Promise::R1).await;
 }
 
-/// The server answers before the commit is in its write-ahead log, and dies.
+/// The server answers before the commit is in its write-ahead log, and is killed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r5_an_acknowledgement_before_the_commit_is_found() {
     if !Ground::postgres().may_crash() {
-        eprintln!("left out: the server at DATABASE_URL may be somebody's");
+        eprintln!("left out: the server at DATABASE_URL may have other users");
         return;
     }
     let held = "IS NOT NULL";

@@ -1,5 +1,5 @@
-//! The database dies. A binary of its own: cargo runs these one after the other, and a crash of the
-//! server is felt by every test that runs beside it.
+//! The database is killed. This is a test binary of its own because cargo runs binaries one after the other, and a crash of the
+//! server disturbs every test that runs at the same time.
 
 use std::{env, time::Duration};
 
@@ -9,7 +9,7 @@ use tests::checker::crash_server;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-/// Set by `cargo xtask test` when the server is its own: nobody else's is crashed.
+/// `cargo xtask test` sets it when it has started the server itself. No other server is crashed.
 const MAY_CRASH: &str = "ES_POSTGRES_MAY_CRASH";
 
 /// R5, R6: `kill -9` of the database in the middle of appends; each is sent again under the same ids.
@@ -17,7 +17,7 @@ const MAY_CRASH: &str = "ES_POSTGRES_MAY_CRASH";
 async fn r5_a_killed_database_loses_and_repeats_nothing() {
     let url = env::var("DATABASE_URL").expect("DATABASE_URL is not set: run `cargo xtask test`");
     if env::var_os(MAY_CRASH).is_none() {
-        eprintln!("left out: the server at DATABASE_URL may be somebody's; set {MAY_CRASH} to have it crashed");
+        eprintln!("left out: the server at DATABASE_URL may have other users; set {MAY_CRASH} to crash it");
         return;
     }
     let schema = format!("t{}", &Uuid::now_v7().simple().to_string()[20..]);
@@ -41,13 +41,13 @@ async fn r5_a_killed_database_loses_and_repeats_nothing() {
         while store.wait_past(Position::new(position)).await.is_err() {
             tokio::task::yield_now().await;
         }
-        // It waits for the recovery: what comes after this test needs a server that is up.
+        // It waits for the recovery: later tests need the server.
         crash_server().await;
     }
     writers.join_all().await;
 
     let log = store.read_log(Position::ZERO, 10_000).await.expect("the store is up again");
-    assert_eq!(log.len(), 1_600, "nothing is lost, nothing is there twice");
+    assert_eq!(log.len(), 1_600, "no event is lost or repeated");
     for (index, event) in log.iter().enumerate() {
         assert_eq!(event.position.get(), index as u64 + 1, "dense");
     }

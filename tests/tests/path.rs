@@ -1,5 +1,5 @@
-//! The whole path on real Postgres and real Kafka: an order goes from HTTP to its read models, while
-//! everything on the way is killed.
+//! The whole path on real Postgres and real Kafka: orders go from HTTP to read models while the processes on the way are
+//! killed.
 
 #[path = "path/chaos.rs"]
 mod chaos;

@@ -1,4 +1,4 @@
-//! The service without its surface: commands go to the order, queries to the read models.
+//! What the HTTP handlers use: commands go to orders, queries go to read models.
 
 use std::time::Duration;
 
@@ -10,8 +10,7 @@ use crate::{
     read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer},
 };
 
-/// How long a query waits for a read model to serve: as long as a new one needs on a log that is
-/// empty, or short.
+/// How long a query waits until a read model serves. A new read model on an empty or short log needs less.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the handlers of requests need.

@@ -33,11 +33,11 @@ pub struct Parts {
     #[arg(long, global = true, value_name = "URL", env = "ORDER_SERVICE_STORE", conflicts_with = "data")]
     pub store: Option<String>,
 
-    /// Lets the events travel through Kafka; needs a build with `--features kafka`
+    /// Copies the log to Kafka, and reads from there; needs a build with `--features kafka`
     #[arg(long, global = true, value_name = "HOST:PORT", env = "ORDER_SERVICE_KAFKA")]
     pub kafka: Option<String>,
 
-    /// What the names of all topics start with
+    /// A prefix for the names of all topics
     #[arg(long, global = true, value_name = "P", env = "ORDER_SERVICE_TOPIC_PREFIX", default_value = "")]
     pub topic_prefix: String,
 
@@ -53,7 +53,7 @@ pub struct Http {
     #[arg(long, global = true, value_name = "ADDR", env = "ORDER_SERVICE_LISTEN", default_value = "127.0.0.1:8080")]
     pub listen: SocketAddr,
 
-    /// Where a process that does not serve the API shows its /metrics [default: nowhere]
+    /// The address of /metrics in a process that does not serve the API [default: none]
     #[arg(long, global = true, value_name = "ADDR", env = "ORDER_SERVICE_METRICS")]
     pub metrics: Option<SocketAddr>,
 
@@ -69,29 +69,29 @@ pub enum Role {
     Serve,
     /// Places orders, drives them, prints the read models, and ends
     Demo,
-    /// Folds a read model anew from the first event on, beside the one that serves, and takes its place
+    /// Folds a read model again from the first event, while the old one serves, and then replaces it
     Rebuild {
-        /// Which one
+        /// The read model
         #[arg(value_parser = PossibleValuesParser::new(NAMES))]
         projection: String,
         /// Where the events come from [default: where the workers read]
         #[arg(long)]
         from: Option<From>,
     },
-    /// Only carries the log to Kafka
+    /// Only copies the log to Kafka
     Relay,
     /// Only keeps read models up to date
     Project {
-        /// Which ones [default: all]
+        /// The read models [default: all]
         #[arg(value_parser = PossibleValuesParser::new(NAMES))]
         projections: Vec<String>,
     },
-    /// Only lets payments, inventory and shipments follow the orders
+    /// Only sends commands to payments, inventory and shipments when orders change
     Policy,
 }
 
 impl Role {
-    /// The parts of the service that a process with this role runs.
+    /// The parts of the service that a process in this role runs.
     pub fn parts(&self, http: Http) -> service::Parts {
         match self {
             Self::Serve if http.only_http => service::Parts::None,

@@ -1,4 +1,4 @@
-//! A few orders from beginning to end, and what the read models make of them.
+//! A few orders from beginning to end, and the read models that follow from them.
 
 use std::{
     io::{self, Write},
@@ -21,13 +21,13 @@ use crate::{
     read_models::AuditTrail,
 };
 
-/// How long a step may take until everything has followed.
+/// How long policy and read models may take to follow a step.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The most rows of a table.
+/// The largest number of rows in a table.
 const ROWS: usize = 1_000;
 
-/// Who orders what (product, quantity, price in cents), and what becomes of it.
+/// A customer, the items (product, quantity, price in cents), and the steps of the order.
 type Story<'a> = (&'a str, &'a [(&'a str, u32, i64)], &'a [OrderCommand]);
 
 const STORIES: [Story<'static>; 4] = {
@@ -40,8 +40,8 @@ const STORIES: [Story<'static>; 4] = {
     ]
 };
 
-/// Tells the stories and prints the read models to `out`. Told again on the same store, they change
-/// nothing: every step carries an idempotency key.
+/// Plays the stories and prints the read models to `out`. A second run on the same store changes nothing, because every step
+/// carries an idempotency key.
 ///
 /// # Errors
 /// [`DemoError`].
@@ -58,8 +58,8 @@ pub async fn run(service: &Service, out: &mut impl Write) -> Result<(), DemoErro
     Ok(())
 }
 
-/// Each step waits for all that follows from the one before, so that the log tells the stories in
-/// order.
+/// Each step waits until policy and read models have followed the step before, so that the log has the same order in each
+/// run.
 async fn live(app: &App, name: &str, (customer, items, steps): Story<'_>) -> Result<OrderId, DemoError> {
     let customer: CustomerId = customer.parse()?;
     let id = OrderId::of_request(&IdempotencyKey::new(name)?);
@@ -152,14 +152,14 @@ pub enum DemoError {
     Place(#[from] PlaceError),
     #[error("a query failed")]
     Query(#[from] QueryError),
-    #[error("not everything has followed")]
+    #[error("policy or read models did not follow in time")]
     Unsettled(#[from] Unsettled),
     #[error("the tables cannot be printed")]
     Print(#[from] io::Error),
-    #[error("a story is told badly")]
+    #[error("a story of the demo is invalid")]
     Id(#[from] InvalidId),
-    #[error("a story is told badly")]
+    #[error("a story of the demo is invalid")]
     Key(#[from] InvalidKey),
-    #[error("a story is told badly")]
+    #[error("a story of the demo is invalid")]
     Quantity(#[from] InvalidQuantity),
 }

@@ -1,4 +1,4 @@
-//! Who and what: the ids that clients see.
+//! The ids that clients see.
 
 use std::{fmt, str::FromStr};
 
@@ -66,22 +66,21 @@ id! {
 }
 
 impl OrderId {
-    /// A new id. Those of later orders are greater.
+    /// A new id. Later ids are greater.
     pub fn random() -> Self {
         Self::of_uuid(Uuid::now_v7())
     }
 
-    /// The id of the order that a client names `key`: always the same one, so that a repeated
-    /// request meets the order that the first one has placed.
+    /// The id of the order that a request under `key` places. It is the same each time, so a repeated request finds the
+    /// order that the first one placed.
     pub fn of_request(key: &IdempotencyKey) -> Self {
         Self::of_uuid(Uuid::new_v5(&Uuid::NAMESPACE_OID, key.as_str().as_bytes()))
     }
 
-    /// The order of a stream that is named after an order: its own, its payment's or its
-    /// shipment's.
+    /// The id of the order of a stream. The streams of its payment and its shipment have the same id as its own.
     ///
     /// # Errors
-    /// [`InvalidId`] when the stream is named after something else.
+    /// [`InvalidId`] when the id of the stream is no id of an order.
     pub fn of_stream(stream: &StreamId) -> Result<Self, InvalidId> {
         stream.id().parse()
     }

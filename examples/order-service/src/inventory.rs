@@ -1,7 +1,7 @@
-//! The stock of a product, as far as orders touch it: which pieces are reserved, how many have left.
+//! The stock of a product, as far as orders change it: which pieces are reserved, and how many were dispatched.
 //!
-//! It counts and never refuses for lack of stock: an order could not be told so by a policy that
-//! merely follows. Stock limits come with the saga, which can.
+//! It counts, and never refuses because there is no stock: a policy follows an order and cannot report a refusal back to it.
+//! Stock limits will come with the saga, which can.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::OrderId;
 
-/// What an inventory item can be asked to do.
+/// The commands of an inventory item.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum InventoryCommand {
@@ -35,9 +35,9 @@ pub enum InventoryEvent {
 /// An inventory item. Its id is that of its product.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InventoryItem {
-    /// The pieces that wait for their orders to be completed.
+    /// The pieces that are reserved for each order until it is completed.
     pub reserved: BTreeMap<OrderId, u64>,
-    /// The pieces that have left.
+    /// How many pieces were dispatched.
     pub dispatched: u64,
 }
 
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn dispatched_pieces_have_left() {
+    fn dispatched_pieces_are_reserved_no_more() {
         let dispatch = InventoryCommand::Dispatch { order: order("A") };
         let dispatched = InventoryEvent::Dispatched { order: order("A"), pieces: 2 };
         let item = given::<InventoryItem>([reserved("A", 2)]).when(&dispatch).then([dispatched]);

@@ -1,28 +1,28 @@
 //! Orders, payments, inventory and shipping, end to end. The modules come in reading order.
 
-// What the business talks about.
+// The words of the business.
 pub mod ids;
 pub mod line;
 pub mod money;
 
-// The aggregates: one leads, three follow.
+// The aggregates: the order, and three that follow it.
 pub mod order;
 
-// What spans several orders.
+// A rule that spans several orders.
 pub mod placing;
 
 pub mod inventory;
 pub mod payment;
 pub mod shipment;
 
-// What comes of their events: commands to others, and answers to queries.
+// What follows from their events: commands, and read models.
 pub mod policy;
 pub mod read_models;
 
-// All of that together, and what it runs on.
+// All of it as one service, and its store.
 pub mod service;
 
-// What clients see.
+// The API.
 pub mod app;
 pub mod http;
 

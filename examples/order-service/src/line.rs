@@ -1,4 +1,4 @@
-//! What is ordered: lines, as events keep them and as the API shows them.
+//! The lines of an order, as events keep them and as the API shows them.
 
 use std::{collections::BTreeMap, num::NonZeroU32};
 
@@ -9,24 +9,24 @@ use crate::{
     money::{self, Money},
 };
 
-/// A product, how many of it, and at which price.
+/// A product, its quantity and its price.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// What.
+    /// The product.
     pub product: ProductId,
-    /// How many.
+    /// How many pieces.
     pub quantity: Quantity,
-    /// For how much each.
+    /// The price of one piece.
     pub price: Money,
 }
 
 impl Line {
-    /// What all `lines` cost together, unless that is more than can be counted.
+    /// The total of all `lines`; `None` if it is too large.
     pub fn total(lines: &[Self]) -> Option<Money> {
         Money::sum(lines.iter().map(|line| line.price.times(line.quantity.get())))
     }
 
-    /// How many pieces of each product `lines` ask for, also where several name the same one.
+    /// How many pieces of each product `lines` order, summed where several lines name one product.
     pub fn pieces(lines: &[Self]) -> BTreeMap<ProductId, u64> {
         let mut pieces = BTreeMap::new();
         for line in lines {
@@ -61,7 +61,7 @@ impl TryFrom<u32> for Quantity {
 #[error("a quantity lies between 1 and 1000000")]
 pub struct InvalidQuantity;
 
-/// A line as the API takes and shows it: in its own words, with the price as a number.
+/// A line in the API, with its field names, and with the price as a number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[expect(missing_docs, reason = "see Line")]

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Money(Decimal);
 
 impl Money {
-    /// Nothing.
+    /// Zero.
     pub const ZERO: Self = Self(Decimal::ZERO);
 
     /// An amount in hundredths.
@@ -22,28 +22,28 @@ impl Money {
         Decimal::new(cents, 2).into()
     }
 
-    /// So many times the amount, unless that is more than can be counted.
+    /// The amount times a number; `None` if the result is too large.
     pub fn times(self, quantity: u32) -> Option<Self> {
         self.0.checked_mul(quantity.into()).map(Self::from)
     }
 
-    /// The amount and `other`, unless that is more than can be counted.
+    /// The amount plus `other`; `None` if the sum is too large.
     pub fn plus(self, other: Self) -> Option<Self> {
         self.0.checked_add(other.0).map(Self::from)
     }
 
-    /// The amount without `other`, unless that is more than can be counted.
+    /// The amount minus `other`; `None` if the result is too large.
     pub fn minus(self, other: Self) -> Option<Self> {
         self.0.checked_sub(other.0).map(Self::from)
     }
 
-    /// The sum of all `amounts`, unless that is more than can be counted.
+    /// The sum of all `amounts`; `None` if it is too large.
     pub fn sum(amounts: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
         amounts.into_iter().try_fold(Self::ZERO, |sum, amount| sum.plus(amount?))
     }
 }
 
-/// Equal amounts look alike: two decimals, and more only where they say something.
+/// Equal amounts are written in the same way: with two decimals, and with more only if they are not zero.
 impl From<Decimal> for Money {
     fn from(amount: Decimal) -> Self {
         let mut amount = amount.normalize();
@@ -82,13 +82,13 @@ pub mod number {
         RawValue::from_string(money.to_string()).map_err(ser::Error::custom)?.serialize(serializer)
     }
 
-    /// Reads the number from its digits, which a float would have rounded.
+    /// Reads the number from its digits. A float would round them.
     ///
     /// # Errors
-    /// Whatever is not a JSON number, or has more digits than can be counted exactly.
+    /// The value is not a JSON number, or has more digits than a `Money` can hold exactly.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
         let digits = Box::<RawValue>::deserialize(deserializer)?;
-        exactly(digits.get()).ok_or_else(|| de::Error::custom("expected a number that can be counted exactly"))
+        exactly(digits.get()).ok_or_else(|| de::Error::custom("expected a number that can be held exactly"))
     }
 
     fn exactly(digits: &str) -> Option<Money> {
@@ -98,7 +98,7 @@ pub mod number {
     }
 }
 
-/// What a client may ask for one piece: a number from 0 to 10¹² with at most four decimals.
+/// The price of one piece in a request: a number from 0 to 10¹² with at most four decimals.
 pub mod price {
     pub use super::number::serialize;
 
@@ -113,7 +113,7 @@ pub mod price {
     /// Reads the number and checks it.
     ///
     /// # Errors
-    /// Whatever is not such a number.
+    /// The value is not such a number.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Money, D::Error> {
         let price = number::deserialize(deserializer)?;
         if price < Money::ZERO {

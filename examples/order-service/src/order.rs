@@ -1,4 +1,4 @@
-//! The order leads: it decides which step comes next, and everything else follows its events.
+//! An order. It decides which step comes next; payment, inventory and shipment follow its events.
 
 use std::fmt;
 
@@ -26,7 +26,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// What an order can be asked to do.
+/// The commands of an order.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum OrderCommand {
@@ -39,7 +39,7 @@ pub enum OrderCommand {
 }
 
 impl OrderCommand {
-    /// Where it takes the order.
+    /// The status of the order after this command.
     pub fn leads_to(&self) -> Status {
         match self {
             Self::Place { .. } => Status::Pending,
@@ -52,9 +52,9 @@ impl OrderCommand {
     }
 }
 
-/// What has happened to an order. Each event says whose order it is and what its followers need to
-/// know, so that they need not look anything up. Where an order is opened or closed, the customer is a tag too, by which
-/// [`OpenOrders`](crate::placing::OpenOrders) finds it.
+/// What has happened to an order. Each event names the customer and holds what policies and projections need, so that they
+/// look nothing up. The events that open or close an order also have the customer as a tag, by which
+/// [`OpenOrders`](crate::placing::OpenOrders) finds them.
 #[derive(Debug, Clone, PartialEq, Eq, Event)]
 #[event(category = "order")]
 #[expect(missing_docs, reason = "the names say it")]
@@ -86,7 +86,7 @@ impl OrderEvent {
         }
     }
 
-    /// How far the order has come with it.
+    /// The status of the order after this event.
     pub fn status(&self) -> Status {
         match self {
             Self::Placed { .. } => Status::Pending,
@@ -99,8 +99,7 @@ impl OrderEvent {
     }
 }
 
-/// `order.placed` v1 counted the total in cents; prices with more than two decimals put an end to
-/// that.
+/// `order.placed` v1 held the total in cents, which cannot hold prices with more than two decimals.
 #[derive(Deserialize)]
 struct PlacedV1 {
     customer: CustomerId,
@@ -188,7 +187,7 @@ pub enum OrderRefusal {
     Empty,
     #[error("the items add up to {sum}, not to {total}")]
     Total { sum: Money, total: Money },
-    #[error("the items cost more than can be counted")]
+    #[error("the total of the items is too large")]
     TooExpensive,
     #[error("an order that is {from} cannot become {to}")]
     Illegal { from: Status, to: Status },
@@ -282,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_of_version_1_counted_in_cents() {
+    fn version_1_held_the_total_in_cents() {
         let old = br#"{"customer":"USR-123","lines":[{"product":"PROD-456","quantity":2,"price":"49.99"}],"total_cents":9998}"#;
         assert_eq!(OrderEvent::decode("order.placed", 1, old).unwrap(), lived(1)[0]);
     }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::money::Money;
 
-/// What a payment can be asked to do.
+/// The commands of a payment.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum PaymentCommand {
@@ -62,7 +62,7 @@ impl Aggregate for Payment {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum PaymentRefusal {
-    #[error("the payment was captured before")]
+    #[error("the payment was already captured")]
     AlreadyCaptured,
     #[error("there is nothing to refund")]
     NothingToRefund,

@@ -1,5 +1,4 @@
-//! Placing an order: the one step that an order cannot decide alone, since a customer may have only so many that are
-//! open.
+//! Placing an order. One order cannot decide this alone, because a customer may have only [`MOST_OPEN_ORDERS`] open orders.
 
 use std::collections::BTreeSet;
 
@@ -13,11 +12,10 @@ use crate::{
     order::{Order, OrderCommand, OrderEvent, OrderRefusal},
 };
 
-/// The most orders of one customer that are neither completed nor cancelled.
+/// How many orders of one customer may be open: neither completed nor cancelled.
 pub const MOST_OPEN_ORDERS: usize = 100;
 
-/// The open orders of a customer. It is made of what the orders themselves write: [`OrderEvent`] says which of its events
-/// carry the customer's tag.
+/// The open orders of a customer, folded from the events of the orders that carry the customer's tag (see [`OrderEvent`]).
 #[derive(Debug)]
 pub struct OpenOrders {
     tag: Tag,
@@ -28,7 +26,7 @@ impl OpenOrders {
     /// Those of `customer`.
     ///
     /// # Errors
-    /// [`InvalidTag`], which no customer's id leads to.
+    /// [`InvalidTag`]; no valid customer id leads to it.
     pub fn of(customer: &CustomerId) -> Result<Self, InvalidTag> {
         Ok(Self { tag: Tag::new(format!("customer:{customer}"))?, open: BTreeSet::new() })
     }
@@ -55,12 +53,12 @@ impl DecisionModel for OpenOrders {
 pub struct Placing(Decisions);
 
 impl Placing {
-    /// Orders in `store`.
+    /// Places orders in `store`.
     pub fn new(store: impl EventStore) -> Self {
         Self(Decisions::new(store, "place-order"))
     }
 
-    /// Places the order `id` by `command`, unless `customer` has too many that are open.
+    /// Places the order `id` by `command`, unless `customer` has too many open orders.
     ///
     /// # Errors
     /// [`PlaceError`].
@@ -92,13 +90,13 @@ impl Placing {
 /// Why an order was not placed.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
-    /// The decision was a refusal or could not be written.
+    /// The order was refused, or the decision was not written.
     #[error(transparent)]
     Decide(#[from] DecideError<OrderRefusal>),
-    /// No order can have this id.
+    /// The id cannot name an order.
     #[error("the order's id is invalid")]
     Stream(#[from] InvalidStream),
-    /// No customer can have this id.
+    /// The id cannot name a customer.
     #[error("the customer's id is invalid")]
     Tag(#[from] InvalidTag),
 }

@@ -1,7 +1,6 @@
-//! What follows from an order's events: payment, inventory and shipment are told what to do.
+//! The reaction to an order's events: commands to payment, inventory and shipment.
 //!
-//! The saga engine will replace it: a policy only follows, it cannot make the order wait for what
-//! the others say.
+//! The saga engine will replace it. A policy only follows: it cannot make the order wait for the result of its commands.
 
 use evenfold::{Policy, PolicyError, Recorded, Repository, Resources, async_trait, reaction};
 
@@ -14,7 +13,7 @@ use crate::{
     shipment::{Shipment, ShipmentCommand},
 };
 
-/// Carries out what the order has decided.
+/// Sends the commands that follow from the order's decisions.
 #[derive(Debug)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Fulfilment {
@@ -67,8 +66,7 @@ impl Policy for Fulfilment {
     }
 }
 
-/// No event leads to two commands on one stream, so the kind of stream is name enough for the
-/// reaction.
+/// No event leads to two commands on one stream, so the kind of stream is a unique name for the reaction.
 impl Fulfilment {
     async fn payment(&self, event: &Recorded<OrderEvent>, command: PaymentCommand) -> Result<(), PolicyError> {
         let context = reaction(event, Self::NAME, "payment")?;

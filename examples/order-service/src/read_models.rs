@@ -12,5 +12,5 @@ pub use orders_by_customer::{OrderSummary, OrdersByCustomer};
 
 use evenfold::Projection;
 
-/// The names of all of them.
+/// The names of all read models.
 pub const NAMES: [&str; 4] = [OrderDetails::NAME, OrdersByCustomer::NAME, DailyRevenue::NAME, AuditTrail::NAME];

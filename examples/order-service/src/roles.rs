@@ -19,7 +19,7 @@ use crate::{
 /// Serves the API until `shutdown`.
 ///
 /// # Errors
-/// [`RunError::Io`] when the address cannot be had.
+/// [`RunError::Io`] when the address cannot be bound.
 pub async fn serve(
     service: &Service,
     options: Http,
@@ -33,16 +33,16 @@ pub async fn serve(
         // The process that started this one may have closed its end of the pipe.
         writeln!(io::stdout(), "draining").ok();
     };
-    // The parts go on meanwhile: requests may be waiting for them.
+    // The parts continue meanwhile: requests may wait for them.
     let router = http::router(App::new(service)).merge(metrics.routes());
     Ok(serve_until(listener, router, stop).await?)
 }
 
-/// Lets the parts of this process run until `shutdown`, and shows its metrics if that is asked for.
+/// Runs the parts of this process until `shutdown`, and serves its metrics if an address is given.
 ///
 /// # Errors
-/// [`RunError::Stopped`] when some have stopped for good; the others go on until `shutdown`. [`RunError::Io`] when the address
-/// for the metrics cannot be had.
+/// [`RunError::Stopped`] when some have stopped for good; the others continue until `shutdown`. [`RunError::Io`] when the
+/// address for the metrics cannot be bound.
 pub async fn work(
     service: &Service,
     options: Http,
@@ -62,8 +62,7 @@ pub async fn work(
     if stopped.is_empty() { Ok(()) } else { Err(RunError::Stopped(stopped)) }
 }
 
-/// Rebuilds a read model while the old one keeps serving (R12). Interrupted by `shutdown`, it goes
-/// on where it was when it is called again.
+/// Rebuilds a read model while the old one serves (R12). `shutdown` interrupts it; the next call continues from there.
 ///
 /// # Errors
 /// [`RunError::Rebuild`].
@@ -81,7 +80,7 @@ pub async fn rebuild(
         Some(generation) => {
             writeln!(io::stdout(), "{name} is rebuilt in version {} and serves", generation.version)?;
         }
-        None => writeln!(io::stdout(), "interrupted; the same command goes on from here")?,
+        None => writeln!(io::stdout(), "interrupted; the same command continues from here")?,
     }
     Ok(())
 }

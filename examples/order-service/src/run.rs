@@ -46,7 +46,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Does what the command line says, until that is done or SIGINT or SIGTERM comes.
+/// Does what the command line says, until it is done or the process gets SIGINT or SIGTERM.
 ///
 /// # Errors
 /// [`RunError`].
@@ -55,7 +55,7 @@ pub async fn run(cli: Cli) -> Result<(), RunError> {
     let metrics = Metrics::install()?;
     let Cli { mut parts, http, role } = cli;
     let role = role.unwrap_or(Role::Serve);
-    // The demo leaves nothing behind, unless it is told where.
+    // Without `--data` the demo uses a temporary file.
     let scratch = tempfile::tempdir()?;
     if matches!(role, Role::Demo) && parts.data.is_none() {
         parts.data = Some(scratch.path().join("orders.db"));
@@ -72,8 +72,8 @@ pub async fn run(cli: Cli) -> Result<(), RunError> {
     let ended = match role {
         Role::Serve => roles::serve(&service, http, metrics, shutdown).await,
         Role::Demo => {
-            let told = shutdown.run_until_cancelled(demo::run(&service, &mut io::stdout())).await;
-            told.unwrap_or(Ok(())).map_err(RunError::from)
+            let done = shutdown.run_until_cancelled(demo::run(&service, &mut io::stdout())).await;
+            done.unwrap_or(Ok(())).map_err(RunError::from)
         }
         Role::Rebuild { projection, from } => roles::rebuild(&service, &projection, from, shutdown).await,
         Role::Relay | Role::Policy | Role::Project { .. } => roles::work(&service, http, metrics, shutdown).await,
@@ -95,14 +95,14 @@ fn on_signal() -> io::Result<CancellationToken> {
     Ok(shutdown)
 }
 
-/// Why the program could not do what it was told.
+/// Why the program failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The service.
     #[error(transparent)]
     Service(#[from] ServiceError),
     /// The address, the terminal, the temporary directory.
-    #[error("the operating system refuses")]
+    #[error("the operating system returned an error")]
     Io(#[from] io::Error),
     /// Metrics are not collected.
     #[error(transparent)]

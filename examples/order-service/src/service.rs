@@ -1,4 +1,4 @@
-//! What the service consists of, and what it runs on: an embedded file or Postgres, the log itself or Kafka.
+//! The parts of the service, its store (an embedded file or Postgres) and its source (the log or Kafka).
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::{
     shipment::Shipment,
 };
 
-/// The service on the store that was asked for, not yet started. The brokers need not be there yet.
+/// The service on the store that `parts` names, not started yet. The Kafka brokers need not answer yet.
 ///
 /// # Errors
-/// [`ServiceError`] when the store cannot be opened, or this program knows no Kafka.
+/// [`ServiceError`] when the store cannot be opened, or this program was built without Kafka.
 pub async fn builder(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
     let service = Service::builder("order-service", store(parts).await?)
         .aggregate::<Order>()
@@ -60,10 +60,10 @@ fn with_kafka(_: ServiceBuilder, _: &str, _: &str) -> Result<ServiceBuilder, Ser
 /// Why the service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServiceError {
-    /// The embedded file.
+    /// The embedded file cannot be opened.
     #[error("the file cannot be opened")]
     Sqlite(#[from] OpenError),
-    /// The Postgres server.
+    /// The Postgres server cannot be used.
     #[error("the Postgres server cannot be used")]
     Postgres(#[from] ConnectError),
     /// Kafka was asked for, and this program was built without it.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::CustomerId;
 
-/// What a shipment can be asked to do.
+/// The commands of a shipment.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum ShipmentCommand {
@@ -64,11 +64,11 @@ impl Aggregate for Shipment {
     }
 }
 
-/// The shipment is not where the command wants it.
+/// The state of the shipment does not allow the command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("the shipment is {now:?}")]
 pub struct ShipmentRefusal {
-    /// Where it is.
+    /// The state of the shipment.
     pub now: Shipment,
 }
 

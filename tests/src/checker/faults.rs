@@ -14,7 +14,7 @@ use super::{
 /// How long a terminated session may take to end.
 const LONG_MS: u64 = 60_000;
 
-/// The server behind a run, and its processes but the first.
+/// The server of a run, and its child processes.
 pub(crate) struct Faults {
     ground: Ground,
     others: Vec<Process>,
@@ -61,9 +61,9 @@ pub async fn crash_server() {
     let mut victim = up_again().await;
     let before = checkpointer(&mut victim).await.expect("the server is up");
     let dead = sqlx::query("COPY (SELECT 1) TO PROGRAM 'kill -9 $PPID'").execute(&mut victim).await;
-    dead.expect_err("it is dead");
-    // Until the postmaster learns of the death it lets sessions in that it throws out the moment after. The new server
-    // processes tell that this is behind us.
+    dead.expect_err("the backend was killed");
+    // Until the postmaster notices, it accepts sessions that it ends a moment later. A new checkpointer process shows that it
+    // has noticed.
     loop {
         match checkpointer(&mut up_again().await).await {
             Ok(now) if now != before => return,

@@ -1,4 +1,4 @@
-//! Where a run takes place: a schema, a file or a store in memory of its own.
+//! The store of a run: a schema, a file or a store in memory that no other run uses.
 
 use std::{env, path::PathBuf, sync::Arc, time::Duration};
 
@@ -10,17 +10,17 @@ use serde::{Deserialize, Serialize};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, sqlite::SqliteConnectOptions};
 use uuid::Uuid;
 
-/// Set by `cargo xtask` when the server is its own: nobody else's is crashed.
+/// `cargo xtask` sets it when it has started the server itself. No other server is crashed.
 const MAY_CRASH: &str = "ES_POSTGRES_MAY_CRASH";
 
-/// How long a store tries: longer than a server takes to recover on a machine that does a hundred other things.
+/// How long a store tries: longer than a server takes to recover on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How long every other store tries: shorter than many a recovery, so that its callers learn nothing and send again; and
-/// longer than a task waits for its turn on a busy machine.
+/// How long every second store tries: shorter than many recoveries, so that its callers get no outcome and send again, and
+/// longer than a task waits to run on a busy machine.
 const IMPATIENCE: Duration = Duration::from_millis(500);
 
-/// Which store, and where.
+/// Which store, and its place.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Ground {
     /// In the memory of one process.
@@ -32,7 +32,7 @@ pub enum Ground {
 }
 
 impl Ground {
-    /// A schema that nobody has used before.
+    /// A schema that was never used before.
     pub fn postgres() -> Self {
         Self::Postgres(format!("check_{}", Uuid::now_v7().simple()))
     }
@@ -97,7 +97,7 @@ impl Ground {
         sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut session).await.expect("the statements can be run");
     }
 
-    /// Removes it; a run without a finding is not needed any more.
+    /// Removes it after a run without a finding.
     pub(crate) async fn remove(&self) {
         match self {
             Self::Postgres(schema) => self.run(&format!("DROP SCHEMA {schema} CASCADE")).await,
@@ -107,7 +107,7 @@ impl Ground {
     }
 }
 
-/// The server's address, and what stands between it and a further parameter.
+/// The server's address, and the separator before a further parameter.
 fn url() -> (String, char) {
     let url = env::var("DATABASE_URL").expect("DATABASE_URL is not set: run `cargo xtask check` or `cargo xtask test`");
     let separator = if url.contains('?') { '&' } else { '?' };

@@ -18,7 +18,7 @@ use tokio::{
 
 use super::ground::Ground;
 
-/// What a process is told: its part of a run.
+/// The part of a run that a process takes, as its argument.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Part {
     pub(crate) seed: u64,
@@ -29,14 +29,14 @@ pub struct Part {
 }
 
 impl Part {
-    /// Does it, in the process that was started for it; prints how many operations it has done so far, first when it
-    /// is ready. It ends with the process that has started it.
+    /// Takes the part, in the process that was started for it. It prints how many operations it has done so far, the first time
+    /// when it is ready. It ends when the process that started it ends.
     ///
     /// # Errors
     /// Those of the history and of the standard output.
     pub async fn take(self) -> io::Result<()> {
         std::thread::spawn(|| {
-            // The other end is closed by whoever holds it, or by the kernel when that is gone.
+            // The parent closes the other end, or the kernel does when the parent has ended.
             let _ = io::stdin().read_to_end(&mut Vec::new());
             std::process::exit(1);
         });
@@ -61,12 +61,12 @@ impl Part {
 #[derive(Debug)]
 struct Running {
     child: Child,
-    /// Its end tells the process that we are gone; waiting for the child would close it.
+    /// Its end tells the child that this process has ended. Waiting for the child would close it.
     _alive: Option<ChildStdin>,
     reports: JoinHandle<()>,
 }
 
-/// A process that was started, from the outside.
+/// A child process that takes a part.
 #[derive(Debug)]
 pub(crate) struct Process {
     program: PathBuf,
@@ -92,7 +92,7 @@ impl Process {
             .spawn()?;
         let output = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut lines = BufReader::new(output).lines();
-        // It prints when it has its store, so that no later fault meets it while it connects.
+        // It prints when it has opened its store, so no later fault happens while it connects.
         let ready = lines.next_line().await?.ok_or(io::ErrorKind::UnexpectedEof)?;
         note(&self.recorder, self.part.process, &ready);
         let reports = Reports { lines, recorder: self.recorder.clone(), process: self.part.process };
@@ -101,7 +101,7 @@ impl Process {
         Ok(())
     }
 
-    /// Kills it (SIGKILL) and starts it again, whatever it was doing.
+    /// Kills it (SIGKILL) at any moment and starts it again.
     pub(crate) async fn kill_and_start_again(&self) -> io::Result<()> {
         let running = self.running.lock().await.take();
         if let Some(Running { mut child, reports, _alive }) = running {
@@ -111,7 +111,7 @@ impl Process {
         self.spawn().await
     }
 
-    /// Returns when it has done its part; an error when it has not.
+    /// Returns when it has ended; an error when its part is not done.
     pub(crate) async fn ended(&self) -> io::Result<()> {
         let running = self.running.lock().await.take();
         let Some(Running { mut child, reports, _alive }) = running else { return Ok(()) };

@@ -22,8 +22,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Opens `ground` for the run that `seed` stands for, with `stores` stores in this process; its history is to be
-    /// written to `directory`.
+    /// Opens `ground` for the run with `seed`, with `stores` stores in this process. Its history will be written to
+    /// `directory`.
     pub async fn prepare(seed: u64, size: &Size, ground: Ground, stores: usize, directory: &Path) -> Self {
         let stores = ground.open(stores).await;
         let refuses = ground.refuse().await;
@@ -33,12 +33,12 @@ impl Trial {
         Self { ground, plan, stores, history }
     }
 
-    /// Where it takes place.
+    /// Its store.
     pub fn ground(&self) -> &Ground {
         &self.ground
     }
 
-    /// Carries it out; `program` is the one that takes [parts](super::Part).
+    /// Runs it. `program` is the program that takes [parts](super::Part).
     ///
     /// # Errors
     /// Those of the history and of the processes.
@@ -61,14 +61,14 @@ impl Trial {
     }
 }
 
-/// What came of a run.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
     /// Its seed.
     pub seed: u64,
-    /// What was found; nothing when all promises were kept.
+    /// The broken promises; empty when all were kept.
     pub findings: Vec<Finding>,
-    /// The history; it is kept only where there are findings.
+    /// The history; it is kept only if there are findings.
     pub history: PathBuf,
     operations: u64,
     events: usize,

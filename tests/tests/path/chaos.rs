@@ -1,4 +1,4 @@
-//! Everything that may die does, again and again.
+//! Relays and projectors are killed, doubled and stopped, again and again.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use order_service::{policy::Fulfilment, read_models::DailyRevenue};
 
 use crate::{clients::Clients, compare, ground::Ground};
 
-/// R9, R10: 10,000 orders by 64 clients, while relays and projectors are killed (-9), doubled, and
-/// stopped in the middle of their work to go on as zombies when others have taken over.
+/// R9, R10: 10,000 orders by 64 clients, while relays and projectors are killed (-9), started twice, or stopped in the middle
+/// of their work and continued after others have taken over.
 ///
 /// It was seen to fail when a commit did not compare token and position, and when the relay
 /// published without transactions.
@@ -20,7 +20,7 @@ async fn r9_r10_killed_relays_and_projectors_leave_the_fold_of_the_log() {
     let policy = ground.start([Fulfilment::NAME]).await;
     let mut clients = Clients::start(&url, 64, ORDERS);
 
-    // A projector with a backlog in Kafka is stopped with batches in its hands.
+    // A projector with a backlog in Kafka is stopped while it holds batches.
     let mut relay = ground.spawn(&["relay"]);
     clients.placed(ORDERS / 2).await;
     let zombie = ground.spawn(&["project"]);

@@ -12,15 +12,15 @@ use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinSet};
 
-/// Clients at work.
+/// Clients that place orders.
 pub(crate) struct Clients {
     tasks: JoinSet<()>,
     placed: watch::Receiver<u64>,
 }
 
 impl Clients {
-    /// `clients` of them place `orders` orders together; every tenth order is taken further, and every
-    /// request of every hundredth is sent twice under the same key.
+    /// `clients` of them place `orders` orders together. Every tenth order takes further steps, and every request of every
+    /// hundredth order is sent twice under the same key.
     pub(crate) fn start(url: &str, clients: u64, orders: u64) -> Self {
         Self::start_at(url, clients, 0..orders)
     }

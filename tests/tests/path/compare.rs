@@ -1,4 +1,4 @@
-//! The truth: every read model against the fold of the log, Kafka against the log.
+//! Compares every read model with the fold of the log, and Kafka with the log.
 
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
@@ -32,12 +32,12 @@ pub(crate) async fn log(service: &Service) -> Vec<RecordedEvent> {
     }
 }
 
-/// Returns when the policy and all read models have seen everything, reactions included.
+/// Returns when the policy and all read models have reached the head of the log, reactions included.
 pub(crate) async fn caught_up(service: &Service) {
     service.settled(PATIENCE).await.expect("they catch up");
 }
 
-/// Returns when a read model has seen something, whether it serves already or not.
+/// Returns when a read model has folded some events, whether it serves already or not.
 pub(crate) async fn begun(service: &Service, name: &str) {
     loop {
         let found = service.store().generations(name).await.expect("the store is up");

@@ -1,4 +1,4 @@
-//! A place of its own for each test: a schema, a topic prefix, and processes that end with it.
+//! What each test has of its own: a schema, a topic prefix, and processes that end with the test.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ pub(crate) fn server(variable: &str) -> String {
     env::var(variable).unwrap_or_else(|_| panic!("{variable} is not set: run `cargo xtask test`"))
 }
 
-/// Where one test runs.
+/// The schema, the topics and the service of one test.
 pub(crate) struct Ground {
     pub(crate) parts: Parts,
     /// Runs no parts.
@@ -82,13 +82,13 @@ impl Process {
         Self(command.spawn().expect("the program can be started"))
     }
 
-    /// As the kernel would do it.
+    /// Kills it with SIGKILL.
     pub(crate) fn kill(mut self) {
         self.0.kill().expect("it is ours");
         self.0.wait().expect("it is ours");
     }
 
-    /// Stops it where it is (`STOP`), or lets it go on as if nothing had happened (`CONT`).
+    /// Stops it in the middle of its work (`STOP`), or continues it (`CONT`).
     pub(crate) fn signal(&self, signal: &str) {
         let sent = Command::new("kill").args([&format!("-{signal}"), &self.0.id().to_string()]).status();
         assert!(sent.expect("there is a kill command").success());

@@ -14,7 +14,7 @@ use crate::{clients::Clients, compare, ground::Ground};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Those that read payments. The policy and the other read models do not.
+/// The read models that read payments. The policy and the other read models do not.
 const POISONED: [&str; 2] = [DailyRevenue::NAME, AuditTrail::NAME];
 
 /// Writes a record that is no event to each partition of the payments.
@@ -34,10 +34,10 @@ async fn poison_payments(ground: &Ground) {
     written.await.expect("no panic");
 }
 
-/// R11: the record stops the read models that meet it; rebuilt from the log, they go on in Kafka behind it. Seen to fail
-/// where a fresh cursor begins at the first record: both read models stood still at the record again.
+/// R11: the record stops the read models that read it. After a rebuild from the log they continue in Kafka after it. Seen to
+/// fail where a new cursor begins at the first record: both read models stopped at the record again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r11_read_models_rebuilt_from_the_log_go_on_in_kafka_behind_a_record_that_cannot_be_read() {
+async fn r11_read_models_rebuilt_from_the_log_continue_in_kafka_after_a_record_that_cannot_be_read() {
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
     let _others = [vec!["relay"], vec!["policy"], vec!["project", "order-details", "orders-by-customer"]]

@@ -5,8 +5,8 @@ use order_service::read_models::NAMES;
 
 use crate::{clients::Clients, compare, ground::Ground};
 
-/// R12: each read model, from the log and from Kafka. It was seen to fail when a worker of a replaced
-/// generation, whose documents are being deleted, had a say in whether an event can be folded.
+/// R12: each read model, from the log and from Kafka. It was seen to fail when an error of a worker of a replaced generation,
+/// whose documents are being deleted, stopped the engine.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r12_every_read_model_is_rebuilt_from_log_and_kafka_under_load() {
     const ORDERS: u64 = 4_000;

@@ -1,4 +1,4 @@
-//! R18 through Kafka: what was killed is taken over by the processes that are there.
+//! R18 through Kafka: other processes take over from those that were killed.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,10 @@ use order_service::policy::Fulfilment;
 use crate::{clients::Clients, compare, ground::Ground};
 
 /// The relay that publishes and one of two processes with projectors are killed (-9) together. Then an order is
-/// placed, and it is in every read model within ten seconds (measured: 6.2 to 6.4 s): the other relay has taken over,
-/// and the other process has the dead one's partitions and leases.
+/// placed, and it is in every read model within ten seconds (measured: 6.2 to 6.4 s): the other relay has taken over, and
+/// the other process has the partitions and leases of the killed one.
 ///
-/// Able to lose: with the session time-out of 45 s that librdkafka has by default, or with a relay that ends when
-/// it is fenced.
+/// Seen to fail with the session time-out of 45 s that librdkafka has by default, and with a relay that ends when it is fenced.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r18_killed_relay_and_projectors_are_taken_over_within_ten_seconds() {
     const WITHIN: Duration = Duration::from_secs(10);

@@ -1,11 +1,10 @@
-//! Where a page ends and the next one begins.
+//! The place between one page and the next.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Serialize, Serializer};
 
-/// The read model's own cursor. Written in hexadecimal digits, so that no client builds on what it
-/// holds.
+/// The cursor of the read model. It is written in hexadecimal digits, so that clients do not depend on its content.
 pub(super) struct Cursor(pub(super) evenfold::Cursor);
 
 impl fmt::Display for Cursor {
@@ -33,7 +32,7 @@ impl FromStr for Cursor {
     }
 }
 
-/// A text that no page has handed out as a cursor.
+/// The text is not a cursor that a page returned.
 #[derive(Debug, thiserror::Error)]
 #[error("not a cursor of this service")]
 pub(super) struct InvalidCursor;

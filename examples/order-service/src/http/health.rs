@@ -1,4 +1,4 @@
-//! Whether the service lives, and whether it can answer.
+//! Whether the service is alive, and whether it is ready.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,7 +14,7 @@ use serde_json::json;
 
 use crate::app::App;
 
-/// `GET /healthz`: the process answers, and was not told to end.
+/// `GET /healthz`: the process answers, and its shutdown has not begun.
 pub(super) async fn alive(State(app): State<Arc<App>>) -> Response {
     if app.service.is_live() {
         Json(json!({ "status": "ok" })).into_response()
@@ -23,9 +23,8 @@ pub(super) async fn alive(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// `GET /readyz`: the store can be reached, and no part of this process has stopped for good. One that
-/// stands by for newer code, as in a rolling deploy, leaves the process ready, until it has waited too long at one event
-/// and stops.
+/// `GET /readyz`: the store answers, and no part of this process has stopped for good. A part that stands by for newer
+/// code, as in a rolling deploy, leaves the process ready. If it waits at one event for too long, it stops.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -34,7 +33,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
         reasons: Vec<String>,
         head: Option<Position>,
         reached: BTreeMap<String, Option<Position>>,
-        /// Read models that do not serve before they have what the log held, and how far they are.
+        /// Read models that are being built and do not serve yet, and the position that each has reached.
         building: BTreeMap<String, Position>,
         standing_by: Vec<String>,
         stopped: Vec<String>,

@@ -1,4 +1,4 @@
-//! Queries of one order: what it is, what it was, and how it came about.
+//! Queries of one order: its state now, its state at a version, and its events.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ use crate::{
     read_models::{OrderDetails, OrderView},
 };
 
-/// The most events of one answer. No order comes near: its longest life has five.
+/// The largest number of events in one answer. An order has at most five.
 const MAX_EVENTS: usize = 1_000;
 
 /// `GET /api/orders/{id}`, also `?after=<token>` or `?version=<n>`.
@@ -46,7 +46,7 @@ pub(super) async fn order(
     Ok((ETag(order.version), Json(order)).into_response())
 }
 
-/// The order after its first `version` events: the read model's own fold, stopped there.
+/// The order after its first `version` events, by the fold of the read model.
 async fn as_of(app: &App, id: &OrderId, version: Version) -> Result<Option<OrderView>, Problem> {
     let mut view = None;
     for event in read(app, id).await?.iter().take_while(|event| event.version <= version) {
@@ -112,7 +112,7 @@ impl TryFrom<RecordedEvent> for Event {
 }
 
 async fn read(app: &App, id: &OrderId) -> Result<Vec<RecordedEvent>, Problem> {
-    // An order id is made of fewer characters than a stream's name may have.
+    // Each order id is a valid stream id.
     let stream = app.orders.stream(id.as_ref()).map_err(|error| Problem::failed(&error))?;
     Ok(app.service.store().read_stream(&stream, Version::ZERO, MAX_EVENTS).await?)
 }

@@ -52,14 +52,14 @@ pub(super) async fn place(
     headers: CommandHeaders,
     JsonBody { value: request, .. }: JsonBody<PlaceOrder>,
 ) -> Result<impl IntoResponse, Problem> {
-    // The order of the fields and the blanks between them make no other request.
+    // A repeated request may have its fields in another order, or other blanks between them.
     let canonical = serde_json::to_vec(&request).map_err(|error| Problem::failed(&error))?;
     let PlaceOrder { user_id: customer, items, total_amount: total } = request;
     let order_id = match &headers.key {
         Some(key) => OrderId::of_request(key),
         None => OrderId::random(),
     };
-    // An order that is still to be placed has no version but 0.
+    // An order that was not placed yet has version 0.
     if let Some(seen) = headers.if_version.filter(|seen| *seen > Version::ZERO) {
         return Err(Kind::Stale.in_field("If-Match", format!("expected version {seen}, found version 0")));
     }
@@ -92,7 +92,7 @@ impl FromRequest<Arc<App>> for Addressed {
 }
 
 impl Addressed {
-    /// Lets the order take the step.
+    /// Sends the command to the order.
     pub(super) async fn execute(self, command: OrderCommand) -> Result<impl IntoResponse, Problem> {
         let Self { app, order_id, headers } = self;
         let status = command.leads_to();

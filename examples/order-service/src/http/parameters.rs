@@ -1,4 +1,4 @@
-//! What the URL of a query says.
+//! The path and the query parameters of a URL.
 
 use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
@@ -24,7 +24,7 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Id<T> {
     }
 }
 
-/// The parameters behind the `?`.
+/// The parameters after the `?`.
 pub(super) struct Parameters(BTreeMap<String, String>);
 
 impl Parameters {
@@ -34,7 +34,7 @@ impl Parameters {
         text.parse().map(Some).map_err(|error: T::Err| Kind::Parameter.in_field(name, error.to_string()))
     }
 
-    /// Refuses what was not taken: a misspelt parameter would change the answer unnoticed.
+    /// Refuses parameters that were not taken. Otherwise a misspelt parameter would be ignored without notice.
     pub(super) fn finish(self) -> Result<(), Problem> {
         match self.0.into_keys().next() {
             Some(name) => Err(Kind::Parameter.in_field(name, "there is no such parameter")),

@@ -1,4 +1,4 @@
-//! What went wrong, in this service's own words. What can go wrong in every service is told by `evenfold::http`.
+//! The problems of this service. Those that every service has are in `evenfold::http`.
 
 use axum::http::StatusCode;
 pub(super) use evenfold::http::Problem;
@@ -25,8 +25,8 @@ macro_rules! kinds {
 kinds! {
     Malformed = BAD_REQUEST "malformed" "The request cannot be read",
     Parameter = BAD_REQUEST "parameter" "A parameter is wrong",
-    NotFound = NOT_FOUND "not-found" "There is no such thing",
-    MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed" "The method does not apply",
+    NotFound = NOT_FOUND "not-found" "Not found",
+    MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed" "The path does not have this method",
     Illegal = CONFLICT "illegal-transition" "The order does not allow this step",
     TooManyOpen = CONFLICT "too-many-open-orders" "The customer has too many open orders",
     Stale = PRECONDITION_FAILED "stale" "The order has changed in the meantime",
@@ -45,7 +45,7 @@ impl Kind {
     }
 }
 
-/// The order of that id was never placed.
+/// No order with this id was placed.
 pub(super) fn unknown_order() -> Problem {
     Kind::NotFound.because(OrderRefusal::Unknown.to_string())
 }

@@ -21,10 +21,10 @@ use crate::{
 /// How long `?after=` waits for a read model.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The most days of one answer.
+/// The largest number of days in one answer.
 const MAX_DAYS: usize = 366;
 
-/// Waits until `model` holds the write that handed out `after` (R13).
+/// Waits until `model` holds the write that returned the token `after` (R13).
 pub(super) async fn catch_up<P: Projection>(model: &ReadModel<P>, after: Option<ReadToken>) -> Result<(), Problem> {
     match after {
         Some(token) => Ok(model.wait_for(token, PATIENCE).await?),
@@ -32,8 +32,8 @@ pub(super) async fn catch_up<P: Projection>(model: &ReadModel<P>, after: Option<
     }
 }
 
-/// `GET /api/customers/{id}/orders`, a page at a time in the order of the orders' ids: those that
-/// the service has drawn lie in the order in which they were placed.
+/// `GET /api/customers/{id}/orders`, a page at a time in the order of the orders' ids. Ids that the service has generated
+/// are in the order in which the orders were placed.
 pub(super) async fn orders_of_customer(
     State(app): State<Arc<App>>,
     Id(user_id): Id<CustomerId>,
@@ -62,7 +62,7 @@ pub(super) async fn orders_of_customer(
     Ok(Json(Page { user_id, orders, next: page.next.map(Cursor) }))
 }
 
-/// `GET /api/revenue?from=&to=`, both included; the last 30 days where they are left out.
+/// `GET /api/revenue?from=&to=`, both days included; by default the last 30 days.
 pub(super) async fn revenue(
     State(app): State<Arc<App>>,
     mut parameters: Parameters,
@@ -103,7 +103,7 @@ pub(super) async fn audit(
     #[derive(Serialize)]
     struct Page {
         entries: Vec<AuditEntry>,
-        /// What to ask for to go on, now or once there is more.
+        /// The `after` of the next page, also if there are no more entries yet.
         next: Position,
     }
 

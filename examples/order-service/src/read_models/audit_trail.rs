@@ -1,4 +1,4 @@
-//! Who has done what, and when: every event of the log, also of kinds that are invented tomorrow.
+//! Who has done what, and when: every event of the log, also of types that do not exist yet.
 
 use chrono::{DateTime, Utc};
 use evenfold::{EventData, FoldResult, KeyRange, Keys, Position, Projection, Recorded, StreamId, Version};
@@ -20,23 +20,23 @@ impl AuditTrail {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AuditEntry {
-    /// Its place in the log.
+    /// Its position in the log.
     pub position: Position,
-    /// Who asked for it.
+    /// Who sent the command.
     pub actor: Option<String>,
-    /// What happened.
+    /// Its wire name.
     pub event: String,
     /// To which aggregate.
     pub stream: StreamId,
-    /// As its how many-th event.
+    /// Its version in the stream of that aggregate.
     pub version: Version,
-    /// When.
+    /// When it was written.
     pub recorded_at: DateTime<Utc>,
     /// Its own id.
     pub event_id: Uuid,
-    /// The conversation that it belongs to.
+    /// The correlation id of the request that led to it.
     pub correlation_id: Option<Uuid>,
-    /// The event that brought it about.
+    /// The event that caused it.
     pub causation_id: Option<Uuid>,
 }
 
@@ -66,7 +66,7 @@ impl Projection for AuditTrail {
     }
 }
 
-/// All keys have the same length, so that their byte order is the order of the positions.
+/// All keys have the same length, so their byte order is the order of the positions.
 fn key(position: Position) -> String {
     format!("{position:020}")
 }

@@ -1,4 +1,4 @@
-//! What each day has brought in: a fold over orders and payments together.
+//! The revenue of each day: a fold over orders and payments together.
 
 use chrono::{Days, NaiveDate};
 use evenfold::{EventSet, FoldResult, KeyRange, Keys, Projection, Recorded};
@@ -23,7 +23,7 @@ impl DailyRevenue {
     }
 }
 
-/// The aggregates that bring in money.
+/// The events of orders and payments.
 #[derive(Debug, Clone, EventSet)]
 #[expect(missing_docs, reason = "the names say it")]
 pub enum SalesEvent {
@@ -31,7 +31,7 @@ pub enum SalesEvent {
     Payment(PaymentEvent),
 }
 
-/// What a day has brought in.
+/// The revenue of one day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Day {
@@ -41,7 +41,7 @@ pub struct Day {
     pub captured: Money,
     #[serde(with = "money::number")]
     pub refunded: Money,
-    /// What was captured without what was refunded, be it for orders of this day or of others.
+    /// What was captured on this day minus what was refunded on it, for orders of any day.
     #[serde(with = "money::number")]
     pub net: Money,
 }
@@ -67,7 +67,7 @@ impl Projection for DailyRevenue {
             SalesEvent::Payment(PaymentEvent::Captured { amount }) => day.capture(*amount),
             SalesEvent::Payment(PaymentEvent::Refunded { amount }) => day.refund(*amount),
         };
-        counted.ok_or_else(|| "the day's revenue is more than can be counted".into())
+        counted.ok_or_else(|| "the day's revenue is too large".into())
     }
 }
 

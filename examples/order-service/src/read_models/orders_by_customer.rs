@@ -10,8 +10,7 @@ use crate::{
     order::{OrderEvent, Status},
 };
 
-/// Folds orders into one [`OrderSummary`] each, under `<customer>/<order>`: the orders of a customer
-/// lie side by side.
+/// Folds each order into one [`OrderSummary`] under `<customer>/<order>`, so that one scan reads the orders of a customer.
 #[derive(Debug, Clone, Copy)]
 pub struct OrdersByCustomer;
 
@@ -59,7 +58,7 @@ impl Projection for OrdersByCustomer {
     }
 }
 
-/// No id holds a `/`, so no customer's orders lie among another's.
+/// No id holds a `/`, so the orders of two customers are never mixed.
 fn key(customer: &CustomerId, order: &str) -> String {
     format!("{customer}/{order}")
 }

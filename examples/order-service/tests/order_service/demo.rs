@@ -23,5 +23,5 @@ async fn the_demo_prints_what_has_happened_and_ends() {
     has("| 28 | order.placed |");
     assert!(!printed.contains("| 29 "), "{printed}");
 
-    assert_eq!(demo(directory.path()).await, printed, "told again, the stories change nothing");
+    assert_eq!(demo(directory.path()).await, printed, "a second run changes nothing");
 }

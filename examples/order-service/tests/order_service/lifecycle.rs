@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::service::{Service, answer};
 
 #[tokio::test]
-async fn a_restart_goes_on_where_it_was() {
+async fn a_restart_continues_where_it_was() {
     let service = Service::start().await;
     let placed = service.place("USR-123").await;
     let id = placed["orderId"].as_str().unwrap();
@@ -43,7 +43,7 @@ async fn ctrl_c_lets_requests_in_flight_finish_and_ends_with_0() {
     for signal in ["-INT", "-TERM"] {
         let mut service = Service::start().await;
         let placed = service.place("USR-123").await;
-        // Nothing is going to reach that position: the request is in flight for five seconds.
+        // No event will have that position, so the request is in flight for five seconds.
         let waiting = service.get(&format!("/api/orders/{}?after=p2", placed["orderId"].as_str().unwrap()));
         let waiting = tokio::spawn(waiting.send());
         service.settle().await;
@@ -105,7 +105,7 @@ async fn an_event_that_no_program_knows_in_time_makes_the_service_unready() {
 }
 
 #[tokio::test]
-async fn a_worker_that_cannot_go_on_makes_the_service_unready_and_stops_no_other() {
+async fn a_worker_that_stops_makes_the_service_unready_and_stops_no_other() {
     let (service, status, ready) = after_a_payment_event("payment.captured", "stopped", &[]).await;
     assert_eq!((status, &ready["status"]), (StatusCode::SERVICE_UNAVAILABLE, &json!("stopped")));
     let stopped = ready["stopped"].to_string();

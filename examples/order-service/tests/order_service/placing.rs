@@ -83,18 +83,18 @@ async fn r2_a_customer_has_at_most_100_open_orders_however_many_ask_at_once() {
             if response.status() == StatusCode::CREATED {
                 placed.push((number, answer(response, StatusCode::CREATED).await));
             } else {
-                let told = answer(response, StatusCode::CONFLICT).await;
-                assert_eq!(told["type"], "urn:order-service:too-many-open-orders", "{told}");
+                let problem = answer(response, StatusCode::CONFLICT).await;
+                assert_eq!(problem["type"], "urn:order-service:too-many-open-orders", "{problem}");
                 refused.push(number);
             }
         }
     }
     assert_eq!((placed.len(), refused.len()), (100, 10));
 
-    // A request that is repeated under its key is not refused by its own success.
+    // A request that is repeated under its key is not refused because of its own success.
     let (number, first) = &placed[7];
     assert_eq!(answer(place(*number).await.unwrap(), StatusCode::CREATED).await, *first);
-    // Other customers are not concerned, and an order that is cancelled makes room for one.
+    // The limit does not concern other customers, and a cancelled order makes room for a new one.
     service.place("USR-124").await;
     service.drive(first["orderId"].as_str().unwrap(), &["cancel"]).await;
     answer(place(refused[0]).await.unwrap(), StatusCode::CREATED).await;

@@ -1,4 +1,4 @@
-//! Several processes on one file: roles of their own, and a rebuild beside the one that serves.
+//! Several processes on one file, each in its role, and a rebuild while another process serves.
 
 use std::time::{Duration, Instant};
 

@@ -78,7 +78,7 @@ impl Service {
         answer(self.get(path).send().await.unwrap(), StatusCode::OK).await
     }
 
-    /// Returns when everything has followed from everything, told by the positions of `/readyz`.
+    /// Returns when all readers have reached the head of the log, by the positions of `/readyz`.
     pub(crate) async fn settle(&self) {
         let begun = Instant::now();
         let mut before = Value::Null;
@@ -110,7 +110,7 @@ impl Service {
         (status, self.directory)
     }
 
-    /// Ends the process as Ctrl-C does, and returns what it worked on.
+    /// Ends the process as Ctrl-C does, and returns its directory.
     pub(crate) async fn interrupt(self) -> TempDir {
         self.signal("-INT").await;
         let (status, directory) = self.ended().await;
