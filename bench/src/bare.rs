@@ -17,12 +17,12 @@ use uuid::Uuid;
 
 use crate::{account::AccountEvent, database};
 
-/// Creates the tables `events` and `snapshots` like ours, whatever ours look like today. Only the position comes from an
+/// Creates the tables `events`, `event_tags` and `snapshots` like ours, whatever ours look like today. Only the position comes from an
 /// identity.
 pub(crate) async fn create_tables(url: &str) -> Result<()> {
     PostgresStore::options(url).schema("ours").connect().await?.close().await;
     let mut connection = connect(url).await?;
-    for table in ["events", "snapshots"] {
+    for table in ["events", "event_tags", "snapshots"] {
         let settings: String = sqlx::query_scalar(
             "SELECT coalesce(array_to_string(reloptions, ', '), 'fillfactor = 100') FROM pg_class WHERE oid = $1::regclass",
         )
@@ -51,6 +51,7 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) schema_version: i32,
     pub(crate) payload: Vec<u8>,
+    pub(crate) tags: Vec<String>,
 }
 
 impl Row {
@@ -65,6 +66,7 @@ impl Row {
             name: schema.name,
             schema_version: i32::try_from(schema.version)?,
             payload: event.payload(),
+            tags: Vec::new(),
         })
     }
 }

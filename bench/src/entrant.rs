@@ -4,7 +4,14 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    bare::{self, batch::Batch, copy::Copy, insert::Insert, one_stream::OneStream, read::Read},
+    bare::{
+        self,
+        batch::{Batch, Statement},
+        copy::Copy,
+        insert::Insert,
+        one_stream::OneStream,
+        read::Read,
+    },
     contender::{Contender, Task, Work},
     ours::{Importer, Log, Ours, Projected, Tagged},
     peers::Peer,
@@ -36,6 +43,8 @@ pub(crate) enum Bare {
     Batch,
     /// The same under a lock, for writers in several processes.
     LockedBatch,
+    /// The same with tags.
+    TaggedBatch,
     /// One writer, which decides on what has arrived.
     OneStream,
     /// A SELECT, parsed and folded.
@@ -78,10 +87,9 @@ impl Entrant {
             Self::Ours | Self::Sized(_) => Box::new(Ours::connect(task).await?),
             Self::Projected => Box::new(Projected::connect(task).await?),
             Self::Bare(Bare::Insert) => Box::new(Insert::new(task)),
-            Self::Bare(Bare::Batch) => Box::new(Batch::connect(task, include_str!("sql/bare_batch.sql")).await?),
-            Self::Bare(Bare::LockedBatch) => {
-                Box::new(Batch::connect(task, include_str!("sql/bare_locked_batch.sql")).await?)
-            }
+            Self::Bare(Bare::Batch) => Box::new(Batch::connect(task, Statement::Plain).await?),
+            Self::Bare(Bare::LockedBatch) => Box::new(Batch::connect(task, Statement::Locked).await?),
+            Self::Bare(Bare::TaggedBatch) => Box::new(Batch::connect(task, Statement::Tagged).await?),
             Self::Bare(Bare::OneStream) => Box::new(OneStream::connect(task).await?),
             Self::Bare(Bare::Read) => Box::new(Read::new(task)),
             Self::Bare(Bare::Copy) => Box::new(Copy::new(task)),

@@ -156,10 +156,11 @@ pub(crate) fn all() -> Vec<Workload> {
                 "Append on the condition that nobody has used the same tag: 64 clients",
                 Work::Boundary,
                 64,
-                Bare::Batch,
+                Bare::TaggedBatch,
             )
         }
-        .with_peers(),
+        .with_peers()
+        .claims(0.5, None, None),
         Workload::new("import", "Import a history of 200,000 events", Work::Import, 1, Bare::Copy)
             .with_peers()
             .claims(0.8, None, None),

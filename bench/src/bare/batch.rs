@@ -20,20 +20,41 @@ struct Queued {
     verdict: oneshot::Sender<Option<i64>>,
 }
 
-pub(crate) struct Batch {
-    queue: mpsc::Sender<Queued>,
+/// How it writes. All take the arrays of [`insert`] and have its result.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Statement {
+    /// As one `INSERT`.
+    Plain,
+    /// The same under a lock.
+    Locked,
+    /// With two tags for each event: its account's, and one that its client uses again and again.
+    Tagged,
 }
 
-impl Batch {
-    /// Writes by the statement, which takes the arrays of [`insert`] and has its result.
-    pub(crate) async fn connect(task: &Task, statement: &'static str) -> Result<Self> {
-        let (queue, queued) = mpsc::channel(MOST);
-        tokio::spawn(write(statement, bare::connect(&task.url).await?, queued));
-        Ok(Self { queue })
+impl Statement {
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Plain => include_str!("../sql/bare_batch.sql"),
+            Self::Locked => include_str!("../sql/bare_locked_batch.sql"),
+            Self::Tagged => include_str!("../sql/bare_tagged_batch.sql"),
+        }
     }
 }
 
-async fn write(statement: &'static str, mut connection: PgConnection, mut queue: mpsc::Receiver<Queued>) -> Result<()> {
+pub(crate) struct Batch {
+    queue: mpsc::Sender<Queued>,
+    statement: Statement,
+}
+
+impl Batch {
+    pub(crate) async fn connect(task: &Task, statement: Statement) -> Result<Self> {
+        let (queue, queued) = mpsc::channel(MOST);
+        tokio::spawn(write(statement, bare::connect(&task.url).await?, queued));
+        Ok(Self { queue, statement })
+    }
+}
+
+async fn write(statement: Statement, mut connection: PgConnection, mut queue: mpsc::Receiver<Queued>) -> Result<()> {
     let mut batch = Vec::new();
     while queue.recv_many(&mut batch, MOST).await > 0 {
         let written = insert_by(statement, &mut connection, batch.iter().map(|queued: &Queued| &queued.row)).await?;
@@ -53,17 +74,18 @@ pub(crate) async fn insert(
     connection: &mut PgConnection,
     rows: impl Iterator<Item = &Row>,
 ) -> Result<Vec<(Uuid, i64)>> {
-    insert_by(include_str!("../sql/bare_batch.sql"), connection, rows).await
+    insert_by(Statement::Plain, connection, rows).await
 }
 
 /// The same by a statement with the same arrays and the same result.
 async fn insert_by(
-    sql: &'static str,
+    statement: Statement,
     connection: &mut PgConnection,
     rows: impl Iterator<Item = &Row>,
 ) -> Result<Vec<(Uuid, i64)>> {
     let (mut versions, mut ids, mut schemas) = (Vec::new(), Vec::new(), Vec::new());
     let (mut streams, mut names, mut payloads, mut metadata) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut tags, mut tagged) = (Vec::new(), Vec::new());
     for row in rows {
         versions.push(row.version);
         ids.push(row.id);
@@ -72,29 +94,38 @@ async fn insert_by(
         names.push(row.name);
         payloads.push(row.payload.as_slice());
         metadata.push(None::<&[u8]>);
+        tags.extend(row.tags.iter().map(String::as_str));
+        tagged.extend(row.tags.iter().map(|_| row.id));
     }
-    let statement = sqlx::query(sql).bind(versions).bind(ids).bind(schemas).bind(streams);
-    let statement = statement.bind(names).bind(payloads).bind(metadata);
-    let rows = statement.fetch_all(connection).await?;
+    let query = sqlx::query(statement.sql()).bind(versions).bind(ids).bind(schemas).bind(streams);
+    let query = query.bind(names).bind(payloads).bind(metadata);
+    let query = if matches!(statement, Statement::Tagged) { query.bind(tagged).bind(tags) } else { query };
+    let rows = query.fetch_all(connection).await?;
     rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect()
 }
 
 #[async_trait]
 impl Contender for Batch {
     async fn client(&self) -> Result<Box<dyn Client>> {
-        Ok(Box::new(Caller { queue: self.queue.clone() }))
+        let holder = matches!(self.statement, Statement::Tagged).then(|| format!("holder:{}", Uuid::now_v7()));
+        Ok(Box::new(Caller { queue: self.queue.clone(), holder }))
     }
 }
 
 struct Caller {
     queue: mpsc::Sender<Queued>,
+    /// The tag that it uses again and again, if it writes tags.
+    holder: Option<String>,
 }
 
 #[async_trait]
 impl Client for Caller {
     async fn execute(&mut self, account: Uuid, version: u64) -> Result<()> {
         let (verdict, answer) = oneshot::channel();
-        let row = Row::deposit(account, version)?;
+        let mut row = Row::deposit(account, version)?;
+        if let Some(holder) = &self.holder {
+            row.tags = vec![format!("account:{account}"), holder.clone()];
+        }
         if self.queue.send(Queued { row, verdict }).await.is_err() {
             bail!("the bare writer has ended");
         }

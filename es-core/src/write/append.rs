@@ -127,10 +127,9 @@ impl Append {
                 let scope = scope.as_ref().unwrap_or(&self.stream);
                 Some(Remembered { id: command_id(scope, key), fingerprint: *fingerprint })
             }
-            None if self.expected.version().is_none() => Some(Remembered {
-                id: command_id(&self.stream, &first.into()),
-                fingerprint: Fingerprint::of(first.as_bytes()),
-            }),
+            None if self.expected.version().is_none() => {
+                Some(Remembered { id: append_id(&self.stream, first), fingerprint: Fingerprint::of(first.as_bytes()) })
+            }
             None => None,
         }
     }
@@ -147,6 +146,14 @@ pub fn command_id(scope: &StreamId, key: &IdempotencyKey) -> Uuid {
     let mut id = [0; 16];
     id.copy_from_slice(&digest[..16]);
     uuid::Builder::from_custom_bytes(id).into_uuid()
+}
+
+/// The id under which stores remember an append without a command. It begins with the first six bytes of its first event's
+/// id, which are the time if that is a UUIDv7: new ids then stand side by side in a store's index.
+fn append_id(stream: &StreamId, first: Uuid) -> Uuid {
+    let mut id = command_id(stream, &first.into()).into_bytes();
+    id[..6].copy_from_slice(&first.as_bytes()[..6]);
+    Uuid::from_bytes(id)
 }
 
 fn check_event(event: usize, new: &NewEvent) -> Result<(), InvalidAppend> {
