@@ -43,8 +43,8 @@ $$;
 -- append_in_transaction().
 CREATE FUNCTION append_all(
     h_stream text[], h_version bigint[], h_last uuid[], h_time timestamptz[], l_stream text[],
-    e_after int[], e_stream text[], e_version bigint[], e_id uuid[], e_type text[], e_schema int[],
-    e_payload bytea[], e_metadata bytea[],
+    e_after int[], e_version bigint[],
+    e_stream text[], e_id uuid[], e_type text[], e_schema int[], e_payload bytea[], e_metadata bytea[],
     c_event int[], c_stream text[], c_id uuid[], c_fingerprint bytea[],
     t_event int[], t_type text[], t_tag text[],
     q_after bigint[], q_tag text[], q_item text[])
@@ -166,9 +166,8 @@ END;
 --        (empty: each for itself).
 --   e_*: one element an event, in the order of the entries; e_append numbers the entries from 1, e_seq the
 --        events of an entry.
---   c_*: one element a command to remember: of which entry, after which of its events (c_seq), which is
---        which of all (c_event).
---   t_*: one element a tag: of which event, numbered likewise.
+--   c_*: one element a command to remember; c_event: which of all events is its last one.
+--   t_*: one element a tag: of which event.
 --   q_*: one element an item of a condition: of which entry; no event after q_after has the tag q_tag (unless that is null)
 --        and matches the item q_item (see matching()), which is null if it asks for nothing but the tag.
 --   e_behind: null, or the rows of the events are there already, behind this position, which is negative
@@ -190,11 +189,11 @@ END;
 CREATE FUNCTION append_batch(
     waves int, a_stream text[], a_expected bigint[], a_last uuid[], a_time timestamptz[], a_count int[], a_wave int[], a_first_id uuid[],
     a_group int[],
-    e_append int[], e_seq int[], e_stream text[], e_id uuid[], e_type text[], e_schema int[],
-    e_payload bytea[], e_metadata bytea[],
-    c_append int[], c_seq int[], c_event int[], c_stream text[], c_id uuid[], c_fingerprint bytea[],
-    t_append int[], t_seq int[], t_event int[], t_type text[], t_tag text[],
-    q_append int[], q_after bigint[], q_tag text[], q_item text[],
+    e_append int[], e_seq int[], q_append int[],
+    e_stream text[], e_id uuid[], e_type text[], e_schema int[], e_payload bytea[], e_metadata bytea[],
+    c_event int[], c_stream text[], c_id uuid[], c_fingerprint bytea[],
+    t_event int[], t_type text[], t_tag text[],
+    q_after bigint[], q_tag text[], q_item text[],
     e_behind bigint DEFAULT NULL)
 RETURNS TABLE (
     wave int, log_base bigint, versions bigint[], places bigint[],
@@ -232,8 +231,8 @@ BEGIN
 
         -- What was done before is not done again, whatever the stream's version.
         IF cardinality(c_id) > 0 THEN
-            FOR found IN SELECT c.append FROM unnest(c_append, c_id) c(append, id)
-                          WHERE a_wave[c.append] = w AND EXISTS (SELECT FROM commands k WHERE k.id = c.id OFFSET 0)
+            FOR found IN SELECT e_append[c.event] AS append FROM unnest(c_event, c_id) c(event, id)
+                          WHERE a_wave[e_append[c.event]] = w AND EXISTS (SELECT FROM commands k WHERE k.id = c.id OFFSET 0)
             LOOP
                 v_ok[found.append] := false;
             END LOOP;
@@ -294,18 +293,17 @@ BEGIN
 
             IF cardinality(c_id) > 0 THEN
                 INSERT INTO commands (id, stream, version, position, fingerprint)
-                SELECT c.id, c.stream, versions[c.append] + c.seq,
-                       coalesce(places[c.append] + c.seq, base + c.event), c.fingerprint
-                  FROM unnest(c_append, c_seq, c_event, c_stream, c_id, c_fingerprint)
-                       c(append, seq, event, stream, id, fingerprint)
-                 WHERE v_ok[c.append];
+                SELECT c.id, c.stream, versions[e_append[c.event]] + e_seq[c.event],
+                       coalesce(places[e_append[c.event]] + e_seq[c.event], base + c.event), c.fingerprint
+                  FROM unnest(c_event, c_stream, c_id, c_fingerprint) c(event, stream, id, fingerprint)
+                 WHERE v_ok[e_append[c.event]];
             END IF;
 
             IF cardinality(t_tag) > 0 THEN
                 INSERT INTO event_tags (tag, position, type)
-                SELECT t.tag, coalesce(places[t.append] + t.seq, base + t.event), t.type
-                  FROM unnest(t_append, t_seq, t_event, t_type, t_tag) t(append, seq, event, type, tag)
-                 WHERE v_ok[t.append];
+                SELECT t.tag, coalesce(places[e_append[t.event]] + e_seq[t.event], base + t.event), t.type
+                  FROM unnest(t_event, t_type, t_tag) t(event, type, tag)
+                 WHERE v_ok[e_append[t.event]];
             END IF;
         END IF;
 
@@ -328,9 +326,9 @@ BEGIN
               FROM unnest(a_stream, a_expected, a_count, a_wave, a_first_id)
                    WITH ORDINALITY u(stream, expected, cnt, wave, first_id, ord)
               LEFT JOIN LATERAL (SELECT o.version, o.position, o.fingerprint, o.fingerprint = c.fingerprint AS same
-                                   FROM unnest(c_append, c_id, c_fingerprint) c(append, id, fingerprint)
+                                   FROM unnest(c_event, c_id, c_fingerprint) c(event, id, fingerprint)
                                   CROSS JOIN LATERAL (SELECT * FROM commands o WHERE o.id = c.id LIMIT 1) o
-                                  WHERE c.append = u.ord
+                                  WHERE e_append[c.event] = u.ord
                                   LIMIT 1) k ON true
               -- The append comes again when the event behind the version that it expects is its own first one.
               LEFT JOIN LATERAL (SELECT e.position FROM events e
@@ -357,11 +355,11 @@ $$;
 CREATE FUNCTION append_large(
     waves int, a_stream text[], a_expected bigint[], a_last uuid[], a_time timestamptz[], a_count int[], a_wave int[], a_first_id uuid[],
     a_group int[],
-    e_append int[], e_seq int[], e_stream text[], e_id uuid[], e_type text[], e_schema int[],
-    e_payload bytea[], e_metadata bytea[],
-    c_append int[], c_seq int[], c_event int[], c_stream text[], c_id uuid[], c_fingerprint bytea[],
-    t_append int[], t_seq int[], t_event int[], t_type text[], t_tag text[],
-    q_append int[], q_after bigint[], q_tag text[], q_item text[])
+    e_append int[], e_seq int[], q_append int[],
+    e_stream text[], e_id uuid[], e_type text[], e_schema int[], e_payload bytea[], e_metadata bytea[],
+    c_event int[], c_stream text[], c_id uuid[], c_fingerprint bytea[],
+    t_event int[], t_type text[], t_tag text[],
+    q_after bigint[], q_tag text[], q_item text[])
 RETURNS TABLE (
     wave int, log_base bigint, versions bigint[], places bigint[],
     f_append int[], f_status int[], f_version bigint[], f_position bigint[])
@@ -379,9 +377,9 @@ BEGIN
         SELECT b.wave, b.log_base, b.versions, b.places, b.f_append, b.f_status, b.f_version, b.f_position
           INTO wave, log_base, versions, places, f_append, f_status, f_version, f_position
           FROM append_batch(waves, a_stream, a_expected, a_last, a_time, a_count, a_wave, a_first_id, a_group,
-                            e_append, e_seq, e_stream, e_id, e_type, e_schema, '{}', '{}',
-                            c_append, c_seq, c_event, c_stream, c_id, c_fingerprint,
-                            t_append, t_seq, t_event, t_type, t_tag, q_append, q_after, q_tag, q_item, behind) b;
+                            e_append, e_seq, q_append, e_stream, e_id, e_type, e_schema, '{}', '{}',
+                            c_event, c_stream, c_id, c_fingerprint, t_event, t_type, t_tag,
+                            q_after, q_tag, q_item, behind) b;
         IF f_append IS NOT NULL THEN
             RAISE EXCEPTION USING ERRCODE = 'ES003';
         END IF;
@@ -403,7 +401,7 @@ $$;
 DO $do$
 DECLARE
     arguments text := pg_get_function_arguments('append_batch'::regproc);
-    names     text := (SELECT string_agg('$' || n + 1, ', ' ORDER BY n) FROM generate_series(1, 33) n);
+    names     text := (SELECT string_agg('$' || n + 1, ', ' ORDER BY n) FROM generate_series(1, 29) n);
 BEGIN
     EXECUTE format($sql$
         CREATE FUNCTION append_in_transaction(a_schema text, %s) %s LANGUAGE plpgsql VOLATILE

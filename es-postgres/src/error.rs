@@ -127,10 +127,30 @@ pub struct SchemaMoved {
 #[error("the store was closed before the writer answered")]
 pub(crate) struct Stopped;
 
-/// A row of the verdicts is missing or makes no sense.
-#[derive(Debug, thiserror::Error)]
-#[error("the database answered with status {0} for an append")]
-pub(crate) struct Verdictless(pub(crate) i32);
+/// The database answered an append with something that has no meaning: the functions in the schema are not those that this
+/// version of the crate has put there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum UnexpectedAnswer {
+    /// A status of an append that is none.
+    #[error("the database answered an append with status {0}, which has no meaning")]
+    Status(i32),
+    /// No answer for an append of the batch.
+    #[error("the database did not answer for each append of the batch")]
+    Missing,
+}
+
+impl From<UnexpectedAnswer> for sqlx::Error {
+    fn from(answer: UnexpectedAnswer) -> Self {
+        Self::Decode(answer.into())
+    }
+}
+
+impl From<UnexpectedAnswer> for AppendError {
+    fn from(answer: UnexpectedAnswer) -> Self {
+        Self::Store(answer.into())
+    }
+}
 
 pub(crate) fn append_in(error: sqlx::Error, schema: &str) -> AppendError {
     match &error {

@@ -35,7 +35,7 @@ mod import;
 mod read_models;
 
 pub use connect::ConnectError;
-pub use error::{OutcomeUnknown, SchemaMoved, StaleSnapshot};
+pub use error::{OutcomeUnknown, SchemaMoved, StaleSnapshot, UnexpectedAnswer};
 pub use import::{Import, ImportError, ImportFailure, ImportProgress, Imported};
 pub use options::PostgresOptions;
 pub use store::PostgresStore;

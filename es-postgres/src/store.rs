@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     connect::{self, ConnectError},
     connections::Connections,
-    error::Stopped,
+    error::{Stopped, UnexpectedAnswer},
     import::line::Line,
     options::PostgresOptions,
     read::{head::Head, loader::Loader, log},
@@ -32,8 +32,8 @@ use crate::{
     session::Session,
     write::{
         append::Prepared,
-        batch::Request,
         parcel::{Caller, Queued},
+        request::Request,
         writer::Writer,
     },
 };
@@ -176,6 +176,11 @@ impl PostgresStore {
     }
 }
 
+/// The outcome of the only append.
+pub(crate) fn only(appended: &[Appended]) -> Result<Appended, AppendError> {
+    appended.first().copied().ok_or_else(|| UnexpectedAnswer::Missing.into())
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
         self.leases.close();
@@ -191,8 +196,8 @@ impl fmt::Debug for PostgresStore {
 #[async_trait]
 impl EventStore for PostgresStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        let appended = async { self.queue(Request::new(vec![Prepared::new(append)?])).await };
-        Ok(self.inner.meter.measure(appended).await?[0])
+        let appended = async { self.queue(Request::of_one(append)?).await };
+        only(&self.inner.meter.measure(appended).await?)
     }
 
     async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {

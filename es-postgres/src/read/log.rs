@@ -10,7 +10,7 @@ use es_core::{
 };
 use sqlx::{Row, postgres::PgRow};
 
-use crate::{connections::Connections, error, read::head::Head, write::statements};
+use crate::{connections::Connections, error, read::head::Head, write::columns};
 
 pub(crate) async fn read_stream(
     connections: &Connections,
@@ -60,7 +60,7 @@ pub(crate) async fn read_matching(
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     query.validate()?;
-    let query = statements::json(query.items());
+    let query = columns::json(query.items());
     let found = connections.read(|| {
         sqlx::query(include_str!("../sql/read_matching.sql")).bind(&query).bind(after.to_i64()).bind(rows(limit))
     });

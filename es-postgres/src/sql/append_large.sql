@@ -3,6 +3,5 @@
 -- the transaction.
 SELECT wave, log_base, versions, places, f_append, f_status, f_version, f_position
   FROM append_large($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
-                    $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31,
-                    $32)
+                    $17, $18, $19, $20, $21, $22, $23, $24, $25, $26, $27, $28)
  WHERE {here}

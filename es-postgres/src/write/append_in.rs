@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use crate::{
     error,
     guard::HERE,
-    store::PostgresStore,
+    store::{PostgresStore, only},
     write::{append::Prepared, batch::Batch, statements},
 };
 
@@ -27,7 +27,7 @@ impl PostgresStore {
     /// # Cancel safety
     /// What is written belongs to the transaction: roll it back.
     pub async fn append_in(&self, transaction: &mut PgConnection, append: Append) -> Result<Appended, AppendError> {
-        self.append_together_in(transaction, vec![append]).await.map(|appended| appended[0])
+        only(&self.append_together_in(transaction, vec![append]).await?)
     }
 
     /// Writes all of `appends`, or none, as part of the caller's own transaction; see

@@ -9,10 +9,11 @@ use crate::{
     error::{self, Fault, OutcomeUnknown, SchemaMoved},
     session::{self, Session},
     write::{
-        append::Fate,
         appender::Appender,
-        batch::{Batch, Outcome},
+        batch::Batch,
         blockers,
+        fate::Fate,
+        outcome::Outcome,
         parcel::{Parcel, Queued},
     },
 };

@@ -3,7 +3,7 @@
 use es_core::{AppendError, Appended, write::rooms::Taken};
 use tokio::sync::oneshot;
 
-use crate::write::batch::{Batch, Request};
+use crate::write::{batch::Batch, request::Request};
 
 /// A request on its way, and the caller who waits for its outcome.
 pub(crate) struct Queued {
@@ -33,7 +33,7 @@ impl Parcel {
         parcel
     }
 
-    /// Two parcels, the second to go behind the first, and what fits into neither.
+    /// Two parcels, the second to go after the first, and what fits into neither.
     pub(crate) fn halves(self) -> ([Self; 2], Vec<Queued>) {
         let middle = self.callers.len() / 2;
         let mut halves = [Self::default(), Self::default()];

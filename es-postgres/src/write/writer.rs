@@ -227,7 +227,7 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
-    use crate::write::{append::Prepared, batch::Request, parcel::Caller};
+    use crate::write::{parcel::Caller, request::Request};
 
     type Answer = oneshot::Receiver<Result<Vec<Appended>, AppendError>>;
 
@@ -247,8 +247,7 @@ mod tests {
             let data = EventData { name: "test.happened".into(), schema_version: 1, payload: payload.into() };
             let stream = StreamId::new("test", &name.to_lowercase().to_string()).unwrap();
             let events = vec![NewEvent::new(data.clone()), NewEvent::new(data)];
-            let request =
-                Request::new(vec![Prepared::new(Append::new(stream.clone(), Expected::Any, events)).unwrap()]);
+            let request = Request::of_one(Append::new(stream.clone(), Expected::Any, events)).unwrap();
             assert_eq!(request.bytes() > LARGE_BYTES, name.is_uppercase());
             let (answer, outcome) = oneshot::channel();
             let room = rooms.enter(iter::once(&stream), 0).room().await.unwrap();

@@ -1,0 +1,126 @@
+//! What the callers of a batch are answered, given what became of its entries.
+
+use es_core::{AppendError, Appended, Position, Version, backend::Verdict};
+
+use crate::{
+    error::UnexpectedAnswer,
+    write::{
+        append::Prepared,
+        batch::Batch,
+        entry::Entry,
+        fate::{Failed, Fate},
+        request::Request,
+    },
+};
+
+/// What to do about a request after its batch.
+pub(crate) enum Outcome {
+    Answer(Result<Vec<Appended>, AppendError>),
+    /// It failed as part of an entry: send it as one of its own.
+    Again,
+}
+
+impl Outcome {
+    /// The last position that was written.
+    pub(crate) fn head(&self) -> Option<Position> {
+        match self {
+            Self::Answer(Ok(appended)) => appended.last().map(|last| last.position),
+            _ => None,
+        }
+    }
+}
+
+/// What is known of an append after its batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Found {
+    Written(Appended),
+    Failed(Failed),
+}
+
+impl Batch {
+    /// What becomes of each request, given the fates of the entries.
+    pub(crate) fn outcomes(&self, fates: &[Fate]) -> Vec<Outcome> {
+        // Of all appends, request by request.
+        let mut starts = Vec::with_capacity(self.requests().len());
+        let mut appends = 0;
+        for request in self.requests() {
+            starts.push(appends);
+            appends += request.appends.len();
+        }
+        let mut found = vec![None; appends];
+        for (entry, fate) in self.entries().zip(fates) {
+            match *fate {
+                Fate::Written { mut version, mut position } => {
+                    for (member, (request, append)) in entry.members().zip(&entry.slot.members) {
+                        let events = member.append.events.len() as u64;
+                        version = Version::new(version.get() + events);
+                        position = Position::new(position.get() + events);
+                        let appended = Appended { version, position, repeated: false };
+                        found[starts[*request] + append] = Some(Found::Written(appended));
+                    }
+                }
+                Fate::Failed(failed) => {
+                    for (request, append) in &entry.slot.members[..known(entry, failed)] {
+                        found[starts[*request] + append] = Some(Found::Failed(failed));
+                    }
+                }
+            }
+        }
+        let outcome =
+            |(request, start): (&Request, usize)| outcome(request, &found[start..start + request.appends.len()]);
+        self.requests().iter().zip(starts).map(outcome).collect()
+    }
+
+    /// How many events were written.
+    pub(crate) fn events_written(&self, fates: &[Fate]) -> usize {
+        let written = self.entries().zip(fates).filter(|(_, fate)| matches!(fate, Fate::Written { .. }));
+        written.map(|(entry, _)| entry.events()).sum()
+    }
+
+    /// The outcome of the only request.
+    pub(crate) fn outcome_of_one(self, fates: &[Fate]) -> Result<Vec<Appended>, AppendError> {
+        match self.outcomes(fates).pop() {
+            Some(Outcome::Answer(answer)) => answer,
+            // A request that is alone is no part of an entry of several.
+            _ => Err(UnexpectedAnswer::Missing.into()),
+        }
+    }
+}
+
+/// Of how many appends of an entry it is known what becomes of them, if the entry was not written. Of several only the first
+/// was checked. If its stream is not as it expected, then the event after which the next one goes was not written either,
+/// and so on; all others must be checked by themselves.
+fn known(entry: Entry<'_>, failed: Failed) -> usize {
+    let follows = |member: &&Prepared| member.remembered.is_none() && member.append.expected.last().is_some();
+    match (entry.slot.members.len(), failed) {
+        (1, _) => 1,
+        (_, Failed::Conflict { .. }) => 1 + entry.members().skip(1).take_while(follows).count(),
+        _ => 0,
+    }
+}
+
+/// What becomes of a request, given what was found of each of its appends.
+fn outcome(request: &Request, found: &[Option<Found>]) -> Outcome {
+    if found.contains(&None) {
+        return Outcome::Again;
+    }
+    let found = found.iter().copied().flatten();
+    let written = found.clone().map(|found| match found {
+        Found::Written(appended) => Some(appended),
+        Found::Failed(_) => None,
+    });
+    if let Some(written) = written.collect() {
+        return Outcome::Answer(Ok(written));
+    }
+    let verdicts = request.appends.iter().zip(found).map(|(prepared, found)| match found {
+        // (Of appends that were to be made together none is written if one is not.)
+        Found::Written(_) => (&prepared.append, Verdict::Possible),
+        Found::Failed(failed) => (&prepared.append, failed.verdict(&prepared.append)),
+    });
+    Outcome::Answer(match Verdict::of_all(verdicts) {
+        Ok(Some(repeated)) => Ok(repeated),
+        // All could be written, and none was.
+        Ok(None) => Err(UnexpectedAnswer::Missing.into()),
+        Err(error) => Err(error),
+    })
+}
