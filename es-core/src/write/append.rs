@@ -149,7 +149,7 @@ pub fn command_id(scope: &StreamId, key: &IdempotencyKey) -> Uuid {
 }
 
 /// The id under which stores remember an append without a command. It begins with the first six bytes of its first event's
-/// id, which are the time if that is a UUIDv7: new ids then stand side by side in a store's index.
+/// id, which are the time if that is a UUID of version 7: new ids then stand side by side in a store's index.
 fn append_id(stream: &StreamId, first: Uuid) -> Uuid {
     let mut id = command_id(stream, &first.into()).into_bytes();
     id[..6].copy_from_slice(&first.as_bytes()[..6]);
