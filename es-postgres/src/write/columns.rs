@@ -7,7 +7,7 @@ use es_core::{Position, Tag, backend::QueryItem};
 use sqlx::{Postgres, postgres::PgArguments, query::Query};
 use uuid::Uuid;
 
-use crate::write::{append::Prepared, batch::Batch};
+use crate::write::{append::Prepared, batch::Batch, entry::Entry};
 
 pub(crate) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
@@ -22,7 +22,7 @@ pub(crate) struct Columns<'a> {
 impl<'a> Columns<'a> {
     pub(crate) fn of(batch: &'a Batch) -> Self {
         let mut columns = Self::default();
-        for prepared in batch.entries().flat_map(|entry| entry.members()) {
+        for prepared in batch.entries().flat_map(Entry::members) {
             columns.push(prepared);
         }
         columns
@@ -75,7 +75,7 @@ impl<'a> Events<'a> {
             for tag in &event.tags {
                 tags.events.push(small(self.ids.len()));
                 tags.names.push(&event.data.name);
-                tags.tags.push(tag.as_str());
+                tags.texts.push(tag.as_str());
             }
         }
     }
@@ -106,12 +106,12 @@ impl Commands<'_> {
 struct Tags<'a> {
     events: Vec<i32>,
     names: Vec<&'a str>,
-    tags: Vec<&'a str>,
+    texts: Vec<&'a str>,
 }
 
 impl Tags<'_> {
     fn bind(self, statement: Statement<'_>) -> Statement<'_> {
-        statement.bind(self.events).bind(self.names).bind(self.tags)
+        statement.bind(self.events).bind(self.names).bind(self.texts)
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) enum Failed {
     /// Its idempotency key was used by another command.
     KeyReused,
     /// This event matches its condition.
-    ConditionFailed { position: Position },
+    Condition { matched: Position },
     /// It could have been written, but not together with its group.
     NotAlone,
 }
@@ -36,7 +36,7 @@ impl Failed {
             (1, _) => Ok(Self::Conflict { actual: version }),
             (2, Some(position)) => Ok(Self::Repeated { version, position }),
             (3, _) => Ok(Self::KeyReused),
-            (4, Some(position)) => Ok(Self::ConditionFailed { position }),
+            (4, Some(position)) => Ok(Self::Condition { matched: position }),
             (5, _) => Ok(Self::NotAlone),
             _ => Err(UnexpectedAnswer::Status(status)),
         }
@@ -48,7 +48,7 @@ impl Failed {
             Self::Conflict { actual } => Verdict::Refused(append.conflict(actual).into()),
             Self::Repeated { version, position } => Verdict::Repeated(Appended { version, position, repeated: true }),
             Self::KeyReused => Verdict::Refused(AppendError::KeyReused),
-            Self::ConditionFailed { position } => Verdict::Refused(AppendError::ConditionFailed { position }),
+            Self::Condition { matched: position } => Verdict::Refused(AppendError::ConditionFailed { position }),
             Self::NotAlone => Verdict::Possible,
         }
     }
@@ -63,7 +63,7 @@ mod tests {
     fn r4_a_status_that_has_no_meaning_is_an_error() {
         assert_eq!(Failed::of_status(1, 7, None).unwrap(), Failed::Conflict { actual: Version::new(7) });
         let condition = Failed::of_status(4, 0, Some(9)).unwrap();
-        assert_eq!(condition, Failed::ConditionFailed { position: Position::new(9) });
+        assert_eq!(condition, Failed::Condition { matched: Position::new(9) });
         assert!(matches!(Failed::of_status(4, 0, None), Err(UnexpectedAnswer::Status(4))));
         for status in [-1, 0, 6] {
             assert!(matches!(Failed::of_status(status, 0, Some(1)), Err(UnexpectedAnswer::Status(_))));

@@ -191,9 +191,9 @@ struct Entries<'a> {
     waves: Vec<i32>,
     first_ids: Vec<Uuid>,
     groups: Vec<i32>,
-    event_entries: Vec<i32>,
+    event_owners: Vec<i32>,
     event_numbers: Vec<i32>,
-    item_entries: Vec<i32>,
+    item_owners: Vec<i32>,
 }
 
 impl<'a> Entries<'a> {
@@ -219,17 +219,17 @@ impl<'a> Entries<'a> {
         self.first_ids.push(entry.first_event());
         self.groups.push(entry.slot.group);
         let ordinal = small(self.streams.len());
-        self.event_entries.extend(iter::repeat_n(ordinal, entry.events()));
+        self.event_owners.extend(iter::repeat_n(ordinal, entry.events()));
         self.event_numbers.extend(1..=small(entry.events()));
         let parts = entry.members().flat_map(|member| member.append.condition_parts());
         let items = parts.map(|part| part.query.items().len()).sum();
-        self.item_entries.extend(iter::repeat_n(ordinal, items));
+        self.item_owners.extend(iter::repeat_n(ordinal, items));
     }
 
     fn bind(self, statement: Statement<'_>) -> Statement<'_> {
         let statement = statement.bind(self.streams).bind(self.expected).bind(self.lasts).bind(self.times);
         let statement = statement.bind(self.counts).bind(self.waves).bind(self.first_ids).bind(self.groups);
-        statement.bind(self.event_entries).bind(self.event_numbers).bind(self.item_entries)
+        statement.bind(self.event_owners).bind(self.event_numbers).bind(self.item_owners)
     }
 }
 
