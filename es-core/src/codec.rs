@@ -1,7 +1,7 @@
-//! Values as JSON and back: a value is written only if what was written is read as an equal one.
+//! Values as JSON and back: a value is written only if its JSON is read as an equal value.
 //!
-//! JSON has no infinity and no `Some(None)`, and a type may leave fields out. So whatever is to be kept (events,
-//! documents, states) is read back at once and compared (R14). Which field it was is looked for only then.
+//! JSON has no infinity and no `Some(None)`, and a type may leave fields out. So what will be stored (events,
+//! documents, states) is read back at once and compared (R14). Only if the values differ, the field is searched.
 
 mod diagnosis;
 mod misfit;
@@ -30,7 +30,7 @@ where
     encode_as(what, value, value, |text| decode(text))
 }
 
-/// The JSON that `form` writes for `value`, if `read` makes an equal value of it.
+/// The JSON that `form` writes for `value`, if `read` returns an equal value for it.
 pub(crate) fn encode_as<T, E>(
     what: &'static str,
     value: &T,
@@ -73,10 +73,10 @@ impl Unread for Misfit {
     }
 }
 
-/// The value that `text` is the JSON of.
+/// The value whose JSON is `text`.
 ///
 /// # Errors
-/// [`Misfit`] says in which field it does not fit, and nothing of what is there.
+/// [`Misfit`] says which field does not fit. It holds no values.
 pub fn decode<'de, T: Deserialize<'de>>(text: &'de [u8]) -> Result<T, Misfit> {
     serde_json::from_slice(text).map_err(|error| Misfit::of::<T>(text, &error))
 }

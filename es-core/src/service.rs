@@ -1,5 +1,5 @@
-//! What an application holds: its aggregates, read models, policies and relay on one store, started, supervised,
-//! reported on and ended together.
+//! A service: aggregates, read models, policies and a relay on one store. They are started, supervised, reported and ended
+//! together.
 
 mod builder;
 mod engine;
@@ -56,12 +56,12 @@ use crate::{
 
 /// A running service: aggregates, read models, policies and a relay on one store.
 ///
-/// A process runs all of its parts or [chosen](ServiceBuilder::parts) ones. Each is supervised: after a transient error it
-/// starts again, with a growing pause; a permanent error or a panic ends it for good and is reported
-/// ([`status`](Self::status), [`health`](Self::health)), and the others go on.
+/// A process runs all of its parts or [chosen](ServiceBuilder::parts) ones. Each part is supervised. After a transient error it
+/// starts again, after a pause that grows with each failure. A permanent error or a panic ends it for good: it is reported
+/// ([`status`](Self::status), [`health`](Self::health)), and the other parts continue.
 ///
-/// Clones are the same service. When the last one is dropped without a [`shutdown`](Self::shutdown), the parts are told
-/// to end, and nothing waits for them.
+/// Clones are the same service. When the last one is dropped without a [`shutdown`](Self::shutdown), the parts get the signal to
+/// end, and nothing waits for them.
 ///
 /// ```
 /// # use es_core::testing::account::{Account, AccountCommand, Ledger};
@@ -158,12 +158,12 @@ impl Service {
         self.resources().store()
     }
 
-    /// Where the readers of the service find events: the log, or what the relay fills.
+    /// The source of the readers of the service: the log, or the topics that the relay fills.
     pub fn source(&self) -> Arc<dyn EventSource> {
         self.resources().source()
     }
 
-    /// The log as a source, whatever the readers follow.
+    /// The log as a source, also if the readers follow another one.
     pub fn log(&self) -> LogSource {
         self.resources().log()
     }
@@ -178,8 +178,8 @@ impl Service {
         &self.0.categories
     }
 
-    /// Returns when no part runs in this process any more: all have stopped for good, or were told to end. At once
-    /// where this process runs none.
+    /// Returns when no part runs in this process any more: all have stopped for good, or have ended at the shutdown. It returns at
+    /// once if this process runs no parts.
     pub async fn ended(&self) {
         for part in self.parts().iter().filter(|part| part.is_here()) {
             part.over().await;

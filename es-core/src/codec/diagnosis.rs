@@ -1,4 +1,4 @@
-//! Which field of a value JSON does not give back: looked for only after the value was refused.
+//! Finds the field that JSON does not return as it was; used only after a value was refused.
 
 use std::fmt::{self, Display};
 
@@ -15,20 +15,20 @@ use super::{
     refusal::Unencodable,
 };
 
-/// The first field for which JSON has no form, and why. With `suspects` also one that is refused only by some readers:
-/// a structure that is flattened, or an enum with its tag inside, is read through a buffer that knows fewer types.
+/// The first field for which JSON has no form, and the reason. With `suspects` also a field that only some readers refuse: a
+/// flattened structure, or an enum with its tag inside, is read through a buffer that knows fewer types.
 pub(super) fn find(value: &impl Serialize, suspects: bool) -> Option<(Place, Unencodable)> {
     let Found { place, reason } = value.serialize(Walk { suspects }).err()?;
     Some((place, reason?))
 }
 
-/// Goes through a value as serde shows it, and stops at the first field that it looks for.
+/// Visits a value through serde, and stops at the first field that it searches for.
 #[derive(Clone, Copy)]
 struct Walk {
     suspects: bool,
 }
 
-/// What a value is written as, as far as it matters to the one around it.
+/// The JSON form of a value, as far as the value around it needs to know.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     Null,
@@ -36,7 +36,7 @@ enum Form {
     Other,
 }
 
-/// What ends the walk; without a reason it is the value's own refusal.
+/// The end of the walk; without a reason the type of the value refused to be written.
 #[derive(Debug)]
 struct Found {
     place: Place,
@@ -76,7 +76,7 @@ struct Parts {
     step: Parent,
 }
 
-/// How the way goes on to a part.
+/// The kind of the value that holds a part.
 enum Parent {
     List { next: usize },
     Fields,

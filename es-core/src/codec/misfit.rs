@@ -1,11 +1,10 @@
-//! Why a text is not a value of its type, said without a word of the text: it may hold a megabyte, or personal data.
+//! Why a text is not a value of its type, without quoting the text: it may hold a megabyte, or personal data.
 
 use std::fmt::{self, Display};
 
 use super::{misread::Misread, tree::Tree};
 
-/// A JSON text that is not a value of the type that was asked for: where, and in what way. It holds nothing of
-/// the text's own values.
+/// A JSON text is not a value of its type: the place, and the reason. It holds no values of the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit(Box<Where>);
 
@@ -24,7 +23,7 @@ impl Misfit {
         self.0.field.as_deref()
     }
 
-    /// What serde said about `text`, as far as it comes from code. It reads the text again to find the place.
+    /// The part of serde's message about `text` that comes from code. It reads the text again to find the place.
     pub(super) fn of<'de, T: serde::Deserialize<'de>>(text: &'de [u8], error: &serde_json::Error) -> Self {
         let (line, column) = (error.line(), error.column());
         let (field, reason) = if error.is_data() {
@@ -33,7 +32,7 @@ impl Misfit {
                 None => (None, "it has another form".to_owned()),
             }
         } else {
-            // Of a text that is no JSON the parser's messages are fixed.
+            // For a text that is no JSON, the parser's messages are fixed.
             let message = error.to_string();
             let fixed = message.rsplit_once(" at line ").map_or(message.as_str(), |(fixed, _)| fixed);
             (None, fixed.to_owned())

@@ -1,4 +1,4 @@
-//! What serde is told about a value, without the value.
+//! The error of the second reading, without the value.
 
 use std::fmt::{self, Display};
 
@@ -6,7 +6,7 @@ use serde::de::{self, Expected, Unexpected};
 
 use super::place::{Place, Step};
 
-/// The error of the second reading: what serde is told about a value, without the value.
+/// The error of the second reading: what serde reports about a value, without the value.
 #[derive(Debug)]
 pub(super) struct Misread {
     pub(super) place: Place,
@@ -33,7 +33,7 @@ impl Display for Misread {
 impl std::error::Error for Misread {}
 
 impl de::Error for Misread {
-    /// An application's own words may repeat what they complain of.
+    /// The message of an application may repeat the value.
     fn custom<T: Display>(_: T) -> Self {
         Self::new("its type refuses the value".to_owned())
     }

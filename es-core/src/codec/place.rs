@@ -1,12 +1,12 @@
-//! Where in a value something is wrong, in names that come from code.
+//! The place in a value where something is wrong, with names that come from code.
 
 use std::fmt;
 
-/// The way to a value from the outermost one, collected from the inside out.
+/// The path to a value from the outermost one, collected from the inside out.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Place(Vec<Step>);
 
-/// One step of the way.
+/// One step of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
     /// A field of a structure, or a variant of an enum.

@@ -7,7 +7,7 @@ use crate::limits::MAX_NESTING;
 /// The longest number, in bytes: an `f64` whose digits are all written out has fewer.
 const MAX_NUMBER_BYTES: usize = 1_100;
 
-/// The largest exponent of a number, whatever its sign: beyond it lies nothing that an `f64` holds.
+/// The largest exponent of a number, positive or negative: an `f64` holds no number beyond it.
 const MAX_EXPONENT: u32 = 400;
 
 /// Fewer digits without an exponent are always a number that an `f64` holds.
@@ -35,14 +35,14 @@ pub(crate) fn check(text: &[u8]) -> Result<(), BadText> {
 
 /// Checks how deep a text is nested that serde wrote.
 pub(super) fn check_nesting(text: &[u8]) -> Result<(), BadText> {
-    // Few texts open so many lists and objects at all.
+    // Few texts open so many lists and objects.
     if memchr::memchr2_iter(b'{', b'[', text).nth(MAX_NESTING).is_none() {
         return Ok(());
     }
     scan(text, |_| Ok(()), |_| Ok(()))
 }
 
-/// Goes through a JSON text once; its grammar has been checked.
+/// Reads a JSON text once; its grammar has been checked.
 fn scan(
     text: &[u8],
     string: impl Fn(&[u8]) -> Result<(), BadText>,
@@ -76,7 +76,7 @@ fn scan(
     Ok(())
 }
 
-/// From `start`, behind the opening quote, to the closing one.
+/// From `start`, after the opening quote, to the closing one.
 fn content_of_string(text: &[u8], start: usize) -> Range<usize> {
     let mut end = start;
     while let Some(found) = text.get(end..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {

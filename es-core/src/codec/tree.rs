@@ -1,7 +1,6 @@
 //! A JSON text in memory, read a second time to find the field that does not fit.
 //!
-//! It knows the way to each value, and which names on it come from code: serde says them when it asks for a
-//! structure.
+//! It knows the path to each value, and which names on the path come from code: serde gives them when it reads a structure.
 
 use std::{borrow::Cow, fmt, slice};
 
@@ -38,7 +37,7 @@ impl<'de> Tree<'de> {
         serde_json::from_slice(text).ok().filter(Self::is_plain)
     }
 
-    /// Why it is not a `T`; `None` when it is one.
+    /// The reason why it is not a `T`; `None` when it is one.
     pub(super) fn misfit<T: Deserialize<'de>>(&self) -> Option<Misread> {
         T::deserialize(self).err()
     }
@@ -248,7 +247,7 @@ impl<'t, 'de> EnumAccess<'de> for Chosen<'t, 'de> {
     }
 }
 
-/// What stands under a variant's name.
+/// The content of a variant.
 struct Content<'t, 'de>(Option<&'t Tree<'de>>);
 
 impl<'de> VariantAccess<'de> for Content<'_, 'de> {

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 
-/// That of the system, or one that a test moves.
+/// The clock of the system, or one that a test moves.
 #[derive(Clone)]
 pub(super) struct Clock(pub(super) Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>);
 

@@ -94,8 +94,7 @@ impl Log {
         events.filter(|(event, tags)| query.matches(&event.data.name, tags)).map(|(event, _)| event)
     }
 
-    /// The first outcome of an append that comes again: the event behind the expected version is
-    /// its first one.
+    /// The first outcome of a repeated append: the event after the expected version has the id of its first event.
     pub(super) fn repeated(&self, append: &Append) -> Option<Appended> {
         let expected = append.expected.version()?.get();
         let positions = self.streams.get(&append.stream)?;

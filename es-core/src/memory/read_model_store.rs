@@ -180,7 +180,7 @@ impl Leases for MemoryStore {
             if stored.values().any(|shard| shard.checkpoint.position != seed) {
                 return Ok(Changeover::Uneven);
             }
-            // What a lease on a shard of the same name was worth before, it is not worth again.
+            // Former leases on shards of the same name stay fenced.
             token = stored.values().map(|shard| shard.token + 1).max().unwrap_or_default();
             stored.clear();
         }

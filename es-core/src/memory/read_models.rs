@@ -47,7 +47,7 @@ pub(super) struct StoredShard {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) owner: Uuid,
-    /// `None` is never.
+    /// `None` means that it does not expire.
     pub(super) until: Option<Instant>,
 }
 

@@ -29,7 +29,7 @@ use crate::{
 
 /// Reacts to events with commands.
 ///
-/// `#[async_trait]` of the crate `async-trait` stands above the `impl`. Without it the compiler says that lifetimes do not
+/// Write `#[async_trait]` of the crate `async-trait` above the `impl`. Without it the compiler reports lifetimes that do not
 /// match.
 ///
 /// ```
@@ -63,33 +63,34 @@ use crate::{
 /// let builder = builder.aggregate::<Account>().policy(|shared| Copying { accounts: shared.repository() });
 /// ```
 ///
-/// A refusal of the command that reaches `?` is permanent and stops the policy at the event. Where a refusal is an answer,
-/// match [`ExecuteError::Rejected`] and return `Ok(())`.
+/// If a command is refused and the policy returns that error with `?`, the error is permanent and stops the policy at the event.
+/// If a refusal is an expected answer, match [`ExecuteError::Rejected`] and return `Ok(())`.
 ///
-/// An id that no stream can have, such as an empty text from a field of the event, is permanent too, and a policy cannot skip
-/// an event: check what clients send before it gets into an event, for example with [`StreamId::new`](crate::StreamId::new).
+/// An id that cannot name a stream, such as an empty text from a field of the event, is a permanent error too, and a policy
+/// cannot skip an event. So check what clients send before it gets into an event, for example with
+/// [`StreamId::new`](crate::StreamId::new).
 ///
 /// # Delivery
-/// Events come in log order. A crash between a reaction and its checkpoint repeats the reaction,
-/// so the commands carry an idempotency key: [`reaction`] makes one from the event. The checkpoint is committed
-/// with each batch, after a second of reactions, and when the policy stops: at the shutdown, or at an event to which
-/// it cannot react. None of these repeats a reaction.
+/// Events come in log order. A crash between a reaction and its checkpoint repeats the reaction, so its commands must carry an
+/// idempotency key: [`reaction`] makes one from the event. The checkpoint is committed with each batch, after a second of
+/// reactions, and when the policy stops, by a shutdown or at an event to which it cannot react. None of these repeats a
+/// reaction.
 #[async_trait]
 pub trait Policy: Sized + Send + Sync + 'static {
     /// Its stable name, by the rule of [`Projection::NAME`](crate::Projection::NAME), whose name space it
     /// shares.
     const NAME: &'static str;
 
-    /// What it listens to.
+    /// The events that it reacts to.
     type Event: EventSet;
 
-    /// What tells it from another policy under the same name, which is refused: the type's name.
+    /// A name by which another policy under the same [`NAME`](Self::NAME) is recognised and refused: the type's name.
     /// After the type was renamed, return the former name here.
     fn identity() -> &'static str {
         definition::type_name::<Self>()
     }
 
-    /// Brings about what follows from `event`.
+    /// Does what follows from `event`.
     ///
     /// # Errors
     /// [`PolicyError`]: the policy stops at this event (R11), or tries again if that may help.
@@ -143,7 +144,7 @@ impl From<InvalidKey> for PolicyError {
     }
 }
 
-/// `policy Fulfilment`. What it listens to may change: it goes on from its checkpoint.
+/// `policy Fulfilment`. The events that it reacts to may change: it continues from its checkpoint.
 fn definition_of<P: Policy>() -> String {
     format!("policy {}", P::identity())
 }
@@ -163,7 +164,7 @@ pub struct PolicyRunner<P> {
 }
 
 impl<P: Policy> PolicyRunner<P> {
-    /// Lets `policy` react to the events of `source`; its checkpoint is kept in `leases`.
+    /// Runs `policy` on the events of `source` and keeps its checkpoint in `leases`.
     pub fn new(policy: P, source: impl EventSource, leases: impl Leases) -> Self {
         const { assert!(definition::is_name(P::NAME), "Policy::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (Standby::default(), StateReport::default());
@@ -171,21 +172,20 @@ impl<P: Policy> PolicyRunner<P> {
         Self { policy, source, leases, lease: DEFAULT_LEASE, standby, report }
     }
 
-    /// How long a runner that fell silent keeps others from taking over, as
+    /// How long the lease of a runner lasts that does not renew it, as
     /// [`Projector::lease`](crate::read::projector::Projector::lease).
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }
     }
 
-    /// How often it tries again while it [stands by](WorkerState::StandingBy) (5 s, unless set
-    /// otherwise).
+    /// How often it tries again while it [stands by](WorkerState::StandingBy) (every 5 s by default).
     pub fn standby(self, retry: Duration) -> Self {
         Self { standby: Standby { retry, ..self.standby }, ..self }
     }
 
-    /// How long it [stands by](WorkerState::StandingBy) at one event that this program does not know (15 min, unless set
-    /// otherwise; [`Duration::MAX`] is for ever). An event that is still there at the first try after that ends it with
-    /// [`EngineError::NeverKnown`]. A process that is started again waits anew.
+    /// How long it [stands by](WorkerState::StandingBy) at one event that this program does not know (15 min by default;
+    /// [`Duration::MAX`] means no limit). If the event was not passed by then, the next try ends with
+    /// [`EngineError::NeverKnown`]. A process that is started again waits for the whole time again.
     pub fn standby_limit(self, limit: Duration) -> Self {
         Self { standby: Standby { limit, ..self.standby }, ..self }
     }
@@ -194,18 +194,17 @@ impl<P: Policy> PolicyRunner<P> {
         &self.report
     }
 
-    /// What [`run`](Self::run) is doing, now and later.
+    /// What [`run`](Self::run) is doing; the receiver sees each change.
     pub fn state(&self) -> watch::Receiver<WorkerState> {
         self.report.watch()
     }
 
-    /// Runs until `shutdown`; failures of the stores and of the source are waited out. At an event
-    /// that only newer code knows it [stands by](WorkerState::StandingBy), as
+    /// Runs until `shutdown`. It retries when a store or the source fails. At an event that only newer code knows it
+    /// [stands by](WorkerState::StandingBy), as
     /// [`Projector::run`](crate::read::projector::Projector::run) does.
     ///
     /// # Errors
-    /// A permanent error stops the policy at the event that it concerns (R11); the checkpoint stands
-    /// before that event.
+    /// A permanent error stops the policy at the event that it concerns (R11). The checkpoint is before that event.
     ///
     /// # Cancel safety
     /// Dropping the future may repeat the reactions of the last second.
@@ -213,9 +212,9 @@ impl<P: Policy> PolicyRunner<P> {
         self.standby.run(P::NAME, &self.report, &shutdown, || Box::pin(self.follow(&shutdown))).await
     }
 
-    /// Reacts to `event`. What is transient is waited out here, at the event, if it is the first of its part: the reactions
-    /// before it are committed before that, so that a crash does not repeat them. `None` when there was no reaction for
-    /// that reason, or because it was told to stop.
+    /// Reacts to `event`. A transient error is retried here only if the event is the first of its part. If it is not, the
+    /// reactions before it are committed first, so that a crash does not repeat them. `None` if there was no reaction for that
+    /// reason, or because of the shutdown.
     async fn react(
         &self,
         event: &RecordedEvent,
@@ -323,9 +322,9 @@ mod tests {
         }
     }
 
-    /// Seen to fail where it waited with the reactions before in hand: a crash would have repeated them.
+    /// Seen to fail where it waited before it committed the earlier reactions: a crash would have repeated them.
     #[tokio::test]
-    async fn r9_what_was_done_is_handed_over_before_a_reaction_is_waited_for() {
+    async fn r9_earlier_reactions_are_committed_before_one_is_retried() {
         let store = MemoryStore::new();
         let generation = store.ensure_generation("patient", 1, GenerationState::Serving).await.expect("made");
         let runner = PolicyRunner::new(Patient, LogSource::new(store.clone()), store);
@@ -334,7 +333,7 @@ mod tests {
         let handled = tokio::time::timeout(Duration::from_secs(10), runner.handle(&generation, &events, &stop)).await;
         let handled = handled.expect("it does not wait");
         assert_eq!((handled.done, handled.failure.is_none()), (2, true));
-        // At the event itself it waits until it is told to stop.
+        // At the event itself it retries until the shutdown.
         tokio::time::timeout(Duration::from_millis(200), runner.handle(&generation, &events[2..], &stop))
             .await
             .expect_err("it waits");

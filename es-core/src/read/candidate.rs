@@ -1,4 +1,4 @@
-//! The generation that a projector keeps: found, built where it has to be, and promoted.
+//! The generation that a projector keeps: it is found or built, and promoted.
 
 use std::sync::{
     OnceLock,
@@ -16,23 +16,23 @@ use crate::{
     stream::Position,
 };
 
-/// A generation of the projection's version that serves or is to serve.
+/// A generation of the projection's version that serves or is being built.
 pub(crate) struct Candidate<'a> {
     pub(crate) generation: Generation,
     store: &'a dyn ReadModelStore,
     promotion: Promotion,
     serves: AtomicBool,
-    /// How far it must be in every shard before it serves: where the log ended, as the source knew, when
-    /// the first worker reached the end of its shards, and at least where that worker stood. (Others may still
-    /// be on their way there, and so may the source.)
+    /// The position that it must reach in every shard before it serves: the end of the log as the source knew it when the first
+    /// worker reached the end of its shards, and at least the position of that worker. (Other workers, and the source itself,
+    /// may not be there yet.)
     target: OnceLock<Position>,
 }
 
 impl<'a> Candidate<'a> {
-    /// The generation that serves, if it is of this version; else one that is built beside it.
+    /// The generation that serves, if it has this version; else one that is built meanwhile.
     ///
     /// # Errors
-    /// [`EngineError::Outdated`] and [`EngineError::Withdrawn`] where this version is not to serve.
+    /// [`EngineError::Outdated`] and [`EngineError::Withdrawn`] where this version must not serve.
     pub(crate) async fn find<P: Projection>(store: &'a dyn ReadModelStore) -> Result<Self, EngineError> {
         let (ours, definition) = (P::VERSION, definition::of_projection::<P>());
         loop {
@@ -65,7 +65,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// A generation that is built on purpose. One that other code has begun makes way for it.
+    /// A generation for a requested rebuild. One that other code has begun is discarded.
     pub(crate) async fn begin<P: Projection>(store: &'a dyn ReadModelStore) -> Result<Self, EngineError> {
         let (ours, definition) = (P::VERSION, definition::of_projection::<P>());
         loop {
@@ -83,7 +83,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// The same for a source that is opened again: where the log ends, it says anew.
+    /// The same for a source that is opened again, which reports the end of the log again.
     pub(crate) fn again(&self) -> Self {
         Self::new(self.store, self.generation.clone(), self.promotion, self.serves.load(Ordering::Relaxed))
     }
@@ -92,8 +92,8 @@ impl<'a> Candidate<'a> {
         Self { generation, store, promotion, serves: AtomicBool::new(serves), target: OnceLock::new() }
     }
 
-    /// The generation, if its definition is recorded; else that is done first, and one has to look
-    /// again, since another program may have been faster.
+    /// The generation, if its definition is recorded. Otherwise it records the definition, and the caller must look again, since
+    /// another program may have been faster.
     async fn defined(
         store: &dyn ReadModelStore,
         picked: Progress,
@@ -112,7 +112,7 @@ impl<'a> Candidate<'a> {
     /// [`EngineError::Replaced`] when it was replaced or discarded.
     pub(crate) async fn after(&self, step: Step) -> Result<bool, EngineError> {
         if self.serves.load(Ordering::Relaxed) {
-            // A worker with shards of its own notices by being fenced.
+            // A worker that holds shards notices because it is fenced.
             if step == Step::Standby && self.store.state(&self.generation).await? != Some(GenerationState::Serving) {
                 return Err(EngineError::Replaced);
             }
@@ -122,12 +122,12 @@ impl<'a> Candidate<'a> {
             Step::Worked => return Ok(false),
             Step::AtEnd(end) if !self.is_complete(end).await? => return Ok(false),
             Step::AtEnd(_) => self.store.promote(&self.generation, self.promotion).await,
-            // The worker whose end it waits for promotes it.
+            // The worker that reaches its end last promotes it.
             Step::Standby => Err(PromoteError::NotBuilding),
         };
         let serves = match promoted {
             Ok(()) => true,
-            // By what the old one has folded since: catch up and try again.
+            // The old one has folded more since then: catch up and try again.
             Err(PromoteError::Behind { .. }) => false,
             Err(PromoteError::Withdrawn { serving }) => {
                 return Err(EngineError::Withdrawn { serving, ours: self.generation.version });
@@ -148,7 +148,7 @@ impl<'a> Candidate<'a> {
     async fn is_complete(&self, end: Position) -> Result<bool, EngineError> {
         let found = self.store.generations(&self.generation.projection).await?;
         let building = found.building.filter(|building| building.generation == self.generation);
-        // Gone or promoted: the promotion finds out which.
+        // It is gone or promoted; the promotion detects which.
         let Some(progress) = building else { return Ok(true) };
         let target = *self.target.get_or_init(|| {
             let target = progress.furthest.max(end);
@@ -176,7 +176,7 @@ mod tests {
         testing::account::Histories,
     };
 
-    /// Two workers share the shards: one is at its end while the other has just begun.
+    /// Two workers share the shards: one is at the end while the other has just begun.
     #[tokio::test]
     async fn r12_a_generation_serves_only_when_all_of_its_shards_have_caught_up() {
         let store = MemoryStore::new();
@@ -195,7 +195,7 @@ mod tests {
         assert!(candidate.after(later).await.expect("asked"), "the first promotion does not wait for later events");
     }
 
-    /// The source has all that was given to it, and the log had more. (Seen to fail where only checkpoints count.)
+    /// The worker has all events of the source, and the log has more. (Seen to fail where only checkpoints count.)
     #[tokio::test]
     async fn r12_a_generation_serves_only_when_it_has_what_the_log_held_behind_its_source() {
         let store = MemoryStore::new();
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// The log has lost its end since the source told of it, so the source is opened again.
+    /// The log has lost its end since the source reported it, so the source is opened again.
     #[tokio::test]
     async fn r12_an_end_that_the_log_has_lost_is_forgotten_with_the_source() {
         let store = MemoryStore::new();

@@ -1,11 +1,10 @@
-//! Where a page of documents ends and the next one begins.
+//! The place between one page of documents and the next.
 
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-/// Where a page ended, and in which generation of the read model. As text (`3.order-7`) it travels
-/// through clients.
+/// The last key of a page, and the generation of the read model. As text (`3.order-7`) it is given to clients.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cursor {
     /// [`Generation::id`](crate::Generation::id) of the generation that served the page.
@@ -41,7 +40,7 @@ impl<'de> Deserialize<'de> for Cursor {
     }
 }
 
-/// A text that no page has handed out as a cursor.
+/// The text is not a cursor that a page returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a cursor of a read model")]
 pub struct InvalidCursor;

@@ -1,4 +1,4 @@
-//! What a read model is folded by, in words that are stored beside it.
+//! The definition by which a read model is folded, as text that is stored with it.
 
 use crate::{
     event::{Categories, EventSet},
@@ -46,7 +46,7 @@ pub(crate) fn type_name<T>() -> &'static str {
     name.rsplit_once("::").map_or(name, |(_, name)| name)
 }
 
-/// Refuses to go on with what something else under the same name has folded.
+/// Refuses to continue with what another definition of the same name has folded.
 pub(crate) fn admit<'a>(
     name: &'static str,
     version: u32,

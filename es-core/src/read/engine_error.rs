@@ -14,7 +14,7 @@ use crate::{
     stream::Position,
 };
 
-/// Which event.
+/// The event at which an engine stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Location {
     /// Its place in the log.
@@ -49,11 +49,11 @@ pub enum EngineError {
     #[error("another worker has taken shard {0}")]
     Fenced(Shard),
     /// The generation that it kept no longer serves.
-    #[error("another generation has taken its place")]
+    #[error("the generation was replaced by another one")]
     Replaced,
-    /// The read model was fed by another source, whose shards stand at different positions: there
-    /// is no one position from which this source could go on. Rebuild it from this source.
-    #[error("the read model is fed by another source and cannot go on from {0:?} without a rebuild")]
+    /// The read model was fed by another source, and its shards have reached different positions. So there is no one position
+    /// from which this source could continue. Rebuild the read model from this source.
+    #[error("the read model is fed by another source and cannot continue from {0:?} without a rebuild")]
     OtherSource(String),
     /// A newer version of the projection serves or is being built: this program is too old for it.
     /// [`Projector::rebuild`](crate::Projector::rebuild) makes this version serve again.
@@ -64,11 +64,11 @@ pub enum EngineError {
         /// [`Projection::VERSION`](crate::Projection::VERSION) of this program.
         ours: u32,
     },
-    /// An operator has promoted an older version of the projection in the place of this one.
+    /// An operator has replaced this version of the projection by an older one.
     /// [`Projector::rebuild`](crate::Projector::rebuild) makes this version serve again.
     #[error("version {serving} serves on purpose and version {ours} was withdrawn; a rebuild makes it serve again")]
     Withdrawn {
-        /// What serves.
+        /// The version that serves.
         serving: u32,
         /// [`Projection::VERSION`](crate::Projection::VERSION) of this program.
         ours: u32,
@@ -98,9 +98,9 @@ pub enum EngineError {
     /// An event cannot be read (R14).
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// The engine stood by at an event that only newer code could know, and no program has passed it in the time that is
-    /// set. Deploy the code that writes it; if it is gone, code with an event of this name and schema version (or of a
-    /// later one with an upcaster from it), which may do nothing.
+    /// The engine stood by at an event that this program does not know, and no program passed it in time. Deploy the code that
+    /// writes the event. If that code is lost, deploy code with an event of this name and schema version (or of a later version
+    /// with an upcaster from it); its fold may do nothing.
     #[error(
         "{} v{} at position {} has kept the worker standing by for {} s and no program has passed it: deploy code that \
          knows this event, or a later version of it with an upcaster from this one",
@@ -115,7 +115,7 @@ pub enum EngineError {
     },
     /// A key breaks the rules of [`Projection::keys`](crate::Projection::keys), or, in per-stream order, is not the id of
     /// the event's stream.
-    #[error("{event} asks for the document {key:?}, which is no key for it")]
+    #[error("{event} names the key {key:?}, which is not valid for it")]
     Key {
         /// The key.
         key: String,
@@ -142,7 +142,7 @@ pub enum EngineError {
         #[source]
         reason: Misfit,
     },
-    /// A document would not be read as it was written: the events before the one that made it so are committed.
+    /// A document would be read back as another value. The events before the one that caused it are committed.
     #[error("the document {key:?} of {projection} would not be read as it was written")]
     Unwritable {
         /// Of which projection.
@@ -162,37 +162,37 @@ pub enum EngineError {
         event: Location,
         /// How many documents it touches.
         documents: usize,
-        /// How many bytes of them were seen before it was given up.
+        /// How many bytes of them were counted before the engine stopped.
         bytes: usize,
         /// How many there may be.
         limit: usize,
     },
     /// The application's code panicked: the projection, the policy, or what reads and writes their events and
-    /// documents. The process's panic hook was given the message and the place.
+    /// documents. The panic hook of the process has printed the message and the place.
     #[error("the code that handles {event} panicked")]
     Panicked {
         /// The event.
         event: Location,
     },
     /// The rebuilt generation could not be promoted.
-    #[error("the new generation cannot take its place")]
+    #[error("the new generation cannot be promoted")]
     Promote(#[source] PromoteError),
     /// A policy could not react.
     #[error("no reaction to {event}")]
     Reaction {
         /// The event.
         event: Location,
-        /// Whether the policy thinks that trying again may help.
+        /// Whether trying again may help, as the policy says.
         transient: bool,
-        /// The policy's own words.
+        /// The error of the policy.
         #[source]
         reason: BoxError,
     },
 }
 
 impl EngineError {
-    /// Whether only another program can go on: newer code, as in a rolling deploy, or the version
-    /// that was chosen on purpose. Workers stand by meanwhile.
+    /// Whether only another program can continue: newer code, as in a rolling deploy, or the version that an operator has chosen.
+    /// Workers stand by meanwhile.
     pub(crate) fn awaits_newer_code(&self) -> bool {
         match self {
             Self::Outdated { .. } | Self::Withdrawn { .. } => true,

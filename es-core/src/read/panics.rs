@@ -6,14 +6,14 @@ use std::{
     task::Poll,
 };
 
-/// The application's code panicked. What it said is not kept: it may hold values of events and documents. The
-/// process's panic hook has printed it, with the place.
+/// The application's code panicked. The message is not kept, because it may hold values of events and documents. The panic hook
+/// of the process has printed it, with the place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Panicked;
 
 /// The result of `call`, unless it panics.
 ///
-/// What it was changing is left half done: the caller drops it. That is why unwinding is safe here.
+/// A value that it was changing may be in an invalid state, so the caller drops it. That is why unwinding is safe here.
 pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Panicked> {
     catch_unwind(AssertUnwindSafe(call)).map_err(|_| Panicked)
 }

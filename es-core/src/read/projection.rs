@@ -35,50 +35,49 @@ pub trait Projection: Send + Sync + 'static {
     /// ReadModel::<Total>::new(MemoryStore::new());
     /// ```
     ///
-    /// No two projections or policies share one: the second is refused when it starts, since it
-    /// would go on with the documents of the first.
+    /// No two projections or policies may have the same name. The second one is refused when it starts, since it would continue
+    /// with the documents of the first.
     const NAME: &'static str;
 
-    /// Increase it whenever [`keys`](Self::keys), [`fold`](Self::fold), the type's name, the categories, the order or
-    /// the document's form change: the read model is then rebuilt beside the one that serves.
+    /// Increase it whenever [`keys`](Self::keys), [`fold`](Self::fold), the type's name, the categories, the order or the
+    /// document's form change. A new generation is then built while the old one serves.
     const VERSION: u32 = 1;
 
     /// The oldest version whose documents this program can read. As long as a generation of a version
     /// from this one to [`VERSION`](Self::VERSION) serves, queries are answered from it.
     ///
     /// Until a new version is promoted, the old documents serve. By default queries then fail with
-    /// [`QueryError::OtherVersion`](crate::QueryError::OtherVersion). Where the form of the documents is the same or
-    /// can be read all the same, set it to the older version: then a new version interrupts no
-    /// reads. If no process of the old version runs any more, the old documents stay as they are
-    /// meanwhile, and waiting for a write may end as [`Lagging`](crate::QueryError::Lagging).
+    /// [`QueryError::OtherVersion`](crate::QueryError::OtherVersion). If this program can read the older documents too, set
+    /// it to the older version: then a new version interrupts no reads. If no process of the old version runs any more, the
+    /// old documents do not change until then, and waiting for a write may end as
+    /// [`Lagging`](crate::QueryError::Lagging).
     const READS_SINCE: u32 = Self::VERSION;
 
     /// The order in which a document must see its events. The default is always right.
     const ORDER: EventOrder = EventOrder::PerKey;
 
-    /// What it listens to.
+    /// The events that it folds.
     type Event: EventSet;
 
-    /// What it keeps under a key. A document that JSON would not give back as an equal one stops the
-    /// projector before it is committed (R14). It is looked at when it is written out, not after each event: one that is
-    /// unreadable only between two events stops the projector where it happens to be written out between them, which
-    /// depends on batches and time, and is never committed.
+    /// What it keeps under a key. A document that would be read back from JSON as another one stops the projector before it is
+    /// committed (R14). Documents are checked when they are written, not after each event. If a document is unreadable only
+    /// between two events, the projector stops if it writes the document between them, which depends on batches and time. The
+    /// unreadable document is never committed.
     type Document: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
     /// The keys of the documents that `event` touches (1 to [`MAX_KEY_BYTES`](crate::limits::MAX_KEY_BYTES) bytes, no control
-    /// characters). They follow from the event alone. Each document sees the event once, however often
-    /// its key is named.
+    /// characters). They depend on the event alone. Each document sees the event once, also if its key is named twice.
     fn keys(&self, event: &Recorded<Self::Event>) -> Keys;
 
     /// Folds `event` into a document that it touches; `None` is one that does not exist.
     ///
     /// # Errors
-    /// Any, when the event contradicts the document: the projector stops there (R11), and the error is its cause. A text
-    /// is one too: `Err("the order was never placed".into())`, `.ok_or("the order was never placed")?`.
+    /// Any error, when the event contradicts the document: the projector stops before the event (R11) with this error as the
+    /// cause. A text is an error too: `Err("the order was never placed".into())`, `.ok_or("the order was never placed")?`.
     fn fold(&self, document: &mut Option<Self::Document>, event: &Recorded<Self::Event>) -> FoldResult;
 
-    /// Folds `event` into the document under `key`: for projections whose event changes one of its documents in another
-    /// way than the others. Unless it is written, [`fold`](Self::fold) does the same to all of them.
+    /// Folds `event` into the document under `key`. Implement it if an event changes one of its documents in another way than
+    /// the others; by default it calls [`fold`](Self::fold).
     ///
     /// # Errors
     /// As [`fold`](Self::fold).
@@ -93,15 +92,14 @@ pub trait Projection: Send + Sync + 'static {
     }
 }
 
-/// What a fold gives: any error makes it fail, and `?` makes such an error of each.
+/// The result of a fold. `?` converts any error.
 pub type FoldResult = Result<(), BoxError>;
 
-/// The order that a document needs to see its events in.
+/// The order in which a document must see its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EventOrder {
     /// Each document is fed by one stream: its key is the stream's id, and the projection listens
-    /// to one category. Shards and Kafka partitions may be folded apart; the projector checks the
-    /// keys.
+    /// to one category. Shards and Kafka partitions may be folded by different workers; the projector checks the keys.
     PerStream,
     /// A document may gather several streams and sees all their events in log order. From Kafka
     /// such a projection reads through a merge of all partitions.

@@ -28,13 +28,12 @@ use crate::{
 
 /// Keeps the read model of one projection up to date.
 ///
-/// Any number of workers of the same projection may run, in any number of processes: leases and
-/// fencing tokens see to it that each shard is folded by one of them, and another takes over when
-/// it stops.
+/// Any number of workers of the same projection may run, in any number of processes. Leases and fencing tokens make sure that
+/// one of them folds each shard, and another takes over when it stops.
 ///
 /// # Delivery
-/// Documents and checkpoint commit together (R9): crashes, repeated deliveries, rebalances and
-/// workers that were thought dead leave the read model equal to the fold of the log.
+/// Documents and checkpoint commit together (R9). After crashes, repeated deliveries, rebalances and stalled workers the read
+/// model is equal to the fold of the log.
 ///
 /// # Panics
 /// Its futures panic outside of a tokio runtime with time enabled.
@@ -50,15 +49,14 @@ pub struct Projector<P> {
 }
 
 impl<P: Projection> Projector<P> {
-    /// How many bytes of documents are loaded for one commit, and about how many are written by it, unless set
-    /// otherwise.
+    /// How many bytes of documents are loaded for one commit, and about how many it writes, by default.
     pub const DEFAULT_DOCUMENT_BYTES: usize = 32 * 1024 * 1024;
 
-    /// The most bytes of documents that one commit writes, whatever is set: Postgres takes no message of 1 GiB, and
+    /// The largest number of bytes of documents in one commit, for any setting: Postgres takes no message of 1 GiB, and
     /// `SQLite` no value of 1 GB.
     pub const MAX_DOCUMENT_BYTES: usize = 512 * 1024 * 1024;
 
-    /// An event may touch documents of so many times the bytes that are set.
+    /// An event may touch documents of this many times [`document_bytes`](Self::document_bytes).
     const ONE_EVENT: usize = 8;
 
     /// Folds the events of `source` through `projection` into `store`.
@@ -76,24 +74,22 @@ impl<P: Projection> Projector<P> {
         }
     }
 
-    /// How long a worker that fell silent keeps its shards from others (2 s, unless set
-    /// otherwise). A worker that stops in order gives them back at once; those of a process that is gone are free at
-    /// once on a file (`es-sqlite`).
+    /// How long the leases of a worker last that does not renew them (2 s by default). A worker that stops in good order
+    /// releases them at once. On a file (`es-sqlite`) those of a killed process are free at once too.
     ///
-    /// The lease is renewed while events are folded: on a runtime with several threads however long one
-    /// call of [`Projection::fold`] takes, on one with a single thread as long as none takes half of `ttl`.
-    /// A worker that stalls for longer may lose a shard to one that waits. It folds nothing wrong then, since its
-    /// commit is refused, but what it was folding is folded again.
+    /// The lease is renewed while events are folded: on a runtime with several threads for any length of a call of
+    /// [`Projection::fold`], on a runtime with one thread if no call takes half of `ttl`. A worker that stalls for longer may
+    /// lose a shard to one that waits. Its commit is then refused, so nothing is folded twice, but the work is done again.
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }
     }
 
-    /// Of how many bytes the documents may be that are loaded for one commit (32 MiB, unless set otherwise); in
-    /// memory they take a few times as much (R17). A batch that touches more is committed in parts.
+    /// How many bytes of documents are loaded for one commit (32 MiB by default). In memory they take a few times as much (R17).
+    /// A batch that touches more is committed in parts.
     ///
     /// A single event cannot be split. It may touch documents of eight times as many bytes, before and after it, but
-    /// never of more than [`MAX_DOCUMENT_BYTES`](Self::MAX_DOCUMENT_BYTES); one that touches more stops the projector
-    /// with [`EngineError::TooLarge`].
+    /// never of more than [`MAX_DOCUMENT_BYTES`](Self::MAX_DOCUMENT_BYTES). An event that touches more stops the projector with
+    /// [`EngineError::TooLarge`].
     pub fn document_bytes(self, bytes: usize) -> Self {
         Self { document_bytes: bytes.clamp(1, Self::MAX_DOCUMENT_BYTES), ..self }
     }
@@ -102,15 +98,14 @@ impl<P: Projection> Projector<P> {
         self.document_bytes.saturating_mul(Self::ONE_EVENT).min(Self::MAX_DOCUMENT_BYTES)
     }
 
-    /// How often it tries again while it [stands by](WorkerState::StandingBy) (5 s, unless set
-    /// otherwise).
+    /// How often it tries again while it [stands by](WorkerState::StandingBy) (every 5 s by default).
     pub fn standby(self, retry: Duration) -> Self {
         Self { standby: Standby { retry, ..self.standby }, ..self }
     }
 
-    /// How long it [stands by](WorkerState::StandingBy) at one event that this program does not know (15 min, unless set
-    /// otherwise; [`Duration::MAX`] is for ever). An event that is still there at the first try after that ends it with
-    /// [`EngineError::NeverKnown`]. A process that is started again waits anew.
+    /// How long it [stands by](WorkerState::StandingBy) at one event that this program does not know (15 min by default;
+    /// [`Duration::MAX`] means no limit). If the event was not passed by then, the next try ends with
+    /// [`EngineError::NeverKnown`]. A process that is started again waits for the whole time again.
     pub fn standby_limit(self, limit: Duration) -> Self {
         Self { standby: Standby { limit, ..self.standby }, ..self }
     }
@@ -119,22 +114,20 @@ impl<P: Projection> Projector<P> {
         &self.report
     }
 
-    /// What [`run`](Self::run) is doing, now and later.
+    /// What [`run`](Self::run) is doing; the receiver sees each change.
     pub fn state(&self) -> watch::Receiver<WorkerState> {
         self.report.watch()
     }
 
-    /// Runs until `shutdown`; failures of the store and of the source are waited out.
+    /// Runs until `shutdown`. It retries when the store or the source fails.
     ///
-    /// A read model that does not serve yet is built first and serves when it has reached the end of
-    /// the source. Where an older [`Projection::VERSION`] serves, the new one is built beside it and
-    /// takes its place.
+    /// A read model that does not serve yet is built first, and serves when it has reached the end of the source. If an older
+    /// [`Projection::VERSION`] serves, the new one is built meanwhile and then replaces it.
     ///
-    /// Where only newer code can go on, because a newer version serves or an event has a name or schema
-    /// version that this program does not know, it [stands by](WorkerState::StandingBy): it gives its leases back
-    /// and tries again every 5 s, so that a rolling deploy stops no process, and none is stopped when
-    /// the deploy is rolled back. The checkpoint never passes such an event (R11). No program may ever know it, so the
-    /// projector stops with [`EngineError::NeverKnown`] when it has stood by at one event for
+    /// If only newer code can continue, because a newer version serves or an event has a name or schema version that this
+    /// program does not know, it [stands by](WorkerState::StandingBy): it releases its leases and tries again every 5 s. So a
+    /// rolling deploy stops no process, also when it is rolled back. The checkpoint never passes such an event (R11). Perhaps no
+    /// program knows the event, so the projector stops with [`EngineError::NeverKnown`] when it has stood by at one event for
     /// [`standby_limit`](Self::standby_limit).
     ///
     /// # Errors
@@ -142,8 +135,8 @@ impl<P: Projection> Projector<P> {
     /// are folded and committed, it and those after it are not.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the read model as of the last commit; its leases expire.
-    /// Prefer `shutdown`, which gives them back.
+    /// Dropping the future leaves the read model as of the last commit, and its leases expire. Prefer `shutdown`, which releases
+    /// them.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
         self.standby.run(P::NAME, &self.report, &shutdown, || Box::pin(self.serve(&shutdown))).await
     }
@@ -155,7 +148,7 @@ impl<P: Projection> Projector<P> {
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
                 candidate.after(step).await?;
-                // Not before: what newer code must read may be the next event.
+                // Not before that: the next event may be one that only newer code knows.
                 if matches!(step, Step::AtEnd(_)) || opened.elapsed() > self.standby.retry {
                     self.report.set(P::NAME, WorkerState::Working);
                 }
@@ -187,8 +180,8 @@ impl<P: Projection> Projector<P> {
     }
 }
 
-/// The keys of the documents that `event` touches, checked, each of them once: a document that is named
-/// twice must not see the event twice (R9).
+/// The checked keys of the documents that `event` touches, without duplicates: a document that is named twice must not see the
+/// event twice (R9).
 pub(crate) fn keys<P: Projection>(projection: &P, event: &Recorded<P::Event>) -> Result<Vec<String>, EngineError> {
     let mut keys = projection.keys(event).into_vec();
     keys.sort_unstable();

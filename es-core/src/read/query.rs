@@ -1,4 +1,4 @@
-//! Answers from read models, and waiting until they know of a write.
+//! Queries of read models, and waiting until a read model holds a write.
 
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
@@ -65,17 +65,16 @@ impl<P: Projection> ReadModel<P> {
         }
     }
 
-    /// Up to `limit` documents whose keys lie in `range`, in byte order of the keys, and where the
-    /// next page begins: pass that to [`KeyRange::resume`]. One page is of one moment; all pages
-    /// are of one generation.
+    /// Up to `limit` documents whose keys are in `range`, in byte order of the keys, and the cursor of the next page for
+    /// [`KeyRange::resume`]. All documents of a page are from one moment, and all pages from one generation.
     ///
     /// # Errors
-    /// [`QueryError::Replaced`] when another generation has taken the place of the one that served the
-    /// page before: begin again. Else as [`get`](Self::get).
+    /// [`QueryError::Replaced`] when the generation that served the page before was replaced: begin with the first page. Others
+    /// as for [`get`](Self::get).
     pub async fn scan(&self, range: KeyRange, limit: usize) -> Result<Page<P::Document>, QueryError> {
         let mut wait = Wait::new(self.patience);
         loop {
-            // One more than asked for tells whether there is a next page.
+            // One document more than `limit` shows whether there is a next page.
             let served = self.store.scan(P::NAME, range.clone(), limit.saturating_add(1)).await?;
             match self.readable(served).await {
                 Ok(served) if range.generation.is_some_and(|wanted| wanted != served.generation.id) => {
@@ -87,8 +86,8 @@ impl<P: Projection> ReadModel<P> {
         }
     }
 
-    /// How far it is: everything up to this position is in it. It never falls, whatever is rebuilt
-    /// and promoted.
+    /// The position that it has reached: every event up to it is folded. It never falls, also when generations are rebuilt and
+    /// promoted.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -102,12 +101,11 @@ impl<P: Projection> ReadModel<P> {
         }
     }
 
-    /// Returns when the write that handed out `token` is in the read model (R13). With
-    /// [`Duration::MAX`] it waits without end.
+    /// Returns when the write that returned `token` is in the read model (R13). With [`Duration::MAX`] it waits without a
+    /// limit.
     ///
     /// # Errors
-    /// When that takes longer than `patience`: [`QueryError::Lagging`], or why no generation serves
-    /// that this program can read.
+    /// After `patience`: [`QueryError::Lagging`], or the reason why no generation serves that this program can read.
     pub async fn wait_for(&self, token: ReadToken, patience: Duration) -> Result<(), QueryError> {
         let mut wait = Wait::new(patience);
         loop {
@@ -169,9 +167,9 @@ fn building<P: Projection>(reached: Option<Position>) -> QueryError {
     QueryError::Building { projection: P::NAME, reached: reached.unwrap_or_default() }
 }
 
-/// The pauses of a query that waits.
+/// The pauses between the tries of a query that waits.
 struct Wait {
-    /// `None` is never.
+    /// `None` means no deadline.
     deadline: Option<Instant>,
     pause: Duration,
 }
@@ -181,8 +179,7 @@ impl Wait {
         Self { deadline: Instant::now().checked_add(patience), pause: Duration::from_millis(1) }
     }
 
-    /// Returns when it is time to ask again, or `error` when waiting does not help or has taken too
-    /// long.
+    /// Returns when it is time to try again; returns `error` when waiting does not help or the time is over.
     async fn before_next(&mut self, error: QueryError) -> Result<(), QueryError> {
         let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if passed || !error.is_transient() || matches!(error, QueryError::Store(_)) {
@@ -211,7 +208,7 @@ pub enum QueryError {
     Building {
         /// Which one.
         projection: &'static str,
-        /// How far it is.
+        /// The position that it has reached.
         reached: Position,
     },
     /// The generation that serves was folded by a version of the projection that this program does
@@ -225,7 +222,7 @@ pub enum QueryError {
         /// [`Projection::VERSION`] of this program.
         ours: u32,
     },
-    /// The generation that served the page before was replaced: begin again with the first page.
+    /// The generation that served the page before was replaced: begin with the first page.
     #[error("the read model {projection} was replaced since the page before")]
     Replaced {
         /// Which one.
@@ -239,22 +236,22 @@ pub enum QueryError {
         projection: &'static str,
         /// Under which key.
         key: String,
-        /// In what way.
+        /// How it differs from that form.
         #[source]
         reason: Misfit,
     },
-    /// The read model has not come far enough in the time given.
+    /// The read model did not reach the position in time.
     #[error("the read model has reached position {reached}, the write is at {wanted}")]
     Lagging {
-        /// How far it is.
+        /// The position that it has reached.
         reached: Position,
-        /// How far the reader wants it to be.
+        /// The position that the reader waits for.
         wanted: Position,
     },
 }
 
 impl QueryError {
-    /// Whether asking again later may help.
+    /// Whether trying again later may help.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),

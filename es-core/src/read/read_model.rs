@@ -11,7 +11,7 @@ mod leases;
 pub use self::{documents::*, error::ReadModelError, generations::*, leases::*};
 
 /// Keeps the documents of read models together with the checkpoints of their projectors: what a projector needs. It is
-/// implemented for whatever implements the three.
+/// implemented for every type that implements the three.
 pub trait ReadModelStore: Documents + Generations + Leases {}
 
 impl<T: Documents + Generations + Leases> ReadModelStore for T {}

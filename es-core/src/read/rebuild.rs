@@ -1,4 +1,4 @@
-//! Replay: a new generation is folded beside the one that serves and then takes its place.
+//! Rebuilds: a new generation is folded while the old one serves, and then replaces it.
 
 use std::ops::ControlFlow;
 
@@ -10,14 +10,12 @@ use crate::read::{
 };
 
 impl<P: Projection> Projector<P> {
-    /// Rebuilds the read model from the source's first event while the old one keeps serving and
-    /// keeps up; the switch is atomic and never goes back in time (R12). Returns the generation
-    /// that now serves, or `None` when `shutdown` came first: calling it again goes on where it was
-    /// interrupted.
+    /// Rebuilds the read model from the first event of the source while the old one serves and follows new events. The switch is
+    /// atomic and never goes back in time (R12). Returns the generation that now serves, or `None` when `shutdown` came first:
+    /// the next call continues from there.
     ///
-    /// Where a newer [`Projection::VERSION`] serves, it is replaced all the same: this is the way back
-    /// to an older program. The newer version is withdrawn with it, so its workers stand by and do
-    /// not rebuild it by themselves; a rebuild by the newer program makes it serve again.
+    /// It also replaces a newer [`Projection::VERSION`]: this is the way back to an older program. The newer version is
+    /// withdrawn, so its workers stand by and do not rebuild it. A rebuild by the newer program makes it serve again.
     ///
     /// # Errors
     /// As [`run`](Self::run), and [`EngineError::Discarded`] when a rebuild of another version was begun
@@ -35,7 +33,7 @@ impl<P: Projection> Projector<P> {
         source: &dyn EventSource,
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, EngineError> {
-        // Begun once and not with each attempt: of two rebuilds of different versions the later one wins.
+        // It begins once and not with each attempt, so of two rebuilds of different versions the later one wins.
         let begun = worker::persist(P::NAME, &self.report, &shutdown, || {
             Box::pin(async { Candidate::begin::<P>(&*self.store).await.map(Some) })
         });

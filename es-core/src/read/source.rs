@@ -34,7 +34,7 @@ impl<T: EventSource + ?Sized> EventSource for Arc<T> {
     }
 }
 
-/// Who reads, and what.
+/// The reader, and what it reads.
 #[derive(Debug, Clone)]
 pub struct Subscription {
     /// The reader's stable name. Workers of the same name on the same store share the shards.
@@ -57,22 +57,22 @@ pub trait EventFeed: fmt::Debug + Send {
     /// Whether the source decides who owns a shard, or leaves that to leases.
     fn takeover(&self) -> Takeover;
 
-    /// What happens next. It returns within about a second, with an empty batch if need be.
+    /// The next thing that happens. It returns within about a second, with an empty batch if nothing has happened.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     ///
     /// # Errors
-    /// [`SourceError`]; afterwards the feed is spent.
+    /// [`SourceError`]; after an error the feed cannot be used any more.
     async fn next(&mut self) -> Result<Delivery, SourceError>;
 
-    /// What the reader must know before it goes on with a batch that it has in hand: an assignment or a
+    /// What the reader must know before it continues with a batch that it holds: an assignment or a
     /// revocation, for whose end other readers wait. [`next`](Self::next) does not deliver it again.
     fn urgent(&mut self) -> Option<Delivery> {
         None
     }
 
-    /// Starts an assigned shard behind `checkpoint`; before that it delivers no batch.
+    /// Starts an assigned shard after `checkpoint`. Before that it delivers no batch of the shard.
     ///
     /// # Errors
     /// [`SourceError`], among them [`SourceError::OtherHistory`].
@@ -82,9 +82,9 @@ pub trait EventFeed: fmt::Debug + Send {
 /// What a source tells its reader.
 #[derive(Debug)]
 pub enum Delivery {
-    /// These shards are now the reader's: it takes their leases and starts each.
+    /// These shards are now assigned to the reader: it takes their leases and starts each.
     Assigned(Vec<Shard>),
-    /// These shards belong to another reader now: this one forgets them.
+    /// These shards are assigned to another reader now: this one drops them.
     Revoked(Vec<Shard>),
     /// Events of a started shard.
     Batch(Batch),
@@ -92,7 +92,7 @@ pub enum Delivery {
     Idle,
 }
 
-/// Events of one shard that follow on what it delivered before.
+/// Events of one shard that follow those that the source delivered before.
 #[derive(Debug)]
 pub struct Batch {
     /// The shard.
@@ -102,8 +102,8 @@ pub struct Batch {
     /// The checkpoint that holds once they are folded. Its position may lie beyond the last event
     /// when the source knows that nothing is missing.
     pub checkpoint: Checkpoint,
-    /// Where the log ended, as the source last saw it, when the source had nothing more at this moment. It lies
-    /// behind the checkpoint's position where the source itself is behind the log.
+    /// The end of the log as the source last saw it; set only if the source has no more events at this moment. It is later
+    /// than the checkpoint's position if the source lags behind the log.
     pub end: Option<Position>,
 }
 
@@ -114,18 +114,18 @@ pub enum SourceError {
     /// It failed; opening it again may succeed.
     #[error("the source failed")]
     Unavailable(#[source] BoxError),
-    /// It refuses this reader, and does so until an operator has changed something.
+    /// It refuses this reader until an operator has changed something.
     #[error("the source refuses its reader; {remedy}")]
     Refused {
         /// What to change.
         remedy: String,
-        /// What the source said.
+        /// The reason that the source gave.
         source: BoxError,
     },
     /// The log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// It holds something that is not an event of this framework.
+    /// It holds a record that is not an event of this framework.
     #[error("the record at {place} is damaged: {reason}")]
     Damaged {
         /// Where.
@@ -133,11 +133,11 @@ pub enum SourceError {
         /// In what way.
         reason: String,
     },
-    /// What the checkpoint says was folded is not what the source holds: the log was restored from
-    /// an older copy, or the checkpoint belongs to another log.
+    /// The source does not hold the event that the checkpoint names: the log was restored from an older copy, or the
+    /// checkpoint belongs to another log.
     #[error("position {position} holds another event than the one that was folded: the source has another history")]
     OtherHistory {
-        /// Where they differ.
+        /// The first position at which they differ.
         position: Position,
     },
     /// The source no longer holds what comes after the checkpoint.
@@ -147,7 +147,7 @@ pub enum SourceError {
         place: String,
     },
     /// Events that were written to the source are not there.
-    #[error("events are missing at {place}: {reason}; rebuild the read model from the log, and fill the topics anew")]
+    #[error("events are missing at {place}: {reason}; rebuild the read model from the log, and fill the topics again")]
     Missing {
         /// Where: topic, partition and offset.
         place: String,
@@ -162,7 +162,7 @@ pub enum SourceError {
         /// How that is known.
         reason: String,
     },
-    /// The source is set up so that events or their order are lost.
+    /// The settings of the source may lose events or their order.
     #[error("{place} cannot be read: {reason}")]
     Unfit {
         /// The topic.
@@ -197,7 +197,7 @@ impl LogSource {
     /// The most events of one batch, unless set otherwise.
     pub const DEFAULT_BATCH: usize = 1_000;
 
-    /// Where the payloads of a batch exceed this many bytes, the next ones hold fewer events.
+    /// If the payloads of a batch exceed this many bytes, the next batches hold fewer events.
     pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
     /// The first batch, before the size of the events is known.
@@ -247,7 +247,7 @@ struct LogFeed {
     said_end: bool,
 }
 
-/// How long a feed waits for news before it says that there is none.
+/// How long a feed waits for new events before it returns an empty batch.
 const IDLE: Duration = Duration::from_millis(500);
 
 #[async_trait]
@@ -269,8 +269,8 @@ impl EventFeed for LogFeed {
             tokio::time::sleep(IDLE).await;
             return Ok(Delivery::Idle);
         };
-        // The last event is read again: a log that was restored from an older copy, or failed over
-        // and lost its end, may hold another one there, or none.
+        // The last event is read again: a log that was restored from an older copy, or that lost its end in a failover, may
+        // hold another event there, or none.
         let again = usize::from(after.position > Position::ZERO);
         let from = Position::new(after.position.get() - again as u64);
         let mut events = self.store.read_log(from, self.limit + again).await?;
@@ -294,7 +294,7 @@ impl EventFeed for LogFeed {
                 let end = Some(checkpoint.position);
                 return Ok(Delivery::Batch(Batch { shard, events, checkpoint, end }));
             }
-            // The news itself comes with the next call.
+            // The next call reads the new events.
             if let Ok(waited) = tokio::time::timeout(IDLE, self.store.wait_past(after.position)).await {
                 waited?;
             }

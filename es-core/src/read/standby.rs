@@ -1,4 +1,4 @@
-//! Engines make way for newer code, and go on when it has left.
+//! Engines stand by for newer code, and continue when that code is gone.
 
 use std::{collections::HashMap, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
     stream::Position,
 };
 
-/// How an engine stands by.
+/// The settings with which an engine stands by.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Standby {
     /// How often it tries again.
@@ -30,8 +30,8 @@ impl Default for Standby {
 }
 
 impl Standby {
-    /// Makes attempts until the shutdown or an error that waiting cannot mend. Where only newer code
-    /// can do the work, it stands by and tries again.
+    /// Makes attempts until the shutdown or a permanent error. When only newer code can do the work, it stands by and tries
+    /// again.
     pub(crate) async fn run<'a>(
         self,
         name: &'static str,
@@ -64,17 +64,17 @@ impl Standby {
     }
 }
 
-/// Events that this program does not know, each with the time at which it was met first.
+/// Events that this program does not know, each with the time at which the engine first stopped at it.
 ///
-/// Each has a time of its own: the shards of one engine may stop at different ones in turn, and in a long deploy newer
-/// code passes one after the other.
+/// Each event has its own time: the shards of one engine may stop at different events in turn, and in a long deploy newer code
+/// passes one after the other.
 #[derive(Default)]
 struct Unknown(HashMap<Position, Instant>);
 
 impl Unknown {
-    /// For how long the event at `position`, which is met `now`, has been waited for.
+    /// For how long the engine has waited at the event at `position`, where it stopped again `now`.
     fn waited(&mut self, position: Position, now: Instant, limit: Duration) -> Duration {
-        // Those that were passed are not met again.
+        // The engine does not stop again at events that were passed.
         let forget = limit.saturating_mul(2);
         self.0.retain(|known, since| *known == position || now.duration_since(*since) < forget);
         now.duration_since(*self.0.entry(position).or_insert(now))

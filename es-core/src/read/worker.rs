@@ -1,5 +1,5 @@
-//! What projectors, rebuilds and policies have in common: carrying the shards of a source through
-//! a handler, one committed batch after the other.
+//! The common part of projectors, rebuilds and policies: a worker passes the batches of its shards to a handler and commits
+//! them.
 
 mod leases;
 
@@ -32,23 +32,22 @@ use crate::{
     witness::Witness,
 };
 
-/// The boxed future of an engine's own step. (An async closure's future cannot be named, so a
-/// caller that spawns an engine could not see that it is `Send`.)
+/// The boxed future of a step of an engine. (The future of an async closure has no name, so the compiler could not prove that
+/// an engine that awaits it is `Send`.)
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
 
-/// What is done with a batch.
+/// Handles the events of a batch.
 #[async_trait]
 pub(crate) trait Handler: Send + Sync {
-    /// Takes in the first of `events`, as many as fit into one commit; it is called again for the rest.
-    /// When `stop` is cancelled it takes in no further event and hands over what it has.
+    /// Handles the first of `events`, as many as fit into one commit; it is called again for the rest. When `stop` is cancelled
+    /// it handles no further event and returns what it has.
     async fn handle(&self, generation: &Generation, events: &[RecordedEvent], stop: &CancellationToken) -> Handled;
 }
 
-/// How far a handler has come.
+/// What a handler has done.
 #[derive(Debug, Default)]
 pub(crate) struct Handled {
-    /// How many events it has taken in: what they brought about commits together, with a checkpoint at the
-    /// last of them.
+    /// How many events it has handled. Their changes commit together, with a checkpoint at the last of them.
     pub(crate) done: usize,
     pub(crate) upserts: Vec<(String, Bytes)>,
     pub(crate) deletes: Vec<String>,
@@ -56,17 +55,16 @@ pub(crate) struct Handled {
     pub(crate) failure: Option<EngineError>,
 }
 
-/// A handler hands over what it has after this time: so much work at most is repeated after a crash, and a
-/// rebalance or a shutdown waits no longer than that.
+/// A handler returns what it has after this time. After a crash no more work than that is repeated, and a rebalance or a
+/// shutdown waits no longer.
 pub(crate) const HANDLE_FOR: Duration = Duration::from_secs(1);
 
-/// How long a lease lasts, unless set otherwise. It is renewed after half of that, and a worker that waits for it looks
-/// every half a second: after `kill -9` another one takes over within 3 s (R18), and a process may stall for a second
-/// before it can lose one.
+/// How long a lease lasts by default. It is renewed after half of that time, and a worker that waits for it tries every half
+/// second. So after `kill -9` another worker takes over within 3 s (R18), and a process may stall for a second before it can
+/// lose a lease.
 pub(crate) const DEFAULT_LEASE: Duration = Duration::from_secs(2);
 
-/// One reader of a source. When a step fails it is spent: drop it and open another one, which goes
-/// on at the committed checkpoints.
+/// One run of a reader. When a step fails, drop it and open another one, which starts from the committed checkpoints.
 pub(crate) struct Worker<'a> {
     handler: &'a dyn Handler,
     store: Arc<dyn Leases>,
@@ -85,21 +83,21 @@ pub(crate) struct Worker<'a> {
 
 struct Held {
     lease: Lease,
-    /// Where the log ended when the source had nothing more of the shard.
+    /// The end of the log when the source had no more events of the shard.
     end: Option<Position>,
     stop: CancellationToken,
     /// Reports it for as long as it is held.
     _reported: HeldLease,
 }
 
-/// What a step has come to.
+/// The result of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Another worker holds everything that was assigned to this one.
     Standby,
-    /// Something was done.
+    /// Events were handled, or assignments changed.
     Worked,
-    /// Everything that the source has for this worker is done. The log goes on to this position at least.
+    /// All events that the source has for this worker are handled. The log ends at this position or later.
     AtEnd(Position),
 }
 
@@ -120,7 +118,7 @@ impl<'a> Worker<'a> {
         Ok(Self { handler, store, generation, feed, owner, ttl, leases, meter, held, wanted, waiting })
     }
 
-    /// Steps until the shutdown (`None`), or until `after` has seen a step that breaks it off.
+    /// Makes steps until the shutdown (`None`), or until `after` returns a value.
     pub(crate) async fn run<'b, T>(
         mut self,
         shutdown: &CancellationToken,
@@ -142,8 +140,7 @@ impl<'a> Worker<'a> {
         outcome
     }
 
-    /// Takes in what the source delivers next; `None` is the shutdown. What was folded by then is
-    /// committed (R16).
+    /// Handles what the source delivers next; `None` means the shutdown. What was folded by then is committed (R16).
     async fn step(&mut self, shutdown: &CancellationToken) -> Result<Option<Step>, EngineError> {
         if self.waiting.is_empty() {
             let delivery = tokio::select! {
@@ -160,7 +157,7 @@ impl<'a> Worker<'a> {
         {
             self.waiting.push_front(rest);
         }
-        // The other members of a group wait until a rebalance is noticed.
+        // The other members of a group wait until this one notices a rebalance.
         while let Some(urgent) = self.feed.urgent() {
             self.take_in(urgent);
         }
@@ -171,7 +168,7 @@ impl<'a> Worker<'a> {
         Ok(Some(if self.held.is_empty() { Step::Standby } else { self.end().map_or(Step::Worked, Step::AtEnd) }))
     }
 
-    /// The end of the log, where all that the source has is done.
+    /// The end of the log, if all events that the source has are handled.
     fn end(&self) -> Option<Position> {
         let mut ends = self.held.values().map(|held| held.end);
         let end = ends.try_fold(Position::ZERO, |furthest, end| Some(furthest.max(end?)));
@@ -194,7 +191,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Gives the leases back, so that the next worker need not wait for their end.
+    /// Releases the leases, so that the next worker need not wait until they expire.
     async fn release(self) {
         self.leases.end().await;
         for (shard, held) in self.held {
@@ -204,12 +201,12 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Has the handler take in a first part of `batch`, and commits it. Returns the rest.
+    /// Passes a first part of `batch` to the handler and commits it. Returns the rest.
     async fn fold(&mut self, mut batch: Batch) -> Result<Option<Batch>, EngineError> {
-        // A batch that was on its way when its shard was revoked belongs to another worker.
+        // If the shard was revoked after the batch was sent, the batch belongs to another worker.
         let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(None) };
         let before = &held.lease.checkpoint;
-        // Within a shard positions only grow: this is the whole of exactly-once (R9).
+        // Within a shard positions only grow, so this comparison is enough for exactly once (R9).
         batch.events.retain(|event| event.position > before.position);
         let began = Instant::now();
         let handled = if batch.events.is_empty() {
@@ -231,8 +228,8 @@ impl<'a> Worker<'a> {
             let changes = Changes { upserts, deletes, checkpoint: checkpoint.clone() };
             self.store.commit(&held.lease, changes, self.ttl).await
         } else if handled.failure.is_some() {
-            // Only the holder of the lease has a say: the documents of a generation that was replaced
-            // in the meantime are being deleted, and nothing fits them any more.
+            // An error counts only if the lease is still held: if the generation was replaced in the meantime, its documents are
+            // being deleted, and events cannot be folded into them.
             self.store.renew(&held.lease, self.ttl).await
         } else {
             Ok(())
@@ -240,7 +237,7 @@ impl<'a> Worker<'a> {
         match committed {
             Ok(()) => {}
             Err(CommitError::Fenced(shard)) => {
-                // Perhaps the shard was revoked in the meantime, and all is well.
+                // If the shard was revoked in the meantime, this is no error.
                 self.leases.lose(&shard);
                 return Ok(None);
             }
@@ -266,7 +263,7 @@ impl<'a> Worker<'a> {
         if self.wanted.is_empty() {
             return Ok(());
         }
-        // All shards of the source, and not only the wanted ones: `reached` counts them all.
+        // All shards of the source, not only the assigned ones: `reached` counts them all.
         let shards: Vec<Shard> = self.feed.shards().into_iter().chain(self.wanted.iter().cloned()).collect();
         match self.store.ensure_shards(&self.generation, &shards).await? {
             Changeover::Ready => {}
@@ -278,7 +275,7 @@ impl<'a> Worker<'a> {
             match self.store.acquire(&self.generation, &shard, self.owner, takeover, self.ttl).await? {
                 Some(lease) => {
                     let (stop, checkpoint) = (self.leases.keep(&lease, shutdown), lease.checkpoint.clone());
-                    // Before the source starts it: if that fails, the lease is among those that are given back.
+                    // Before the source starts it: if that fails, this lease is released with the others.
                     self.held.insert(shard.clone(), Held { lease, end: None, stop, _reported: self.meter.holds() });
                     self.feed.start(&shard, &checkpoint).await?;
                 }
@@ -289,8 +286,8 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// The checkpoint within a batch. Its cursor is the one before the batch: what the source delivers again
-/// from there on is known by its position.
+/// The checkpoint within a batch. Its cursor is the one before the batch: events that the source delivers again from there are
+/// recognised by their positions.
 fn within(last: &RecordedEvent, before: &Checkpoint) -> Checkpoint {
     Checkpoint { position: last.position, witness: Some(Witness::of(last)), cursor: before.cursor.clone() }
 }
@@ -298,8 +295,8 @@ fn within(last: &RecordedEvent, before: &Checkpoint) -> Checkpoint {
 /// The pauses of an engine between attempts.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
-/// Makes attempts until one succeeds or fails permanently, or the shutdown comes (`None`). Between two of
-/// them it waits; after an attempt that held for a while the pauses begin anew.
+/// Makes attempts until one succeeds or fails permanently, or the shutdown comes (`None`). It pauses between attempts; after an
+/// attempt that lasted for a while the pauses start small again.
 pub(crate) async fn persist<'a, T>(
     name: &'static str,
     report: &StateReport,
@@ -312,7 +309,7 @@ pub(crate) async fn persist<'a, T>(
         match attempt().await {
             Err(error) if error.is_transient() && shutdown.is_cancelled() => break,
             Err(error) if error.is_transient() => {
-                tracing::warn!(name, error = &error as &dyn std::error::Error, "going on after a pause");
+                tracing::warn!(name, error = &error as &dyn std::error::Error, "trying again after a pause");
                 report.failed(&error);
                 telemetry::reader_failed(name, true);
             }

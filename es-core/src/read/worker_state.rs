@@ -1,4 +1,4 @@
-//! What an engine is doing, for health checks and people.
+//! What an engine is doing, for health checks and operators.
 
 use std::{
     error::Error,
@@ -13,10 +13,10 @@ use tokio::{sync::watch, time::Instant};
 
 use crate::error::with_causes;
 
-/// How often a worker that stands by tries again, unless set otherwise.
+/// How often a worker that stands by tries again, by default.
 pub const STANDBY_RETRY: Duration = Duration::from_secs(5);
 
-/// How long a worker stands by at an event that its program does not know, unless set otherwise.
+/// How long a worker stands by at an event that its program does not know, by default.
 pub const STANDBY_LIMIT: Duration = Duration::from_mins(15);
 
 /// What a projector, a policy or a relay is doing at this moment.
@@ -26,16 +26,16 @@ pub enum WorkerState {
     /// It follows its source, or waits for a transient failure to end.
     #[default]
     Working,
-    /// Newer code has taken its work over, as in a rolling deploy. It holds no lease, tries again
-    /// every [`STANDBY_RETRY`], and goes on when that code has left. Where it waits at an event that its program does
-    /// not know, it stops after [`STANDBY_LIMIT`], since no program may ever know it.
+    /// Newer code does its work, as in a rolling deploy. It holds no lease, tries again every [`STANDBY_RETRY`], and continues
+    /// when that code is gone. If it waits at an event that its program does not know, it stops after [`STANDBY_LIMIT`], since
+    /// perhaps no program knows the event.
     StandingBy {
         /// Since when, by the monotonic clock of the process.
         since: Instant,
         /// Why it cannot work, with all causes.
         reason: String,
     },
-    /// It ended because of an error that waiting cannot mend.
+    /// It ended because of a permanent error.
     Stopped {
         /// The error, with all causes.
         reason: String,
@@ -95,7 +95,7 @@ impl StateReport {
         self.state.subscribe()
     }
 
-    /// Reports that an attempt failed, whether that is waited out or not.
+    /// Reports that an attempt failed, also if another attempt follows.
     pub fn failed(&self, error: &dyn Error) {
         *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(Failure::of(error));
     }
@@ -105,8 +105,8 @@ impl StateReport {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reports `state`, and logs a change of it for the worker `name`. One that stands by already does so since it began
-    /// to.
+    /// Reports `state`, and logs a change of it for the worker `name`. A worker that stands by already keeps the time since when
+    /// it does.
     pub fn set(&self, name: &str, mut state: WorkerState) {
         self.state.send_if_modified(|current| {
             if let (WorkerState::StandingBy { since: first, .. }, WorkerState::StandingBy { since, .. }) =

@@ -1,4 +1,4 @@
-//! What a service consists of.
+//! The registration of a service.
 
 use std::{
     any::TypeId,
@@ -33,7 +33,7 @@ use crate::{
 /// The name of the part that runs the relay of a service.
 pub const RELAY: &str = "relay";
 
-/// Registers what a service consists of; [`start`](Self::start) starts it.
+/// Registers the parts of a service; [`start`](Self::start) starts it.
 pub struct ServiceBuilder {
     name: String,
     store: Arc<dyn ServiceStore>,
@@ -56,15 +56,15 @@ struct Registered {
 
 type Make = Box<dyn FnOnce(&Resources, Readers) -> Body + Send>;
 
-/// What is set for all readers; `None` is what an engine does by itself.
+/// The settings of all readers; `None` means the default of the engine.
 #[derive(Debug, Clone, Copy, Default)]
 struct Readers {
     lease: Option<Duration>,
     standby_limit: Option<Duration>,
 }
 
-/// Which parts of a service this process runs. The others are known all the same: their read models can be queried
-/// and rebuilt, and their position is told.
+/// Which parts of a service this process runs. It also knows the other parts: their read models can be queried and rebuilt, and
+/// their positions are reported.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Parts {
@@ -148,7 +148,7 @@ impl ServiceBuilder {
         })
     }
 
-    /// Adds the policy that `make` makes of what the parts of the service share, for example of their repositories.
+    /// Adds the policy that `make` returns. `make` gets the repositories and the store that the parts share.
     pub fn policy<P: Policy>(self, make: impl FnOnce(&Resources) -> P + Send + 'static) -> Self {
         self.policy_with(make, |runner| runner)
     }
@@ -171,8 +171,8 @@ impl ServiceBuilder {
         })
     }
 
-    /// Adds a relay, the part [`RELAY`]. The readers of the service follow what it fills, unless they have a
-    /// [`source`](Self::source) of their own.
+    /// Adds a relay, as the part [`RELAY`]. The readers of the service follow the topics that it fills, unless a
+    /// [`source`](Self::source) is set.
     pub fn relay(mut self, relay: impl Relay) -> Self {
         let relay: Arc<dyn Relay> = Arc::new(relay);
         self.relay = Some(relay.clone());
@@ -181,17 +181,17 @@ impl ServiceBuilder {
         })
     }
 
-    /// Where the readers find their events, instead of the log or of what a relay fills.
+    /// The source of the readers, instead of the log or of the topics that a relay fills.
     pub fn source(self, source: impl EventSource) -> Self {
         Self { source: Some(Arc::new(source)), ..self }
     }
 
-    /// Which parts this process runs (all, unless set otherwise).
+    /// Which parts this process runs (all by default).
     pub fn parts(self, parts: Parts) -> Self {
         Self { parts, ..self }
     }
 
-    /// How long a reader that fell silent keeps others from taking over ([`Projector::lease`]).
+    /// How long the lease of a reader lasts that does not renew it ([`Projector::lease`]).
     pub fn lease(mut self, ttl: Duration) -> Self {
         self.readers.lease = Some(ttl);
         self
@@ -203,13 +203,12 @@ impl ServiceBuilder {
         self
     }
 
-    /// The pauses before a part that has ended because of a transient error starts again (up to 100 ms at first and
-    /// 10 s at most, unless set otherwise).
+    /// The pauses before a part starts again after a transient error (by default up to 100 ms at first, and up to 10 s later).
     pub fn backoff(self, backoff: Backoff) -> Self {
         Self { backoff, ..self }
     }
 
-    /// When the service counts as ready.
+    /// The limits within which the service is ready.
     pub fn thresholds(self, thresholds: Thresholds) -> Self {
         Self { thresholds, ..self }
     }
@@ -294,7 +293,7 @@ impl fmt::Debug for ServiceBuilder {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The name of the service breaks the rule: a relay and consumer groups are named after it.
+    /// The name of the service is invalid; a relay and consumer groups are named after it.
     #[error("{0:?} is no name of a service: it must be 1 to 64 bytes of a-z, 0-9 and '-'")]
     Name(String),
     /// Two parts have the same name.
@@ -309,12 +308,12 @@ pub enum StartError {
         /// The category.
         category: &'static str,
     },
-    /// This process is to run a part that is not registered.
+    /// A part was chosen that is not registered.
     #[error("the service has no part {name:?}; it has {known:?}")]
     Unknown {
-        /// The name that was asked for.
+        /// The name that was chosen.
         name: String,
-        /// Those that are registered.
+        /// The names that are registered.
         known: Vec<String>,
     },
     /// The store cannot be read.

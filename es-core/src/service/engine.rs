@@ -1,4 +1,4 @@
-//! The ports to what a service runs.
+//! The ports to the engines that a service runs.
 
 use std::{fmt, sync::Arc};
 
@@ -31,18 +31,18 @@ pub trait Engine: Send + Sync + 'static {
     /// Where it reports what it is doing.
     fn report(&self) -> &StateReport;
 
-    /// How far it is, if that is not a checkpoint in the service's store; `None` if it is, or where it is not known.
+    /// The position that it has reached; `None` if that is a checkpoint in the service's store, or is not known.
     fn position(&self) -> Option<Position> {
         None
     }
 }
 
-/// Carries the log of a service to where its readers follow it, for example to Kafka.
+/// Copies the log of a service to another place where its readers follow it, for example to Kafka.
 pub trait Relay: fmt::Debug + Send + Sync + 'static {
-    /// What carries `log`. Of all processes in which one of the same `service` runs, one carries at a time.
+    /// The engine that copies `log`. Of all processes that run it for the same `service`, one copies at a time.
     fn engine(&self, service: &str, log: Arc<dyn EventStore>) -> Box<dyn Engine>;
 
-    /// What the readers of `service` follow.
+    /// The source that the readers of `service` follow.
     fn source(&self, service: &str) -> Arc<dyn EventSource>;
 }
 
@@ -50,7 +50,7 @@ pub trait Relay: fmt::Debug + Send + Sync + 'static {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PartError {
-    /// A projector or a policy.
+    /// A projector or a policy failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
     /// An engine of a backend failed, and trying again may help.
@@ -59,10 +59,10 @@ pub enum PartError {
     /// An engine of a backend failed, and trying again does not help.
     #[error(transparent)]
     Permanent(BoxError),
-    /// It ended although it was not told to.
+    /// It ended before the shutdown.
     #[error("it ended before the shutdown and gave no reason")]
     Ended,
-    /// It panicked. The process's panic hook was given the message and the place.
+    /// It panicked. The panic hook of the process has printed the message and the place.
     #[error("it panicked")]
     Panicked,
 }

@@ -1,4 +1,4 @@
-//! Whether a service lives, and whether it is ready.
+//! Whether a service is alive, and whether it is ready.
 
 use std::time::Duration;
 
@@ -6,10 +6,10 @@ use serde::Serialize;
 
 use super::{Service, part::PartState, status::Status};
 
-/// When a service counts as ready.
+/// The limits within which a service is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
-    /// By how many events a part that runs in this process may lag; `None` (the default) is any number.
+    /// By how many events a part that runs in this process may lag; `None` (the default) means no limit.
     pub lag_events: Option<u64>,
     /// How long the store may take to answer (5 s by default).
     pub answer_within: Duration,
@@ -21,32 +21,32 @@ impl Default for Thresholds {
     }
 }
 
-/// Whether a service lives, and whether it is ready.
+/// Whether a service is alive, and whether it is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct Health {
-    /// Whether the process is of use: false once the service was shut down.
+    /// Whether the service is alive: false after the shutdown.
     pub live: bool,
-    /// Whether requests should come here.
+    /// Whether the process should get requests.
     pub ready: bool,
     /// Why it is not ready, a line for each reason.
     pub reasons: Vec<String>,
-    /// What it is doing.
+    /// The status of the service.
     pub status: Status,
 }
 
 impl Service {
-    /// Whether the process is of use, without asking the store: false once the service was shut down.
+    /// Whether the service is alive: false after the shutdown. It does not use the store.
     pub fn is_live(&self) -> bool {
         !self.is_over()
     }
 
-    /// Whether the service lives and is ready, with the reasons if it is not.
+    /// Whether the service is alive and ready, with the reasons if it is not.
     ///
     /// It is not ready while the store does not answer, when a part of this process has stopped for good or lags by more
-    /// than [`Thresholds::lag_events`], and from the beginning of the shutdown on. A part that stands by for newer code,
-    /// as in a rolling deploy, or for another relay, or that starts again after a transient error leaves it ready.
+    /// than [`Thresholds::lag_events`], and from the beginning of the shutdown on. It stays ready when a part stands by for newer
+    /// code, as in a rolling deploy, or for another relay, or starts again after a transient error.
     pub async fn health(&self) -> Health {
         let status = self.status().await;
         let mut reasons = Vec::new();

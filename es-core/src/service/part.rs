@@ -1,4 +1,4 @@
-//! A part of a service: one engine under a name, and how its supervision goes.
+//! A part of a service: one engine under a name, and its supervision.
 
 use std::{
     fmt,
@@ -30,7 +30,7 @@ pub enum PartKind {
     Projection,
     /// Reacts to events with commands.
     Policy,
-    /// Carries the log to where readers follow it.
+    /// Copies the log to where readers follow it.
     Relay,
 }
 
@@ -60,7 +60,7 @@ pub enum PartState {
     Elsewhere,
     /// It follows its source, waits for another process to stop, or waits for a transient failure to end.
     Running,
-    /// Newer code has taken its work over, as in a rolling deploy, or, for a relay, another process.
+    /// Newer code does its work, as in a rolling deploy, or, for a relay, another process does.
     StandingBy {
         /// For how long, in seconds.
         seconds: u64,
@@ -72,16 +72,16 @@ pub enum PartState {
         /// The error, with all causes.
         reason: String,
     },
-    /// It has ended for good: its error needs an operator. The other parts go on.
+    /// It has ended for good: its error needs an operator. The other parts continue.
     Stopped {
         /// The error, with all causes.
         reason: String,
     },
-    /// It has ended because it was told to.
+    /// It has ended at the shutdown.
     Ended,
 }
 
-/// How the supervision of a part goes.
+/// The state of the supervision of a part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Supervision {
     Elsewhere,
@@ -114,7 +114,7 @@ pub(super) struct Part {
     restarts: AtomicU32,
 }
 
-/// An attempt that held for so long was no failure: the pauses begin anew after it.
+/// After an attempt that lasted this long the pauses start small again.
 const HELD: Duration = Duration::from_secs(30);
 
 impl Part {
@@ -153,7 +153,7 @@ impl Part {
         self.restarts.load(Ordering::Relaxed)
     }
 
-    /// Returns when it has ended for good, whatever the reason.
+    /// Returns when it has ended for good, for any reason.
     pub(super) async fn over(&self) {
         let is_over = |now: &Supervision| matches!(now, Supervision::Failed { .. } | Supervision::Ended);
         // The sender lives as long as this does.
@@ -170,13 +170,13 @@ impl Part {
                 WorkerState::StandingBy { since, reason } => {
                     PartState::StandingBy { seconds: since.elapsed().as_secs(), reason: reason.clone() }
                 }
-                // The supervision has the last word on what has stopped.
+                // The supervision decides what has stopped.
                 _ => PartState::Running,
             },
         }
     }
 
-    /// Runs it until `shutdown` or until it ends for good. After a transient end it starts again.
+    /// Runs it until `shutdown` or until it ends for good. After a transient error it starts again.
     pub(super) async fn supervise(self: Arc<Self>, shutdown: CancellationToken, backoff: Backoff) {
         let (name, kind) = (&*self.name, self.kind);
         let mut failures = 0;

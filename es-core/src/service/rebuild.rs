@@ -86,12 +86,12 @@ pub enum RebuildError {
     /// No projection of this name is registered.
     #[error("the service has no read model {name:?}; it has {known:?}")]
     Unknown {
-        /// The name that was asked for.
+        /// The name that was given.
         name: String,
-        /// Those that are registered.
+        /// The names that are registered.
         known: Vec<String>,
     },
-    /// It failed.
+    /// The rebuild failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
 }

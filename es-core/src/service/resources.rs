@@ -13,9 +13,9 @@ use crate::{
     write::{aggregate::Aggregate, execute::Repository},
 };
 
-/// What the parts of a service share: its store, its repositories, and where its readers find events. Clones share it.
+/// What the parts of a service share: its store, its repositories and the source of its readers. Clones share it.
 ///
-/// A policy is made from it, since its commands go to aggregates of the same store
+/// A policy is built from it, since its commands go to aggregates of the same store
 /// ([`ServiceBuilder::policy`](super::ServiceBuilder::policy)).
 #[derive(Clone)]
 pub struct Resources(Arc<Shared>);
@@ -68,12 +68,12 @@ impl Resources {
         ReadModel::new(self.store())
     }
 
-    /// Where the readers of the service find events: the log, or what the relay fills.
+    /// The source of the readers of the service: the log, or the topics that the relay fills.
     pub fn source(&self) -> Arc<dyn EventSource> {
         self.0.source.clone()
     }
 
-    /// The log as a source, whatever the readers follow.
+    /// The log as a source, also if the readers follow another one.
     pub fn log(&self) -> LogSource {
         LogSource::new(self.store())
     }

@@ -1,4 +1,4 @@
-//! Waiting until everything has followed from everything.
+//! Waiting until all readers have reached the head of the log.
 
 use std::time::Duration;
 
@@ -11,13 +11,13 @@ use crate::{
     write::store::{EventStore, ReadError},
 };
 
-/// How often the positions are looked at.
+/// How often the positions are compared.
 const EVERY: Duration = Duration::from_millis(5);
 
 impl Service {
-    /// Returns when every registered reader has taken in the whole log, in whichever process it runs: policies have
-    /// reacted to everything, also to what followed from their reactions, and read models hold everything. For tests and
-    /// demonstrations: while clients write it may never happen. A reader that has stopped never gets there either: on
+    /// Returns when every registered reader, in any process, has reached the head of the log: policies have reacted to every
+    /// event, also to those that followed from their reactions, and read models hold every event. It is for tests and
+    /// demonstrations: while clients write it may never return. The same holds if a reader has stopped: after
     /// [`Unsettled::Late`], [`status`](Self::status) says why.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl Service {
     async fn settle(&self, last: &mut (Position, Vec<String>)) -> Result<(), Unsettled> {
         let store = self.store();
         loop {
-            // The head is read first: what a policy adds after it is seen the next time.
+            // The head is read first: events that a policy adds later are seen in the next round.
             let head = store.head().await?;
             let mut late = Vec::new();
             for part in self.parts().iter().filter(|part| part.kind.is_reader()) {
@@ -60,7 +60,7 @@ pub enum Unsettled {
     Late {
         /// The last position of the log.
         head: Position,
-        /// The readers that have not come so far, each with its position.
+        /// The readers that have not reached it, each with its position.
         readers: Vec<String>,
     },
     /// The log cannot be read.

@@ -7,22 +7,21 @@ use tokio::time::{Instant, timeout_at};
 use super::Service;
 use crate::error::BoxError;
 
-/// Of the time that a shutdown may take, a quarter is for the store, but no more than this.
+/// A quarter of the time of a shutdown is for the store, but no more than this.
 const FOR_THE_STORE: Duration = Duration::from_secs(1);
 
 impl Service {
-    /// Ends the service in good order (R16): parts finish what they have begun, commit and give their leases back; then
-    /// the store is closed. What is not done `within` that time is dropped, which loses nothing.
+    /// Ends the service in good order (R16): parts finish what they have begun, commit and release their leases; then the store is
+    /// closed. A part that has not ended `within` that time is dropped, which loses nothing.
     ///
     /// # Errors
-    /// [`ShutdownError::Late`] names what did not end in time, [`ShutdownError::Close`] says that the store was not
-    /// closed in good order. The service has ended all the same.
+    /// [`ShutdownError::Late`] names what did not end in time, [`ShutdownError::Close`] says that the store was not closed in good
+    /// order. In both cases the service has ended.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves a service that ends by itself, except that its store is not closed; call it again
-    /// to wait for the rest.
+    /// Dropping the future does not stop the end of the parts, but the store is not closed. Call it again to wait for the rest.
     pub async fn shutdown(&self, within: Duration) -> Result<(), ShutdownError> {
-        // A time that no clock reaches is as good as one that the clock cannot say.
+        // A longer time could overflow the deadline.
         let within = within.min(Duration::from_hours(365 * 24));
         let deadline = Instant::now() + within;
         let parts_until = deadline - FOR_THE_STORE.min(within / 4);

@@ -30,23 +30,23 @@ pub struct Status {
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct PartStatus {
-    /// What it is.
+    /// Its kind.
     pub kind: PartKind,
     /// Its name, unique in the service.
     pub name: String,
-    /// What it does in this process.
+    /// Its state in this process.
     #[serde(flatten)]
     pub state: PartState,
-    /// Everything up to this position is in its read model, was reacted to, or is where readers follow it, in whichever
-    /// process that was done. `None` where this is not known: the store does not answer, or another process relays.
+    /// Every event up to this position is in its read model, was reacted to, or was copied by the relay, in any process. `None` if
+    /// this is not known: the store does not answer, or the relay runs in another process.
     pub position: Option<Position>,
     /// By how many events its position lies below the head of the log.
     pub lag: Option<u64>,
-    /// How far a generation of its read model is that is being built, and does not serve yet.
+    /// The position that a generation of its read model has reached that is being built and does not serve yet.
     pub building: Option<Position>,
     /// How often it was started again.
     pub restarts: u32,
-    /// When it failed last in this process, whether that was waited out since or not.
+    /// When it failed last in this process, also if a later attempt succeeded.
     pub last_error_at: Option<DateTime<Utc>>,
     /// How it failed, with all causes.
     pub last_error: Option<String>,
@@ -83,14 +83,14 @@ impl Status {
 impl Service {
     /// What each registered part is doing, whether this process runs it or not: state, position, lag, last error.
     ///
-    /// It asks the store once for the head of the log and once for each reader, and gives up after
-    /// [`Thresholds::answer_within`](super::Thresholds::answer_within): what is not known then is `None`.
+    /// It asks the store once for the head of the log and once for each reader, for at most
+    /// [`Thresholds::answer_within`](super::Thresholds::answer_within). What is not known by then is `None`.
     pub async fn status(&self) -> Status {
         let mut status = Status {
             service: self.name().to_owned(),
             head: None,
             store_error: None,
-            parts: self.parts().iter().map(|part| told(part)).collect(),
+            parts: self.parts().iter().map(|part| known(part)).collect(),
         };
         let within = self.thresholds().answer_within;
         match timeout(within, self.look_up(&mut status)).await {
@@ -106,7 +106,7 @@ impl Service {
 
     async fn look_up(&self, status: &mut Status) -> Result<(), String> {
         let store = self.store();
-        // The head last: a position never lies beyond it.
+        // The head is read last, so no position is greater than it.
         for part in status.parts.iter_mut().filter(|part| part.kind.is_reader()) {
             let found = store.generations(&part.name).await.map_err(|error| with_causes(&error))?;
             part.position = Some(found.serving.map_or(Position::ZERO, |serving| serving.reached));
@@ -118,7 +118,7 @@ impl Service {
 }
 
 /// What is known of `part` without asking the store.
-fn told(part: &Part) -> PartStatus {
+fn known(part: &Part) -> PartStatus {
     let (last_error_at, last_error) =
         part.engine().report().last_failure().map(|Failure { at, error }| (at, error)).unzip();
     PartStatus {

@@ -1,4 +1,4 @@
-//! The store of a service: all ports in one place.
+//! The store of a service: all ports in one type.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ pub trait ServiceStore: AggregateStore + ReadModelStore {
     /// Finishes what is in flight and closes all connections (R16). Later appends are refused. It may be called again.
     ///
     /// # Errors
-    /// The backend's own, when something did not end in good order; the store is closed all the same.
+    /// The backend's own, when something did not end in good order. The store is closed in this case too.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a store that takes no more appends; call it again to finish the rest.
@@ -29,7 +29,7 @@ impl<T: ServiceStore + ?Sized> ServiceStore for Arc<T> {
 
 #[async_trait]
 impl ServiceStore for MemoryStore {
-    /// Does nothing: clones go on.
+    /// Does nothing: clones can still be used.
     async fn close(&self) -> Result<(), BoxError> {
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The service on a store in memory, with a relay that does what each test wants.
+//! The service on a store in memory, with a relay that each test scripts.
 
 use std::{
     collections::VecDeque,
@@ -33,13 +33,13 @@ use crate::{
 /// How long something may take in a test: only a failure waits for it.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What one run of [`Scripted`] comes to.
+/// What one run of [`Scripted`] does.
 #[derive(Debug, Clone, Copy)]
 enum Act {
     FailForNow,
     FailForGood,
     Panic,
-    /// Returns although it was not told to.
+    /// Returns before the shutdown.
     Return,
     /// Runs until the shutdown.
     Work,
@@ -47,7 +47,7 @@ enum Act {
     Hang,
 }
 
-/// A relay whose runs come to what a test wants, one after the other.
+/// A relay whose runs do what a test says, one after the other.
 #[derive(Debug, Clone, Default)]
 struct Scripted {
     acts: Arc<Mutex<VecDeque<Act>>>,
@@ -90,7 +90,7 @@ impl Engine for Scripted {
     }
 }
 
-/// Carries nothing: readers follow the log.
+/// Copies nothing: readers follow the log.
 #[derive(Debug)]
 struct Nowhere(Scripted, MemoryStore);
 
@@ -171,9 +171,9 @@ async fn assert_reported(service: &Service, relay: &Scripted, reason: &str) {
     assert!(health.live && !health.ready);
     assert_eq!(health.status.stopped(), [format!("relay: {reason}")]);
     assert_eq!(health.status.part("relay").expect("registered").last_error.as_deref(), Some(reason));
-    // The others go on, and it is not started again.
+    // The other parts continue, and it is not started again.
     deposit(service, 1).await;
-    service.settled(PATIENCE).await.expect("the projector goes on");
+    service.settled(PATIENCE).await.expect("the projector continues");
     assert_eq!(*relay.runs.borrow(), (1, 0));
     ends(service).await;
     assert_eq!(state(service, "relay").await, PartState::Stopped { reason: reason.into() }, "the reason stays");
@@ -203,7 +203,7 @@ async fn r11_a_read_model_that_stops_before_an_event_is_reported_and_the_others_
     let health = service.health().await;
     assert!(!health.ready && health.reasons[0].starts_with("stopped: ledger: account-a@2 at position 2"), "{health:?}");
     let model = service.read_model::<Histories>();
-    model.wait_for(crate::ReadToken(Position::new(2)), PATIENCE).await.expect("it goes on");
+    model.wait_for(crate::ReadToken(Position::new(2)), PATIENCE).await.expect("it continues");
     let late = service.settled(Duration::from_millis(50)).await;
     assert!(matches!(late, Err(Unsettled::Late { ref readers, .. }) if *readers == ["ledger at 1"]), "{late:?}");
     ends(&service).await;
@@ -262,14 +262,14 @@ async fn a_process_runs_chosen_parts_and_knows_the_others() {
     let model = http.read_model::<Histories>();
     model.wait_for(crate::ReadToken(Position::new(1)), PATIENCE).await.expect("the other process keeps it");
     let status = http.status().await;
-    let told: Vec<_> = status.parts.iter().map(|part| (&*part.name, &part.state, part.lag)).collect();
+    let seen: Vec<_> = status.parts.iter().map(|part| (&*part.name, &part.state, part.lag)).collect();
     let elsewhere = &PartState::Elsewhere;
-    assert_eq!(told, [("histories", elsewhere, Some(0)), ("ledger", elsewhere, Some(1))]);
+    assert_eq!(seen, [("histories", elsewhere, Some(0)), ("ledger", elsewhere, Some(1))]);
     assert_eq!(state(&worker, "ledger").await, PartState::Elsewhere);
     assert_eq!(state(&worker, "histories").await, PartState::Running);
     assert!(http.health().await.ready && worker.health().await.ready);
 
-    // A read model is rebuilt in whichever process.
+    // A read model can be rebuilt in any process.
     let token = CancellationToken::new;
     let rebuilt = http.rebuild::<Ledger<1>>(http.log(), token()).await.expect("rebuilt").expect("not interrupted");
     assert_eq!((&*rebuilt.projection, store.reached("ledger").await.expect("asked")), ("ledger", Position::new(1)));

@@ -20,21 +20,21 @@ use crate::{
 /// Documents by their keys.
 pub(super) struct Documents<P: Projection> {
     drafts: HashMap<String, Draft<P::Document>>,
-    /// What was written out of the folded ones, in bytes with their keys.
+    /// The bytes of the folded documents that were encoded, with their keys.
     pub(super) written: usize,
-    /// The largest that is known, as it was loaded or written out.
+    /// The size of the largest document, as it was loaded or encoded.
     largest: usize,
-    /// How many are folded and were never written out.
+    /// How many are folded and were never encoded.
     fresh: usize,
 }
 
 struct Draft<D> {
-    /// As the store has it or will have it, unless it is read.
+    /// The encoded document, in the store or for the next commit; `None` while it is decoded.
     bytes: Option<Bytes>,
     document: Option<D>,
     is_read: bool,
     is_folded: bool,
-    /// What the store has handed over of it, in bytes.
+    /// How many bytes of it were loaded from the store.
     loaded: usize,
     written: usize,
 }
@@ -67,13 +67,13 @@ impl<P: Projection> Documents<P> {
         }
     }
 
-    /// What the store has handed over of the documents under `keys`, in bytes.
+    /// How many bytes of the documents under `keys` were loaded from the store.
     pub(super) fn loaded(&self, keys: &[String]) -> usize {
         keys.iter().filter_map(|key| self.drafts.get(key)).map(|draft| draft.loaded).sum()
     }
 
-    /// Reads the document under `key` for `event`; `false` when it was not loaded. As long as not all documents of an
-    /// event are read, none of them may be folded: an event is folded whole or not at all.
+    /// Decodes the document under `key` for `event`; `false` when it was not loaded. No document of an event may be folded before
+    /// all of them are decoded: an event is folded whole or not at all.
     pub(super) fn read(&mut self, key: &str, event: &Recorded<P::Event>) -> Result<bool, EngineError> {
         let Some(draft) = self.drafts.get_mut(key) else { return Ok(false) };
         draft.read(key, event)?;
@@ -83,7 +83,7 @@ impl<P: Projection> Documents<P> {
     /// Folds `event` into the document under `key`, which was loaded. After a failure it may hold half of the event.
     pub(super) fn fold(&mut self, projection: &P, key: &str, event: &Recorded<P::Event>) -> Result<(), EngineError> {
         let Some(draft) = self.drafts.get_mut(key) else { return Ok(()) };
-        // It may have been written out since.
+        // It may have been encoded since.
         draft.read(key, event)?;
         self.fresh += usize::from(!draft.is_folded);
         draft.is_folded = true;
@@ -91,8 +91,7 @@ impl<P: Projection> Documents<P> {
             .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })?
     }
 
-    /// Writes out what was folded, and keeps the bytes alone. A panic names `first`, the event with which the part
-    /// begins.
+    /// Encodes the folded documents and keeps only the bytes. A panic names `first`, the first event of the part.
     pub(super) fn write(&mut self, first: &Location) -> Result<(), EngineError> {
         for (key, draft) in self.drafts.iter_mut().filter(|(_, draft)| draft.is_folded && draft.is_read) {
             let document = draft.document.as_ref();
@@ -113,7 +112,7 @@ impl<P: Projection> Documents<P> {
         self.largest > 0
     }
 
-    /// How many bytes there would be if each document that was never written out were as large as the largest.
+    /// How many bytes there would be if each document that was never encoded were as large as the largest one.
     pub(super) fn expected(&self) -> usize {
         self.written.saturating_add(self.largest.saturating_mul(self.fresh))
     }
@@ -123,7 +122,7 @@ impl<P: Projection> Documents<P> {
         self.drafts.len()
     }
 
-    /// What was folded and written out, in the order of the keys: two commits lock rows in the same order.
+    /// The folded documents in the order of the keys, so that two commits lock rows in the same order.
     pub(super) fn into_handled(self, done: usize, failure: Option<EngineError>) -> Handled {
         let mut handled = Handled { done, failure, ..Handled::default() };
         for (key, draft) in self.drafts.into_iter().filter(|(_, draft)| draft.is_folded) {

@@ -1,4 +1,4 @@
-//! A projector's handler: the first events of a batch, folded and written out for one commit.
+//! The handler of a projector: it folds the first events of a batch and encodes the documents for one commit.
 
 use std::{
     collections::HashSet,
@@ -23,15 +23,15 @@ use crate::{
 /// How long events are folded before other tasks of the runtime get a turn.
 const SLICE: Duration = Duration::from_millis(1);
 
-/// How long documents may grow before they are written out for the sake of their size, where the sizes of some are known.
-/// What is written out has to be read again for its next event.
+/// How long documents are folded before they are encoded to know their size, if the sizes of some are known. An encoded document
+/// must be decoded again for its next event.
 const UNWRITTEN: Duration = Duration::from_millis(10);
 
 /// Why a part has to be folded again, from fewer events.
 enum Obstacle {
     /// The event at this index cannot be folded, and some of its documents may hold it already.
     At(usize, EngineError),
-    /// The documents cannot be written, and it is not known which event made them so.
+    /// The documents cannot be written, and it is not known which event caused that.
     Unwritable(EngineError),
 }
 
@@ -42,10 +42,10 @@ impl<P: Projection> Handler for Projector<P> {
         while most > 0 {
             match self.part(generation, &events[..most], stop).await {
                 Ok(part) if part.done == most => return Handled { failure, ..part },
-                // It ended before the event that failed, which the next part meets again.
+                // It ended before the event that failed. The next part begins with that event.
                 Ok(part) => return part,
                 Err(Obstacle::At(index, error)) => (most, failure) = (index, Some(error)),
-                // Halved until that event stands alone.
+                // Halved until the part is that event alone.
                 Err(Obstacle::Unwritable(_)) if most > 1 => (most, failure) = (most / 2, None),
                 Err(Obstacle::Unwritable(error)) => (most, failure) = (0, Some(error)),
             }
@@ -58,11 +58,11 @@ impl<P: Projection> Handler for Projector<P> {
 type Touch<E> = Option<(Vec<String>, Recorded<E>)>;
 
 impl<P: Projection> Projector<P> {
-    /// Folds the first of `events` and writes out the documents that they touch.
+    /// Folds the first of `events` and encodes the documents that they touch.
     ///
-    /// Memory is bounded by bytes of documents (R17): what is loaded at once, and what was folded. The size of the
-    /// latter is known when it is written out, so that is done in between, as often as it takes no more time than
-    /// folding does, and where new documents as large as the former ones would be too much.
+    /// The bytes of loaded and of folded documents are limited (R17). The size of a folded document is known only when it is
+    /// encoded. So documents are encoded in between: as often as that takes no more time than the folding, and when new
+    /// documents as large as the earlier ones would exceed the limit.
     async fn part(
         &self,
         generation: &Generation,
@@ -114,8 +114,8 @@ impl<P: Projection> Projector<P> {
         Ok(documents.into_handled(done, failure))
     }
 
-    /// The events and the keys of their documents, up to one for which they cannot be told, and no more keys than
-    /// would fill the memory for documents.
+    /// The events and the keys of their documents, up to the first event whose keys are invalid, and no more keys than would fill
+    /// the memory for documents.
     fn touching(&self, events: &[RecordedEvent]) -> (Vec<Touch<P::Event>>, Option<EngineError>) {
         let (mut touching, mut bytes) = (Vec::with_capacity(events.len()), 0);
         for event in events {
@@ -138,8 +138,8 @@ impl<P: Projection> Projector<P> {
         (touching, None)
     }
 
-    /// Reads the documents of an event. `false` where they are not all loaded, unless it is the first event of its
-    /// part: that one gets as much memory as one event may have.
+    /// Decodes the documents of an event; `false` if not all of them are loaded. For the first event of a part it loads as much
+    /// as one event may touch.
     async fn read(
         &self,
         generation: &Generation,
@@ -161,7 +161,7 @@ impl<P: Projection> Projector<P> {
         let limit = self.most_document_bytes();
         let budget = limit.saturating_sub(documents.loaded(keys));
         let loaded = self.load(generation, missing, budget, documents).await?;
-        // Only its own: a part also holds what the events behind it touch.
+        // Only its own documents: a part also holds those of later events.
         let bytes = documents.loaded(keys);
         if loaded < wanted || bytes > limit {
             let documents = keys.len();
@@ -190,7 +190,7 @@ impl<P: Projection> Projector<P> {
         Ok(loaded)
     }
 
-    /// Writes out what was folded; too much of it is made again from fewer events.
+    /// Encodes what was folded. If that is too much, the part is folded again from fewer events.
     fn write(&self, documents: &mut Documents<P>, first: &Location) -> Result<(), Obstacle> {
         documents.write(first).map_err(Obstacle::Unwritable)?;
         let (bytes, limit) = (documents.written, self.most_document_bytes());
@@ -209,7 +209,7 @@ fn wanted<E>(touching: &[Touch<E>]) -> Vec<String> {
     keys.filter(|key| seen.insert(key.as_str())).cloned().collect()
 }
 
-/// When other tasks get a turn, and when documents are written out in between.
+/// When other tasks get a turn, and when documents are encoded in between.
 struct Pace {
     slice: Instant,
     written: Instant,
@@ -225,8 +225,8 @@ impl Pace {
         self.slice.elapsed() >= SLICE
     }
 
-    /// Whether folding has taken as long since the last time as writing took then. Most parts take less than
-    /// [`UNWRITTEN`], and encode each document once.
+    /// Whether the folding since the last encoding has taken as long as that encoding. Most parts take less than [`UNWRITTEN`]
+    /// and encode each document once.
     fn may_write(&self, is_any_size_known: bool) -> bool {
         let least = if is_any_size_known { UNWRITTEN } else { Duration::ZERO };
         self.written.elapsed() >= self.writing.max(least)
@@ -341,7 +341,7 @@ mod tests {
             if let Some(failure) = part.failure {
                 break failure;
             }
-            assert!(part.done > 0, "it goes on");
+            assert!(part.done > 0, "it continues");
         };
         match failure {
             EngineError::TooLarge { event, documents: 1, bytes, limit: 8_000 } => {

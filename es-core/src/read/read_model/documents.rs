@@ -1,4 +1,4 @@
-//! The port to documents: what queries read, and how far it is.
+//! The port to documents, for queries.
 
 use std::{fmt, sync::Arc};
 
@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{read::cursor::Cursor, stream::Position};
 
-/// Reads the documents of read models, and how far these are: what queries need.
+/// Reads the documents of read models and the positions that they have reached: what queries need.
 ///
 /// # Cancel safety
 /// Dropping the future of any call changes nothing.
@@ -37,8 +37,8 @@ pub trait Documents: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError>;
 
     /// The documents under the first of `keys` in `generation`, in the order of `keys`: all of them, or as many
-    /// as hold `budget` bytes together, the last one being that with which they reach it. No more than that is
-    /// brought into memory (R17).
+    /// as hold `budget` bytes together, including the one with which they reach it. No more than that is loaded into memory
+    /// (R17).
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -49,8 +49,8 @@ pub trait Documents: fmt::Debug + Send + Sync + 'static {
         budget: usize,
     ) -> Result<Vec<Option<Bytes>>, ReadModelError>;
 
-    /// The generations of `projection` and how far each is, all at one moment: a promotion falls
-    /// before it or after it.
+    /// The generations of `projection` and the position that each has reached, all at one moment: a promotion is seen as a
+    /// whole or not at all.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -98,7 +98,7 @@ impl<T: Documents + ?Sized> Documents for Arc<T> {
     }
 }
 
-/// What was read, and from which generation: both are of one moment.
+/// What was read, and its generation, both at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Served<T> {
     /// The generation that served it.
@@ -136,7 +136,7 @@ impl KeyRange {
         Self { before: Some(key.into()), ..self }
     }
 
-    /// The part of it that the page which handed out `cursor` left, in the same generation.
+    /// The part of it after the page that returned `cursor`, in the same generation.
     pub fn resume(self, cursor: Cursor) -> Self {
         Self { after: Some(cursor.key), generation: Some(cursor.generation), ..self }
     }

@@ -1,4 +1,4 @@
-//! The port to the generations of a read model: one serves, another may be under construction.
+//! The port to the generations of a read model: one serves, another may be building.
 
 use std::{fmt, sync::Arc};
 
@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use super::error::ReadModelError;
 use crate::stream::Position;
 
-/// Keeps the copies of a read model: one *generation* serves queries, another may be under construction beside it.
+/// Keeps the copies of a read model: one *generation* serves queries, another may be building at the same time.
 ///
 /// # Cancel safety
 /// Dropping the future of any call leaves either nothing or the whole.
@@ -25,33 +25,31 @@ pub trait Generations: fmt::Debug + Send + Sync + 'static {
         state: GenerationState,
     ) -> Result<Generation, ReadModelError>;
 
-    /// Records what `generation` is folded by, unless it is recorded already: the first definition
-    /// stays.
+    /// Records the definition by which `generation` is folded, unless it has one already: the first definition stays.
     ///
     /// # Errors
     /// [`ReadModelError`].
     async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError>;
 
-    /// What `generation` is there for; `None` when it was replaced or discarded.
+    /// The state of `generation`; `None` when it was replaced or discarded.
     ///
     /// # Errors
     /// [`ReadModelError`].
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError>;
 
-    /// Puts the building generation in the place of the serving one, in one step: readers see the
-    /// whole old or the whole new one, and workers of the old one are fenced (R12). The documents
-    /// of the old one are deleted.
+    /// Replaces the serving generation by the building one, in one step: queries see the whole old or the whole new one, and
+    /// workers of the old one are fenced (R12). The documents of the old one are deleted.
     ///
     /// Where a newer version served, that one and those up to it are withdrawn: only
     /// [`Promotion::OnPurpose`] makes them serve again.
     ///
     /// # Errors
-    /// [`PromoteError::Behind`] when it has not reached what readers may have seen already: in each
-    /// shard of the old one it must be as far, or, where it has no such shard because it reads from
-    /// another source, its slowest shard must; and its slowest shard must be as far as the slowest
-    /// of the old one, so that what readers have [reached](GenerationSet::serving) never falls.
-    /// [`PromoteError::Withdrawn`] when its version was withdrawn, or is older than the one that
-    /// serves, and `promotion` is not on purpose.
+    /// [`PromoteError::Behind`] when it has not reached what queries may have seen already. It must have reached the position of
+    /// each shard of the old one: in the same shard, or, if it has no such shard because it reads from another source, in its
+    /// slowest shard. And its slowest shard must have reached the slowest of the old one, so that the position that the
+    /// [serving](GenerationSet::serving) generation has reached never falls.
+    /// [`PromoteError::Withdrawn`] when its version was withdrawn, or is older than the one that serves, and `promotion` is
+    /// [`Promotion::Automatic`].
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError>;
 
     /// Deletes a building generation with its documents and checkpoints; no-op where there is none.
@@ -100,12 +98,12 @@ pub struct Generation {
     pub version: u32,
 }
 
-/// What a generation is there for.
+/// The state of a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GenerationState {
-    /// Readers see it.
+    /// Queries read it.
     Serving,
-    /// It is being rebuilt beside the one that serves.
+    /// It is being built while another one serves, or none does.
     Building,
 }
 
@@ -118,7 +116,7 @@ impl GenerationState {
         }
     }
 
-    /// What [`as_str`](Self::as_str) stored.
+    /// The state whose word [`as_str`](Self::as_str) returned.
     pub fn from_stored(word: &str) -> Option<Self> {
         [Self::Serving, Self::Building].into_iter().find(|state| state.as_str() == word)
     }
@@ -127,7 +125,7 @@ impl GenerationState {
 /// The generations of a projection at one moment.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GenerationSet {
-    /// The one that readers see.
+    /// The one that queries read.
     pub serving: Option<Progress>,
     /// The one that is being built.
     pub building: Option<Progress>,
@@ -141,18 +139,18 @@ impl GenerationSet {
         self.serving.iter().chain(&self.building)
     }
 
-    /// How far `generation` is, whatever it is there for; `None` when it was replaced or discarded.
+    /// The progress of `generation` in either state; `None` when it was replaced or discarded.
     pub fn of(&self, generation: &Generation) -> Option<&Progress> {
         self.iter().find(|progress| progress.generation == *generation)
     }
 }
 
-/// How far a generation is.
+/// The progress of a generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
     /// Which one.
     pub generation: Generation,
-    /// What it is folded by, once that is recorded.
+    /// The definition by which it is folded, once that is recorded.
     pub definition: Option<String>,
     /// Every event up to this position is in it: the least of its checkpoints, 0 where it has none.
     pub reached: Position,
@@ -160,12 +158,12 @@ pub struct Progress {
     pub furthest: Position,
 }
 
-/// Who wants a generation to serve.
+/// Who promotes a generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Promotion {
-    /// A worker, because its version is newer than the one that serves.
+    /// A worker, because no generation serves or the version is newer than the one that serves.
     Automatic,
-    /// An operator, whichever version serves.
+    /// An operator, also over a newer version.
     OnPurpose,
 }
 
@@ -173,22 +171,22 @@ pub enum Promotion {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PromoteError {
-    /// Readers would go back in time.
+    /// Queries would go back in time.
     #[error("the new generation has reached {building}, the serving one {serving}")]
     Behind {
-        /// How far the new one is.
+        /// The position that the new one has reached.
         building: Position,
-        /// How far the old one is.
+        /// The position that the old one has reached.
         serving: Position,
     },
-    /// An operator has promoted an older version in the place of this one.
+    /// An operator has replaced this version by an older one.
     #[error("version {serving} serves on purpose and the version of the new generation was withdrawn")]
     Withdrawn {
         /// The version that serves.
         serving: u32,
     },
-    /// It is not under construction (any more).
-    #[error("the generation is not under construction")]
+    /// It is not building, or no more.
+    #[error("the generation is not building")]
     NotBuilding,
     /// The store failed; the outcome is unknown.
     #[error(transparent)]
@@ -196,7 +194,7 @@ pub enum PromoteError {
 }
 
 impl PromoteError {
-    /// Whether promoting it again may help, without more being folded.
+    /// Whether promoting it again may help, if no more events are folded.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_transient())
     }
