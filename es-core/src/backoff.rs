@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Pauses between attempts that grow with each failure, with full jitter.
 ///
-/// The longest pause grows with each failure in a row, up to a limit; the pause itself is any time up to the longest. So
+/// The longest pause grows with each failure in a row, up to a limit. The pause itself is a random time up to the longest one, so
 /// callers that failed at the same moment do not try again at the same moment.
 ///
 /// ```
@@ -38,7 +38,7 @@ impl Backoff {
         Self { first, limit, growth: Growth::Doubling }
     }
 
-    /// Pauses of up to `step` for each failure, and never of more than `limit`: for what is cheap to try again.
+    /// Pauses of up to `step` for each failure, and never of more than `limit`: for work that is cheap to repeat.
     pub const fn linear(step: Duration, limit: Duration) -> Self {
         Self { first: step, limit, growth: Growth::Linear }
     }

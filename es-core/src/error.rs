@@ -1,6 +1,6 @@
-//! The causes behind failures of a backend.
+//! The causes of failures of a backend.
 
-/// The backend's own error, kept as the source of the framework's.
+/// The backend's own error, kept as the source of Evenfold's error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The text of `error` and of all its causes.
@@ -16,13 +16,13 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
 
 /// The store is no longer where it was opened, so waiting does not help: open it again. A backend puts it around its own
 /// cause, into [`ReadError::Store`](crate::ReadError::Store), [`AppendError::Store`](crate::AppendError::Store),
-/// [`ReadModelError`](crate::backend::ReadModelError) and [`SnapshotError`](crate::backend::SnapshotError); engines stop when they meet it.
+/// [`ReadModelError`](crate::backend::ReadModelError) and [`SnapshotError`](crate::backend::SnapshotError); engines stop at it.
 #[derive(Debug, thiserror::Error)]
 #[error("the store is no longer where it was opened")]
 pub struct StoreMoved(#[source] pub BoxError);
 
 impl StoreMoved {
-    /// Whether `cause` says so.
+    /// Whether `cause` is this error.
     pub fn is_in(cause: &BoxError) -> bool {
         cause.is::<Self>()
     }
@@ -37,7 +37,7 @@ mod tests {
         service::{StartError, Unsettled},
     };
 
-    /// What each error says of the same failure of a store.
+    /// The `is_transient` of each error for the same failure of a store.
     fn transient(failure: fn() -> BoxError) -> Vec<bool> {
         type Execute = ExecuteError<std::fmt::Error>;
         type Decide = DecideError<std::fmt::Error>;
@@ -61,7 +61,7 @@ mod tests {
         ]
     }
 
-    /// (Seen to fail where a query took the store's failure for transient without a look at it.)
+    /// (Seen to fail where a query took each failure of the store for transient.)
     #[test]
     fn every_error_says_the_same_of_a_failure_of_the_store() {
         let lost = transient(|| "the connection was lost".into());

@@ -1,4 +1,4 @@
-//! How large things may be (R15).
+//! The limits of sizes (R15).
 
 /// The longest category, in bytes. It becomes part of a Kafka topic name, whose limit is 249.
 pub const MAX_CATEGORY_BYTES: usize = 64;
@@ -6,7 +6,7 @@ pub const MAX_CATEGORY_BYTES: usize = 64;
 /// The longest stream name (`<category>-<id>`), in bytes.
 pub const MAX_STREAM_BYTES: usize = 255;
 
-/// The most events of one append.
+/// The largest number of events in one append.
 pub const MAX_EVENTS: usize = 10_000;
 
 /// The largest payload of one event, in bytes. With its metadata it fits into a Kafka record of
@@ -22,16 +22,16 @@ pub const MAX_EVENT_NAME_BYTES: usize = 128;
 /// The largest payload of one append, in bytes: all its events with their tags together.
 pub const MAX_APPEND_BYTES: usize = 64 * 1024 * 1024;
 
-/// The most tags of one event; the most tags, and the most names, of one item of a query.
+/// The largest number of tags of one event, and of tags and of names in one item of a query.
 pub const MAX_TAGS: usize = 64;
 
 /// The longest tag, in bytes.
 pub const MAX_TAG_BYTES: usize = 255;
 
-/// The most items of one query, and of all queries of one condition together.
+/// The largest number of items of one query, and of all queries of one condition together.
 pub const MAX_QUERY_ITEMS: usize = 128;
 
-/// How deep the JSON of an event, a document or a state may be nested. Any decoder reads it, within an envelope too.
+/// How deep the JSON of an event, a document or a state may be nested. Every decoder can read that, also within an envelope.
 pub const MAX_NESTING: usize = 100;
 
 /// The longest key of a document, in bytes.

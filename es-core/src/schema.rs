@@ -1,4 +1,4 @@
-//! What can go wrong when a stored event is read.
+//! Errors of reading stored events.
 
 use uuid::Uuid;
 
@@ -13,22 +13,22 @@ use crate::{
 pub struct DecodeError {
     /// The stream that holds it.
     pub stream: StreamId,
-    /// Its place in the stream.
+    /// Its version in the stream.
     pub version: Version,
-    /// Its place in the log.
+    /// Its position in the log.
     pub position: Position,
-    /// Its identity.
+    /// Its id.
     pub event_id: Uuid,
     /// Its stored wire name.
     pub name: String,
     /// Its stored schema version.
     pub schema_version: u32,
-    /// Why.
+    /// The reason.
     #[source]
     pub reason: Undecodable,
 }
 
-/// Why stored bytes are not an event of the type that was asked for.
+/// Why stored bytes are not an event of the expected type.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Undecodable {
@@ -46,7 +46,7 @@ pub enum Undecodable {
     /// The payload does not have the shape of its schema version.
     #[error("the payload does not fit")]
     Shape(#[source] Misfit),
-    /// The stored metadata is not what the framework writes.
+    /// The stored metadata does not have the form that Evenfold writes.
     #[error("the metadata does not fit")]
     Metadata(#[source] Misfit),
 }

@@ -1,4 +1,4 @@
-//! Where events live: streams, and the three numbers that order them.
+//! Streams, and the numbers that order their events.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -9,7 +9,7 @@ use crate::{
     witness::{Ending, Witness},
 };
 
-/// Categories that start with this belong to the framework.
+/// Categories that start with this belong to Evenfold.
 pub const RESERVED_PREFIX: &str = "es_";
 
 /// The name of one aggregate's events: `<category>-<id>`, for example `order-ORD-12345`.
@@ -36,7 +36,7 @@ impl StreamId {
     /// The stream of the aggregate `id` in `category`.
     ///
     /// # Errors
-    /// [`InvalidStream`] tells which rule the name breaks.
+    /// [`InvalidStream`] says which rule the name breaks.
     pub fn new(category: &str, id: &str) -> Result<Self, InvalidStream> {
         check_category(category)?;
         if id.is_empty() {
@@ -53,7 +53,7 @@ impl StreamId {
         Ok(Self { name: format!("{category}-{id}").into(), category_len })
     }
 
-    /// The key space of the decisions of this name. It is never a stream: no category of an application is like it.
+    /// The key space of the decisions of this name. It is never a stream, because no application can have its category.
     pub(crate) fn of_decisions(name: &str) -> Self {
         const CATEGORY_LEN: u8 = 11;
         Self { name: format!("es_decision-{name}").into(), category_len: CATEGORY_LEN }
@@ -64,18 +64,18 @@ impl StreamId {
         &self.name
     }
 
-    /// What kind of aggregate it is.
+    /// The kind of its aggregate.
     pub fn category(&self) -> &str {
         &self.name[..usize::from(self.category_len)]
     }
 
-    /// Which aggregate of its category it is.
+    /// The id of its aggregate.
     pub fn id(&self) -> &str {
         &self.name[usize::from(self.category_len) + 1..]
     }
 }
 
-/// Tells whether `category` may name a category of the application.
+/// Checks that `category` may name a category of an application.
 ///
 /// # Errors
 /// [`InvalidStream::Category`] or [`InvalidStream::Reserved`].
@@ -133,13 +133,13 @@ pub enum InvalidStream {
     /// The category breaks `[a-z][a-z0-9_]*` or is longer than [`MAX_CATEGORY_BYTES`].
     #[error("category {category:?} is not of the form [a-z][a-z0-9_]* with at most {MAX_CATEGORY_BYTES} bytes")]
     Category {
-        /// What was given.
+        /// The category that was given.
         category: String,
     },
     /// The category starts with [`RESERVED_PREFIX`].
     #[error("category {category:?} starts with {RESERVED_PREFIX:?}, which is reserved to the framework")]
     Reserved {
-        /// What was given.
+        /// The category that was given.
         category: String,
     },
     /// There is no id after the category.
@@ -151,7 +151,7 @@ pub enum InvalidStream {
     /// The whole name is longer than [`MAX_STREAM_BYTES`].
     #[error("the name has {bytes} bytes, the limit is {MAX_STREAM_BYTES}")]
     TooLong {
-        /// How long it is.
+        /// The length of the name, in bytes.
         bytes: usize,
     },
 }
@@ -187,7 +187,7 @@ macro_rules! counter {
                 i64::try_from(self.0).unwrap_or(i64::MAX)
             }
 
-            /// What [`to_i64`](Self::to_i64) stored; a negative number, which no append writes, is zero.
+            /// The number that [`to_i64`](Self::to_i64) returned; a negative number, which no append writes, is zero.
             pub fn from_i64(stored: i64) -> Self {
                 Self(u64::try_from(stored).unwrap_or(0))
             }
@@ -207,27 +207,27 @@ counter! {
 }
 
 counter! {
-    /// Place in the whole log: dense, starts at 1, equals commit order. 0 is before the first event.
+    /// The place of an event in the log: dense, from 1, equal to commit order. 0 is before the first event.
     Position
 }
 
 /// What an append expects of its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Expected {
-    /// Nothing: append behind whatever is there.
+    /// Any state: append after the last event, if there is one.
     Any,
-    /// That it is empty.
+    /// It is empty.
     NoStream,
-    /// That it is not empty.
+    /// It is not empty.
     StreamExists,
-    /// That it has exactly this version; `Exact(0)` is [`NoStream`](Self::NoStream).
+    /// It has exactly this version; `Exact(0)` is [`NoStream`](Self::NoStream).
     Exact(Version),
-    /// That it has exactly this version and ends with this very event: what was decided on one
-    /// history is not written into another, whatever its length (R3).
+    /// It has exactly this version and ends with exactly this event. So a decision on one history is not written into another
+    /// history of the same length (R3).
     Last {
-        /// How many events it has.
+        /// The number of its events.
         version: Version,
-        /// The last of them.
+        /// Its last event.
         last: Ending,
     },
 }
@@ -286,7 +286,7 @@ pub struct Conflict {
     pub actual: Version,
 }
 
-/// What a write hands out, and what a read can wait for (R13).
+/// The token that a write returns and a read can wait for (R13).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReadToken(pub Position);
 
@@ -317,7 +317,7 @@ impl<'de> Deserialize<'de> for ReadToken {
     }
 }
 
-/// A text that no write has handed out as a token.
+/// The text is not a token that a write returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a token of this service")]
 pub struct InvalidToken;

@@ -1,6 +1,5 @@
-//! Consistency that no single stream can carry: events with tags, and appends on the condition that
-//! nothing which matches a query has been added since it was read (a *dynamic consistency boundary*,
-//! <https://dcb.events>).
+//! Consistency across streams: events with tags, and appends on the condition that no event that matches a query was added
+//! since the query was read (a *dynamic consistency boundary*, <https://dcb.events>).
 
 use std::{fmt, sync::Arc};
 
@@ -46,37 +45,37 @@ impl fmt::Debug for Tag {
 #[error("a tag has 1 to {MAX_TAG_BYTES} bytes and no control characters")]
 pub struct InvalidTag;
 
-/// A rule for tags made a text of an event that cannot be a [`Tag`]. (The text itself is the event's content and
-/// stays out of errors.)
+/// A rule for tags made a text that cannot be a [`Tag`]. (The error does not hold the text, because that is content of the
+/// event.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("event {event}: the tag rule {rule:?} does not make a valid tag")]
 pub struct TagError {
     /// The wire name of the event.
     pub event: &'static str,
-    /// The rule, as it is written above the event's variant.
+    /// The rule, as it is written in the attribute.
     pub rule: &'static str,
     /// Which limit is broken.
     #[source]
     pub reason: InvalidTag,
 }
 
-/// Which events matter to a decision: those that match one of its items.
+/// The events that matter to a decision: those that match one of its items.
 ///
-/// Where every item names a tag, a query is a look-up. What it costs grows with the events that carry the tag behind
-/// the position from which on it looks, whatever their names: prefer a tag of few events.
+/// If every item names a tag, a query is an index look-up. Its cost grows with the number of events after its position that carry
+/// the tag, with any name. So prefer a tag of few events.
 ///
-/// An item without a tag ([`named_only`](Self::named_only), [`all`](Self::all)) has no index: it goes through the log
-/// behind that position. As part of a [`Condition`] it does so under the append lock, while all appends wait: some 0.4 µs
-/// an event on Postgres and 3 µs on the embedded file, so 4 ms and 32 ms for 10,000 events. So keep the condition's
-/// position near the end of the log, as [`Decisions`](crate::Decisions) does. Such conditions of one batch are judged one
-/// after the other, and reading such a query from the beginning reads the whole log.
+/// An item without a tag ([`named_only`](Self::named_only), [`all`](Self::all)) has no index: it reads the log after the
+/// position. As part of a [`Condition`] it does so under the append lock, while all appends wait: some 0.4 µs for each event on
+/// Postgres and 3 µs on the embedded file, so 4 ms and 32 ms for 10,000 events. So keep the position of the condition near the
+/// end of the log, as [`Decisions`](crate::Decisions) does. Such conditions in one batch are checked one after the other, and
+/// reading such a query from the beginning reads the whole log.
 ///
-/// As JSON, which stores take it as, it is the list of its items.
+/// Stores get it as JSON: the list of its items.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct EventQuery {
     items: Vec<QueryItem>,
-    /// Whether an item without tags and names is meant: `tagged` with an empty list is a mistake.
+    /// Whether an item without tags and names is intended. (`tagged` with an empty list is a mistake.)
     #[serde(skip)]
     all: bool,
 }
@@ -84,7 +83,7 @@ pub struct EventQuery {
 /// Events that carry all of `tags` and, unless `names` is empty, have one of these wire names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct QueryItem {
-    /// All of them are on the event.
+    /// The event carries all of them.
     pub tags: Vec<Tag>,
     /// One of them is the event's wire name.
     pub names: Vec<Arc<str>>,
@@ -96,7 +95,7 @@ impl EventQuery {
         Self::item(tags.into_iter().collect(), false)
     }
 
-    /// The events with one of these wire names, whatever their tags. There is no index for it: see [`EventQuery`].
+    /// The events with one of these wire names, with any tags. There is no index for it: see [`EventQuery`].
     pub fn named_only<N: Into<Arc<str>>>(names: impl IntoIterator<Item = N>) -> Self {
         Self::item(Vec::new(), false).named(names)
     }
@@ -110,7 +109,7 @@ impl EventQuery {
         Self { items: vec![QueryItem { tags, names: Vec::new() }], all }
     }
 
-    /// Of what it matches so far, only the events with one of these wire names.
+    /// Of the events that it matches so far, only those with one of these wire names.
     pub fn named<N: Into<Arc<str>>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         let names: Vec<Arc<str>> = names.into_iter().map(Into::into).collect();
         for item in &mut self.items {
@@ -119,7 +118,7 @@ impl EventQuery {
         self
     }
 
-    /// What either matches.
+    /// The events that match this query or the other one.
     pub fn or(mut self, other: Self) -> Self {
         self.items.extend(other.items);
         self.all |= other.all;
@@ -131,7 +130,7 @@ impl EventQuery {
         &self.items
     }
 
-    /// Whether every item names a tag, so that it is a look-up.
+    /// Whether every item names a tag, so that the query is an index look-up.
     pub fn is_tagged(&self) -> bool {
         self.items.iter().all(|item| !item.tags.is_empty())
     }
@@ -171,7 +170,7 @@ impl EventQuery {
 )]
 pub struct InvalidQuery;
 
-/// That a decision has seen everything that it was made on: of each query, no event behind a position matches.
+/// The condition that a decision has seen all events that it depends on: for each query, no event after a position matches.
 ///
 /// ```
 /// use es_core::{Condition, EventQuery, Position, Tag};

@@ -1,17 +1,17 @@
-//! By what one history is told from another one that has an event in common with it.
+//! What distinguishes one history from another one that shares events with it.
 
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use uuid::Uuid;
 
-/// An event by what makes it one of a kind: two logs that hold it at the same position share everything before it.
+/// The identity of an event. Two logs that hold it at the same position share all events before it.
 ///
-/// The id alone does not tell that. After an older copy of the log was restored, a client may send a lost event again:
-/// it has the same id and may get the same position, behind other events. But the store writes it at another time.
+/// The id alone does not prove that. After an older copy of the log was restored, a client may send a lost event again: it has
+/// the same id and may get the same position, after other events. But the store writes it at another time.
 ///
-/// Two cases remain in which another history goes unnoticed: the clock was set back, and the event was written again at
-/// the very same microsecond; and the event was copied by an import, which keeps the times of its source.
+/// Two cases remain in which another history is not noticed: the clock was set back, and the event was written again at the same
+/// microsecond; and an import copied the event, because imports keep the times of their source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Witness {
     /// Its id.
@@ -26,13 +26,13 @@ impl fmt::Display for Witness {
     }
 }
 
-/// The event with which the known history of a stream ends: what stands before it, is known with it.
+/// The last event of the known history of a stream. All events before it are known too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ending {
     /// Its id.
     pub event_id: Uuid,
-    /// When the store wrote it, as in a [`Witness`]. `None` where that is not known because the event was sent and not
-    /// read: then the id alone tells. See [`Ending::sent`].
+    /// When the store wrote it, as in a [`Witness`]. `None` if that is not known because the event was sent and not read: then the
+    /// id alone is enough, see [`Ending::sent`].
     pub recorded_at: Option<DateTime<Utc>>,
 }
 
@@ -42,19 +42,19 @@ impl Ending {
         Self { event_id: witness.event_id, recorded_at: Some(witness.recorded_at) }
     }
 
-    /// The end of a history that was sent, whether it is written already or not: an event that was never sent but in one
-    /// append, which expects an empty stream ([`Expected::NoStream`](crate::Expected::NoStream)) or the end of the history
-    /// behind which it goes ([`Expected::Last`](crate::Expected::Last)).
+    /// The end of a history that was sent, and is perhaps not written yet. The event must have been sent in one append only, and
+    /// the append must expect an empty stream ([`Expected::NoStream`](crate::Expected::NoStream)) or the end of the history
+    /// before it ([`Expected::Last`](crate::Expected::Last)).
     ///
-    /// Such an event needs no time. Each time that the append is sent, the store looks at what it expects. A writer that
-    /// has lost an answer sends it again under the same ids, perhaps to a server that took over and lacks the end of the
-    /// log. There the append is written behind the same history, or refused: if other events stand in the place of that
-    /// history's end, or stand behind it, the stream is not as expected; and an end that was itself only sent is in that
-    /// log behind the history before it, or not at all, and so on down to an event that was read, or to the beginning. So
-    /// wherever this id is, the same events stand before it.
+    /// Such an event needs no time: wherever its id is, the same events are before it. The reason: each time the append is sent,
+    /// the store checks what it expects. A writer that has lost an answer sends the append again under the same ids, perhaps to
+    /// a server that took over and lacks the end of the log. There the append is written after the same history, or refused: if
+    /// the stream has other events in place of the expected end or after it, the stream is not as expected. If the expected end
+    /// was itself only sent, the same argument holds for it: in that log it is after its own history, or missing. And so on, back
+    /// to an event that was read, or to the beginning.
     ///
-    /// It does not hold for an event that was sent with an expectation of less, or with different ones: read it. Nor does it
-    /// hold after an import, which keeps ids, of a history that lacks events of the log that was lost.
+    /// This does not hold for an event that was sent with a weaker expectation, or with different ones: read such an event. It
+    /// also does not hold after an import, which keeps ids, if the imported history lacks events of the lost log.
     pub fn sent(event_id: Uuid) -> Self {
         Self { event_id, recorded_at: None }
     }

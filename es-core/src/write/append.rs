@@ -1,4 +1,4 @@
-//! What goes into the log together: its limits, and by what it is recognised when it comes again.
+//! Appends: their limits, and how a repeated one is recognised.
 
 use std::{collections::HashSet, fmt};
 
@@ -19,35 +19,35 @@ use crate::{
 /// Events that go into one stream together.
 #[derive(Debug, Clone)]
 pub struct Append {
-    /// Where to.
+    /// The stream.
     pub stream: StreamId,
-    /// In which state the stream must be.
+    /// The state in which the stream must be.
     pub expected: Expected,
-    /// What to write.
+    /// The events to write.
     pub events: Vec<NewEvent>,
-    /// The command that these events are the outcome of, if it is to be remembered.
+    /// The command whose outcome these events are, if the store must remember it.
     pub command: Option<CommandKey>,
-    /// What must not have happened meanwhile, in whichever stream.
+    /// The events that must not have been added meanwhile, in any stream.
     pub condition: Option<Condition>,
 }
 
 impl Append {
-    /// An append that remembers no command and has no condition but what it expects of its stream.
+    /// An append without a command to remember and without a condition on other streams.
     pub fn new(stream: StreamId, expected: Expected, events: Vec<NewEvent>) -> Self {
         Self { stream, expected, events, command: None, condition: None }
     }
 
-    /// The same append, to be made only on `condition`.
+    /// The same append, on `condition`.
     pub fn on(self, condition: Condition) -> Self {
         Self { condition: Some(condition), ..self }
     }
 
-    /// What the condition asks for, and from which position on.
+    /// The queries of the condition, each with its position.
     pub fn condition_parts(&self) -> impl Iterator<Item = &ConditionPart> {
         self.condition.iter().flat_map(Condition::parts)
     }
 
-    /// That the stream is at `actual` and not as expected.
+    /// The conflict of a stream that is at `actual` and not as expected.
     pub fn conflict(&self, actual: Version) -> Conflict {
         Conflict { stream: self.stream.clone(), expected: self.expected, actual }
     }
@@ -106,20 +106,19 @@ pub fn validate_together(appends: &[Append]) -> Result<(), InvalidAppend> {
     }
 }
 
-/// By what an append is recognised when it comes again (R6): the id under which stores remember it,
-/// and its fingerprint.
+/// How a repeated append is recognised (R6): the id under which stores remember it, and its fingerprint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered {
-    /// A hash of the key and of that in which the key is unique.
+    /// A hash of the key and of its key space.
     pub id: Uuid,
-    /// What was asked for.
+    /// The fingerprint of the content.
     pub fingerprint: Fingerprint,
 }
 
 impl Append {
     /// What the store must remember of this append: its command; for an append without a command
-    /// that names no version, its first event's id. (Where a version is named, the event behind
-    /// that version is memory enough: a store compares its id with that of the first new event.)
+    /// that names no version, its first event's id. (If a version is named, the log itself is enough: a store compares the id of
+    /// the event after that version with the id of the first new event.)
     pub fn remembered(&self) -> Option<Remembered> {
         let first = self.events.first()?.id;
         match &self.command {
@@ -234,8 +233,7 @@ impl From<Uuid> for IdempotencyKey {
 #[error("an idempotency key has 1 to 255 bytes and no control characters")]
 pub struct InvalidKey;
 
-/// A fingerprint of a command's content: tells a repeated request from another one under the same
-/// key.
+/// A fingerprint of a command's content. It distinguishes a repeated request from another one under the same key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 32]);
 
@@ -267,12 +265,12 @@ impl fmt::Debug for Fingerprint {
 /// A command to remember with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandKey {
-    /// The name that the client gave it.
+    /// The key that the client gave it.
     pub key: IdempotencyKey,
-    /// What it asked for.
+    /// The fingerprint of its content.
     pub fingerprint: Fingerprint,
-    /// In what the key is unique, if not in the stream of the append: a kind of decision, whose streams may follow from
-    /// the decision.
+    /// The key space of the key, if it is not the stream of the append: a kind of decision, whose streams may follow from the
+    /// decision.
     pub(crate) scope: Option<StreamId>,
 }
 

@@ -13,12 +13,12 @@ use crate::stream::StreamId;
 /// An append of more bytes than this is large: it is written apart from the others.
 pub const LARGE_BYTES: usize = 1024 * 1024;
 
-/// Where appends wait until there are few enough bytes before them: large ones in a room of their own, so that the others
-/// do not wait for that one.
+/// Appends wait here while the queue holds too many bytes. Large ones have a room of their own, so that the others do not wait for
+/// them.
 ///
-/// Appends to one stream usually stay in order: while one of them waits for a room, the later ones wait for the same one. (One
-/// that was just given its room may be overtaken, and so may one to several streams that wait for different rooms. That costs
-/// a conflict and a retry, and no wrong write: the store checks what each append expects.)
+/// Appends to one stream usually stay in order: while one of them waits for a room, the later ones wait for the same room. (An
+/// append that has just got its room may be overtaken, and so may one to several streams that wait for different rooms. That
+/// causes a conflict and a retry, but no wrong write, since the store checks what each append expects.)
 #[derive(Debug)]
 pub struct Rooms {
     small: Room,
@@ -35,7 +35,7 @@ struct Room {
 /// For each stream to which an append waits for a room: whether that is the large one, and how many such appends there are.
 type Entering = Mutex<HashMap<StreamId, (bool, usize)>>;
 
-/// What an append takes up until its outcome: given back when it is dropped.
+/// The room that an append takes until its outcome. It is released when this is dropped.
 #[derive(Debug)]
 pub struct Taken {
     _bytes: OwnedSemaphorePermit,
@@ -44,7 +44,7 @@ pub struct Taken {
 /// An append on its way into the queue. Once it is dropped, later appends to its streams do not wait for it any more.
 pub struct Entrance<'a> {
     rooms: &'a Rooms,
-    /// Those that were noted.
+    /// The streams for which it was noted.
     streams: Vec<StreamId>,
     is_large: bool,
     bytes: u32,
@@ -52,12 +52,12 @@ pub struct Entrance<'a> {
 }
 
 impl Rooms {
-    /// Rooms of so many bytes. An append that needs more on its own waits for the whole room.
+    /// Rooms of these sizes in bytes. An append that is larger than its room waits for the whole room.
     pub fn new(small_bytes: usize, large_bytes: usize) -> Self {
         Self { small: Room::of(small_bytes), large: Room::of(large_bytes), entering: Mutex::default() }
     }
 
-    /// Takes its place in the order of the appends to `streams`, which lasts until the entrance is dropped.
+    /// Takes its place in the order of the appends to `streams`, and keeps it until the entrance is dropped.
     pub fn enter<'s>(&self, streams: impl Iterator<Item = &'s StreamId> + Clone, bytes: usize) -> Entrance<'_> {
         let mut entering = self.entering.lock().unwrap_or_else(PoisonError::into_inner);
         let before = if entering.is_empty() { None } else { streams.clone().find_map(|stream| entering.get(stream)) };
@@ -68,7 +68,7 @@ impl Rooms {
             None => room.bytes.clone().try_acquire_many_owned(bytes).ok(),
             Some(_) => None,
         };
-        // One that waits for no room has no need to be noted: the queue keeps its place.
+        // An append that waits for no room need not be noted: the queue keeps its place.
         let streams: Vec<_> = if taken.is_some() { Vec::new() } else { streams.cloned().collect() };
         for stream in &streams {
             entering.entry(stream.clone()).or_insert((is_large, 0)).1 += 1;
@@ -78,7 +78,7 @@ impl Rooms {
         Entrance { rooms: self, streams, is_large, bytes, taken }
     }
 
-    /// Lets no append in any more.
+    /// Refuses further appends.
     pub fn close(&self) {
         self.small.bytes.close();
         self.large.bytes.close();
@@ -179,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn r17_small_appends_wait_for_the_room_of_large_ones_only_behind_those_of_their_stream() {
+    fn r17_small_appends_wait_for_the_room_of_large_ones_only_after_those_of_their_stream() {
         let (rooms, large) = (Rooms::new(100, LARGE_BYTES), LARGE_BYTES + 1);
         assert_eq!(entered(&rooms, [("a", large), ("b", large), ("c", 1)]), [true, false, true]);
         assert_eq!(entered(&rooms, [("a", large), ("b", large), ("b", 1)]), [true, false, false]);
-        // And the other way round.
+        // And in the other order.
         assert_eq!(entered(&rooms, [("a", 100), ("b", 1), ("b", large)]), [true, false, false]);
-        // Nothing is left behind by those that gave up.
+        // Appends that were dropped leave nothing.
         assert!(rooms.entering.lock().unwrap().is_empty());
         assert_eq!(entered(&rooms, [("b", large), ("c", 100)]), [true, true]);
     }

@@ -1,4 +1,4 @@
-//! Cached folds of a stream's prefix, and how they are told from false ones.
+//! Cached folds of the beginning of a stream, and how wrong ones are recognised.
 
 mod program;
 
@@ -19,7 +19,7 @@ use crate::{
     },
 };
 
-/// Keeps one snapshot a stream. Losing any of them costs time and nothing else (R8).
+/// Keeps one snapshot for each stream. A lost snapshot costs time and nothing else (R8).
 #[async_trait]
 pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
     /// The snapshot of `stream`.
@@ -28,8 +28,8 @@ pub trait SnapshotStore: fmt::Debug + Send + Sync + 'static {
     /// [`SnapshotError`].
     async fn load_snapshot(&self, stream: &StreamId) -> Result<Option<Snapshot>, SnapshotError>;
 
-    /// Keeps `snapshot` in place of whatever is there for its stream. (Of two savers the later
-    /// one wins, even with an older version: so a damaged snapshot heals.)
+    /// Keeps `snapshot` and replaces an existing one of its stream. (The later of two callers wins, also with an older version,
+    /// so a damaged snapshot is replaced.)
     ///
     /// # Errors
     /// [`SnapshotError`].
@@ -47,17 +47,17 @@ impl<T: SnapshotStore + ?Sized> SnapshotStore for Arc<T> {
     }
 }
 
-/// What a [`Repository`](crate::Repository) needs: events and snapshots side by side.
+/// What a [`Repository`](crate::Repository) needs: events and snapshots.
 ///
-/// The default reads one after the other; a store that can answer both at once does, since loading an
-/// aggregate is little but round trips.
+/// The default reads the snapshot first and then the events. A store that can return both in one round trip does so, since round
+/// trips take most of the time of a load.
 #[async_trait]
 pub trait AggregateStore: EventStore + SnapshotStore {
-    /// The snapshot of `stream`, if `snapshots` are wanted, and up to `limit` events behind it; without one,
-    /// from the start.
+    /// The snapshot of `stream`, if `snapshots` is true, and up to `limit` events after it; without a snapshot, from the first
+    /// event.
     ///
-    /// A snapshot only saves time: one that cannot be had, or whose last event is not the stream's event of
-    /// that version, is left out (R8).
+    /// A snapshot only saves time. If it cannot be read, or its last event is not the stream's event of that version, it is left
+    /// out (R8).
     ///
     /// # Errors
     /// [`ReadError`] when the events cannot be read.
@@ -86,21 +86,21 @@ impl<T: AggregateStore + ?Sized> AggregateStore for Arc<T> {
     }
 }
 
-/// What [`AggregateStore::load_stream`] returns: what an aggregate is folded from, and no more.
+/// What [`AggregateStore::load_stream`] returns: the input of the fold of an aggregate.
 #[derive(Debug, Clone, Default)]
 pub struct LoadedStream {
     /// The snapshot.
     pub snapshot: Option<Snapshot>,
-    /// The events behind it, without a gap.
+    /// The events after it, without a gap.
     pub events: Vec<EventData>,
-    /// The last of them; where there are none, it may be the snapshot's.
+    /// The last of them; if there are none, it may be that of the snapshot.
     pub last: Option<Witness>,
     /// Whether there may be more events. (A store may return fewer than the limit.)
     pub more: bool,
 }
 
 impl LoadedStream {
-    /// `events` behind `snapshot`, of which there may be more if there are `limit`.
+    /// `events` after `snapshot`. If there are `limit` of them, there may be more.
     pub fn of(snapshot: Option<Snapshot>, events: Vec<RecordedEvent>, limit: usize) -> Self {
         let (last, more) = (events.last().map(Witness::of), events.len() >= limit);
         Self { snapshot, events: events.into_iter().map(|event| event.data).collect(), last, more }
@@ -122,35 +122,35 @@ impl SnapshotError {
 /// A cached state, as it is stored.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// Whose state.
+    /// The stream whose state it is.
     pub stream: StreamId,
-    /// After how many events.
+    /// The version of the stream in this state.
     pub version: Version,
-    /// The last of these events: tells a snapshot of another history, for example one that
-    /// survived the restore of an older log.
+    /// The event of that version. It shows whether the snapshot is of another history, for example after the restore of an older
+    /// log.
     pub last: Ending,
     /// [`Aggregate::STATE_VERSION`] of the code that wrote it.
     pub state_version: u32,
     /// The state as JSON.
     pub state: Bytes,
-    /// CRC-32 over all of the above but the time in `last`, which must be that of the stream's event; and over what the code takes an event for: the names and schema versions that it
-    /// knows; for a state that was [`Folded::Upcast`], the whole program.
+    /// CRC-32 over all fields above but the time in `last`, which must be that of the stream's event. It also covers the names and
+    /// schema versions that the code knows, and for a state that was [`Folded::Upcast`] the whole program.
     pub checksum: u32,
 }
 
-/// What a state was folded from.
+/// The kind of events from which a state was folded.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Folded {
-    /// From events as they were written.
+    /// Events as they were written.
     #[default]
     AsWritten,
-    /// From an event too that an upcaster made current. An upcaster that is mended changes the state, and its change shows
-    /// in nothing but the program; so does the snapshot's validity.
+    /// At least one event was upcast. A corrected upcaster changes the state, and only the program shows that it was corrected. So
+    /// the snapshot is valid for this program only.
     Upcast,
 }
 
 impl Folded {
-    /// What a state was folded from after `event`, which was stored as `data`.
+    /// The kind after `event`, which was stored as `data`.
     pub(crate) fn with<E: Event>(self, event: &E, data: &EventData) -> Self {
         let schema = event.schema();
         let as_written = schema.version == data.schema_version && *schema.name == *data.name;
@@ -159,8 +159,8 @@ impl Folded {
 }
 
 impl Snapshot {
-    /// The snapshot of `state`; `None` when it would not be read as an equal one, or the program that it would be bound to
-    /// cannot be told, since a snapshot is only ever a saving.
+    /// The snapshot of `state`. `None` when it would be read back as another state, or must be bound to the program and the
+    /// program cannot be identified. Then there is no snapshot, which only costs time.
     pub fn of<A: Aggregate>(
         stream: StreamId,
         version: Version,
@@ -178,7 +178,7 @@ impl Snapshot {
         Some(snapshot)
     }
 
-    /// The state, and from what it was folded; `None` when the snapshot is damaged or was written by other code (R8).
+    /// The state and its kind; `None` when the snapshot is damaged or was written by other code (R8).
     pub fn open<A: Aggregate>(&self) -> Option<(A, Folded)> {
         if self.state_version != A::STATE_VERSION {
             return None;

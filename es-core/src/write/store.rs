@@ -16,12 +16,12 @@ use crate::{
 /// An append-only log of events in streams.
 ///
 /// # Delivery
-/// Positions are dense and equal commit order (R3): a reader that remembers the last position read and
-/// asks for what comes after it misses nothing and sees nothing twice.
+/// Positions are dense and equal commit order (R3): a reader that remembers the last position, and reads the events after it,
+/// misses no event and sees none twice.
 ///
 /// # Cancel safety
 /// Dropping the future of an append leaves either nothing or the whole append in the log (R7);
-/// the reads are free of effects.
+/// reads have no effects.
 #[async_trait]
 pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// Writes all events of `append`, or none (R1). Once it returns `Ok` they are durable (R5).
@@ -36,12 +36,12 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     async fn append(&self, append: Append) -> Result<Appended, AppendError>;
 
     /// Writes all of `appends`, each to a stream of its own, or none (R1); outcomes come in their order.
-    /// The events of all lie side by side in the log.
+    /// The positions of all their events are contiguous.
     ///
     /// Sending the same appends together again returns the first outcomes (R6).
     ///
     /// # Errors
-    /// As [`append`](Self::append): the error of the first append that cannot be made.
+    /// As for [`append`](Self::append): the error of the first append that is refused.
     async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError>;
 
     /// Up to `limit` events of `stream` after version `after`, in order.
@@ -78,7 +78,7 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// [`ReadError`].
     async fn head(&self) -> Result<Position, ReadError>;
 
-    /// Returns when the log holds an event after `after`, from whichever process it came.
+    /// Returns when the log holds an event after `after`, written by any process.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -142,11 +142,10 @@ impl<T: EventStore + ?Sized> EventStore for Arc<T> {
 pub struct Appended {
     /// The stream's version after the last event of the append.
     pub version: Version,
-    /// The position of the last event of the append. Its events lie side by side in the log.
+    /// The position of the last event of the append. The positions of its events are contiguous.
     pub position: Position,
-    /// Whether it was in the log already and this append wrote nothing. Of all that send the same, at most
-    /// one gets `false`; perhaps none, where the answer to its author was lost on the way and the store has
-    /// sent it again.
+    /// Whether it was in the log already and this call wrote nothing. Of all calls with the same append at most one gets `false`.
+    /// Perhaps none does: if the answer of the database was lost, the store has sent the append again.
     pub repeated: bool,
 }
 
@@ -160,7 +159,7 @@ pub enum AppendError {
     /// An event matches the append's [`Condition`](crate::Condition). Nothing was written.
     #[error("the event at position {position} matches the append's condition")]
     ConditionFailed {
-        /// Where it is: it, or one before it, was not seen when the decision was made.
+        /// Its position. The decision has not seen this event, or an earlier one that matches.
         position: Position,
     },
     /// The input breaks a rule. Nothing was written.
@@ -169,8 +168,8 @@ pub enum AppendError {
     /// The idempotency key was used before, by a command with other content. Nothing was written.
     #[error("the idempotency key was used before by another command")]
     KeyReused,
-    /// The database refuses these very events (a constraint, a limit of its own). Nothing was
-    /// written, and sending them again does not help.
+    /// The database refuses these events (by a constraint, or a limit of its own). Nothing was written, and sending them again
+    /// does not help.
     #[error("the store refuses the events")]
     Refused(#[source] BoxError),
     /// The store failed; whether the events are written is unknown. Sending the same append again
@@ -183,13 +182,12 @@ pub enum AppendError {
 }
 
 impl AppendError {
-    /// Whether the events may be in the log all the same.
+    /// Whether the events may be in the log although the append failed.
     pub fn is_unknown(&self) -> bool {
         matches!(self, Self::Store(_) | Self::Closed)
     }
 
-    /// Whether sending the same append again may help: to this store, or, where this one was closed, to one that is opened
-    /// anew.
+    /// Whether sending the same append again may help: to this store or, if this one is closed, to one that is opened again.
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(cause) => !StoreMoved::is_in(cause),
@@ -212,9 +210,9 @@ pub enum ReadError {
     /// A stored row is not what any append writes.
     #[error("the row at position {position} is damaged")]
     Damaged {
-        /// Which row.
+        /// The position of the row.
         position: Position,
-        /// In what way.
+        /// What is wrong with it.
         #[source]
         reason: Undecodable,
     },
@@ -223,7 +221,7 @@ pub enum ReadError {
     Gap {
         /// The last position before the gap.
         after: Position,
-        /// The first position behind it.
+        /// The first position after it.
         found: Position,
     },
 }
@@ -238,9 +236,9 @@ impl ReadError {
 /// A remembered command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandRecord {
-    /// What it asked for.
+    /// The fingerprint of its content.
     pub fingerprint: Fingerprint,
-    /// What came of it.
+    /// Its outcome.
     pub appended: Appended,
 }
 
@@ -248,7 +246,7 @@ impl CommandRecord {
     /// The first outcome, for a command that is sent again with `fingerprint`.
     ///
     /// # Errors
-    /// [`AppendError::KeyReused`] when it asks for something else.
+    /// [`AppendError::KeyReused`] when its content is another one.
     pub fn repeat(self, fingerprint: Fingerprint) -> Result<Appended, AppendError> {
         if self.fingerprint == fingerprint {
             Ok(Appended { repeated: true, ..self.appended })
@@ -258,24 +256,24 @@ impl CommandRecord {
     }
 }
 
-/// What a store finds about one append, before it is known whether all that are made together can be.
+/// The verdict of a store on one append, before it is known whether all appends that are made together are possible.
 #[derive(Debug)]
 pub enum Verdict {
-    /// It can be made.
+    /// It is possible.
     Possible,
     /// It was made before, with this outcome.
     Repeated(Appended),
-    /// It cannot be made.
+    /// It is refused.
     Refused(AppendError),
 }
 
 impl Verdict {
-    /// The verdict on appends that are made together or not at all: `None` if they are to be written, the
-    /// first outcomes if all were written before.
+    /// The verdict on appends that are made together or not at all: `None` if they must be written, the first outcomes if all were
+    /// written before.
     ///
     /// # Errors
-    /// That of the first which cannot be made. One that was made before without its present
-    /// companions cannot be made with them.
+    /// The error of the first append that is refused. An append that was made before without the others cannot be made together
+    /// with them.
     pub fn of_all<'a>(
         verdicts: impl IntoIterator<Item = (&'a Append, Self)>,
     ) -> Result<Option<Vec<Appended>>, AppendError> {

@@ -1,11 +1,11 @@
-//! Which program this is.
+//! The identity of the running program.
 
 use std::{fs::File, io::Read, sync::OnceLock};
 
 /// A mark of the running executable's content, the same for every process of it; `None` where it cannot be read.
 ///
-/// The system's own link leads to the file that was started, even if a newer one has taken its name since. Where there
-/// is no such link, the file under the name may be another program, so there is no mark.
+/// The link of the operating system leads to the file that was started, also if a newer file has its name now. Without such a
+/// link the file of that name may be another program, so there is no mark.
 pub(super) fn mark() -> Option<u64> {
     static MARK: OnceLock<Option<u64>> = OnceLock::new();
     *MARK.get_or_init(|| File::open("/proc/self/exe").ok().and_then(mark_of))
