@@ -1,6 +1,6 @@
-//! What engines and stores tell of themselves as metrics, through the facade of the crate `metrics`.
+//! What engines and stores tell of themselves: metrics, through the facade of the crate `metrics`, and [spans].
 //!
-//! A program that installs a recorder gets them; without one they cost next to nothing. Install it before the service is built:
+//! A program that installs a recorder gets the metrics; without one they cost next to nothing. Install it before the service is built:
 //! handles are made when they are used first, and one that was made before there was a recorder stays silent.
 //!
 //! This is the only place where a metric has a name. Labels are names of the program (aggregates, readers, event types), never
@@ -10,6 +10,7 @@ mod appends;
 mod commands;
 mod readers;
 mod relays;
+pub mod spans;
 #[cfg(test)]
 mod tests;
 

@@ -85,6 +85,7 @@ mod health;
 mod problem;
 mod read_after;
 mod serve;
+mod trace;
 
 pub use body::{JsonBody, NoBody};
 pub use command::CommandHeaders;
@@ -93,3 +94,4 @@ pub use health::health_routes;
 pub use problem::{FieldError, Problem};
 pub use read_after::ReadAfter;
 pub use serve::{ServeError, serve, serve_until, stop_signal};
+pub use trace::trace_request;

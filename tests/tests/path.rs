@@ -15,5 +15,7 @@ mod poison;
 mod rebuild;
 #[path = "path/takeover.rs"]
 mod takeover;
+#[path = "path/traced.rs"]
+mod traced;
 #[path = "path/watched.rs"]
 mod watched;

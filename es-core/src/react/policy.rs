@@ -5,6 +5,7 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::{
     error::BoxError,
@@ -20,6 +21,7 @@ use crate::{
         worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Pending, Step, Worker},
         worker_state::{StateReport, WorkerState},
     },
+    telemetry::spans,
     write::{
         append::{IdempotencyKey, InvalidKey},
         decide::DecideError,
@@ -276,7 +278,7 @@ impl<P: Policy> Handler for PolicyRunner<P> {
     async fn handle(&self, _: &Generation, events: &[RecordedEvent], stop: &CancellationToken) -> Handled {
         let (began, mut handled) = (Instant::now(), Handled::default());
         for event in events {
-            match self.react(event, handled.done == 0, stop).await {
+            match self.react(event, handled.done == 0, stop).instrument(spans::react(P::NAME, event)).await {
                 Ok(Some(())) => handled.done += 1,
                 Ok(None) => break,
                 Err(error) => {

@@ -15,6 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
         worker_state::StateReport,
     },
     stream::Position,
-    telemetry::{self, HeldLease, ReaderMeter},
+    telemetry::{self, HeldLease, ReaderMeter, spans},
     witness::Witness,
 };
 
@@ -153,7 +154,8 @@ impl<'a> Worker<'a> {
             return Ok(None);
         }
         if let Some(batch) = self.waiting.pop_front()
-            && let Some(rest) = self.fold(batch).await?
+            && let span = spans::fold(&self.generation.projection, &batch.events)
+            && let Some(rest) = self.fold(batch).instrument(span).await?
         {
             self.waiting.push_front(rest);
         }

@@ -7,6 +7,7 @@ use std::{convert::Infallible, sync::Arc};
 
 use quick_cache::sync::Cache;
 use tokio::{sync::Mutex, time::Instant};
+use tracing::Instrument;
 
 pub use self::model::{DecisionModel, Matching, Models};
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
     schema::DecodeError,
     stream::{Expected, Position, StreamId, Version},
     tag::{Condition, ConditionPart},
-    telemetry::DecisionMeter,
+    telemetry::{DecisionMeter, spans},
     write::{
         append::{Append, CommandKey},
         execute::{AFTER_CONFLICT, CommandContext, Receipt},
@@ -261,11 +262,12 @@ impl Decisions {
     pub async fn decide_with<M: Models, R: std::error::Error + 'static>(
         &self,
         models: M,
-        context: CommandContext,
+        mut context: CommandContext,
         decision: impl Fn(&M) -> Result<Decision, R> + Send,
     ) -> Result<Receipt, DecideError<R>> {
         let began = Instant::now();
-        let outcome = self.outcome(models, context, decision).await;
+        let span = spans::decide(self.meter.decision(), &mut context.metadata);
+        let outcome = self.outcome(models, context, decision).instrument(span).await;
         self.meter.decided(began, &outcome);
         outcome
     }
@@ -300,7 +302,9 @@ impl Decisions {
             if decided.is_empty() {
                 return Ok(self.repeated(&context).await?.unwrap_or(NOTHING));
             }
-            match self.store.append_together(self.prepared(decided, &parts, &context)).await {
+            let appends = self.prepared(decided, &parts, &context);
+            let span = spans::append(&appends);
+            match self.store.append_together(appends).instrument(span).await {
                 Ok(appended) => return Ok(appended.last().map_or(NOTHING, |last| (*last).into())),
                 Err(error) if error.is_unknown() => return Err(error.into()),
                 Err(error) => {

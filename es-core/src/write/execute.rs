@@ -18,6 +18,7 @@ use tokio::{
     sync::{MutexGuard, Semaphore},
     time::Instant,
 };
+use tracing::Instrument;
 
 pub use self::load::{LoadError, Loaded};
 use self::{
@@ -31,7 +32,7 @@ use crate::{
     event::{Event, Metadata, NewEvent, NewEventError},
     stream::{Conflict, Expected, InvalidStream, Position, ReadToken, StreamId, Version},
     tag::TagError,
-    telemetry::CommandMeter,
+    telemetry::{CommandMeter, spans},
     witness::Ending,
     write::{
         aggregate::Aggregate,
@@ -241,10 +242,11 @@ impl<A: Aggregate> Repository<A> {
         &self,
         id: impl AsRef<str> + Send,
         command: A::Command,
-        context: CommandContext,
+        mut context: CommandContext,
     ) -> Result<Receipt, ExecuteError<A::Error>> {
         let began = Instant::now();
-        let outcome = self.outcome(id.as_ref(), command, context).await;
+        let span = spans::execute(A::Event::CATEGORY, id.as_ref(), &mut context.metadata);
+        let outcome = self.outcome(id.as_ref(), command, context).instrument(span).await;
         self.meter.executed(began, &outcome);
         outcome
     }
@@ -384,11 +386,12 @@ impl<A: Aggregate> Repository<A> {
         let after = Arc::new(after.measured());
         let stream = decision.append.stream.clone();
         let era = tip.era();
+        let span = spans::append(std::slice::from_ref(&decision.append));
         let append = {
             let (store, lines) = (self.store.clone(), self.lines.clone());
             let (stream, after) = (stream.clone(), after.clone());
             async move {
-                let outcome = store.append(decision.append).await;
+                let outcome = store.append(decision.append).instrument(span).await;
                 let mut tip = line.lock().await;
                 match &outcome {
                     Ok(appended) if !appended.repeated => {

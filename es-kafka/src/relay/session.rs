@@ -5,12 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Position, ReadError, RecordedEvent, backend::Witness};
+use es_core::{Position, ReadError, RecordedEvent, backend::Witness, telemetry::spans};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use super::{
     Relay,
@@ -62,11 +63,11 @@ impl Relay {
             let Some(made) = shutdown.run_until_cancelled(self.ensure_topics(&mut maker, &batch)).await else { break };
             made?;
             let suspects: Vec<_> = batch.iter().map(Suspect::of).collect();
-            let began = Instant::now();
+            let (began, span) = (Instant::now(), spans::publish(&self.config.name, &batch));
             // While Kafka works on this transaction, the store reads the next one.
             let read_ahead = async { if pending.is_empty() { self.read(end, pace).await.map(Some) } else { Ok(None) } };
             let publish = async {
-                let outcome = publisher.publish(batch, head).await;
+                let outcome = publisher.publish(batch, head).instrument(span).await;
                 match &outcome {
                     Ok(_) => self.meter.committed(suspects.len(), began.elapsed()),
                     Err(_) => self.meter.failed(began.elapsed()),

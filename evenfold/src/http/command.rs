@@ -104,7 +104,7 @@ impl IfMatch {
 }
 
 /// `00-<trace>-<span>-<flags>` in lower-case hexadecimal digits (W3C Trace Context, section 3.2).
-fn traceparent(text: &str) -> Option<String> {
+pub(super) fn traceparent(text: &str) -> Option<String> {
     let parts: Vec<_> = text.split('-').collect();
     let [version, trace, span, flags] = parts[..] else { return None };
     let hex = |part: &str, length: usize| {

@@ -14,8 +14,10 @@ use axum::{
     Router,
     extract::DefaultBodyLimit,
     http::{Method, Uri},
+    middleware,
     routing::{get, post},
 };
+use evenfold::http::trace_request;
 
 use crate::{app::App, order::OrderCommand};
 use orders::Addressed;
@@ -45,5 +47,6 @@ pub fn router(app: App) -> Router {
             Kind::MethodNotAllowed.because(format!("{} does not know {method}", uri.path()))
         })
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(middleware::from_fn(trace_request))
         .with_state(Arc::new(app))
 }

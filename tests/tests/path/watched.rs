@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::ground::{Ground, Process, server};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Starts the program and returns what stands behind `begin` in what it prints.
 fn told(command: &mut Command, begin: &str) -> (Process, String) {
@@ -57,7 +57,7 @@ impl Prometheus {
         Self { _process: process, url, client: Client::new() }
     }
 
-    /// What PromQL `expression` is now, if there is exactly one such number.
+    /// What the query `expression` is now, if there is exactly one such number.
     async fn ask(&self, expression: &str) -> Option<f64> {
         let url =
             Url::parse_with_params(&format!("{}/api/v1/query", self.url), [("query", expression)]).expect("a URL");
@@ -68,7 +68,7 @@ impl Prometheus {
         one["value"][1].as_str()?.parse().ok()
     }
 
-    /// Returns when `expression` holds (PromQL answers nothing where a comparison does not).
+    /// Returns when `expression` holds (the answer is empty where a comparison does not).
     async fn holds(&self, expression: &str) {
         let begun = Instant::now();
         while self.ask(expression).await.is_none() {

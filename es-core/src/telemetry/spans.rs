@@ -1,0 +1,212 @@
+//! Spans on the way of a command: `execute` or `decide`, `append`, `publish` (the relay), `fold` and `react` (readers). They have
+//! the level debug, so that only those who ask for them pay.
+//!
+//! Events carry the W3C `traceparent` of the command that wrote them ([`Metadata::traceparent`]), through the store and through
+//! Kafka. What is done later with one of them goes on in that trace; what is done with several together is linked to each.
+//! A span of `tracing` itself has no such identity. A program that exports spans tells how to get it: [`set_tracer`].
+
+use std::sync::OnceLock;
+
+use tracing::{Span, debug_span, field::Empty};
+
+use crate::{
+    event::{Metadata, RecordedEvent},
+    write::append::Append,
+};
+
+/// What connects spans with traces of other processes, for example `tracing-opentelemetry`.
+pub trait Tracer: Send + Sync + 'static {
+    /// The `traceparent` of `span`, if it is recorded.
+    fn traceparent(&self, span: &Span) -> Option<String>;
+
+    /// `span`, which has not begun, goes on in the trace of `traceparent`.
+    fn continue_from(&self, span: &Span, traceparent: &str);
+
+    /// `span` has to do with the one of `traceparent`, whichever trace it is in.
+    fn link(&self, span: &Span, traceparent: &str);
+}
+
+static TRACER: OnceLock<Box<dyn Tracer>> = OnceLock::new();
+
+/// Connects the spans of this process with traces. The first one stays: `false` where there was one.
+pub fn set_tracer(tracer: impl Tracer) -> bool {
+    TRACER.set(Box::new(tracer)).is_ok()
+}
+
+/// The most traces to which the span of a batch is linked.
+const MOST_LINKS: usize = 128;
+
+/// The `traceparent` of `span`, if it is enabled and there is a [`Tracer`].
+pub fn traceparent(span: &Span) -> Option<String> {
+    if span.is_disabled() {
+        return None;
+    }
+    TRACER.get()?.traceparent(span)
+}
+
+/// `span`, which has not begun, goes on in the trace of `traceparent`, which its field of this name gets.
+pub fn continue_from(span: &Span, traceparent: &str) {
+    span.record("traceparent", traceparent);
+    if let Some(tracer) = TRACER.get().filter(|_| !span.is_disabled()) {
+        tracer.continue_from(span, traceparent);
+    }
+}
+
+/// `span`, which has not begun, is about `events`: it goes on in their trace where they all have the same one, and is linked to
+/// each where they have several (its field `traces` gets their number).
+pub fn about<'a>(span: &Span, events: impl IntoIterator<Item = &'a RecordedEvent>) {
+    if span.is_disabled() {
+        return;
+    }
+    let mut parents: Vec<&str> = Vec::new();
+    for parent in events.into_iter().filter_map(|event| event.metadata.traceparent.as_deref()) {
+        if parents.len() < MOST_LINKS && !parents.iter().any(|known| trace(known) == trace(parent)) {
+            parents.push(parent);
+        }
+    }
+    match &parents[..] {
+        [] => {}
+        [one] => continue_from(span, one),
+        several => {
+            span.record("traces", several.len());
+            let Some(tracer) = TRACER.get() else { return };
+            for parent in several {
+                tracer.link(span, parent);
+            }
+        }
+    }
+}
+
+/// The trace of a `traceparent`.
+fn trace(traceparent: &str) -> &str {
+    traceparent.get(3..35).unwrap_or(traceparent)
+}
+
+/// Goes on in the trace of `metadata`, unless the caller is in a span already; afterwards the metadata has the trace of `span`.
+fn begun(span: Span, metadata: &mut Metadata) -> Span {
+    if let Some(traceparent) = &metadata.traceparent {
+        if Span::current().is_none() {
+            continue_from(&span, traceparent);
+        } else {
+            span.record("traceparent", traceparent);
+        }
+    }
+    if let Some(traceparent) = traceparent(&span) {
+        metadata.traceparent = Some(traceparent);
+    }
+    span
+}
+
+/// A command on an aggregate.
+pub(crate) fn execute(aggregate: &'static str, id: &str, metadata: &mut Metadata) -> Span {
+    begun(debug_span!("execute", aggregate, id, traceparent = Empty), metadata)
+}
+
+/// A decision across streams.
+pub(crate) fn decide(decision: &str, metadata: &mut Metadata) -> Span {
+    begun(debug_span!("decide", decision, traceparent = Empty), metadata)
+}
+
+/// Appends on their way to the store together.
+pub(crate) fn append(appends: &[Append]) -> Span {
+    debug_span!(
+        "append",
+        stream = appends.first().map(|append| append.stream.as_str()),
+        events = appends.iter().map(|append| append.events.len()).sum::<usize>(),
+        traceparent =
+            appends.iter().flat_map(|append| &append.events).find_map(|event| event.metadata.traceparent.as_deref()),
+    )
+}
+
+/// Events that a reader takes in together.
+pub(crate) fn fold(consumer: &str, events: &[RecordedEvent]) -> Span {
+    if events.is_empty() {
+        return Span::none();
+    }
+    let span = debug_span!(parent: None, "fold", consumer, events = events.len(), traceparent = Empty, traces = Empty);
+    about(&span, events);
+    span
+}
+
+/// A policy's reaction to one event.
+pub(crate) fn react(policy: &'static str, event: &RecordedEvent) -> Span {
+    let span = debug_span!("react", policy, event = &*event.data.name, traceparent = Empty, traces = Empty);
+    about(&span, [event]);
+    span
+}
+
+/// Events that a relay publishes together.
+pub fn publish(relay: &str, events: &[RecordedEvent]) -> Span {
+    let span = debug_span!(parent: None, "publish", relay, events = events.len(), traceparent = Empty, traces = Empty);
+    about(&span, events);
+    span
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    use super::*;
+    use crate::testing::{account::AccountEvent, recorded};
+
+    /// Notes what it is asked to do.
+    #[derive(Clone, Default)]
+    struct Noted(Arc<Mutex<Vec<String>>>);
+
+    impl Noted {
+        fn note(&self, what: &str, span: &Span, traceparent: &str) {
+            let name = span.metadata().expect("it is enabled").name();
+            self.0.lock().expect("no panic").push(format!("{what} {name} {}", &traceparent[3..5]));
+        }
+    }
+
+    impl Tracer for Noted {
+        fn traceparent(&self, _: &Span) -> Option<String> {
+            None
+        }
+
+        fn continue_from(&self, span: &Span, traceparent: &str) {
+            self.note("continue", span, traceparent);
+        }
+
+        fn link(&self, span: &Span, traceparent: &str) {
+            self.note("link", span, traceparent);
+        }
+    }
+
+    fn events(traces: &[&str]) -> Vec<RecordedEvent> {
+        let mut events = recorded(traces.iter().map(|_| ("a", AccountEvent::Deposited { amount: 1 })));
+        for (event, trace) in events.iter_mut().zip(traces) {
+            let traceparent = format!("00-{}-00f067aa0ba902b7-01", trace.repeat(16));
+            event.metadata.traceparent = Some(traceparent).filter(|_| !trace.is_empty());
+        }
+        events
+    }
+
+    #[test]
+    fn one_trace_goes_on_and_several_are_linked() {
+        let noted = Noted::default();
+        assert!(set_tracer(noted.clone()), "no other test sets one");
+        let sink = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
+        let subscriber = tracing_subscriber::registry().with(sink);
+        with_default(subscriber, || {
+            for traces in [&["aa", "aa", ""][..], &["aa", "bb", "aa"], &["", ""]] {
+                fold("ledger", &events(traces));
+            }
+            react("copying", &events(&["cc"])[0]);
+            publish("accounts", &events(&["aa", "bb"]));
+        });
+        let expected = [
+            "continue fold aa",
+            "link fold aa",
+            "link fold bb",
+            "continue react cc",
+            "link publish aa",
+            "link publish bb",
+        ];
+        assert_eq!(*noted.0.lock().expect("no panic"), expected);
+    }
+}
