@@ -32,7 +32,7 @@ CREATE TABLE checkpoints (
     recorded_at timestamptz,                -- its time
     cursor      text,
     owner       uuid,
-    token       bigint  NOT NULL DEFAULT 0, -- grows with every change of owner: the fence
+    fencing_token bigint NOT NULL DEFAULT 0, -- grows with every change of owner: the fence
     lease_until timestamptz,                -- by the clock of the database, the only one all owners share
     CONSTRAINT checkpoints_shard PRIMARY KEY (generation, shard)
 ) WITH (fillfactor = 50);
@@ -87,7 +87,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_source text   := split_part(a_shards[1], '/', 1);
     v_seed   bigint := 0;
-    v_token  bigint := 0;
+    v_fencing_token bigint := 0;
     v_former record;
 BEGIN
     -- Nothing to do: a worker that waits for a lease asks twice a second, and a lock on a row is a write to the disk.
@@ -102,18 +102,18 @@ BEGIN
     PERFORM 1 FROM checkpoints c WHERE c.generation = a_generation AND split_part(c.shard, '/', 1) <> v_source
       ORDER BY c.shard FOR UPDATE;
     IF FOUND THEN
-        SELECT min(c.position) AS slowest, max(c.position) AS fastest, max(c.token) AS token,
+        SELECT min(c.position) AS slowest, max(c.position) AS fastest, max(c.fencing_token) AS fencing_token,
                bool_or(c.owner IS NOT NULL AND c.lease_until > clock_timestamp()) AS leased
           INTO v_former FROM checkpoints c WHERE c.generation = a_generation;
         IF v_former.leased THEN RETURN 'busy'; END IF;
         IF v_former.slowest <> v_former.fastest THEN RETURN 'uneven'; END IF;
         v_seed := v_former.fastest;
         -- A former lease does not come to life again when its source feeds the generation again.
-        v_token := v_former.token + 1;
+        v_fencing_token := v_former.fencing_token + 1;
         DELETE FROM checkpoints c WHERE c.generation = a_generation;
     END IF;
-    INSERT INTO checkpoints (generation, shard, position, token)
-    SELECT a_generation, s.shard, v_seed, v_token FROM unnest(a_shards) s(shard)
+    INSERT INTO checkpoints (generation, shard, position, fencing_token)
+    SELECT a_generation, s.shard, v_seed, v_fencing_token FROM unnest(a_shards) s(shard)
         ON CONFLICT (generation, shard) DO NOTHING;
     RETURN 'ready';
 END
@@ -123,7 +123,7 @@ $$;
 -- Locks: the checkpoint's row first, so that of two workers with equal claims one waits and then fails
 -- the comparison; then the documents' rows.
 CREATE FUNCTION commit_changes(
-    a_generation bigint, a_shard text, a_token bigint, a_from bigint,
+    a_generation bigint, a_shard text, a_fencing_token bigint, a_from bigint,
     a_position bigint, a_event_id uuid, a_recorded_at timestamptz, a_cursor text, a_ttl interval,
     a_keys text[], a_documents bytea[], a_deletes text[])
 RETURNS boolean
@@ -137,7 +137,7 @@ BEGIN
     UPDATE checkpoints c
        SET position = a_position, event_id = a_event_id, recorded_at = a_recorded_at, cursor = a_cursor,
            lease_until = clock_timestamp() + a_ttl
-     WHERE c.generation = a_generation AND c.shard = a_shard AND c.token = a_token AND c.position = a_from;
+     WHERE c.generation = a_generation AND c.shard = a_shard AND c.fencing_token = a_fencing_token AND c.position = a_from;
     IF NOT FOUND THEN RETURN false; END IF;
     INSERT INTO documents AS d (generation, key, document)
     SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document)

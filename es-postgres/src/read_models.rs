@@ -152,23 +152,24 @@ impl Leases for PostgresStore {
         let asked = Instant::now();
         let rows = self.inner.connections.write(acquire).await.map_err(error::read_model)?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let (token, checkpoint) = leased(row).map_err(error::read_model)?;
-        let lease = Lease { generation: generation.clone(), shard: shard.clone(), owner, token, checkpoint };
-        self.inner.leases.written(&lease, ttl, asked);
+        let (fencing_token, checkpoint) = leased(row).map_err(error::read_model)?;
+        let lease =
+            Lease { generation: generation.clone(), shard: shard.clone(), owner, fencing_token, ttl, checkpoint };
+        self.inner.leases.written(&lease, asked);
         Ok(Some(lease))
     }
 
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
+    async fn renew(&self, lease: &Lease) -> Result<(), CommitError> {
         let holds = || {
             sqlx::query(include_str!("sql/holds.sql"))
                 .bind(lease.generation.id)
                 .bind(lease.shard.to_string())
-                .bind(lease.token)
+                .bind(lease.fencing_token)
         };
         // The heartbeat writes it, with all others of this process.
         let leases = &self.inner.leases;
         let asked = Box::pin(self.inner.connections.read(holds));
-        let rows = leases.during(lease, ttl, asked).await.map_err(error::read_model)?;
+        let rows = leases.during(lease, asked).await.map_err(error::read_model)?;
         if rows.is_empty() {
             leases.ended(lease);
             return Err(CommitError::Fenced(lease.shard.clone()));
@@ -181,32 +182,32 @@ impl Leases for PostgresStore {
         let release = sqlx::query(include_str!("sql/release.sql"))
             .bind(lease.generation.id)
             .bind(lease.shard.to_string())
-            .bind(lease.token);
+            .bind(lease.fencing_token);
         self.inner.connections.execute(release).await.map(drop).map_err(error::read_model)
     }
 
-    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
+    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
         let (keys, documents): (Vec<&str>, Vec<&[u8]>) =
             changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
         let commit = sqlx::query(include_str!("sql/commit.sql"))
             .bind(lease.generation.id)
             .bind(lease.shard.to_string())
-            .bind(lease.token)
+            .bind(lease.fencing_token)
             .bind(lease.checkpoint.position.to_i64())
             .bind(changes.checkpoint.position.to_i64())
             .bind(changes.checkpoint.witness.map(|witness| witness.event_id))
             .bind(changes.checkpoint.witness.map(|witness| witness.recorded_at))
             .bind(&changes.checkpoint.cursor)
-            .bind(interval(ttl))
+            .bind(interval(lease.ttl))
             .bind(keys)
             .bind(documents)
             .bind(&changes.deletes);
         let sent = Instant::now();
         let committing = Box::pin(self.inner.connections.write(commit));
-        let rows = self.inner.leases.during(lease, ttl, committing).await.map_err(error::read_model)?;
+        let rows = self.inner.leases.during(lease, committing).await.map_err(error::read_model)?;
         let committed: bool = one(&rows).and_then(|row| row.try_get(0)).map_err(error::read_model)?;
         if committed {
-            self.inner.leases.written(lease, ttl, sent);
+            self.inner.leases.written(lease, sent);
             Ok(())
         } else {
             self.inner.leases.ended(lease);

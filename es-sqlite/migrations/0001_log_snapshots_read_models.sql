@@ -98,7 +98,7 @@ CREATE TABLE checkpoints (
     recorded_at_us INTEGER,                   -- the time of that event
     cursor        TEXT,
     owner         BLOB,                       -- null: the lease is free
-    token         INTEGER NOT NULL DEFAULT 0, -- the fencing token
+    fencing_token INTEGER NOT NULL DEFAULT 0, -- grows with every change of owner
     process       BLOB,                       -- of the owner: the name of the presence file that it keeps locked
     beats         INTEGER NOT NULL DEFAULT 0, -- heartbeat: grows while the owner is alive
     ttl_ms        INTEGER NOT NULL DEFAULT 0, -- how long the heartbeat may pause before the lease is free

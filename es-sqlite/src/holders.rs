@@ -23,7 +23,7 @@ pub(crate) struct Holder {
     pub(crate) owner: Option<Uuid>,
     /// The store in which the owner works.
     pub(crate) process: Option<Uuid>,
-    pub(crate) token: i64,
+    pub(crate) fencing_token: i64,
     /// Heartbeat: grows while the owner is alive.
     pub(crate) beats: i64,
     /// How long `beats` may stay the same.
@@ -47,7 +47,7 @@ pub(crate) struct Holders {
 /// The last state seen of a lease, and since when it is the same.
 #[derive(Debug)]
 struct Sighting {
-    token: i64,
+    fencing_token: i64,
     beats: i64,
     since: Instant,
 }
@@ -67,7 +67,7 @@ impl Holders {
     pub(crate) fn is_held(&self, holder: &Holder) -> bool {
         match (holder.owner, holder.process) {
             (Some(_), Some(process)) if process == self.presence.id() => {
-                self.heartbeat.is_wanted(holder.generation, &holder.shard, holder.token)
+                self.heartbeat.is_wanted(holder.generation, &holder.shard, holder.fencing_token)
             }
             (Some(_), Some(process)) => self.presence.lives(process) && !self.stands_still(holder),
             _ => false,
@@ -77,12 +77,12 @@ impl Holders {
     fn stands_still(&self, holder: &Holder) -> bool {
         let mut sightings = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = sightings.entry((holder.generation, holder.shard.clone())).or_insert_with(|| Sighting {
-            token: holder.token,
+            fencing_token: holder.fencing_token,
             beats: holder.beats,
             since: Instant::now(),
         });
-        if (seen.token, seen.beats) != (holder.token, holder.beats) {
-            *seen = Sighting { token: holder.token, beats: holder.beats, since: Instant::now() };
+        if (seen.fencing_token, seen.beats) != (holder.fencing_token, holder.beats) {
+            *seen = Sighting { fencing_token: holder.fencing_token, beats: holder.beats, since: Instant::now() };
         }
         seen.since.elapsed() >= holder.ttl
     }

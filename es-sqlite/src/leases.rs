@@ -34,7 +34,7 @@ pub(crate) async fn ensure_shards(
     let Some(source) = shards.first().map(|shard| &shard.source) else { return Ok(Changeover::Ready) };
     let all = self::holders(connection, generation).await?;
     let former: Vec<_> = all.iter().filter(|(holder, _)| holder.shard.source != *source).collect();
-    let (mut position, mut token) = (0, 0);
+    let (mut position, mut fencing_token) = (0, 0);
     if let Some((_, first)) = former.first() {
         if former.iter().any(|(holder, _)| holders.is_held(holder)) {
             return Ok(Changeover::Busy);
@@ -44,7 +44,7 @@ pub(crate) async fn ensure_shards(
             return Ok(Changeover::Uneven);
         }
         // A former lease must not become valid again when its source feeds the generation again.
-        token = former.iter().map(|(holder, _)| holder.token + 1).max().unwrap_or_default();
+        fencing_token = former.iter().map(|(holder, _)| holder.fencing_token + 1).max().unwrap_or_default();
         sqlx::query(include_str!("sql/fence.sql")).bind(generation).execute(&mut *connection).await?;
     }
     let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
@@ -52,7 +52,7 @@ pub(crate) async fn ensure_shards(
         .bind(generation)
         .bind(json(&names))
         .bind(position)
-        .bind(token);
+        .bind(fencing_token);
     query.execute(connection).await?;
     Ok(Changeover::Ready)
 }
@@ -66,7 +66,7 @@ async fn holders(connection: &mut SqliteConnection, generation: i64) -> Result<V
             shard: Shard::from(row.try_get::<&str, _>("shard")?),
             owner: row.try_get("owner")?,
             process: row.try_get("process")?,
-            token: row.try_get("token")?,
+            fencing_token: row.try_get("fencing_token")?,
             beats: row.try_get("beats")?,
             ttl: Duration::from_millis(row.try_get::<i64, _>("ttl_ms")?.unsigned_abs()),
         };
@@ -103,10 +103,10 @@ pub(crate) async fn acquire(
         witness: witness(&row)?,
         cursor: row.try_get("cursor")?,
     };
-    let token = row.try_get("token")?;
-    let lease = Lease { generation, shard, owner, token, checkpoint };
+    let fencing_token = row.try_get("fencing_token")?;
+    let lease = Lease { generation, shard, owner, fencing_token, ttl, checkpoint };
     // Recorded before the next caller gets the write lock and looks.
-    holders.heartbeat.written(&lease, ttl, Instant::now());
+    holders.heartbeat.written(&lease, Instant::now());
     Ok(Some(lease))
 }
 
@@ -121,7 +121,7 @@ pub(crate) async fn holds(connection: &mut SqliteConnection, lease: &Lease) -> R
     let query = sqlx::query(include_str!("sql/holds.sql"))
         .bind(lease.generation.id)
         .bind(lease.shard.to_string())
-        .bind(lease.token);
+        .bind(lease.fencing_token);
     Ok(query.fetch_optional(connection).await?.is_some())
 }
 
@@ -148,7 +148,7 @@ async fn renew(connection: &mut SqliteConnection, heartbeat: &Heartbeat, beats: 
         let query = sqlx::query(include_str!("sql/renew.sql"))
             .bind(beat.generation)
             .bind(beat.shard.to_string())
-            .bind(beat.token);
+            .bind(beat.fencing_token);
         if query.execute(&mut *connection).await?.rows_affected() == 0 {
             heartbeat.lost(beat);
         }
@@ -161,7 +161,7 @@ pub(crate) async fn release(connection: &mut SqliteConnection, lease: &Lease) ->
     let query = sqlx::query(include_str!("sql/release.sql"))
         .bind(lease.generation.id)
         .bind(lease.shard.to_string())
-        .bind(lease.token);
+        .bind(lease.fencing_token);
     query.execute(connection).await?;
     Ok(())
 }
@@ -173,12 +173,11 @@ pub(crate) async fn advance(
     holders: &Holders,
     lease: &Lease,
     after: &Checkpoint,
-    ttl: Duration,
 ) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(include_str!("sql/advance.sql"))
         .bind(lease.generation.id)
         .bind(lease.shard.to_string())
-        .bind(lease.token)
+        .bind(lease.fencing_token)
         .bind(lease.checkpoint.position.to_i64())
         .bind(after.position.to_i64())
         .bind(after.witness.map(|witness| witness.event_id))
@@ -186,11 +185,11 @@ pub(crate) async fn advance(
         .bind(after.cursor.as_deref())
         .bind(lease.owner)
         .bind(holders.process())
-        .bind(milliseconds(ttl));
+        .bind(milliseconds(lease.ttl));
     let holds = query.execute(connection).await?.rows_affected() == 1;
     if holds {
         // Recorded before the next caller gets the write lock and looks.
-        holders.heartbeat.written(lease, ttl, Instant::now());
+        holders.heartbeat.written(lease, Instant::now());
     }
     Ok(holds)
 }

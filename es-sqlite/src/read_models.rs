@@ -144,7 +144,7 @@ impl Leases for SqliteStore {
         Ok(acquired.await?)
     }
 
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
+    async fn renew(&self, lease: &Lease) -> Result<(), CommitError> {
         let asked = async {
             let mut reader = self.connections().reader().await?;
             let holds = leases::holds(reader.connection(), lease).await?;
@@ -152,7 +152,7 @@ impl Leases for SqliteStore {
             Ok::<_, Failure>(holds)
         };
         // The heartbeat renews it, together with all other leases of this store.
-        let holds = self.holders().heartbeat.during(lease, ttl, asked).await?;
+        let holds = self.holders().heartbeat.during(lease, asked).await?;
         self.unless_fenced(holds, lease)
     }
 
@@ -165,20 +165,20 @@ impl Leases for SqliteStore {
         Ok(released.await?)
     }
 
-    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
+    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
         let (holders, held) = (self.holders().clone(), lease.clone());
         let committed = self.connections().write(move |connection| {
             Box::pin(async move {
                 let Changes { upserts, deletes, checkpoint } = changes;
                 // First the compare-and-set: a zombie writes nothing (R9).
-                let holds = leases::advance(connection, &holders, &held, &checkpoint, ttl).await?;
+                let holds = leases::advance(connection, &holders, &held, &checkpoint).await?;
                 if holds {
                     documents::write(connection, held.generation.id, &upserts, &deletes).await?;
                 }
                 Ok(holds)
             })
         });
-        let committed = self.holders().heartbeat.during(lease, ttl, committed).await?;
+        let committed = self.holders().heartbeat.during(lease, committed).await?;
         self.unless_fenced(committed, lease)
     }
 }

@@ -171,7 +171,7 @@ impl Leases for MemoryStore {
         let (Some(stored), Some(first)) = (models.shards(generation), shards.first()) else {
             return Ok(Changeover::Ready);
         };
-        let (mut seed, mut token) = (Position::ZERO, 0);
+        let (mut seed, mut fencing_token) = (Position::ZERO, 0);
         if stored.keys().any(|shard| shard.source != first.source) {
             if stored.values().filter_map(|shard| shard.held.as_ref()).any(Held::is_live) {
                 return Ok(Changeover::Busy);
@@ -181,14 +181,14 @@ impl Leases for MemoryStore {
                 return Ok(Changeover::Uneven);
             }
             // Former leases on shards of the same name stay fenced.
-            token = stored.values().map(|shard| shard.token + 1).max().unwrap_or_default();
+            fencing_token = stored.values().map(|shard| shard.fencing_token + 1).max().unwrap_or_default();
             stored.clear();
         }
         for shard in shards {
             stored.entry(shard.clone()).or_insert_with(|| StoredShard {
                 checkpoint: Checkpoint { position: seed, ..Checkpoint::default() },
                 held: None,
-                token,
+                fencing_token,
             });
         }
         Ok(Changeover::Ready)
@@ -208,20 +208,21 @@ impl Leases for MemoryStore {
         if taken && takeover == Takeover::WhenFree {
             return Ok(None);
         }
-        stored.token += 1;
+        stored.fencing_token += 1;
         stored.held = Some(Held::by(owner, ttl));
         Ok(Some(Lease {
             generation: generation.clone(),
             shard: shard.clone(),
             owner,
-            token: stored.token,
+            fencing_token: stored.fencing_token,
+            ttl,
             checkpoint: stored.checkpoint.clone(),
         }))
     }
 
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
+    async fn renew(&self, lease: &Lease) -> Result<(), CommitError> {
         let models = &mut self.lock().read_models;
-        models.leased(lease)?.held = Some(Held::by(lease.owner, ttl));
+        models.leased(lease)?.held = Some(Held::by(lease.owner, lease.ttl));
         Ok(())
     }
 
@@ -232,14 +233,14 @@ impl Leases for MemoryStore {
         Ok(())
     }
 
-    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
+    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
         let models = &mut self.lock().read_models;
         let shard = models.leased(lease)?;
         if shard.checkpoint.position != lease.checkpoint.position {
             return Err(CommitError::Fenced(lease.shard.clone()));
         }
         shard.checkpoint = changes.checkpoint;
-        shard.held = Some(Held::by(lease.owner, ttl));
+        shard.held = Some(Held::by(lease.owner, lease.ttl));
         if let Some(stored) = models.generations.get_mut(&lease.generation.id) {
             stored.documents.extend(changes.upserts);
             for key in &changes.deletes {

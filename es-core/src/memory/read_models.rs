@@ -41,7 +41,7 @@ pub(super) struct Stored {
 pub(super) struct StoredShard {
     pub(super) checkpoint: Checkpoint,
     pub(super) held: Option<Held>,
-    pub(super) token: i64,
+    pub(super) fencing_token: i64,
 }
 
 #[derive(Debug)]
@@ -94,7 +94,7 @@ impl ReadModels {
     pub(super) fn leased(&mut self, lease: &Lease) -> Result<&mut StoredShard, CommitError> {
         self.shards(&lease.generation)
             .and_then(|shards| shards.get_mut(&lease.shard))
-            .filter(|shard| shard.token == lease.token)
+            .filter(|shard| shard.fencing_token == lease.fencing_token)
             .ok_or_else(|| CommitError::Fenced(lease.shard.clone()))
     }
 }

@@ -231,6 +231,6 @@ mod tests {
         let taken = store.acquire(&candidate.generation, shard, owner, Takeover::Always, ttl).await;
         let lease: Lease = taken.expect("asked").expect("taken");
         let checkpoint = Checkpoint { position: Position::new(to), ..Checkpoint::default() };
-        store.commit(&lease, Changes { checkpoint, ..Changes::default() }, ttl).await.expect("committed");
+        store.commit(&lease, Changes { checkpoint, ..Changes::default() }).await.expect("committed");
     }
 }

@@ -30,7 +30,7 @@ pub struct Heartbeat {
 
 #[derive(Debug, Clone, Copy)]
 struct Wanted {
-    token: i64,
+    fencing_token: i64,
     ttl: Duration,
     /// When its worker asked for it last.
     asked: Instant,
@@ -58,7 +58,7 @@ pub struct Beat {
     /// Its shard.
     pub shard: Shard,
     /// The fencing token.
-    pub token: i64,
+    pub fencing_token: i64,
     /// For how long from now.
     pub ttl: Duration,
 }
@@ -68,41 +68,41 @@ impl Heartbeat {
         self.wanted.lock().expect("nothing panics while it holds the lock")
     }
 
-    /// The store has written that `lease` ends `ttl` after `written`: when it was taken, and with a commit.
-    pub fn written(&self, lease: &Lease, ttl: Duration, written: Instant) {
-        self.note(lease, ttl, |_| written);
+    /// The store has written `lease` at the time `written`: when it was taken, and with a commit.
+    pub fn written(&self, lease: &Lease, written: Instant) {
+        self.note(lease, |_| written);
     }
 
-    /// The worker of `lease` wants it for another `ttl`.
-    pub fn wants(&self, lease: &Lease, ttl: Duration) {
-        self.note(lease, ttl, |known| {
+    /// The worker of `lease` wants it from now on for as long as a lease lasts.
+    pub fn wants(&self, lease: &Lease) {
+        self.note(lease, |known| {
             // One that is not known was given up because its worker fell silent: it is due at once.
             let now = Instant::now();
-            known.map(|known| known.written).or_else(|| now.checked_sub(ttl)).unwrap_or(now)
+            known.map(|known| known.written).or_else(|| now.checked_sub(lease.ttl)).unwrap_or(now)
         });
     }
 
-    fn note(&self, lease: &Lease, ttl: Duration, written: impl FnOnce(Option<&Wanted>) -> Instant) {
-        let (token, key) = (lease.token, (lease.generation.id, lease.shard.clone()));
+    fn note(&self, lease: &Lease, written: impl FnOnce(Option<&Wanted>) -> Instant) {
+        let (fencing_token, key) = (lease.fencing_token, (lease.generation.id, lease.shard.clone()));
         let mut all = self.lock();
         let known = all.get(&key);
         // A worker that has lost its lease to another one of this process, and does not know it yet, must not take the
         // other's place here: its lease would seem free.
-        if known.is_some_and(|known| known.token > token && known.is_wanted()) {
+        if known.is_some_and(|known| known.fencing_token > fencing_token && known.is_wanted()) {
             return;
         }
-        let written = written(known.filter(|known| known.token == token));
-        all.insert(key, Wanted { token, ttl, asked: Instant::now(), written });
+        let written = written(known.filter(|known| known.fencing_token == fencing_token));
+        all.insert(key, Wanted { fencing_token, ttl: lease.ttl, asked: Instant::now(), written });
         self.news.notify_one();
     }
 
     /// The outcome of `work`, for as long as which the worker of `lease` wants it: a step that waits for a connection or
     /// for a lock must not lose it.
-    pub async fn during<T>(&self, lease: &Lease, ttl: Duration, work: impl Future<Output = T>) -> T {
+    pub async fn during<T>(&self, lease: &Lease, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
-            self.wants(lease, ttl);
-            let asked_again = tokio::time::sleep((ttl / 3).max(SHORTEST));
+            self.wants(lease);
+            let asked_again = tokio::time::sleep((lease.ttl / 3).max(SHORTEST));
             tokio::select! {
                 biased;
                 outcome = &mut work => return outcome,
@@ -113,18 +113,18 @@ impl Heartbeat {
 
     /// `lease` was given back or is lost.
     pub fn ended(&self, lease: &Lease) {
-        self.forget(lease.generation.id, &lease.shard, lease.token);
+        self.forget(lease.generation.id, &lease.shard, lease.fencing_token);
     }
 
     /// What [`due`](Self::due) has returned is lost.
     pub fn lost(&self, beat: &Beat) {
-        self.forget(beat.generation, &beat.shard, beat.token);
+        self.forget(beat.generation, &beat.shard, beat.fencing_token);
     }
 
-    fn forget(&self, generation: i64, shard: &Shard, token: i64) {
+    fn forget(&self, generation: i64, shard: &Shard, fencing_token: i64) {
         let mut all = self.lock();
         let key = (generation, shard.clone());
-        if all.get(&key).is_some_and(|wanted| wanted.token == token) {
+        if all.get(&key).is_some_and(|wanted| wanted.fencing_token == fencing_token) {
             all.remove(&key);
         }
     }
@@ -145,10 +145,11 @@ impl Heartbeat {
         self.news.notify_one();
     }
 
-    /// Whether a worker of this process wants the lease with `token` on this shard.
-    pub fn is_wanted(&self, generation: i64, shard: &Shard, token: i64) -> bool {
+    /// Whether a worker of this process wants the lease with `fencing token` on this shard.
+    pub fn is_wanted(&self, generation: i64, shard: &Shard, fencing_token: i64) -> bool {
         let all = self.lock();
-        all.get(&(generation, shard.clone())).is_some_and(|wanted| wanted.token == token && wanted.is_wanted())
+        all.get(&(generation, shard.clone()))
+            .is_some_and(|wanted| wanted.fencing_token == fencing_token && wanted.is_wanted())
     }
 
     /// Waits until a lease is due and returns all of the process, so that one statement renews them together. Those
@@ -178,7 +179,12 @@ impl Heartbeat {
             }
             let beats = all.iter_mut().map(|((generation, shard), wanted)| {
                 wanted.written = now;
-                Beat { generation: *generation, shard: shard.clone(), token: wanted.token, ttl: wanted.ttl }
+                Beat {
+                    generation: *generation,
+                    shard: shard.clone(),
+                    fencing_token: wanted.fencing_token,
+                    ttl: wanted.ttl,
+                }
             });
             return Some(beats.collect());
         }
@@ -197,17 +203,17 @@ mod tests {
 
     const TTL: Duration = Duration::from_millis(100);
 
-    fn lease(shard: &str, token: i64) -> Lease {
+    fn lease(shard: &str, fencing_token: i64) -> Lease {
         let generation = Generation { id: 1, projection: "model".into(), version: 1 };
         let checkpoint = Checkpoint::default();
-        Lease { generation, shard: Shard::from(shard), owner: Uuid::nil(), token, checkpoint }
+        Lease { generation, shard: Shard::from(shard), owner: Uuid::nil(), fencing_token, ttl: TTL, checkpoint }
     }
 
     #[tokio::test]
     async fn r18_all_leases_are_renewed_together_after_half_of_their_length() {
         let (heartbeat, start) = (Heartbeat::default(), Instant::now());
         for number in 0..10 {
-            heartbeat.written(&lease(&format!("topic/{number}"), 1), TTL, Instant::now());
+            heartbeat.written(&lease(&format!("topic/{number}"), 1), Instant::now());
         }
         assert_eq!(heartbeat.due().await.map(|beats| beats.len()), Some(10));
         assert!(start.elapsed() >= TTL / 2);
@@ -216,9 +222,9 @@ mod tests {
     #[tokio::test]
     async fn r18_the_lease_of_a_worker_that_is_gone_is_left_to_end() {
         let (heartbeat, start) = (Heartbeat::default(), Instant::now());
-        heartbeat.written(&lease("dropped", 1), TTL, Instant::now());
+        heartbeat.written(&lease("dropped", 1), Instant::now());
         loop {
-            heartbeat.wants(&lease("kept", 1), TTL);
+            heartbeat.wants(&lease("kept", 1));
             let beats = heartbeat.due().await.expect("open");
             if beats.iter().map(|beat| &*beat.shard.source).eq(["kept"]) {
                 break;
@@ -232,27 +238,28 @@ mod tests {
     #[tokio::test]
     async fn r9_a_worker_that_has_lost_its_lease_does_not_end_that_of_the_next() {
         let heartbeat = Heartbeat::default();
-        heartbeat.written(&lease("log", 1), TTL, Instant::now());
+        heartbeat.written(&lease("log", 1), Instant::now());
         // Another worker takes it over; the former one asks for it before it is told so.
-        heartbeat.written(&lease("log", 2), TTL, Instant::now());
-        heartbeat.wants(&lease("log", 1), TTL);
+        heartbeat.written(&lease("log", 2), Instant::now());
+        heartbeat.wants(&lease("log", 1));
         heartbeat.ended(&lease("log", 1));
         assert!(heartbeat.is_wanted(1, &Shard::from("log"), 2));
-        // A database that was restored hands out lower tokens again.
+        // A database that was restored hands out lower fencing tokens again.
         tokio::time::sleep(TTL).await;
-        heartbeat.written(&lease("log", 1), TTL, Instant::now());
+        heartbeat.written(&lease("log", 1), Instant::now());
         assert!(heartbeat.is_wanted(1, &Shard::from("log"), 1));
     }
 
     #[tokio::test]
     async fn a_lease_without_end_is_never_due_and_one_that_was_given_back_neither() {
         let heartbeat = Heartbeat::default();
-        heartbeat.written(&lease("forever", 1), Duration::MAX, Instant::now());
-        heartbeat.wants(&lease("forever", 1), Duration::MAX);
-        heartbeat.written(&lease("log", 2), Duration::ZERO, Instant::now());
-        heartbeat.written(&lease("other", 2), TTL, Instant::now());
+        let forever = Lease { ttl: Duration::MAX, ..lease("forever", 1) };
+        heartbeat.written(&forever, Instant::now());
+        heartbeat.wants(&forever);
+        heartbeat.written(&Lease { ttl: Duration::ZERO, ..lease("log", 2) }, Instant::now());
+        heartbeat.written(&lease("other", 2), Instant::now());
         heartbeat.ended(&lease("other", 1));
-        assert!(heartbeat.is_wanted(1, &Shard::from("other"), 2), "an older token ends nothing");
+        assert!(heartbeat.is_wanted(1, &Shard::from("other"), 2), "an older fencing token ends nothing");
         heartbeat.ended(&lease("other", 2));
         assert!(tokio::time::timeout(TTL, heartbeat.due()).await.is_err());
         heartbeat.close();

@@ -228,11 +228,11 @@ impl<'a> Worker<'a> {
         let committed = if checkpoint.position > before.position {
             let (upserts, deletes) = (handled.upserts, handled.deletes);
             let changes = Changes { upserts, deletes, checkpoint: checkpoint.clone() };
-            self.store.commit(&held.lease, changes, self.ttl).await
+            self.store.commit(&held.lease, changes).await
         } else if handled.failure.is_some() {
             // An error counts only if the lease is still held: if the generation was replaced in the meantime, its documents are
             // being deleted, and events cannot be folded into them.
-            self.store.renew(&held.lease, self.ttl).await
+            self.store.renew(&held.lease).await
         } else {
             Ok(())
         };

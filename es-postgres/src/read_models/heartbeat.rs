@@ -96,14 +96,15 @@ async fn renew(
 ) -> Result<HashSet<i64>, sqlx::Error> {
     let generations: Vec<i64> = beats.iter().map(|beat| beat.generation).collect();
     let shards: Vec<_> = beats.iter().map(|beat| beat.shard.to_string()).collect();
-    let tokens: Vec<i64> = beats.iter().map(|beat| beat.token).collect();
+    let fencing_tokens: Vec<i64> = beats.iter().map(|beat| beat.fencing_token).collect();
     let ttls: Vec<_> = beats.iter().map(|beat| interval(beat.ttl)).collect();
     // Taken out while it is in use: one that is dropped in the middle of a statement is not used again.
     let mut open = match connection.take() {
         Some(open) => open,
         None => session.open_within(WITHIN).await?,
     };
-    let renew = sqlx::query(include_str!("../sql/renew.sql")).bind(generations).bind(shards).bind(tokens).bind(ttls);
+    let renew =
+        sqlx::query(include_str!("../sql/renew.sql")).bind(generations).bind(shards).bind(fencing_tokens).bind(ttls);
     let rows = open.rows(renew).await?;
     *connection = Some(open);
     rows.iter().map(|row| row.try_get(0)).collect()

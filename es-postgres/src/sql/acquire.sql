@@ -2,9 +2,9 @@
 -- No row when another owner holds it or there is no such shard (any more).
 -- Locks: the checkpoint's row, without waiting: who holds it is committing and keeps the lease.
 UPDATE checkpoints
-   SET owner = $3, token = token + 1, lease_until = clock_timestamp() + $4
+   SET owner = $3, fencing_token = fencing_token + 1, lease_until = clock_timestamp() + $4
  WHERE {here} AND (generation, shard) IN (
        SELECT generation, shard FROM checkpoints
         WHERE generation = $1 AND shard = $2 AND (owner IS NULL OR owner = $3 OR lease_until <= clock_timestamp())
           FOR UPDATE SKIP LOCKED)
-RETURNING token, position, event_id, recorded_at, cursor
+RETURNING fencing_token, position, event_id, recorded_at, cursor

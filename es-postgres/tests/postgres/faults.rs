@@ -241,7 +241,7 @@ async fn r13_the_sweep_behind_a_promotion_may_take_long_and_the_promotion_does_n
             deletes: Vec::new(),
             checkpoint: Checkpoint { position: Position::new(1), ..Checkpoint::default() },
         };
-        store.commit(&lease, changes, ttl).await.unwrap();
+        store.commit(&lease, changes).await.unwrap();
     }
     let building = store.ensure_generation("model", 1, GenerationState::Building).await.unwrap();
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);

@@ -48,7 +48,7 @@ async fn r9_a_zombie_that_waits_at_the_checkpoint_is_fenced() {
     rival.run("BEGIN; UPDATE checkpoints SET token = token + 1").await;
     let zombie = tokio::spawn({
         let store = store.clone();
-        async move { store.commit(&old, changes(5, [("k".into(), "\"zombie\"".into())]), TTL).await }
+        async move { store.commit(&old, changes(5, [("k".into(), "\"zombie\"".into())])).await }
     });
     watcher.until_blocked(&schema, 1).await;
     rival.run("COMMIT").await;
@@ -65,10 +65,10 @@ async fn r9_a_commit_that_fails_in_the_middle_leaves_nothing() {
     let serving = generation(&store, GenerationState::Serving).await;
     let lease = lease(&store, &serving).await;
     let bad = changes(5, [("good".into(), "1".into()), ("nul\0".into(), "2".into())]);
-    assert!(matches!(store.commit(&lease, bad, TTL).await, Err(CommitError::Store(_))));
+    assert!(matches!(store.commit(&lease, bad).await, Err(CommitError::Store(_))));
     assert_eq!(store.reached(MODEL).await.unwrap(), Position::ZERO);
     assert_eq!(store.get(MODEL, "good").await.unwrap().unwrap().found, None);
-    store.commit(&lease, changes(5, [("good".into(), "1".into())]), TTL).await.unwrap();
+    store.commit(&lease, changes(5, [("good".into(), "1".into())])).await.unwrap();
 }
 
 /// Every reader sees documents of one generation only, whatever is promoted meanwhile.
@@ -84,7 +84,7 @@ async fn r12_readers_see_all_of_the_old_or_all_of_the_new_generation() {
     let documents = |round: u64| (0..KEYS).map(move |key| (format!("k{key:02}"), round.to_string()));
     let serving = generation(&store, GenerationState::Serving).await;
     let held = lease(&store, &serving).await;
-    store.commit(&held, changes(1, documents(0)), TTL).await.unwrap();
+    store.commit(&held, changes(1, documents(0))).await.unwrap();
     let start = Arc::new(Barrier::new(3));
     let readers: Vec<_> = (0..2)
         .map(|_| {
@@ -107,7 +107,7 @@ async fn r12_readers_see_all_of_the_old_or_all_of_the_new_generation() {
     for round in 1..=ROUNDS {
         let building = generation(&store, GenerationState::Building).await;
         let held = lease(&store, &building).await;
-        store.commit(&held, changes(1, documents(round)), TTL).await.unwrap();
+        store.commit(&held, changes(1, documents(round))).await.unwrap();
         store.promote(&building, Promotion::Automatic).await.unwrap();
     }
     for reader in readers {
@@ -127,7 +127,7 @@ async fn r12_promotion_waits_for_commits_in_flight() {
     let building = generation(&store, GenerationState::Building).await;
     for (generation, position) in [(&serving, 3), (&building, 4)] {
         let held = lease(&store, generation).await;
-        store.commit(&held, changes(position, []), TTL).await.unwrap();
+        store.commit(&held, changes(position, [])).await.unwrap();
     }
     let (mut worker, mut watcher) = (schema.session().await, schema.session().await);
     worker.run(&format!("BEGIN; UPDATE checkpoints SET position = 9 WHERE generation = {}", serving.id)).await;
@@ -150,10 +150,10 @@ async fn r12_what_a_crashed_promotion_left_is_swept_by_the_next() {
     let store = schema.store().await;
     let first = generation(&store, GenerationState::Serving).await;
     let held = lease(&store, &first).await;
-    store.commit(&held, changes(1, [("k".into(), "1".into())]), TTL).await.unwrap();
+    store.commit(&held, changes(1, [("k".into(), "1".into())])).await.unwrap();
     let mut session = schema.session().await;
     session.run("DELETE FROM checkpoints; UPDATE generations SET state = 'retired'").await;
-    assert!(matches!(store.commit(&held, changes(2, []), TTL).await, Err(CommitError::Fenced(_))));
+    assert!(matches!(store.commit(&held, changes(2, [])).await, Err(CommitError::Fenced(_))));
     store.ensure_shards(&first, std::slice::from_ref(&held.shard)).await.unwrap();
     let again = store.acquire(&first, &held.shard, held.owner, Takeover::Always, TTL).await.unwrap();
     assert_eq!(again, None, "a retired generation cannot be worked on");
@@ -171,7 +171,7 @@ async fn a_scan_stops_at_the_end_of_its_prefix() {
     let held = lease(&store, &serving).await;
     let keys = ["", "a", "a\u{10FFFF}", "a\u{10FFFF}x", "ab", "b", "é", "\u{10FFFF}", "\u{10FFFF}z"];
     let documents = keys.map(|key| (key.to_owned(), "1".to_owned()));
-    store.commit(&held, changes(1, documents), TTL).await.unwrap();
+    store.commit(&held, changes(1, documents)).await.unwrap();
     let scan = async |range: KeyRange| {
         let found = store.scan(MODEL, range, 100).await.unwrap().unwrap().found;
         found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
@@ -190,7 +190,7 @@ async fn the_view_shows_what_readers_see() {
     let store = schema.store().await;
     let serving = generation(&store, GenerationState::Serving).await;
     let held = lease(&store, &serving).await;
-    store.commit(&held, changes(1, [("k".into(), "{\"n\":7}".into())]), TTL).await.unwrap();
+    store.commit(&held, changes(1, [("k".into(), "{\"n\":7}".into())])).await.unwrap();
     let shown = "SELECT count(*) FROM read_models WHERE projection = 'model' AND key = 'k' AND document->>'n' = '7'";
     assert_eq!(schema.session().await.number(shown).await, 1);
 }
@@ -204,7 +204,7 @@ async fn r13_a_replaced_generation_is_deleted_in_parts() {
     for (state, documents) in [(GenerationState::Serving, 20_000), (GenerationState::Building, 1)] {
         let generation = generation(&store, state).await;
         let lease = lease(&store, &generation).await;
-        store.commit(&lease, changes(1, []), TTL).await.unwrap();
+        store.commit(&lease, changes(1, [])).await.unwrap();
         let fill = format!(
             "INSERT INTO documents SELECT {}, n::text, '1' FROM generate_series(1, {documents}) n",
             generation.id

@@ -154,7 +154,7 @@ async fn r18_a_lease_is_kept_while_all_connections_are_busy() {
         let lease = lease.clone();
         async move {
             watcher.until_blocked(&schema, 1).await;
-            owner.renew(&lease, ttl).await
+            owner.renew(&lease).await
         }
     });
     nobody_else_gets_it(&rival, &lease, ttl).await;
@@ -176,7 +176,7 @@ async fn r18_a_commit_that_is_longer_than_the_lease_keeps_it() {
         let upserts = vec![("key".to_owned(), bytes::Bytes::from_static(b"{}"))];
         let checkpoint = Checkpoint { position: Position::new(1), ..Checkpoint::default() };
         let changes = Changes { upserts, deletes: Vec::new(), checkpoint };
-        async move { owner.commit(&lease, changes, ttl).await }
+        async move { owner.commit(&lease, changes).await }
     });
     watcher.until_blocked(&schema, 1).await;
     nobody_else_gets_it(&rival, &lease, ttl).await;

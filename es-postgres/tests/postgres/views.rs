@@ -37,7 +37,7 @@ async fn r15_a_row_that_jsonb_refuses_ends_no_scan() {
     let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
     let upserts = vec![("bad".to_owned(), deep.clone().into()), ("good".to_owned(), r#"{"a":1}"#.into())];
     let checkpoint = Checkpoint { position: Position::new(1), ..Checkpoint::default() };
-    store.commit(&lease, Changes { upserts, checkpoint, ..Changes::default() }, ttl).await.unwrap();
+    store.commit(&lease, Changes { upserts, checkpoint, ..Changes::default() }).await.unwrap();
     let seen = "SELECT concat_ws(' ', count(*), count(document)) FROM read_models";
     assert_eq!(session.text(seen).await, "2 1");
 }

@@ -1,3 +1,3 @@
--- binds: ?1 generation, ?2 shard, ?3 token
+-- binds: ?1 generation, ?2 shard, ?3 fencing token
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
-UPDATE checkpoints SET beats = beats + 1 WHERE generation = ?1 AND shard = ?2 AND token = ?3
+UPDATE checkpoints SET beats = beats + 1 WHERE generation = ?1 AND shard = ?2 AND fencing_token = ?3

@@ -25,7 +25,7 @@ async fn fill(store: &SqliteStore, generation: &Generation, document: &'static s
         deletes: Vec::new(),
         checkpoint: Checkpoint { position: lease.checkpoint.position.next(), ..Checkpoint::default() },
     };
-    store.commit(&lease, changes, ttl).await.unwrap();
+    store.commit(&lease, changes).await.unwrap();
 }
 
 /// Waits until `query` counts none: the background sweep has deleted the rows.

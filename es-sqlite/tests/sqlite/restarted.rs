@@ -64,7 +64,7 @@ async fn r9_a_reopened_read_model_continues_at_its_checkpoint() {
     let checkpoint = Checkpoint { position: Position::new(7), witness: Some(witness), cursor: Some("offset 7".into()) };
     let upserts = vec![("key".to_owned(), Bytes::from_static(b"{}")), ("empty".to_owned(), Bytes::new())];
     let changes = Changes { upserts, deletes: Vec::new(), checkpoint: checkpoint.clone() };
-    store.commit(&lease, changes, ttl).await.unwrap();
+    store.commit(&lease, changes).await.unwrap();
     store.close().await.unwrap();
 
     let store = SqliteStore::open(&path).await.unwrap();
@@ -78,5 +78,5 @@ async fn r9_a_reopened_read_model_continues_at_its_checkpoint() {
     let again = store.acquire(&generation, &shard, rival, Takeover::WhenFree, ttl).await.unwrap();
     let again = again.expect("the lease has ended with its store");
     assert_eq!(again.checkpoint, checkpoint);
-    assert!(again.token > lease.token);
+    assert!(again.fencing_token > lease.fencing_token);
 }

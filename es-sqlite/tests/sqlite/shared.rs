@@ -118,15 +118,15 @@ async fn r9_a_former_lease_holder_in_another_process_cannot_commit() {
         zombie.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, Duration::ZERO).await.unwrap().unwrap();
     let lease = successor.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
     // Both are at the same position, and the former holder commits first: only the fencing token tells them apart.
-    let refused = zombie.commit(&expired, changes(1, "zombie"), ttl).await;
+    let refused = zombie.commit(&expired, changes(1, "zombie")).await;
     assert!(matches!(refused, Err(CommitError::Fenced(_))), "{refused:?}");
     assert_eq!(
         successor.get("model", "key").await.unwrap().unwrap().found,
         None,
         "the former holder has written nothing"
     );
-    successor.commit(&lease, changes(1, "successor"), ttl).await.unwrap();
-    let repeated = successor.commit(&lease, changes(1, "twice"), ttl).await;
+    successor.commit(&lease, changes(1, "successor")).await.unwrap();
+    let repeated = successor.commit(&lease, changes(1, "twice")).await;
     assert!(matches!(repeated, Err(CommitError::Fenced(_))), "{repeated:?}");
     assert_eq!(zombie.get("model", "key").await.unwrap().unwrap().found.as_deref(), Some(&b"successor"[..]));
 }

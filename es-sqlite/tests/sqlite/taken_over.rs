@@ -154,7 +154,7 @@ async fn r18_the_heartbeat_keeps_a_lease_that_its_owner_renews() {
     let (ttl, asked) = (Duration::from_millis(500), Instant::now());
     let lease = acquire(&owner, &generation, ttl).await.unwrap();
     while asked.elapsed() < ttl * 3 {
-        owner.renew(&lease, ttl).await.unwrap();
+        owner.renew(&lease).await.unwrap();
         assert_eq!(acquire(&rival, &generation, ttl).await, None, "after {:?}", asked.elapsed());
         tokio::time::sleep(ttl / 10).await;
     }

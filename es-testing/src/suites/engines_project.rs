@@ -348,7 +348,7 @@ pub async fn a_checkpoint_of_another_history_is_refused(store: &impl Store) {
     let foreign = Witness { event_id: Uuid::now_v7(), recorded_at: DateTime::UNIX_EPOCH };
     let checkpoint = Checkpoint { position: Position::new(1), witness: Some(foreign), cursor: None };
     let changes = Changes { checkpoint, ..Changes::default() };
-    store.commit(&lease.expect("asked").expect("free"), changes, ttl).await.expect("committed");
+    store.commit(&lease.expect("asked").expect("free"), changes).await.expect("committed");
     let error = projector(Ledger::<1>::default(), store).run(CancellationToken::new()).await.expect_err("it refuses");
     let EngineError::Source(SourceError::OtherHistory { position }) = error else { panic!("{error:?}") };
     assert_eq!(position, Position::new(1));

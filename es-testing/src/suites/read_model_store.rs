@@ -103,7 +103,7 @@ pub(super) async fn commit(
     changes: Changes,
 ) -> Result<(), CommitError> {
     let checkpoint = changes.checkpoint.clone();
-    store.commit(lease, changes, TTL).await?;
+    store.commit(lease, changes).await?;
     lease.checkpoint = checkpoint;
     Ok(())
 }
@@ -144,7 +144,7 @@ pub async fn r9_a_commit_from_a_stale_checkpoint_writes_nothing(store: &impl Rea
     let mut lease = lease(store, &generation, "log").await;
     let before = lease.clone();
     commit(store, &mut lease, changes(3, &[("a", "1")], &[])).await.expect("committed");
-    fenced(store.commit(&before, changes(3, &[("a", "again")], &[]), TTL).await);
+    fenced(store.commit(&before, changes(3, &[("a", "again")], &[])).await);
     assert_eq!((get(store, "a").await, reached(store, &generation).await), (Some("1".into()), 3));
 }
 
@@ -153,9 +153,9 @@ pub async fn r9_a_fenced_worker_writes_nothing(store: &impl ReadModelStore) {
     let generation = serving(store).await;
     let zombie = lease(store, &generation, "log").await;
     let mut heir = lease(store, &generation, "log").await;
-    assert!(heir.token > zombie.token);
-    fenced(store.commit(&zombie, changes(2, &[("a", "zombie")], &[]), TTL).await);
-    fenced(store.renew(&zombie, TTL).await);
+    assert!(heir.fencing_token > zombie.fencing_token);
+    fenced(store.commit(&zombie, changes(2, &[("a", "zombie")], &[])).await);
+    fenced(store.renew(&zombie).await);
     // Its release does not affect the next owner either.
     store.release(&zombie).await.expect("no-op");
     commit(store, &mut heir, changes(2, &[("a", "heir")], &[])).await.expect("committed");
@@ -169,7 +169,7 @@ pub async fn r9_of_concurrent_commits_exactly_one_wins<S: ReadModelStore + Clone
     let mut racers = JoinSet::new();
     for racer in 0..12 {
         let (store, lease) = (store.clone(), lease.clone());
-        racers.spawn(async move { store.commit(&lease, changes(4, &[(&format!("r{racer}"), "1")], &[]), TTL).await });
+        racers.spawn(async move { store.commit(&lease, changes(4, &[(&format!("r{racer}"), "1")], &[])).await });
     }
     let outcomes = racers.join_all().await;
     assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
@@ -204,7 +204,7 @@ pub async fn r9_another_source_goes_on_where_the_former_stood(store: &impl ReadM
     let mut part = lease(store, &generation, "topic/1").await;
     assert_eq!(part.checkpoint, Checkpoint { position: Position::new(7), ..Checkpoint::default() });
     // No worker continues with the former source.
-    fenced(store.commit(&log, changes(8, &[], &[]), TTL).await);
+    fenced(store.commit(&log, changes(8, &[], &[])).await);
     let gone = store.acquire(&generation, &shard("log"), Uuid::now_v7(), Takeover::Always, TTL).await;
     assert_eq!(gone.expect("asked"), None);
     // A partition that is added later starts from the beginning, and the others stay where they are.
@@ -241,8 +241,8 @@ pub async fn r9_another_source_waits_for_live_leases(store: &impl ReadModelStore
     assert_eq!(store.ensure_shards(&generation, &merged).await.expect("asked"), Changeover::Ready);
     // A former lease does not become valid again with the former source.
     assert_eq!(store.ensure_shards(&generation, &[shard("log")]).await.expect("asked"), Changeover::Ready);
-    fenced(store.commit(&log, changes(4, &[], &[]), TTL).await);
-    assert!(lease(store, &generation, "log").await.token > log.token);
+    fenced(store.commit(&log, changes(4, &[], &[])).await);
+    assert!(lease(store, &generation, "log").await.fencing_token > log.fencing_token);
 }
 
 /// One owner at a time.
@@ -255,15 +255,15 @@ pub async fn leases_exclude_others_until_released_or_expired(store: &impl ReadMo
     assert_eq!(store.acquire(&generation, &shard, two, Takeover::WhenFree, TTL).await.expect("asked"), None);
     let again =
         store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("its own");
-    assert!(again.token > first.token);
-    store.renew(&again, TTL).await.expect("renewed");
+    assert!(again.fencing_token > first.fencing_token);
+    store.renew(&again).await.expect("renewed");
     store.release(&again).await.expect("released");
     let second = store.acquire(&generation, &shard, two, Takeover::WhenFree, Duration::ZERO).await.expect("asked");
     let second = second.expect("it was released");
-    fenced(store.commit(&again, changes(1, &[], &[]), TTL).await);
+    fenced(store.commit(&again, changes(1, &[], &[])).await);
     // A lease of length zero has expired.
     let third = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked");
-    assert!(third.expect("it has expired").token > second.token);
+    assert!(third.expect("it has expired").fencing_token > second.fencing_token);
 }
 
 /// The greatest duration that there is.
@@ -272,8 +272,8 @@ pub async fn a_lease_may_be_taken_for_ever(store: &impl ReadModelStore) {
     store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
     let acquire = |owner| store.acquire(&generation, &shard, owner, Takeover::WhenFree, Duration::MAX);
     let mut lease = acquire(Uuid::now_v7()).await.expect("asked").expect("free");
-    store.renew(&lease, Duration::MAX).await.expect("renewed");
-    store.commit(&lease, changes(1, &[("a", "1")], &[]), Duration::MAX).await.expect("committed");
+    store.renew(&lease).await.expect("renewed");
+    store.commit(&lease, changes(1, &[("a", "1")], &[])).await.expect("committed");
     lease.checkpoint = at(1);
     assert_eq!(acquire(Uuid::now_v7()).await.expect("asked"), None);
     store.release(&lease).await.expect("released");

@@ -110,8 +110,8 @@ pub async fn r12_workers_of_a_replaced_generation_are_fenced(store: &impl ReadMo
     let mut new_lease = lease(store, &new, "log").await;
     commit(store, &mut new_lease, changes(1, &[("a", "new")], &[])).await.expect("committed");
     store.promote(&new, Promotion::Automatic).await.expect("promoted");
-    fenced(store.commit(&old_lease, changes(2, &[("a", "zombie")], &[]), TTL).await);
-    fenced(store.renew(&old_lease, TTL).await);
+    fenced(store.commit(&old_lease, changes(2, &[("a", "zombie")], &[])).await);
+    fenced(store.renew(&old_lease).await);
     let late = store.acquire(&old, &shard("log"), Uuid::now_v7(), Takeover::WhenFree, TTL).await.expect("asked");
     assert_eq!(late, None, "the old generation can no longer be leased");
     assert_eq!(get(store, "a").await, Some("new".into()));
@@ -126,7 +126,7 @@ pub async fn r12_a_discarded_rebuild_leaves_no_trace(store: &impl ReadModelStore
     store.discard(&first).await.expect("discarded");
     store.discard(&first).await.expect("no-op");
     assert_eq!(store.state(&first).await.expect("asked"), None);
-    fenced(store.commit(&first_lease, changes(4, &[], &[]), TTL).await);
+    fenced(store.commit(&first_lease, changes(4, &[], &[])).await);
     let second = building(store).await;
     assert_ne!(second.id, first.id);
     assert_eq!(store.load(&second, &["a".to_owned()], usize::MAX).await.expect("loaded"), [None]);

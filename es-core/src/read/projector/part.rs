@@ -297,7 +297,7 @@ mod tests {
         store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
         let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await;
         let changes = Changes { upserts: made.upserts, ..Changes::default() };
-        store.commit(&lease.expect("asked").expect("free"), changes, ttl).await.expect("committed");
+        store.commit(&lease.expect("asked").expect("free"), changes).await.expect("committed");
         let more = deposits(&[("a", 1), ("a", 1), ("b", 1), ("c", 1), ("a", 1)]);
         let part = projector.handle(&generation, &more, &CancellationToken::new()).await;
         // The one with which the budget is exceeded is the last.
@@ -317,7 +317,7 @@ mod tests {
             assert_eq!((made.done, made.failure.is_none()), (1, true));
             let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await;
             let changes = Changes { upserts: made.upserts, ..Changes::default() };
-            store.commit(&lease.expect("asked").expect("taken"), changes, ttl).await.expect("committed");
+            store.commit(&lease.expect("asked").expect("taken"), changes).await.expect("committed");
         }
         let more = deposits(&[("a", 1), ("b", 1), ("a", 1)]);
         let mut rest = &more[..];

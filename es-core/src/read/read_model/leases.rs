@@ -50,7 +50,7 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError>;
 
     /// Takes the lease on a shard and fences its former owner: later commits under the former
-    /// token fail (R9).
+    /// fencing token fail (R9).
     ///
     /// `None` where there is no such shard, and, with [`Takeover::WhenFree`], where another owner
     /// holds the lease and has not let it expire.
@@ -66,12 +66,12 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError>;
 
-    /// Keeps the lease for at least `ttl` from now, if it still holds. A store may leave the writing to one statement
+    /// Keeps the lease for at least its [`ttl`](Lease::ttl) from now, if it still holds. A store may leave the writing to one statement
     /// that renews all leases of the process; so a lease whose worker is gone may last for twice its length.
     ///
     /// # Errors
     /// [`CommitError::Fenced`] when it is lost.
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError>;
+    async fn renew(&self, lease: &Lease) -> Result<(), CommitError>;
 
     /// Gives the lease back, so that another owner need not wait for its end. No-op when it is lost.
     ///
@@ -80,11 +80,11 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError>;
 
     /// Writes documents and checkpoint in one transaction, if the checkpoint still is what `lease`
-    /// says (compare-and-set on token and position). It prolongs the lease by `ttl` too.
+    /// says (compare-and-set on fencing token and position). It renews the lease too.
     ///
     /// # Errors
     /// [`CommitError::Fenced`]: nothing was written; take the lease again to learn why.
-    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError>;
+    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError>;
 }
 
 #[async_trait]
@@ -112,16 +112,16 @@ impl<T: Leases + ?Sized> Leases for Arc<T> {
         (**self).acquire(generation, shard, owner, takeover, ttl).await
     }
 
-    async fn renew(&self, lease: &Lease, ttl: Duration) -> Result<(), CommitError> {
-        (**self).renew(lease, ttl).await
+    async fn renew(&self, lease: &Lease) -> Result<(), CommitError> {
+        (**self).renew(lease).await
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
         (**self).release(lease).await
     }
 
-    async fn commit(&self, lease: &Lease, changes: Changes, ttl: Duration) -> Result<(), CommitError> {
-        (**self).commit(lease, changes, ttl).await
+    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
+        (**self).commit(lease, changes).await
     }
 }
 
@@ -225,7 +225,9 @@ pub struct Lease {
     /// Who holds it.
     pub owner: Uuid,
     /// The fencing token: greater than every earlier one of this shard.
-    pub token: i64,
+    pub fencing_token: i64,
+    /// For how long it holds after each renewal.
+    pub ttl: Duration,
     /// Where the shard stands.
     pub checkpoint: Checkpoint,
 }

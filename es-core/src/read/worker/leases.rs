@@ -43,7 +43,7 @@ impl Renewals {
         Self { kept, ended: ended.drop_guard(), task, lost }
     }
 
-    /// Renews `lease` from now on. The token that it returns is cancelled when the lease is lost or the shutdown comes.
+    /// Renews `lease` from now on. The fencing token that it returns is cancelled when the lease is lost or the shutdown comes.
     pub(super) fn keep(&self, lease: &Lease, shutdown: &CancellationToken) -> CancellationToken {
         let stop = shutdown.child_token();
         let entry = Entry { lease: lease.clone(), renewed: Instant::now(), lost: false, stop: stop.clone() };
@@ -110,10 +110,12 @@ async fn renew(kept: Kept, store: Arc<dyn Leases>, ttl: Duration, lost: Counter,
             if ended.is_cancelled() {
                 return;
             }
-            let renewed = store.renew(&lease, ttl).await;
+            let renewed = store.renew(&lease).await;
             // The shard may have been revoked meanwhile, and even assigned again, under another lease.
             let mut kept = lock(&kept);
-            let Some(entry) = kept.get_mut(&lease.shard).filter(|entry| entry.lease.token == lease.token) else {
+            let Some(entry) =
+                kept.get_mut(&lease.shard).filter(|entry| entry.lease.fencing_token == lease.fencing_token)
+            else {
                 continue;
             };
             match renewed {
