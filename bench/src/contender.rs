@@ -1,4 +1,4 @@
-//! Whoever does the work: ours, a bare one, a peer's.
+//! The participants that do the work: ours, the bare one, the peers.
 
 use anyhow::{Result, bail};
 use async_trait::async_trait;
@@ -19,7 +19,7 @@ pub(crate) enum Work {
     Load,
     /// Loading an account from a snapshot and the events after it.
     LoadSnapshot,
-    /// Appends with two tags each, on the condition that nobody else has used one of them.
+    /// Appends with two tags each, on the condition that no other client has used one of them.
     Boundary,
     /// Writing a history from elsewhere into the log.
     Import,

@@ -42,7 +42,7 @@ impl Server {
         Ok(with_database(&self.url, &name))
     }
 
-    /// Drops the contender's database with whoever is connected to it.
+    /// Drops the contender's database and ends all sessions in it.
     pub(crate) async fn drop(&self, contender: &str) -> Result<()> {
         let drop = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", name(contender));
         sqlx::raw_sql(AssertSqlSafe(drop)).execute(&mut self.connect().await?).await?;

@@ -54,7 +54,7 @@ struct Arguments {
     /// Only these workloads; where there is none of that name, those whose names begin like it.
     workloads: Vec<String>,
 
-    /// How often everybody is measured.
+    /// How often each participant is measured.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
 

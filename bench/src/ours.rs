@@ -131,7 +131,7 @@ pub(crate) struct Tagged {
 }
 
 impl Tagged {
-    /// On the condition that nobody has used the account's tag since the client has, or without one.
+    /// On the condition that no client has used the account's tag since the client has, or without one.
     pub(crate) async fn connect(task: &Task, conditional: bool) -> Result<Self> {
         Ok(Self { store: open(task).await?, conditional, holder: holder()?, seen: Position::ZERO })
     }

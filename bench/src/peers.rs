@@ -12,7 +12,7 @@ use anyhow::Result;
 
 use crate::contender::{Contender, Task, Work};
 
-/// How long a client may wait for a connection of a peer's pool: nobody fails because the machine is busy.
+/// How long a client may wait for a connection of a peer's pool: no peer fails because the machine is busy.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// The frameworks that are compared.

@@ -16,7 +16,7 @@ const FILE: &str = "results.json";
 pub(crate) struct Results {
     /// On what was measured.
     pub(crate) machine: Machine,
-    /// How often everybody was measured, and how long.
+    /// How often each participant was measured, and how long.
     pub(crate) rounds: usize,
     pub(crate) timing: Timing,
     /// The crates that were measured, with their versions.

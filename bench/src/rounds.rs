@@ -24,7 +24,7 @@ const ACCOUNTS: usize = 16;
 /// How many events each of them gets at once.
 const EVENTS: u32 = 1_000;
 
-/// How many more follow one by one, behind a snapshot.
+/// How many more follow one by one, after a snapshot.
 const TAIL: u64 = 20;
 
 /// A participant and what it did in each round.

@@ -153,7 +153,7 @@ pub(crate) fn all() -> Vec<Workload> {
             beside: Some(Entrant::Unconditional),
             ..Workload::new(
                 "boundary-64",
-                "Append on the condition that nobody has used the same tag: 64 clients",
+                "Append on the condition that no other client has used the same tag: 64 clients",
                 Work::Boundary,
                 64,
                 Bare::TaggedBatch,

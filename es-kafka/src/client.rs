@@ -70,7 +70,7 @@ pub(crate) fn layered(
     invariants: &[(&str, &str)],
 ) -> ClientConfig {
     let mut config = ClientConfig::new();
-    // Whatever `log` is set to, which few applications use beside `tracing`: [`log`] sorts the lines.
+    // For any setting of the crate `log`, which few applications use together with `tracing`: [`log`] sorts the lines.
     config.set_log_level(RDKafkaLogLevel::Info);
     config.set("socket.keepalive.enable", "true").set("client.id", "es-kafka");
     for (name, value) in tuning {
@@ -199,7 +199,7 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, line: &str) {
     }
 }
 
-/// What an error of a client is for its reader: a reason to open anew, or one to stop and tell an operator.
+/// What an error of a client means for its reader: open again, or stop and report to an operator.
 pub(crate) fn unavailable(error: KafkaError) -> SourceError {
     match Refusal::of(error) {
         Ok(Refusal { remedy, source }) => SourceError::Refused { remedy, source: source.into() },

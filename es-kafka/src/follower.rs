@@ -25,7 +25,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const NEW: Duration = Duration::from_secs(5);
 /// How long the progress may take to be looked up.
 const LOOK_UP: Duration = Duration::from_secs(30);
-/// Progress records read at once; compaction keeps the topic short, but it may be behind.
+/// Progress records read at once; compaction keeps the topic short, but it may lag.
 const AT_ONCE: usize = 10_000;
 
 /// Reads the progress topic on the thread of a consumer, which polls it.
@@ -84,7 +84,7 @@ impl Follower {
                     newest = progress.or(newest);
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => self.newest = true,
-                // The topic was created anew. librdkafka has stopped reading it: without an error the
+                // The topic was created again. librdkafka has stopped reading it: without an error the
                 // reader would wait for ever.
                 Some(Err(error)) if is_out_of_range(&error) => return Err(unavailable(error)),
                 Some(Err(error)) => check(error)?,
@@ -110,14 +110,14 @@ impl Follower {
     }
 
     /// What `error` is. Where events are missing or foreign since the topics were deleted and the relay fills them
-    /// anew, and not in the filling `read`, the next reader goes on by its positions.
+    /// again, and not in the filling `read`, the next reader continues by its positions.
     pub(crate) fn explained(&self, error: SourceError, read: Option<Uuid>) -> SourceError {
         if !matches!(error, SourceError::Missing { .. } | SourceError::Foreign { .. } | SourceError::Expired { .. }) {
             return error;
         }
         match self.look_up() {
             Ok(progress) if progress.as_ref().map(|progress| progress.incarnation) != read => {
-                SourceError::Unavailable(format!("the relay fills the topics anew: {error}").into())
+                SourceError::Unavailable(format!("the relay fills the topics again: {error}").into())
             }
             Err(unknown @ SourceError::Unavailable(_)) => unknown,
             Ok(_) | Err(_) => error,

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct PerPartition<T>(BTreeMap<String, BTreeMap<i32, T>>);
 
-/// For each partition the offset behind the last record that matters; 0 where there was none.
+/// For each partition the offset after the last record that matters; 0 if there was none.
 pub type Offsets = PerPartition<i64>;
 
 impl<T> Default for PerPartition<T> {

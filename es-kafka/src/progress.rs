@@ -59,10 +59,10 @@ pub struct Progress {
     pub event_id: Uuid,
     /// When the log wrote it: together they tell another history from this one ([`Witness`]).
     pub recorded_at: DateTime<Utc>,
-    /// Where the log ended when the relay last looked: beyond `position` while the relay is behind. A read
+    /// The end of the log when the relay last looked: beyond `position` while the relay lags. A read
     /// model that is built from Kafka serves when it has come this far.
     pub head: Position,
-    /// The offset behind the last event of every partition that was ever written to.
+    /// The offset after the last event of every partition that was ever written to.
     pub offsets: Offsets,
     /// The position of that last event: what stands in front of its offset.
     pub positions: PerPartition<Position>,
@@ -86,7 +86,7 @@ impl Progress {
     ///
     /// # Errors
     /// [`SourceError::Unavailable`]: the next reader waits for the end that there is now.
-    pub(crate) fn goes_on_from(&self, earlier: &Self) -> Result<(), SourceError> {
+    pub(crate) fn continues_from(&self, earlier: &Self) -> Result<(), SourceError> {
         if self.incarnation == earlier.incarnation && self.head < earlier.head {
             let reason = format!("the log ended at position {}, and ends at {} now", earlier.head, self.head);
             return Err(SourceError::Unavailable(reason.into()));

@@ -22,7 +22,7 @@ impl Refusal {
     }
 }
 
-/// The code that Kafka or the client gave, whatever was asked.
+/// The code that Kafka or the client gave, for any request.
 pub(crate) fn code(error: &KafkaError) -> Option<Code> {
     match error {
         KafkaError::AdminOp(code) => Some(*code),
@@ -39,11 +39,11 @@ pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
 fn remedy(error: &KafkaError) -> Option<String> {
     match error {
         KafkaError::ClientConfig(_, reason, property, _) => {
-            Some(format!("mend the property {property:?} in `settings`: {}", reason.trim()))
+            Some(format!("correct the property {property:?} in `settings`: {}", reason.trim()))
         }
         // The client checks its properties together when it is made, and says which do not fit.
         KafkaError::ClientCreation(_) | KafkaError::AdminOpCreation(_) | KafkaError::Nul(_) => {
-            Some("mend `brokers` or `settings`: no client can be made of them".to_owned())
+            Some("correct `brokers` or `settings`: no client can be made from them".to_owned())
         }
         error => code(error).and_then(of_code).map(str::to_owned),
     }
@@ -88,20 +88,20 @@ fn of_code(code: Code) -> Option<&'static str> {
             "grant the relay Describe and Write on the transactional id: `topic_prefix` and `name`"
         }
         Code::SaslAuthenticationFailed | Code::Authentication => {
-            "the brokers refuse the credentials: mend `sasl.*` in `settings`, or the account"
+            "the brokers refuse the credentials: correct `sasl.*` in `settings`, or the account"
         }
         Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
             "choose a `sasl.mechanism` in `settings` that the brokers have enabled"
         }
         Code::SecurityDisabled | Code::DelegationTokenAuthDisabled => {
-            "the brokers have no such security feature enabled: mend `settings`"
+            "the brokers have no such security feature enabled: correct `settings`"
         }
         Code::UnsupportedVersion | Code::UnsupportedFeature => "Kafka 2.5 or newer is needed, with transactions",
         Code::InvalidGroupId | Code::InconsistentGroupProtocol | Code::UnsupportedAssignor => {
             "other clients use this consumer group: choose another `group_prefix`"
         }
         Code::GroupMaxSizeReached => "raise `group.max.size` of the brokers, or run fewer readers",
-        Code::InvalidRequiredAcks => "the brokers refuse `acks`: mend `settings`",
+        Code::InvalidRequiredAcks => "the brokers refuse `acks`: correct `settings`",
         _ => return None,
     })
 }
@@ -148,7 +148,7 @@ mod tests {
         let mut config = rdkafka::ClientConfig::new();
         config.set("sasl.pasword", "secret");
         let error = config.create::<rdkafka::consumer::BaseConsumer>().err().expect("there is no such property");
-        let refusal = Refusal::of(error).expect("it stays until the property is mended");
+        let refusal = Refusal::of(error).expect("it stays until the property is corrected");
         assert!(refusal.remedy.contains("sasl.pasword"), "{}", refusal.remedy);
         let told = format!("{} {} {refusal:?}", refusal.remedy, refusal.source);
         assert!(!told.contains("secret"), "{told}");

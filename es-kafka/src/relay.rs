@@ -40,7 +40,7 @@ use crate::config::{RelayConfig, Step, StepHook};
 /// # Delivery
 /// Every event reaches its topic once for `read_committed` readers, in version order for each
 /// stream (R10). Events and the relay's own progress commit in one Kafka transaction, so a crash
-/// leaves both or neither, and a restart goes on exactly behind the last one.
+/// leaves both or neither, and a restart continues exactly after the last one.
 ///
 /// # Panics
 /// Its futures panic outside of a tokio runtime with time enabled.
@@ -108,7 +108,7 @@ impl Relay {
     /// no progress are each followed by twice the time, so that two relays do not fence each other for ever.
     ///
     /// # Errors
-    /// [`RelayError`]: waiting does not mend it, and each variant says what does.
+    /// [`RelayError`]: waiting does not help, and each variant says what does.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), RelayError> {
         self.report.set(&self.config.name, WorkerState::Working);
         let ended = self.publish_or_stand_by(shutdown).await;

@@ -6,7 +6,7 @@ use es_core::backend::{Categories, Shard};
 /// category, and `<prefix>relay-progress`.
 ///
 /// A prefix ends in `.` or `-`, which no category holds: so the topics of the prefix `shop.` are never
-/// taken for those of `shop`. Where it does not, a dot is put behind it.
+/// taken for those of `shop`. Otherwise a dot is added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     prefix: String,

@@ -104,7 +104,7 @@ enum PaymentEvent {
     Expected { id: u8 },
 }
 
-/// Implements nothing for its references, like many a type behind a generic `with`.
+/// Implements nothing for its references, like many types under a generic `with`.
 #[derive(Debug, Clone, PartialEq)]
 struct Digest(u8);
 

@@ -66,7 +66,7 @@ impl Connections {
     pub(crate) async fn reader(&self) -> Result<Reader<'_>, Failure> {
         let permit = self.readers.acquire().await.map_err(|_| Failure::Closed)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        // Reads of a removed file would go on, and a service would count as ready.
+        // Otherwise reads of a removed file would succeed, and the service would count as ready.
         self.identity.check()?;
         let connection = if let Some(connection) = idle {
             connection

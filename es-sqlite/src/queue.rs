@@ -95,7 +95,7 @@ pub(crate) struct Waiting {
 
 impl Waiting {
     pub(crate) fn answer(self, outcome: Outcome) {
-        // The caller may have been dropped. The outcome holds all the same (R7).
+        // The caller may have been dropped. The outcome is valid in this case too (R7).
         let _ = self.reply.send(outcome);
     }
 }

@@ -103,7 +103,7 @@ impl SqliteStore {
     /// A store that is dropped without `close` finishes its queued appends too, as long as the runtime lives.
     ///
     /// # Errors
-    /// [`CloseError`] when the store did not close cleanly. It is closed all the same.
+    /// [`CloseError`] when the store did not close cleanly. It is closed in this case too.
     ///
     /// # Cancel safety
     /// Dropping the future leaves a store that takes no more appends. Call `close` again to finish the rest.

@@ -134,7 +134,7 @@ impl AppendWriter {
     async fn write(&self, batch: Vec<Queued>) {
         let (batch, waiting): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|queued| (queued.prepared, queued.waiting)).unzip();
-        // A failed try may be committed all the same: if only the sync of the commit fails, its frames are in the
+        // A failed try may be committed nevertheless: if only the sync of the commit fails, its frames are in the
         // write-ahead log, and the process that recovers the log finds them. This is safe: the next try finds its events
         // in the log and writes nothing (R6).
         let mut own = Written::new(batch.len());

@@ -1,5 +1,5 @@
-//! HTTP for services built with axum (feature `axum`): what every command and query over HTTP needs, and nothing of
-//! what an application decides for itself.
+//! HTTP for services built with axum (feature `axum`): what every command and query over HTTP needs. Routes, bodies and refusals
+//! are the application's own.
 //!
 //! | HTTP | Evenfold |
 //! |---|---|
@@ -21,15 +21,14 @@
 //! | a header, a parameter or a body in JSON cannot be read; an id cannot name a stream | 400 |
 //! | a decision meets a stream that is not as it expects | 409 |
 //! | `If-Match` names another version | 412 |
-//! | a page of a list follows one of a read model that was replaced | 410 |
+//! | the read model was replaced after the page before | 410 |
 //! | a body is too large; a body is not JSON | 413; 415 |
-//! | a body in JSON has not the fields that the request needs; the key belongs to another request; a limit of an append is broken; a command's event would not be read back as it is (NaN, for example) | 422 |
+//! | a body in JSON has not the fields that the request needs; the key belongs to another request; an append exceeds a limit; an event would be read back as another one (NaN, for example) | 422 |
 //! | the store is closed or fails, other commands were faster each time, a read model lags, is being built, or has another version | 503, with the causes of the store's failure in the log |
-//! | anything else: a stored event that cannot be read; a tag that breaks a rule; `If-Match` on a decision; a decision's event that would not be read back | 500, with the causes in the log |
+//! | anything else: a stored event that cannot be read; a tag that breaks a rule; `If-Match` on a decision; a decision's event that would be read back as another one | 500, with the causes in the log |
 //!
-//! The log is `tracing`: without a subscriber in the program the causes are lost. What [`Service`](crate::Service) returns
-//! beside, such as [`RebuildError`](crate::service::RebuildError), converts with [`Problem::failed`] or
-//! [`Problem::unavailable`].
+//! The log is `tracing`: without a subscriber in the program the causes are lost. Other errors, such as
+//! [`RebuildError`](crate::service::RebuildError), are converted with [`Problem::failed`] or [`Problem::unavailable`].
 //!
 //! ```
 //! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};
@@ -45,7 +44,7 @@
 //! #[error("the seat is taken")]
 //! struct Occupied;
 //!
-//! // The application says once what its own refusals are; all other errors are known.
+//! // The application converts its own refusals; all other errors are converted by Evenfold.
 //! impl From<Occupied> for Problem {
 //!     fn from(refusal: Occupied) -> Self {
 //!         Problem::new(StatusCode::CONFLICT, "urn:seats:occupied", "The seat is taken").detail(refusal.to_string())

@@ -105,7 +105,7 @@
 //! }
 //! ```
 //!
-//! # What to depend on beside it
+//! # Other dependencies
 //!
 //! | crate | for |
 //! |---|---|
@@ -127,31 +127,31 @@
 //! | react to events | [`Policy`], [`reaction`] |
 //! | start, watch, rebuild, end | [`Service`] |
 //! | serve HTTP | `http` (feature `axum`) |
-//! | be watched | `prometheus` (feature `prometheus`): the route `/metrics`; [`telemetry`] says what there is |
+//! | monitor | `prometheus` (feature `prometheus`): the route `/metrics`; [`telemetry`] lists the metrics |
 //! | test | `testing` (feature `testing`): `given` for aggregates, `history` for decisions and policies, `project` for projections; a whole service on the store of a `TestClock`, with [`Service::settled`] |
 //!
 //! # When something is wrong
 //!
 //! | what | what you see | what to do |
 //! |---|---|---|
-//! | an event holds NaN, or another value that JSON does not give back | the command fails ([`EncodeError`]) and names event and field; nothing is written; 422 over HTTP | refuse the value before it gets into an event |
-//! | a schema version has no upcaster | the program does not compile; errors that the enum is no `Event` come after the one that says why | add the upcaster |
+//! | an event holds NaN, or another value that JSON would change | the command fails ([`EncodeError`]) and names event and field; nothing is written; 422 over HTTP | refuse the value before it gets into an event |
+//! | a schema version has no upcaster | the program does not compile; the first error says why, and others say that the enum is no `Event` | add the upcaster |
 //! | fields of an event changed and its `version` did not | stored events do not fit: commands fail, readers stop before the event, `/readyz` is 503 and names the position | increase `version`, add an upcaster, deploy |
 //! | the log holds an event that only newer code knows | readers stand by, `/readyz` stays 200 and says why; after 15 minutes they stop, and it is 503 | deploy the newer code |
-//! | an idempotency key comes again with other content | [`AppendError::KeyReused`], 422; nothing is written | the client takes a new key |
-//! | a policy's command is refused for good, for example because a text in an event is no valid id | the policy stops at this event, `/readyz` is 503 and names it; the other parts go on | mend the policy and deploy; check ids before they get into events |
-//! | `kill -9` | what was acknowledged is there after the restart; readers go on within a second on `SQLite` | nothing |
+//! | an idempotency key is used again with other content | [`AppendError::KeyReused`], 422; nothing is written | the client takes a new key |
+//! | a policy's command is refused permanently, for example because a text in an event is no valid id | the policy stops before this event, `/readyz` is 503 and names it; the other parts continue | correct the policy and deploy; check ids before they get into events |
+//! | `kill -9` | every acknowledged write is there after the restart; on `SQLite` readers continue within a second | nothing |
 //! | the `SQLite` file is removed or replaced while it is open | reads and writes fail with [`FileReplaced`](sqlite::FileReplaced), 503, and so does `/readyz` | restore the file, start the process again |
 //! | a fold was wrong | wrong documents | increase [`Projection::VERSION`], or [`Service::rebuild`] after the deploy |
 //!
 //! **Ids from clients.** An aggregate's id must not be empty or hold control characters, and the whole stream name has at
-//! most 255 bytes ([`StreamId`]). This is checked for the aggregate that a command is for. It is not checked for an id that
-//! stands in a field of an event, which a policy may use as an id later and a projection as a key: check it in the handler,
-//! for example with [`StreamId::new`].
+//! most 255 bytes ([`StreamId`]). This is checked for the aggregate that a command is for. It is not checked for an id in
+//! a field of an event, which a policy may use as an id later and a projection as a key. Check it in the HTTP handler, for
+//! example with [`StreamId::new`].
 //!
-//! A part that has stopped for good starts again with the process.
+//! A part that has stopped for good starts again when the process is started again.
 
-// So that the derives' paths also hold in this crate's own examples.
+// So that the paths of the derives are also right in this crate's own examples.
 extern crate self as evenfold;
 
 #[doc(no_inline)]

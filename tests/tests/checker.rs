@@ -40,7 +40,7 @@ fn assert_kept(report: &Report) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_promise_is_kept_on_postgres_whatever_dies() {
+async fn every_promise_is_kept_on_postgres_while_servers_and_processes_are_killed() {
     let _turn = turn().await;
     for _ in 0..3 {
         let ground = Ground::postgres();
@@ -52,7 +52,7 @@ async fn every_promise_is_kept_on_postgres_whatever_dies() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_promise_is_kept_on_sqlite_whichever_process_dies() {
+async fn every_promise_is_kept_on_sqlite_while_processes_are_killed() {
     let files = tempfile::tempdir().unwrap();
     let ground = Ground::Sqlite(files.path().join("events.db"));
     let size = Size { processes: 3, faults: 3, ..Size::default() };

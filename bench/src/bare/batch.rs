@@ -1,4 +1,4 @@
-//! Many clients: one task with one connection inserts whatever has arrived as one statement, and gives each caller a
+//! Many clients: one task with one connection inserts all appends that have arrived with one statement, and gives each caller a
 //! verdict of its own.
 
 use anyhow::{Result, bail};
@@ -131,7 +131,7 @@ impl Client for Caller {
         }
         match answer.await? {
             Some(_position) => Ok(()),
-            None => bail!("a conflict on a stream that nobody else writes to"),
+            None => bail!("a conflict on a stream that no other client writes to"),
         }
     }
 }

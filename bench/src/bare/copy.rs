@@ -1,5 +1,5 @@
 //! A history: one `COPY` of all its rows, which are written out while the server takes them in. Its numbers are known
-//! without looking: nobody else writes.
+//! without looking: no other client writes.
 
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;

@@ -46,7 +46,7 @@ async fn decide(mut connection: PgConnection, mut queue: mpsc::Receiver<Asked>) 
             }
         }
         let written = batch::insert(&mut connection, rows.iter()).await?;
-        ensure!(written.len() == rows.len(), "a conflict on a stream that nobody else writes to");
+        ensure!(written.len() == rows.len(), "a conflict on a stream that no other client writes to");
         for asked in arrived.drain(..) {
             // A client that is gone needs no answer.
             let _ = asked.answer.send(());

@@ -37,7 +37,7 @@ struct Reader {
 
 #[async_trait]
 impl Client for Reader {
-    /// One more event; in this row it is the tail behind the snapshot.
+    /// One more event; in this row it is the tail after the snapshot.
     async fn execute(&mut self, account: Uuid, version: u64) -> Result<()> {
         let row = Row::deposit(account, version)?;
         batch::insert(&mut self.connection, [row].iter()).await?;

@@ -1,7 +1,7 @@
 //! disintegrate with disintegrate-postgres.
 //!
 //! Snapshots are used where a stream is long. Its appends are serializable transactions, which the server may refuse
-//! although nobody touched the same account; they are made again like conflicts. The fewer run at once, the fewer are
+//! although no other client touched the same account; they are made again like conflicts. The fewer run at once, the fewer are
 //! refused, so it gets a pool of the size that its documentation leaves it with.
 
 mod boundary;
@@ -155,7 +155,7 @@ where
     }
 }
 
-/// Whether a decision is to be made again: somebody was faster, or the server could not put the transactions in an order.
+/// Whether a decision is to be made again: another client was faster, or the server could not put the transactions in an order.
 fn is_conflict(error: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     use disintegrate_postgres::Error;
     match error.downcast_ref() {

@@ -52,7 +52,7 @@ pub(super) async fn create_tables(task: &Task) -> Result<()> {
 
 pub(super) async fn connect(task: &Task) -> Result<Box<dyn Contender>> {
     let locks = task.work == Work::OneStream;
-    // Whoever holds a lock needs a second connection for its work.
+    // A client that holds a lock needs a second connection for its work.
     let connections = peers::connections(task) * if locks { 2 } else { 1 };
     let store = builder(peers::pool_0_8(task, connections).await?).without_running_migrations().try_build().await?;
     Ok(Box::new(Esrs { manager: Arc::new(AggregateManager::new(store)), work: task.work }))

@@ -197,7 +197,7 @@ mod tests {
 
     /// The worker has all events of the source, and the log has more. (Seen to fail where only checkpoints count.)
     #[tokio::test]
-    async fn r12_a_generation_serves_only_when_it_has_what_the_log_held_behind_its_source() {
+    async fn r12_a_generation_serves_only_when_it_has_the_whole_log_and_not_only_its_source() {
         let store = MemoryStore::new();
         let candidate = Candidate::find::<Histories>(&store).await.expect("found");
         let shards = [Shard::from("topic/0"), Shard::from("topic/1")];

@@ -180,19 +180,19 @@ async fn assert_reported(service: &Service, relay: &Scripted, reason: &str) {
 }
 
 #[tokio::test]
-async fn a_part_that_ends_for_good_is_reported_and_the_others_go_on() {
+async fn a_part_that_ends_for_good_is_reported_and_the_others_continue() {
     let (service, relay) = with_relay(&[Act::FailForGood]).await;
     assert_reported(&service, &relay, "not at all").await;
 }
 
 #[tokio::test]
-async fn a_part_that_panics_is_reported_and_the_others_go_on() {
+async fn a_part_that_panics_is_reported_and_the_others_continue() {
     let (service, relay) = with_relay(&[Act::Panic]).await;
     assert_reported(&service, &relay, "it panicked").await;
 }
 
 #[tokio::test]
-async fn r11_a_read_model_that_stops_before_an_event_is_reported_and_the_others_go_on() {
+async fn r11_a_read_model_that_stops_before_an_event_is_reported_and_the_others_continue() {
     let store = MemoryStore::new();
     let poisoned = Ledger::<1> { poison: Some(666) };
     let service = builder(&store).projection(poisoned).projection(Histories).start().await.expect("it starts");
@@ -226,7 +226,7 @@ async fn r16_a_shutdown_takes_no_longer_than_it_may_and_names_what_did_not_end()
 }
 
 #[tokio::test]
-async fn r16_a_shutdown_gives_the_leases_back() {
+async fn r16_a_shutdown_releases_the_leases() {
     let store = MemoryStore::new();
     let start = || builder(&store).lease(Duration::from_hours(1)).projection(Histories).start();
     for amount in 1..=2 {

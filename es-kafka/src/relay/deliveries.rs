@@ -47,7 +47,7 @@ impl Reports {
         }
         let known = self.next.next(topic, partition);
         if offset < known {
-            // The topic was deleted and created anew, or the progress is another cluster's.
+            // The topic was deleted and created again, or the progress is another cluster's.
             let topic = topic.to_owned();
             self.rewound.get_or_insert(Rewound { topic, partition, known, found: offset });
         }

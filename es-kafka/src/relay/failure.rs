@@ -36,7 +36,7 @@ pub enum RelayError {
         /// The topic with the progress.
         progress: String,
     },
-    /// An event is larger than the broker accepts; nothing behind it can be published before
+    /// An event is larger than the broker accepts; nothing after it can be published before
     /// `max.message.bytes` of its topic allows it (R11).
     #[error(
         "the event at position {position} ({stream}, id {event_id}, payload of {bytes} bytes) is too large for its topic; \
@@ -60,12 +60,12 @@ pub enum RelayError {
     ///
     /// # What to do
     /// If it is the wrong cluster, name the right one. Else delete the topics of events under the prefix and
-    /// the one with the progress, and start the relay: it publishes the whole log again, and readers go on
+    /// the one with the progress, and start the relay: it publishes the whole log again, and readers continue
     /// at their positions.
     #[error(
         "partition {partition} of {topic} does not hold what was published to it up to offset {known}: {found}; to \
          publish the whole log again, delete the topics of events beside {progress}, and {progress}, and start the \
-         relay: readers go on at their positions"
+         relay: readers continue at their positions"
     )]
     Rewound {
         /// The topic.
@@ -85,11 +85,11 @@ pub enum RelayError {
     /// # What to do
     /// To use the new number, delete the topics of events under the prefix and the one with the progress,
     /// set [`RelayConfig::partitions`](crate::RelayConfig::partitions), and start the relay: it publishes the whole log again, and readers
-    /// go on at their positions.
+    /// continue at their positions.
     #[error(
         "{topic} has {found} partitions, and had {known} when its first event was published; to publish the whole log \
          again with another number, delete the topics of events beside {progress}, and {progress}, and start the \
-         relay: readers go on at their positions"
+         relay: readers continue at their positions"
     )]
     Partitions {
         /// The topic.
@@ -121,11 +121,11 @@ pub enum RelayError {
     /// # What to do
     /// If another relay publishes here, use its name, or another prefix. If the progress was lost, delete
     /// the topics of events under the prefix and the one with the progress, and start the relay: it
-    /// publishes the whole log again, and readers go on at their positions.
+    /// publishes the whole log again, and readers continue at their positions.
     #[error(
         "partition {partition} of {topic} holds events, but there is no progress of the relay {name:?} in {progress}; \
          unless another relay publishes here, delete the topics of events beside {progress}, and {progress}, and start \
-         the relay: it publishes the whole log again, and readers go on at their positions"
+         the relay: it publishes the whole log again, and readers continue at their positions"
     )]
     NoProgress {
         /// The relay.

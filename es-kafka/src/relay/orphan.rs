@@ -34,7 +34,7 @@ fn holds_events(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, pat
     if low >= high {
         return Ok(false);
     }
-    // Offsets alone say too little: a first transaction that was aborted leaves some behind.
+    // Offsets alone say too little: a first transaction that was aborted leaves records too.
     consumer.assign(&progress::partition(topic, partition, Offset::Beginning)?)?;
     let deadline = Instant::now() + patience;
     while Instant::now() < deadline {

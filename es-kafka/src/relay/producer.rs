@@ -52,7 +52,7 @@ pub(super) fn classify(producer: &BaseProducer<Deliveries>, error: KafkaError) -
     }
 }
 
-/// Fences every other producer of this name. In slices: what timed out goes on where it was when it is called again,
+/// Fences every other producer of this name. In slices: a call that timed out continues when it is made again,
 /// unless the brokers refuse this client.
 pub(super) fn init(producer: &BaseProducer<Deliveries>, shutdown: &CancellationToken) -> Result<(), PublishError> {
     let mut patience = Patience::new();

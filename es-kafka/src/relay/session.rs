@@ -154,7 +154,7 @@ impl Relay {
         Ok(())
     }
 
-    /// The position behind which to go on, once the log is known to be the one that was published.
+    /// The position after which to continue, once the log is known to be the one that was published.
     async fn resume(&self, progress: Option<Progress>) -> Result<Position, Failure> {
         let published = progress.filter(|progress| progress.position > Position::ZERO);
         let Some(progress) = published else { return Ok(Position::ZERO) };
@@ -180,7 +180,7 @@ impl Relay {
             }
             expected = event.position;
         }
-        // Only a relay that is behind has to ask.
+        // Only a relay that lags has to ask.
         let is_behind = events.len() >= pace.limit;
         let head = if is_behind { self.store.head().await.map_err(Failure::read)? } else { expected };
         Ok((events.into(), head))

@@ -47,7 +47,7 @@ impl Standby {
 
     /// Takes in what log and progress look like, and says whether it is time to take over.
     fn is_due(&mut self, head: Position, published: Option<Position>, now: Instant) -> bool {
-        // Less is progress too: the topics are filled anew.
+        // Less is progress too: the topics are filled again.
         if published != self.known {
             (self.known, self.patience) = (published, PATIENCE);
             self.stuck = None;
@@ -154,7 +154,7 @@ mod tests {
         assert!(!standby.is_due(position(9), Some(position(6)), at(76)));
         assert!(standby.is_due(position(9), Some(position(6)), at(77)));
         standby.begin();
-        assert!(!standby.is_due(position(9), Some(position(8)), at(82)), "any progress begins the count anew");
+        assert!(!standby.is_due(position(9), Some(position(8)), at(82)), "any progress starts the count again");
         assert!(standby.is_due(position(9), Some(position(8)), at(85)));
         standby.begin();
         for (filled_anew, second) in [(2, 90), (3, 95), (4, 97)] {

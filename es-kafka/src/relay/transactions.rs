@@ -222,7 +222,7 @@ impl Transactions {
     fn commit(&self) -> Result<(), PublishError> {
         let mut patience = Patience::new();
         loop {
-            // In slices: a commit that timed out may be called again and goes on where it was.
+            // In slices: a commit that timed out may be called again and continues where it was.
             match self.producer.commit_transaction(COMMIT_SLICE) {
                 Ok(()) => return Ok(()),
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && !patience.is_over(&self.shutdown) => {}

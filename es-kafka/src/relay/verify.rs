@@ -18,7 +18,7 @@ use crate::{client::Quiet, progress::Progress, record::Heading};
 /// How long a topic may be unknown to the broker that is asked.
 const NEW: Duration = Duration::from_secs(5);
 
-/// Reads back the last event of every partition. A topic that was deleted and created anew does not
+/// Reads back the last event of every partition. A topic that was deleted and created again does not
 /// hold it, however many records of aborted transactions have moved its end; so the answer is the same
 /// at every start, until an operator acts.
 ///
@@ -55,7 +55,7 @@ pub(crate) fn refusal(
 
 struct Verify<'a> {
     consumer: BaseConsumer<Quiet>,
-    /// For where partitions end: another writer's open transaction hides what was committed behind it.
+    /// For where partitions end: another writer's open transaction hides what was committed after it.
     uncommitted: BaseConsumer<Quiet>,
     progress: &'a Progress,
     progress_topic: &'a str,
@@ -91,7 +91,7 @@ impl Verify<'_> {
                 return Ok(Some(self.rewound(topic, partition, format!("it ends at offset {high}"))));
             }
             if low >= next {
-                // A topic that was created anew begins at 0: retention has deleted these.
+                // A topic that was created again begins at 0: retention has deleted these.
                 tracing::warn!(topic, partition, low, "the published events of this partition are deleted");
                 continue;
             }

@@ -32,10 +32,10 @@ pub(crate) struct Begin {
     pub(crate) floor: i64,
 }
 
-/// Where to read everything behind `mark`, checked against what the partition holds.
+/// Where to read everything after `mark`, checked against what the partition holds.
 ///
 /// With a cursor (an offset of this filling of the topic) it is one record early, to see which event is
-/// there. Without one, as after a rebuild from the log, reading begins behind the relay's last event where
+/// there. Without one, as after a rebuild from the log, reading begins after the relay's last event where
 /// that is known already, and else at the first record: what is known is passed by its position.
 ///
 /// `observer` makes a client beside `consumer`, which looks at what is not decided yet.
@@ -55,7 +55,7 @@ pub(crate) fn begin<C: ConsumerContext>(
             let place = place_of(topic, partition, high);
             return Err(SourceError::Unavailable(format!("a transaction is undecided at {place}").into()));
         }
-        // Shorter than what was read from it or written to it: it was deleted and created anew.
+        // Shorter than what was read from it or written to it: it was deleted and created again.
         let place = place_of(topic, partition, high);
         return Err(SourceError::Missing {
             place,
@@ -72,12 +72,12 @@ pub(crate) fn begin<C: ConsumerContext>(
 }
 
 /// A partition was asked for an offset that it did not hold, and now it does. librdkafka has stopped
-/// reading that partition all the same: only a new consumer goes on.
+/// reading that partition nevertheless: only a new consumer continues.
 pub(crate) fn was_out_of_range() -> SourceError {
     SourceError::Unavailable("a partition did not hold the offset that was asked for, and holds it now".into())
 }
 
-/// The offset behind the last record, whether that one is committed or not.
+/// The offset after the last record, committed or not.
 fn end(observer: &ClientConfig, topic: &str, partition: i32) -> Result<i64, SourceError> {
     let mut config = observer.clone();
     let client: BaseConsumer<Quiet> =
@@ -85,7 +85,7 @@ fn end(observer: &ClientConfig, topic: &str, partition: i32) -> Result<i64, Sour
     Ok(client.fetch_watermarks(topic, partition, PATIENCE).map_err(unavailable)?.1)
 }
 
-/// The first offset, and the one behind the last committed record. That may lie before `needed` for a
+/// The first offset, and the one after the last committed record. That may lie before `needed` for a
 /// moment: the markers of one transaction reach its partitions at different times.
 fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,

@@ -127,13 +127,13 @@ impl Chain {
             SourceError::Missing { place: self.place(offset), reason }
         } else if previous == seen.previous {
             let reason = format!(
-                "it claims position {}, and the record behind it follows position {previous} directly",
+                "it claims position {}, and the record after it follows position {previous} directly",
                 seen.position
             );
             self.foreign(seen.offset, reason)
         } else {
             let reason = format!(
-                "it claims position {position} directly behind {previous}, and position {} was read before it",
+                "it claims position {position} directly after {previous}, and position {} was read before it",
                 seen.position
             );
             self.foreign(offset, reason)

@@ -99,9 +99,9 @@ impl Group {
     fn adopt(&self, progress: Progress) -> Result<(), SourceError> {
         if let Some(known) = self.progress() {
             if known.incarnation != progress.incarnation {
-                return Err(SourceError::Unavailable("the relay fills the topics anew".into()));
+                return Err(SourceError::Unavailable("the relay fills the topics again".into()));
             }
-            progress.goes_on_from(&known)?;
+            progress.continues_from(&known)?;
         }
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(progress));
         Ok(())

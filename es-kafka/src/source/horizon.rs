@@ -32,7 +32,7 @@ use crate::{
 pub(crate) struct Horizon {
     topics: Topics,
     categories: Categories,
-    /// Where reading goes on in partitions that have no chain yet.
+    /// Where reading continues in partitions that have no chain yet.
     cursor: Cursor,
     chains: BTreeMap<String, BTreeMap<i32, Chain>>,
     progress: Option<Progress>,
@@ -52,7 +52,7 @@ struct Cursor {
     offsets: Offsets,
 }
 
-/// A partition that must be read from now on, behind its cursor if there is one.
+/// A partition that must be read from now on, after its cursor if there is one.
 #[derive(Debug)]
 pub(crate) struct Missing {
     pub(crate) topic: String,
@@ -98,11 +98,11 @@ impl Horizon {
     /// adopted before, they hold nothing that was not delivered.
     ///
     /// # Errors
-    /// When the topics were filled anew while they were read: a new reader goes on by position.
+    /// When the topics were filled again while they were read: a new reader continues by position.
     pub(crate) fn missing(&mut self, progress: &Progress) -> Result<Vec<Missing>, SourceError> {
         if self.cursor.incarnation != Some(progress.incarnation) {
             if !self.chains.is_empty() {
-                return Err(SourceError::Unavailable("the relay fills the topics anew".into()));
+                return Err(SourceError::Unavailable("the relay fills the topics again".into()));
             }
             // Offsets of another filling say nothing.
             self.cursor = Cursor { incarnation: Some(progress.incarnation), offsets: Offsets::default() };
@@ -136,7 +136,7 @@ impl Horizon {
     pub(crate) fn adopt(&mut self, progress: Progress) -> Result<(), SourceError> {
         self.delivered.agrees(progress.position, progress.witness())?;
         if let Some(known) = &self.progress {
-            progress.goes_on_from(known)?;
+            progress.continues_from(known)?;
         }
         self.progress = Some(progress);
         Ok(())

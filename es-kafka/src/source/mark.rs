@@ -48,7 +48,7 @@ impl From<&Progress> for Mark {
 /// What the relay says of one partition.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Written {
-    /// The offset behind its last event; `None` where that cannot be told.
+    /// The offset after its last event; `None` if that is not known.
     pub(crate) next: Option<i64>,
     /// The position of that event.
     pub(crate) last: Position,

@@ -91,7 +91,7 @@ impl Outbox {
         drop(self.changed.wait_timeout_while(self.state(), patience, full));
     }
 
-    /// Queues a batch, unless the reader has started the shard anew in the meantime.
+    /// Queues a batch, unless the reader has started the shard again in the meantime.
     pub(crate) fn push(&self, batch: Batch) {
         let mut state = self.state();
         if !state.stopped && !state.starts.contains_key(&batch.shard) {
@@ -215,7 +215,7 @@ impl Outbox {
         self.news.notified().await;
     }
 
-    /// The reader starts a shard behind `checkpoint`.
+    /// The reader starts a shard after `checkpoint`.
     pub(crate) fn start(&self, shard: &Shard, checkpoint: &Checkpoint) {
         let mut state = self.state();
         state.forget(std::slice::from_ref(shard));

@@ -105,8 +105,8 @@ impl Watchdog {
     }
 
     fn judge(&mut self, sight: &Sight, since: Instant, published: Position, half: Duration) -> Result<(), SourceError> {
-        let behind = sight.shards.iter().filter(|standing| standing.position < published);
-        let Some(worst) = behind.min_by_key(|standing| standing.since) else {
+        let late = sight.shards.iter().filter(|standing| standing.position < published);
+        let Some(worst) = late.min_by_key(|standing| standing.since) else {
             let Some(without) = sight.without_brokers else {
                 self.news = None;
                 return Ok(());
@@ -247,7 +247,7 @@ mod tests {
         }
     }
 
-    /// After a rebuild from the log a reader may pass what it knows for minutes. Seen to fail: it was opened anew each
+    /// After a rebuild from the log a reader may pass what it knows for minutes. Seen to fail: it was opened again each
     /// time before it had reached anything new, for ever.
     #[tokio::test]
     async fn r18_a_reader_that_passes_what_it_knows_is_not_taken_for_dead() {

@@ -24,7 +24,7 @@ use crate::{
     setup::{House, PATIENCE, Running},
 };
 
-/// A relay that waits in the transaction behind so many others until the sender is dropped.
+/// A relay that waits in the transaction after so many others until the sender is dropped.
 async fn held(house: &House, transactions: usize) -> (Running, mpsc::Sender<()>) {
     let (arrive, arrived) = mpsc::channel();
     let (release, released) = mpsc::channel::<()>();
@@ -116,7 +116,7 @@ async fn r12_a_read_model_waits_for_the_first_words_of_a_relay_which_come_from_a
     assert_eq!(model.get("0").await.unwrap(), None);
 }
 
-/// The log after a failover: it ends at a position, and what was behind that is lost.
+/// The log after a failover: it ends at a position, and later events are lost.
 #[derive(Debug)]
 struct Shortened {
     log: MemoryStore,

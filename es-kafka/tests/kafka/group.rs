@@ -47,7 +47,7 @@ async fn r13_partitions_without_news_advance_with_the_relays_progress() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r9_a_group_goes_on_at_its_checkpoints_without_loss_or_repetition() {
+async fn r9_a_group_continues_at_its_checkpoints_without_loss_or_repetition() {
     let house = House::new();
     for id in 0..30 {
         house.append("order", &format!("{id}"), 4).await;

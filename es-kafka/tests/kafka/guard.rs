@@ -32,7 +32,7 @@ impl House {
     }
 }
 
-/// Seen to fail: the second run published behind the hole, since the records of the first run's aborted
+/// Seen to fail: the second run published after the hole, since the records of the first run's aborted
 /// transaction had moved the end of the partition past the offset that the progress names.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_r11_a_topic_that_was_created_anew_is_refused_by_every_run_until_all_is_published_again() {
@@ -57,7 +57,7 @@ async fn r10_r11_a_topic_that_was_created_anew_is_refused_by_every_run_until_all
         assert!(refused.to_string().contains(&progress), "it names what to delete: {refused}");
     }
 
-    // The way out that it names. Offsets begin anew, and readers go on at their positions.
+    // The remedy that it names. Offsets start again, and readers continue at their positions.
     for topic in [&events, &house.topics().events("payment"), &progress] {
         house.delete_topic(topic).await;
     }
@@ -72,7 +72,7 @@ async fn r10_r11_a_topic_that_was_created_anew_is_refused_by_every_run_until_all
     assert_eq!(group.positions(), (32..=61).collect::<Vec<_>>());
 }
 
-/// Seen to fail where no dot is put behind a prefix: the second relay refused to start.
+/// Seen to fail where no dot is added to a prefix: the second relay refused to start.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_topics_of_a_prefix_that_begins_alike_are_not_mistaken_for_the_relays_own() {
     let mut staging = House::new();

@@ -76,7 +76,7 @@ async fn r11_a_well_formed_record_with_a_future_position_is_an_error_that_names_
         write(&topic, partition, "{}", Some(moved(&event, 500, previous))).await;
         for (round, order) in [0, 0, 1, 1].into_iter().zip([ORDERS, ORDERS].concat()) {
             if round == 1 && order == EventOrder::PerKey {
-                // The relay goes on: its later events do not vouch for the foreign one.
+                // The relay continues: its later events do not make the foreign one valid.
                 let last = house.append("order", "a", 12).await.position;
                 relay.reaches(last).await;
             }
@@ -91,7 +91,7 @@ async fn r11_a_well_formed_record_with_a_future_position_is_an_error_that_names_
 
 /// Seen to fail where a fresh cursor begins at the first record: the same record stopped the reader again.
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_a_model_that_was_rebuilt_from_the_log_goes_on_behind_poison_and_truncated_heads() {
+async fn r11_a_model_that_was_rebuilt_from_the_log_continues_after_damaged_records_and_truncated_heads() {
     for truncated in [false, true] {
         let (house, mut relay, topic, partition) = twelve().await;
         write(&topic, partition, "?", None).await;
@@ -128,10 +128,10 @@ async fn r11_a_model_that_was_rebuilt_from_the_log_goes_on_behind_poison_and_tru
     }
 }
 
-/// A checkpoint that is the log's end, with the poison behind everything that the relay has written. Seen to fail where a
+/// A checkpoint that is the log's end, with the damaged record after everything that the relay has written. Seen to fail where a
 /// fresh cursor begins at the first record.
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_a_model_at_the_end_of_the_log_passes_poison_behind_the_last_event() {
+async fn r11_a_model_at_the_end_of_the_log_passes_a_damaged_record_after_the_last_event() {
     let (house, mut relay, topic, partition) = twelve().await;
     write(&topic, partition, "?", None).await;
     let rebuilt = house.store.read_log(Position::new(11), 1).await.unwrap().remove(0);
@@ -185,7 +185,7 @@ async fn r11_a_topic_that_lost_everything_is_an_error_for_readers() {
     }
 }
 
-/// Opens a transaction in a partition and leaves it open: readers see nothing behind it.
+/// Opens a transaction in a partition and leaves it open: readers see nothing after it.
 async fn open_transaction(topic: &str, partition: i32) -> BaseProducer {
     let (topic, id) = (topic.to_owned(), format!("{topic}-other"));
     let opened = tokio::task::spawn_blocking(move || {
@@ -202,9 +202,9 @@ async fn open_transaction(topic: &str, partition: i32) -> BaseProducer {
 }
 
 /// As for a moment when a coordinator fails between the partitions of a transaction. Seen to fail: the reader said that
-/// events are missing and stopped for good, and the relay that its topic was created anew.
+/// events are missing and stopped for good, and the relay that its topic was created again.
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_what_an_undecided_transaction_hides_is_waited_for_and_not_missing() {
+async fn r11_records_that_an_open_transaction_hides_are_waited_for_and_not_missing() {
     let (house, mut relay, topic, partition) = twelve().await;
     let other = open_transaction(&topic, partition).await;
     let last = house.append("order", "a", 3).await.position;
@@ -231,7 +231,7 @@ async fn r11_what_an_undecided_transaction_hides_is_waited_for_and_not_missing()
 
 /// What the errors of the relay tell operators to do, while readers run. Seen to fail: they stopped for good.
 #[tokio::test(flavor = "multi_thread")]
-async fn r11_readers_outlive_topics_that_are_deleted_and_filled_anew() {
+async fn r11_readers_survive_topics_that_are_deleted_and_filled_again() {
     let (house, relay, topic, _) = twelve().await;
     relay.stop().await.unwrap();
     let last = house.store.head().await.unwrap();

@@ -64,7 +64,7 @@ async fn r9_a_merge_delivers_every_event_in_log_order_while_the_relay_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r9_a_merge_goes_on_at_every_checkpoint_without_loss_or_repetition() {
+async fn r9_a_merge_continues_at_every_checkpoint_without_loss_or_repetition() {
     let house = House::new();
     written(&house, 150).await;
     let last = house.store.head().await.unwrap();
@@ -162,7 +162,7 @@ async fn r11_a_category_that_comes_into_being_is_not_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_model_that_was_fed_from_the_log_goes_on_from_kafka() {
+async fn a_read_model_that_was_fed_from_the_log_continues_from_kafka() {
     let house = House::new();
     house.append("order", "a", 12).await;
     let last = house.append("payment", "a", 12).await.position;

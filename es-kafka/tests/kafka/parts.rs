@@ -1,4 +1,4 @@
-//! A batch that is committed in parts: the checkpoint between two of them lies behind its cursor.
+//! A batch that is committed in parts: the checkpoint between two of them is after its cursor.
 
 use std::{
     collections::BTreeMap,
@@ -83,8 +83,8 @@ async fn published(orders: u64, each: usize) -> (House, Running) {
     (house, relay)
 }
 
-/// Each time the projector stops at another event, within a batch, and the next one goes on from there.
-async fn goes_on_within_a_batch<const PER_STREAM: bool>() {
+/// Each time the projector stops at another event, within a batch, and the next one continues from there.
+async fn continues_within_a_batch<const PER_STREAM: bool>() {
     let (house, _relay) = published(7, 5).await;
     // Members of a group read partitions apart: events of other streams may have been folded in an earlier run.
     let refused: &[u64] = if PER_STREAM { &[2, 3, 5] } else { &[3, 4, 19, 33] };
@@ -98,19 +98,19 @@ async fn goes_on_within_a_batch<const PER_STREAM: bool>() {
     }
     let shutdown = CancellationToken::new();
     let _stop = shutdown.clone().drop_guard();
-    let mended = projector(&house, Positions::<PER_STREAM>::default());
-    tokio::spawn(async move { mended.run(shutdown).await });
+    let corrected = projector(&house, Positions::<PER_STREAM>::default());
+    tokio::spawn(async move { corrected.run(shutdown).await });
     assert_equals_the_fold::<PER_STREAM>(&house).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r9_r11_a_group_goes_on_within_a_batch() {
-    goes_on_within_a_batch::<true>().await;
+async fn r9_r11_a_group_continues_within_a_batch() {
+    continues_within_a_batch::<true>().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r9_r11_a_merge_goes_on_within_a_batch() {
-    goes_on_within_a_batch::<false>().await;
+async fn r9_r11_a_merge_continues_within_a_batch() {
+    continues_within_a_batch::<false>().await;
 }
 
 /// Three workers whose lease is far shorter than a batch takes.

@@ -59,7 +59,7 @@ impl Reader {
         self.checkpoints
     }
 
-    /// Takes in one delivery and checks that the shard goes on where it was.
+    /// Takes one delivery and checks that the shard continues where it was.
     pub(crate) async fn step(&mut self) -> Result<(), SourceError> {
         match self.feed.next().await? {
             Delivery::Assigned(shards) => {

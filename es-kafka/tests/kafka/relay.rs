@@ -1,4 +1,4 @@
-//! R10: every event reaches its topic once and in order, whatever happens to the relay.
+//! R10: every event reaches its topic once and in order, also when the relay is interrupted at any step.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -123,7 +123,7 @@ async fn r10_dropping_a_running_relay_loses_and_repeats_nothing() {
 }
 
 /// Able to lose: a relay that reads its progress just to the end that shows (`read_committed`) does not
-/// wait, goes on from an old progress, and publishes everything since a second time.
+/// wait, continues from an old progress, and publishes everything since a second time.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_an_open_transaction_of_another_relay_does_not_hide_the_progress() {
     let house = House::new();
@@ -152,7 +152,7 @@ async fn r10_an_open_transaction_of_another_relay_does_not_hide_the_progress() {
     relay.stop().await.unwrap();
     let mut relay = Running::start(house.relay());
     let waits = tokio::time::timeout(Duration::from_secs(3), relay.reaches(first)).await;
-    assert!(waits.is_err(), "the relay goes on without knowing its progress");
+    assert!(waits.is_err(), "the relay continues without knowing its progress");
     tokio::task::spawn_blocking(move || other.abort_transaction(Duration::from_secs(20))).await.unwrap().unwrap();
     let last = house.append("order", "a", 1).await.position;
     relay.reaches(last).await;

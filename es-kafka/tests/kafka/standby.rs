@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Able to lose: with the transactions taken out of the producer, the older relay is not fenced and
-/// goes on publishing beside the younger one.
+/// continues to publish while the younger one does.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_of_two_relays_of_one_name_the_older_stands_by_and_publishes_nothing() {
     let house = House::new();

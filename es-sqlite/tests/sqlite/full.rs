@@ -33,7 +33,7 @@ async fn appends_to_a_full_disk() {
     assert!(early.is_err() && !waiting.is_finished(), "{early:?}");
     fs::remove_file(filler).unwrap();
     waiting.await.unwrap().expect("there is room again");
-    // The caller of the second append was dropped; the writer wrote the append all the same.
+    // The caller of the second append was dropped; the writer wrote the append nevertheless.
     put(&store, append("a", Expected::Any, 1)).await;
     assert_eq!(dense_log(&store).await.len(), 4);
 

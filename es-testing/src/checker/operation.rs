@@ -27,7 +27,7 @@ pub enum Operation {
         /// Drops the future of this link after this many polls.
         dropped: Option<(usize, u32)>,
     },
-    /// Sends an earlier append of this client again, whatever its outcome was.
+    /// Sends an earlier append of this client again, with any outcome.
     Again {
         /// Which one, counted from the last.
         back: usize,

@@ -112,7 +112,7 @@ pub async fn r6_a_repeated_decision_returns_its_first_receipt<S: AggregateStore 
 }
 
 /// R6: the same request a hundred times at once. (Seen to fail if the command is not looked up after a failed append.)
-pub async fn r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receipt<S: AggregateStore + Clone>(
+pub async fn r6_of_100_equal_decisions_at_once_one_is_written_and_all_get_its_receipt<S: AggregateStore + Clone>(
     store: &S,
 ) {
     for (round, same_stream) in [true, false].into_iter().enumerate() {
@@ -153,7 +153,7 @@ pub async fn r2_many_decisions_on_one_boundary_at_once_all_get_through<S: Aggreg
 }
 
 /// R6: equal requests between which no condition fails.
-pub async fn r6_twins_that_append_to_different_streams_write_once<S: AggregateStore + Clone>(store: &S) {
+pub async fn r6_equal_decisions_that_append_to_different_streams_write_once<S: AggregateStore + Clone>(store: &S) {
     let (mut twins, start) = (JoinSet::new(), Arc::new(Barrier::new(40)));
     for twin in 0..40 {
         let (decisions, start) = (Decisions::new(store.clone(), "open"), start.clone());

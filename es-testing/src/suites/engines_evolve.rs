@@ -120,7 +120,7 @@ impl Projection for Compatible {
 }
 
 /// R12: the version is raised in the only process, and no read fails.
-pub async fn r12_reads_go_on_where_the_new_code_reads_the_old_documents(store: &impl Store) {
+pub async fn r12_reads_continue_where_the_new_code_reads_the_old_documents(store: &impl Store) {
     load(store, 5).join_all().await;
     projector(Ledger::<1>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");
     let model = read_model::<Compatible>(store);

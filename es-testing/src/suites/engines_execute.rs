@@ -54,8 +54,8 @@ macro_rules! engine_suite {
             r2_many_decisions_on_one_boundary_at_once_all_get_through
             r2_a_conflict_that_no_model_sees_is_reported
             r6_a_repeated_decision_returns_its_first_receipt
-            r6_of_100_twins_at_the_same_time_one_decides_and_all_get_its_receipt
-            r6_twins_that_append_to_different_streams_write_once
+            r6_of_100_equal_decisions_at_once_one_is_written_and_all_get_its_receipt
+            r6_equal_decisions_that_append_to_different_streams_write_once
         }
         $crate::__suite! { engines_project, $make,
             r3_a_retry_in_a_restored_log_does_not_hide_another_past
@@ -66,7 +66,7 @@ macro_rules! engine_suite {
             r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log
             r12_a_rebuild_ends_wherever_the_log_does
             r12_of_two_workers_that_rebuild_both_end
-            r12_an_interrupted_rebuild_goes_on
+            r12_an_interrupted_rebuild_continues
             r13_a_read_waits_for_its_write
             r13_a_read_may_wait_without_end
             r16_shutdown_hands_the_shards_over_at_once
@@ -80,7 +80,7 @@ macro_rules! engine_suite {
         $crate::__suite! { engines_evolve, $make,
             r12_a_new_version_is_rebuilt_beside_the_old_one
             r12_a_new_read_model_does_not_serve_before_it_has_caught_up
-            r12_reads_go_on_where_the_new_code_reads_the_old_documents
+            r12_reads_continue_where_the_new_code_reads_the_old_documents
             r12_an_older_version_serves_again_on_purpose
             r12_the_later_of_two_rebuilds_wins
             r12_all_pages_of_a_scan_are_of_one_generation
@@ -330,7 +330,7 @@ pub async fn r8_a_stream_is_loaded_as_it_is_read<S: AggregateStore + Clone>(stor
     let whole = store.load_stream(&stream(300), false, EVERY).await.expect("loaded");
     assert_eq!((whole.events.len(), whole.snapshot.is_some()), (300, false), "it is loaded in one go");
     let tail = store.load_stream(&stream(300), true, EVERY).await.expect("loaded");
-    assert_eq!((tail.events.len(), tail.snapshot.is_some()), (200, true), "and so is the tail behind a snapshot");
+    assert_eq!((tail.events.len(), tail.snapshot.is_some()), (200, true), "and so is the tail after a snapshot");
     let none = store.load_stream(&stream(300), true, 0).await.expect("loaded");
     assert!(none.events.is_empty() && none.more, "nothing was asked for");
 }

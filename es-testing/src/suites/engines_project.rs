@@ -201,10 +201,10 @@ pub async fn r11_an_event_that_cannot_be_folded_stops_the_projector_before_it(st
     }
     // Corrected code continues with the event at which the projector stopped.
     let shutdown = CancellationToken::new();
-    let mended = spawn(Projector::new(Ledger::<1>::default(), one_by_one, read_models), &shutdown);
+    let corrected = spawn(Projector::new(Ledger::<1>::default(), one_by_one, read_models), &shutdown);
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
     shutdown.cancel();
-    mended.await.expect("no panic").expect("it stops in order");
+    corrected.await.expect("no panic").expect("it stops in order");
 }
 
 /// R12
@@ -270,7 +270,7 @@ pub async fn r12_of_two_workers_that_rebuild_both_end(store: &impl Store) {
 }
 
 /// R12
-pub async fn r12_an_interrupted_rebuild_goes_on(store: &impl Store) {
+pub async fn r12_an_interrupted_rebuild_continues(store: &impl Store) {
     load(store, 5).join_all().await;
     let poisoned = Ledger::<1> { poison: Some(666) };
     deposit(store, 666).await;
@@ -279,8 +279,8 @@ pub async fn r12_an_interrupted_rebuild_goes_on(store: &impl Store) {
     let reached = store.generations("ledger").await.expect("asked").building.expect("it is there").reached;
     assert!(reached > Position::ZERO, "what was folded is kept");
     assert_eq!(store.generations("ledger").await.expect("asked").serving.map(|serving| serving.generation), None);
-    let mended = projector(Ledger::<1>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");
-    assert_eq!(mended, Some(building), "it went on with the same generation");
+    let corrected = projector(Ledger::<1>::default(), store).rebuild(CancellationToken::new()).await.expect("rebuilt");
+    assert_eq!(corrected, Some(building), "it continued with the same generation");
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
 }
 

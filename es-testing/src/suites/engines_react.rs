@@ -57,13 +57,13 @@ pub async fn policies_react_once_although_they_are_killed(store: &impl Store) {
     let mut worker = start();
     // Killed in the middle of a batch: its first reactions are then repeated.
     for position in [20, 45, 75] {
-        store.wait_past(Position::new(position)).await.expect("it goes on");
+        store.wait_past(Position::new(position)).await.expect("it continues");
         worker.abort();
         worker = start();
     }
     clients.join_all().await;
     // 50 deposits and as many bonuses: the last one is at position 100.
-    store.wait_past(Position::new(99)).await.expect("it goes on");
+    store.wait_past(Position::new(99)).await.expect("it continues");
     let checked = Repository::<Account>::new(store.clone());
     for number in 0..10 {
         let bonus = checked.load(&format!("bonus-a{number}")).await.expect("loaded");

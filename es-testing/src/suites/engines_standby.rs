@@ -90,7 +90,7 @@ pub async fn r11_workers_stand_by_at_an_event_that_only_newer_code_knows(store: 
     assert!(!old.is_finished());
     let new = spawn(projector(newer::Ledger, store), &shutdown);
     let newer = read_model::<newer::Ledger>(store);
-    newer.wait_for(ReadToken(unknown), PATIENCE).await.expect("newer code goes on");
+    newer.wait_for(ReadToken(unknown), PATIENCE).await.expect("newer code continues");
     // The old program continues when there is no event left that it does not know.
     new.abort();
     until_working(&mut state).await;

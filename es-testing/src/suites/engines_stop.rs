@@ -106,7 +106,7 @@ pub async fn r11_what_stands_before_a_failing_event_is_committed(store: &impl St
         assert_eq!(event.position, Position::new(3));
         assert_mirrors(store, &[1, 2]).await;
     }
-    assert_goes_on(store, &[1, 2, 666, 3]).await;
+    assert_continues(store, &[1, 2, 666, 3]).await;
 }
 
 /// R11, R16: after a panic the lease is released, as after any other error.
@@ -121,7 +121,7 @@ pub async fn r11_a_panic_stops_the_projector_before_the_event(store: &impl Store
         assert_eq!((event.position, event.event.as_str()), (Position::new(3), "account-a@3"));
         assert_mirrors(store, &[1, 2]).await;
     }
-    assert_goes_on(store, &[1, 2, 666, 3, 777]).await;
+    assert_continues(store, &[1, 2, 666, 3, 777]).await;
 }
 
 /// R11, R14
@@ -138,12 +138,12 @@ pub async fn r11_what_stands_before_an_unreadable_event_is_committed(store: &imp
     assert_mirrors(store, &[1, 2]).await;
 }
 
-async fn assert_goes_on(store: &impl Store, amounts: &[u64]) {
+async fn assert_continues(store: &impl Store, amounts: &[u64]) {
     let shutdown = CancellationToken::new();
-    let mended = at_once(Mirror(Fault::None), store);
+    let corrected = at_once(Mirror(Fault::None), store);
     let running = tokio::spawn({
         let shutdown = shutdown.clone();
-        async move { mended.run(shutdown).await }
+        async move { corrected.run(shutdown).await }
     });
     assert_equals_the_fold(Mirror(Fault::None), store).await;
     assert_mirrors(store, amounts).await;

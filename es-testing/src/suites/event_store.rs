@@ -35,10 +35,10 @@ macro_rules! event_store_suite {
         $crate::__suite! { event_store_together, $make,
             r1_appends_made_together_are_all_there_or_none
             r2_of_overlapping_appends_made_together_one_wins
-            r2_an_append_can_expect_the_very_event_behind_which_it_goes
+            r2_an_append_can_expect_the_last_event_itself
             r2_chains_of_appends_are_written_in_order
-            r3_an_append_behind_an_event_of_another_time_is_refused
-            r3_an_append_does_not_go_along_with_an_event_that_is_written_again
+            r3_an_append_after_an_event_of_another_time_is_refused
+            r3_a_stale_append_is_refused_also_together_with_the_event_that_is_written_again
             r6_appends_made_together_again_write_nothing
             r15_what_cannot_be_made_together_is_refused
         }

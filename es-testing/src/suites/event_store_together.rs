@@ -115,7 +115,7 @@ pub async fn r15_what_cannot_be_made_together_is_refused(store: &impl EventStore
 }
 
 /// R2: an append that was decided on one history is not written into another one of the same length.
-pub async fn r2_an_append_can_expect_the_very_event_behind_which_it_goes(store: &impl EventStore) {
+pub async fn r2_an_append_can_expect_the_last_event_itself(store: &impl EventStore) {
     let first = append("a", Expected::NoStream, 2);
     let last = first.events[1].id;
     let after = |version, event_id| Expected::Last { version: Version::new(version), last: Ending::sent(event_id) };
@@ -126,9 +126,9 @@ pub async fn r2_an_append_can_expect_the_very_event_behind_which_it_goes(store: 
     }
     // Nor into a stream without events, alone or together with another append.
     for version in 0..2 {
-        let nobody = append("empty", after(version, last), 1);
-        assert_eq!(conflict(store.append(nobody.clone()).await).actual, Version::ZERO);
-        let found = conflict(together(store, &[append("other", Expected::Any, 1), nobody]).await);
+        let missing = append("empty", after(version, last), 1);
+        assert_eq!(conflict(store.append(missing.clone()).await).actual, Version::ZERO);
+        let found = conflict(together(store, &[append("other", Expected::Any, 1), missing]).await);
         assert_eq!((found.stream, found.actual), (stream("empty"), Version::ZERO));
     }
     let right = Append::new(stream("a"), after(2, last), vec![event("{}")]);
@@ -141,7 +141,7 @@ pub async fn r2_an_append_can_expect_the_very_event_behind_which_it_goes(store: 
 /// refused in each form: alone and after an event that the session has just written, with a second event, with a tag, or
 /// together with another append. (Seen to fail on Postgres in each of its statements without the comparison, and where the
 /// session compared only the id of the event that it had written.)
-pub async fn r3_an_append_behind_an_event_of_another_time_is_refused(store: &impl EventStore) {
+pub async fn r3_an_append_after_an_event_of_another_time_is_refused(store: &impl EventStore) {
     for version in 0..20 {
         store.append(append("a", exact(version), 1)).await.expect("appended");
     }
@@ -168,7 +168,7 @@ pub async fn r3_an_append_behind_an_event_of_another_time_is_refused(store: &imp
 
 /// R3: the event is being written again when an append arrives that was decided on its former history, in the next batch or
 /// in the same one. (Seen to fail where the two were written together because the ids agree.)
-pub async fn r3_an_append_does_not_go_along_with_an_event_that_is_written_again(store: &impl EventStore) {
+pub async fn r3_a_stale_append_is_refused_also_together_with_the_event_that_is_written_again(store: &impl EventStore) {
     for round in 0..20 {
         let id = round.to_string();
         let again = append(&id, Expected::NoStream, 1);

@@ -24,7 +24,7 @@ macro_rules! read_model_store_suite {
             r9_a_fenced_worker_writes_nothing
             r9_of_concurrent_commits_exactly_one_wins
             r9_a_checkpoint_comes_back_as_it_was_committed
-            r9_another_source_goes_on_where_the_former_stood
+            r9_another_source_continues_where_the_former_one_was
             r9_another_source_does_not_start_from_uneven_shards
             r9_another_source_waits_for_live_leases
             leases_exclude_others_until_released_or_expired
@@ -77,7 +77,7 @@ pub(super) async fn lease(store: &impl ReadModelStore, generation: &Generation, 
     assert_eq!(ready, Changeover::Ready);
     let owner = Uuid::now_v7();
     let lease = store.acquire(generation, &shard(name), owner, Takeover::Always, TTL).await.expect("a lease");
-    lease.expect("it is taken from whoever has it")
+    lease.expect("it is taken from its holder")
 }
 
 pub(super) fn at(position: u64) -> Checkpoint {
@@ -193,7 +193,7 @@ pub(super) async fn give_back(store: &impl ReadModelStore, lease: &Lease) {
 }
 
 /// R9
-pub async fn r9_another_source_goes_on_where_the_former_stood(store: &impl ReadModelStore) {
+pub async fn r9_another_source_continues_where_the_former_one_was(store: &impl ReadModelStore) {
     let generation = serving(store).await;
     let mut log = lease(store, &generation, "log").await;
     commit(store, &mut log, changes(7, &[("a", "1")], &[])).await.expect("committed");
@@ -236,7 +236,7 @@ pub async fn r9_another_source_waits_for_live_leases(store: &impl ReadModelStore
     let mut log = lease(store, &generation, "log").await;
     let merged = [shard("merged")];
     assert_eq!(store.ensure_shards(&generation, &merged).await.expect("asked"), Changeover::Busy);
-    commit(store, &mut log, changes(3, &[], &[])).await.expect("it goes on undisturbed");
+    commit(store, &mut log, changes(3, &[], &[])).await.expect("it continues undisturbed");
     give_back(store, &log).await;
     assert_eq!(store.ensure_shards(&generation, &merged).await.expect("asked"), Changeover::Ready);
     // A former lease does not become valid again with the former source.

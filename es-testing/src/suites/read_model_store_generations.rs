@@ -64,19 +64,19 @@ pub async fn r12_promotion_refuses_to_go_back_in_time(store: &impl ReadModelStor
     let new = building(store).await;
     let mut new_lease = lease(store, &new, "log").await;
     commit(store, &mut new_lease, changes(8, &[("a", "new")], &[])).await.expect("committed");
-    let refusal = store.promote(&new, Promotion::Automatic).await.expect_err("it is behind");
+    let refusal = store.promote(&new, Promotion::Automatic).await.expect_err("it has not reached the other");
     assert!(
         matches!(refusal, PromoteError::Behind { building, serving } if (building.get(), serving.get()) == (8, 9)),
         "{refusal:?}"
     );
     assert_eq!(get(store, "a").await, Some("old".into()));
-    commit(store, &mut old_lease, changes(10, &[], &[])).await.expect("the old one goes on");
+    commit(store, &mut old_lease, changes(10, &[], &[])).await.expect("the old one continues");
 }
 
 /// R12
 pub async fn r12_promotion_compares_shard_by_shard(store: &impl ReadModelStore) {
     let (old, new) = (serving(store).await, building(store).await);
-    let behind = async |new: &Generation, positions: (u64, u64)| match store.promote(new, Promotion::Automatic).await {
+    let refused = async |new: &Generation, positions: (u64, u64)| match store.promote(new, Promotion::Automatic).await {
         Err(PromoteError::Behind { building, serving }) => assert_eq!((building.get(), serving.get()), positions),
         other => panic!("readers of a shard would go back, got {other:?}"),
     };
@@ -87,15 +87,15 @@ pub async fn r12_promotion_compares_shard_by_shard(store: &impl ReadModelStore) 
     // From another source: its slowest shard counts.
     let mut log = lease(store, &new, "log").await;
     commit(store, &mut log, changes(8, &[], &[])).await.expect("committed");
-    behind(&new, (8, 9)).await;
+    refused(&new, (8, 9)).await;
     store.discard(&new).await.expect("discarded");
-    // From the same source: the lowest position of both is 4, but the first shard is behind.
+    // From the same source: the lowest position of both is 4, but the first shard has reached less.
     let new = building(store).await;
     for (shard, position) in [("topic/0", 7), ("topic/1", 4)] {
         let mut new_lease = lease(store, &new, shard).await;
         commit(store, &mut new_lease, changes(position, &[], &[])).await.expect("committed");
     }
-    behind(&new, (7, 9)).await;
+    refused(&new, (7, 9)).await;
     let mut new_lease = lease(store, &new, "topic/0").await;
     commit(store, &mut new_lease, changes(9, &[], &[])).await.expect("committed");
     store.promote(&new, Promotion::Automatic).await.expect("promoted");

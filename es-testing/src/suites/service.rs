@@ -110,7 +110,7 @@ pub async fn r9_services_on_one_store_share_the_work_and_one_takes_over<S: Servi
         deposit(if number % 2 == 0 { &one } else { &other }, &format!("a{}", number % 5)).await;
     }
     observer.settled(PATIENCE).await.expect("they have shared it");
-    // It is not shut down, and its store goes on.
+    // It is not shut down, and its store is still open.
     drop(one);
     for number in 0..20 {
         deposit(&other, &format!("a{}", number % 5)).await;

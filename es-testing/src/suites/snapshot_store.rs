@@ -16,7 +16,7 @@ macro_rules! snapshot_store_suite {
         $crate::__suite! { snapshot_store, $make,
             r8_a_missing_snapshot_is_none
             r8_a_snapshot_comes_back_as_it_was_saved
-            r8_the_later_save_wins_whatever_its_version
+            r8_the_later_save_wins_with_any_version
         }
     };
 }
@@ -51,7 +51,7 @@ pub async fn r8_a_snapshot_comes_back_as_it_was_saved(store: &impl SnapshotStore
 }
 
 /// R8
-pub async fn r8_the_later_save_wins_whatever_its_version(store: &impl SnapshotStore) {
+pub async fn r8_the_later_save_wins_with_any_version(store: &impl SnapshotStore) {
     for version in [5, 9, 2] {
         let saved = snapshot("a", version, "{}");
         store.save_snapshot(saved.clone()).await.expect("saved");

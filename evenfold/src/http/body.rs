@@ -58,7 +58,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
 
 /// No body at all, or `{}`, as an extractor: for commands that need no more than their path.
 ///
-/// A field that the client sends all the same is a [`Problem`] (422) that names it.
+/// If the client sends a field, the answer is a [`Problem`] (422) that names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoBody;
 

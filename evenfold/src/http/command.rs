@@ -1,4 +1,4 @@
-//! What the headers of a command say: in which conversation it is, under which key, and on which condition.
+//! The headers of a command: its correlation and trace, its idempotency key, and its condition.
 
 use axum::{
     extract::FromRequestParts,
@@ -31,8 +31,8 @@ pub struct CommandHeaders {
 }
 
 impl CommandHeaders {
-    /// The context of a command by `actor`. `content` is what tells this request from another one under the same
-    /// idempotency key (422): usually its body, byte by byte or in a canonical form.
+    /// The context of a command by `actor`. `content` distinguishes this request from another one under the same idempotency key
+    /// (422): usually it is the body, byte by byte or in a canonical form.
     ///
     /// A key is unique within the aggregate, so for a [`Repository`](crate::Repository) the body is enough. For
     /// [`Decisions`](crate::Decisions) it is unique within all decisions of the same name: `content` must then also hold

@@ -76,7 +76,7 @@ impl From<EncodeError> for Problem {
     }
 }
 
-/// What the request asks for cannot be stored. The errors name places, not values.
+/// The request cannot be stored. The errors name places, not values.
 fn invalid(error: &(dyn Error + 'static)) -> Problem {
     let detail = [error.to_string()].into_iter().chain(error.source().map(ToString::to_string));
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "urn:evenfold:invalid", "The request breaks a rule")
@@ -113,23 +113,23 @@ impl From<DecodeError> for Problem {
 
 impl From<QueryError> for Problem {
     fn from(error: QueryError) -> Self {
-        let told = |status, kind, title| Self::new(status, kind, title).detail(error.to_string());
+        let problem = |status, kind, title| Self::new(status, kind, title).detail(error.to_string());
         match error {
             QueryError::Lagging { reached, wanted } => {
-                told(StatusCode::SERVICE_UNAVAILABLE, "urn:evenfold:lagging", "The read model is behind")
+                problem(StatusCode::SERVICE_UNAVAILABLE, "urn:evenfold:lagging", "The read model lags")
                     .member("reached", reached)
                     .member("wanted", wanted)
             }
             QueryError::Building { reached, .. } => {
-                told(StatusCode::SERVICE_UNAVAILABLE, "urn:evenfold:building", "The read model is being built")
+                problem(StatusCode::SERVICE_UNAVAILABLE, "urn:evenfold:building", "The read model is being built")
                     .member("reached", reached)
             }
-            QueryError::OtherVersion { .. } => told(
+            QueryError::OtherVersion { .. } => problem(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "urn:evenfold:other-version",
                 "Another version of the read model serves",
             ),
-            QueryError::Replaced { .. } => told(
+            QueryError::Replaced { .. } => problem(
                 StatusCode::GONE,
                 "urn:evenfold:replaced",
                 "The read model was replaced since the page before: begin with the first page",

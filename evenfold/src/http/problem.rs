@@ -1,4 +1,4 @@
-//! What went wrong, as RFC 9457 (Problem Details for HTTP APIs) tells it.
+//! Errors as problem documents (RFC 9457, Problem Details for HTTP APIs).
 
 use std::{borrow::Cow, error::Error};
 
@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 /// An answer of the type `application/problem+json`.
 ///
 /// Every error of a command or a query converts into one with `?`; an application adds a `From` for its own
-/// refusals. What a client can do nothing about is logged with its causes, and the client gets only the kind.
+/// refusals. An error that the client cannot correct is logged with its causes, and the client gets only its kind.
 #[derive(Debug, Clone)]
 pub struct Problem(Box<Content>);
 
@@ -38,13 +38,13 @@ pub struct FieldError {
 }
 
 impl Problem {
-    /// A problem whose `kind` (a URI, the member `type`) tells clients what it is, with a `title` for people.
+    /// A problem with a `kind` for clients (a URI, the member `type`) and a `title` for people.
     pub fn new(status: StatusCode, kind: impl Into<Cow<'static, str>>, title: impl Into<Cow<'static, str>>) -> Self {
         let (kind, title) = (kind.into(), title.into());
         Self(Box::new(Content { status, kind, title, detail: None, errors: Vec::new(), more: Map::new() }))
     }
 
-    /// What is special about this occurrence.
+    /// Adds the details of this occurrence.
     pub fn detail(mut self, detail: impl Into<String>) -> Self {
         self.0.detail = Some(detail.into());
         self
@@ -71,7 +71,7 @@ impl Problem {
         Self::new(status, "urn:evenfold:parameter", "A parameter or header is wrong").field(name, rule)
     }
 
-    /// The service failed in a way that a client can do nothing about (500): `error` goes to the log.
+    /// The service failed in a way that the client cannot correct (500): `error` goes to the log.
     pub fn failed(error: &(dyn Error + 'static)) -> Self {
         tracing::error!(error, "a request failed");
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "urn:evenfold:failed", "The service failed")

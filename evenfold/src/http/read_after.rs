@@ -18,7 +18,7 @@ use super::problem::Problem;
 pub struct ReadAfter(pub Option<ReadToken>);
 
 impl ReadAfter {
-    /// Returns when `model` holds the write that handed out the token (R13); at once where there is none.
+    /// Returns when `model` holds the write that returned the token (R13); at once if there is no token.
     ///
     /// # Errors
     /// [`QueryError::Lagging`] when that takes longer than `within`, and the errors of

@@ -1,4 +1,4 @@
-//! A service behind an HTTP server, from the first request to the last.
+//! An HTTP server for a service, from the first request to the shutdown.
 
 use std::{
     future::{Future, IntoFuture},
@@ -21,7 +21,7 @@ const SERVICE_WITHIN: Duration = Duration::from_secs(3);
 /// seconds.
 ///
 /// The server stops taking connections and answers the requests that it has begun, for at most six seconds. Meanwhile the
-/// parts of the service go on, because a request may wait for them. Then it calls [`Service::shutdown`].
+/// parts of the service continue, because a request may wait for them. Then it calls [`Service::shutdown`].
 ///
 /// ```no_run
 /// # use evenfold::{http::{health_routes, serve}, prelude::*};
@@ -37,7 +37,7 @@ const SERVICE_WITHIN: Duration = Duration::from_secs(3);
 /// [`ServeError`].
 ///
 /// # Cancel safety
-/// Dropping the future takes no more connections. Requests that have begun go on, and so does the service.
+/// Dropping the future stops accepting connections. Requests that have begun continue, and so does the service.
 pub async fn serve(service: &Service, listener: TcpListener, routes: Router) -> Result<(), ServeError> {
     serve_until(listener, routes, stop_signal()?).await?;
     Ok(service.shutdown(SERVICE_WITHIN).await?)

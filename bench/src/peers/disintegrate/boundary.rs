@@ -1,4 +1,4 @@
-//! Appends on the condition that nobody has used the same domain identifier: its event store's own, without a decision,
+//! Appends on the condition that no client has used the same domain identifier: its event store's own, without a decision,
 //! since what an append is conditional on is known here without loading anything.
 
 use anyhow::{Context, Result};

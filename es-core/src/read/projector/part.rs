@@ -307,7 +307,7 @@ mod tests {
 
     /// Seen to fail where the documents of other events counted too: the first event was taken for too large.
     #[tokio::test]
-    async fn r17_an_event_answers_for_its_own_documents_only() {
+    async fn r17_an_event_is_too_large_only_by_its_own_documents() {
         let (projector, generation, store) = bulky(1, 1_000).await;
         let first = [deposits(&[("a", 900)]), deposits(&[("b", 7_900)])];
         let (shard, ttl) = (LogSource::shard(), Duration::from_mins(1));

@@ -12,7 +12,7 @@ impl Chain {
     }
 
     /// Among what is known: looks for the first event that is new. A record that cannot be read, or does
-    /// not fit, is no matter as long as one comes behind it whose predecessor is known.
+    /// not fit, does not matter as long as a later record has a known predecessor.
     pub(super) fn search(
         &mut self,
         record: &impl Message,
@@ -63,7 +63,7 @@ impl Chain {
         self.is_searching() && self.next > before
     }
 
-    /// Forgets the last event: the record behind it shows that the relay did not write it.
+    /// Forgets the last event: the record after it shows that the relay did not write it.
     pub(super) fn reject_tip(&mut self) {
         if self.tip.take().is_some()
             && let Some((offset, event)) = self.buffer.pop_back()

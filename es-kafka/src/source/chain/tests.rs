@@ -41,7 +41,7 @@ fn fresh() -> Chain {
     Chain::new(TOPIC, 0, Begin::default(), Mark::default())
 }
 
-/// Reads behind `position`, to which the read model was rebuilt from the log.
+/// Reads after `position`, to which the read model was rebuilt from the log.
 fn rebuilt(position: u64, search_until: i64) -> Chain {
     Chain::new(TOPIC, 0, Begin { search_until, ..Begin::default() }, mark(position))
 }
@@ -98,7 +98,7 @@ fn r11_a_foreign_record_is_never_handed_on_and_the_error_names_it() {
         let named = matches!(&error, SourceError::Foreign { place, .. } if place == "order-events/0 offset 1");
         assert!(named, "{error}");
     }
-    // Behind everything that the relay has written, at a position that it has passed.
+    // After everything that the relay has written, at a position that it has passed.
     let mut chain = fresh();
     chain.take(&record(0, 3, 0)).unwrap();
     chain.take(&record(1, 500, 3)).unwrap();
@@ -132,7 +132,7 @@ fn r11_what_is_known_after_a_rebuild_is_passed_also_where_it_cannot_be_read() {
     let all = written(8, 8, 8);
     chain.check(all).unwrap();
     assert_eq!(positions(&mut chain, all), [7, 8]);
-    // Behind all that the relay has written: passed once, with the checkpoint.
+    // After all that the relay has written: passed once, with the checkpoint.
     let mut chain = rebuilt(5, 3);
     for record in [record(0, 5, 3), poison(1), record(2, 500, 1)] {
         chain.take(&record).unwrap();
@@ -144,7 +144,7 @@ fn r11_what_is_known_after_a_rebuild_is_passed_also_where_it_cannot_be_read() {
 
 #[test]
 fn r11_a_foreign_record_that_was_passed_is_passed_again_after_a_restart() {
-    // A model that was rebuilt from the log has passed offset 20, and its cursor lies behind it.
+    // A model that was rebuilt from the log has passed offset 20, and its cursor is after it.
     let begin = Begin { offset: 20, search_until: 21, truncated: false, floor: 21 };
     let mut chain = Chain::new(TOPIC, 0, begin, mark(70));
     chain.take(&record(20, 500, 60)).unwrap();

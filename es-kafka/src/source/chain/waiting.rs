@@ -27,7 +27,7 @@ impl Chain {
         Some(event)
     }
 
-    /// The offset behind what was handed on.
+    /// The offset after the last record that was passed on.
     pub(crate) fn cursor(&self) -> i64 {
         self.buffer.front().map_or(self.next, |(offset, _)| *offset).max(self.begin.floor)
     }

@@ -34,7 +34,7 @@ struct Log {
     last: u64,
 }
 
-/// Where reading begins behind a cursor, as the topics of a test are never truncated.
+/// Where reading begins after a cursor, as the topics of a test are never truncated.
 fn begin(cursor: Option<i64>) -> Begin {
     let floor = cursor.unwrap_or(0);
     Begin { offset: (floor - 1).max(0), search_until: floor, truncated: false, floor }
@@ -134,7 +134,7 @@ fn any_interleaving_of_partitions_and_progress_is_delivered_in_log_order() {
 }
 
 #[test]
-fn a_reader_goes_on_at_any_checkpoint_without_loss_or_repetition() {
+fn a_reader_continues_at_any_checkpoint_without_loss_or_repetition() {
     for seed in 0..200 {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut log = twenty_transactions(&mut random);

@@ -49,9 +49,9 @@ async fn a_client_sends_again_what_was_in_progress() {
             .collect();
         let later = go_on(&plan, former).await;
         let first: Vec<&Call> = calls(&later).take(open.len()).map(|(_, call)| call).collect();
-        assert!(open.iter().all(|call| first.contains(call)), "killed behind the call {end}");
+        assert!(open.iter().all(|call| first.contains(call)), "killed after the call {end}");
         let known: Vec<CallId> = calls(former).map(|(id, _)| id).collect();
-        assert!(calls(&later).all(|(id, _)| !known.contains(&id)), "killed behind the call {end}");
+        assert!(calls(&later).all(|(id, _)| !known.contains(&id)), "killed after the call {end}");
         most = most.max(open.len());
     }
     assert!(most > 2, "a chain was under way");

@@ -119,14 +119,14 @@ fn r2_r6_dishonest_answers_to_groups_are_found() {
 }
 
 #[test]
-fn r2_appends_behind_another_event_than_they_name_are_found() {
-    let behind = |id| Expectation::Last { version: 2, event_id: Uuid::from_u128(id) };
-    two().append(2, sent(behind(2), &[3]), appended(3, false)).log(&[1, 2, 3]).keeps_all();
-    two().append(2, sent(behind(9), &[3]), appended(3, false)).log(&[1, 2, 3]).breaks(Promise::R2);
+fn r2_appends_after_another_event_than_they_name_are_found() {
+    let after = |id| Expectation::Last { version: 2, event_id: Uuid::from_u128(id) };
+    two().append(2, sent(after(2), &[3]), appended(3, false)).log(&[1, 2, 3]).keeps_all();
+    two().append(2, sent(after(9), &[3]), appended(3, false)).log(&[1, 2, 3]).breaks(Promise::R2);
     let conflict =
-        |id| Outcome::Conflict { stream: stream(), expected: Expected::from(behind(id)).to_string(), actual: 2 };
-    two().append(2, sent(behind(9), &[3]), conflict(9)).keeps_all();
-    two().append(2, sent(behind(2), &[3]), conflict(2)).breaks(Promise::R2);
+        |id| Outcome::Conflict { stream: stream(), expected: Expected::from(after(id)).to_string(), actual: 2 };
+    two().append(2, sent(after(9), &[3]), conflict(9)).keeps_all();
+    two().append(2, sent(after(2), &[3]), conflict(2)).breaks(Promise::R2);
 }
 
 fn tagged(tag: &str, events: &[u128]) -> Sent {
