@@ -5,6 +5,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod copy;
+pub(crate) mod embedded;
 pub(crate) mod insert;
 pub(crate) mod one_stream;
 pub(crate) mod read;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use sqlx::{AssertSqlSafe, Connection, PgConnection, postgres::PgRow};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, SqliteConnection, postgres::PgRow};
 
 /// Every database of a run begins with it; what is left of an earlier run is replaced.
 const PREFIX: &str = "es_bench_";
@@ -62,6 +62,40 @@ fn with_database(url: &str, name: &str) -> String {
     let host = address.find("://").map_or(0, |scheme| scheme + 3);
     let path = address[host..].find('/').map_or(address.len(), |path| host + path);
     format!("{}/{name}{parameters}", &address[..path])
+}
+
+/// A contender's database, seen from outside.
+pub(crate) enum Database {
+    Server(PgConnection),
+    File(SqliteConnection),
+}
+
+impl Database {
+    pub(crate) async fn open(url: &str) -> Result<Self> {
+        Ok(if url.starts_with("sqlite:") {
+            Self::File(SqliteConnection::connect(url).await?)
+        } else {
+            Self::Server(PgConnection::connect(url).await?)
+        })
+    }
+
+    /// Gives the planner the numbers that it needs. Those of a file are for whoever opens it next, and the statements have
+    /// one plan only.
+    pub(crate) async fn analyze(&mut self) -> Result<()> {
+        match self {
+            Self::Server(connection) => analyze(connection).await,
+            Self::File(_) => Ok(()),
+        }
+    }
+
+    /// The number that a query gives.
+    pub(crate) async fn count(&mut self, sql: &'static str) -> Result<u64> {
+        let (count,): (i64,) = match self {
+            Self::Server(connection) => sqlx::query_as(sql).fetch_one(connection).await?,
+            Self::File(connection) => sqlx::query_as(sql).fetch_one(connection).await?,
+        };
+        Ok(u64::try_from(count)?)
+    }
 }
 
 /// Gives the planner the numbers that autovacuum would have given it in a while: nobody is measured on a plan that was

@@ -8,6 +8,7 @@ use crate::{
         self,
         batch::{Batch, Statement},
         copy::Copy,
+        embedded::Embedded,
         insert::Insert,
         one_stream::OneStream,
         read::Read,
@@ -22,6 +23,8 @@ use crate::{
 pub(crate) enum Entrant {
     /// The framework.
     Ours,
+    /// The framework on a file of SQLite.
+    Embedded,
     /// The framework while a projector follows the log.
     Projected,
     /// The framework with the same tags, but without a condition on them.
@@ -45,6 +48,8 @@ pub(crate) enum Bare {
     LockedBatch,
     /// The same with tags.
     TaggedBatch,
+    /// One writer on a file of SQLite.
+    Embedded,
     /// One writer, which decides on what has arrived.
     OneStream,
     /// A SELECT, parsed and folded.
@@ -57,7 +62,7 @@ impl Entrant {
     /// Its name in tables.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Ours => "es-core",
+            Self::Ours | Self::Embedded => "es-core",
             Self::Projected => "es-core, projecting",
             Self::Unconditional => "es-core, no condition",
             Self::Sized(100_000) => "at 10^5 events",
@@ -72,6 +77,8 @@ impl Entrant {
     pub(crate) async fn prepare(self, task: &Task) -> Result<()> {
         match self {
             Self::Ours | Self::Projected | Self::Unconditional | Self::Sized(_) => Ours::connect(task).await.map(drop),
+            Self::Embedded => Ours::embedded(task).await.map(drop),
+            Self::Bare(Bare::Embedded) => bare::embedded::create_table(task).await,
             Self::Bare(_) => bare::create_tables(&task.url).await,
             Self::Peer(peer) => peer.create_tables(task).await,
         }
@@ -86,6 +93,8 @@ impl Entrant {
             Self::Ours if task.work == Work::Import => Box::new(Importer::connect(task).await?),
             Self::Ours | Self::Sized(_) => Box::new(Ours::connect(task).await?),
             Self::Projected => Box::new(Projected::connect(task).await?),
+            Self::Embedded => Box::new(Ours::embedded(task).await?),
+            Self::Bare(Bare::Embedded) => Box::new(Embedded::connect(task).await?),
             Self::Bare(Bare::Insert) => Box::new(Insert::new(task)),
             Self::Bare(Bare::Batch) => Box::new(Batch::connect(task, Statement::Plain).await?),
             Self::Bare(Bare::LockedBatch) => Box::new(Batch::connect(task, Statement::Locked).await?),

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::{
     bare,
     contender::{Task, Work},
-    database::{self, Server},
+    database::{Database, Server},
     entrant::Entrant,
     history::{EVENTS_PER_STREAM, History},
     measure::{self, Measurement},
@@ -32,8 +32,8 @@ pub(crate) async fn measure(server: &Server, entrant: Entrant) -> Result<Measure
     client.import("warm-up", History::of(WARM_UP_STREAMS)?).await?;
     let history = History::of(STREAMS)?;
     let operations = history.events.len();
-    let mut database = bare::connect(&task.url).await?;
-    database::analyze(&mut database).await?;
+    let mut database = Database::open(&task.url).await?;
+    database.analyze().await?;
     let meter = Meter::start(&mut database).await?;
     let before = usage::own_seconds();
     let begin = Instant::now();
@@ -48,7 +48,7 @@ pub(crate) async fn measure(server: &Server, entrant: Entrant) -> Result<Measure
     ensure!(usize::try_from(events)? == all, "the log holds {events} of {all} events");
     let (streams, head): (i64, Option<i64>) = sqlx::query_as(include_str!("sql/complete_streams.sql"))
         .bind(i64::try_from(EVENTS_PER_STREAM)?)
-        .fetch_one(&mut database)
+        .fetch_one(&mut bare::connect(&task.url).await?)
         .await?;
     ensure!(usize::try_from(streams)? == STREAMS + WARM_UP_STREAMS, "only {streams} streams are complete");
     ensure!(head == Some(i64::try_from(all)?), "positions have gaps");

@@ -8,6 +8,7 @@ mod peers;
 mod entrant;
 mod workload;
 mod database;
+mod embedded;
 mod usage;
 mod placement;
 mod measure;

@@ -9,14 +9,13 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
-use sqlx::{AssertSqlSafe, PgConnection};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
     account::Account,
     contender::{Client, Contender},
-    database,
+    database::Database,
     usage::{self, Meter, Usage},
 };
 
@@ -99,7 +98,7 @@ pub(crate) struct Driver<'a> {
     /// How long.
     pub(crate) timing: Timing,
     /// A connection to the contender's database.
-    pub(crate) database: &'a mut PgConnection,
+    pub(crate) database: &'a mut Database,
 }
 
 impl Driver<'_> {
@@ -110,7 +109,7 @@ impl Driver<'_> {
     where
         F: Future<Output = Result<Finished>> + Send + 'static,
     {
-        database::analyze(self.database).await?;
+        self.database.analyze().await?;
         let before = events(self.contender, self.database).await?;
         let begin = Instant::now() + self.timing.warm_up;
         let driven = tokio::spawn(drive(begin));
@@ -205,7 +204,6 @@ pub(crate) fn histogram() -> Histogram<u64> {
 }
 
 /// How many events the contender's log holds.
-pub(crate) async fn events(contender: &dyn Contender, database: &mut PgConnection) -> Result<u64> {
-    let (count,): (i64,) = sqlx::query_as(AssertSqlSafe(contender.count())).fetch_one(database).await?;
-    Ok(u64::try_from(count)?)
+pub(crate) async fn events(contender: &dyn Contender, database: &mut Database) -> Result<u64> {
+    database.count(contender.count()).await
 }

@@ -3,16 +3,19 @@
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use es_core::{
-    Append, CommandContext, Condition, Event, EventOrder, EventQuery, EventStore, ExecuteError, Expected, FoldResult,
-    Keys, LogSource, NewEvent, Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Version,
+    AggregateStore, Append, CommandContext, Condition, Event, EventOrder, EventQuery, EventStore, ExecuteError,
+    Expected, FoldResult, Keys, LogSource, NewEvent, Position, Projection, Projector, Recorded, Repository, StreamId,
+    Tag, Version,
 };
 use es_postgres::PostgresStore;
+use es_sqlite::SqliteStore;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
 use crate::{
     account::{Account, AccountEvent, Deposit},
     contender::{Client, Contender, Task, Work},
+    embedded,
     history::History,
 };
 
@@ -32,11 +35,16 @@ pub(crate) struct Ours {
 
 impl Ours {
     pub(crate) async fn connect(task: &Task) -> Result<Self> {
-        Ok(Self::on(&open(task).await?, task.work))
+        Ok(Self::on(open(task).await?, task.work))
     }
 
-    fn on(store: &PostgresStore, work: Work) -> Self {
-        let accounts = Repository::<Account>::new(store.clone());
+    /// On a file of SQLite.
+    pub(crate) async fn embedded(task: &Task) -> Result<Self> {
+        Ok(Self::on(SqliteStore::open(embedded::path(&task.url)).await?, task.work))
+    }
+
+    fn on(store: impl AggregateStore, work: Work) -> Self {
+        let accounts = Repository::<Account>::new(store);
         let accounts = match work {
             Work::ExecuteUncached | Work::LoadSnapshot => accounts.cache(0),
             Work::Load => accounts.cache(0).snapshot_every(0),
@@ -108,7 +116,7 @@ impl Projected {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(async move { projector.run(stopped).await });
-        Ok(Self { ours: Ours::on(&store, task.work), _stop: stop.drop_guard() })
+        Ok(Self { ours: Ours::on(store, task.work), _stop: stop.drop_guard() })
     }
 }
 

@@ -59,8 +59,8 @@ pub(crate) struct Figures {
     pub(crate) p50_us: Option<f64>,
     /// The same.
     pub(crate) p99_us: Option<f64>,
-    /// Bytes of write-ahead log for each operation.
-    pub(crate) wal_bytes: f64,
+    /// Bytes of write-ahead log for each operation; none where no server counts them.
+    pub(crate) wal_bytes: Option<f64>,
     /// Processor time of the server for each operation; none where it runs on another machine.
     pub(crate) server_cpu_us: Option<f64>,
     /// Processor time of the clients for each operation.
@@ -142,7 +142,7 @@ impl Row {
                 optional(figures.p50_us, 0),
                 optional(figures.p99_us, 0),
                 format!("{of_reference:.2}"),
-                format!("{:.0}", figures.wal_bytes),
+                optional(figures.wal_bytes, 0),
                 optional(figures.server_cpu_us, 1),
                 optional(figures.client_cpu_us, 1),
             ]);
@@ -171,7 +171,7 @@ impl Figures {
             per_second: measured.per_second(),
             p50_us: measured.quantile_us(0.5),
             p99_us: measured.quantile_us(0.99),
-            wal_bytes: measured.usage.wal_bytes / operations,
+            wal_bytes: measured.usage.wal_bytes.map(|bytes| bytes / operations),
             server_cpu_us: measured.usage.server_seconds.map(microseconds),
             client_cpu_us: measured.client_seconds.map(microseconds),
         }
@@ -185,7 +185,7 @@ impl Figures {
             per_second: of(|figures| figures.per_second),
             p50_us: optional(|figures| figures.p50_us),
             p99_us: optional(|figures| figures.p99_us),
-            wal_bytes: of(|figures| figures.wal_bytes),
+            wal_bytes: optional(|figures| figures.wal_bytes),
             server_cpu_us: optional(|figures| figures.server_cpu_us),
             client_cpu_us: optional(|figures| figures.client_cpu_us),
         }

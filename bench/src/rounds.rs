@@ -8,9 +8,9 @@ use hdrhistogram::Histogram;
 use uuid::Uuid;
 
 use crate::{
-    bare,
     contender::{Contender, Task, Work},
-    database::Server,
+    database::{Database, Server},
+    embedded::Files,
     entrant::Entrant,
     import,
     measure::{self, Driver, Loop, Measurement, Timing},
@@ -47,10 +47,14 @@ pub(crate) async fn run(server: &Server, workload: &Workload, rounds: usize, tim
         return rotate(workload, &workload.entrants(), rounds, async |entrant| import::measure(server, *entrant).await)
             .await;
     }
+    let files = workload.is_embedded().then(Files::new).transpose()?;
     let mut prepared = Vec::new();
     for entrant in workload.entrants() {
         let ready = async {
-            let url = server.create(entrant.name(), workload.commit_delay).await?;
+            let url = match &files {
+                Some(files) => files.create(entrant.name()),
+                None => server.create(entrant.name(), workload.commit_delay).await?,
+            };
             let task = Task { url, work: workload.work, clients: workload.clients };
             entrant.prepare(&task).await?;
             Prepared::fill(entrant, task).await
@@ -58,7 +62,7 @@ pub(crate) async fn run(server: &Server, workload: &Workload, rounds: usize, tim
         prepared.push(ready.await.with_context(|| format!("{}: cannot prepare {}", workload.name, entrant.name()))?);
     }
     let series = interleave(&prepared, workload, rounds, timing).await?;
-    for ready in &prepared {
+    for ready in prepared.iter().filter(|_| files.is_none()) {
         server.drop(ready.entrant.name()).await?;
     }
     Ok(series)
@@ -128,7 +132,7 @@ impl Prepared {
     }
 
     async fn measure(&self, workload: &Workload, timing: Timing) -> Result<Measurement> {
-        let mut database = bare::connect(&self.task.url).await?;
+        let mut database = Database::open(&self.task.url).await?;
         let contender = self.entrant.connect(&self.task).await?;
         let driver = Driver { contender: &*contender, work: &self.work, timing, database: &mut database };
         if let Some(processes) = workload.processes {

@@ -5,7 +5,7 @@ use std::fs;
 use anyhow::Result;
 use sqlx::PgConnection;
 
-use crate::database;
+use crate::database::{self, Database};
 
 /// The kernel counts processor time in hundredths of a second, on every architecture that Linux tells user space about.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -13,8 +13,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 /// What was used in a window.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
-    /// Bytes of write-ahead log.
-    pub(crate) wal_bytes: f64,
+    /// Bytes of write-ahead log; none where no server counts them.
+    pub(crate) wal_bytes: Option<f64>,
     /// Seconds of processor time of the server, all its processes together; none where they cannot be seen.
     pub(crate) server_seconds: Option<f64>,
 }
@@ -27,25 +27,29 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
-    pub(crate) async fn start(database: &mut PgConnection) -> Result<Self> {
-        let postmaster = postmaster(database).await?;
+    pub(crate) async fn start(database: &mut Database) -> Result<Self> {
+        let postmaster = match database {
+            Database::Server(connection) => postmaster(connection).await?,
+            Database::File(_) => None,
+        };
         Ok(Self { postmaster, begin: counters(postmaster, database).await? })
     }
 
     /// What was used since the start.
-    pub(crate) async fn stop(self, database: &mut PgConnection) -> Result<Usage> {
+    pub(crate) async fn stop(self, database: &mut Database) -> Result<Usage> {
         let end = counters(self.postmaster, database).await?;
         let since = |end: Option<f64>, begin: Option<f64>| Some(end? - begin?);
         Ok(Usage {
-            wal_bytes: end.wal_bytes - self.begin.wal_bytes,
+            wal_bytes: since(end.wal_bytes, self.begin.wal_bytes),
             server_seconds: since(end.server_seconds, self.begin.server_seconds),
         })
     }
 }
 
-async fn counters(postmaster: Option<u32>, database: &mut PgConnection) -> Result<Usage> {
+async fn counters(postmaster: Option<u32>, database: &mut Database) -> Result<Usage> {
+    let Database::Server(database) = database else { return Ok(Usage::default()) };
     let wal_bytes = database::value(database, "SELECT (pg_current_wal_insert_lsn() - '0/0')::float8").await?;
-    Ok(Usage { wal_bytes, server_seconds: postmaster.and_then(server_seconds) })
+    Ok(Usage { wal_bytes: Some(wal_bytes), server_seconds: postmaster.and_then(server_seconds) })
 }
 
 /// The process that starts the server's others, if it runs on this machine.

@@ -83,7 +83,12 @@ impl Workload {
 
     /// Whether its clients are too few to keep the processors busy.
     pub(crate) fn is_for_few(&self) -> bool {
-        self.clients <= 4 && self.work != Work::Import
+        self.clients <= 4 && self.work != Work::Import && !self.is_embedded()
+    }
+
+    /// Whether it is about a database in this process, which has no server.
+    pub(crate) fn is_embedded(&self) -> bool {
+        self.ours == Entrant::Embedded
     }
 
     /// Who takes part.
@@ -109,6 +114,10 @@ pub(crate) fn all() -> Vec<Workload> {
     let snapshot = |name, title, clients| {
         let one = Workload::new(name, title, Work::LoadSnapshot, clients, Bare::Read).with_peers();
         one.claims(0.85, None, Some(3.0))
+    };
+    let embedded = |name, title, clients| Workload {
+        ours: Entrant::Embedded,
+        ..Workload::new(name, title, Work::Execute, clients, Bare::Embedded).claims(0.75, None, None)
     };
     vec![
         one.claims(0.85, Some(1.5), None),
@@ -161,6 +170,9 @@ pub(crate) fn all() -> Vec<Workload> {
         }
         .with_peers()
         .claims(0.5, None, None),
+        embedded("sqlite-execute-1", "Execute a command on SQLite: 1 client", 1),
+        embedded("sqlite-execute-16", "Execute a command on SQLite: 16 clients", 16),
+        embedded("sqlite-execute-64", "Execute a command on SQLite: 64 clients", 64),
         Workload::new("import", "Import a history of 200,000 events", Work::Import, 1, Bare::Copy)
             .with_peers()
             .claims(0.8, None, None),

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use es_core::{Append, AppendError, Appended, Position};
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{Connection, Row, SqliteConnection};
 
 use crate::{
     error::is_refusal,
@@ -12,16 +12,20 @@ use crate::{
     verdict::{Judge, Known},
 };
 
-/// Writes `batch` and returns the outcome of each entry, in order. The caller holds the write lock.
+/// Writes a batch that SQLite has refused as a whole, and returns the outcome of each entry, in order. The caller holds the
+/// write lock.
 ///
-/// The whole batch is tried first. If SQLite refuses it, the savepoint is rolled back and each half is tried on its
-/// own, and so on, until the refused entry is alone and fails alone (R4). Appends that are made together are one entry.
-pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
+/// What is refused is rolled back to its savepoint, and each half is tried on its own, and so on, until the refused entry
+/// is alone and fails alone (R4). Appends that are made together are one entry.
+pub(crate) async fn write_in_parts(
+    connection: &mut SqliteConnection,
+    batch: &[Prepared],
+) -> Result<Vec<Outcome>, sqlx::Error> {
     let mut outcomes = Vec::with_capacity(batch.len());
     let mut parts = vec![batch];
     while let Some(part) = parts.pop() {
         let mut savepoint = connection.begin().await?;
-        match try_write(&mut savepoint, part).await {
+        match write(&mut savepoint, part).await {
             Ok(written) => {
                 savepoint.commit().await?;
                 outcomes.extend(written);
@@ -42,9 +46,13 @@ pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared])
     Ok(outcomes)
 }
 
-async fn try_write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
-    let head = rows::head(connection).await?;
-    let known = known(connection, batch).await?;
+/// Writes `batch` and returns the outcome of each entry, in order. The caller holds the write lock, and rolls everything back
+/// if SQLite refuses it.
+///
+/// There is no savepoint: each statement is a message to the thread of the connection and back, and most batches of a single
+/// client would be on their way for longer than they are written.
+pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
+    let (head, known) = known(connection, batch).await?;
     let now = Utc::now().duration_trunc(TimeDelta::microseconds(1)).unwrap_or_default();
     let (mut judge, mut known) = (Judge::new(head, now), &known[..]);
     let mut outcomes = Vec::with_capacity(batch.len());
@@ -70,8 +78,8 @@ fn accepted<'a>((prepared, outcome): (&'a Prepared, &'a Outcome)) -> impl Iterat
     prepared.members().zip(appended).map(|((append, encoded), appended)| (append, encoded, *appended))
 }
 
-/// What the log holds that decides each append.
-async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Known>, sqlx::Error> {
+/// The position of the last event, and what the log holds that decides each append.
+async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<(Position, Vec<Known>), sqlx::Error> {
     let members = || batch.iter().flat_map(Prepared::members);
     let questions: Vec<_> = members()
         .map(|(append, Encoded { remembered, .. })| {
@@ -81,6 +89,8 @@ async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<
         .collect();
     let state = sqlx::query(include_str!("sql/append_state.sql")).bind(json(&questions));
     let rows = state.fetch_all(&mut *connection).await?;
+    // Every entry has an append, and every append a row.
+    let head = rows.first().map(|row| row.try_get("head").map(Position::from_i64)).transpose()?.unwrap_or_default();
     let mut known = rows.iter().map(rows::known).collect::<Result<Vec<_>, _>>()?;
 
     let conditions: Vec<_> = members()
@@ -99,7 +109,7 @@ async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<
             known[place].matched = known[place].matched.into_iter().chain(position).min();
         }
     }
-    Ok(known)
+    Ok((head, known))
 }
 
 async fn insert_events(

@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     batch,
     connections::Connections,
-    error::{Failure, may_pass},
+    error::{Failure, is_refusal, may_pass},
     queue::{Outcome, Prepared, Queued},
     verdict::Written,
 };
@@ -179,7 +179,14 @@ impl AppendWriter {
         let mut turn = self.connections.turn().await?;
         // The lock is taken before any position is computed, so positions equal commit order (R3).
         let mut transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
-        let mut outcomes = batch::write(&mut transaction, batch).await?;
+        let mut outcomes = match batch::write(&mut transaction, batch).await {
+            Err(error) if is_refusal(&error) => {
+                transaction.rollback().await?;
+                transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
+                batch::write_in_parts(&mut transaction, batch).await?
+            }
+            outcomes => outcomes?,
+        };
         own.recognise(&mut outcomes);
         transaction.commit().await?;
         turn.committed()?;

@@ -1,7 +1,8 @@
--- What the log holds that decides each append of a batch.
+-- What the log holds that decides each append of a batch, and the position of its last event.
 -- binds: ?1 JSON array of [stream, version after the expected one or null, command id in hex or null]
 -- locks: the caller's write lock keeps the answer true until the batch is written
-SELECT last.version,
+SELECT (SELECT coalesce(max(position), 0) FROM events) AS head,
+       last.version,
        last.event_id AS last_id,
        last.recorded_at_us AS last_recorded_at_us,
        next.event_id AS next_id,
