@@ -50,6 +50,13 @@ pub(crate) enum Task {
     },
     /// Checks what users compile with the oldest compiler that the manifest promises (`rust-version`).
     Msrv,
+    /// Changes es-core in one place after the other and lists the changes that its tests in memory do not notice.
+    ///
+    /// Compares them with `es-core/mutants-accepted.txt`. All of it takes hours.
+    Mutants {
+        /// Only in these files, for example `es-core/src/tag.rs`.
+        files: Vec<String>,
+    },
 }
 
 #[cfg(test)]

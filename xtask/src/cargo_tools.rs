@@ -11,12 +11,13 @@ use crate::children::{self, Group};
 use crate::interrupt::Interrupt;
 use crate::{Failure, Result, say, tools};
 
-/// A program that cargo installs below `target/tools`, at a version that is known to work.
+/// A program that cargo installs below `target/tools`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CargoTool {
     /// The package, which is also the name of the program.
-    name: &'static str,
-    version: &'static str,
+    pub(crate) name: &'static str,
+    /// Which is known to work.
+    pub(crate) version: &'static str,
 }
 
 /// Checks licences and sources of dependencies.

@@ -9,6 +9,7 @@ mod fetch;
 mod home;
 mod interrupt;
 mod kafka;
+mod mutants;
 mod postgres;
 mod prometheus;
 mod server;
@@ -67,6 +68,7 @@ fn main() -> ExitCode {
         Task::Check { arguments } => check(arguments),
         Task::Deny { checks } => cargo_tools::deny(&checks),
         Task::Msrv => cargo_tools::msrv(),
+        Task::Mutants { files } => mutants::run(&files),
     };
     let code = match outcome {
         Ok(code) => code,
