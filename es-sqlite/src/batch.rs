@@ -1,7 +1,7 @@
 //! Writes the appends of one transaction in a fixed number of statements, however many appends there are.
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use es_core::{Append, AppendError, Appended, Position};
+use es_core::{Append, AppendError, Appended, Position, Tag};
 use sqlx::{Connection, Row, SqliteConnection};
 
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     packed::{Packed, items, json},
     queue::{Encoded, Outcome, Prepared},
     rows,
-    verdict::{Judge, Known},
+    verdict::{Judge, Known, Written},
 };
 
 /// Writes a batch that SQLite has refused as a whole, and returns the outcome of each entry, in order. The caller holds the
@@ -25,7 +25,7 @@ pub(crate) async fn write_in_parts(
     let mut parts = vec![batch];
     while let Some(part) = parts.pop() {
         let mut savepoint = connection.begin().await?;
-        match write(&mut savepoint, part).await {
+        match write_within(&mut savepoint, part).await {
             Ok(written) => {
                 savepoint.commit().await?;
                 outcomes.extend(written);
@@ -46,13 +46,47 @@ pub(crate) async fn write_in_parts(
     Ok(outcomes)
 }
 
-/// Writes `batch` and returns the outcome of each entry, in order. The caller holds the write lock, and rolls everything back
-/// if SQLite refuses it.
+/// Writes `batch` in a transaction of its own and returns the outcome of each entry, in order. After an error the transaction
+/// may still be open.
 ///
-/// There is no savepoint: each statement is a message to the thread of the connection and back, and most batches of a single
-/// client would be on their way for longer than they are written.
-pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
-    let (head, known) = known(connection, batch).await?;
+/// Each query is a message to the thread of the connection and back, for which a single client would wait longer than for
+/// the writing itself. So the transaction begins with the first query and ends with the last.
+pub(crate) async fn write(
+    connection: &mut SqliteConnection,
+    batch: &[Prepared],
+    own: &mut Written,
+) -> Result<Vec<Outcome>, sqlx::Error> {
+    // The lock is taken before any position is computed, so positions equal commit order (R3).
+    let state = concat!("BEGIN IMMEDIATE;\n", include_str!("sql/append_state.sql"));
+    let (mut outcomes, now) = decide(connection, batch, state).await?;
+    own.recognise(&mut outcomes);
+    let accepted: Vec<_> = batch.iter().zip(&outcomes).flat_map(accepted).collect();
+    if accepted.is_empty() {
+        sqlx::query("COMMIT").execute(connection).await?;
+    } else {
+        let insert_and_commit = concat!(include_str!("sql/append_accepted.sql"), ";\nCOMMIT");
+        insert(connection, &accepted, now, insert_and_commit).await?;
+    }
+    Ok(outcomes)
+}
+
+/// Writes `batch` within the caller's transaction.
+async fn write_within(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
+    let (outcomes, now) = decide(connection, batch, include_str!("sql/append_state.sql")).await?;
+    let accepted: Vec<_> = batch.iter().zip(&outcomes).flat_map(accepted).collect();
+    if !accepted.is_empty() {
+        insert(connection, &accepted, now, include_str!("sql/append_accepted.sql")).await?;
+    }
+    Ok(outcomes)
+}
+
+/// The outcomes of a batch, and the time of the events that are accepted. `state` is the query for what the log holds.
+async fn decide(
+    connection: &mut SqliteConnection,
+    batch: &[Prepared],
+    state: &'static str,
+) -> Result<(Vec<Outcome>, DateTime<Utc>), sqlx::Error> {
+    let (head, known) = known(connection, batch, state).await?;
     let now = Utc::now().duration_trunc(TimeDelta::microseconds(1)).unwrap_or_default();
     let (mut judge, mut known) = (Judge::new(head, now), &known[..]);
     let mut outcomes = Vec::with_capacity(batch.len());
@@ -61,13 +95,7 @@ pub(crate) async fn write(connection: &mut SqliteConnection, batch: &[Prepared])
         outcomes.push(judge.decide(prepared, of_this));
         known = of_later;
     }
-    let accepted: Vec<_> = batch.iter().zip(&outcomes).flat_map(accepted).collect();
-    if !accepted.is_empty() {
-        insert_events(connection, &accepted, now).await?;
-        insert_tags(connection, &accepted).await?;
-        insert_commands(connection, &accepted).await?;
-    }
-    Ok(outcomes)
+    Ok((outcomes, now))
 }
 
 /// An accepted append, and the version and position that it gets.
@@ -79,7 +107,11 @@ fn accepted<'a>((prepared, outcome): (&'a Prepared, &'a Outcome)) -> impl Iterat
 }
 
 /// The position of the last event, and what the log holds that decides each append.
-async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<(Position, Vec<Known>), sqlx::Error> {
+async fn known(
+    connection: &mut SqliteConnection,
+    batch: &[Prepared],
+    state: &'static str,
+) -> Result<(Position, Vec<Known>), sqlx::Error> {
     let members = || batch.iter().flat_map(Prepared::members);
     let questions: Vec<_> = members()
         .map(|(append, Encoded { remembered, .. })| {
@@ -87,8 +119,7 @@ async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<
             (append.stream.as_str(), next, remembered.map(|remembered| remembered.id.simple().to_string()))
         })
         .collect();
-    let state = sqlx::query(include_str!("sql/append_state.sql")).bind(json(&questions));
-    let rows = state.fetch_all(&mut *connection).await?;
+    let rows = sqlx::query(state).bind(json(&questions)).fetch_all(&mut *connection).await?;
     // Every entry has an append, and every append a row.
     let head = rows.first().map(|row| row.try_get("head").map(Position::from_i64)).transpose()?.unwrap_or_default();
     let mut known = rows.iter().map(rows::known).collect::<Result<Vec<_>, _>>()?;
@@ -112,11 +143,27 @@ async fn known(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<
     Ok((head, known))
 }
 
-async fn insert_events(
+/// Writes what was accepted, in one message to the connection's thread.
+async fn insert(
     connection: &mut SqliteConnection,
     accepted: &[Accepted<'_>],
     now: DateTime<Utc>,
+    statements: &'static str,
 ) -> Result<(), sqlx::Error> {
+    let (events, bytes) = events(accepted);
+    let (commands, fingerprints) = commands(accepted);
+    sqlx::query(statements)
+        .bind(events)
+        .bind(bytes)
+        .bind(now.timestamp_micros())
+        .bind(commands)
+        .bind(fingerprints)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn events(accepted: &[Accepted<'_>]) -> (String, Vec<u8>) {
     let mut packed = Packed::with_capacity(accepted.iter().map(|(_, encoded, _)| encoded.bytes).sum());
     let mut rows = Vec::new();
     for (append, Encoded { metadata, .. }, appended) in accepted {
@@ -136,33 +183,14 @@ async fn insert_events(
                 payload.length,
                 metadata.start,
                 metadata.length,
+                new.tags.iter().map(Tag::as_str).collect::<Vec<_>>(),
             ));
         }
     }
-    sqlx::query(include_str!("sql/append_events.sql"))
-        .bind(json(&rows))
-        .bind(packed.into_bytes())
-        .bind(now.timestamp_micros())
-        .execute(connection)
-        .await?;
-    Ok(())
+    (json(&rows), packed.into_bytes())
 }
 
-async fn insert_tags(connection: &mut SqliteConnection, accepted: &[Accepted<'_>]) -> Result<(), sqlx::Error> {
-    let mut rows = Vec::new();
-    for (append, _, appended) in accepted {
-        let before = appended.position.get() - append.events.len() as u64;
-        for (new, nth) in append.events.iter().zip(1..) {
-            rows.extend(new.tags.iter().map(|tag| (tag.as_str(), before + nth, &*new.data.name)));
-        }
-    }
-    if !rows.is_empty() {
-        sqlx::query(include_str!("sql/append_tags.sql")).bind(json(&rows)).execute(connection).await?;
-    }
-    Ok(())
-}
-
-async fn insert_commands(connection: &mut SqliteConnection, accepted: &[Accepted<'_>]) -> Result<(), sqlx::Error> {
+fn commands(accepted: &[Accepted<'_>]) -> (String, Vec<u8>) {
     let (mut packed, mut rows) = (Packed::with_capacity(0), Vec::new());
     for (_, encoded, appended) in accepted {
         if let Some(remembered) = encoded.remembered {
@@ -171,9 +199,5 @@ async fn insert_commands(connection: &mut SqliteConnection, accepted: &[Accepted
             rows.push((id, fingerprint.start, fingerprint.length, appended.version.get(), appended.position.get()));
         }
     }
-    if !rows.is_empty() {
-        let query = sqlx::query(include_str!("sql/append_commands.sql")).bind(json(&rows)).bind(packed.into_bytes());
-        query.execute(connection).await?;
-    }
-    Ok(())
+    (json(&rows), packed.into_bytes())
 }

@@ -177,18 +177,17 @@ impl AppendWriter {
     /// The outcomes, once everything they report as written is durable (R5).
     async fn try_write(&self, batch: &[Prepared], own: &mut Written) -> Result<Vec<Outcome>, Failure> {
         let mut turn = self.connections.turn().await?;
-        // The lock is taken before any position is computed, so positions equal commit order (R3).
-        let mut transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
-        let mut outcomes = match batch::write(&mut transaction, batch).await {
+        let outcomes = match batch::write(turn.connection(), batch, own).await {
             Err(error) if is_refusal(&error) => {
-                transaction.rollback().await?;
-                transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
-                batch::write_in_parts(&mut transaction, batch).await?
+                sqlx::query("ROLLBACK").execute(turn.connection()).await?;
+                let mut transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
+                let mut outcomes = batch::write_in_parts(&mut transaction, batch).await?;
+                own.recognise(&mut outcomes);
+                transaction.commit().await?;
+                outcomes
             }
             outcomes => outcomes?,
         };
-        own.recognise(&mut outcomes);
-        transaction.commit().await?;
         turn.committed()?;
         let written = outcomes.iter().flatten().flatten().map(|appended| appended.position).max().unwrap_or_default();
         self.head.send_if_modified(|head| {
