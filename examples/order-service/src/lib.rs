@@ -29,6 +29,8 @@ pub mod http;
 // The program.
 pub mod cli;
 pub mod demo;
+#[cfg(feature = "otel")]
+pub mod otlp;
 pub mod roles;
 pub mod run;
 

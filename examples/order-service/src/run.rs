@@ -10,8 +10,10 @@ use evenfold::{
     prometheus::{InstallError, Metrics},
     service::RebuildError,
 };
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
+#[cfg(feature = "otel")]
+use crate::otlp;
 use crate::{
     cli::{Cli, From, Role},
     demo::{self, DemoError},
@@ -26,12 +28,23 @@ const END_WITHIN: Duration = Duration::from_secs(3);
 /// The program.
 pub fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
-        .init();
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let subscriber = tracing_subscriber::registry().with(log.with_filter(filter));
     let cli = Cli::parse();
+    #[cfg(feature = "otel")]
+    let _exporting = match otlp::layer() {
+        Ok(exported) => {
+            let (layer, exporting) = exported.unzip();
+            subscriber.with(layer).init();
+            exporting
+        }
+        Err(error) => {
+            eprintln!("error: spans cannot be exported: {}", with_causes(&error));
+            return ExitCode::FAILURE;
+        }
+    };
+    #[cfg(not(feature = "otel"))]
+    subscriber.init();
     let ended = tokio::runtime::Runtime::new().map_err(RunError::from).and_then(|runtime| {
         let ended = runtime.block_on(run(cli));
         runtime.shutdown_timeout(Duration::from_secs(1));

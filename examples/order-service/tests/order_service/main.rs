@@ -6,6 +6,8 @@ mod demo;
 mod driving;
 mod lifecycle;
 mod metrics;
+#[cfg(feature = "otel")]
+mod otlp;
 mod placing;
 mod problems;
 mod processes;

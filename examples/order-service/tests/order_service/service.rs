@@ -38,8 +38,13 @@ impl Service {
     }
 
     pub(crate) async fn start_in(directory: TempDir, arguments: &[&str]) -> Self {
+        Self::start_with(directory, arguments, |_| {}).await
+    }
+
+    pub(crate) async fn start_with(directory: TempDir, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Self {
         let mut command = program(directory.path(), &["serve", "--listen", "127.0.0.1:0"]);
-        let mut process = command.args(arguments).spawn().unwrap();
+        change(command.args(arguments));
+        let mut process = command.spawn().unwrap();
         let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
         let first = lines.next_line().await.unwrap().unwrap();
         let url = first.strip_prefix("listening on ").unwrap().to_owned();
