@@ -30,6 +30,9 @@ const UPKEEP: Duration = Duration::from_secs(5);
 /// let metrics = Metrics::install()?; // before the service is built
 /// let service = Service::builder("seats", MemoryStore::new()).start().await?;
 /// let router: Router = Router::new().merge(metrics.routes());
+/// # use evenfold::{Append, EventData, EventStore, NewEvent};
+/// # let event = NewEvent::new(EventData { name: "seat.taken".into(), schema_version: 1, payload: "{}".into() });
+/// # service.store().append(Append::new(StreamId::new("seat", "1")?, Expected::Any, vec![event])).await?;
 /// assert!(metrics.render().contains("# TYPE"));
 /// # Ok(())
 /// # }
