@@ -63,6 +63,9 @@ mod tags;
 /// `name` takes its name, its version, its upcasters and its tags. Fields in the tags of the enum, or of that variant, are
 /// those of the wrapped event.
 ///
+/// A variant with a `name` of its own takes nothing from the type that it wraps: it stores the content by serde, and its tags
+/// can name `{0}` only. Where the compiler says that the variant has no field of that name, remove the `name`.
+///
 /// ```
 /// use es_core::Event;
 ///

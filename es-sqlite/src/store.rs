@@ -38,6 +38,14 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// of a second), since a file has one writer. After it, small appends get as much time as it took before the next large
 /// append begins.
 ///
+/// # Backups
+/// While the store is open, the newest events are in a second file, `<file>-wal`, and a copy of `<file>` alone misses
+/// them. Let SQLite make the copy, which stops neither readers nor writers: `sqlite3 seats.db ".backup seats.bak"`.
+///
+/// To restore it, stop every process that has the file open. Delete `<file>-wal` and `<file>-shm`, which are left over
+/// after a `kill -9` or when the file was removed. Then put the copy in the place of the file. SQLite takes a `-wal`
+/// beside a file for changes that are not in the file yet, and writes them into it: an old one damages a restored file.
+///
 /// # Panics
 /// All its futures panic outside of a tokio runtime with time enabled. A store stays bound to the runtime in which it
 /// was opened.

@@ -18,17 +18,19 @@
 //! | error | status |
 //! |---|---|
 //! | the aggregate or the decision refuses | what the application's `From<…> for Problem` says |
-//! | a header, a parameter or a body in JSON cannot be read; an id cannot name a stream | 400 |
+//! | a header, a parameter or a body in JSON cannot be read; an id cannot name a stream; a decision gets `If-Match` | 400 |
 //! | a decision meets a stream that is not as it expects | 409 |
 //! | `If-Match` names another version | 412 |
 //! | the read model was replaced after the page before | 410 |
 //! | a body is too large; a body is not JSON | 413; 415 |
-//! | a body in JSON has not the fields that the request needs; the key belongs to another request; an append exceeds a limit; an event would be read back as another one (NaN, for example) | 422 |
+//! | a body in JSON has not the fields that the request needs; the key belongs to another request; an append exceeds a limit; an event would be read back as another one (NaN, for example); a tag rule of an event makes no valid tag | 422 |
 //! | the store is closed or fails, other commands were faster each time, a read model lags, is being built, or has another version | 503, with the causes of the store's failure in the log |
-//! | anything else: a stored event that cannot be read; a tag that breaks a rule; `If-Match` on a decision; a decision's event that would be read back as another one | 500, with the causes in the log |
+//! | anything else, for example a stored event that cannot be read | 500, with the causes in the log |
 //!
 //! The log is `tracing`: without a subscriber in the program the causes are lost. Other errors, such as
 //! [`RebuildError`](crate::service::RebuildError), are converted with [`Problem::failed`] or [`Problem::unavailable`].
+//! [`InvalidTag`](crate::InvalidTag) does not convert either: where an id from the client is in the tag, answer with a
+//! [`Problem::new`] of status 400.
 //!
 //! ```
 //! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};
@@ -74,6 +76,29 @@
 //!     Ok((ETag::from(receipt), Json(receipt)))
 //! }
 //! # let _: axum::Router = axum::Router::new().route("/seats/{seat}", axum::routing::post(take)).with_state(Repository::new(MemoryStore::new()));
+//! ```
+//!
+//! # Tests over HTTP
+//!
+//! A router answers requests without a server: put it together in a function, and call `oneshot` of the crate `tower` (feature
+//! `util`) on it.
+//!
+//! ```
+//! use axum::{Router, body::Body, http::{Request, StatusCode}};
+//! use evenfold::{http::health_routes, prelude::*};
+//! use tower::ServiceExt;
+//!
+//! fn routes(service: &Service) -> Router {
+//!     Router::new().merge(health_routes(service)) // and those of the application
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let service = Service::builder("seats", MemoryStore::new()).start().await?;
+//! let answer = routes(&service).oneshot(Request::get("/readyz").body(Body::empty())?).await?;
+//! assert_eq!(answer.status(), StatusCode::OK);
+//! # Ok(())
+//! # }
 //! ```
 
 mod body;

@@ -136,12 +136,12 @@
 //! |---|---|---|
 //! | an event holds NaN, or another value that JSON would change | the command fails ([`EncodeError`]) and names event and field; nothing is written; 422 over HTTP | refuse the value before it gets into an event |
 //! | a schema version has no upcaster | the program does not compile; the first error says why, and others say that the enum is no `Event` | add the upcaster |
-//! | fields of an event changed and its `version` did not | stored events do not fit: commands fail, readers stop before the event, `/readyz` is 503 and names the position | increase `version`, add an upcaster, deploy |
+//! | fields of an event changed and its `version` did not | stored events do not fit: commands on these aggregates fail (500), readers stop before the event, `/readyz` is 503 and names the position. A reader that has passed these events continues, `/readyz` stays 200, and the next rebuild fails | increase `version`, add an upcaster, deploy |
 //! | the log holds an event that only newer code knows | readers stand by, `/readyz` stays 200 and says why; after 15 minutes they stop, and it is 503 | deploy the newer code |
 //! | an idempotency key is used again with other content | [`AppendError::KeyReused`], 422; nothing is written | the client takes a new key |
 //! | a policy's command is refused permanently, for example because a text in an event is no valid id | the policy stops before this event, `/readyz` is 503 and names it; the other parts continue | correct the policy and deploy; check ids before they get into events |
 //! | `kill -9` | every acknowledged write is there after the restart; on `SQLite` readers continue within a second | nothing |
-//! | the `SQLite` file is removed or replaced while it is open | reads and writes fail with [`FileReplaced`](sqlite::FileReplaced), 503, and so does `/readyz` | restore the file, start the process again |
+//! | the `SQLite` file is removed or replaced while it is open | reads and writes fail with [`FileReplaced`](sqlite::FileReplaced), 503, and so does `/readyz`; `serve` returns this error when the process is stopped | stop every process that has the file open; delete the files that end in `-wal` and `-shm`; restore the file; start the processes. **With an old `-wal` beside it the restored file is damaged**: see [`SqliteStore`](sqlite::SqliteStore#backups) |
 //! | a fold was wrong | wrong documents | increase [`Projection::VERSION`], or [`Service::rebuild`] after the deploy |
 //!
 //! **Ids from clients.** An aggregate's id must not be empty or hold control characters, and the whole stream name has at

@@ -31,8 +31,8 @@ use crate::{
 
 /// Reacts to events with commands.
 ///
-/// Write `#[async_trait]` of the crate `async-trait` above the `impl`. Without it the compiler reports lifetimes that do not
-/// match.
+/// Write `#[async_trait]` above the `impl`. It is in the prelude of `evenfold`, and comes from the crate `async-trait`. Without
+/// it the compiler reports lifetimes that do not match.
 ///
 /// ```
 /// use async_trait::async_trait;

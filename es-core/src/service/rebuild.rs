@@ -13,7 +13,7 @@ impl Service {
     ///
     /// `source` is [`source()`](Self::source), which its projector follows too, or [`log()`](Self::log). Cancelling
     /// `shutdown` interrupts the rebuild; where nothing is to interrupt it, a new token will do. It is the type of the crate
-    /// `tokio-util`.
+    /// `tokio-util`, and also `evenfold::CancellationToken`.
     ///
     /// ```
     /// # use es_core::{MemoryStore, Service, testing::account::{Account, AccountCommand, Ledger}};

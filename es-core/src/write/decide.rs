@@ -154,9 +154,12 @@ use crate::{
 /// Make the tags before the model: [`Tag::new`](crate::Tag::new) refuses empty texts, control characters and more than 255
 /// bytes, and [`DecisionModel::query`] returns no error.
 ///
-/// `testing::history` tests a decision without a store: `history().event(…).when(models, decision).then(…)`.
+/// `testing::history` tests a decision without a store: `history().event(…).when(models, decision).then(…)`. Write the
+/// models and the decision as functions, which the handler and the test both call:
+/// `fn decide(models: &(Loans, ThisBook)) -> Result<Decision, Refused>`.
 ///
-/// Clones share the store and the turns.
+/// Make one for each kind of decision when the program starts, and clone it into the handlers: clones share the store and the
+/// turns. One that is made for each request shares no turns, so that concurrent requests meet in conflicts instead.
 #[derive(Debug, Clone)]
 pub struct Decisions {
     store: Arc<dyn EventStore>,

@@ -20,6 +20,8 @@ use super::problem::Problem;
 /// | is no `T` | 422, with the path of the field, such as `items[0].price` |
 /// | is larger than axum's [`DefaultBodyLimit`](axum::extract::DefaultBodyLimit) | 413 |
 ///
+/// It must be the last argument of a handler. In another place the compiler says that the function is no `Handler`.
+///
 /// ```
 /// use axum::http::StatusCode;
 /// use evenfold::http::{CommandHeaders, JsonBody};

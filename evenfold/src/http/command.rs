@@ -39,8 +39,8 @@ impl CommandHeaders {
     /// what the path names. Otherwise the same key and body for another path gets the first receipt, and nothing is done.
     ///
     /// [`Decisions::decide_with`](crate::Decisions::decide_with) takes no `If-Match` and returns
-    /// [`DecideError::VersionGiven`](crate::DecideError::VersionGiven), which is a problem with status 500. Refuse the
-    /// header before, or set [`if_version`](Self::if_version) to `None` if clients may send it.
+    /// [`DecideError::VersionGiven`](crate::DecideError::VersionGiven), a problem with status 400 that names the header. To
+    /// ignore the header instead, set [`if_version`](Self::if_version) to `None` before this call.
     pub fn context(self, actor: Option<&str>, content: &[u8]) -> CommandContext {
         let metadata = Metadata { actor: actor.map(str::to_owned), ..self.metadata };
         let command = CommandContext { if_version: self.if_version, ..CommandContext::from(metadata) };
