@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 
 /// The clock of the system, or one that a test moves.
 #[derive(Clone)]
@@ -11,7 +11,7 @@ pub(super) struct Clock(pub(super) Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>)
 impl Clock {
     /// The time now. Databases keep microseconds, so the reference keeps no more.
     pub(super) fn now(&self) -> DateTime<Utc> {
-        self.0().duration_trunc(TimeDelta::microseconds(1)).unwrap_or_default()
+        self.0().trunc_subsecs(6)
     }
 }
 

@@ -2,7 +2,8 @@
 
 use std::fmt::Debug;
 
-use crate::{event::Event, write::aggregate::Aggregate};
+use super::history::accepted;
+use crate::write::aggregate::Aggregate;
 
 /// An aggregate to which `events` have happened.
 ///
@@ -68,7 +69,7 @@ where
     /// Asserts the events, and that the log would take them; returns the aggregate to which they have happened.
     ///
     /// # Panics
-    /// When it has decided otherwise, or on something that would not be read as it was written.
+    /// When it has decided otherwise, or on something that the log would not take.
     #[track_caller]
     pub fn then(mut self, events: impl IntoIterator<Item = A::Event>) -> Given<A> {
         let decided = self.decision.unwrap_or_else(|refusal| panic!("refused: {refusal}"));
@@ -82,10 +83,8 @@ where
             );
         }
         assert_eq!(decided, expected);
+        accepted(&decided);
         for event in &decided {
-            if let Err(refusal) = event.encode() {
-                panic!("{refusal}: {}", refusal.reason);
-            }
             self.state.apply(event);
         }
         Given { state: self.state }

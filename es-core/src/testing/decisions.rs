@@ -7,7 +7,7 @@ use crate::{
     event::{Metadata, NewEvent},
     witness::Witness,
     write::{
-        append::Append,
+        append::{Append, validate_together},
         decide::{Decision, Models},
     },
 };
@@ -85,10 +85,12 @@ impl<M, R: fmt::Display> Decided<M, R> {
         let (decided, expected) = (appends(decided), appends(expected));
         let (told, wanted) = (told(&decided), told(&expected));
         assert!(told == wanted, "decided:\n{told}expected:\n{wanted}");
+        if !decided.is_empty()
+            && let Err(invalid) = validate_together(&decided)
+        {
+            panic!("the store refuses the appends: {invalid}");
+        }
         for append in decided {
-            if let Err(invalid) = append.validate() {
-                panic!("the store refuses the append to {}: {invalid}", append.stream);
-            }
             let version = history.version(&append.stream);
             let last = history.events().iter().rev().find(|event| event.stream == append.stream).map(Witness::of);
             assert!(append.expected.holds(version, last), "the store refuses the append: {}", append.conflict(version));

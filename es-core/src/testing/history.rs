@@ -6,9 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::{
+    error::with_causes,
     event::{Event, Metadata, NewEvent, Recorded, RecordedEvent},
-    stream::{Position, StreamId, Version},
+    stream::{Expected, Position, StreamId, Version},
     tag::Tag,
+    write::append::{Append, InvalidAppend},
 };
 
 /// Events of any aggregates, in the order of the log.
@@ -54,8 +56,9 @@ impl History {
     #[expect(clippy::needless_pass_by_value, reason = "a test writes its events out")]
     pub fn event<E: Event>(mut self, id: &str, event: E) -> Self {
         let stream = StreamId::new(E::CATEGORY, id).unwrap_or_else(|error| panic!("the id {id:?}: {error}"));
-        let new = NewEvent::of(&event).unwrap_or_else(|error| panic!("{}", crate::error::with_causes(&error)));
-        self.push(stream, new);
+        for new in accepted([&event]) {
+            self.push(stream.clone(), new);
+        }
         self
     }
 
@@ -174,6 +177,22 @@ pub fn recorded<E: Event>(events: impl IntoIterator<Item = (&'static str, E)>) -
         history = history.event(id, event);
     }
     history.into_events()
+}
+
+/// `events` as the log would take them together.
+///
+/// # Panics
+/// When it would not.
+#[track_caller]
+pub(super) fn accepted<'a, E: Event>(events: impl IntoIterator<Item = &'a E>) -> Vec<NewEvent> {
+    let new = |event| NewEvent::of(event).unwrap_or_else(|error| panic!("{}", with_causes(&error)));
+    let events: Vec<_> = events.into_iter().map(new).collect();
+    let stream = StreamId::new(E::CATEGORY, "id").unwrap_or_else(|error| panic!("{error}"));
+    let append = Append::new(stream, Expected::Any, events);
+    match append.validate() {
+        Ok(()) | Err(InvalidAppend::Empty) => append.events,
+        Err(refusal) => panic!("the log refuses the events: {refusal}"),
+    }
 }
 
 /// An event for people: `account-a: account.deposited v1 {"amount":5}`.

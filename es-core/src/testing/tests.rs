@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    TestClock,
     account::{Account, AccountCommand, AccountEvent, Ledger},
     given, history, project, recorded,
 };
 use crate::{
-    Aggregate, Decision, Event, EventQuery, Expected, Matching, Metadata, Policy, PolicyError, Recorded, Repository,
-    StreamId, Tag, reaction,
+    Aggregate, Append, Decision, Event, EventQuery, EventStore, Expected, Matching, Metadata, NewEvent, Policy,
+    PolicyError, Position, Recorded, Repository, StreamId, Tag, Version, reaction,
 };
 
 #[derive(Debug, Clone, PartialEq, Event)]
@@ -21,6 +22,8 @@ enum UserEvent {
     Registered { name: String },
     #[event(name = "user.left", tag = "name:{name}")]
     Left { name: String },
+    #[event(name = "user.noted")]
+    Noted { text: String },
 }
 
 #[derive(Debug, PartialEq, thiserror::Error)]
@@ -210,4 +213,57 @@ fn an_event_with_nan_is_told_as_such() {
     assert!(told.contains("decided is not equal to itself") && told.contains("NaN"), "{told}");
     let told = message(|| _ = given::<Meter>([]).when(&1.5).then([taken(f64::NAN)]));
     assert!(told.contains("expected is not equal to itself"), "{told}");
+}
+
+/// Seen to pass where each append was checked by itself, after the one before it.
+#[test]
+fn a_decision_that_the_store_refuses_as_a_whole_does_not_pass() {
+    let twice = || {
+        let first = Decision::append(user("2"), Expected::NoStream, [registered("ada")]);
+        first.and(Decision::append(user("2"), Expected::Exact(Version::new(1)), [registered("eve")]))
+    };
+    let decided = |_: &Matching<UserEvent>| Ok::<_, Taken>(twice());
+    let told = message(|| drop(history().when(named("ada"), decided).then(twice())));
+    assert_eq!(told, "the store refuses the appends: two of the appends are to the stream user-2");
+}
+
+/// Seen to pass where only the payload was encoded.
+#[test]
+fn events_that_no_log_takes_do_not_happen_in_a_test() {
+    let noted = UserEvent::Noted { text: "a\0b".to_owned() };
+    for (event, reason) in [(registered("a\nb"), "control"), (noted, "NUL")] {
+        let told = message(|| drop(history().event("1", event.clone())));
+        assert!(told.contains(reason), "{told}");
+        let told = message(|| _ = given::<User>([]).when(&event).then([event.clone()]));
+        assert!(told.contains(reason), "{told}");
+    }
+}
+
+/// Lets happen what it is told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct User;
+
+impl Aggregate for User {
+    type Command = UserEvent;
+    type Event = UserEvent;
+    type Error = Taken;
+
+    fn handle(&self, event: &UserEvent) -> Result<Vec<UserEvent>, Taken> {
+        Ok(vec![event.clone()])
+    }
+
+    fn apply(&mut self, _: &UserEvent) {}
+}
+
+/// Seen to fail: it was the year 1970.
+#[tokio::test]
+async fn a_clock_may_show_any_year() {
+    for time in ["0001-01-01T00:00:00.123456Z", "2300-01-01T00:00:00.123456Z", "9999-12-31T23:59:59.999999Z"] {
+        let clock = TestClock::at(time.parse().expect("a time"));
+        let store = clock.store();
+        let event = NewEvent::of(&registered("ada")).expect("a valid event");
+        store.append(Append::new(user("1"), Expected::Any, vec![event])).await.expect("written");
+        let events = store.read_log(Position::ZERO, 1).await.expect("read");
+        assert_eq!(events[0].recorded_at, clock.now());
+    }
 }
