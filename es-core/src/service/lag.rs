@@ -5,7 +5,7 @@ use std::{sync::Weak, time::Duration};
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, Service, part::PartState, status::PartStatus};
+use super::{Inner, Service, status::PartStatus};
 use crate::{stream::Position, telemetry};
 
 /// How often it is told. A scrape is as a rule less frequent.
@@ -32,13 +32,12 @@ impl Service {
     ///
     /// What is not known, because the store does not answer or another process relays, keeps the value that it had.
     pub async fn report_lag(&self) {
+        // Before the store is asked: that it does not answer may be why a part does not run.
+        self.parts().iter().for_each(|part| part.report_running());
         let status = self.status().await;
         let Some(head) = status.head else { return };
         telemetry::head(head.get());
         for part in &status.parts {
-            if part.state != PartState::Elsewhere {
-                telemetry::part_runs(&part.name, part.state == PartState::Running);
-            }
             if let PartStatus { name, position: Some(position), lag: Some(lag), .. } = part
                 && let Some(seconds) = self.seconds_behind(*position, *lag).await
             {

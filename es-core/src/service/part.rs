@@ -137,12 +137,25 @@ impl Part {
 
     /// This process runs it: [`supervise`](Self::supervise) follows.
     pub(super) fn begins(&self) {
-        self.supervision.send_replace(Supervision::Runs);
+        self.set(Supervision::Runs);
     }
 
     /// The shutdown did not wait for it.
     pub(super) fn dropped(&self) {
-        self.supervision.send_replace(Supervision::Ended);
+        self.set(Supervision::Ended);
+    }
+
+    fn set(&self, supervision: Supervision) {
+        self.supervision.send_replace(supervision);
+        self.report_running();
+    }
+
+    /// Reports as a metric whether it runs, if this process has it.
+    pub(super) fn report_running(&self) {
+        match self.state() {
+            PartState::Elsewhere => {}
+            state => telemetry::part_runs(&self.name, state == PartState::Running),
+        }
     }
 
     pub(super) fn is_here(&self) -> bool {
@@ -194,21 +207,21 @@ impl Part {
             if !error.is_transient() {
                 // Logs it, unless the engine has done that.
                 self.engine().report().set(name, WorkerState::Stopped { reason: reason.clone() });
-                self.supervision.send_replace(Supervision::Failed { reason });
+                self.set(Supervision::Failed { reason });
                 return;
             }
             failures = if began.elapsed() > HELD { 1 } else { failures + 1 };
             let pause = backoff.pause(failures);
             tracing::warn!(name, %kind, reason, ?pause, "ended, and starts again after a pause");
-            self.supervision.send_replace(Supervision::Pauses { reason });
+            self.set(Supervision::Pauses { reason });
             tokio::select! {
                 () = shutdown.cancelled() => break,
                 () = tokio::time::sleep(pause) => {}
             }
             self.restarts.fetch_add(1, Ordering::Relaxed);
             telemetry::part_restarted(name);
-            self.supervision.send_replace(Supervision::Runs);
+            self.set(Supervision::Runs);
         }
-        self.supervision.send_replace(Supervision::Ended);
+        self.set(Supervision::Ended);
     }
 }
