@@ -60,12 +60,12 @@ pub const EXECUTE_DURATION: Metric = Metric::new(
     &["aggregate", "outcome"],
     "How long commands took, from the call to the receipt",
 );
-/// How often a command was decided anew since another one was faster.
+/// How often a command was decided again because another one was faster.
 pub const EXECUTE_CONFLICTS: Metric = Metric::new(
     "execute_conflicts_total",
     (C, Unit::Count),
     &["aggregate"],
-    "How often a command was decided anew because another one was faster",
+    "How often a command was decided again because another one was faster",
 );
 /// States on which commands were decided.
 pub const EXECUTE_STATES: Metric = Metric::new(
@@ -148,7 +148,7 @@ pub const LAG_EVENTS: Metric = Metric::new(
     "reader_lag_events",
     (G, Unit::Count),
     &["consumer"],
-    "By how many events a projection, a policy or the relay lies behind the log, in whichever process it runs",
+    "By how many events a projection, a policy or the relay lags behind the log, in any process",
 );
 /// For how long it lags.
 pub const LAG_SECONDS: Metric = Metric::new(

@@ -1,5 +1,5 @@
-//! What keeps the leases of a process alive: workers say which ones they still want, and one statement at a time
-//! renews them all. A backend owns one [`Heartbeat`] and writes what is [due](Heartbeat::due).
+//! Renewal of the leases of a process: workers say which leases they still need, and one statement renews all of them. A backend
+//! owns one [`Heartbeat`] and writes what is [due](Heartbeat::due).
 
 use std::{
     collections::HashMap,
@@ -14,13 +14,13 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::read::read_model::{Lease, Shard};
 
-/// The shortest pause between two signs of life.
+/// The shortest pause between two renewals.
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// The leases that a store has granted in this process, and until when their workers want them.
+/// The leases that a store has granted in this process, and until when their workers need them.
 ///
-/// A lease is renewed twice within its length, as long as its worker has asked for that within its length too; so the
-/// lease of a worker that is gone ends by itself. A process without leases writes nothing.
+/// A lease is renewed twice within its length if its worker has asked for that within its length. So the lease of a worker that has
+/// ended expires. A process without leases writes nothing.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
     wanted: Mutex<HashMap<(i64, Shard), Wanted>>,
@@ -44,7 +44,7 @@ impl Wanted {
         self.asked.elapsed() < self.ttl
     }
 
-    /// Half its length after it was written last; `None` is never.
+    /// Half its length after it was written last; `None` means never.
     fn due(&self) -> Option<Instant> {
         self.written.checked_add(self.ttl / 2)
     }
@@ -76,7 +76,7 @@ impl Heartbeat {
     /// The worker of `lease` wants it from now on for as long as a lease lasts.
     pub fn wants(&self, lease: &Lease) {
         self.note(lease, |known| {
-            // One that is not known was given up because its worker fell silent: it is due at once.
+            // A lease that is not known here was dropped because its worker did not ask for it in time: it is due at once.
             let now = Instant::now();
             known.map(|known| known.written).or_else(|| now.checked_sub(lease.ttl)).unwrap_or(now)
         });
@@ -96,8 +96,7 @@ impl Heartbeat {
         self.news.notify_one();
     }
 
-    /// The outcome of `work`, for as long as which the worker of `lease` wants it: a step that waits for a connection or
-    /// for a lock must not lose it.
+    /// The outcome of `work`. While it runs, `lease` is renewed: a step that waits for a connection or a lock must not lose it.
     pub async fn during<T>(&self, lease: &Lease, work: impl Future<Output = T>) -> T {
         let mut work = std::pin::pin!(work);
         loop {
@@ -111,12 +110,12 @@ impl Heartbeat {
         }
     }
 
-    /// `lease` was given back or is lost.
+    /// `lease` was released or is lost.
     pub fn ended(&self, lease: &Lease) {
         self.forget(lease.generation.id, &lease.shard, lease.fencing_token);
     }
 
-    /// What [`due`](Self::due) has returned is lost.
+    /// A lease that [`due`](Self::due) has returned is lost.
     pub fn lost(&self, beat: &Beat) {
         self.forget(beat.generation, &beat.shard, beat.fencing_token);
     }
@@ -129,7 +128,7 @@ impl Heartbeat {
         }
     }
 
-    /// What [`due`](Self::due) has returned could not be written: it is due again.
+    /// The leases that [`due`](Self::due) has returned could not be written: they are due again.
     pub fn failed(&self, beats: &[Beat]) {
         let mut all = self.lock();
         for beat in beats {
@@ -139,21 +138,21 @@ impl Heartbeat {
         }
     }
 
-    /// Ends it: what is granted from now on is not renewed.
+    /// Ends it: leases that are granted from now on are not renewed.
     pub fn close(&self) {
         self.closed.store(true, Ordering::Release);
         self.news.notify_one();
     }
 
-    /// Whether a worker of this process wants the lease with `fencing token` on this shard.
+    /// Whether a worker of this process needs the lease with `token` on this shard.
     pub fn is_wanted(&self, generation: i64, shard: &Shard, fencing_token: i64) -> bool {
         let all = self.lock();
         all.get(&(generation, shard.clone()))
             .is_some_and(|wanted| wanted.fencing_token == fencing_token && wanted.is_wanted())
     }
 
-    /// Waits until a lease is due and returns all of the process, so that one statement renews them together. Those
-    /// that no worker wants any more are left to end. `None` when it is closed.
+    /// Waits until a lease is due and returns all leases of the process, so that one statement renews them together. Those that no
+    /// worker needs any more are left to expire. `None` when it is closed.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
@@ -239,12 +238,12 @@ mod tests {
     async fn r9_a_worker_that_has_lost_its_lease_does_not_end_that_of_the_next() {
         let heartbeat = Heartbeat::default();
         heartbeat.written(&lease("log", 1), Instant::now());
-        // Another worker takes it over; the former one asks for it before it is told so.
+        // Another worker takes it over; the former one asks for it before it knows.
         heartbeat.written(&lease("log", 2), Instant::now());
         heartbeat.wants(&lease("log", 1));
         heartbeat.ended(&lease("log", 1));
         assert!(heartbeat.is_wanted(1, &Shard::from("log"), 2));
-        // A database that was restored hands out lower fencing tokens again.
+        // A database that was restored returns lower fencing tokens again.
         tokio::time::sleep(TTL).await;
         heartbeat.written(&lease("log", 1), Instant::now());
         assert!(heartbeat.is_wanted(1, &Shard::from("log"), 1));

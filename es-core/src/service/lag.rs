@@ -1,4 +1,4 @@
-//! What only the service as a whole can tell as metrics: how far its parts lie behind the log.
+//! The metrics of the service as a whole: how far its parts lag behind the log.
 
 use std::{sync::Weak, time::Duration};
 
@@ -27,7 +27,7 @@ pub(super) async fn report(service: Weak<Inner>, stops: CancellationToken) {
 }
 
 impl Service {
-    /// Reports as metrics how far the parts are and by how much they lie behind the log, also those that other processes run:
+    /// Reports as metrics how far the parts are and by how much they lag behind the log, also those that other processes run:
     /// where one of these is gone, nothing else tells. A running service does so every five seconds by itself.
     ///
     /// What is not known, because the store does not answer or another process relays, keeps the value that it had.
@@ -46,7 +46,7 @@ impl Service {
         }
     }
 
-    /// How old the first event behind `position` is.
+    /// The age of the first event after `position`.
     async fn seconds_behind(&self, position: Position, lag: u64) -> Option<f64> {
         if lag == 0 {
             return Some(0.0);

@@ -66,7 +66,7 @@ impl CommandMeter {
         self.handles().durations[place].record(began.elapsed());
     }
 
-    /// A command is decided anew.
+    /// A command is decided again.
     pub(crate) fn conflict(&self) {
         self.handles().conflicts.increment(1);
     }

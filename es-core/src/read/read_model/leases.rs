@@ -1,4 +1,4 @@
-//! The port to checkpoints: who may advance them, and what commits with them.
+//! The port to checkpoints and the leases on them.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -13,26 +13,25 @@ use super::{
 };
 use crate::{stream::Position, witness::Witness};
 
-/// Keeps the checkpoints of readers, one for each *shard* of the source that a reader follows, and says who may advance
-/// them.
+/// Keeps the checkpoints of readers, one for each *shard* of the source that a reader follows, and the leases to advance them.
 ///
-/// A reader is a generation of a read model, or what has checkpoints and no documents, such as a policy: the
-/// [`Generation`] of such a one is the row that holds its checkpoints.
+/// A reader is a generation of a read model, or a policy, which has checkpoints and no documents. The [`Generation`] of a policy is
+/// the row that holds its checkpoints.
 ///
 /// # Cancel safety
 /// Dropping the future of any call leaves either nothing or the whole (R7).
 #[async_trait]
 pub trait Leases: fmt::Debug + Send + Sync + 'static {
-    /// Which store this is: the same at each call and in each process, and another one for each database. A
-    /// copy of a database has the id of what it was copied from.
+    /// The id of this store: the same at each call and in each process, and another one for each database. A copy of a database has
+    /// the id of the original.
     ///
     /// # Errors
     /// [`ReadModelError`].
     async fn id(&self) -> Result<Uuid, ReadModelError>;
 
-    /// The reader `name`, which has checkpoints and no documents, and how far it is. Where there is nothing of this
-    /// name it is made, with `definition`: two callers at once get the same one. Where something else has the name,
-    /// that is returned, and its definition tells.
+    /// The reader `name`, which has checkpoints and no documents, and its progress. If there is none, it is created with
+    /// `definition`; two callers at once get the same one. If another reader or read model has the name, that one is returned, which
+    /// its definition shows.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -41,9 +40,8 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// Makes sure that `generation` is fed through `shards`, which all belong to one source
     /// ([`Shard::source`]), and that each of them has a checkpoint.
     ///
-    /// A generation is fed by one source at a time. Where it was fed by another one, the shards
-    /// change over: if all of the old ones stand at the same position, they are replaced by the
-    /// new ones, which go on from there, so that nothing is folded twice.
+    /// A generation is fed by one source at a time. If it was fed by another one and all of the old shards have reached the same
+    /// position, the new shards replace them and continue from there, so that nothing is folded twice.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -52,8 +50,8 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// Takes the lease on a shard and fences its former owner: later commits under the former
     /// fencing token fail (R9).
     ///
-    /// `None` where there is no such shard, and, with [`Takeover::WhenFree`], where another owner
-    /// holds the lease and has not let it expire.
+    /// `None` if there is no such shard, or if, with [`Takeover::WhenFree`], another owner holds the lease and it has not
+    /// expired.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -66,14 +64,15 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError>;
 
-    /// Keeps the lease for at least its [`ttl`](Lease::ttl) from now, if it still holds. A store may leave the writing to one statement
-    /// that renews all leases of the process; so a lease whose worker is gone may last for twice its length.
+    /// Keeps the lease for at least its [`ttl`](Lease::ttl) from now, if it still holds. A store may
+    /// leave the writing to one statement that renews all leases of the process; so the lease of a worker that has ended may last
+    /// for twice its length.
     ///
     /// # Errors
     /// [`CommitError::Fenced`] when it is lost.
     async fn renew(&self, lease: &Lease) -> Result<(), CommitError>;
 
-    /// Gives the lease back, so that another owner need not wait for its end. No-op when it is lost.
+    /// Releases the lease, so that another owner need not wait until it expires. It does nothing when the lease is lost.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -125,7 +124,7 @@ impl<T: Leases + ?Sized> Leases for Arc<T> {
     }
 }
 
-/// [`Leases::ensure_reader`] for a store that keeps such a reader as a generation which serves from the beginning.
+/// [`Leases::ensure_reader`] for a store that keeps such a reader as a generation that serves from the beginning.
 ///
 /// # Errors
 /// [`ReadModelError`].
@@ -149,7 +148,7 @@ pub async fn ensure_reader(
 pub struct Shard {
     /// The source that it is a part of: `log`, `merged`, or a Kafka topic. It holds no `/`.
     pub source: String,
-    /// Which of its partitions, if it has several.
+    /// The number of the partition, if the source has several.
     pub partition: Option<u32>,
 }
 
@@ -183,26 +182,25 @@ impl From<&str> for Shard {
     }
 }
 
-/// Whether a generation is fed by the source that was asked for.
+/// Whether a generation is fed by the given source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changeover {
     /// It is.
     Ready,
     /// Not yet: a worker that reads from another source holds a lease.
     Busy,
-    /// No: the shards of the former source stand at different positions. Let them reach the same
-    /// one, or rebuild.
+    /// No: the shards of the former source have reached different positions. Let them reach the same one, or rebuild.
     Uneven,
 }
 
-/// How far a projector has come in one shard.
+/// How far a reader has come in one shard.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Checkpoint {
     /// Every event of the shard up to this position is folded.
     pub position: Position,
-    /// The last event that was folded: tells another history from this one.
+    /// The last event that was folded: it shows whether a history is this one.
     pub witness: Option<Witness>,
-    /// Where the source goes on, in words of the source (Kafka offsets); the log needs none.
+    /// Where the source continues, in the source's own form (Kafka offsets); the log needs none.
     pub cursor: Option<String>,
 }
 
@@ -218,17 +216,17 @@ pub enum Takeover {
 /// The right to advance one shard of one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Lease {
-    /// Of which generation.
+    /// The generation.
     pub generation: Generation,
-    /// Which shard.
+    /// The shard.
     pub shard: Shard,
-    /// Who holds it.
+    /// The owner.
     pub owner: Uuid,
     /// The fencing token: greater than every earlier one of this shard.
     pub fencing_token: i64,
     /// For how long it holds after each renewal.
     pub ttl: Duration,
-    /// Where the shard stands.
+    /// The checkpoint of the shard.
     pub checkpoint: Checkpoint,
 }
 
@@ -255,8 +253,7 @@ impl fmt::Debug for Changes {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommitError {
-    /// Another worker has taken the shard, the generation is gone, or this very commit was made
-    /// before. Nothing was written.
+    /// Another worker has taken the shard, the generation was replaced, or the same commit was made before. Nothing was written.
     #[error("the lease on shard {0} is lost")]
     Fenced(Shard),
     /// The store failed; the outcome is unknown.
@@ -265,7 +262,7 @@ pub enum CommitError {
 }
 
 impl CommitError {
-    /// Whether sending the same commit again may help. What is fenced stays so.
+    /// Whether sending the same commit again may help. A fenced lease stays fenced.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_transient())
     }

@@ -1,4 +1,4 @@
-//! Leases are renewed beside the work that they protect.
+//! Leases are renewed in a separate task, while the work that they protect continues.
 
 use std::{
     collections::HashMap,
@@ -14,8 +14,8 @@ use crate::read::read_model::{CommitError, Lease, Leases, Shard};
 
 /// The leases of one worker, and the task that renews them.
 ///
-/// A task of its own: on a runtime with several threads it runs also while a single call of `fold` takes longer
-/// than a lease lasts. On one with a single thread it runs whenever the handler yields, which it does between events.
+/// It is a separate task. On a runtime with several threads it runs also while a single call of `fold` takes longer than a lease
+/// lasts. On a runtime with one thread it runs when the handler yields, which it does between events.
 pub(super) struct Renewals {
     kept: Kept,
     ended: DropGuard,
@@ -29,7 +29,7 @@ struct Entry {
     lease: Lease,
     renewed: Instant,
     lost: bool,
-    /// Tells the handler that its work on this shard will not count.
+    /// Tells the handler that its work on this shard will not be committed.
     stop: CancellationToken,
 }
 
@@ -43,7 +43,7 @@ impl Renewals {
         Self { kept, ended: ended.drop_guard(), task, lost }
     }
 
-    /// Renews `lease` from now on. The fencing token that it returns is cancelled when the lease is lost or the shutdown comes.
+    /// Renews `lease` from now on. The cancellation token that it returns is cancelled when the lease is lost or the shutdown comes.
     pub(super) fn keep(&self, lease: &Lease, shutdown: &CancellationToken) -> CancellationToken {
         let stop = shutdown.child_token();
         let entry = Entry { lease: lease.clone(), renewed: Instant::now(), lost: false, stop: stop.clone() };
@@ -69,13 +69,12 @@ impl Renewals {
         }
     }
 
-    /// A shard whose lease is lost although it was not forgotten.
+    /// A shard whose lease is lost although the worker did not drop it.
     pub(super) fn lost(&self) -> Option<Shard> {
         lock(&self.kept).values().find(|entry| entry.lost).map(|entry| entry.lease.shard.clone())
     }
 
-    /// Renews nothing any more: only then can a lease be given back, since a renewal that is on its way would take
-    /// it again.
+    /// Stops all renewals. Only then can a lease be released, because a renewal that was already sent would take it again.
     pub(super) async fn end(self) {
         drop(self.ended);
         if let Err(error) = self.task.await {
@@ -121,7 +120,7 @@ async fn renew(kept: Kept, store: Arc<dyn Leases>, ttl: Duration, lost: Counter,
             match renewed {
                 Ok(()) => entry.renewed = Instant::now(),
                 Err(CommitError::Fenced(_)) => entry.lose(&lost),
-                // The next commit meets the same store, and has a say; the lease lasts for a while.
+                // The lease lasts for a while, and the next commit decides whether the store works.
                 Err(CommitError::Store(error)) => {
                     tracing::warn!(shard = %lease.shard, error = &error as &dyn std::error::Error, "cannot renew the lease");
                 }

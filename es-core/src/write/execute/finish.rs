@@ -1,4 +1,4 @@
-//! Futures that end although their caller drops them.
+//! Futures that are finished also if their caller drops them.
 
 use std::{
     future::Future,
@@ -9,13 +9,13 @@ use std::{
 
 use tokio::{runtime::Handle, sync::Semaphore};
 
-/// The most abandoned appends of a repository that are finished without a caller (R17).
+/// The largest number of dropped appends of a repository that are being finished at a time (R17).
 pub(super) const MOST_ABANDONED: usize = 1_024;
 
 /// A future that is finished by a task of its own if it is dropped after it was polled.
 ///
-/// What a command has decided is shown to the next one in line as soon as it is handed to the store. So it must come to its
-/// end: a store may leave out an append whose caller is gone, and then everything that was decided on it would be refused.
+/// The next command in the line sees a decision as soon as it was sent to the store. So the append must be finished: a store may
+/// leave out an append whose caller was dropped, and then all later decisions on it would be refused.
 pub(super) struct Finished<T: Send + 'static> {
     future: Option<Pin<Box<dyn Future<Output = T> + Send>>>,
     was_polled: bool,

@@ -1,9 +1,9 @@
-//! The line in which the commands of this process on one aggregate are decided, one behind the other.
+//! The line in which the commands of this process on one aggregate are decided, one after the other.
 //!
-//! A command need not wait until the one before it is written: it is decided on the state that the other
-//! brings about, and its append expects the other's last event. So the appends of a hot aggregate go to
-//! the store side by side and into the log with one commit. What was decided on an event that never came
-//! to be is refused by the store, since that event is not there, and decided again.
+//! A command need not wait until the command before it is written. It is decided on the state that the other one leads to, and
+//! its append expects the other's last event. So the appends of a contended aggregate are sent to the store together and share a
+//! commit. If an event was never written, the store refuses the appends that were decided on it, and their commands are decided
+//! again.
 
 use std::sync::{
     Arc,
@@ -18,7 +18,7 @@ use crate::write::aggregate::Aggregate;
 #[derive(Debug)]
 pub(super) struct Line<A> {
     tip: Mutex<Tip<A>>,
-    /// What it counts in the cache.
+    /// Its weight in the cache.
     weight: AtomicU64,
 }
 
@@ -27,14 +27,14 @@ pub(super) struct Line<A> {
 pub(super) struct Tip<A> {
     /// The newest state that is known to be in the log.
     written: Option<Arc<Loaded<A>>>,
-    /// The state after everything that was decided here and is still on its way.
+    /// The state after all events that were decided here and are not known to be written yet.
     decided: Option<Arc<Loaded<A>>>,
-    /// Whether the log is known to have gone on behind `written`.
+    /// Whether the log is known to have events after `written`.
     outrun: bool,
     era: Era,
 }
 
-/// Ends when a decision is refuted: then so are those that were built on it.
+/// Ends when a decision turns out to be wrong: then those that were built on it are wrong too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Era(u64);
 
@@ -58,7 +58,7 @@ impl<A: Aggregate> Line<A> {
 }
 
 impl<A: Aggregate> Tip<A> {
-    /// The state on which the next command is decided, unless it has to be read.
+    /// The state on which the next command is decided; `None` if it must be read first.
     pub(super) fn newest(&self) -> Option<Arc<Loaded<A>>> {
         self.decided.clone().or_else(|| self.written.clone().filter(|_| !self.outrun))
     }
@@ -68,9 +68,9 @@ impl<A: Aggregate> Tip<A> {
         self.written.clone()
     }
 
-    /// Takes note of what was read from the log now.
+    /// Records a state that was just read from the log.
     pub(super) fn has_read(&mut self, state: Arc<Loaded<A>>) {
-        // What is on its way is ahead of the log, unless it has arrived.
+        // The state with the pending events is newer than the log, unless they are written already.
         self.decided.take_if(|decided| decided.version <= state.version);
         self.written = Some(state);
         self.outrun = false;
@@ -80,12 +80,12 @@ impl<A: Aggregate> Tip<A> {
         self.era
     }
 
-    /// Takes note that `state` is on its way.
+    /// Records that the events up to `state` were sent to the store.
     pub(super) fn has_decided(&mut self, state: Arc<Loaded<A>>) {
         self.decided = Some(state);
     }
 
-    /// Takes note that `state` has arrived.
+    /// Records that the events up to `state` are written.
     pub(super) fn has_written(&mut self, state: Arc<Loaded<A>>) {
         self.decided.take_if(|decided| Arc::ptr_eq(decided, &state));
         if self.written.as_ref().is_none_or(|written| written.version < state.version) {
@@ -93,7 +93,7 @@ impl<A: Aggregate> Tip<A> {
         }
     }
 
-    /// Takes note that a decision of `era` did not come to be, or not as it was decided.
+    /// Records that a decision of `era` was not written, or was not written as it was decided.
     pub(super) fn was_refuted(&mut self, era: Era) {
         if self.era == era {
             self.era = Era(era.0 + 1);

@@ -1,4 +1,4 @@
-//! The lines of the aggregates that were used last, within so many states and so many bytes.
+//! A cache of the lines of the aggregates that were used last, with limits in states and in bytes.
 
 use std::{convert::Infallible, fmt, sync::Arc};
 
@@ -7,14 +7,13 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter, sync::Cache, syn
 use super::{line::Line, load::Loaded};
 use crate::{stream::StreamId, write::aggregate::Aggregate};
 
-/// What is kept of an aggregate beside its state: a line, a key, and their places in the cache.
+/// The bytes that an aggregate takes in the cache without its state: a line, a key, and their entries.
 const OVERHEAD_BYTES: u64 = 512;
 
-/// In how many parts the cache is split, so that few callers wait for each other. A state that is larger than a part is not
-/// cached.
+/// The number of parts of the cache, so that few callers wait for each other. A state that is larger than a part is not cached.
 const PARTS: usize = 8;
 
-/// How large a cache may become.
+/// The limits of a cache.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     pub(super) states: usize,
@@ -22,7 +21,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    /// What a state counts at least: so the limit in bytes is one in states too.
+    /// The smallest weight of a state: so the limit in bytes also limits the number of states.
     fn least(self) -> u64 {
         (self.bytes / (self.states as u64).max(1)).max(1)
     }
@@ -33,7 +32,7 @@ pub(super) struct Lines<A> {
     least: u64,
 }
 
-/// A line, and what it weighed when it was put into the cache: that may not change while it is there.
+/// A line, and its weight when it was put into the cache, which must not change while it is there.
 struct Kept<A> {
     line: Arc<Line<A>>,
     weight: u64,
@@ -67,30 +66,30 @@ impl<A: Aggregate> Lines<A> {
         Self { cache, least: limits.least() }
     }
 
-    /// The line of `stream`; a new one where none is cached.
+    /// The line of `stream`; a new one if none is cached.
     pub(super) fn of(&self, stream: &StreamId) -> Arc<Line<A>> {
         let new = || Ok::<_, Infallible>(Kept { line: Arc::new(Line::new()), weight: self.least });
         let kept = self.cache.get_or_insert_with(stream, new);
         kept.unwrap_or_else(|never| match never {}).line
     }
 
-    /// Takes note of what the line of `stream` holds now. (That a line which is no longer cached comes back costs nothing
-    /// but conflicts: each append names the very event behind which it goes.)
+    /// Records the present size of the line of `stream`. (A line that was removed from the cache may be put back. That costs nothing
+    /// but conflicts, since each append names the last event that it expects.)
     pub(super) fn weigh(&self, stream: &StreamId, line: &Line<A>, state: &Loaded<A>) {
         let weight = self.least.max(state.bytes() as u64 + OVERHEAD_BYTES);
         let known = line.weight().max(self.least);
-        // A state changes with each command: only what makes a difference is worth a lock.
+        // A state changes with each command, so the lock is taken only for a considerable change.
         if weight.abs_diff(known) <= known / 8 {
             return;
         }
         line.set_weight(weight);
         if let Some(kept) = self.cache.peek(stream).filter(|kept| std::ptr::eq(Arc::as_ptr(&kept.line), line)) {
-            // One that has become too large to be cached is removed, and so not an error.
+            // A line that has become too large to be cached is removed, so this is no error.
             let _ = self.cache.replace(stream.clone(), Kept { weight, ..kept }, true);
         }
     }
 
-    /// What all cached states weigh.
+    /// The weight of all cached states.
     pub(super) fn bytes(&self) -> u64 {
         self.cache.weight()
     }
@@ -115,7 +114,7 @@ mod tests {
         Written { text: String },
     }
 
-    /// The last thing that was written.
+    /// The text that was written last.
     #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
     struct Note {
         text: String,
@@ -141,7 +140,7 @@ mod tests {
         Repository::new(MemoryStore::new()).snapshot_every(0)
     }
 
-    /// What the states that are cached have in them.
+    /// The bytes in all cached states.
     async fn held(notes: &Repository<Note>, count: usize) -> u64 {
         let mut held = 0;
         for number in 0..count {
@@ -183,7 +182,7 @@ mod tests {
         assert_eq!((held(&none, 40).await, none.cached_bytes()), (0, 0));
     }
 
-    /// A state does not count what was folded into it and is no longer there; and it counts what it has grown by.
+    /// A state does not count bytes that were folded into it and are no longer there, and it counts the bytes by which it grew.
     #[tokio::test]
     async fn r17_a_cached_state_counts_what_it_holds_now() {
         let notes = notes();

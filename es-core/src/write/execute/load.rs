@@ -1,4 +1,4 @@
-//! An aggregate's state from its events: a snapshot or what is known already, and the tail behind it.
+//! An aggregate's state from its events: a snapshot or a known state, and the events after it.
 
 use crate::{
     event::{Event, EventSet, RecordedEvent},
@@ -12,8 +12,8 @@ use crate::{
     },
 };
 
-/// How many events are read at once while an aggregate is loaded. (Eight rows of those that es-postgres makes of a stream; a
-/// thousand events, which are a usual number in measurements, come in one page.)
+/// How many events are read at once while an aggregate is loaded. (es-postgres returns them in eight rows. A thousand events, a
+/// usual number in measurements, fit into one page.)
 const PAGE: usize = 1_024;
 
 /// An aggregate's state at a version.
@@ -21,16 +21,16 @@ const PAGE: usize = 1_024;
 pub struct Loaded<A> {
     /// The fold of its events.
     pub state: A,
-    /// How many events that were.
+    /// The number of these events.
     pub version: Version,
     /// The last of them; `None` where there are none.
     last: Option<Ending>,
-    /// Whether an upcaster had a part in it.
+    /// Whether an upcaster was applied to one of them.
     folded: Folded,
     size: Size,
 }
 
-/// How large a state is, told by the bytes that it was made of.
+/// The estimated size of a state, from the bytes that it was folded from.
 #[derive(Debug, Clone, Copy, Default)]
 struct Size {
     /// Its snapshot, or its JSON when it was last looked at.
@@ -39,11 +39,11 @@ struct Size {
     folded: usize,
 }
 
-/// How much may be folded into a small state before its size is looked at anew.
+/// How many bytes may be folded into a small state before its size is measured again.
 const FOLDED_BYTES: usize = 64 * 1024;
 
 impl<A: Aggregate> Loaded<A> {
-    /// Folds an event that is the `last` now and whose payload has so many `bytes`.
+    /// Folds an event, which is now the `last` one and whose payload has `bytes` bytes.
     pub(super) fn apply(&mut self, event: &A::Event, last: Ending, bytes: usize) {
         self.state.apply(event);
         self.version = self.version.next();
@@ -51,13 +51,13 @@ impl<A: Aggregate> Loaded<A> {
         self.size.folded += bytes;
     }
 
-    /// An estimate of the memory that the state takes up: the bytes that it was folded from. A state need not grow with its
-    /// events, so where more was folded into it than it had, it is told anew by its JSON.
+    /// An estimate of the memory that the state takes: the bytes that it was folded from. A state need not grow with its events, so
+    /// its JSON is measured again when more was folded into it than its size was.
     pub(super) fn bytes(&self) -> usize {
         self.size.known + self.size.folded
     }
 
-    /// Looks at the size anew where the estimate may have gone wrong.
+    /// Measures the size again if the estimate may be wrong.
     pub(super) fn measured(mut self) -> Self {
         if self.size.folded > self.size.known.max(FOLDED_BYTES) {
             let mut json = Counted(0);
@@ -72,7 +72,7 @@ impl<A: Aggregate> Loaded<A> {
         self.last
     }
 
-    /// Whether an upcaster had a part in it.
+    /// Whether an upcaster was applied to one of them.
     pub(super) fn folded(&self) -> Folded {
         self.folded
     }
@@ -97,7 +97,7 @@ impl<A: Aggregate> Loaded<A> {
         Ok(())
     }
 
-    /// What comes behind this state in `page`, which begins with the last of its events if it is of the same history.
+    /// The events after this state in `page`, which begins with the last event of the state if it is of the same history.
     fn tail<'a>(&self, page: &'a [RecordedEvent]) -> Option<&'a [RecordedEvent]> {
         let Some(last) = self.last else { return (self.version == Version::ZERO).then_some(page) };
         let (first, tail) = page.split_first()?;
@@ -123,7 +123,7 @@ impl std::io::Write for Counted {
     }
 }
 
-/// The state as of now, from a snapshot (if they are wanted) and the tail behind it.
+/// The current state, from a snapshot (if snapshots are used) and the events after it.
 pub(super) async fn load<A: Aggregate>(
     store: &dyn AggregateStore,
     stream: &StreamId,
@@ -140,11 +140,11 @@ pub(super) async fn load<A: Aggregate>(
             size: Size { known: snapshot.state.len(), folded: 0 },
         }),
     };
-    // A snapshot that is damaged or was written by other code is as good as none (R8).
+    // A snapshot that is damaged or was written by other code is ignored (R8).
     let Some(mut loaded) = opened else { return catch_up(store, stream, Loaded::default()).await };
     for data in &events {
         let Ok(event) = A::Event::decode(&data.name, data.schema_version, &data.payload) else {
-            // Read again whole it tells where it is (R14), unless this is another history by now.
+            // The whole stream is read again, so the error names the place (R14), unless the history is another one by now.
             loaded.fold_all(&store.read_stream(stream, loaded.version, 1).await?)?;
             return catch_up(store, stream, Loaded::default()).await;
         };
@@ -157,10 +157,10 @@ pub(super) async fn load<A: Aggregate>(
     if more { catch_up(store, stream, loaded).await } else { Ok(loaded) }
 }
 
-/// The state as of now, from the earlier one that is `known`.
+/// The current state, from the earlier state `known`.
 ///
-/// Each page begins with the event behind which it goes: between two pages, too, a server may take over that lacks the end
-/// of the log. A state of another history is as good as none (R8).
+/// Each page begins with the last event that is known, because a server that lacks the end of the log may take over also between
+/// two pages. A state of another history is ignored (R8).
 pub(super) async fn catch_up<A: Aggregate>(
     store: &dyn AggregateStore,
     stream: &StreamId,
@@ -180,7 +180,7 @@ pub(super) async fn catch_up<A: Aggregate>(
     }
 }
 
-/// The state as of `version`, `None` when the stream has not come so far.
+/// The state as of `version`; `None` when the stream has fewer events.
 pub(super) async fn load_at<A: Aggregate>(
     store: &dyn AggregateStore,
     stream: &StreamId,
@@ -223,7 +223,7 @@ pub enum LoadError {
         stream: StreamId,
         /// The last version before the gap.
         after: Version,
-        /// The first version behind it.
+        /// The first version after it.
         found: Version,
     },
 }
