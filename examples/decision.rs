@@ -21,8 +21,8 @@ struct Nights {
 impl DecisionModel for Nights {
     type Event = BookingEvent;
 
-    fn query(&self) -> EventQuery {
-        EventQuery::tagged([Tag::new(format!("room:{}", self.room)).expect("a number is a tag")])
+    fn query(&self) -> Result<EventQuery, InvalidTag> {
+        Ok(EventQuery::tagged([Tag::new(format!("room:{}", self.room))?]))
     }
 
     fn apply(&mut self, event: &Recorded<BookingEvent>) {

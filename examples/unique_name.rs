@@ -1,6 +1,6 @@
 // A user name belongs to one user, although every user is a stream of its own. Tags say which names an event is about.
 
-use evenfold::{InvalidTag, prelude::*};
+use evenfold::prelude::*;
 
 #[derive(Debug, Clone, PartialEq, Event)]
 #[event(category = "user")]
@@ -14,21 +14,20 @@ enum UserEvent {
 /// Who has a name, from all events about this name.
 struct Owner {
     name: String,
-    tag: Tag,
     user: Option<StreamId>,
 }
 
 impl Owner {
-    fn of(name: &str) -> Result<Self, InvalidTag> {
-        Ok(Self { name: name.to_owned(), tag: Tag::new(format!("name:{name}"))?, user: None })
+    fn of(name: &str) -> Self {
+        Self { name: name.to_owned(), user: None }
     }
 }
 
 impl DecisionModel for Owner {
     type Event = UserEvent;
 
-    fn query(&self) -> EventQuery {
-        EventQuery::tagged([self.tag.clone()])
+    fn query(&self) -> Result<EventQuery, InvalidTag> {
+        Ok(EventQuery::tagged([Tag::new(format!("name:{}", self.name))?]))
     }
 
     fn apply(&mut self, event: &Recorded<UserEvent>) {
@@ -47,7 +46,7 @@ enum Refused {
 
 async fn register(users: &Decisions, id: &str, name: &str) -> Result<Receipt, Box<dyn std::error::Error>> {
     let user = StreamId::new("user", id)?;
-    let registered = users.decide(Owner::of(name)?, |owner| match owner.user {
+    let registered = users.decide(Owner::of(name), |owner| match owner.user {
         Some(_) => Err(Refused::Taken(name.into())),
         None => Ok(Decision::append(user.clone(), Expected::NoStream, [UserEvent::Registered { name: name.into() }])),
     });
@@ -57,7 +56,7 @@ async fn register(users: &Decisions, id: &str, name: &str) -> Result<Receipt, Bo
 /// Both names are read, decided on and guarded together.
 async fn rename(users: &Decisions, id: &str, from: &str, to: &str) -> Result<Receipt, Box<dyn std::error::Error>> {
     let user = StreamId::new("user", id)?;
-    let renamed = users.decide((Owner::of(from)?, Owner::of(to)?), |(old, new)| {
+    let renamed = users.decide((Owner::of(from), Owner::of(to)), |(old, new)| {
         if old.user.as_ref() != Some(&user) {
             return Err(Refused::NotTheirs(from.into()));
         }

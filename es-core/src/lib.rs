@@ -106,6 +106,6 @@ pub use stream::{Conflict, Expected, InvalidStream, InvalidToken, Position, Read
 pub use tag::{Condition, EventQuery, InvalidTag, Tag, TagError};
 pub use write::aggregate::Aggregate;
 pub use write::append::{Append, IdempotencyKey, InvalidKey};
-pub use write::decide::{DecideError, Decision, DecisionModel, Decisions, Matching, Models};
+pub use write::decide::{AggregateModel, DecideError, Decision, DecisionModel, Decisions, Matching, Models};
 pub use write::execute::{CommandContext, ExecuteError, LoadError, Loaded, Receipt, Repository};
 pub use write::store::{AppendError, Appended, EventStore, ReadError};

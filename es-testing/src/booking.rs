@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use es_core::{Aggregate, DecisionModel, EventQuery, Recorded, Tag};
+use es_core::{Aggregate, DecisionModel, EventQuery, InvalidTag, Recorded, Tag};
 use serde::{Deserialize, Serialize};
 
 /// The events of a booking. Each one has a tag for its room, so that decisions on the room find it.
@@ -91,26 +91,23 @@ impl Aggregate for Booking {
 /// The taken nights of all bookings that carry a tag, of a room or of a guest.
 #[derive(Debug, Clone)]
 pub struct Nights {
-    about: Tag,
+    about: String,
     /// The taken nights.
     pub taken: BTreeSet<u32>,
 }
 
 impl Nights {
     /// The nights of the bookings that carry the tag `about`.
-    ///
-    /// # Panics
-    /// When that is no valid tag.
     pub fn of(about: &str) -> Self {
-        Self { about: Tag::new(about).expect("a valid tag"), taken: BTreeSet::new() }
+        Self { about: about.to_owned(), taken: BTreeSet::new() }
     }
 }
 
 impl DecisionModel for Nights {
     type Event = BookingEvent;
 
-    fn query(&self) -> EventQuery {
-        EventQuery::tagged([self.about.clone()])
+    fn query(&self) -> Result<EventQuery, InvalidTag> {
+        Ok(EventQuery::tagged([Tag::new(&self.about)?]))
     }
 
     fn apply(&mut self, event: &Recorded<BookingEvent>) {

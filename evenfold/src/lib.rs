@@ -191,8 +191,8 @@ pub mod prelude {
     pub use async_trait::async_trait;
     pub use es_core::{
         Aggregate, CommandContext, Decision, DecisionModel, Decisions, Event, EventQuery, EventSet, Expected,
-        FoldResult, IdempotencyKey, Keys, MemoryStore, Policy, PolicyError, Projection, ReadModel, Receipt, Recorded,
-        Repository, Service, StreamId, Tag,
+        FoldResult, IdempotencyKey, InvalidTag, Keys, MemoryStore, Policy, PolicyError, Projection, ReadModel, Receipt,
+        Recorded, Repository, Service, StreamId, Tag,
     };
     #[cfg(feature = "kafka")]
     pub use es_kafka::KafkaRelay;

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::Service;
+use super::{
+    Service,
+    part::{Part, PartState},
+};
 use crate::{
     read::read_model::{Documents, ReadModelError},
+    read::worker_state::Failure,
     stream::Position,
     write::store::{EventStore, ReadError},
 };
@@ -39,7 +43,7 @@ impl Service {
             for part in self.parts().iter().filter(|part| part.kind.is_reader()) {
                 let reached = store.reached(&part.name).await?;
                 if reached < head {
-                    late.push(format!("{} at {reached}", part.name));
+                    late.push(format!("{} at {reached}{}", part.name, why(part)));
                 }
             }
             if late.is_empty() && store.head().await? == head {
@@ -48,6 +52,21 @@ impl Service {
             *last = (head, late);
             sleep(EVERY).await;
         }
+    }
+}
+
+/// Why `part` has not come further, as far as this process knows.
+fn why(part: &Part) -> String {
+    match part.state() {
+        PartState::Elsewhere => " (this process does not run it)".to_owned(),
+        PartState::Ended => " (it has ended)".to_owned(),
+        PartState::Stopped { reason } => format!(" (it has stopped: {reason})"),
+        PartState::Restarting { reason } => format!(" (it starts again after {reason})"),
+        PartState::StandingBy { reason, .. } => format!(" (it stands by: {reason})"),
+        PartState::Running => match part.engine().report().last_failure() {
+            Some(Failure { error, .. }) => format!(" (its last failure: {error})"),
+            None => String::new(),
+        },
     }
 }
 
@@ -60,7 +79,7 @@ pub enum Unsettled {
     Late {
         /// The last position of the log.
         head: Position,
-        /// The readers that have not reached it, each with its position.
+        /// The readers that have not reached it, each with its position and, where it is known, the reason.
         readers: Vec<String>,
     },
     /// The log cannot be read.

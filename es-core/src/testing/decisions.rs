@@ -48,7 +48,7 @@ impl History {
     #[track_caller]
     pub fn when<M: Models, R>(self, mut models: M, decision: impl FnOnce(&M) -> Result<Decision, R>) -> Decided<M, R> {
         for model in models.parts() {
-            let query = model.asks();
+            let query = model.asks().unwrap_or_else(|error| panic!("a model asks for events by a tag: {error}"));
             if let Err(error) = query.validate() {
                 panic!("{error}: {query:?}");
             }

@@ -11,8 +11,9 @@ use super::{
     given, history, project, recorded,
 };
 use crate::{
-    Aggregate, Append, Decision, Event, EventQuery, EventStore, Expected, Matching, Metadata, NewEvent, Policy,
-    PolicyError, Position, Recorded, Repository, StreamId, Tag, Version, reaction,
+    Aggregate, AggregateModel, Append, DecideError, Decision, DecisionModel, Decisions, Event, EventQuery, EventStore,
+    Expected, InvalidTag, Matching, Metadata, NewEvent, Policy, PolicyError, Position, Recorded, Repository, StreamId,
+    Tag, Version, reaction,
 };
 
 #[derive(Debug, Clone, PartialEq, Event)]
@@ -82,6 +83,37 @@ fn a_decision_that_differs_is_told_with_both_sides() {
     assert_eq!(told, format!("decided:\n  {decided}\nexpected:\n  {expected}\n"));
     let told = message(|| history().when(named("ada"), register("2")).then_refused(&Taken));
     assert!(told.starts_with("not refused:\n  to user-2"), "{told}");
+}
+
+#[test]
+fn an_aggregate_is_a_model_of_its_own_stream() {
+    let query = EventQuery::named_only(AccountEvent::SCHEMAS.iter().map(|schema| schema.name));
+    let model = AggregateModel::<Account>::new(StreamId::new("account", "a").expect("a valid id"), query);
+    let before = history().event("a", deposited(5)).event("b", deposited(7)).event("a", deposited(1));
+    let decided = before.when(model, |_| Ok::<_, Taken>(Decision::nothing()));
+    assert_eq!((decided.models.state.balance, decided.models.version.get()), (6, 2));
+    decided.then_nothing();
+}
+
+#[tokio::test]
+async fn r15_a_model_that_asks_by_an_invalid_tag_ends_the_decision_with_an_error() {
+    struct Asking(&'static str);
+
+    impl DecisionModel for Asking {
+        type Event = UserEvent;
+
+        fn query(&self) -> Result<EventQuery, InvalidTag> {
+            Ok(EventQuery::tagged([Tag::new(self.0)?]))
+        }
+
+        fn apply(&mut self, _: &Recorded<UserEvent>) {}
+    }
+
+    let decisions = Decisions::new(crate::MemoryStore::new(), "register");
+    let nothing = |_: &(Asking, Asking)| Ok::<_, Taken>(Decision::nothing());
+    decisions.decide((Asking("a"), Asking("b")), nothing).await.expect("decided");
+    let invalid = decisions.decide((Asking("a"), Asking("\n")), nothing).await;
+    assert!(matches!(invalid, Err(DecideError::Query(InvalidTag))), "{invalid:?}");
 }
 
 /// An append that the store would refuse is no success, although it is the one that is expected.

@@ -9,13 +9,13 @@ use quick_cache::sync::Cache;
 use tokio::{sync::Mutex, time::Instant};
 use tracing::Instrument;
 
-pub use self::model::{DecisionModel, Matching, Models};
+pub use self::model::{AggregateModel, DecisionModel, Matching, Models};
 use crate::{
     backoff::Backoff,
     event::{Event, Metadata, NewEvent, NewEventError},
     schema::DecodeError,
     stream::{Expected, Position, StreamId, Version},
-    tag::{Condition, ConditionPart},
+    tag::{Condition, ConditionPart, InvalidTag},
     telemetry::{DecisionMeter, spans},
     write::{
         append::{Append, CommandKey},
@@ -35,7 +35,9 @@ use crate::{
 /// time. What other processes and other models decide is found out by the condition.
 ///
 /// ```
-/// use es_core::{Decision, DecisionModel, Decisions, Event, EventQuery, Expected, MemoryStore, Recorded, StreamId, Tag};
+/// use es_core::{
+///     Decision, DecisionModel, Decisions, Event, EventQuery, Expected, InvalidTag, MemoryStore, Recorded, StreamId, Tag,
+/// };
 ///
 /// # #[derive(Debug, Clone, PartialEq, Event)]
 /// # #[event(category = "user")]
@@ -45,15 +47,15 @@ use crate::{
 /// # }
 /// /// Whether a user name is taken, although every user is a stream of its own.
 /// struct NameTaken {
-///     name: Tag,
+///     name: String,
 ///     taken: bool,
 /// }
 ///
 /// impl DecisionModel for NameTaken {
 ///     type Event = UserEvent;
 ///
-///     fn query(&self) -> EventQuery {
-///         EventQuery::tagged([self.name.clone()])
+///     fn query(&self) -> Result<EventQuery, InvalidTag> {
+///         Ok(EventQuery::tagged([Tag::new(format!("name:{}", self.name))?]))
 ///     }
 ///
 ///     fn apply(&mut self, _: &Recorded<UserEvent>) {
@@ -70,7 +72,7 @@ use crate::{
 /// let registrations = Decisions::new(MemoryStore::new(), "register");
 /// for (id, is_first) in [("1", true), ("2", false)] {
 ///     let user = StreamId::new("user", id)?;
-///     let model = NameTaken { name: Tag::new("name:ada")?, taken: false };
+///     let model = NameTaken { name: "ada".into(), taken: false };
 ///     let registered = registrations.decide(model, |name| {
 ///         if name.taken {
 ///             return Err(Taken);
@@ -86,11 +88,10 @@ use crate::{
 /// # Together with an aggregate
 ///
 /// A rule of one aggregate and a rule across aggregates hold together when the aggregate is a model too. Its events carry a tag
-/// with its id, the model folds them with [`Aggregate::apply`](crate::Aggregate::apply), and the decision asks
-/// [`Aggregate::handle`](crate::Aggregate::handle):
+/// with its id, an [`AggregateModel`] folds them, and the decision asks [`Aggregate::handle`](crate::Aggregate::handle):
 ///
 /// ```
-/// # use es_core::{Aggregate, Event, Recorded};
+/// # use es_core::{Aggregate, Event};
 /// # #[derive(Debug, Clone, PartialEq, Event)]
 /// # #[event(category = "book")]
 /// # enum BookEvent {
@@ -112,37 +113,20 @@ use crate::{
 /// #     }
 /// #     fn apply(&mut self, _: &BookEvent) { self.lent = true }
 /// # }
-/// use es_core::{Decision, DecisionModel, Decisions, EventQuery, Expected, Matching, MemoryStore, StreamId, Tag};
-///
-/// struct ThisBook {
-///     tag: Tag,
-///     book: Book,
-/// }
-///
-/// impl DecisionModel for ThisBook {
-///     type Event = BookEvent;
-///
-///     fn query(&self) -> EventQuery {
-///         EventQuery::tagged([self.tag.clone()])
-///     }
-///
-///     fn apply(&mut self, event: &Recorded<BookEvent>) {
-///         self.book.apply(&event.data);
-///     }
-/// }
+/// use es_core::{AggregateModel, Decision, Decisions, EventQuery, Expected, Matching, MemoryStore, StreamId, Tag};
 ///
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// let lending = Decisions::new(MemoryStore::new(), "lend"); // in a service: Decisions::new(service.store(), "lend")
 /// let stream = StreamId::new("book", "1")?;
 /// let loans = Matching::<BookEvent>::new(EventQuery::tagged([Tag::new("member:ada")?]));
-/// let this = ThisBook { tag: Tag::new("book:1")?, book: Book::default() };
+/// let this = AggregateModel::<Book>::new(stream.clone(), EventQuery::tagged([Tag::new("book:1")?]));
 /// lending
 ///     .decide((loans, this), |(loans, this)| {
 ///         if loans.events.len() == 3 {
 ///             return Err(Refused::TooMany);
 ///         }
-///         let events = this.book.handle(&Lend { book: "1".into(), member: "ada".into() })?;
+///         let events = this.state.handle(&Lend { book: "1".into(), member: "ada".into() })?;
 ///         // The model sees all that happens in the stream, so nothing more is expected of it.
 ///         Ok(Decision::append(stream.clone(), Expected::Any, events))
 ///     })
@@ -151,12 +135,9 @@ use crate::{
 /// # }
 /// ```
 ///
-/// Make the tags before the model: [`Tag::new`](crate::Tag::new) refuses empty texts, control characters and more than 255
-/// bytes, and [`DecisionModel::query`] returns no error.
-///
 /// `testing::history` tests a decision without a store: `history().event(…).when(models, decision).then(…)`. Write the
 /// models and the decision as functions, which the handler and the test both call:
-/// `fn decide(models: &(Loans, ThisBook)) -> Result<Decision, Refused>`.
+/// `fn decide(models: &(Matching<BookEvent>, AggregateModel<Book>)) -> Result<Decision, Refused>`.
 ///
 /// Make one for each kind of decision when the program starts, and clone it into the handlers: clones share the store and the
 /// turns. One that is made for each request shares no turns, so that concurrent requests meet in conflicts instead.
@@ -165,6 +146,7 @@ pub struct Decisions {
     store: Arc<dyn EventStore>,
     /// The key space of its idempotency keys: a decision's stream may follow from the decision.
     scope: StreamId,
+    name: &'static str,
     /// The turns that are taken by decisions on the same first model, by its query.
     turns: Arc<Cache<String, Turn>>,
     meter: Arc<DecisionMeter>,
@@ -223,7 +205,20 @@ impl Decisions {
         let store = Arc::new(store);
         let (scope, turns) = (StreamId::of_decisions(name), Arc::new(Cache::new(BOUNDARIES)));
         let meter = Arc::new(DecisionMeter::of(name));
-        Self { store, scope, turns, meter, attempts: 16, backoff: AFTER_CONFLICT }
+        Self { store, scope, name, turns, meter, attempts: 16, backoff: AFTER_CONFLICT }
+    }
+
+    /// The same decisions about one subject, such as the id that a request is about: idempotency keys are unique within the name
+    /// and the subject, so that clients need not know the keys of requests about others.
+    ///
+    /// ```
+    /// # use es_core::{Decisions, MemoryStore};
+    /// let bookings = Decisions::new(MemoryStore::new(), "book");
+    /// let of_this_room = bookings.about("room:7");
+    /// ```
+    pub fn about(&self, subject: &str) -> Self {
+        // No name and no tag holds a control character, so no two of both are the same text.
+        Self { scope: StreamId::of_decisions(&format!("{}\u{1f}{subject}", self.name)), ..self.clone() }
     }
 
     /// Tries a decision at most `attempts` times (16, unless set otherwise) when others are faster.
@@ -284,8 +279,8 @@ impl Decisions {
         if context.if_version.is_some() {
             return Err(DecideError::VersionGiven);
         }
-        let ask = |model: &mut dyn model::Part| ConditionPart { query: model.asks(), after: Position::ZERO };
-        let mut parts: Vec<_> = models.parts().into_iter().map(ask).collect();
+        let ask = |model: &mut dyn model::Part| Ok(ConditionPart { query: model.asks()?, after: Position::ZERO });
+        let mut parts = models.parts().into_iter().map(ask).collect::<Result<Vec<_>, InvalidTag>>()?;
         let turn = self.turn(&parts);
         let _turn = turn.lock().await;
         let mut conflict = None;
@@ -411,6 +406,9 @@ pub enum DecideError<R: std::error::Error + 'static> {
     /// The context names a version, which only a command on one aggregate has.
     #[error("a decision takes no version; its appends say what they expect of their streams")]
     VersionGiven,
+    /// A text by which a model asks for events cannot be a tag.
+    #[error("the decision asks for events by an invalid tag")]
+    Query(#[from] InvalidTag),
     /// An event that was decided cannot go into the log.
     #[error(transparent)]
     Event(#[from] NewEventError),

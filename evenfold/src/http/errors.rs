@@ -36,6 +36,7 @@ impl<E: Error + Into<Problem> + 'static> From<DecideError<E>> for Problem {
             DecideError::VersionGiven => {
                 Self::wrong_parameter(StatusCode::BAD_REQUEST, "If-Match", "a decision is about no one version")
             }
+            DecideError::Query(error) => invalid(&error),
             DecideError::Event(error) => invalid(&error),
             DecideError::Read(error) => error.into(),
             DecideError::Append(error) => error.into(),

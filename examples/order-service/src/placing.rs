@@ -18,25 +18,22 @@ pub const MOST_OPEN_ORDERS: usize = 100;
 /// The open orders of a customer, folded from the events of the orders that carry the customer's tag (see [`OrderEvent`]).
 #[derive(Debug)]
 pub struct OpenOrders {
-    tag: Tag,
+    customer: CustomerId,
     open: BTreeSet<StreamId>,
 }
 
 impl OpenOrders {
     /// Those of `customer`.
-    ///
-    /// # Errors
-    /// [`InvalidTag`]; no valid customer id leads to it.
-    pub fn of(customer: &CustomerId) -> Result<Self, InvalidTag> {
-        Ok(Self { tag: Tag::new(format!("customer:{customer}"))?, open: BTreeSet::new() })
+    pub fn of(customer: CustomerId) -> Self {
+        Self { customer, open: BTreeSet::new() }
     }
 }
 
 impl DecisionModel for OpenOrders {
     type Event = OrderEvent;
 
-    fn query(&self) -> EventQuery {
-        EventQuery::tagged([self.tag.clone()])
+    fn query(&self) -> Result<EventQuery, InvalidTag> {
+        Ok(EventQuery::tagged([Tag::new(format!("customer:{}", self.customer))?]))
     }
 
     fn apply(&mut self, event: &Recorded<OrderEvent>) {
@@ -73,7 +70,7 @@ impl Placing {
         context: CommandContext,
     ) -> Result<Receipt, PlaceError> {
         let stream = StreamId::new(OrderEvent::CATEGORY, id.as_ref())?;
-        let receipt = self.0.decide_with(OpenOrders::of(customer)?, context, |orders| {
+        let receipt = self.0.decide_with(OpenOrders::of(customer.clone()), context, |orders| {
             let events = Order::default().handle(command)?;
             if orders.open.contains(&stream) {
                 return Err(OrderRefusal::AlreadyPlaced);
@@ -96,7 +93,4 @@ pub enum PlaceError {
     /// The id cannot name an order.
     #[error("the order's id is invalid")]
     Stream(#[from] InvalidStream),
-    /// The id cannot name a customer.
-    #[error("the customer's id is invalid")]
-    Tag(#[from] InvalidTag),
 }

@@ -3,7 +3,9 @@
 use crate::{
     event::{EventSet, Recorded, RecordedEvent},
     schema::DecodeError,
-    tag::EventQuery,
+    stream::{StreamId, Version},
+    tag::{EventQuery, InvalidTag},
+    write::aggregate::Aggregate,
 };
 
 /// What a decision is made on: a fold of all events that match a query.
@@ -17,7 +19,11 @@ pub trait DecisionModel: Send {
     type Event: EventSet;
 
     /// Which events it is made of. It is asked once.
-    fn query(&self) -> EventQuery;
+    ///
+    /// # Errors
+    /// [`InvalidTag`] when a text of the request cannot be a tag: the decision ends with
+    /// [`DecideError::Query`](crate::DecideError::Query).
+    fn query(&self) -> Result<EventQuery, InvalidTag>;
 
     /// Folds: the model after `event`.
     fn apply(&mut self, event: &Recorded<Self::Event>);
@@ -41,12 +47,46 @@ impl<E: EventSet> Matching<E> {
 impl<E: EventSet + Clone> DecisionModel for Matching<E> {
     type Event = E;
 
-    fn query(&self) -> EventQuery {
-        self.query.clone()
+    fn query(&self) -> Result<EventQuery, InvalidTag> {
+        Ok(self.query.clone())
     }
 
     fn apply(&mut self, event: &Recorded<E>) {
         self.events.push(event.clone());
+    }
+}
+
+/// A [`DecisionModel`] made of the fold of an aggregate, so that its rules and rules across aggregates hold together.
+#[derive(Debug, Clone)]
+pub struct AggregateModel<A> {
+    stream: StreamId,
+    query: EventQuery,
+    /// How many events it has.
+    pub version: Version,
+    /// The aggregate.
+    pub state: A,
+}
+
+impl<A: Aggregate> AggregateModel<A> {
+    /// The aggregate in `stream`. All of its events must match `query`: they carry a tag with its id. Of what else matches
+    /// nothing is folded.
+    pub fn new(stream: StreamId, query: EventQuery) -> Self {
+        Self { stream, query, version: Version::ZERO, state: A::default() }
+    }
+}
+
+impl<A: Aggregate> DecisionModel for AggregateModel<A> {
+    type Event = A::Event;
+
+    fn query(&self) -> Result<EventQuery, InvalidTag> {
+        Ok(self.query.clone())
+    }
+
+    fn apply(&mut self, event: &Recorded<A::Event>) {
+        if event.stream == self.stream {
+            self.version = event.version;
+            self.state.apply(&event.data);
+        }
     }
 }
 
@@ -60,13 +100,13 @@ pub trait Models: Send {
 /// A model without its type of events.
 #[doc(hidden)]
 pub trait Part: Send {
-    fn asks(&self) -> EventQuery;
+    fn asks(&self) -> Result<EventQuery, InvalidTag>;
 
     fn fold(&mut self, event: &RecordedEvent) -> Result<(), DecodeError>;
 }
 
 impl<M: DecisionModel> Part for M {
-    fn asks(&self) -> EventQuery {
+    fn asks(&self) -> Result<EventQuery, InvalidTag> {
         self.query()
     }
 

@@ -69,7 +69,7 @@ impl From<PlaceError> for Problem {
             // The order is closed, or another customer's.
             PlaceError::Decide(DecideError::Append(AppendError::Conflict(_))) => OrderRefusal::AlreadyPlaced.into(),
             PlaceError::Decide(error) => error.into(),
-            PlaceError::Stream(_) | PlaceError::Tag(_) => Problem::failed(&error),
+            PlaceError::Stream(_) => Problem::failed(&error),
         }
     }
 }
