@@ -9,8 +9,8 @@ use crate::home::{self, Home};
 use crate::interrupt::Interrupt;
 use crate::{Failure, Result, children, say, tools};
 
-/// The program: that of the system, or one that is fetched once. The caller holds the lock of the home. `None` where it cannot
-/// be had: the test that needs it says so.
+/// The program: that of the system, or one that is fetched once. The caller holds the lock of the home. `None` if it cannot
+/// be fetched; the test that needs it reports that.
 pub(crate) fn program(home: &Home, interrupt: &Interrupt) -> Result<Option<PathBuf>> {
     let folder = home.path.join("prometheus");
     let fetched = folder.join("usr/bin/prometheus");

@@ -15,14 +15,14 @@ use crate::ground::{Ground, Process, server};
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Starts the program and returns what stands behind `begin` in what it prints.
+/// Starts the program and returns the text after `begin` in its output.
 fn told(command: &mut Command, begin: &str) -> (Process, String) {
     let mut process = Process::of(command.stdout(Stdio::piped()));
     let found = found(process.stdout.take().expect("it is piped"), begin);
     (process, found)
 }
 
-/// What stands behind `begin` in a line of `output`. The rest is read and dropped: a program may not go on where nothing reads.
+/// The text after `begin` in a line of `output`. The rest is read and dropped, because a program may block if nothing reads its output.
 fn found(output: impl Read + Send + 'static, begin: &str) -> String {
     let mut lines = BufReader::new(output).lines().map_while(Result::ok);
     let found = lines.find_map(|line| line.split_once(begin).map(|(_, rest)| rest.to_owned()));
