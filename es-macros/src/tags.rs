@@ -148,6 +148,11 @@ fn unknown(name: &str, event: &Tagged<'_>) -> String {
     }
     match &known[..] {
         [] => format!("`{of}` has no fields; write a tag without braces, or `tags = path` with a function"),
+        [only] if only == "`{0}`" && event.wraps.is_none() => {
+            format!(
+                "`{of}` has no field `{name}`; write `{{0}}`, or, if `{of}` wraps an event, remove the wire name above it"
+            )
+        }
         known if event.wraps.is_none() => format!("`{of}` has no field `{name}`; write one of {}", known.join(", ")),
         _ => format!("`{name}` cannot be a field; write the name of a field of the event that `{of}` wraps"),
     }

@@ -29,8 +29,6 @@
 //!
 //! The log is `tracing`: without a subscriber in the program the causes are lost. Other errors, such as
 //! [`RebuildError`](crate::service::RebuildError), are converted with [`Problem::failed`] or [`Problem::unavailable`].
-//! [`InvalidTag`](crate::InvalidTag) does not convert either: where an id from the client is in the tag, answer with a
-//! [`Problem::new`] of status 400.
 //!
 //! ```
 //! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};

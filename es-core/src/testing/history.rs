@@ -55,7 +55,11 @@ impl History {
     #[track_caller]
     #[expect(clippy::needless_pass_by_value, reason = "a test writes its events out")]
     pub fn event<E: Event>(mut self, id: &str, event: E) -> Self {
-        let stream = StreamId::new(E::CATEGORY, id).unwrap_or_else(|error| panic!("the id {id:?}: {error}"));
+        // No closures: the panic is to name the line of the test.
+        let stream = match StreamId::new(E::CATEGORY, id) {
+            Ok(stream) => stream,
+            Err(error) => panic!("the id {id:?}: {error}"),
+        };
         for new in accepted([&event]) {
             self.push(stream.clone(), new);
         }
@@ -185,8 +189,11 @@ pub fn recorded<E: Event>(events: impl IntoIterator<Item = (&'static str, E)>) -
 /// When it would not.
 #[track_caller]
 pub(super) fn accepted<'a, E: Event>(events: impl IntoIterator<Item = &'a E>) -> Vec<NewEvent> {
-    let new = |event| NewEvent::of(event).unwrap_or_else(|error| panic!("{}", with_causes(&error)));
-    let events: Vec<_> = events.into_iter().map(new).collect();
+    let events: Result<Vec<_>, _> = events.into_iter().map(NewEvent::of).collect();
+    let events = match events {
+        Ok(events) => events,
+        Err(error) => panic!("{}", with_causes(&error)),
+    };
     let stream = StreamId::new(E::CATEGORY, "id").unwrap_or_else(|error| panic!("{error}"));
     let append = Append::new(stream, Expected::Any, events);
     match append.validate() {

@@ -35,4 +35,11 @@ enum TaggedEvent {
     Placed(OrderPlaced),
 }
 
+#[derive(PartialEq, Event)]
+#[event(category = "order", tag = "customer:{customer}")]
+enum NamedEvent {
+    #[event(name = "order.named")]
+    Placed(OrderPlaced),
+}
+
 fn main() {}

@@ -4,8 +4,8 @@ use std::error::Error;
 
 use axum::http::StatusCode;
 use es_core::{
-    AppendError, DecideError, DecodeError, EncodeError, ExecuteError, InvalidStream, LoadError, QueryError, ReadError,
-    backend::InvalidAppend,
+    AppendError, DecideError, DecodeError, EncodeError, ExecuteError, InvalidStream, InvalidTag, LoadError, QueryError,
+    ReadError, backend::InvalidAppend,
 };
 
 use super::problem::Problem;
@@ -87,6 +87,13 @@ fn invalid(error: &(dyn Error + 'static)) -> Problem {
 impl From<InvalidStream> for Problem {
     fn from(error: InvalidStream) -> Self {
         Self::wrong_parameter(StatusCode::BAD_REQUEST, "id", &error.to_string())
+    }
+}
+
+/// A tag is made from what the client has sent, such as an id.
+impl From<InvalidTag> for Problem {
+    fn from(error: InvalidTag) -> Self {
+        Self::wrong_parameter(StatusCode::BAD_REQUEST, "tag", &error.to_string())
     }
 }
 
