@@ -1,6 +1,9 @@
 //! Consistency across streams: events with tags, and appends on the condition that no event that matches a query was added
 //! since the query was read (a *dynamic consistency boundary*, <https://dcb.events>).
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, sync::Arc};
 
 use serde::Serialize;

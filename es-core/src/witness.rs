@@ -77,3 +77,22 @@ impl fmt::Display for Ending {
 fn timestamp(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_ends_with_an_event_of_the_same_id_and_time() {
+        let at = |micros| DateTime::from_timestamp_micros(micros).expect("a time");
+        let witness = Witness { event_id: Uuid::from_u128(7), recorded_at: at(1_500_000) };
+        let other_time = Witness { recorded_at: at(1_500_001), ..witness };
+        let other_id = Witness { event_id: Uuid::from_u128(8), ..witness };
+        let (read, sent) = (Ending::read(witness), Ending::sent(witness.event_id));
+        assert_eq!([witness, other_time, other_id].map(|event| read.is(&event)), [true, false, false]);
+        assert_eq!([witness, other_time, other_id].map(|event| sent.is(&event)), [true, true, false]);
+        let text = "event 00000000-0000-0000-0000-000000000007 of 1970-01-01T00:00:01.500000Z";
+        assert_eq!((witness.to_string(), read.to_string()), (text.to_owned(), text.to_owned()));
+        assert_eq!(sent.to_string(), "event 00000000-0000-0000-0000-000000000007");
+    }
+}

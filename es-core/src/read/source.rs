@@ -1,5 +1,8 @@
 //! The port to sources of events: the log itself, or Kafka.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;

@@ -1,5 +1,8 @@
 //! Appends: their limits, and how a repeated one is recognised.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::HashSet, fmt};
 
 use sha2::{Digest, Sha256};

@@ -1,0 +1,122 @@
+use uuid::Uuid;
+
+use super::{Batch, Delivery, EventFeed, EventSource, LogSource, SourceError, Subscription};
+use crate::{
+    Append, EventData, EventOrder, EventStore, Expected, MemoryStore, NewEvent, Position, ReadError, StreamId,
+    event::Categories,
+    read::read_model::{Checkpoint, Takeover},
+    witness::Witness,
+};
+
+async fn store(streams: &[(&str, usize)]) -> MemoryStore {
+    let store = MemoryStore::new();
+    for (category, events) in streams {
+        let data = EventData { name: "test.happened".into(), schema_version: 1, payload: "{}".into() };
+        let events = (0..*events).map(|_| NewEvent::new(data.clone())).collect();
+        let stream = StreamId::new(category, "1").expect("a stream");
+        store.append(Append::new(stream, Expected::Any, events)).await.expect("appended");
+    }
+    store
+}
+
+async fn opened(source: LogSource, categories: Categories) -> Box<dyn EventFeed> {
+    let subscription =
+        Subscription { reader: "test".into(), store: Uuid::nil(), categories, order: EventOrder::PerKey };
+    let mut feed = source.open(&subscription).await.expect("opened");
+    let Delivery::Assigned(shards) = feed.next().await.expect("a delivery") else { panic!("no assignment") };
+    assert_eq!(shards, [LogSource::shard()]);
+    feed
+}
+
+async fn started(source: LogSource, categories: Categories, checkpoint: Checkpoint) -> Box<dyn EventFeed> {
+    let mut feed = opened(source, categories).await;
+    feed.start(&LogSource::shard(), &checkpoint).await.expect("started");
+    feed
+}
+
+async fn batch(feed: &mut Box<dyn EventFeed>) -> Batch {
+    match feed.next().await.expect("a delivery") {
+        Delivery::Batch(batch) => batch,
+        other => panic!("no batch: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_log_is_one_shard_that_leases_give_away() {
+    let feed = opened(LogSource::new(store(&[]).await), Categories::All).await;
+    assert_eq!(feed.shards(), [LogSource::shard()]);
+    assert_eq!(feed.takeover(), Takeover::WhenFree);
+}
+
+#[tokio::test]
+async fn batches_grow_up_to_the_size_that_was_asked_for() {
+    let log = store(&[("a", 250)]).await;
+    let mut feed = started(LogSource::new(log.clone()).batch(120), Categories::All, Checkpoint::default()).await;
+    let mut sizes = Vec::new();
+    let mut ends = Vec::new();
+    while sizes.iter().sum::<usize>() < 250 {
+        let batch = batch(&mut feed).await;
+        sizes.push(batch.events.len());
+        ends.push(batch.end.map(Position::get));
+    }
+    assert_eq!(sizes, [100, 120, 30]);
+    assert_eq!(ends, [None, None, Some(250)], "only a batch that is not full is the last");
+    // A batch of nothing would be the end of every log.
+    let mut feed = started(LogSource::new(log).batch(0), Categories::All, Checkpoint::default()).await;
+    assert_eq!(batch(&mut feed).await.events.len(), 1);
+}
+
+#[tokio::test]
+async fn a_full_last_batch_is_followed_by_the_end() {
+    let mut feed =
+        started(LogSource::new(store(&[("a", 5)]).await).batch(5), Categories::All, Checkpoint::default()).await;
+    let full = batch(&mut feed).await;
+    assert_eq!((full.events.len(), full.end), (5, None));
+    let end = batch(&mut feed).await;
+    assert_eq!((end.events.len(), end.end), (0, Some(Position::new(5))));
+    assert_eq!(end.checkpoint, full.checkpoint);
+    assert!(matches!(feed.next().await, Ok(Delivery::Idle)), "the end is said once");
+}
+
+#[tokio::test]
+async fn other_categories_are_left_out_and_passed() {
+    let log = store(&[("a", 3), ("b", 2)]).await;
+    let of_b = Categories::Only(vec!["b"]);
+    let batch = batch(&mut started(LogSource::new(log), of_b, Checkpoint::default()).await).await;
+    let positions: Vec<_> = batch.events.iter().map(|event| event.position.get()).collect();
+    assert_eq!((positions, batch.checkpoint.position.get()), (vec![4, 5], 5));
+}
+
+#[tokio::test]
+async fn a_checkpoint_is_continued_only_in_its_own_history() {
+    let log = store(&[("a", 5)]).await;
+    let events = log.read_log(Position::ZERO, 10).await.expect("a log");
+    let at = |nth: usize, witness| Checkpoint { position: Position::new(nth as u64), witness, cursor: None };
+    for (checkpoint, continues) in [
+        (at(3, Some(Witness::of(&events[2]))), true),
+        (at(3, None), true),
+        (at(3, Some(Witness::of(&events[1]))), false),
+        (at(6, None), false),
+        (at(7, None), false),
+    ] {
+        let mut feed = started(LogSource::new(log.clone()), Categories::All, checkpoint.clone()).await;
+        match feed.next().await {
+            Ok(Delivery::Batch(batch)) if continues => {
+                assert_eq!(batch.events.iter().map(|event| event.position.get()).collect::<Vec<_>>(), [4, 5]);
+            }
+            Err(SourceError::OtherHistory { position }) if !continues => assert_eq!(position, checkpoint.position),
+            other => panic!("{checkpoint:?}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn what_may_pass_is_told_from_what_stays() {
+    let passing = ReadError::Store("down".into());
+    assert!(SourceError::Unavailable("down".into()).is_transient());
+    assert_eq!(SourceError::Read(ReadError::Store("down".into())).is_transient(), passing.is_transient());
+    assert!(passing.is_transient());
+    assert!(!SourceError::Expired { place: "topic".into() }.is_transient());
+    let gap = ReadError::Gap { after: Position::ZERO, found: Position::new(2) };
+    assert!(!SourceError::Read(gap).is_transient());
+}
