@@ -37,3 +37,6 @@ mod building;
 
 #[path = "kafka/denied.rs"]
 mod denied;
+
+#[path = "kafka/wire.rs"]
+mod wire;

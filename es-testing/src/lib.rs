@@ -2,6 +2,7 @@
 //!
 //! - [`event_store_suite!`], [`snapshot_store_suite!`] and [`read_model_store_suite!`], one for each port;
 //! - [`engine_suite!`] for the engines on a store that implements all three, [`service_suite!`] for services on it;
+//! - `wire` (feature `wire`): a wire to a server that a test can cut;
 //! - [`checker`], which runs random clients against an event store and checks every promise afterwards.
 //!
 //! An application tests its aggregates and projections with `es_core::testing`, which needs none of this.
@@ -9,6 +10,8 @@
 pub mod booking;
 pub mod checker;
 pub mod suites;
+#[cfg(feature = "wire")]
+pub mod wire;
 
 /// Turns the functions of a suite into tests.
 #[doc(hidden)]

@@ -13,7 +13,7 @@ use es_postgres::{ConnectError, OutcomeUnknown, PostgresStore};
 use tokio::{net::TcpListener, sync::watch, task::JoinSet};
 use uuid::Uuid;
 
-use super::server::{Schema, Wire, append, appended, event, exact, log, soon, stream};
+use super::server::{Schema, append, appended, event, exact, log, soon, stream, wire};
 
 /// Cuts the writer's connection ten times while eight callers append. The batch that was under way is
 /// sent again with the same ids, and nobody notices.
@@ -66,7 +66,7 @@ async fn r5_terminated_backends_lose_and_repeat_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r5_an_append_whose_answer_is_lost_is_written_once() {
     let schema = Schema::new();
-    let wire = Wire::new().await;
+    let wire = wire().await;
     let store = schema.options_through(wire.port).connect().await.unwrap();
     // So that the statements are prepared: the answer that is cut is to be that of their execution.
     store.append(append("first", exact(0), 2)).await.unwrap();
@@ -174,7 +174,7 @@ const SHORT: Duration = Duration::from_secs(2);
 #[tokio::test(flavor = "multi_thread")]
 async fn r16_a_server_that_never_answers_is_given_up() {
     let schema = Schema::new();
-    let wire = Wire::new().await;
+    let wire = wire().await;
     let options = schema.options_through(wire.port).answer_within(SHORT).reader_connections(2);
     let store = options.connect().await.unwrap();
     store.append(append("a", exact(0), 3)).await.unwrap();

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::server::{Schema, Wire, append, appended, exact, soon, stream as stream_id};
+use super::server::{Schema, append, appended, exact, soon, stream as stream_id, wire};
 
 /// `events` events of `streams` streams in turn, some with metadata, recorded long ago.
 fn history(events: usize, streams: usize) -> Vec<Imported> {
@@ -289,7 +289,7 @@ async fn r5_an_import_whose_session_is_killed_goes_on_behind_its_last_chunk() {
 async fn r6_an_import_goes_on_although_the_outcome_of_its_last_commit_is_unknown() {
     for committed in [true, false] {
         let schema = Schema::new();
-        let wire = Wire::new().await;
+        let wire = wire().await;
         let store = schema.options_through(wire.port).connect().await.unwrap();
         let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
         let gate = format!(
@@ -334,7 +334,7 @@ async fn r6_an_import_goes_on_although_the_outcome_of_its_last_commit_is_unknown
 #[tokio::test(flavor = "multi_thread")]
 async fn r7_the_append_lock_is_free_when_the_import_that_holds_it_is_dropped() {
     let schema = Schema::new();
-    let wire = Wire::new().await;
+    let wire = wire().await;
     let (store, other) = (schema.options_through(wire.port).connect().await.unwrap(), schema.store().await);
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
     holder.hold_append_lock().await;

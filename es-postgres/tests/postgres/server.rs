@@ -1,23 +1,13 @@
 //! The server, and what tests do to it behind the store's back.
 
-use std::{
-    future::Future,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{future::Future, time::Duration};
 
 use es_core::{Append, Appended, EventData, EventStore, Expected, NewEvent, Position, StreamId, Version};
 use es_postgres::{PostgresOptions, PostgresStore};
+use es_testing::wire::Wire;
 use sqlx::{
     AssertSqlSafe, Connection, PgConnection, Row,
     postgres::{PgConnectOptions, PgRow},
-};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
 };
 use uuid::Uuid;
 
@@ -131,65 +121,10 @@ impl Session {
     }
 }
 
-/// A wire to the server that can be cut behind its back.
-pub(crate) struct Wire {
-    pub(crate) port: u16,
-    cut: Arc<AtomicBool>,
-    mute: Arc<AtomicBool>,
-}
-
-impl Wire {
-    pub(crate) async fn new() -> Self {
-        let server: PgConnectOptions = url().parse().unwrap();
-        let server = (server.get_host().to_owned(), server.get_port());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let wire = Self { port: listener.local_addr().unwrap().port(), cut: Arc::default(), mute: Arc::default() };
-        let (cut, mute) = (wire.cut.clone(), wire.mute.clone());
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let server = TcpStream::connect(server.clone()).await.unwrap();
-                tokio::spawn(carry(client, server, cut.clone(), mute.clone()));
-            }
-        });
-        wire
-    }
-
-    /// Breaks the connection instead of carrying the next answer, on whichever connection it comes.
-    pub(crate) fn cut_next_answer(&self) {
-        self.cut.store(true, Ordering::SeqCst);
-    }
-
-    /// From now on swallows all answers, or no longer, and keeps the connections open: so does a network
-    /// that was cut without a word.
-    pub(crate) fn mute(&self, mute: bool) {
-        self.mute.store(mute, Ordering::SeqCst);
-    }
-
-    pub(crate) fn has_cut(&self) -> bool {
-        !self.cut.load(Ordering::SeqCst)
-    }
-}
-
-async fn carry(mut client: TcpStream, mut server: TcpStream, cut: Arc<AtomicBool>, mute: Arc<AtomicBool>) {
-    let (mut asked, mut answered) = ([0; 8192], [0; 8192]);
-    loop {
-        tokio::select! {
-            read = client.read(&mut asked) => match read {
-                Ok(bytes @ 1..) => server.write_all(&asked[..bytes]).await.unwrap(),
-                // The server must learn that its client is gone.
-                _ => return,
-            },
-            Ok(bytes @ 1..) = server.read(&mut answered) => {
-                if cut.swap(false, Ordering::SeqCst) {
-                    return;
-                }
-                if !mute.load(Ordering::SeqCst) {
-                    client.write_all(&answered[..bytes]).await.unwrap();
-                }
-            }
-            else => return,
-        }
-    }
+/// A wire to the server.
+pub(crate) async fn wire() -> Wire {
+    let server: PgConnectOptions = url().parse().unwrap();
+    Wire::to((server.get_host().to_owned(), server.get_port())).await.unwrap()
 }
 
 /// `future`, which is stuck if it is not done soon.
