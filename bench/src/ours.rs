@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use async_trait::async_trait;
 use es_core::{
-    AggregateStore, Append, CommandContext, Condition, Event, EventOrder, EventQuery, EventStore, ExecuteError,
-    Expected, FoldResult, Keys, LogSource, NewEvent, Position, Projection, Projector, Recorded, Repository, StreamId,
-    Tag, Version,
+    Append, CommandContext, Condition, Event, EventOrder, EventQuery, EventStore, ExecuteError, Expected, FoldResult,
+    Keys, LogSource, NewEvent, Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Version,
+    backend::AggregateStore,
 };
 use es_postgres::PostgresStore;
 use es_sqlite::SqliteStore;

@@ -14,7 +14,7 @@ fn stream(id: &str) -> StreamId {
     StreamId::new("test", id).expect("a stream")
 }
 
-fn of(id: &str, data: EventData, events: usize) -> Append {
+fn of(id: &str, data: &EventData, events: usize) -> Append {
     let events = (0..events).map(|_| NewEvent::new(data.clone())).collect();
     Append::new(stream(id), Expected::NoStream, events)
 }
@@ -26,24 +26,24 @@ fn sized(bytes: usize) -> EventData {
 
 #[test]
 fn r15_an_append_is_valid_up_to_its_limits() {
-    let named = |name: String| of("a", EventData { name: name.into(), ..data() }, 1).validate();
+    let named = |name: String| of("a", &EventData { name: name.into(), ..data() }, 1).validate();
     assert_eq!(named("x".repeat(MAX_EVENT_NAME_BYTES)), Ok(()));
     assert!(matches!(named("x".repeat(MAX_EVENT_NAME_BYTES + 1)), Err(InvalidAppend::EventName { event: 0, .. })));
     for (name, valid) in [("a_b.c-1", true), ("", false), ("Ab", false), ("a b", false), ("ä", false), ("a/b", false)]
     {
         assert_eq!(named(name.into()).is_ok(), valid, "{name:?}");
     }
-    let version = |schema_version| of("a", EventData { schema_version, ..data() }, 1).validate();
+    let version = |schema_version| of("a", &EventData { schema_version, ..data() }, 1).validate();
     assert_eq!(version(i32::MAX as u32), Ok(()));
     assert_eq!(version(i32::MAX as u32 + 1), Err(InvalidAppend::SchemaVersion { event: 0 }));
     assert_eq!(version(0), Err(InvalidAppend::SchemaVersion { event: 0 }));
-    assert_eq!(of("a", data(), 0).validate(), Err(InvalidAppend::Empty));
-    assert_eq!(of("a", data(), MAX_EVENTS).validate(), Ok(()));
+    assert_eq!(of("a", &data(), 0).validate(), Err(InvalidAppend::Empty));
+    assert_eq!(of("a", &data(), MAX_EVENTS).validate(), Ok(()));
     let events = MAX_EVENTS + 1;
-    assert_eq!(of("a", data(), events).validate(), Err(InvalidAppend::TooManyEvents { events }));
-    assert_eq!(of("a", sized(MAX_PAYLOAD_BYTES), 1).validate(), Ok(()));
+    assert_eq!(of("a", &data(), events).validate(), Err(InvalidAppend::TooManyEvents { events }));
+    assert_eq!(of("a", &sized(MAX_PAYLOAD_BYTES), 1).validate(), Ok(()));
     let bytes = MAX_PAYLOAD_BYTES + 1;
-    assert_eq!(of("a", sized(bytes), 1).validate(), Err(InvalidAppend::PayloadTooLarge { event: 0, bytes }));
+    assert_eq!(of("a", &sized(bytes), 1).validate(), Err(InvalidAppend::PayloadTooLarge { event: 0, bytes }));
     let tagged = |tags: usize| {
         let tags = (0..tags).map(|nth| Tag::new(format!("n:{nth}")).expect("a tag"));
         Append::new(stream("a"), Expected::Any, vec![NewEvent::new(data()).with_tags(tags)])
@@ -52,12 +52,12 @@ fn r15_an_append_is_valid_up_to_its_limits() {
     let tags = MAX_TAGS + 1;
     assert_eq!(tagged(tags).validate(), Err(InvalidAppend::TooManyTags { event: 0, tags }));
     let nothing = Condition::new(EventQuery::tagged([]), Position::ZERO);
-    assert!(matches!(of("a", data(), 1).on(nothing).validate(), Err(InvalidAppend::Condition(_))));
+    assert!(matches!(of("a", &data(), 1).on(nothing).validate(), Err(InvalidAppend::Condition(_))));
 }
 
 #[test]
 fn r15_an_append_as_a_whole_has_a_limit_in_bytes() {
-    let mut full = of("a", sized(MAX_PAYLOAD_BYTES), MAX_APPEND_BYTES / MAX_PAYLOAD_BYTES);
+    let mut full = of("a", &sized(MAX_PAYLOAD_BYTES), MAX_APPEND_BYTES / MAX_PAYLOAD_BYTES);
     full.events.push(NewEvent::new(sized(MAX_APPEND_BYTES % MAX_PAYLOAD_BYTES)));
     assert_eq!(full.validate(), Ok(()));
     assert_eq!(validate_together(std::slice::from_ref(&full)), Ok(()));
@@ -65,24 +65,24 @@ fn r15_an_append_as_a_whole_has_a_limit_in_bytes() {
     let mut over = full.clone();
     over.events.push(NewEvent::new(data()));
     assert_eq!(over.validate(), Err(InvalidAppend::AppendTooLarge { bytes }));
-    assert_eq!(validate_together(&[full, of("b", data(), 1)]), Err(InvalidAppend::AppendTooLarge { bytes }));
+    assert_eq!(validate_together(&[full, of("b", &data(), 1)]), Err(InvalidAppend::AppendTooLarge { bytes }));
 }
 
 #[test]
 fn r15_appends_together_keep_the_limits_of_one() {
     assert_eq!(validate_together(&[]), Err(InvalidAppend::Empty));
-    assert_eq!(validate_together(&[of("a", data(), MAX_EVENTS - 1), of("b", data(), 1)]), Ok(()));
+    assert_eq!(validate_together(&[of("a", &data(), MAX_EVENTS - 1), of("b", &data(), 1)]), Ok(()));
     let events = MAX_EVENTS + 1;
-    let over = validate_together(&[of("a", data(), MAX_EVENTS), of("b", data(), 1)]);
+    let over = validate_together(&[of("a", &data(), MAX_EVENTS), of("b", &data(), 1)]);
     assert_eq!(over, Err(InvalidAppend::TooManyEvents { events }));
-    let twice = validate_together(&[of("a", data(), 1), of("a", data(), 1)]);
+    let twice = validate_together(&[of("a", &data(), 1), of("a", &data(), 1)]);
     assert_eq!(twice, Err(InvalidAppend::SameStream { stream: stream("a") }));
 }
 
 #[test]
 fn r15_an_expected_version_leaves_room_for_the_events() {
     let highest = i64::MAX as u64 - MAX_EVENTS as u64;
-    let at = |version| Append { expected: Expected::Exact(Version::new(version)), ..of("a", data(), 1) }.validate();
+    let at = |version| Append { expected: Expected::Exact(Version::new(version)), ..of("a", &data(), 1) }.validate();
     assert_eq!(at(highest), Ok(()));
     assert_eq!(at(highest + 1), Err(InvalidAppend::VersionOverflow));
 }
@@ -91,7 +91,7 @@ fn r15_an_expected_version_leaves_room_for_the_events() {
 fn r6_an_append_is_remembered_by_its_command_or_its_first_event_where_no_version_tells() {
     let key = IdempotencyKey::new("request-1").expect("a key");
     let fingerprint = Fingerprint::of(b"content");
-    let any = Append { expected: Expected::Any, ..of("a", data(), 2) };
+    let any = Append { expected: Expected::Any, ..of("a", &data(), 2) };
     let exact = Append { expected: Expected::Exact(Version::new(1)), ..any.clone() };
     assert_eq!(exact.remembered(), None);
     let first = any.events[0].id;
