@@ -22,6 +22,10 @@ pub const MAX_EVENT_NAME_BYTES: usize = 128;
 /// The largest payload of one append, in bytes: all its events with their tags together.
 pub const MAX_APPEND_BYTES: usize = 64 * 1024 * 1024;
 
+/// How many bytes of payload end a page of events: it ends with the event that reaches them (R17). Several of the largest events
+/// fit into a page.
+pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
+
 /// The largest number of tags of one event, and of tags and of names in one item of a query.
 pub const MAX_TAGS: usize = 64;
 

@@ -6,8 +6,10 @@ use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     StreamId, Version,
-    backend::{CommandRecord, command_id},
+    backend::{CommandRecord, PAGE_BYTES, command_id},
 };
+use futures_util::TryStreamExt;
+use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
 use tokio::time::timeout;
 
 use crate::{
@@ -43,18 +45,12 @@ impl EventStore for SqliteStore {
             .bind(stream.as_str())
             .bind(after.to_i64())
             .bind(rows_limit(limit));
-        let mut reader = self.connections().reader().await?;
-        let rows = query.fetch_all(reader.connection()).await.map_err(Failure::from)?;
-        reader.give_back();
-        rows.iter().map(rows::event).collect()
+        self.page(query).await
     }
 
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
         let query = sqlx::query(include_str!("sql/read_log.sql")).bind(after.to_i64()).bind(rows_limit(limit));
-        let mut reader = self.connections().reader().await?;
-        let rows = query.fetch_all(reader.connection()).await.map_err(Failure::from)?;
-        reader.give_back();
-        let events = rows.iter().map(rows::event).collect::<Result<Vec<_>, _>>()?;
+        let events = self.page(query).await?;
         let mut before = after;
         for event in &events {
             // Positions are dense, so a gap shows that an event is lost (R3).
@@ -77,10 +73,7 @@ impl EventStore for SqliteStore {
             .bind(json(&packed::items(query)))
             .bind(after.to_i64())
             .bind(rows_limit(limit));
-        let mut reader = self.connections().reader().await?;
-        let rows = query.fetch_all(reader.connection()).await.map_err(Failure::from)?;
-        reader.give_back();
-        rows.iter().map(rows::event).collect()
+        self.page(query).await
     }
 
     async fn head(&self) -> Result<Position, ReadError> {
@@ -133,6 +126,26 @@ fn lower(head: &mut Position, known: Position, end: Position) -> bool {
 }
 
 /// A limit for SQL, where a negative number would mean no limit.
+impl SqliteStore {
+    /// The events of a query, up to the one with which their payloads reach [`PAGE_BYTES`] (R17).
+    async fn page(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<RecordedEvent>, ReadError> {
+        let mut reader = self.connections().reader().await?;
+        let mut events = Vec::new();
+        let mut bytes = 0;
+        let mut rows = query.fetch(reader.connection());
+        while bytes < PAGE_BYTES
+            && let Some(row) = rows.try_next().await.map_err(Failure::from)?
+        {
+            let event = rows::event(&row)?;
+            bytes += event.data.payload.len();
+            events.push(event);
+        }
+        drop(rows);
+        reader.give_back();
+        Ok(events)
+    }
+}
+
 pub(crate) fn rows_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

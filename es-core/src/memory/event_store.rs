@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use super::{MemoryStore, log::index};
 use crate::{
     event::RecordedEvent,
+    limits::PAGE_BYTES,
     stream::{Position, StreamId, Version},
     tag::EventQuery,
     write::{
@@ -23,6 +24,17 @@ impl MemoryStore {
         self.meter.committed(state.log.events.len() - before);
         Ok(appended)
     }
+}
+
+/// As databases do it: a page ends with the event with which its payloads reach [`PAGE_BYTES`] (R17).
+fn page<'a>(events: impl Iterator<Item = &'a RecordedEvent>, limit: usize) -> Vec<RecordedEvent> {
+    let mut bytes = 0;
+    let fits = |event: &&RecordedEvent| {
+        let fits = bytes < PAGE_BYTES;
+        bytes += event.data.payload.len();
+        fits
+    };
+    events.take(limit).take_while(fits).cloned().collect()
 }
 
 #[async_trait]
@@ -52,12 +64,12 @@ impl EventStore for MemoryStore {
         let log = &self.lock().log;
         let positions = log.streams.get(stream).map_or(&[][..], Vec::as_slice);
         let skipped = usize::try_from(after.get()).unwrap_or(usize::MAX);
-        Ok(positions.iter().skip(skipped).take(limit).map(|position| log.events[index(*position)].clone()).collect())
+        Ok(page(positions.iter().skip(skipped).map(|position| &log.events[index(*position)]), limit))
     }
 
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
         let skipped = usize::try_from(after.get()).unwrap_or(usize::MAX);
-        Ok(self.lock().log.events.iter().skip(skipped).take(limit).cloned().collect())
+        Ok(page(self.lock().log.events.iter().skip(skipped), limit))
     }
 
     async fn read_matching(
@@ -67,7 +79,7 @@ impl EventStore for MemoryStore {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
         query.validate()?;
-        Ok(self.lock().log.matching(query, after).take(limit).cloned().collect())
+        Ok(page(self.lock().log.matching(query, after), limit))
     }
 
     async fn head(&self) -> Result<Position, ReadError> {

@@ -17,7 +17,7 @@ use crate::{
     },
     stream::Position,
     witness::Witness,
-    write::store::{EventStore, ReadError},
+    write::store::{EventStore, ReadError, is_last_page},
 };
 
 /// Where a projector's events come from.
@@ -200,18 +200,12 @@ impl LogSource {
     /// The most events of one batch, unless set otherwise.
     pub const DEFAULT_BATCH: usize = 1_000;
 
-    /// If the payloads of a batch exceed this many bytes, the next batches hold fewer events.
-    pub const BATCH_BYTES: usize = 8 * 1024 * 1024;
-
-    /// The first batch, before the size of the events is known.
-    const FIRST: usize = 100;
-
     /// The log of `store`.
     pub fn new(store: impl EventStore) -> Self {
         Self { store: Arc::new(store), batch: Self::DEFAULT_BATCH }
     }
 
-    /// Reads at most `events` at once.
+    /// Reads at most `events` at once, and fewer if they are large: a store bounds the bytes of a page (R17).
     pub fn batch(self, events: usize) -> Self {
         Self { batch: events.max(1), ..self }
     }
@@ -228,7 +222,6 @@ impl EventSource for LogSource {
         Ok(Box::new(LogFeed {
             store: self.store.clone(),
             batch: self.batch,
-            limit: self.batch.min(Self::FIRST),
             categories: subscription.categories.clone(),
             assigned: false,
             after: None,
@@ -241,8 +234,6 @@ impl EventSource for LogSource {
 struct LogFeed {
     store: Arc<dyn EventStore>,
     batch: usize,
-    /// How many events to read at once: a store counts events, memory counts bytes (R17).
-    limit: usize,
     categories: Categories,
     assigned: bool,
     after: Option<Checkpoint>,
@@ -276,7 +267,8 @@ impl EventFeed for LogFeed {
         // hold another event there, or none.
         let again = usize::from(after.position > Position::ZERO);
         let from = Position::new(after.position.get() - again as u64);
-        let mut events = self.store.read_log(from, self.limit + again).await?;
+        let mut events = self.store.read_log(from, self.batch.saturating_add(again)).await?;
+        let at_end = is_last_page(&events, self.batch.saturating_add(again));
         if again == 1 {
             let last = if events.is_empty() { None } else { Some(events.remove(0)) };
             let is_other = |last: &RecordedEvent| after.witness.is_some_and(|witness| witness != Witness::of(last));
@@ -284,13 +276,6 @@ impl EventFeed for LogFeed {
                 return Err(SourceError::OtherHistory { position: after.position });
             }
         }
-        let at_end = events.len() < self.limit;
-        let bytes: usize = events.iter().map(|event| event.data.payload.len()).sum();
-        self.limit = if bytes > LogSource::BATCH_BYTES {
-            (events.len() * LogSource::BATCH_BYTES / bytes).max(1)
-        } else {
-            (self.limit * 2).min(self.batch)
-        };
         let Some(last) = events.last() else {
             if !std::mem::replace(&mut self.said_end, true) {
                 let (shard, checkpoint) = (LogSource::shard(), after.clone());

@@ -123,7 +123,7 @@ impl<P: Policy> Reacted<P> {
         let end = self.head().await;
         let mut next = 0;
         loop {
-            self.effects = self.store.read_log(end, usize::MAX).await.expect("a store in memory can be read");
+            self.effects = self.read_after(end).await;
             let Some(event) = self.given.iter().chain(&self.effects).nth(next) else { return };
             assert!(next < MOST, "the policy {:?} has reacted to {MOST} events and there are more", P::NAME);
             next += 1;
@@ -131,10 +131,22 @@ impl<P: Policy> Reacted<P> {
             let Some(event) = event else { continue };
             if let Err(error) = self.policy.react(&event).await {
                 let at = format!("{} (position {})", event.stream, event.position);
-                self.effects = self.store.read_log(end, usize::MAX).await.expect("a store in memory can be read");
+                self.effects = self.read_after(end).await;
                 self.failure = Some((at, error));
                 return;
             }
+        }
+    }
+
+    async fn read_after(&self, end: Position) -> Vec<RecordedEvent> {
+        let mut events: Vec<RecordedEvent> = Vec::new();
+        loop {
+            let after = events.last().map_or(end, |event| event.position);
+            let page = self.store.read_log(after, usize::MAX).await.expect("a store in memory can be read");
+            if page.is_empty() {
+                return events;
+            }
+            events.extend(page);
         }
     }
 

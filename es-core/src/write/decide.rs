@@ -20,7 +20,7 @@ use crate::{
     write::{
         append::{Append, CommandKey},
         execute::{AFTER_CONFLICT, CommandContext, Receipt},
-        store::{AppendError, EventStore, ReadError},
+        store::{AppendError, EventStore, ReadError, is_last_page},
     },
 };
 
@@ -347,7 +347,7 @@ impl Decisions {
                     *after = event.position;
                 }
                 has_news |= !page.is_empty();
-                if page.len() < PAGE {
+                if is_last_page(&page, PAGE) {
                     break;
                 }
             }

@@ -15,7 +15,7 @@ use crate::{
     witness::{Ending, Witness},
     write::{
         aggregate::Aggregate,
-        store::{EventStore, ReadError},
+        store::{EventStore, ReadError, is_last_page},
     },
 };
 
@@ -70,12 +70,15 @@ pub trait AggregateStore: EventStore + SnapshotStore {
         if let Some(snapshot) = snapshot.filter(|snapshot| snapshot.version > Version::ZERO) {
             let before = Version::new(snapshot.version.get() - 1);
             let mut events = self.read_stream(stream, before, limit.saturating_add(1)).await?;
+            let more = !is_last_page(&events, limit.saturating_add(1));
             if events.first().is_some_and(|event| snapshot.last.is(&Witness::of(event))) {
                 events.remove(0);
-                return Ok(LoadedStream::of(Some(snapshot), events, limit));
+                return Ok(LoadedStream::of(Some(snapshot), events, more));
             }
         }
-        Ok(LoadedStream::of(None, self.read_stream(stream, Version::ZERO, limit).await?, limit))
+        let events = self.read_stream(stream, Version::ZERO, limit).await?;
+        let more = !is_last_page(&events, limit);
+        Ok(LoadedStream::of(None, events, more))
     }
 }
 
@@ -100,9 +103,9 @@ pub struct LoadedStream {
 }
 
 impl LoadedStream {
-    /// `events` after `snapshot`. If there are `limit` of them, there may be more.
-    pub fn of(snapshot: Option<Snapshot>, events: Vec<RecordedEvent>, limit: usize) -> Self {
-        let (last, more) = (events.last().map(Witness::of), events.len() >= limit);
+    /// `events` after `snapshot`.
+    pub fn of(snapshot: Option<Snapshot>, events: Vec<RecordedEvent>, more: bool) -> Self {
+        let last = events.last().map(Witness::of);
         Self { snapshot, events: events.into_iter().map(|event| event.data).collect(), last, more }
     }
 }

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use crate::{
     error::{BoxError, StoreMoved},
     event::RecordedEvent,
+    limits::PAGE_BYTES,
     schema::Undecodable,
     stream::{Conflict, Position, StreamId, Version},
     tag::{EventQuery, InvalidQuery},
@@ -44,7 +45,8 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// As for [`append`](Self::append): the error of the first append that is refused.
     async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError>;
 
-    /// Up to `limit` events of `stream` after version `after`, in order.
+    /// Up to `limit` events of `stream` after version `after`, in order; fewer if their payloads are large
+    /// (see [`is_last_page`](crate::backend::is_last_page)).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -55,13 +57,15 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError>;
 
-    /// Up to `limit` events of the whole log after position `after`, in order, without a gap.
+    /// Up to `limit` events of the whole log after position `after`, in order, without a gap; fewer if their payloads are
+    /// large (see [`is_last_page`](crate::backend::is_last_page)).
     ///
     /// # Errors
     /// [`ReadError`].
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError>;
 
-    /// Up to `limit` events that match `query`, after position `after`, in order.
+    /// Up to `limit` events that match `query`, after position `after`, in order; fewer if their payloads are large
+    /// (see [`is_last_page`](crate::backend::is_last_page)).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -135,6 +139,13 @@ impl<T: EventStore + ?Sized> EventStore for Arc<T> {
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
         (**self).find_command(stream, key).await
     }
+}
+
+/// Whether a page that was read with this `limit` ends where the stream, the log or the matching events end: it has fewer
+/// events, and its payloads have not reached [`PAGE_BYTES`]. A store may end a page with the event that reaches them, so that
+/// no page needs more memory than that (R17).
+pub fn is_last_page(page: &[RecordedEvent], limit: usize) -> bool {
+    page.len() < limit && page.iter().map(|event| event.data.payload.len()).sum::<usize>() < PAGE_BYTES
 }
 
 /// What an append has done.

@@ -5,7 +5,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Position, ReadError, RecordedEvent, backend::Witness, telemetry::spans};
+use es_core::{
+    Position, ReadError, RecordedEvent,
+    backend::{Witness, is_last_page},
+    telemetry::spans,
+};
 use rdkafka::{
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, KafkaResult},
@@ -181,7 +185,7 @@ impl Relay {
             expected = event.position;
         }
         // Only a relay that lags has to ask.
-        let is_behind = events.len() >= pace.limit;
+        let is_behind = !is_last_page(&events, pace.limit);
         let head = if is_behind { self.store.head().await.map_err(Failure::read)? } else { expected };
         Ok((events.into(), head))
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use es_core::{
     Appended, EventData, EventQuery, IdempotencyKey, Metadata, Position, ReadError, Recorded, RecordedEvent, StreamId,
     Version,
-    backend::{CommandRecord, Fingerprint, command_id},
+    backend::{CommandRecord, Fingerprint, PAGE_BYTES, command_id, is_last_page},
 };
 use sqlx::{Row, postgres::PgRow};
 
@@ -19,7 +19,11 @@ pub(crate) async fn read_stream(
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     let rows = connections.read(|| {
-        sqlx::query(include_str!("../sql/read_stream.sql")).bind(stream.as_str()).bind(after.to_i64()).bind(rows(limit))
+        sqlx::query(include_str!("../sql/read_stream.sql"))
+            .bind(stream.as_str())
+            .bind(after.to_i64())
+            .bind(rows(limit))
+            .bind(rows(PAGE_BYTES))
     });
     decode(&rows.await.map_err(error::read)?, Some(stream))
 }
@@ -31,8 +35,9 @@ pub(crate) async fn read_log(
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     let before = head.known();
-    let rows =
-        connections.read(|| sqlx::query(include_str!("../sql/read_log.sql")).bind(after.to_i64()).bind(rows(limit)));
+    let rows = connections.read(|| {
+        sqlx::query(include_str!("../sql/read_log.sql")).bind(after.to_i64()).bind(rows(limit)).bind(rows(PAGE_BYTES))
+    });
     let events = decode(&rows.await.map_err(error::read)?, None)?;
     // Every snapshot is a prefix of the log, so whatever is missing here is missing for good (R3).
     let mut last = after;
@@ -42,7 +47,7 @@ pub(crate) async fn read_log(
         }
         last = event.position;
     }
-    if events.len() < limit {
+    if is_last_page(&events, limit) {
         // The page shows the end of the log. This is what keeps a reader from being sent for events
         // that are lost, again and again: it does not get as far as to poll.
         head.correct(before, last);
@@ -62,7 +67,11 @@ pub(crate) async fn read_matching(
     query.validate()?;
     let query = columns::json(query.items());
     let found = connections.read(|| {
-        sqlx::query(include_str!("../sql/read_matching.sql")).bind(&query).bind(after.to_i64()).bind(rows(limit))
+        sqlx::query(include_str!("../sql/read_matching.sql"))
+            .bind(&query)
+            .bind(after.to_i64())
+            .bind(rows(limit))
+            .bind(rows(PAGE_BYTES))
     });
     decode(&found.await.map_err(error::read)?, None)
 }

@@ -45,6 +45,7 @@ macro_rules! event_store_suite {
         $crate::__suite! { event_store_large, $make,
             r1_a_large_append_is_judged_and_written_like_a_small_one
             r1_large_appends_keep_conditions_commands_and_neighbours
+            r17_a_page_ends_with_the_event_that_reaches_its_bytes
         }
         $crate::__suite! { event_store_boundary, $make,
             queries_find_all_tags_any_name_and_either_item

@@ -3,7 +3,7 @@
 use super::event_store::{append, conflict, event, stream};
 use es_core::{
     Append, AppendError, Appended, Condition, EventQuery, EventStore, Expected, IdempotencyKey, Position, Tag, Version,
-    backend::{CommandKey, Fingerprint},
+    backend::{CommandKey, Fingerprint, PAGE_BYTES, is_last_page},
     write::rooms::LARGE_BYTES,
 };
 
@@ -87,4 +87,29 @@ pub async fn r1_large_appends_keep_conditions_commands_and_neighbours(store: &im
     assert_eq!(written, [appended(3, 5), appended(2, 7), appended(3, 8)]);
     let log = log(store).await;
     assert_eq!(log.iter().map(|(stream, ..)| &**stream).collect::<Vec<_>>(), ["a", "a", "b", "b", "b", "c", "c", "a"]);
+}
+
+/// R17: a page of the log, of a stream or of a query has at most [`PAGE_BYTES`] and one event more, however many were asked
+/// for; a reader does not take its end for the end of what it reads. Seen to fail where a page was as long as its limit.
+pub async fn r17_a_page_ends_with_the_event_that_reaches_its_bytes(store: &impl EventStore) {
+    let payload = format!("\"{}\"", "x".repeat(900_000));
+    for version in 0..12 {
+        let events = vec![event(&payload).with_tags([tag()])];
+        store.append(Append::new(stream("large"), exact(version), events)).await.expect("appended");
+    }
+    let query = EventQuery::tagged([tag()]);
+    let fits = PAGE_BYTES.div_ceil(payload.len());
+    for (after, expected) in [(0, fits), (fits as u64, 12 - fits)] {
+        let (position, version) = (Position::new(after), Version::new(after));
+        let pages = [
+            store.read_log(position, 1_000).await.expect("read"),
+            store.read_stream(&stream("large"), version, 1_000).await.expect("read"),
+            store.read_matching(&query, position, 1_000).await.expect("read"),
+        ];
+        for page in pages {
+            assert_eq!(page.len(), expected);
+            assert_eq!(page[0].position, position.next());
+            assert_eq!(is_last_page(&page, 1_000), after > 0);
+        }
+    }
 }

@@ -8,7 +8,7 @@ use crate::{
     write::{
         aggregate::Aggregate,
         snapshot::{AggregateStore, Folded, LoadedStream},
-        store::ReadError,
+        store::{ReadError, is_last_page},
     },
 };
 
@@ -174,7 +174,7 @@ pub(super) async fn catch_up<A: Aggregate>(
             continue;
         };
         known.fold_all(tail)?;
-        if page.len() < PAGE {
+        if is_last_page(&page, PAGE) {
             return Ok(known);
         }
     }
