@@ -45,7 +45,7 @@ async fn r9_a_zombie_that_waits_at_the_checkpoint_is_fenced() {
     let serving = generation(&store, GenerationState::Serving).await;
     let old = lease(&store, &serving).await;
     let (mut rival, mut watcher) = (schema.session().await, schema.session().await);
-    rival.run("BEGIN; UPDATE checkpoints SET token = token + 1").await;
+    rival.run("BEGIN; UPDATE checkpoints SET fencing_token = fencing_token + 1").await;
     let zombie = tokio::spawn({
         let store = store.clone();
         async move { store.commit(&old, changes(5, [("k".into(), "\"zombie\"".into())])).await }
