@@ -16,6 +16,7 @@ use crate::{
     contender::{Contender, Task, Work},
     ours::{Importer, Log, Ours, Projected, Tagged},
     peers::Peer,
+    watched,
 };
 
 /// A participant.
@@ -27,6 +28,8 @@ pub(crate) enum Entrant {
     Embedded,
     /// The framework while a projector follows the log.
     Projected,
+    /// The framework while its metrics are collected.
+    Watched,
     /// The framework with the same tags, but without a condition on them.
     Unconditional,
     /// The framework on a log that holds so many events already.
@@ -64,6 +67,7 @@ impl Entrant {
         match self {
             Self::Ours | Self::Embedded => "es-core",
             Self::Projected => "es-core, projecting",
+            Self::Watched => "es-core, with metrics",
             Self::Unconditional => "es-core, no condition",
             Self::Sized(100_000) => "at 10^5 events",
             Self::Sized(1_000_000) => "at 10^6 events",
@@ -76,7 +80,9 @@ impl Entrant {
     /// Creates what the contender needs in its empty database.
     pub(crate) async fn prepare(self, task: &Task) -> Result<()> {
         match self {
-            Self::Ours | Self::Projected | Self::Unconditional | Self::Sized(_) => Ours::connect(task).await.map(drop),
+            Self::Ours | Self::Projected | Self::Watched | Self::Unconditional | Self::Sized(_) => {
+                Ours::connect(task).await.map(drop)
+            }
             Self::Embedded => Ours::embedded(task).await.map(drop),
             Self::Bare(Bare::Embedded) => bare::embedded::create_table(task).await,
             Self::Bare(_) => bare::create_tables(&task.url).await,
@@ -86,12 +92,13 @@ impl Entrant {
 
     /// A contender with fresh connections: nobody's idle ones burden the server while others are measured.
     pub(crate) async fn connect(self, task: &Task) -> Result<Box<dyn Contender>> {
+        watched::report(self == Self::Watched)?;
         Ok(match self {
             Self::Ours | Self::Sized(_) if task.work.reads_the_log() => Box::new(Log::connect(task).await?),
             Self::Ours if task.work == Work::Boundary => Box::new(Tagged::connect(task, true).await?),
             Self::Unconditional => Box::new(Tagged::connect(task, false).await?),
             Self::Ours if task.work == Work::Import => Box::new(Importer::connect(task).await?),
-            Self::Ours | Self::Sized(_) => Box::new(Ours::connect(task).await?),
+            Self::Ours | Self::Watched | Self::Sized(_) => Box::new(Ours::connect(task).await?),
             Self::Projected => Box::new(Projected::connect(task).await?),
             Self::Embedded => Box::new(Ours::embedded(task).await?),
             Self::Bare(Bare::Embedded) => Box::new(Embedded::connect(task).await?),

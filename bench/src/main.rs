@@ -3,6 +3,7 @@
 mod account;
 mod contender;
 mod bare;
+mod watched;
 mod ours;
 mod peers;
 mod entrant;

@@ -159,6 +159,15 @@ pub(crate) fn all() -> Vec<Workload> {
             ..many
         },
         Workload {
+            name: "watched-64",
+            title: "Execute a command: 64 clients, with and without metrics",
+            ours: Entrant::Watched,
+            reference: Entrant::Ours,
+            peers: false,
+            ..many
+        }
+        .claims(0.98, None, None),
+        Workload {
             beside: Some(Entrant::Unconditional),
             ..Workload::new(
                 "boundary-64",
