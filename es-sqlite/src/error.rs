@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use es_core::{
     AppendError, ReadError,
-    backend::{CommitError, PromoteError, ReadModelError, SnapshotError},
+    backend::{CommitError, PromoteError, ReadModelError, SnapshotError, StoreMoved},
     error::BoxError,
 };
 use sqlx::migrate::MigrateError;
@@ -105,43 +105,52 @@ pub(crate) enum Failure {
     Database(#[from] sqlx::Error),
 }
 
+impl Failure {
+    /// The cause that a port returns. Engines stop where the file is no longer the one that was opened.
+    fn cause(self) -> BoxError {
+        match self {
+            Self::Replaced(replaced) => StoreMoved(replaced.into()).into(),
+            failure => failure.into(),
+        }
+    }
+}
+
 impl From<Failure> for AppendError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Closed => Self::Closed,
-            Failure::Replaced(replaced) => Self::Store(replaced.into()),
-            failure => Self::Store(failure.into()),
+            failure => Self::Store(failure.cause()),
         }
     }
 }
 
 impl From<Failure> for ReadError {
     fn from(failure: Failure) -> Self {
-        Self::Store(failure.into())
+        Self::Store(failure.cause())
     }
 }
 
 impl From<Failure> for SnapshotError {
     fn from(failure: Failure) -> Self {
-        Self(failure.into())
+        Self(failure.cause())
     }
 }
 
 impl From<Failure> for ReadModelError {
     fn from(failure: Failure) -> Self {
-        Self(failure.into())
+        Self(failure.cause())
     }
 }
 
 impl From<Failure> for CommitError {
     fn from(failure: Failure) -> Self {
-        Self::Store(failure.into())
+        Self::Store(ReadModelError::from(failure))
     }
 }
 
 impl From<Failure> for PromoteError {
     fn from(failure: Failure) -> Self {
-        Self::Store(failure.into())
+        Self::Store(ReadModelError::from(failure))
     }
 }
 

@@ -12,6 +12,8 @@ use std::{
 /// Writes made after that are lost when the last handle of the file is closed. Writes that were acknowledged before are
 /// lost too if the file was deleted; if it was moved, they are where it went. The store fails from then on: close it,
 /// and open the file again. Before a copy is put in its place, [delete its `-wal` and `-shm`](crate::SqliteStore#backups).
+///
+/// It is the source of what the ports return, in an [`es_core::backend::StoreMoved`], at which projections and policies stop.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("the file {} was removed or replaced while it was open", .path.display())]
 pub struct FileReplaced {

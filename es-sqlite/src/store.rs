@@ -32,7 +32,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// While a store is open, a file `<file>-live-<id>` beside the database shows other processes that it is open.
 ///
 /// If the database file is removed or replaced while it is open, all later reads and writes and [`close`](Self::close) fail with
-/// [`FileReplaced`](crate::FileReplaced). What was acknowledged before may be lost with the file.
+/// [`FileReplaced`](crate::FileReplaced), and projections and policies stop. What was acknowledged before may be lost with the file.
 ///
 /// An append of more than 1 MiB gets a transaction of its own. All other writes wait while it runs (64 MB: some tenths
 /// of a second), since a file has one writer. After it, small appends get as much time as it took before the next large

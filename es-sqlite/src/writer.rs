@@ -162,7 +162,7 @@ impl AppendWriter {
             Err(Failure::Closed) => waiting.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::Closed))),
             Err(Failure::Replaced(replaced)) => {
                 for waiting in waiting {
-                    waiting.answer(Err(AppendError::Store(replaced.clone().into())));
+                    waiting.answer(Err(Failure::Replaced(replaced.clone()).into()));
                 }
             }
             Err(failure) => {
