@@ -25,6 +25,6 @@ pub use crate::{
     write::{
         append::{CommandKey, Fingerprint, InvalidAppend, Remembered, command_id, validate_together},
         snapshot::{AggregateStore, Folded, LoadedStream, Snapshot, SnapshotError, SnapshotStore},
-        store::{CommandRecord, Verdict, is_last_page},
+        store::{CommandRecord, Verdict, check_contiguous, is_last_page},
     },
 };

@@ -74,15 +74,11 @@ pub(crate) async fn scan(
 ) -> Result<Option<Served<Vec<(String, Bytes)>>>, sqlx::Error> {
     // Both ends of the range are keys, so SQLite uses the index.
     let first = range.after.as_ref().unwrap_or(&range.prefix).max(&range.prefix);
-    let end = match (end_of_prefix(&range.prefix), &range.before) {
-        (Some(end), Some(before)) => Some(end.min(before.clone())),
-        (end, before) => end.or_else(|| before.clone()),
-    };
     let query = sqlx::query(include_str!("sql/scan_documents.sql"))
         .bind(projection)
         .bind(first)
         .bind(range.after.as_deref())
-        .bind(end)
+        .bind(range.end())
         // At least one row: it names the generation.
         .bind(rows_limit(limit.max(1)));
     let rows = query.fetch_all(connection).await?;
@@ -95,32 +91,4 @@ pub(crate) async fn scan(
         }
     }
     Ok(Some(served))
-}
-
-/// The least text that is greater than each text that starts with `prefix`; `None` if there is no such text. UTF-8 has
-/// the same order by bytes and by characters.
-fn end_of_prefix(prefix: &str) -> Option<String> {
-    let mut end = prefix.to_owned();
-    while let Some(last) = end.pop() {
-        // A range of characters, not a sum: it leaves out the surrogates.
-        if let Some(next) = (last..=char::MAX).nth(1) {
-            end.push(next);
-            return Some(end);
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::end_of_prefix;
-
-    #[test]
-    fn a_prefix_ends_before_the_next_text_that_does_not_start_with_it() {
-        assert_eq!(end_of_prefix("order-"), Some("order.".into()));
-        assert_eq!(end_of_prefix("a\u{D7FF}"), Some("a\u{E000}".into()));
-        assert_eq!(end_of_prefix("a\u{10FFFF}"), Some("b".into()));
-        assert_eq!(end_of_prefix("\u{10FFFF}"), None);
-        assert_eq!(end_of_prefix(""), None);
-    }
 }

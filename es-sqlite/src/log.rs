@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     StreamId, Version,
-    backend::{CommandRecord, PAGE_BYTES, command_id},
+    backend::{CommandRecord, PAGE_BYTES, check_contiguous, command_id},
 };
 use futures_util::TryStreamExt;
 use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
@@ -51,14 +51,7 @@ impl EventStore for SqliteStore {
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
         let query = sqlx::query(include_str!("sql/read_log.sql")).bind(after.to_i64()).bind(rows_limit(limit));
         let events = self.page(query).await?;
-        let mut before = after;
-        for event in &events {
-            // Positions are dense, so a gap shows that an event is lost (R3).
-            if event.position != before.next() {
-                return Err(ReadError::Gap { after: before, found: event.position });
-            }
-            before = event.position;
-        }
+        check_contiguous(after, &events)?;
         Ok(events)
     }
 

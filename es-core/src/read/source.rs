@@ -17,7 +17,7 @@ use crate::{
     },
     stream::Position,
     witness::Witness,
-    write::store::{EventStore, ReadError, is_last_page},
+    write::store::{EventStore, ReadError, check_contiguous, is_last_page},
 };
 
 /// Where a projector's events come from.
@@ -288,10 +288,7 @@ impl EventFeed for LogFeed {
             }
             return Ok(Delivery::Idle);
         };
-        // Dense positions make every loss visible (R3).
-        if events[0].position != after.position.next() {
-            return Err(ReadError::Gap { after: after.position, found: events[0].position }.into());
-        }
+        check_contiguous(after.position, &events)?;
         let checkpoint = Checkpoint { position: last.position, witness: Some(Witness::of(last)), cursor: None };
         *after = checkpoint.clone();
         self.said_end = at_end;

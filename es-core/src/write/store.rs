@@ -237,6 +237,21 @@ pub enum ReadError {
     },
 }
 
+/// Checks that `events` follow each other in the log behind position `after`: positions are dense, so a gap shows that an
+/// event is lost (R3). Returns the position of the last one, `after` where there is none.
+///
+/// # Errors
+/// [`ReadError::Gap`].
+pub fn check_contiguous(after: Position, events: &[RecordedEvent]) -> Result<Position, ReadError> {
+    events.iter().try_fold(after, |after, event| {
+        if event.position == after.next() {
+            Ok(event.position)
+        } else {
+            Err(ReadError::Gap { after, found: event.position })
+        }
+    })
+}
+
 impl ReadError {
     /// Whether reading again may help.
     pub fn is_transient(&self) -> bool {

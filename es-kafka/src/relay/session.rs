@@ -6,8 +6,8 @@ use std::{
 };
 
 use es_core::{
-    Position, ReadError, RecordedEvent,
-    backend::{Witness, is_last_page},
+    Position, RecordedEvent,
+    backend::{Witness, check_contiguous, is_last_page},
     telemetry::spans,
 };
 use rdkafka::{
@@ -176,17 +176,10 @@ impl Relay {
     /// The next events, and where the log ends.
     async fn read(&self, after: Position, pace: &Pace) -> Result<(VecDeque<RecordedEvent>, Position), Failure> {
         let events = self.store.read_log(after, pace.limit).await.map_err(Failure::read)?;
-        // Dense positions make every loss visible (R3).
-        let mut expected = after;
-        for event in &events {
-            if event.position != expected.next() {
-                return Err(Failure::read(ReadError::Gap { after: expected, found: event.position }));
-            }
-            expected = event.position;
-        }
+        let last = check_contiguous(after, &events).map_err(Failure::read)?;
         // Only a relay that lags has to ask.
         let is_behind = !is_last_page(&events, pace.limit);
-        let head = if is_behind { self.store.head().await.map_err(Failure::read)? } else { expected };
+        let head = if is_behind { self.store.head().await.map_err(Failure::read)? } else { last };
         Ok((events.into(), head))
     }
 

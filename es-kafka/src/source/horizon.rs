@@ -7,7 +7,7 @@ use std::{
 
 use es_core::{
     Position, ReadError, RecordedEvent,
-    backend::{Batch, Categories, Checkpoint, SourceError},
+    backend::{Batch, Categories, Checkpoint, SourceError, check_contiguous},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -260,13 +260,7 @@ impl Horizon {
         if self.categories != Categories::All {
             return Ok(());
         }
-        let mut after = self.delivered.position;
-        for event in events {
-            if event.position != after.next() {
-                return Err(ReadError::Gap { after, found: event.position }.into());
-            }
-            after = event.position;
-        }
+        let after = check_contiguous(self.delivered.position, events)?;
         if after == reached.position { Ok(()) } else { Err(ReadError::Gap { after, found: reached.position }.into()) }
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use es_core::{
     Appended, EventData, EventQuery, IdempotencyKey, Metadata, Position, ReadError, Recorded, RecordedEvent, StreamId,
     Version,
-    backend::{CommandRecord, Fingerprint, PAGE_BYTES, command_id, is_last_page},
+    backend::{CommandRecord, Fingerprint, PAGE_BYTES, check_contiguous, command_id, is_last_page},
 };
 use sqlx::{Row, postgres::PgRow};
 
@@ -40,13 +40,7 @@ pub(crate) async fn read_log(
     });
     let events = decode(&rows.await.map_err(error::read)?, None)?;
     // Every snapshot is a prefix of the log, so whatever is missing here is missing for good (R3).
-    let mut last = after;
-    for event in &events {
-        if event.position.get() - 1 != last.get() {
-            return Err(ReadError::Gap { after: last, found: event.position });
-        }
-        last = event.position;
-    }
+    let last = check_contiguous(after, &events)?;
     if is_last_page(&events, limit) {
         // The page shows the end of the log. This is what keeps a reader from being sent for events
         // that are lost, again and again: it does not get as far as to poll.

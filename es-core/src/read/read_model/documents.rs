@@ -141,10 +141,50 @@ impl KeyRange {
         Self { after: Some(cursor.key), generation: Some(cursor.generation), ..self }
     }
 
+    /// The least text that is greater than each of its keys; `None` if there is no such text.
+    pub fn end(&self) -> Option<String> {
+        match (end_of_prefix(&self.prefix), &self.before) {
+            (Some(end), Some(before)) => Some(end.min(before.clone())),
+            (end, before) => end.or_else(|| before.clone()),
+        }
+    }
+
     /// Whether `key` lies in it.
     pub fn contains(&self, key: &str) -> bool {
         key.starts_with(&self.prefix)
             && self.after.as_deref().is_none_or(|after| key > after)
             && self.before.as_deref().is_none_or(|before| key < before)
+    }
+}
+
+/// The least text that is greater than each text that starts with `prefix`; `None` if there is no such text. UTF-8 has
+/// the same order by bytes and by characters.
+fn end_of_prefix(prefix: &str) -> Option<String> {
+    let mut end = prefix.to_owned();
+    while let Some(last) = end.pop() {
+        // A range of characters, not a sum: it leaves out the surrogates.
+        if let Some(next) = (last..=char::MAX).nth(1) {
+            end.push(next);
+            return Some(end);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_ends_before_the_next_text_that_does_not_start_with_its_prefix() {
+        let end = |prefix: &str| KeyRange::prefix(prefix).end();
+        assert_eq!(end("order-"), Some("order.".into()));
+        assert_eq!(end("a\u{D7FF}"), Some("a\u{E000}".into()));
+        assert_eq!(end("a\u{10FFFF}"), Some("b".into()));
+        assert_eq!(end("\u{10FFFF}"), None);
+        assert_eq!(end(""), None);
+        assert_eq!(KeyRange::prefix("b").before("bx").end(), Some("bx".into()));
+        assert_eq!(KeyRange::prefix("b").before("d").end(), Some("c".into()));
+        assert_eq!(KeyRange::default().before("d").end(), Some("d".into()));
     }
 }
