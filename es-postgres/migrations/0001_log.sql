@@ -42,7 +42,7 @@ CREATE TABLE commands (
 );
 
 -- By what a condition and a query find events: an index, not content. A look-up is a range of positions
--- behind one tag, which is empty as long as nobody else has decided on the same tag meanwhile.
+-- of one tag, which is empty as long as no other decision on the same tag was made meanwhile.
 CREATE TABLE event_tags (
     tag      text   COLLATE "C" NOT NULL,
     position bigint NOT NULL,

@@ -2,9 +2,9 @@
 --
 -- It must be called from plpgsql before anything is read, since each statement of a plpgsql function
 -- takes a fresh snapshot: the server gives the lock on only after the former holder's commit is visible,
--- so whoever reads under it sees every position that was ever handed out. The second half of the key is
+-- so a session that reads under it sees every position that was ever handed out. The second half of the key is
 -- the oid that the schema has now, which no other one of the database shares. (After a restore another
--- one may come to have it: then the two share an append lock, which costs time and nothing else.)
+-- schema may have that oid: then the two share an append lock, which costs time and nothing else.)
 --
 -- Call it in an expression: the planner puts its body in its place, and an expression spares the
 -- executor's start and end, which a statement costs.
@@ -104,7 +104,7 @@ EXCEPTION WHEN unique_violation THEN
 END
 $$;
 
--- The positions behind `after` of the events that match `query`, in order, at most `most` of them.
+-- The positions after `after` of the events that match `query`, in order, at most `most` of them.
 --
 -- query: [{"tags": [...], "names": [...]}, ...]: an event matches an item if it has all its tags and,
 -- unless there are none, one of its names. Each item is looked up by its first tag; for one without tags the log is
@@ -142,7 +142,7 @@ BEGIN
 END
 $$;
 
--- Gives the rows behind the negative position `behind` their places in the log, behind `base`, and in their streams.
+-- Gives the rows after the negative position `behind` their places in the log, after `base`, and in their streams.
 --
 -- It has the rights of the owner, so that the application's role needs none to update: no row that has a place is
 -- touched. Its body is bound to the table, so no search path leads it elsewhere.

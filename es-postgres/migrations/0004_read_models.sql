@@ -154,7 +154,7 @@ $$;
 -- outcome: 'promoted', 'behind', 'withdrawn' (serving is then the version that serves), 'not building'.
 -- Locks, in this order: both generations, which keeps new checkpoints and other promotions out; then
 -- their checkpoints, which waits for the commits in flight. Only then are positions compared. The old
--- checkpoints go with the switch: whoever still works on the old generation finds nothing to commit to.
+-- checkpoints go with the switch: a projector that still works on the old generation finds nothing to commit to.
 CREATE FUNCTION promote_generation(
     a_id bigint, a_on_purpose boolean, OUT outcome text, OUT building bigint, OUT serving bigint)
 LANGUAGE plpgsql VOLATILE AS $$

@@ -14,10 +14,10 @@ CREATE TABLE imports (
 -- Opens the transaction that writes a chunk: a_events events that follow the first a_from of the import's
 -- history, the last of them a_last, recorded at a_time.
 --
--- The client has looked up the versions of the chunk's streams beforehand, so that nobody waits for that in
+-- The client has looked up the versions of the chunk's streams beforehand, so that no append waits for that in
 -- the append lock. Here it learns what was written behind a_known, the position up to which it knows everything.
 --
--- imported: how many events the import had before; if it is not a_from, somebody else has gone on with it
+-- imported: how many events the import had before; if it is not a_from, another process has gone on with it
 -- and this was all. Otherwise log_head is the position before the chunk, and changed_streams are at
 -- changed_versions now.
 --

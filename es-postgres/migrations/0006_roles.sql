@@ -52,5 +52,5 @@ BEGIN ATOMIC
      WHERE c.oid = 'events'::regclass;
 END;
 
--- Nobody can grant what is not theirs, so this only spares others the error message.
+-- A role can only grant what is its own, so this only spares others the error message.
 REVOKE EXECUTE ON FUNCTION grant_application(name), grant_application_in(name, name) FROM PUBLIC;

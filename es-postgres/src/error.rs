@@ -57,7 +57,7 @@ pub(crate) fn is_taken(error: &sqlx::Error) -> bool {
     error.as_database_error().is_some_and(is_ours)
 }
 
-/// Whether a lock was not to be had in the time allowed.
+/// Whether a lock was not given in the time allowed.
 pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("55P03")
 }
@@ -105,11 +105,25 @@ pub struct OutcomeUnknown {
     pub last: Arc<sqlx::Error>,
 }
 
+impl OutcomeUnknown {
+    /// Whether sending the same append again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(fault(&self.last), Fault::Busy | Fault::Lost)
+    }
+}
+
 /// The transaction of an [`append_in`](crate::PostgresStore::append_in) looks at an older log than
 /// the one there is, as under `REPEATABLE READ`; nothing was written. Begin it again.
 #[derive(Debug, thiserror::Error)]
 #[error("the transaction's snapshot is older than the log")]
 pub struct StaleSnapshot(#[source] pub sqlx::Error);
+
+impl StaleSnapshot {
+    /// Whether it may help to begin the transaction again: it does.
+    pub fn is_transient(&self) -> bool {
+        true
+    }
+}
 
 /// The schema of this name is not the one in which the store was opened: it was renamed or dropped, or replaced by another
 /// one. The store has written nothing there, and does not go on: open it again where its tables are now.
@@ -120,6 +134,13 @@ pub struct StaleSnapshot(#[source] pub sqlx::Error);
 pub struct SchemaMoved {
     /// The name by which it was opened.
     pub schema: String,
+}
+
+impl SchemaMoved {
+    /// Whether trying again with this store may help: it does not.
+    pub fn is_transient(&self) -> bool {
+        false
+    }
 }
 
 /// The writer was stopped before it answered.
@@ -138,6 +159,13 @@ pub enum UnexpectedAnswer {
     /// No answer for an append of the batch.
     #[error("the database did not answer for each append of the batch")]
     Missing,
+}
+
+impl UnexpectedAnswer {
+    /// Whether sending the same append again may help: it does not.
+    pub fn is_transient(&self) -> bool {
+        false
+    }
 }
 
 impl From<UnexpectedAnswer> for sqlx::Error {

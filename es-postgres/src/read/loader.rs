@@ -28,7 +28,7 @@ use crate::{connections::Connections, error, read::sealed};
 const MOST_STATEMENTS: u32 = 4;
 
 /// With more streams than this in one statement no caller goes alone.
-const COMPANY: usize = 16;
+const CONCURRENT: usize = 16;
 
 /// How often others are let in before a statement for many is sent; see the writer's.
 const YIELDS_BEFORE_A_BATCH: usize = 3;
@@ -58,7 +58,7 @@ pub(crate) struct Loader {
     connections: Arc<Connections>,
     statements: Arc<Semaphore>,
     /// Whether many are asking.
-    in_company: Arc<AtomicBool>,
+    is_contended: Arc<AtomicBool>,
     queue: mpsc::Sender<Wanted>,
 }
 
@@ -66,9 +66,9 @@ impl Loader {
     pub(crate) fn start(connections: Arc<Connections>) -> Self {
         let (queue, wanted) = mpsc::channel(1_024);
         let statements = Arc::new(Semaphore::new(MOST_STATEMENTS as usize));
-        let in_company = Arc::new(AtomicBool::new(false));
-        tokio::spawn(run(connections.clone(), statements.clone(), in_company.clone(), wanted));
-        Self { connections, statements, in_company, queue }
+        let is_contended = Arc::new(AtomicBool::new(false));
+        tokio::spawn(run(connections.clone(), statements.clone(), is_contended.clone(), wanted));
+        Self { connections, statements, is_contended, queue }
     }
 
     pub(crate) async fn load(
@@ -80,7 +80,7 @@ impl Loader {
         if limit == 0 {
             return Ok(unread());
         }
-        if !self.in_company.load(Ordering::Relaxed)
+        if !self.is_contended.load(Ordering::Relaxed)
             && let Ok(_statement) = self.statements.try_acquire()
         {
             let rows = fetch(&self.connections, &[stream.as_str()], snapshot, limit).await;
@@ -94,16 +94,16 @@ impl Loader {
     }
 }
 
-/// Serves those who are in company.
+/// Serves concurrent callers.
 async fn run(
     connections: Arc<Connections>,
     statements: Arc<Semaphore>,
-    in_company: Arc<AtomicBool>,
+    is_contended: Arc<AtomicBool>,
     mut queue: mpsc::Receiver<Wanted>,
 ) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, 1).await > 0 {
-        let needed = if in_company.load(Ordering::Relaxed) { MOST_STATEMENTS } else { 1 };
+        let needed = if is_contended.load(Ordering::Relaxed) { MOST_STATEMENTS } else { 1 };
         let Ok(statement) = statements.clone().acquire_many_owned(needed).await else { return };
         // Those who were just answered may want the next one.
         for _ in 0..YIELDS_BEFORE_A_BATCH {
@@ -114,7 +114,7 @@ async fn run(
         {
             waiting.push(wanted);
         }
-        in_company.store(waiting.len() > COMPANY, Ordering::Relaxed);
+        is_contended.store(waiting.len() > CONCURRENT, Ordering::Relaxed);
         let (with_snapshots, without): (Vec<_>, Vec<_>) = waiting.drain(..).partition(|wanted| wanted.snapshot);
         let connections = connections.clone();
         tokio::spawn(async move {

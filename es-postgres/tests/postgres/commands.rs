@@ -12,7 +12,7 @@ fn stream(id: &str) -> StreamId {
     StreamId::new("account", id).unwrap()
 }
 
-/// Somebody else's event takes the place of the one on which the second command was decided.
+/// Another session's event takes the place of the one on which the second command was decided.
 ///
 /// It can lose: where a state's append expects its version and not its last event, the withdrawal finds the
 /// version that it expects, is written, and the account is overdrawn.

@@ -60,7 +60,7 @@ async fn a_store_opens_while_others_append() {
 async fn r15_what_is_no_database_is_a_typed_error() {
     assert!(matches!(PostgresStore::connect("http://[").await, Err(ConnectError::Url(_))));
     assert!(matches!(PostgresStore::connect("postgres://h/d?schema=Es").await, Err(ConnectError::Schema { .. })));
-    // A port that nobody listens on.
+    // A port on which no server listens.
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let outcome = PostgresStore::connect(&format!("postgres://127.0.0.1:{closed}/db")).await;
     assert!(matches!(outcome, Err(ConnectError::Connect(_))));

@@ -1,4 +1,4 @@
-//! The races that a log can lose, those that are not in `appender.rs` and `appends.rs` already.
+//! The races that a log can lose, those that are not in `appends.rs` already.
 
 use es_core::{Append, AppendError, Conflict, EventStore, Expected, Metadata, Position, Version};
 use es_postgres::PostgresStore;

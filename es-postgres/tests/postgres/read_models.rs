@@ -143,7 +143,7 @@ async fn r12_promotion_waits_for_commits_in_flight() {
     assert_eq!(store.generations(MODEL).await.unwrap().serving.map(|serving| serving.generation), Some(serving));
 }
 
-/// A process that dies between the switch and the deletion leaves documents that nobody sees.
+/// A process that dies between the switch and the deletion leaves documents that no query sees.
 #[tokio::test(flavor = "multi_thread")]
 async fn r12_what_a_crashed_promotion_left_is_swept_by_the_next() {
     let schema = Schema::new();

@@ -21,7 +21,7 @@ async fn r16_close_finishes_what_is_queued_and_closes_all_connections() {
         let store = store.clone();
         async move { store.close().await }
     });
-    // From some moment on nobody gets in; before that, a caller who goes at once leaves nothing.
+    // From some moment on no append is accepted; before that, a caller who goes at once leaves nothing.
     soon(async {
         loop {
             tokio::select! {

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::server::{Schema, append, stream};
 
-/// Whoever loads alone and whoever shares a statement gets the events, at once or in pages.
+/// A caller that loads alone and callers that share a statement get the events, at once or in pages.
 ///
 /// It can lose: it did where the ids of snapshot and event were not compared, and where a stream that does not come so far as
 /// its snapshot was taken for an empty one.
