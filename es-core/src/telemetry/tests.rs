@@ -188,7 +188,6 @@ async fn a_reader_that_has_stopped_is_reported_and_its_lag_grows() {
     }
 }
 
-/// Seen to fail where each name got a time series of its own.
 #[test]
 fn event_types_that_no_program_has_share_one_time_series() {
     let recorder = DebuggingRecorder::new();

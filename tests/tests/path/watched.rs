@@ -84,7 +84,6 @@ fn target(url: &str) -> &str {
     rest.split('/').next().expect("an address")
 }
 
-/// (Each query was seen to be answered with nothing where the metric had another name.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prometheus_sees_what_was_processed_and_by_how_much_readers_lag() {
     let ground = Ground::new().await;
