@@ -61,7 +61,6 @@ mod tests {
         ]
     }
 
-    /// (Seen to fail where a query took each failure of the store for transient.)
     #[test]
     fn every_error_says_the_same_of_a_failure_of_the_store() {
         let lost = transient(|| "the connection was lost".into());
