@@ -46,7 +46,7 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError>;
 
     /// Up to `limit` events of `stream` after version `after`, in order; fewer if their payloads are large
-    /// (see [`is_last_page`](crate::backend::is_last_page)).
+    /// (see [`is_last_page`]).
     ///
     /// # Errors
     /// [`ReadError`].
@@ -58,14 +58,14 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     ) -> Result<Vec<RecordedEvent>, ReadError>;
 
     /// Up to `limit` events of the whole log after position `after`, in order, without a gap; fewer if their payloads are
-    /// large (see [`is_last_page`](crate::backend::is_last_page)).
+    /// large (see [`is_last_page`]).
     ///
     /// # Errors
     /// [`ReadError`].
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError>;
 
     /// Up to `limit` events that match `query`, after position `after`, in order; fewer if their payloads are large
-    /// (see [`is_last_page`](crate::backend::is_last_page)).
+    /// (see [`is_last_page`]).
     ///
     /// # Errors
     /// [`ReadError`].
