@@ -170,12 +170,12 @@ END;
 --   t_*: one element a tag: of which event.
 --   q_*: one element an item of a condition: of which entry; no event after q_after has the tag q_tag (unless that is null)
 --        and matches the item q_item (see matching()), which is null if it asks for nothing but the tag.
---   e_behind: null, or the rows of the events are there already, behind this position, which is negative
+--   e_behind: null, or the rows of the events are there already, after this position, which is negative
 --        (append_large()).
 --
 -- A row for each wave: log_base is the last position before it, versions the versions of the streams
 -- before it (for the entries of the wave), places the position before the first event of an entry, -1 if
--- it was not written; null if all were written, one behind the other from log_base on.
+-- it was not written; null if all were written, one after the other from log_base on.
 -- f_*: one element an entry of the wave that was not written. f_status: 1 conflict (f_version is the
 -- actual one), 2 made earlier (its outcome: version, and position of the last event), 3 the key was used
 -- by another command, 4 condition failed (f_position matches), 5 possible, but not with its group.
@@ -330,7 +330,7 @@ BEGIN
                                   CROSS JOIN LATERAL (SELECT * FROM commands o WHERE o.id = c.id LIMIT 1) o
                                   WHERE e_append[c.event] = u.ord
                                   LIMIT 1) k ON true
-              -- The append comes again when the event behind the version that it expects is its own first one.
+              -- The append comes again when the event after the version that it expects is its own first one.
               LEFT JOIN LATERAL (SELECT e.position FROM events e
                                   WHERE e.stream = CASE WHEN u.expected >= 0 AND NOT v_fits[u.ord] THEN u.stream END
                                     AND e.version = u.expected + 1 AND e.event_id = u.first_id) d ON true

@@ -1,5 +1,5 @@
 -- How far each import has come: what it has written and this row commit together, so an import that was
--- cut off, whatever cut it, goes on behind its last event and writes none twice.
+-- cut off, for whatever reason, continues after its last event and writes none twice.
 CREATE TABLE imports (
     name        text        COLLATE "C" NOT NULL,
     events      bigint      NOT NULL,       -- of its history, from the start
@@ -15,7 +15,7 @@ CREATE TABLE imports (
 -- history, the last of them a_last, recorded at a_time.
 --
 -- The client has looked up the versions of the chunk's streams beforehand, so that no append waits for that in
--- the append lock. Here it learns what was written behind a_known, the position up to which it knows everything.
+-- the append lock. Here it learns what was written after a_known, the position up to which it knows everything.
 --
 -- imported: how many events the import had before; if it is not a_from, another process has gone on with it
 -- and this was all. Otherwise log_head is the position before the chunk, and changed_streams are at

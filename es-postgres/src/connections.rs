@@ -97,7 +97,7 @@ impl Connections {
         self.within(self.session.answer_within(), write).await
     }
 
-    /// Deletes what retired generations left behind, some documents at a time: between two of its statements others get the
+    /// Deletes what retired generations have left, some documents at a time: between two of its statements others get the
     /// place of its connection.
     ///
     /// That is one of its own, since the sessions of the others end a statement far earlier.

@@ -84,7 +84,7 @@ pub(crate) fn is_elsewhere(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| matches!(&*code, "3F000" | "42P01" | "42883"))
 }
 
-/// Whether the connection behind `error` must not be used again.
+/// Whether the connection that met `error` must not be used again.
 pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(_) => fault(error) == Fault::Lost || is_elsewhere(error),

@@ -35,13 +35,13 @@ pub struct Import<'a> {
 impl PostgresStore {
     /// The import `name`: writes a history from elsewhere into the log, far faster than appends would.
     ///
-    /// Positions go on behind the head and versions behind those of streams that exist; ids, instants and
+    /// Positions follow the head and versions follow those of streams that exist; ids, instants and
     /// metadata are kept. It goes chunk by chunk, each in a transaction of its own that holds the append lock:
     /// writers go on in between, and readers see whole chunks, in order (R3). No command is remembered.
     ///
     /// What is written and how far the import has come commit together, under its name. So after whatever
     /// has cut it off (a crash, a lost connection, a commit whose answer was lost) call it again with the
-    /// same name and the same history: it skips what is in the log and goes on behind it (R6).
+    /// same name and the same history: it skips what is in the log and continues after it (R6).
     ///
     /// ```no_run
     /// # async fn example(from: es_core::MemoryStore, to: es_postgres::PostgresStore) -> Result<(), Box<dyn std::error::Error>> {

@@ -8,7 +8,7 @@ pub(crate) struct SchemaId {
 }
 
 impl SchemaId {
-    /// The search path of a session with this mark. `pg_temp` stands behind the schema: otherwise a temporary table could stand
+    /// The search path of a session with this mark. `pg_temp` stands after the schema: otherwise a temporary table could stand
     /// before one of ours. No schema bears the name of a mark, so that part leads nowhere and only tells the session.
     pub(crate) fn path(&self, mark: &str) -> String {
         format!("{},pg_temp,{mark}", self.name)

@@ -106,7 +106,7 @@ impl Chunk {
         self.rows.extend_from_slice(bytes);
     }
 
-    /// Gives the events their positions behind `head` and their versions behind `versions`, by the number
+    /// Gives the events their positions after `head` and their versions after `versions`, by the number
     /// of the stream; returns what `COPY` takes, and the last position.
     pub(super) fn number(&mut self, head: i64, versions: &mut [i64]) -> Result<(&[u8], i64), Full> {
         let mut position = head;

@@ -59,7 +59,7 @@ impl Line {
         }
     }
 
-    /// Writes `chunk` behind what the import `name` has written so far.
+    /// Writes `chunk` after what the import `name` has written so far.
     ///
     /// A failure, or dropping this future, also drops the connection: then the server rolls
     /// back and gives the append lock to the next, unless it has opened to commit.

@@ -19,7 +19,7 @@ pub struct ImportProgress {
 
 /// Why an import stopped, and how far it came.
 #[derive(Debug, thiserror::Error)]
-#[error("the import stopped behind {} events", progress.events)]
+#[error("the import stopped after {} events", progress.events)]
 pub struct ImportError {
     /// What is in the log for sure, as far as this call knows.
     pub progress: ImportProgress,
@@ -46,7 +46,7 @@ pub enum ImportFailure {
     /// An event was recorded before the first instant that Postgres knows.
     #[error("the event at index {index} was recorded at {at}, which is before the calendar of Postgres")]
     RecordedAt { index: u64, at: DateTime<Utc> },
-    /// The history begins behind what was imported.
+    /// The history begins after what was imported.
     #[error("the history starts at index {start}, but only {imported} events are imported")]
     Ahead { start: u64, imported: u64 },
     /// The history is not the one that this import began with.

@@ -99,7 +99,7 @@ pub(super) struct Versions {
 }
 
 impl Versions {
-    /// Behind which position others may have written what is not known here: that of the last chunk. Where
+    /// After which position others may have written what is not known here: that of the last chunk. Where
     /// numbers start anew, this import's own last chunk counts too, since it may not have been there yet
     /// when the streams were looked up; the chunk before it was, since its memory is used again.
     pub(super) fn known_up_to(&self, streams: &ChunkStreams) -> i64 {
@@ -110,7 +110,7 @@ impl Versions {
         }
     }
 
-    /// Takes note of `streams` and of what was `written` behind [`known_up_to`](Self::known_up_to); then
+    /// Takes note of `streams` and of what was `written` after [`known_up_to`](Self::known_up_to); then
     /// the versions of the chunk's streams, by number, are those under the append lock.
     pub(super) fn learn(
         &mut self,

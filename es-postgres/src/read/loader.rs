@@ -126,7 +126,7 @@ async fn run(
     }
 }
 
-/// Reads what is `wanted`, all of it with snapshots or all of it without, and tells everybody.
+/// Reads what is `wanted`, all of it with snapshots or all of it without, and answers each caller.
 async fn read(connections: &Connections, wanted: Vec<Wanted>) {
     let streams: Vec<&str> = wanted.iter().map(|wanted| wanted.stream.as_str()).collect();
     let limit = wanted.iter().map(|wanted| wanted.limit).max().unwrap_or_default();

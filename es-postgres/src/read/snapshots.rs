@@ -1,4 +1,4 @@
-//! Snapshots: one row a stream, read alone or with the events behind it.
+//! Snapshots: one row a stream, read alone or with the events after it.
 
 use async_trait::async_trait;
 use es_core::{

@@ -1,5 +1,5 @@
 -- $1 streams. The head of the log, and the versions of those that exist. No locks; one statement, so all
--- are of one snapshot, and what is not in these versions lies behind this head.
+-- are of one snapshot, and what is not in these versions comes after this head.
 -- Those that do not exist, most of a history's, cost next to nothing: the index is walked once for all
 -- first versions.
 SELECT (SELECT coalesce(max(e.position), 0) FROM events e), array_agg(f.stream), array_agg(f.version)

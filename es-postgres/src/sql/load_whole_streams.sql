@@ -3,7 +3,7 @@
 -- of 204 bytes: 0.6 instead of 1.0 ms).
 -- $1 streams, $2 at most how many events of each. No locks.
 -- version, event_id, recorded_at: the last of these events; null in the one row of a stream without events.
--- names: of each event its type, with /version behind it unless that is 1; neither holds a space.
+-- names: of each event its type, followed by /version unless that is 1; neither holds a space.
 -- payloads: with NUL between them, which no JSON holds.
 SELECT h.version, h.event_id, h.recorded_at, t.names, t.payloads, u.ord::int
   FROM unnest($1::text[]) WITH ORDINALITY u(stream, ord)

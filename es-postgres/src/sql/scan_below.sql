@@ -1,5 +1,5 @@
 -- scan_below
--- scan.sql with $5, the first key behind the range. A statement of its own, so that the bound always is
+-- scan.sql with $5, the first key after the range. A statement of its own, so that the bound always is
 -- a condition of the index and never a filter that walks on to the end of the table.
 SELECT g.id, g.version, d.key, d.document
   FROM generations g

@@ -1,5 +1,5 @@
 -- $1 generation, $2 shard, $3 owner, $4 for how long. No row when there is no such shard (any more).
--- Locks: the checkpoint's row; behind a commit in flight it waits and then hands out what that one left.
+-- Locks: the checkpoint's row; it waits for a commit in flight and then hands out what that one left.
 UPDATE checkpoints
    SET owner = $3, fencing_token = fencing_token + 1, lease_until = clock_timestamp() + $4
  WHERE {here} AND generation = $1 AND shard = $2

@@ -143,7 +143,7 @@ impl Writer {
         self.most_appends + self.held.min(MOST_HELD)
     }
 
-    /// The longest batch of small requests within the limits, and a large one if its way is free. What must stay behind
+    /// The longest batch of small requests within the limits, and a large one if its way is free. What must come after
     /// something else stays, in order.
     fn next_parcels(&mut self) -> (Parcel, Option<Queued>) {
         let (mut parcel, mut large) = (Parcel::default(), None);
@@ -180,7 +180,7 @@ impl Writer {
             match refused {
                 None => parcel.callers.push(caller),
                 Some(request) => {
-                    // Whatever else comes for these streams must stay behind it.
+                    // Whatever else comes for these streams must be written after it.
                     behind.extend(request.streams().cloned());
                     left.push_back(Queued { request, caller });
                 }

@@ -49,7 +49,7 @@ async fn r3_a_naive_reader_sees_a_dense_prefix_under_concurrent_appends_and_roll
             let mut written = 0;
             for number in 0..40 {
                 let events = 1 + (writer + number) % 3;
-                // Half of them write behind themselves, which takes the short ways.
+                // Half of them write after their own events, which takes the short ways.
                 let (id, expected) = match writer {
                     0..3 => (format!("own{writer}"), exact(written)),
                     _ => (format!("s{}", number % 5), Expected::Any),
@@ -125,7 +125,7 @@ async fn r3_a_repeatable_read_caller_fails_instead_of_misordering() {
 ///
 /// It can lose: with a `read_log.sql` that stops at `pg_snapshot_xmin()`, nothing was there to be read.
 #[tokio::test(flavor = "multi_thread")]
-async fn r3_a_foreign_open_write_transaction_delays_nobody() {
+async fn r3_a_foreign_open_write_transaction_delays_no_append() {
     let schema = Schema::new();
     let store = schema.store().await;
     let mut foreign = schema.session().await;
@@ -161,7 +161,7 @@ async fn r3_events_of_another_process_wake_a_waiting_reader() {
     soon(waiters.join_all()).await;
 }
 
-/// Each of two sessions writes behind what it has itself written, and learns that this is no longer the end: of the log, of
+/// Each of two sessions writes after what it has itself written, and learns that this is no longer the end: of the log, of
 /// a stream, or of both.
 ///
 /// It can lose: it did where `append_next()` did not look whether its row was written. (Where nothing was checked that the
@@ -197,11 +197,11 @@ async fn r2_r3_what_a_session_has_written_is_not_what_is_last() {
     assert_eq!(log(&here).await.len(), 11);
 }
 
-/// A session that nobody has disturbed for long hopes that nobody will. Others disturb it: in the log, then in its stream.
+/// A session that no other has disturbed for long takes the optimistic insert. Others disturb it: in the log, then in its stream.
 ///
-/// It can lose: it did where the index's refusal of the hope counted as any other error.
+/// It can lose: it did where the index's refusal of the optimistic insert counted as any other error.
 #[tokio::test(flavor = "multi_thread")]
-async fn r2_r3_a_hope_in_vain_is_made_good() {
+async fn r2_r3_lost_optimistic_insert_is_retried_with_checks() {
     let schema = Schema::new();
     let (here, there) = (schema.store().await, schema.store().await);
     let mut version = 0;
@@ -225,8 +225,8 @@ async fn r2_r3_a_hope_in_vain_is_made_good() {
     assert_eq!(log(&here).await.len() as u64, version + 1 + 2);
 }
 
-/// Takes away what stands behind position `last`.
-async fn delete_behind(owner: &mut Session, last: u64) {
+/// Deletes what comes after position `last`.
+async fn delete_after(owner: &mut Session, last: u64) {
     let delete = format!(
         "BEGIN; ALTER TABLE events DISABLE TRIGGER events_append_only; DELETE FROM events WHERE position > {last};
          ALTER TABLE events ENABLE TRIGGER events_append_only; COMMIT"
@@ -238,14 +238,14 @@ async fn delete_behind(owner: &mut Session, last: u64) {
 /// either.
 pub(crate) async fn lose_the_tail(schema: &Schema, last: u64) {
     let mut owner = schema.session().await;
-    delete_behind(&mut owner, last).await;
+    delete_after(&mut owner, last).await;
     let end = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = '{}'", schema.0);
     owner.run(&end).await;
 }
 
-/// A pooler keeps the connection when the server changes: what the session knew is gone, and nobody has told it.
+/// A pooler keeps the connection when the server changes: what the session knew is gone, and it does not know.
 ///
-/// It can lose: where `append_next()` did not ask for the session's mark, there was a hole behind position 1.
+/// It can lose: where `append_next()` did not ask for the session's mark, there was a hole after position 1.
 #[tokio::test(flavor = "multi_thread")]
 async fn r3_a_session_that_a_pooler_replaced_knows_nothing() {
     let schema = Schema::new();
@@ -260,7 +260,7 @@ async fn r3_a_session_that_a_pooler_replaced_knows_nothing() {
     let mut owner = schema.session().await;
     owner.run(replace).await;
     store.append(append("a", exact(2), 1)).await.unwrap();
-    delete_behind(&mut owner, 1).await;
+    delete_after(&mut owner, 1).await;
     let AppendError::Conflict(lost) = store.append(append("a", exact(3), 1)).await.unwrap_err() else { panic!() };
     assert_eq!(lost.actual.get(), 1);
     let (a, b) = tokio::join!(store.append(append("a", exact(3), 1)), store.append(append("b", exact(0), 1)));
@@ -287,7 +287,7 @@ async fn r3_a_reader_is_not_sent_for_events_that_are_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r3_whoever_waits_notices_that_the_tail_is_lost() {
+async fn r3_a_waiting_reader_notices_that_the_tail_is_lost() {
     let schema = Schema::new();
     let store = schema.store().await;
     store.append(append("a", exact(0), 5)).await.unwrap();
@@ -297,7 +297,7 @@ async fn r3_whoever_waits_notices_that_the_tail_is_lost() {
         async move { while store.wait_past(Position::new(5)).await.is_err() {} }
     });
     lose_the_tail(&schema, 3).await;
-    // It looks for news, and nobody else does: until it has, everybody is sent for event 4.
+    // Only this store looks for news: until it has, every reader is sent for event 4.
     soon(async {
         loop {
             tokio::select! {

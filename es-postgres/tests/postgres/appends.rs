@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::server::{Schema, Session, append, appended, event, exact, log, soon, stream};
 
-/// Holds the writer in the append lock, queues `appends` behind that, lets go: they arrive as one batch.
+/// Holds the writer in the append lock, queues `appends` after it, lets go: they arrive as one batch.
 async fn in_one_batch(
     schema: &Schema,
     store: &PostgresStore,
@@ -194,7 +194,7 @@ async fn r6_the_same_append_twice_in_one_batch_is_written_once() {
 /// The retry races the original, which is not committed yet: it waits in the append lock and then sees it,
 /// or takes its place.
 ///
-/// It can lose: without the look at the event behind the expected version, the retry got a conflict.
+/// It can lose: without the look at the event after the expected version, the retry got a conflict.
 #[tokio::test(flavor = "multi_thread")]
 async fn r6_a_retry_while_the_original_is_uncommitted_waits_for_its_outcome() {
     let schema = Schema::new();

@@ -1,4 +1,4 @@
-//! Commands of one process on one aggregate, decided one behind the other before any of them is written.
+//! Commands of one process on one aggregate, decided one after the other before any of them is written.
 
 use es_core::{
     Append, AppendError, EventStore, Expected, NewEvent, Repository, StreamId, Version,
@@ -101,7 +101,7 @@ async fn r2_two_processes_on_one_aggregate_lose_nothing() {
 /// A state of another history, for example of before a failover that lost the tail of the log, is found out
 /// by the append itself.
 #[tokio::test(flavor = "multi_thread")]
-async fn r2_a_cached_state_of_another_history_is_not_written_behind() {
+async fn r2_no_event_follows_one_of_another_history() {
     let schema = Schema::new();
     let store = schema.store().await;
     let accounts = Repository::<Account>::new(store.clone());

@@ -43,7 +43,7 @@ async fn an_append_outlasts_what_passes() {
     }
 }
 
-/// The disk stays full: everybody is told, nothing is half there, reads go on; and it goes on by itself when
+/// The disk stays full: every caller gets an error, nothing is half there, reads work; appends work again by themselves when
 /// there is room again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_appends_and_serves_reads() {

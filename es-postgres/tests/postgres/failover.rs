@@ -55,7 +55,7 @@ async fn assert_refused(store: &PostgresStore) {
 /// The way out is a rebuild, which does not let readers go back in time: it takes its place when the log has
 /// come to where it was.
 #[tokio::test(flavor = "multi_thread")]
-async fn r3_a_projector_does_not_go_on_behind_a_lost_tail() {
+async fn r3_a_projector_stops_where_the_tail_was_lost() {
     let schema = Schema::new();
     let store = folded(&schema).await;
     lose_the_tail(&schema, 3).await;

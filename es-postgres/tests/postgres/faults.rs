@@ -16,7 +16,7 @@ use uuid::Uuid;
 use super::server::{Schema, append, appended, event, exact, log, soon, stream, wire};
 
 /// Cuts the writer's connection ten times while eight callers append. The batch that was under way is
-/// sent again with the same ids, and nobody notices.
+/// sent again with the same ids, and no caller notices.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn r5_terminated_backends_lose_and_repeat_nothing() {
     let schema = Schema::new();
@@ -46,7 +46,7 @@ async fn r5_terminated_backends_lose_and_repeat_nothing() {
         writers.spawn(async move {
             let mut outcomes = Vec::new();
             while *blows.borrow() < 10 {
-                // Half of them are known by the version behind which they stand, half are remembered.
+                // Half of them are known by the version after which they stand, half are remembered.
                 let version = outcomes.len() as u64 * 2;
                 let expected = if writer % 2 == 0 { exact(version) } else { Expected::Any };
                 outcomes.push(store.append(append(&format!("w{writer}"), expected, 2)).await.unwrap());
@@ -88,7 +88,7 @@ async fn r5_an_append_that_dies_with_its_session_is_sent_again() {
     let schema = Schema::new();
     let store = schema.store().await;
     let mut session = schema.session().await;
-    // The trigger commits nothing, but it kills the session right behind the first one's insert.
+    // The trigger commits nothing, but it kills the session right after the first one's insert.
     session
         .run(
             "CREATE SEQUENCE attempts;
@@ -228,7 +228,7 @@ async fn r16_the_server_too_gives_up_a_read_that_takes_too_long() {
 /// The documents of a large read model are deleted in statements that may take long. The worker that has
 /// promoted its generation goes on at once (seen to fail where it waited for the deletion).
 #[tokio::test(flavor = "multi_thread")]
-async fn r13_the_sweep_behind_a_promotion_may_take_long_and_the_promotion_does_not() {
+async fn r13_the_sweep_after_a_promotion_may_take_long_and_the_promotion_does_not() {
     let schema = Schema::new();
     let store = schema.options().answer_within(SHORT).connect().await.unwrap();
     let (shard, ttl) = (Shard::from("log"), Duration::from_mins(1));

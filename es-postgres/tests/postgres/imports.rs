@@ -34,7 +34,7 @@ async fn log(store: &PostgresStore) -> Vec<RecordedEvent> {
     store.read_log(Position::ZERO, 1_000_000).await.unwrap()
 }
 
-/// What the log must look like whoever has written it; returns the events with these ids, in order.
+/// What the log must look like, whichever process has written it; returns the events with these ids, in order.
 fn assert_dense(log: &[RecordedEvent]) {
     let mut versions = HashMap::new();
     for (event, position) in log.iter().zip(1..) {
@@ -106,7 +106,7 @@ async fn r3_imports_beside_appends_are_dense_and_a_reader_misses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn r3_versions_go_on_behind_those_of_existing_streams_and_across_chunks() {
+async fn r3_versions_follow_those_of_existing_streams_across_chunks() {
     let schema = Schema::new();
     let store = schema.store().await;
     store.append(append("s0", exact(0), 12)).await.unwrap();
@@ -119,7 +119,7 @@ async fn r3_versions_go_on_behind_those_of_existing_streams_and_across_chunks() 
     assert_holds(log(&store).await, &history);
     let first = store.read_stream(&stream_id("s0"), Version::new(12), 1).await.unwrap();
     assert_eq!(Imported::from(first[0].clone()), history[0]);
-    // Appends go on behind it, and this process's head was moved.
+    // Appends follow it, and this process's head was moved.
     assert_eq!(store.append(append("s0", exact(29), 1)).await.unwrap(), appended(30, 63));
 }
 
@@ -218,7 +218,7 @@ async fn r6_an_import_that_comes_again_writes_nothing() {
     assert_eq!(log(&store).await.len(), 30);
 }
 
-/// Two processes believe that the import is theirs: every event is written once, whoever wins a chunk.
+/// Two processes believe that the import is theirs: every event is written once, whichever wins a chunk.
 ///
 /// It can lose: without the comparison with `a_from` in `begin_import_chunk()` both ended well, and the log
 /// held 1,000 events.
@@ -246,7 +246,7 @@ async fn r6_an_import_that_runs_twice_at_once_writes_every_event_once() {
 
 /// The session is killed in the append lock, in the middle of the history.
 #[tokio::test(flavor = "multi_thread")]
-async fn r5_an_import_whose_session_is_killed_goes_on_behind_its_last_chunk() {
+async fn r5_an_import_whose_session_is_killed_continues_after_its_last_chunk() {
     let schema = Schema::new();
     let store = schema.store().await;
     let all = history(30, 4);
@@ -283,7 +283,7 @@ async fn r5_an_import_whose_session_is_killed_goes_on_behind_its_last_chunk() {
 /// A deferred trigger holds the commit up, until the answer to it is bound to be lost: because the wire is
 /// cut after the commit, or because the session is killed before it.
 ///
-/// It can lose: with an import that goes on behind the last event that it *knows* of, the log held the chunk
+/// It can lose: with an import that continues after the last event that it *knows* of, the log held the chunk
 /// that was committed twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn r6_an_import_goes_on_although_the_outcome_of_its_last_commit_is_unknown() {
@@ -432,7 +432,7 @@ async fn r9_projections_see_imported_events_like_any_other() {
     }
 }
 
-/// Imported events are found by their tags, in chunks that begin behind others.
+/// Imported events are found by their tags, in chunks that begin after others.
 #[tokio::test(flavor = "multi_thread")]
 async fn imported_events_are_found_by_their_tags() {
     let store = Schema::new().store().await;

@@ -57,7 +57,7 @@ async fn r17_small_appends_go_on_while_a_large_one_is_written() {
         soon(store.append_together(vec![append("a", Expected::Any, 1), append("b", exact(0), 1)])).await.unwrap().len(),
         2
     );
-    assert!(waits(&mut follower), "it keeps its place behind the large one");
+    assert!(waits(&mut follower), "it keeps its place after the large one");
     assert!(waits(&mut second), "one large one at a time");
     assert_eq!(log(&store).await.len(), 32);
 
@@ -104,7 +104,7 @@ async fn r17_a_large_append_makes_the_writer_slower_for_a_few_appends_only() {
     let schema = Schema::new();
     let store = schema.store().await;
     let mut watcher = schema.session().await;
-    let hopeful = format!(
+    let optimistic = format!(
         "SELECT count(*) FROM pg_stat_activity WHERE application_name = '{}' AND query LIKE 'INSERT INTO events%'
             AND query NOT LIKE '%ON CONFLICT%'",
         schema.0
@@ -115,11 +115,11 @@ async fn r17_a_large_append_makes_the_writer_slower_for_a_few_appends_only() {
             store.append(append("small", exact(version), 1)).await.unwrap();
             version += 1;
         }
-        watcher.until(&hopeful, 1).await;
+        watcher.until(&optimistic, 1).await;
         store.append(large("large", exact(3 * round))).await.unwrap();
         store.append(append("small", exact(version), 1)).await.unwrap();
         version += 1;
-        assert_eq!(watcher.number(&hopeful).await, 0, "it does not know where the log ends");
+        assert_eq!(watcher.number(&optimistic).await, 0, "it does not know where the log ends");
     }
     assert_eq!(store.head().await.unwrap(), Position::new(version + 9));
 }

@@ -134,7 +134,7 @@ async fn r3_a_restored_log_is_read_whole_and_goes_on_densely() {
 ///
 /// It can lose: with a table `head` that every append updates, the count was 201.
 #[tokio::test(flavor = "multi_thread")]
-async fn r3_appends_leave_no_dead_rows_behind_an_old_snapshot() {
+async fn r3_appends_leave_no_dead_rows_while_an_old_snapshot_is_open() {
     let schema = Schema::new();
     let store = schema.store().await;
     store.append(append("a", exact(0), 1)).await.unwrap();

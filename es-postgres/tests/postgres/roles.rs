@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::server::{Schema, Session, append, appended, event, exact, log, soon, stream};
 
-/// A role of one test, with the rights of an application in one schema. It is left behind.
+/// A role of one test, with the rights of an application in one schema. It is not removed.
 struct Role(String);
 
 impl Role {
@@ -191,8 +191,8 @@ async fn the_owner_may_forget_old_commands_and_nothing_else() {
     assert_eq!(refusal(&mut owner, "DELETE FROM events").await, "ES001");
 }
 
-/// The rights are exactly those of an application, whatever the role had before; and nobody who owns the
-/// tables is made one.
+/// The rights are exactly those of an application, whatever the role had before; and a role that
+/// owns the tables is not made one.
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_replace_what_the_role_had_and_spare_the_owner() {
     let schema = Schema::new();
@@ -233,7 +233,7 @@ async fn a_schema_that_was_migrated_otherwise_is_refused() {
     assert!(matches!(outcome, Err(ConnectError::Migrate(_))), "{outcome:?}");
 }
 
-/// A role may have fewer connections than its stores want: whoever gets none is told so, or waits.
+/// A role may have fewer connections than its stores want: a caller that gets none is told so, or waits.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_the_server_refuses_are_typed_errors_and_appends_wait_for_one() {
     let schema = Schema::new();

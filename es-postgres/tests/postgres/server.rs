@@ -1,4 +1,4 @@
-//! The server, and what tests do to it behind the store's back.
+//! The server, and what tests do to it without the store.
 
 use std::{future::Future, time::Duration};
 
@@ -18,7 +18,7 @@ pub(crate) fn url() -> String {
     std::env::var("DATABASE_URL").expect("DATABASE_URL must name a Postgres server; `cargo xtask test` starts one")
 }
 
-/// One test's schema. It is left behind: its name is never used again.
+/// One test's schema. It is not removed: its name is never used again.
 pub(crate) struct Schema(pub(crate) String);
 
 impl Schema {

@@ -12,7 +12,7 @@ use super::server::{Schema, append, stream};
 /// It can lose: it did where the ids of snapshot and event were not compared, and where a stream that does not come so far as
 /// its snapshot was taken for an empty one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r8_a_snapshot_that_nobody_writes_is_none() {
+async fn r8_a_snapshot_that_was_never_written_is_none() {
     let schema = Schema::new();
     let store = Arc::new(schema.store().await);
     es_core::EventStore::append(&*store, append("a", Expected::NoStream, 3)).await.unwrap();

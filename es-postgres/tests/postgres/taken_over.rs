@@ -128,7 +128,7 @@ async fn r18_a_worker_that_waits_for_a_lease_writes_nothing() {
 }
 
 /// Asks for the lease again and again, for three times its length.
-async fn nobody_else_gets_it(rival: &PostgresStore, lease: &Lease, ttl: Duration) {
+async fn no_other_store_gets_it(rival: &PostgresStore, lease: &Lease, ttl: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < ttl * 3 {
         let taken = rival.acquire(&lease.generation, &lease.shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await;
@@ -137,7 +137,7 @@ async fn nobody_else_gets_it(rival: &PostgresStore, lease: &Lease, ttl: Duration
     }
 }
 
-/// The only connection for reads and read models waits for a lock, and the owner's next step behind it.
+/// The only connection for reads and read models waits for a lock, and the owner's next step waits for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r18_a_lease_is_kept_while_all_connections_are_busy() {
     let schema = Schema::new();
@@ -157,13 +157,13 @@ async fn r18_a_lease_is_kept_while_all_connections_are_busy() {
             owner.renew(&lease).await
         }
     });
-    nobody_else_gets_it(&rival, &lease, ttl).await;
+    no_other_store_gets_it(&rival, &lease, ttl).await;
     foreign.run("COMMIT").await;
     reading.await.unwrap().unwrap();
     renewing.await.unwrap().unwrap();
 }
 
-/// Who waits for a lease does not take it behind a commit that is longer than it.
+/// A process that waits for a lease does not take it after a commit that takes longer than the lease.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn r18_a_commit_that_is_longer_than_the_lease_keeps_it() {
     let schema = Schema::new();
@@ -179,7 +179,7 @@ async fn r18_a_commit_that_is_longer_than_the_lease_keeps_it() {
         async move { owner.commit(&lease, changes).await }
     });
     watcher.until_blocked(&schema, 1).await;
-    nobody_else_gets_it(&rival, &lease, ttl).await;
+    no_other_store_gets_it(&rival, &lease, ttl).await;
     foreign.run("COMMIT").await;
     committing.await.unwrap().unwrap();
 }
