@@ -106,7 +106,7 @@ pub async fn a_slow_reaction_keeps_its_lease(store: &impl Store) {
     deposit(store, 1).await;
     let (gate, shutdown) = (Arc::new(tokio::sync::Semaphore::new(0)), CancellationToken::new());
     let read_models: Arc<dyn ReadModelStore> = Arc::new(store.clone());
-    let ttl = Duration::from_millis(300);
+    let ttl = Duration::from_secs(1);
     let runner = PolicyRunner::new(Slow(gate.clone()), source(store), read_models).lease(ttl);
     let worker = tokio::spawn({
         let shutdown = shutdown.clone();
