@@ -79,7 +79,7 @@ impl Database {
         })
     }
 
-    /// Gives the planner the numbers that it needs. Those of a file are for whoever opens it next, and the statements have
+    /// Gives the planner the numbers that it needs. Those of a file serve the next connection that opens it, and the statements have
     /// one plan only.
     pub(crate) async fn analyze(&mut self) -> Result<()> {
         match self {

@@ -100,7 +100,7 @@ impl Client for Caller {
             bail!("the bare writer has ended");
         }
         if !answer.await? {
-            bail!("a conflict on a stream that nobody else writes to");
+            bail!("a conflict on a stream with one writer");
         }
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! Commands: load, handle, append; and again after a conflict.
 
+mod error;
 mod finish;
 mod line;
 mod lines;
@@ -20,7 +21,10 @@ use tokio::{
 };
 use tracing::Instrument;
 
-pub use self::load::{LoadError, Loaded};
+pub use self::{
+    error::ExecuteError,
+    load::{LoadError, Loaded},
+};
 use self::{
     finish::{Finished, MOST_ABANDONED},
     line::{Line, Tip},
@@ -28,10 +32,8 @@ use self::{
 };
 use crate::{
     backoff::Backoff,
-    codec::EncodeError,
     event::{Event, Metadata, NewEvent, NewEventError},
     stream::{Conflict, Expected, InvalidStream, Position, ReadToken, StreamId, Version},
-    tag::TagError,
     telemetry::{CommandMeter, spans},
     witness::Ending,
     write::{
@@ -96,7 +98,7 @@ enum Attempt {
     Done(Receipt),
     /// It ends without an append, and was decided on a state that was not read for it.
     Unchecked,
-    /// The stream has gone on behind the state on which it was decided.
+    /// The stream has events after the state on which it was decided.
     Conflict,
 }
 
@@ -468,61 +470,4 @@ fn decide<A: Aggregate>(
     let append =
         Append { command: context.idempotency.clone(), ..Append::new(stream.clone(), current.expected(), new) };
     Ok(Decision { events, append })
-}
-
-/// Why a command was not executed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ExecuteError<E: std::error::Error + 'static> {
-    /// The aggregate refuses: its own words, untouched.
-    #[error(transparent)]
-    Rejected(E),
-    /// The aggregate no longer has the version that the client saw ([`CommandContext::if_version`]).
-    #[error("the aggregate has changed since it was read")]
-    Stale(#[source] Conflict),
-    /// Others were faster every time.
-    #[error("other commands were faster, {attempts} times")]
-    Contended {
-        /// How often it was tried.
-        attempts: u32,
-    },
-    /// The aggregate could not be loaded.
-    #[error("the aggregate cannot be loaded")]
-    Load(#[from] LoadError),
-    /// An event would not be read as it was written (R14).
-    #[error(transparent)]
-    Encode(#[from] EncodeError),
-    /// An event's own rule makes an invalid tag of it. Nothing was written.
-    #[error(transparent)]
-    Tag(#[from] TagError),
-    /// The events could not be appended.
-    #[error("the events cannot be appended")]
-    Append(#[from] AppendError),
-}
-
-impl<E: std::error::Error + 'static> ExecuteError<E> {
-    /// Whether executing the command again may help.
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Contended { .. } => true,
-            Self::Load(error) => error.is_transient(),
-            Self::Append(error) => error.is_transient(),
-            _ => false,
-        }
-    }
-}
-
-impl<E: std::error::Error + 'static> From<InvalidStream> for ExecuteError<E> {
-    fn from(error: InvalidStream) -> Self {
-        Self::Load(error.into())
-    }
-}
-
-impl<E: std::error::Error + 'static> From<NewEventError> for ExecuteError<E> {
-    fn from(error: NewEventError) -> Self {
-        match error {
-            NewEventError::Encode(error) => error.into(),
-            NewEventError::Tag(error) => error.into(),
-        }
-    }
 }
