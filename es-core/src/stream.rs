@@ -1,5 +1,8 @@
 //! Streams, and the numbers that order their events.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, str::FromStr, sync::Arc};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};

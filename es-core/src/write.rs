@@ -7,3 +7,5 @@ pub mod store;
 pub mod snapshot;
 pub mod execute;
 pub mod decide;
+#[cfg(test)]
+pub(crate) mod scripted;

@@ -2,6 +2,8 @@
 //! faster.
 
 mod model;
+#[cfg(test)]
+mod tests;
 
 use std::{convert::Infallible, sync::Arc};
 

@@ -5,6 +5,8 @@ mod finish;
 mod line;
 mod lines;
 mod load;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::{Future, poll_fn},

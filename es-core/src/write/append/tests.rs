@@ -3,7 +3,10 @@ use uuid::Uuid;
 use super::{Append, CommandKey, Fingerprint, IdempotencyKey, InvalidAppend, command_id, validate_together};
 use crate::{
     Condition, EventData, EventQuery, Expected, NewEvent, Position, StreamId, Tag, Version,
-    limits::{MAX_APPEND_BYTES, MAX_EVENT_NAME_BYTES, MAX_EVENTS, MAX_PAYLOAD_BYTES, MAX_TAG_BYTES, MAX_TAGS},
+    limits::{
+        MAX_APPEND_BYTES, MAX_EVENT_NAME_BYTES, MAX_EVENTS, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES, MAX_TAG_BYTES,
+        MAX_TAGS,
+    },
 };
 
 fn data() -> EventData {
@@ -51,6 +54,15 @@ fn r15_an_append_is_valid_up_to_its_limits() {
     assert_eq!(tagged(MAX_TAGS).validate(), Ok(()));
     let tags = MAX_TAGS + 1;
     assert_eq!(tagged(tags).validate(), Err(InvalidAppend::TooManyTags { event: 0, tags }));
+    let noted = |bytes: usize| {
+        let mut append = of("a", &data(), 1);
+        append.events[0].metadata.extra.insert("note".into(), "x".repeat(bytes));
+        append
+    };
+    let rest = MAX_METADATA_BYTES - noted(0).events[0].metadata.encode().expect("a note").len();
+    assert_eq!(noted(rest).validate(), Ok(()));
+    let bytes = MAX_METADATA_BYTES + 1;
+    assert_eq!(noted(rest + 1).validate(), Err(InvalidAppend::MetadataTooLarge { event: 0, bytes }));
     let nothing = Condition::new(EventQuery::tagged([]), Position::ZERO);
     assert!(matches!(of("a", &data(), 1).on(nothing).validate(), Err(InvalidAppend::Condition(_))));
 }
@@ -120,7 +132,7 @@ fn r6_a_command_id_is_a_hash_of_both_its_parts() {
     assert_eq!(id, Uuid::from_u128(0x5cb5_eb6b_6da2_82f1_b885_3c7d_e4e4_3fbd));
     assert_ne!(id, command_id(&stream("ab"), &key("b")));
     assert_ne!(id, command_id(&stream("a"), &key("c")));
-    assert_eq!(*Fingerprint::from(*Fingerprint::of(b"x").as_bytes()).as_bytes(), *Fingerprint::of(b"x").as_bytes());
+    assert_eq!(Fingerprint::from(*Fingerprint::of(b"x").as_bytes()), Fingerprint::of(b"x"));
     assert_ne!(Fingerprint::of(b"x"), Fingerprint::of(b"y"));
 }
 

@@ -102,3 +102,50 @@ impl<A: Aggregate> Tip<A> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::{Line, Loaded};
+    use crate::{
+        testing::account::{Account, AccountEvent},
+        witness::Ending,
+    };
+
+    /// The state after so many events.
+    fn after(events: u128) -> Arc<Loaded<Account>> {
+        let mut state = Loaded::default();
+        for event in 1..=events {
+            state.apply(&AccountEvent::Deposited { amount: 1 }, Ending::sent(uuid::Uuid::from_u128(event)), 0);
+        }
+        Arc::new(state)
+    }
+
+    #[tokio::test]
+    async fn a_command_is_decided_on_what_was_sent_until_a_newer_state_is_read() {
+        let line = Line::<Account>::new();
+        let mut tip = line.lock().await;
+        let newest = |tip: &super::Tip<Account>| tip.newest().map(|state| state.version.get());
+        tip.has_decided(after(2));
+        tip.has_read(after(1));
+        assert_eq!(newest(&tip), Some(2));
+        let read = after(2);
+        tip.has_read(read.clone());
+        assert!(tip.newest().is_some_and(|newest| Arc::ptr_eq(&newest, &read)));
+    }
+
+    #[tokio::test]
+    async fn what_is_refuted_twice_takes_nothing_back_that_was_decided_in_between() {
+        let line = Line::<Account>::new();
+        let mut tip = line.lock().await;
+        let era = tip.era();
+        tip.has_decided(after(2));
+        tip.was_refuted(era);
+        assert!(tip.newest().is_none());
+        tip.has_read(after(3));
+        tip.has_decided(after(4));
+        tip.was_refuted(era);
+        assert_eq!(tip.newest().map(|state| state.version.get()), Some(4));
+    }
+}

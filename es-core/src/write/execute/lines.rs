@@ -198,5 +198,27 @@ mod tests {
             notes.execute("a", 300_000).await.expect("executed");
         }
         assert!(notes.cached_bytes() < 700_000, "{}", notes.cached_bytes());
+        // Small again.
+        for _ in 0..40 {
+            notes.execute("a", 10_000).await.expect("executed");
+        }
+        assert!(notes.cached_bytes() < least + 100_000, "{}", notes.cached_bytes());
+    }
+
+    #[tokio::test]
+    async fn r17_a_cached_state_that_has_grown_a_few_times_is_weighed_again() {
+        let notes = notes();
+        notes.execute("a", 100_000).await.expect("executed");
+        assert!(notes.cached_bytes() > 100_000, "{}", notes.cached_bytes());
+    }
+
+    #[tokio::test]
+    async fn both_limits_hold_whichever_is_set_first() {
+        for notes in [notes().cache(100).cache_bytes(MIB / 16), notes().cache_bytes(MIB / 16).cache(100)] {
+            for number in 0..40 {
+                notes.execute(number.to_string(), 6_000).await.expect("executed");
+            }
+            assert!(notes.cached_bytes() <= MIB / 16, "{}", notes.cached_bytes());
+        }
     }
 }
