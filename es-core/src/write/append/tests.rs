@@ -70,7 +70,7 @@ fn r15_an_append_is_valid_up_to_its_limits() {
 /// The bytes are those of tags, which events share, so that the test needs neither the memory nor the time of 64 MiB.
 #[test]
 fn r15_an_append_as_a_whole_has_a_limit_in_bytes() {
-    let tag = |nth: usize| Tag::new(format!("{nth:0width$}", width = MAX_TAG_BYTES)).expect("a tag");
+    let tag = |nth: usize| Tag::new(format!("{nth:0MAX_TAG_BYTES$}")).expect("a tag");
     let tagged = NewEvent::new(data()).with_tags((0..MAX_TAGS).map(tag));
     let each = 2 + MAX_TAGS * MAX_TAG_BYTES;
     let mut full = of("a", &sized(MAX_APPEND_BYTES % each), 1);
