@@ -11,7 +11,7 @@ pub use crate::{
     read::{
         engine_error::Location,
         read_model::{
-            Changeover, Changes, Checkpoint, CommitError, Documents, GenerationSet, GenerationState, Generations,
+            Changeover, Changes, Checkpoint, CommitError, Documents, GenerationSet, GenerationState, Generations, Hold,
             Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, ReadModelStore, Served, Shard, Takeover,
             ensure_reader,
         },

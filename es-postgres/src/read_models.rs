@@ -153,28 +153,20 @@ impl Leases for PostgresStore {
         let rows = self.inner.connections.write(acquire).await.map_err(error::read_model)?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (fencing_token, checkpoint) = leased(row).map_err(error::read_model)?;
-        let lease =
-            Lease { generation: generation.clone(), shard: shard.clone(), owner, fencing_token, ttl, checkpoint };
+        let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
         self.inner.leases.written(&lease, asked);
         Ok(Some(lease))
     }
 
-    async fn renew(&self, lease: &Lease) -> Result<(), CommitError> {
+    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
         let holds = || {
             sqlx::query(include_str!("sql/holds.sql"))
                 .bind(lease.generation.id)
                 .bind(lease.shard.to_string())
                 .bind(lease.fencing_token)
         };
-        // The heartbeat writes it, with all others of this process.
-        let leases = &self.inner.leases;
-        let asked = Box::pin(self.inner.connections.read(holds));
-        let rows = leases.during(lease, asked).await.map_err(error::read_model)?;
-        if rows.is_empty() {
-            leases.ended(lease);
-            return Err(CommitError::Fenced(lease.shard.clone()));
-        }
-        Ok(())
+        let rows = self.inner.connections.read(holds).await.map_err(error::read_model)?;
+        if rows.is_empty() { Err(CommitError::Fenced(lease.shard.clone())) } else { Ok(()) }
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
@@ -203,14 +195,12 @@ impl Leases for PostgresStore {
             .bind(documents)
             .bind(&changes.deletes);
         let sent = Instant::now();
-        let committing = Box::pin(self.inner.connections.write(commit));
-        let rows = self.inner.leases.during(lease, committing).await.map_err(error::read_model)?;
+        let rows = self.inner.connections.write(commit).await.map_err(error::read_model)?;
         let committed: bool = one(&rows).and_then(|row| row.try_get(0)).map_err(error::read_model)?;
         if committed {
             self.inner.leases.written(lease, sent);
             Ok(())
         } else {
-            self.inner.leases.ended(lease);
             Err(CommitError::Fenced(lease.shard.clone()))
         }
     }

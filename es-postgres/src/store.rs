@@ -118,7 +118,7 @@ impl PostgresStore {
         let writer = Writer::new(session.clone(), options, queued, head.clone(), meter.clone());
         let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));
         let leases = Arc::new(Heartbeat::default());
-        heartbeat::start(leases.clone(), session.clone());
+        es_core::read::heartbeat::spawn(heartbeat::run(leases.clone(), session.clone()));
         let inner = Inner {
             schema: session.schema().to_owned(),
             schema_oid: session.schema_oid(),

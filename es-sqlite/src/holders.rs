@@ -35,7 +35,7 @@ pub(crate) struct Holder {
 /// A lease is free when one of these is true:
 /// - its owner released it;
 /// - the store of its owner is closed or its process has ended: the kernel has dropped the file lock;
-/// - its owner works in this store and has not renewed it for its length;
+/// - its owner worked in this store and has dropped it;
 /// - its owner works in another store, which is open but hangs: this store has seen the same row for the lease's length.
 #[derive(Debug)]
 pub(crate) struct Holders {
@@ -67,7 +67,7 @@ impl Holders {
     pub(crate) fn is_held(&self, holder: &Holder) -> bool {
         match (holder.owner, holder.process) {
             (Some(_), Some(process)) if process == self.presence.id() => {
-                self.heartbeat.is_wanted(holder.generation, &holder.shard, holder.fencing_token)
+                self.heartbeat.is_kept(holder.generation, &holder.shard, holder.fencing_token)
             }
             (Some(_), Some(process)) => self.presence.lives(process) && !self.stands_still(holder),
             _ => false,

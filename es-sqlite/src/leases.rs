@@ -104,7 +104,7 @@ pub(crate) async fn acquire(
         cursor: row.try_get("cursor")?,
     };
     let fencing_token = row.try_get("fencing_token")?;
-    let lease = Lease { generation, shard, owner, fencing_token, ttl, checkpoint };
+    let lease = Lease::new(generation, shard, owner, fencing_token, ttl, checkpoint);
     // Recorded before the next caller gets the write lock and looks.
     holders.heartbeat.written(&lease, Instant::now());
     Ok(Some(lease))

@@ -144,16 +144,11 @@ impl Leases for SqliteStore {
         Ok(acquired.await?)
     }
 
-    async fn renew(&self, lease: &Lease) -> Result<(), CommitError> {
-        let asked = async {
-            let mut reader = self.connections().reader().await?;
-            let holds = leases::holds(reader.connection(), lease).await?;
-            reader.give_back();
-            Ok::<_, Failure>(holds)
-        };
-        // The heartbeat renews it, together with all other leases of this store.
-        let holds = self.holders().heartbeat.during(lease, asked).await?;
-        self.unless_fenced(holds, lease)
+    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
+        let mut reader = self.connections().reader().await?;
+        let holds = leases::holds(reader.connection(), lease).await.map_err(Failure::from)?;
+        reader.give_back();
+        unless_fenced(holds, lease)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
@@ -178,20 +173,15 @@ impl Leases for SqliteStore {
                 Ok(holds)
             })
         });
-        let committed = self.holders().heartbeat.during(lease, committed).await?;
-        self.unless_fenced(committed, lease)
+        unless_fenced(committed.await?, lease)
     }
 }
 
-impl SqliteStore {
-    fn unless_fenced(&self, holds: bool, lease: &Lease) -> Result<(), CommitError> {
-        if holds {
-            return Ok(());
-        }
-        self.holders().heartbeat.ended(lease);
-        Err(CommitError::Fenced(lease.shard.clone()))
-    }
+fn unless_fenced(holds: bool, lease: &Lease) -> Result<(), CommitError> {
+    if holds { Ok(()) } else { Err(CommitError::Fenced(lease.shard.clone())) }
+}
 
+impl SqliteStore {
     /// Deletes what retired generations hold. The promotion is already committed, so a failure here is only logged: the
     /// next sweep, at the latest when the file is opened again, deletes the rest.
     async fn sweep(&self) {

@@ -100,7 +100,7 @@ impl SqliteStore {
         };
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
         // The same for this task: dropping the last clone ends it.
-        tokio::spawn(leases::keep_alive(holders.clone(), connections.clone()));
+        es_core::read::heartbeat::spawn(leases::keep_alive(holders.clone(), connections.clone()));
         Ok(Self { open: Arc::new(Open { connections, holders, queue, meter, head, closing, writer }) })
     }
 

@@ -209,21 +209,14 @@ impl Leases for MemoryStore {
             return Ok(None);
         }
         stored.fencing_token += 1;
-        stored.held = Some(Held::by(owner, ttl));
-        Ok(Some(Lease {
-            generation: generation.clone(),
-            shard: shard.clone(),
-            owner,
-            fencing_token: stored.fencing_token,
-            ttl,
-            checkpoint: stored.checkpoint.clone(),
-        }))
+        let (fencing_token, checkpoint) = (stored.fencing_token, stored.checkpoint.clone());
+        let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
+        stored.held = Some(Held::by(&lease));
+        Ok(Some(lease))
     }
 
-    async fn renew(&self, lease: &Lease) -> Result<(), CommitError> {
-        let models = &mut self.lock().read_models;
-        models.leased(lease)?.held = Some(Held::by(lease.owner, lease.ttl));
-        Ok(())
+    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
+        self.lock().read_models.leased(lease).map(drop)
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
@@ -240,7 +233,6 @@ impl Leases for MemoryStore {
             return Err(CommitError::Fenced(lease.shard.clone()));
         }
         shard.checkpoint = changes.checkpoint;
-        shard.held = Some(Held::by(lease.owner, lease.ttl));
         if let Some(stored) = models.generations.get_mut(&lease.generation.id) {
             stored.documents.extend(changes.upserts);
             for key in &changes.deletes {

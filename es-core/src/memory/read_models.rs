@@ -1,16 +1,12 @@
 //! Read models in memory.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use tokio::time::Instant;
 use uuid::Uuid;
 
 use crate::{
-    read::read_model::{Checkpoint, CommitError, Generation, GenerationState, Lease, Progress, Served, Shard},
+    read::read_model::{Checkpoint, CommitError, Generation, GenerationState, Hold, Lease, Progress, Served, Shard},
     stream::Position,
 };
 
@@ -44,20 +40,26 @@ pub(super) struct StoredShard {
     pub(super) fencing_token: i64,
 }
 
+/// The lease on a shard. It ends when its worker drops it; when the store drops it, its worker is told.
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) owner: Uuid,
-    /// `None` means that it does not expire.
-    pub(super) until: Option<Instant>,
+    hold: Hold,
 }
 
 impl Held {
-    pub(super) fn by(owner: Uuid, ttl: Duration) -> Self {
-        Self { owner, until: Instant::now().checked_add(ttl) }
+    pub(super) fn by(lease: &Lease) -> Self {
+        Self { owner: lease.owner, hold: lease.hold() }
     }
 
     pub(super) fn is_live(&self) -> bool {
-        self.until.is_none_or(|until| until > Instant::now())
+        self.hold.is_kept()
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.hold.lose();
     }
 }
 

@@ -174,7 +174,7 @@ impl<P: Policy> PolicyRunner<P> {
         Self { policy, source, leases, lease: DEFAULT_LEASE, standby, report }
     }
 
-    /// How long the lease of a runner lasts that does not renew it, as
+    /// How long the lease of a runner lasts after its process was killed or stalls, as
     /// [`Projector::lease`](crate::read::projector::Projector::lease).
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }

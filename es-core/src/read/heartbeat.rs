@@ -1,52 +1,76 @@
-//! Renewal of the leases of a process: workers say which leases they still need, and one statement renews all of them. A backend
-//! owns one [`Heartbeat`] and writes what is [due](Heartbeat::due).
+//! Renewal of the leases of a process: a store renews a lease for as long as its worker keeps it, and one statement renews all of
+//! them. A backend owns one [`Heartbeat`], writes what is [due](Heartbeat::due), and does so on [a thread of its own](spawn).
 
 use std::{
     collections::HashMap,
     sync::{
-        Mutex, MutexGuard,
+        Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
     time::Duration,
 };
 
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    runtime::{Builder, Handle},
+    sync::Notify,
+    time::Instant,
+};
 
-use crate::read::read_model::{Lease, Shard};
+use crate::read::read_model::{Hold, Lease, Shard};
 
 /// The shortest pause between two renewals.
 const SHORTEST: Duration = Duration::from_millis(10);
 
-/// The leases that a store has granted in this process, and until when their workers need them.
+/// Runs `renewals` on the thread of this process that renews leases.
 ///
-/// A lease is renewed twice within its length if its worker has asked for that within its length. So the lease of a worker that has
-/// ended expires. A process without leases writes nothing.
+/// It is none of the application's: a `fold` that computes for longer than a lease lasts may block all threads of the application's
+/// runtime, and with them its timers and connections. Where the system gives no thread, `renewals` runs on the caller's runtime.
+///
+/// # Panics
+/// It may panic outside of a tokio runtime.
+pub fn spawn(renewals: impl Future<Output = ()> + Send + 'static) {
+    static THREAD: OnceLock<Option<Handle>> = OnceLock::new();
+    let own = THREAD.get_or_init(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().ok()?;
+        let handle = runtime.handle().clone();
+        let run = move || runtime.block_on(std::future::pending::<()>());
+        thread::Builder::new().name("evenfold-leases".into()).spawn(run).ok()?;
+        Some(handle)
+    });
+    match own {
+        Some(own) => own.spawn(renewals),
+        None => tokio::spawn(renewals),
+    };
+}
+
+/// The leases that a store has granted in this process.
+///
+/// A lease is renewed after half of its length for as long as its worker keeps the [`Lease`] or a clone of it. The lease of a worker
+/// that has ended expires. A process without leases writes nothing.
 #[derive(Debug, Default)]
 pub struct Heartbeat {
-    wanted: Mutex<HashMap<(i64, Shard), Wanted>>,
+    kept: Mutex<HashMap<Key, Kept>>,
     news: Notify,
     closed: AtomicBool,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Wanted {
-    fencing_token: i64,
+/// A fencing token is part of it: the former holder of a shard, which may not know yet that it is that, does not affect the present
+/// one.
+type Key = (i64, Shard, i64);
+
+#[derive(Debug)]
+struct Kept {
     ttl: Duration,
-    /// When its worker asked for it last.
-    asked: Instant,
+    hold: Hold,
     /// When the store wrote it last.
     written: Instant,
 }
 
-impl Wanted {
-    /// Whether it was asked for within its length.
-    fn is_wanted(&self) -> bool {
-        self.asked.elapsed() < self.ttl
-    }
-
+impl Kept {
     /// Half its length after it was written last; `None` means never.
     fn due(&self) -> Option<Instant> {
-        self.written.checked_add(self.ttl / 2)
+        self.written.checked_add((self.ttl / 2).max(SHORTEST))
     }
 }
 
@@ -63,68 +87,30 @@ pub struct Beat {
     pub ttl: Duration,
 }
 
+fn key(lease: &Lease) -> Key {
+    (lease.generation.id, lease.shard.clone(), lease.fencing_token)
+}
+
 impl Heartbeat {
-    fn lock(&self) -> MutexGuard<'_, HashMap<(i64, Shard), Wanted>> {
-        self.wanted.lock().expect("nothing panics while it holds the lock")
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Kept>> {
+        self.kept.lock().expect("nothing panics while it holds the lock")
     }
 
-    /// The store has written `lease` at the time `written`: when it was taken, and with a commit.
+    /// The store has written `lease` at the time `written`: when it was taken, and with a commit. It is renewed from now on.
     pub fn written(&self, lease: &Lease, written: Instant) {
-        self.note(lease, |_| written);
-    }
-
-    /// The worker of `lease` wants it from now on for as long as a lease lasts.
-    pub fn wants(&self, lease: &Lease) {
-        self.note(lease, |known| {
-            // A lease that is not known here was dropped because its worker did not ask for it in time: it is due at once.
-            let now = Instant::now();
-            known.map(|known| known.written).or_else(|| now.checked_sub(lease.ttl)).unwrap_or(now)
-        });
-    }
-
-    fn note(&self, lease: &Lease, written: impl FnOnce(Option<&Wanted>) -> Instant) {
-        let (fencing_token, key) = (lease.fencing_token, (lease.generation.id, lease.shard.clone()));
-        let mut all = self.lock();
-        let known = all.get(&key);
-        // A worker that has lost its lease to another one of this process, and does not know it yet, must not take the
-        // other's place here: its lease would seem free.
-        if known.is_some_and(|known| known.fencing_token > fencing_token && known.is_wanted()) {
-            return;
-        }
-        let written = written(known.filter(|known| known.fencing_token == fencing_token));
-        all.insert(key, Wanted { fencing_token, ttl: lease.ttl, asked: Instant::now(), written });
+        self.lock().insert(key(lease), Kept { ttl: lease.ttl, hold: lease.hold(), written });
         self.news.notify_one();
     }
 
-    /// The outcome of `work`. While it runs, `lease` is renewed: a step that waits for a connection or a lock must not lose it.
-    pub async fn during<T>(&self, lease: &Lease, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
-        loop {
-            self.wants(lease);
-            let asked_again = tokio::time::sleep((lease.ttl / 3).max(SHORTEST));
-            tokio::select! {
-                biased;
-                outcome = &mut work => return outcome,
-                () = asked_again => {}
-            }
-        }
-    }
-
-    /// `lease` was released or is lost.
+    /// `lease` was released.
     pub fn ended(&self, lease: &Lease) {
-        self.forget(lease.generation.id, &lease.shard, lease.fencing_token);
+        self.lock().remove(&key(lease));
     }
 
-    /// A lease that [`due`](Self::due) has returned is lost.
+    /// A lease that [`due`](Self::due) has returned is lost. Its worker is told.
     pub fn lost(&self, beat: &Beat) {
-        self.forget(beat.generation, &beat.shard, beat.fencing_token);
-    }
-
-    fn forget(&self, generation: i64, shard: &Shard, fencing_token: i64) {
-        let mut all = self.lock();
-        let key = (generation, shard.clone());
-        if all.get(&key).is_some_and(|wanted| wanted.fencing_token == fencing_token) {
-            all.remove(&key);
+        if let Some(kept) = self.lock().remove(&(beat.generation, beat.shard.clone(), beat.fencing_token)) {
+            kept.hold.lose();
         }
     }
 
@@ -132,8 +118,8 @@ impl Heartbeat {
     pub fn failed(&self, beats: &[Beat]) {
         let mut all = self.lock();
         for beat in beats {
-            if let Some(wanted) = all.get_mut(&(beat.generation, beat.shard.clone())) {
-                wanted.written = wanted.written.checked_sub(wanted.ttl / 2).unwrap_or(wanted.written);
+            if let Some(kept) = all.get_mut(&(beat.generation, beat.shard.clone(), beat.fencing_token)) {
+                kept.written = kept.written.checked_sub(kept.ttl / 2).unwrap_or(kept.written);
             }
         }
     }
@@ -144,21 +130,34 @@ impl Heartbeat {
         self.news.notify_one();
     }
 
-    /// Whether a worker of this process needs the lease with `token` on this shard.
-    pub fn is_wanted(&self, generation: i64, shard: &Shard, fencing_token: i64) -> bool {
-        let all = self.lock();
-        all.get(&(generation, shard.clone()))
-            .is_some_and(|wanted| wanted.fencing_token == fencing_token && wanted.is_wanted())
+    /// Waits until a lease is granted; `false` when it is closed. A backend opens its connection then, so that the first
+    /// renewal need not wait for it.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub async fn is_needed(&self) -> bool {
+        while self.lock().is_empty() {
+            if self.closed.load(Ordering::Acquire) {
+                return false;
+            }
+            self.news.notified().await;
+        }
+        true
+    }
+
+    /// Whether a worker of this process keeps the lease with `fencing_token` on this shard.
+    pub fn is_kept(&self, generation: i64, shard: &Shard, fencing_token: i64) -> bool {
+        self.lock().get(&(generation, shard.clone(), fencing_token)).is_some_and(|kept| kept.hold.is_kept())
     }
 
     /// Waits until a lease is due and returns all leases of the process, so that one statement renews them together. Those that no
-    /// worker needs any more are left to expire. `None` when it is closed.
+    /// worker keeps any more are left to expire. `None` when it is closed.
     ///
     /// # Cancel safety
     /// Dropping the future loses nothing.
     pub async fn due(&self) -> Option<Vec<Beat>> {
         while !self.closed.load(Ordering::Acquire) {
-            let next = self.lock().values().filter_map(Wanted::due).min();
+            let next = self.lock().values().filter_map(Kept::due).min();
             let slept = async {
                 match next {
                     Some(next) => tokio::time::sleep_until(next).await,
@@ -172,18 +171,13 @@ impl Heartbeat {
             }
             let now = Instant::now();
             let mut all = self.lock();
-            all.retain(|_, wanted| wanted.is_wanted());
-            if !all.values().filter_map(Wanted::due).any(|due| due <= now) {
+            all.retain(|_, kept| kept.hold.is_kept());
+            if !all.values().filter_map(Kept::due).any(|due| due <= now) {
                 continue;
             }
-            let beats = all.iter_mut().map(|((generation, shard), wanted)| {
-                wanted.written = now;
-                Beat {
-                    generation: *generation,
-                    shard: shard.clone(),
-                    fencing_token: wanted.fencing_token,
-                    ttl: wanted.ttl,
-                }
+            let beats = all.iter_mut().map(|((generation, shard, fencing_token), kept)| {
+                kept.written = now;
+                Beat { generation: *generation, shard: shard.clone(), fencing_token: *fencing_token, ttl: kept.ttl }
             });
             return Some(beats.collect());
         }
@@ -202,17 +196,21 @@ mod tests {
 
     const TTL: Duration = Duration::from_millis(100);
 
-    fn lease(shard: &str, fencing_token: i64) -> Lease {
+    fn lease_of(shard: &str, fencing_token: i64, ttl: Duration) -> Lease {
         let generation = Generation { id: 1, projection: "model".into(), version: 1 };
-        let checkpoint = Checkpoint::default();
-        Lease { generation, shard: Shard::from(shard), owner: Uuid::nil(), fencing_token, ttl: TTL, checkpoint }
+        Lease::new(generation, Shard::from(shard), Uuid::nil(), fencing_token, ttl, Checkpoint::default())
+    }
+
+    fn lease(shard: &str, fencing_token: i64) -> Lease {
+        lease_of(shard, fencing_token, TTL)
     }
 
     #[tokio::test]
     async fn r18_all_leases_are_renewed_together_after_half_of_their_length() {
         let (heartbeat, start) = (Heartbeat::default(), Instant::now());
-        for number in 0..10 {
-            heartbeat.written(&lease(&format!("topic/{number}"), 1), Instant::now());
+        let leases: Vec<_> = (0..10).map(|number| lease(&format!("topic/{number}"), 1)).collect();
+        for lease in &leases {
+            heartbeat.written(lease, Instant::now());
         }
         assert_eq!(heartbeat.due().await.map(|beats| beats.len()), Some(10));
         assert!(start.elapsed() >= TTL / 2);
@@ -220,48 +218,59 @@ mod tests {
 
     #[tokio::test]
     async fn r18_the_lease_of_a_worker_that_is_gone_is_left_to_end() {
-        let (heartbeat, start) = (Heartbeat::default(), Instant::now());
-        heartbeat.written(&lease("dropped", 1), Instant::now());
-        loop {
-            heartbeat.wants(&lease("kept", 1));
-            let beats = heartbeat.due().await.expect("open");
-            if beats.iter().map(|beat| &*beat.shard.source).eq(["kept"]) {
-                break;
-            }
-            assert!(start.elapsed() < TTL * 2, "{beats:?}");
-        }
-        assert!(!heartbeat.is_wanted(1, &Shard::from("dropped"), 1));
+        let (heartbeat, kept) = (Heartbeat::default(), lease("kept", 1));
+        heartbeat.written(&kept, Instant::now());
+        let dropped = lease("dropped", 1);
+        heartbeat.written(&dropped, Instant::now());
+        let clone = dropped.clone();
+        drop(dropped);
+        assert!(heartbeat.is_kept(1, &Shard::from("dropped"), 1), "by its clone");
+        drop(clone);
+        assert!(!heartbeat.is_kept(1, &Shard::from("dropped"), 1));
+        let beats = heartbeat.due().await.expect("open");
+        assert_eq!(beats.iter().map(|beat| &*beat.shard.source).collect::<Vec<_>>(), ["kept"]);
     }
 
     /// Seen to fail where the former holder took the place of the present one: a third worker took the lease from that.
     #[tokio::test]
     async fn r9_a_worker_that_has_lost_its_lease_does_not_end_that_of_the_next() {
-        let heartbeat = Heartbeat::default();
-        heartbeat.written(&lease("log", 1), Instant::now());
-        // Another worker takes it over; the former one asks for it before it knows.
-        heartbeat.written(&lease("log", 2), Instant::now());
-        heartbeat.wants(&lease("log", 1));
-        heartbeat.ended(&lease("log", 1));
-        assert!(heartbeat.is_wanted(1, &Shard::from("log"), 2));
-        // A database that was restored returns lower fencing tokens again.
-        tokio::time::sleep(TTL).await;
-        heartbeat.written(&lease("log", 1), Instant::now());
-        assert!(heartbeat.is_wanted(1, &Shard::from("log"), 1));
+        let (heartbeat, former, present) = (Heartbeat::default(), lease("log", 1), lease("log", 2));
+        heartbeat.written(&former, Instant::now());
+        // Another worker takes it over; a commit that the former one made before is noted after that.
+        heartbeat.written(&present, Instant::now());
+        heartbeat.written(&former, Instant::now());
+        heartbeat.ended(&former);
+        assert!(heartbeat.is_kept(1, &Shard::from("log"), 2));
+        let beats = heartbeat.due().await.expect("open");
+        assert_eq!(beats.iter().map(|beat| beat.fencing_token).collect::<Vec<_>>(), [2]);
+        heartbeat.lost(&beats[0]);
+        assert!(present.is_lost() && !former.is_lost());
     }
 
     #[tokio::test]
-    async fn a_lease_without_end_is_never_due_and_one_that_was_given_back_neither() {
-        let heartbeat = Heartbeat::default();
-        let forever = Lease { ttl: Duration::MAX, ..lease("forever", 1) };
-        heartbeat.written(&forever, Instant::now());
-        heartbeat.wants(&forever);
-        heartbeat.written(&Lease { ttl: Duration::ZERO, ..lease("log", 2) }, Instant::now());
-        heartbeat.written(&lease("other", 2), Instant::now());
-        heartbeat.ended(&lease("other", 1));
-        assert!(heartbeat.is_wanted(1, &Shard::from("other"), 2), "an older fencing token ends nothing");
-        heartbeat.ended(&lease("other", 2));
+    async fn leases_of_any_length_are_due_in_time_and_those_without_end_never() {
+        let (heartbeat, start) = (Heartbeat::default(), Instant::now());
+        let (forever, none) = (lease_of("forever", 1, Duration::MAX), lease_of("none", 1, Duration::ZERO));
+        heartbeat.written(&forever, start);
+        assert!(tokio::time::timeout(TTL, heartbeat.due()).await.is_err());
+        heartbeat.written(&none, Instant::now());
+        assert_eq!(heartbeat.due().await.map(|beats| beats.len()), Some(2));
+        assert!(start.elapsed() >= TTL + SHORTEST);
+        heartbeat.ended(&none);
         assert!(tokio::time::timeout(TTL, heartbeat.due()).await.is_err());
         heartbeat.close();
         assert_eq!(heartbeat.due().await, None);
+    }
+
+    /// Seen to fail where renewals are a task of the application.
+    #[tokio::test]
+    async fn renewals_do_not_wait_for_the_threads_of_the_application() {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        spawn(async move {
+            tokio::time::sleep(SHORTEST).await;
+            sender.send(()).expect("the test waits");
+        });
+        // It blocks the only thread of this runtime.
+        receiver.recv_timeout(Duration::from_secs(30)).expect("it ran");
     }
 }

@@ -74,12 +74,12 @@ impl<P: Projection> Projector<P> {
         }
     }
 
-    /// How long the leases of a worker last that does not renew them (2 s by default). A worker that stops in good order
-    /// releases them at once. On a file (`es-sqlite`) those of a killed process are free at once too.
+    /// How long the leases of a worker last after its process was killed or stalls (2 s by default). A worker that stops in good
+    /// order releases them at once. On a file (`es-sqlite`) those of a killed process are free at once too.
     ///
-    /// The lease is renewed while events are folded: on a runtime with several threads for any length of a call of
-    /// [`Projection::fold`], on a runtime with one thread if no call takes half of `ttl`. A worker that stalls for longer may
-    /// lose a shard to one that waits. Its commit is then refused, so nothing is folded twice, but the work is done again.
+    /// While a worker lives its leases are renewed, for any length of a call of [`Projection::fold`] and on any runtime. A process
+    /// that stalls for longer than half of `ttl` may lose a shard to one that waits. Its commit is then refused, so nothing is
+    /// folded twice, but the work is done again.
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }
     }

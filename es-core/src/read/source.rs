@@ -91,7 +91,7 @@ pub enum Delivery {
     Revoked(Vec<Shard>),
     /// Events of a started shard.
     Batch(Batch),
-    /// Nothing has happened for a while: time to renew leases.
+    /// Nothing has happened for a while: time to look after leases and shards.
     Idle,
 }
 

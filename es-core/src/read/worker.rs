@@ -1,8 +1,6 @@
 //! The common part of projectors, rebuilds and policies: a worker passes the batches of its shards to a handler and commits
 //! them.
 
-mod leases;
-
 use std::{
     collections::{HashMap, VecDeque},
     ops::ControlFlow,
@@ -25,7 +23,6 @@ use crate::{
         engine_error::EngineError,
         read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
         source::{Batch, Delivery, EventFeed, EventSource, Subscription},
-        worker::leases::Renewals,
         worker_state::StateReport,
     },
     stream::Position,
@@ -73,7 +70,6 @@ pub(crate) struct Worker<'a> {
     feed: Box<dyn EventFeed>,
     owner: Uuid,
     ttl: Duration,
-    leases: Renewals,
     meter: ReaderMeter,
     held: HashMap<Shard, Held>,
     /// Assigned shards whose lease another worker still holds.
@@ -86,7 +82,6 @@ struct Held {
     lease: Lease,
     /// The end of the log when the source had no more events of the shard.
     end: Option<Position>,
-    stop: CancellationToken,
     /// Reports it for as long as it is held.
     _reported: HeldLease,
 }
@@ -113,10 +108,9 @@ impl<'a> Worker<'a> {
     ) -> Result<Self, EngineError> {
         let feed = source.open(subscription).await?;
         let meter = ReaderMeter::of(&generation.projection);
-        let leases = Renewals::new(store.clone(), ttl, meter.lost()).await;
         let (held, wanted, waiting) = (HashMap::new(), Vec::new(), VecDeque::new());
         let owner = Uuid::now_v7();
-        Ok(Self { handler, store, generation, feed, owner, ttl, leases, meter, held, wanted, waiting })
+        Ok(Self { handler, store, generation, feed, owner, ttl, meter, held, wanted, waiting })
     }
 
     /// Makes steps until the shutdown (`None`), or until `after` returns a value.
@@ -155,7 +149,7 @@ impl<'a> Worker<'a> {
         }
         if let Some(batch) = self.waiting.pop_front()
             && let span = spans::fold(&self.generation.projection, &batch.events)
-            && let Some(rest) = self.fold(batch).instrument(span).await?
+            && let Some(rest) = self.fold(batch, shutdown).instrument(span).await?
         {
             self.waiting.push_front(rest);
         }
@@ -163,10 +157,12 @@ impl<'a> Worker<'a> {
         while let Some(urgent) = self.feed.urgent() {
             self.take_in(urgent);
         }
-        if let Some(shard) = self.leases.lost() {
-            return Err(EngineError::Fenced(shard));
+        let mut lost = self.held.values().filter(|held| held.lease.is_lost());
+        if let Some(Held { lease, .. }) = lost.next() {
+            self.meter.lost(1 + lost.count());
+            return Err(EngineError::Fenced(lease.shard.clone()));
         }
-        self.take_wanted(shutdown).await?;
+        self.take_wanted().await?;
         Ok(Some(if self.held.is_empty() { Step::Standby } else { self.end().map_or(Step::Worked, Step::AtEnd) }))
     }
 
@@ -185,7 +181,6 @@ impl<'a> Worker<'a> {
                 self.waiting.retain(|batch| !shards.contains(&batch.shard));
                 for shard in &shards {
                     self.held.remove(shard);
-                    self.leases.forget(shard);
                 }
             }
             Delivery::Batch(batch) => self.waiting.push_back(batch),
@@ -195,7 +190,6 @@ impl<'a> Worker<'a> {
 
     /// Releases the leases, so that the next worker need not wait until they expire.
     async fn release(self) {
-        self.leases.end().await;
         for (shard, held) in self.held {
             if let Err(error) = self.store.release(&held.lease).await {
                 tracing::warn!(%shard, error = &error as &dyn std::error::Error, "cannot release the lease; it will expire");
@@ -204,7 +198,7 @@ impl<'a> Worker<'a> {
     }
 
     /// Passes a first part of `batch` to the handler and commits it. Returns the rest.
-    async fn fold(&mut self, mut batch: Batch) -> Result<Option<Batch>, EngineError> {
+    async fn fold(&mut self, mut batch: Batch, shutdown: &CancellationToken) -> Result<Option<Batch>, EngineError> {
         // If the shard was revoked after the batch was sent, the batch belongs to another worker.
         let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(None) };
         let before = &held.lease.checkpoint;
@@ -214,7 +208,16 @@ impl<'a> Worker<'a> {
         let handled = if batch.events.is_empty() {
             Handled::default()
         } else {
-            self.handler.handle(&self.generation, &batch.events, &held.stop).await
+            let stop = shutdown.child_token();
+            let mut handling = self.handler.handle(&self.generation, &batch.events, &stop);
+            tokio::select! {
+                biased;
+                () = held.lease.lost() => {
+                    stop.cancel();
+                    handling.await
+                }
+                handled = &mut handling => handled,
+            }
         };
         let is_whole = handled.done == batch.events.len();
         let checkpoint = if is_whole {
@@ -232,15 +235,15 @@ impl<'a> Worker<'a> {
         } else if handled.failure.is_some() {
             // An error counts only if the lease is still held: if the generation was replaced in the meantime, its documents are
             // being deleted, and events cannot be folded into them.
-            self.store.renew(&held.lease).await
+            self.store.confirm(&held.lease).await
         } else {
             Ok(())
         };
         match committed {
             Ok(()) => {}
-            Err(CommitError::Fenced(shard)) => {
+            Err(CommitError::Fenced(_)) => {
                 // If the shard was revoked in the meantime, this is no error.
-                self.leases.lose(&shard);
+                held.lease.hold().lose();
                 return Ok(None);
             }
             Err(error) => return Err(error.into()),
@@ -254,14 +257,13 @@ impl<'a> Worker<'a> {
         }
         if checkpoint.position > before.position {
             held.lease.checkpoint = checkpoint;
-            self.leases.renewed(&batch.shard);
         }
         held.end = batch.end.filter(|_| is_whole);
         batch.events.drain(..handled.done);
         Ok((!is_whole).then_some(batch))
     }
 
-    async fn take_wanted(&mut self, shutdown: &CancellationToken) -> Result<(), EngineError> {
+    async fn take_wanted(&mut self) -> Result<(), EngineError> {
         if self.wanted.is_empty() {
             return Ok(());
         }
@@ -276,9 +278,9 @@ impl<'a> Worker<'a> {
             let takeover = self.feed.takeover();
             match self.store.acquire(&self.generation, &shard, self.owner, takeover, self.ttl).await? {
                 Some(lease) => {
-                    let (stop, checkpoint) = (self.leases.keep(&lease, shutdown), lease.checkpoint.clone());
+                    let checkpoint = lease.checkpoint.clone();
                     // Before the source starts it: if that fails, this lease is released with the others.
-                    self.held.insert(shard.clone(), Held { lease, end: None, stop, _reported: self.meter.holds() });
+                    self.held.insert(shard.clone(), Held { lease, end: None, _reported: self.meter.holds() });
                     self.feed.start(&shard, &checkpoint).await?;
                 }
                 None => self.wanted.push(shard),

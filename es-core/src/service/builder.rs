@@ -191,7 +191,7 @@ impl ServiceBuilder {
         Self { parts, ..self }
     }
 
-    /// How long the lease of a reader lasts that does not renew it ([`Projector::lease`]).
+    /// How long the lease of a reader lasts after its process was killed or stalls ([`Projector::lease`]).
     pub fn lease(mut self, ttl: Duration) -> Self {
         self.readers.lease = Some(ttl);
         self

@@ -69,9 +69,9 @@ impl ReaderMeter {
         HeldLease(self.held.clone())
     }
 
-    /// Counts leases that are lost to others.
-    pub(crate) fn lost(&self) -> Counter {
-        self.lost.clone()
+    /// `leases` of them are lost to other workers.
+    pub(crate) fn lost(&self, leases: usize) {
+        self.lost.increment(leases as u64);
     }
 }
 

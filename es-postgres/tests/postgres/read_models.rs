@@ -156,7 +156,7 @@ async fn r12_what_a_crashed_promotion_left_is_swept_by_the_next() {
     assert!(matches!(store.commit(&held, changes(2, [])).await, Err(CommitError::Fenced(_))));
     store.ensure_shards(&first, std::slice::from_ref(&held.shard)).await.unwrap();
     let again = store.acquire(&first, &held.shard, held.owner, Takeover::Always, TTL).await.unwrap();
-    assert_eq!(again, None, "a retired generation cannot be worked on");
+    assert!(again.is_none(), "a retired generation cannot be worked on");
     let second = generation(&store, GenerationState::Building).await;
     store.promote(&second, Promotion::Automatic).await.unwrap();
     let swept = "SELECT ((SELECT count(*) FROM documents) = 0 AND (SELECT count(*) FROM generations) = 1)::int::bigint";

@@ -123,7 +123,7 @@ async fn r18_the_leases_of_a_store_are_free_as_soon_as_it_is_dropped() {
     let generation = next.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
     let hour = Duration::from_hours(1);
     acquire(&gone, &generation, hour).await.unwrap();
-    assert_eq!(acquire(&next, &generation, hour).await, None);
+    assert!(acquire(&next, &generation, hour).await.is_none());
     let copy = [Shard::from("copy")];
     assert_eq!(next.ensure_shards(&generation, &copy).await.unwrap(), Changeover::Busy);
     drop(gone);
@@ -145,17 +145,16 @@ async fn r18_a_lease_without_a_heartbeat_for_its_length_is_free() {
     assert!(asked.elapsed() >= ttl);
 }
 
-/// The owner renews its lease all the time, and the store writes that at intervals.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn r18_the_heartbeat_keeps_a_lease_that_its_owner_renews() {
+/// Seen to fail where the heartbeat was a task of the application: this runtime has one thread, which is blocked.
+#[tokio::test]
+async fn r18_the_heartbeat_keeps_a_lease_although_its_owner_blocks_the_runtime() {
     let path = new_path();
     let [owner, rival] = [SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap()];
     let generation = rival.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
-    let (ttl, asked) = (Duration::from_millis(500), Instant::now());
+    let ttl = Duration::from_secs(1);
     let lease = acquire(&owner, &generation, ttl).await.unwrap();
-    while asked.elapsed() < ttl * 3 {
-        owner.renew(&lease).await.unwrap();
-        assert_eq!(acquire(&rival, &generation, ttl).await, None, "after {:?}", asked.elapsed());
-        tokio::time::sleep(ttl / 10).await;
-    }
+    assert!(acquire(&rival, &generation, ttl).await.is_none());
+    std::thread::sleep(ttl * 2);
+    assert!(acquire(&rival, &generation, ttl).await.is_none(), "the same row for longer than the lease lasts");
+    owner.confirm(&lease).await.unwrap();
 }

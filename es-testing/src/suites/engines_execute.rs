@@ -87,10 +87,14 @@ macro_rules! engine_suite {
             r13_reached_never_falls_while_generations_are_promoted
             a_name_belongs_to_one_projection_or_policy
         }
+        $crate::__suite! { engines_leases, $make,
+            a_slow_batch_keeps_its_lease
+            a_slow_event_keeps_its_lease
+            a_slow_reaction_keeps_its_lease
+        }
         $crate::__suite! { engines_react, $make,
             r11_a_reaction_that_fails_for_good_stops_the_policy_before_it
             policies_react_once_although_they_are_killed
-            a_slow_reaction_keeps_its_lease
         }
         $crate::__suite! { engines_stop, $make,
             r9_a_policy_that_stops_repeats_no_reaction
@@ -100,8 +104,6 @@ macro_rules! engine_suite {
             r16_a_shutdown_within_a_batch_commits_what_was_folded
             r16_a_source_that_cannot_start_a_shard_leaves_it_free
             r17_documents_are_folded_in_parts_and_too_many_for_one_event_are_an_error
-            a_slow_batch_keeps_its_lease
-            a_slow_event_keeps_its_lease
         }
     };
 }

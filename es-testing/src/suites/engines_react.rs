@@ -1,16 +1,14 @@
 //! Policies, on every store.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{
-    EngineError, LogSource, Policy, PolicyError, PolicyRunner, Position, Recorded, Repository,
-    backend::{ReadModelStore, Takeover},
+    EngineError, Policy, PolicyError, PolicyRunner, Position, Recorded, Repository,
     react::policy::reaction,
     testing::account::{Account, AccountCommand, AccountEvent},
 };
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::engines_project::{Store, deposit, load, source};
 
@@ -84,60 +82,4 @@ pub async fn r11_a_reaction_that_fails_for_good_stops_the_policy_before_it(store
     let error = bonus(store, Some(13)).run(CancellationToken::new()).await.expect_err("it stops");
     let EngineError::Reaction { event, .. } = error else { panic!("{error:?}") };
     assert_eq!(event.event, "account-a@2");
-}
-
-/// Reacts only when the test allows it.
-#[derive(Debug)]
-struct Slow(Arc<tokio::sync::Semaphore>);
-
-#[async_trait]
-impl Policy for Slow {
-    const NAME: &'static str = "slow";
-    type Event = AccountEvent;
-
-    async fn react(&self, _: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
-        self.0.acquire().await.map_err(|closed| PolicyError::Permanent(closed.into()))?.forget();
-        Ok(())
-    }
-}
-
-/// For several times the length of its lease.
-pub async fn a_slow_reaction_keeps_its_lease(store: &impl Store) {
-    deposit(store, 1).await;
-    let (gate, shutdown) = (Arc::new(tokio::sync::Semaphore::new(0)), CancellationToken::new());
-    let read_models: Arc<dyn ReadModelStore> = Arc::new(store.clone());
-    let ttl = Duration::from_secs(1);
-    let runner = PolicyRunner::new(Slow(gate.clone()), source(store), read_models).lease(ttl);
-    let worker = tokio::spawn({
-        let shutdown = shutdown.clone();
-        async move { runner.run(shutdown).await }
-    });
-    let generation = loop {
-        match store.generations(Slow::NAME).await.expect("asked").serving.map(|serving| serving.generation) {
-            Some(generation) => break generation,
-            None => tokio::task::yield_now().await,
-        }
-    };
-    // A second owner, whose own leases end at once, tries until the worker has the lease, and then for three times the
-    // length of the worker's lease.
-    let (shard, rival) = (LogSource::shard(), Uuid::now_v7());
-    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("asked");
-    let ask = async || {
-        let asked = store.acquire(&generation, &shard, rival, Takeover::WhenFree, Duration::ZERO).await;
-        asked.expect("asked")
-    };
-    while ask().await.is_some() {
-        tokio::task::yield_now().await;
-    }
-    let patience = tokio::time::Instant::now() + ttl * 3;
-    while tokio::time::Instant::now() < patience {
-        assert_eq!(ask().await, None, "the worker is alive");
-        tokio::time::sleep(ttl / 10).await;
-    }
-    gate.add_permits(1);
-    while store.reached(Slow::NAME).await.expect("asked") == Position::ZERO {
-        tokio::task::yield_now().await;
-    }
-    shutdown.cancel();
-    worker.await.expect("no panic").expect("it stops in order");
 }

@@ -1,15 +1,11 @@
 //! What projectors and policies have committed when they stop, and that slow ones continue.
 
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -246,62 +242,6 @@ pub async fn r9_a_policy_that_stops_repeats_no_reaction(store: &impl Store) {
         }
     }
     assert_eq!(*seen.lock().expect("no panic under it"), (1..=20).collect::<Vec<_>>());
-}
-
-/// Blocks the thread of the runtime for a while, and counts.
-#[derive(Debug, Clone)]
-struct Ponderous {
-    each: Duration,
-    folds: Arc<AtomicU64>,
-}
-
-impl Projection for Ponderous {
-    const NAME: &'static str = "ponderous";
-    type Event = AccountEvent;
-    type Document = LedgerPage;
-
-    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        Ledger::<1>::default().keys(event)
-    }
-
-    fn fold(&self, page: &mut Option<Self::Document>, event: &Recorded<AccountEvent>) -> FoldResult {
-        std::thread::sleep(self.each);
-        self.folds.fetch_add(1, Ordering::Relaxed);
-        Ledger::<1>::default().fold(page, event)
-    }
-}
-
-/// Three workers with this lease; returns how often they folded an event.
-async fn folds_of_three(store: &impl Store, each: Duration, ttl: Duration) -> u64 {
-    let (folds, shutdown) = (Arc::new(AtomicU64::new(0)), CancellationToken::new());
-    let mut workers = JoinSet::new();
-    for _ in 0..3 {
-        let (projection, shutdown) = (Ponderous { each, folds: folds.clone() }, shutdown.clone());
-        let worker = at_once(projection, store).lease(ttl);
-        workers.spawn(async move { worker.run(shutdown).await });
-    }
-    assert_equals_the_fold(Ponderous { each: Duration::ZERO, folds: Arc::default() }, store).await;
-    shutdown.cancel();
-    for stopped in workers.join_all().await {
-        stopped.expect("it stops in order");
-    }
-    folds.load(Ordering::Relaxed)
-}
-
-/// A batch takes four times as long as the lease lasts. Seen to fail where the lease was renewed between batches: the
-/// workers took it from each other, and folded each event several times.
-pub async fn a_slow_batch_keeps_its_lease(store: &impl Store) {
-    for amount in 1..=80 {
-        deposit(store, amount).await;
-    }
-    assert_eq!(folds_of_three(store, Duration::from_millis(50), Duration::from_secs(1)).await, 80);
-}
-
-/// One call of `fold` takes longer than the lease lasts, which is long: a machine that runs all other tests beside this one may
-/// be late with a renewal. Seen to fail where the lease was renewed on the task that folds.
-pub async fn a_slow_event_keeps_its_lease(store: &impl Store) {
-    deposit(store, 1).await;
-    assert_eq!(folds_of_three(store, Duration::from_secs(13), Duration::from_secs(10)).await, 1);
 }
 
 /// Eight documents for each account, whose size is the last amount.

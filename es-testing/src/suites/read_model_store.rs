@@ -27,6 +27,7 @@ macro_rules! read_model_store_suite {
             r9_another_source_continues_where_the_former_one_was
             r9_another_source_does_not_start_from_uneven_shards
             r9_another_source_waits_for_live_leases
+            r9_a_worker_is_told_that_its_lease_is_lost
             leases_exclude_others_until_released_or_expired
             a_lease_may_be_taken_for_ever
             a_store_has_an_id_of_its_own
@@ -155,7 +156,7 @@ pub async fn r9_a_fenced_worker_writes_nothing(store: &impl ReadModelStore) {
     let mut heir = lease(store, &generation, "log").await;
     assert!(heir.fencing_token > zombie.fencing_token);
     fenced(store.commit(&zombie, changes(2, &[("a", "zombie")], &[])).await);
-    fenced(store.renew(&zombie).await);
+    fenced(store.confirm(&zombie).await);
     // Its release does not affect the next owner either.
     store.release(&zombie).await.expect("no-op");
     commit(store, &mut heir, changes(2, &[("a", "heir")], &[])).await.expect("committed");
@@ -206,7 +207,7 @@ pub async fn r9_another_source_continues_where_the_former_one_was(store: &impl R
     // No worker continues with the former source.
     fenced(store.commit(&log, changes(8, &[], &[])).await);
     let gone = store.acquire(&generation, &shard("log"), Uuid::now_v7(), Takeover::Always, TTL).await;
-    assert_eq!(gone.expect("asked"), None);
+    assert!(gone.expect("asked").is_none());
     // A partition that is added later starts from the beginning, and the others stay where they are.
     commit(store, &mut part, changes(9, &[], &[])).await.expect("committed");
     assert_eq!(lease(store, &generation, "topic/2").await.checkpoint, Checkpoint::default());
@@ -252,18 +253,32 @@ pub async fn leases_exclude_others_until_released_or_expired(store: &impl ReadMo
     store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
     let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
     let first = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("free");
-    assert_eq!(store.acquire(&generation, &shard, two, Takeover::WhenFree, TTL).await.expect("asked"), None);
+    assert!(store.acquire(&generation, &shard, two, Takeover::WhenFree, TTL).await.expect("asked").is_none());
     let again =
         store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("its own");
     assert!(again.fencing_token > first.fencing_token);
-    store.renew(&again).await.expect("renewed");
+    store.confirm(&again).await.expect("it holds");
     store.release(&again).await.expect("released");
     let second = store.acquire(&generation, &shard, two, Takeover::WhenFree, Duration::ZERO).await.expect("asked");
     let second = second.expect("it was released");
     fenced(store.commit(&again, changes(1, &[], &[])).await);
-    // A lease of length zero has expired.
+    // A lease of length zero that is not kept has expired.
+    let former = second.fencing_token;
+    drop(second);
     let third = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked");
-    assert!(third.expect("it has expired").fencing_token > second.fencing_token);
+    assert!(third.expect("it has expired").fencing_token > former);
+}
+
+/// R9: also a worker that has nothing to commit.
+pub async fn r9_a_worker_is_told_that_its_lease_is_lost(store: &impl ReadModelStore) {
+    let (generation, shard) = (serving(store).await, shard("log"));
+    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
+    let acquire = || store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, Duration::from_secs(1));
+    let former = acquire().await.expect("asked").expect("taken");
+    let present = acquire().await.expect("asked").expect("taken over");
+    tokio::time::timeout(Duration::from_secs(30), former.lost()).await.expect("it is told");
+    assert!(!present.is_lost());
+    store.confirm(&present).await.expect("it holds");
 }
 
 /// The greatest duration that there is.
@@ -272,10 +287,10 @@ pub async fn a_lease_may_be_taken_for_ever(store: &impl ReadModelStore) {
     store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
     let acquire = |owner| store.acquire(&generation, &shard, owner, Takeover::WhenFree, Duration::MAX);
     let mut lease = acquire(Uuid::now_v7()).await.expect("asked").expect("free");
-    store.renew(&lease).await.expect("renewed");
+    store.confirm(&lease).await.expect("it holds");
     store.commit(&lease, changes(1, &[("a", "1")], &[])).await.expect("committed");
     lease.checkpoint = at(1);
-    assert_eq!(acquire(Uuid::now_v7()).await.expect("asked"), None);
+    assert!(acquire(Uuid::now_v7()).await.expect("asked").is_none());
     store.release(&lease).await.expect("released");
     assert!(acquire(Uuid::now_v7()).await.expect("asked").is_some());
 }

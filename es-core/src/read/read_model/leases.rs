@@ -1,9 +1,14 @@
 //! The port to checkpoints and the leases on them.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
@@ -53,6 +58,10 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// `None` if there is no such shard, or if, with [`Takeover::WhenFree`], another owner holds the lease and it has not
     /// expired.
     ///
+    /// The store renews the lease for as long as the caller keeps it or a clone of it, on a thread that no `fold` can block
+    /// ([`heartbeat`](crate::read::heartbeat)). A lease that is dropped expires within its [`ttl`](Lease::ttl). If a store
+    /// finds it lost, [`Lease::lost`] returns.
+    ///
     /// # Errors
     /// [`ReadModelError`].
     async fn acquire(
@@ -64,13 +73,11 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError>;
 
-    /// Keeps the lease for at least its [`ttl`](Lease::ttl) from now, if it still holds. A store may
-    /// leave the writing to one statement that renews all leases of the process; so the lease of a worker that has ended may last
-    /// for twice its length.
+    /// Checks that the lease still holds, before an error that only its holder may report.
     ///
     /// # Errors
     /// [`CommitError::Fenced`] when it is lost.
-    async fn renew(&self, lease: &Lease) -> Result<(), CommitError>;
+    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError>;
 
     /// Releases the lease, so that another owner need not wait until it expires. It does nothing when the lease is lost.
     ///
@@ -79,7 +86,7 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError>;
 
     /// Writes documents and checkpoint in one transaction, if the checkpoint still is what `lease`
-    /// says (compare-and-set on fencing token and position). It renews the lease too.
+    /// says (compare-and-set on fencing token and position).
     ///
     /// # Errors
     /// [`CommitError::Fenced`]: nothing was written; take the lease again to learn why.
@@ -111,8 +118,8 @@ impl<T: Leases + ?Sized> Leases for Arc<T> {
         (**self).acquire(generation, shard, owner, takeover, ttl).await
     }
 
-    async fn renew(&self, lease: &Lease) -> Result<(), CommitError> {
-        (**self).renew(lease).await
+    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
+        (**self).confirm(lease).await
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
@@ -213,8 +220,9 @@ pub enum Takeover {
     Always,
 }
 
-/// The right to advance one shard of one generation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The right to advance one shard of one generation, for as long as it or a clone of it is kept.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Lease {
     /// The generation.
     pub generation: Generation,
@@ -228,6 +236,57 @@ pub struct Lease {
     pub ttl: Duration,
     /// The checkpoint of the shard.
     pub checkpoint: Checkpoint,
+    kept: Arc<CancellationToken>,
+}
+
+impl Lease {
+    /// A lease that a store has just granted.
+    pub fn new(
+        generation: Generation,
+        shard: Shard,
+        owner: Uuid,
+        fencing_token: i64,
+        ttl: Duration,
+        checkpoint: Checkpoint,
+    ) -> Self {
+        Self { generation, shard, owner, fencing_token, ttl, checkpoint, kept: Arc::default() }
+    }
+
+    /// What the store that granted it keeps of it.
+    pub fn hold(&self) -> Hold {
+        Hold(Arc::downgrade(&self.kept))
+    }
+
+    /// Whether the store has found it lost.
+    pub fn is_lost(&self) -> bool {
+        self.kept.is_cancelled()
+    }
+
+    /// Returns when the store finds it lost.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn lost(&self) {
+        self.kept.cancelled().await;
+    }
+}
+
+/// A store's view of a lease that it has granted. It does not keep the lease.
+#[derive(Debug, Clone)]
+pub struct Hold(Weak<CancellationToken>);
+
+impl Hold {
+    /// Whether the lease, or a clone of it, still exists.
+    pub fn is_kept(&self) -> bool {
+        self.0.strong_count() > 0
+    }
+
+    /// Tells the holder that the lease is lost.
+    pub fn lose(&self) {
+        if let Some(kept) = self.0.upgrade() {
+            kept.cancel();
+        }
+    }
 }
 
 /// What one commit writes.
