@@ -1,12 +1,13 @@
 //! What a backend is built of: the ports that it implements, and the words in them that no application names.
 //!
-//! A store implements [`EventStore`](crate::EventStore), [`SnapshotStore`], [`AggregateStore`], [`Documents`], [`Generations`]
-//! and [`Leases`]; a source implements [`EventSource`]. The suites that it has to pass are in the crate `es-testing`.
+//! A store implements [`EventStore`](crate::EventStore), [`SnapshotStore`], [`AggregateStore`], [`Documents`], [`Generations`],
+//! [`Leases`] and [`Inspect`]; a source implements [`EventSource`]. The suites that it has to pass are in the crate `es-testing`.
 
 pub use crate::{
     codec::{Misfit, Unencodable},
     error::{BoxError, StoreMoved},
     event::{Categories, EventSchema},
+    inspect::{Finding, Inspect, LeaseSummary, ReaderSummary, Severity, ShardSummary, StreamSummary},
     limits::*,
     read::{
         engine_error::Location,

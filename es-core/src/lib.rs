@@ -21,6 +21,8 @@ pub mod react;
 // All of it together.
 pub mod service;
 
+pub mod inspect;
+
 pub mod backend;
 pub mod backoff;
 pub mod telemetry;

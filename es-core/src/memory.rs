@@ -3,6 +3,7 @@
 
 mod clock;
 mod event_store;
+mod inspect;
 mod log;
 mod read_model_store;
 mod read_models;

@@ -33,6 +33,7 @@ CREATE TABLE checkpoints (
     cursor      text,
     owner       uuid,
     fencing_token bigint NOT NULL DEFAULT 0, -- grows with every change of owner: the fence
+    leased_at   timestamptz,                -- since when this owner has it; for people
     lease_until timestamptz,                -- by the clock of the database, the only one all owners share
     CONSTRAINT checkpoints_shard PRIMARY KEY (generation, shard)
 ) WITH (fillfactor = 50);

@@ -66,6 +66,12 @@ pub enum ConnectError {
         #[source]
         cause: MigrateError,
     },
+    /// The schema is missing or not up to date, and it was [not to be changed](crate::PostgresOptions::migrate).
+    #[error("migrations {missing:?} are missing in the schema")]
+    NotMigrated {
+        /// Their numbers.
+        missing: Vec<i64>,
+    },
     /// Two sessions could hold the append lock at once: this server does not keep advisory locks, or a
     /// pooler between hides them. Positions would not be dense; nothing was written.
     #[error("two sessions hold the append lock at once: the server or a pooler does not keep advisory locks")]
@@ -91,14 +97,14 @@ impl ConnectError {
 }
 
 /// Makes the schema ready and tells its oid and the head of its log.
-pub(crate) async fn prepare(session: &Session) -> Result<(i64, Position), ConnectError> {
+pub(crate) async fn prepare(session: &Session, may_migrate: bool) -> Result<(i64, Position), ConnectError> {
     let (mut connection, _) = session.open().await.map_err(ConnectError::Connect)?;
     let (mut second, _) = session.open().await.map_err(ConnectError::Connect)?;
     if !keeps_sessions(&mut connection, &mut second).await.map_err(ConnectError::Server)? {
         return Err(ConnectError::SharedSession);
     }
     check_server(&mut connection).await?;
-    migrate(session.schema(), &mut connection).await?;
+    migrate(session.schema(), &mut connection, may_migrate).await?;
     if !append_lock_holds(&mut connection, &mut second).await.map_err(ConnectError::Server)? {
         return Err(ConnectError::NoAppendLock);
     }
@@ -149,10 +155,13 @@ async fn check_server(connection: &mut PgConnection) -> Result<(), ConnectError>
 
 /// A schema that is up to date is only looked at, so that a role without rights on it may connect, also to
 /// a replica.
-async fn migrate(schema: &str, connection: &mut PgConnection) -> Result<(), ConnectError> {
+async fn migrate(schema: &str, connection: &mut PgConnection, may_migrate: bool) -> Result<(), ConnectError> {
     let missing = missing(connection).await?;
     if missing.is_empty() {
         return Ok(());
+    }
+    if !may_migrate {
+        return Err(ConnectError::NotMigrated { missing });
     }
     apply(schema, connection).await.map_err(|cause| match &cause {
         MigrateError::Execute(denied) | MigrateError::ExecuteMigration(denied, _) if error::is_forbidden(denied) => {

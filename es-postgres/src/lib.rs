@@ -33,6 +33,7 @@ mod write;
 mod read;
 mod import;
 mod read_models;
+mod inspect;
 
 pub use connect::ConnectError;
 pub use error::{OutcomeUnknown, SchemaMoved, StaleSnapshot, UnexpectedAnswer};

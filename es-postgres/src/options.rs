@@ -11,6 +11,7 @@ use crate::{connect::ConnectError, session::Session};
 pub struct PostgresOptions {
     url: String,
     schema: Option<String>,
+    pub(crate) migrate: bool,
     pub(crate) queue_appends: usize,
     pub(crate) queue_bytes: usize,
     pub(crate) batch_appends: usize,
@@ -26,6 +27,7 @@ impl PostgresOptions {
         Self {
             url: url.to_owned(),
             schema: None,
+            migrate: true,
             queue_appends: 4_096,
             queue_bytes: 64 * 1024 * 1024,
             batch_appends: 1_000,
@@ -41,6 +43,12 @@ impl PostgresOptions {
     /// parameter `schema`, or `es`. Stores in different schemas share nothing, not even the append lock.
     pub fn schema(self, name: impl Into<String>) -> Self {
         Self { schema: Some(name.into()), ..self }
+    }
+
+    /// Whether the schema is created and brought up to date (by default it is). If not, a schema that is missing or older than this
+    /// program is refused with [`ConnectError::NotMigrated`]: so operators look into a store and change nothing.
+    pub fn migrate(self, migrate: bool) -> Self {
+        Self { migrate, ..self }
     }
 
     /// How many appends may wait for the writer; further callers wait before they queue (R17).

@@ -221,14 +221,14 @@ impl PostgresStore {
 
 /// A range of keys as the index sees it.
 #[derive(Debug, PartialEq, Eq)]
-struct Bounds {
-    from: String,
-    inclusive: bool,
-    below: Option<String>,
+pub(crate) struct Bounds {
+    pub(crate) from: String,
+    pub(crate) inclusive: bool,
+    pub(crate) below: Option<String>,
 }
 
 impl Bounds {
-    fn of(range: &KeyRange) -> Self {
+    pub(crate) fn of(range: &KeyRange) -> Self {
         let (from, inclusive) = match &range.after {
             Some(after) if *after >= range.prefix => (after.clone(), false),
             _ => (range.prefix.clone(), true),

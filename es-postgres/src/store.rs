@@ -88,7 +88,7 @@ impl PostgresOptions {
             return Err(ConnectError::NoRuntime);
         }
         let session = self.session()?;
-        let (oid, head) = connect::prepare(&session).await?;
+        let (oid, head) = connect::prepare(&session, self.migrate).await?;
         Ok(PostgresStore::start(&session.of_schema(oid), &self, head))
     }
 }

@@ -99,6 +99,7 @@ CREATE TABLE checkpoints (
     cursor        TEXT,
     owner         BLOB,                       -- null: the lease is free
     fencing_token INTEGER NOT NULL DEFAULT 0, -- grows with every change of owner
+    leased_at_us  INTEGER,                    -- since when this owner has it, by the clock of the host; for people
     process       BLOB,                       -- of the owner: the name of the presence file that it keeps locked
     beats         INTEGER NOT NULL DEFAULT 0, -- heartbeat: grows while the owner is alive
     ttl_ms        INTEGER NOT NULL DEFAULT 0, -- how long the heartbeat may pause before the lease is free

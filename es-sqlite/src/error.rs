@@ -24,6 +24,18 @@ pub enum OpenError {
         /// Which directory.
         directory: PathBuf,
     },
+    /// There is no such file, and it was not to be created.
+    #[error("there is no file {}", .file.display())]
+    NoFile {
+        /// Which file.
+        file: PathBuf,
+    },
+    /// The schema of the file is older than this program, or the file has none of it, and it was not to be changed.
+    #[error("migrations {missing:?} are missing in the file")]
+    NotMigrated {
+        /// Their numbers.
+        missing: Vec<i64>,
+    },
     /// The file is not an SQLite database.
     #[error("the file is not an SQLite database")]
     NotADatabase(#[source] BoxError),

@@ -7,7 +7,7 @@ use std::{
 
 use sqlx::{
     ConnectOptions, Connection, SqliteConnection,
-    migrate::Migrator,
+    migrate::{MigrateError, Migrator},
     sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
 };
 use tokio::time::{Instant, sleep};
@@ -80,6 +80,16 @@ impl File {
         }
     }
 
+    /// A connection that may write to the file, which must be there, with a schema that is up to date.
+    pub(crate) async fn existing(&self) -> Result<SqliteConnection, OpenError> {
+        if !self.path.exists() {
+            return Err(OpenError::NoFile { file: self.path.clone() });
+        }
+        let mut connection = self.connect_writer().await?;
+        let missing = missing(&mut connection).await?;
+        if missing.is_empty() { Ok(connection) } else { Err(OpenError::NotMigrated { missing }) }
+    }
+
     async fn try_create(&self) -> Result<SqliteConnection, OpenError> {
         let options = self.writer_options().create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
         let mut connection = options.connect().await?;
@@ -91,6 +101,28 @@ impl File {
         transaction.commit().await?;
         Ok(connection)
     }
+}
+
+/// The migrations that the schema has not had. It refuses a schema whose migrations are not ours.
+async fn missing(connection: &mut SqliteConnection) -> Result<Vec<i64>, OpenError> {
+    let is_there: bool = sqlx::query_scalar(include_str!("sql/has_migrations.sql")).fetch_one(&mut *connection).await?;
+    let applied: Vec<(i64, bool, Vec<u8>)> = if is_there {
+        sqlx::query_as(include_str!("sql/applied.sql")).fetch_all(connection).await?
+    } else {
+        Vec::new()
+    };
+    for (version, success, checksum) in &applied {
+        let ours = MIGRATIONS.iter().find(|migration| migration.version == *version);
+        let ours = ours.ok_or(MigrateError::VersionMissing(*version))?;
+        if !success {
+            return Err(MigrateError::Dirty(*version).into());
+        }
+        if *ours.checksum != **checksum {
+            return Err(MigrateError::VersionMismatch(*version).into());
+        }
+    }
+    let is_missing = |version: &i64| applied.iter().all(|(applied, ..)| applied != version);
+    Ok(MIGRATIONS.iter().map(|migration| migration.version).filter(is_missing).collect())
 }
 
 #[cfg(test)]

@@ -63,6 +63,11 @@ impl Holders {
         self.presence.id()
     }
 
+    /// How many other stores have the file open.
+    pub(crate) fn others(&self) -> usize {
+        self.presence.others()
+    }
+
     /// Whether a live worker holds the shard of `holder`. The caller holds the write lock.
     pub(crate) fn is_held(&self, holder: &Holder) -> bool {
         match (holder.owner, holder.process) {

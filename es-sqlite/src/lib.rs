@@ -54,6 +54,9 @@ mod leases;
 mod presence;
 mod read_models;
 
+// What operators see.
+mod inspect;
+
 mod error;
 
 pub use error::{CloseError, OpenError};

@@ -49,6 +49,11 @@ impl Presence {
         self.id
     }
 
+    /// How many other stores have the database open.
+    pub(crate) fn others(&self) -> usize {
+        remove_dead(&self.database).saturating_sub(1)
+    }
+
     /// Whether the store with the announced `id` is open.
     pub(crate) fn lives(&self, id: Uuid) -> bool {
         id == self.id || !is_dead(&path(&self.database, id))
@@ -97,14 +102,16 @@ fn is_dead(path: &Path) -> bool {
     dead
 }
 
-fn remove_dead(database: &Path) {
+/// Removes the files of stores whose process has ended, and counts those of the others.
+fn remove_dead(database: &Path) -> usize {
     let prefix = prefix(database);
     let directory = database.parent().and_then(|directory| fs::read_dir(directory).ok());
-    for entry in directory.into_iter().flatten().flatten() {
-        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
-            is_dead(&entry.path());
-        }
-    }
+    let announced = directory
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()));
+    announced.filter(|entry| !is_dead(&entry.path())).count()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::{collections::VecDeque, fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use es_core::{Position, ServiceStore, error::BoxError, telemetry::AppendMeter};
+use sqlx::SqliteConnection;
 use tokio::{
     runtime::Handle,
     sync::{Mutex, Notify, watch},
@@ -80,11 +81,34 @@ impl SqliteStore {
         }
         let file = File::at(path.as_ref())?;
         let writer = file.create().await?;
+        let store = Self::start(file, writer)?;
+        // A crash after a promotion may have left documents of a retired generation.
+        generations::sweep(store.connections()).await.map_err(|failure| OpenError::File(failure.into()))?;
+        Ok(store)
+    }
+
+    /// The store in the file at `path`, as another program keeps it: the file must be there, with a schema that is up to date.
+    /// Nothing is written to it. Operators look into a store in this way.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`OpenError::NoFile`] when there is no such file, and [`OpenError::NotMigrated`] when its schema is
+    /// older than this program.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn open_existing(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        if Handle::try_current().is_err() {
+            return Err(OpenError::NoRuntime);
+        }
+        let file = File::at(path.as_ref())?;
+        let writer = file.existing().await?;
+        Self::start(file, writer)
+    }
+
+    fn start(file: File, writer: SqliteConnection) -> Result<Self, OpenError> {
         let holders = Arc::new(Holders::announce(file.path()).map_err(|error| OpenError::File(error.into()))?);
         let connections = Connections::new(file, writer).map_err(|error| OpenError::File(error.into()))?;
         let connections = Arc::new(connections);
-        // A crash after a promotion may have left documents of a retired generation.
-        generations::sweep(&connections).await.map_err(|failure| OpenError::File(failure.into()))?;
         let (queue, queued) = Queue::new();
         let head = watch::Sender::new(Position::ZERO);
         let closing = Arc::new(Notify::new());

@@ -1,6 +1,7 @@
 //! Conformance suites for stores: every backend of Evenfold passes them, and you can run them on a store of your own.
 //!
-//! - [`event_store_suite!`], [`snapshot_store_suite!`] and [`read_model_store_suite!`], one for each port;
+//! - [`event_store_suite!`], [`snapshot_store_suite!`] and [`read_model_store_suite!`], one for each port,
+//!   and [`inspect_suite!`] for what operators see;
 //! - [`engine_suite!`] for the engines on a store that implements all three, [`service_suite!`] for services on it;
 //! - `wire` (feature `wire`): a wire to a server that a test can cut;
 //! - [`checker`], which runs random clients against an event store and checks every promise afterwards.

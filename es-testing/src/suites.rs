@@ -15,6 +15,7 @@ pub mod event_store_boundary;
 pub mod event_store_input;
 pub mod event_store_large;
 pub mod event_store_together;
+pub mod inspect;
 pub mod read_model_store;
 pub mod read_model_store_generations;
 mod replaced;

@@ -12,6 +12,7 @@ mod ports {
     es_testing::event_store_suite!(async { MemoryStore::new() });
     es_testing::snapshot_store_suite!(async { MemoryStore::new() });
     es_testing::read_model_store_suite!(async { MemoryStore::new() });
+    es_testing::inspect_suite!(async { MemoryStore::new() });
     es_testing::engine_suite!(async { MemoryStore::new() });
     es_testing::service_suite!(async { MemoryStore::new() });
 }

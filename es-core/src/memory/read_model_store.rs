@@ -211,7 +211,7 @@ impl Leases for MemoryStore {
         stored.fencing_token += 1;
         let (fencing_token, checkpoint) = (stored.fencing_token, stored.checkpoint.clone());
         let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
-        stored.held = Some(Held::by(&lease));
+        stored.held = Some(Held::by(&lease, stored.held.as_ref()));
         Ok(Some(lease))
     }
 

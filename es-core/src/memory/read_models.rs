@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::{
@@ -44,12 +45,15 @@ pub(super) struct StoredShard {
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) owner: Uuid,
+    pub(super) since: DateTime<Utc>,
     hold: Hold,
 }
 
 impl Held {
-    pub(super) fn by(lease: &Lease) -> Self {
-        Self { owner: lease.owner, hold: lease.hold() }
+    /// What holds by `lease`, whose owner may hold it as `former` already.
+    pub(super) fn by(lease: &Lease, former: Option<&Self>) -> Self {
+        let since = former.filter(|held| held.owner == lease.owner).map_or_else(Utc::now, |held| held.since);
+        Self { owner: lease.owner, since, hold: lease.hold() }
     }
 
     pub(super) fn is_live(&self) -> bool {

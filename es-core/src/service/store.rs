@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::{error::BoxError, memory::MemoryStore, read::read_model::ReadModelStore, write::snapshot::AggregateStore};
+use crate::{
+    error::BoxError, inspect::Inspect, memory::MemoryStore, read::read_model::ReadModelStore,
+    write::snapshot::AggregateStore,
+};
 
 /// Keeps everything of a service: events, snapshots and read models. `MemoryStore`, `SqliteStore` and `PostgresStore` do,
 /// and so does an `Arc<dyn ServiceStore>` that was chosen at run time.
 #[async_trait]
-pub trait ServiceStore: AggregateStore + ReadModelStore {
+pub trait ServiceStore: AggregateStore + ReadModelStore + Inspect {
     /// Finishes what is in flight and closes all connections (R16). Later appends are refused. It may be called again.
     ///
     /// # Errors

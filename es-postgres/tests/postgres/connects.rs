@@ -101,3 +101,15 @@ async fn plans_made_for_empty_tables_look_rows_up() {
                  WHERE schemaname = current_schema() AND relname = 'commands'";
     assert_eq!(session.number(read).await, 0, "no append was made twice, so no look-up finds a row");
 }
+
+/// An operator who mistypes a schema must not get an empty store, and looking must not migrate a schema away from older programs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_that_may_not_migrate_changes_nothing() {
+    let schema = Schema::new();
+    let error = schema.options().migrate(false).connect().await.unwrap_err();
+    assert!(matches!(&error, ConnectError::NotMigrated { missing } if missing[0] == 1), "{error:?}");
+    let there = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{}'", schema.0);
+    assert_eq!(schema.session().await.number(&there).await, 0);
+    schema.store().await.close().await;
+    schema.options().migrate(false).connect().await.unwrap().close().await;
+}

@@ -4,10 +4,11 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::server::Schema;
 
-const STATEMENTS: [&str; 13] = [
+const STATEMENTS: [&str; 14] = [
     include_str!("../../src/sql/find_command.sql"),
     include_str!("../../src/sql/find_versions.sql"),
     include_str!("../../src/sql/get.sql"),
+    include_str!("../../src/sql/list_streams.sql"),
     include_str!("../../src/sql/load.sql"),
     include_str!("../../src/sql/load_snapshot.sql"),
     include_str!("../../src/sql/load_stream.sql"),

@@ -2,6 +2,7 @@
 -- binds: ?1 generation, ?2 shard, ?3 owner, ?4 its process, ?5 the lease's length in ms
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
 UPDATE checkpoints
-SET owner = ?3, process = ?4, ttl_ms = ?5, fencing_token = fencing_token + 1, beats = 0
+SET leased_at_us = iif(owner = ?3, leased_at_us, CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000),
+    owner = ?3, process = ?4, ttl_ms = ?5, fencing_token = fencing_token + 1, beats = 0
 WHERE generation = ?1 AND shard = ?2
 RETURNING fencing_token, position, event_id, recorded_at_us, cursor

@@ -14,6 +14,10 @@ mod read_model_store {
     es_testing::read_model_store_suite!(super::new_store());
 }
 
+mod inspect {
+    es_testing::inspect_suite!(super::new_store());
+}
+
 mod engines {
     es_testing::engine_suite!(super::new_store());
 }

@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use es_core::Expected;
+use es_core::{EventStore, Expected};
 use es_sqlite::{OpenError, SqliteStore};
 use sqlx::{Executor, Row};
 
@@ -97,4 +97,33 @@ async fn names_with_a_meaning_for_sqlite_are_ordinary_files() {
         put(&store, append("a", Expected::NoStream, 1)).await;
         assert!(path.is_file(), "{name}");
     }
+}
+
+/// An operator who mistypes a path must not get an empty store, and looking must not migrate a file away from older programs.
+#[tokio::test]
+async fn an_existing_file_is_opened_as_it_is() {
+    let path = new_path();
+    let error = SqliteStore::open_existing(&path).await.unwrap_err();
+    assert!(matches!(&error, OpenError::NoFile { file } if *file == path), "{error:?}");
+    assert!(!path.exists());
+
+    fs::write(&path, "").unwrap();
+    let mut foreign = foreign_connection(&path).await;
+    foreign.execute("CREATE TABLE notes (note TEXT)").await.unwrap();
+    let error = SqliteStore::open_existing(&path).await.unwrap_err();
+    assert!(matches!(&error, OpenError::NotMigrated { missing } if missing[0] == 1), "{error:?}");
+    let tables = foreign.fetch_all("SELECT name FROM sqlite_schema").await.unwrap();
+    assert_eq!(tables.len(), 1, "nothing was created");
+
+    let path = new_path();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, append("a", Expected::NoStream, 1)).await;
+    let other = SqliteStore::open_existing(&path).await.unwrap();
+    assert_eq!(other.head().await.unwrap().get(), 1);
+    other.close().await.unwrap();
+    store.close().await.unwrap();
+    let mut foreign = foreign_connection(&path).await;
+    foreign.execute("UPDATE _sqlx_migrations SET checksum = x'00'").await.unwrap();
+    let error = SqliteStore::open_existing(&path).await.unwrap_err();
+    assert!(matches!(error, OpenError::Schema(_)), "{error:?}");
 }

@@ -1,0 +1,4 @@
+-- Which migrations the file has had.
+-- binds: none
+-- locks: none
+SELECT version, success, checksum FROM _sqlx_migrations ORDER BY version
