@@ -32,9 +32,9 @@ impl StoreMoved {
 mod tests {
     use super::*;
     use crate::{
-        AppendError, DecideError, ExecuteError, LoadError, QueryError, ReadError,
-        backend::{CommitError, PromoteError, ReadModelError, SnapshotError},
-        service::{StartError, Unsettled},
+        AppendError, DecideError, EngineError, ExecuteError, LoadError, QueryError, ReadError,
+        backend::{CommitError, PromoteError, ReadModelError, SnapshotError, SourceError},
+        service::{RebuildError, StartError, Unsettled},
     };
 
     /// The `is_transient` of each error for the same failure of a store.
@@ -54,6 +54,10 @@ mod tests {
             model().is_transient(),
             CommitError::from(model()).is_transient(),
             PromoteError::from(model()).is_transient(),
+            EngineError::from(model()).is_transient(),
+            EngineError::from(SourceError::from(read())).is_transient(),
+            EngineError::Promote(model().into()).is_transient(),
+            RebuildError::from(EngineError::from(model())).is_transient(),
             QueryError::from(model()).is_transient(),
             StartError::from(model()).is_transient(),
             Unsettled::from(read()).is_transient(),

@@ -1,5 +1,8 @@
 //! Facts: what an application's event is, and what the log keeps of it.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use bytes::Bytes;

@@ -17,6 +17,17 @@ mod ports {
     es_testing::service_suite!(async { MemoryStore::new() });
 }
 
+/// Each port is implemented for a shared store, too.
+mod shared {
+    use std::sync::Arc;
+
+    use super::MemoryStore;
+
+    es_testing::event_store_suite!(async { Arc::new(MemoryStore::new()) });
+    es_testing::snapshot_store_suite!(async { Arc::new(MemoryStore::new()) });
+    es_testing::read_model_store_suite!(async { Arc::new(MemoryStore::new()) });
+}
+
 #[tokio::test]
 async fn r17_batches_hold_fewer_events_where_these_are_large() {
     let store = MemoryStore::new();

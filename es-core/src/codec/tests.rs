@@ -89,6 +89,29 @@ fn r14_the_field_that_is_not_given_back_is_named_and_its_value_is_not() {
     let (field, reason) = refused(&BTreeMap::from([(vec![1], 1)]));
     assert_eq!(field, None);
     assert!(matches!(reason, Unencodable::MapKey));
+    let (field, reason) = refused(&BTreeMap::from([("hunter2".to_owned(), BTreeMap::from([(vec![1], 1)]))]));
+    assert_eq!(field.as_deref(), Some("{}"));
+    assert!(matches!(reason, Unencodable::MapKey));
+    let (field, reason) = refused(&BTreeMap::from([(2, f64::NAN)]));
+    assert_eq!(field.as_deref(), Some("{}"));
+    assert!(matches!(reason, Unencodable::NotFinite));
+}
+
+#[test]
+fn r14_a_flattened_key_is_named_if_it_may_be_the_name_of_a_field() {
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Flat {
+        #[serde(flatten)]
+        numbers: BTreeMap<String, f64>,
+    }
+    let flat = |key: &str| Flat { numbers: BTreeMap::from([(key.to_owned(), f64::NAN)]) };
+    let longest = "n".repeat(64);
+    for (key, named) in
+        [("net_price2", true), (&longest, true), ("hunter 2", false), ("höhe", false), (&format!("{longest}n"), false)]
+    {
+        let field = refused(&flat(key)).0;
+        assert_eq!(field.as_deref(), Some(if named { key } else { "{}" }), "{key}");
+    }
 }
 
 /// Writes itself in one way and reads itself in another.
@@ -150,6 +173,22 @@ fn r14_a_misfit_names_the_place_and_what_code_expects() {
         says::<BTreeMap<u8, u8>>(r#"{"1":1,"hunter2":1}"#),
         "invalid value: expected key to be a number in quotes"
     );
+    for (found, kind) in [
+        ("true", "a boolean"),
+        ("1.5", "a number"),
+        ("2.0", "a number"),
+        ("null", "null"),
+        ("[]", "a list"),
+        ("{}", "an object"),
+        ("\"hunter2\"", "a string"),
+    ] {
+        assert_eq!(says::<Vec<u8>>(&format!("[1,{found}]")), format!("[1]: invalid type: {kind}, expected u8"));
+    }
+    assert_eq!(says::<Page>(r#"{"note":null,"shapes":true}"#), "shapes: invalid type: a boolean, expected a map");
+    assert_eq!(says::<Shape>(r#"{"Point":true}"#), "Point: invalid type: a boolean, expected unit");
+    // The second reading has no such integers, and must not name the wrong place.
+    let wide = i128::MAX;
+    assert_eq!(says::<(Vec<i128>, u8)>(&format!(r#"[[{wide}],"hunter2"]"#)), "it has another form");
     assert_eq!(says::<Wide>(r#"{"signed":170141183460469231731687303715884105727}"#), "it has another form");
 }
 

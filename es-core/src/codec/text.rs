@@ -94,7 +94,7 @@ fn check_string(content: &[u8]) -> Result<(), BadText> {
     let mut rest = content;
     while let Some(escape) = memchr::memchr(b'\\', rest) {
         rest = &rest[escape + 1..];
-        let Some(mut unit) = code_unit(rest) else {
+        let Some(unit) = code_unit(rest) else {
             // Another escape: what follows the backslash may be a backslash itself.
             rest = rest.get(1..).unwrap_or_default();
             continue;
@@ -104,7 +104,8 @@ fn check_string(content: &[u8]) -> Result<(), BadText> {
             && let Some(low) = rest.strip_prefix(b"\\").and_then(code_unit)
             && (0xdc00..0xe000).contains(&low)
         {
-            (unit, rest) = (low - 0xdc00 + 1, &rest[6..]);
+            rest = &rest[6..];
+            continue;
         }
         match unit {
             0 => return Err(BadText::Nul),

@@ -71,7 +71,11 @@ fn kind(definition: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::account::{Histories, Ledger};
+    use crate::{
+        read::read_model::Generation,
+        stream::Position,
+        testing::account::{Histories, Ledger},
+    };
 
     #[test]
     fn names_follow_the_rule() {
@@ -82,6 +86,21 @@ mod tests {
         for name in ["", "Daily", "daily revenue", "daily_revenue", "é", "a/b", &format!("{longest}a")] {
             assert!(!is_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn a_name_is_kept_for_the_kind_and_a_version_for_the_definition() {
+        let stored = Progress {
+            generation: Generation { id: 1, projection: "ledger".into(), version: 1 },
+            definition: Some("projection Ledger of account".into()),
+            reached: Position::ZERO,
+            furthest: Position::ZERO,
+        };
+        let admits = |version, ours: &str| admit("ledger", version, ours, [&stored]).is_ok();
+        assert!(admits(1, "projection Ledger of account"));
+        assert!(!admits(1, "projection Ledger of account, loan"));
+        assert!(admits(2, "projection Ledger of account, loan"));
+        assert!(!admits(2, "policy Ledger of account"));
     }
 
     #[test]

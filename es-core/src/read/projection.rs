@@ -144,3 +144,15 @@ impl Keys {
         self.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Keys;
+
+    #[test]
+    fn keys_are_kept_as_they_were_given() {
+        assert_eq!(Keys::many(["b", "a", "b"]).as_slice(), ["b", "a", "b"]);
+        assert_eq!(Keys::one("a").as_slice(), ["a"]);
+        assert!(Keys::none().as_slice().is_empty());
+    }
+}

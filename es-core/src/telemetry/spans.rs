@@ -165,7 +165,7 @@ mod tests {
 
     impl Tracer for Noted {
         fn traceparent(&self, _: &Span) -> Option<String> {
-            None
+            Some("00-of this span".into())
         }
 
         fn continue_from(&self, span: &Span, traceparent: &str) {
@@ -198,6 +198,9 @@ mod tests {
             }
             react("copying", &events(&["cc"])[0]);
             publish("accounts", &events(&["aa", "bb"]));
+            let mut metadata = Metadata::default();
+            execute("account", "a", &mut metadata);
+            assert_eq!(metadata.traceparent.as_deref(), Some("00-of this span"));
         });
         let expected = [
             "continue fold aa",

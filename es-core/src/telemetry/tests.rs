@@ -2,19 +2,22 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use metrics::Key;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use uuid::Uuid;
 
-use super::{ALL, Kind, ReaderMeter, describe};
+use super::{ALL, Kind, METADATA, ReaderMeter, RelayMeter, describe};
 use crate::{
     event::{EventData, NewEvent},
     memory::MemoryStore,
     service::{PartState, Service},
     stream::{Expected, StreamId},
+    tag::EventQuery,
     testing::account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
     testing::recorded,
     write::{
         append::{Append, IdempotencyKey},
+        decide::{Decision, Decisions, Matching},
         execute::CommandContext,
         store::EventStore,
     },
@@ -207,13 +210,76 @@ fn event_types_that_no_program_has_share_one_time_series() {
 #[test]
 fn each_metric_has_a_name_as_prometheus_has_it_a_unit_and_a_description() {
     let recorder = DebuggingRecorder::new();
-    metrics::with_local_recorder(&recorder, describe);
+    metrics::with_local_recorder(&recorder, || {
+        describe();
+        // What was never counted has no description yet.
+        for metric in ALL {
+            let key = Key::from_name(metric.name);
+            metrics::with_recorder(|recorder| match metric.kind {
+                Kind::Counter => drop(recorder.register_counter(&key, &METADATA)),
+                Kind::Gauge => drop(recorder.register_gauge(&key, &METADATA)),
+                Kind::Histogram => drop(recorder.register_histogram(&key, &METADATA)),
+            });
+        }
+    });
+    let described = recorder.snapshotter().snapshot().into_vec();
     for metric in ALL {
+        let (_, unit, text, _) =
+            described.iter().find(|(key, ..)| key.key().name() == metric.name).expect("it was registered");
+        assert_eq!((*unit, text.as_deref()), (Some(metric.unit), Some(metric.description)), "{}", metric.name);
         let name = metric.name;
         assert_eq!(metric.kind == Kind::Counter, name.ends_with("_total"), "{name}");
         assert_eq!(metric.unit == metrics::Unit::Seconds, name.ends_with("_seconds"), "{name}");
         assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{name}");
         assert!(!metric.description.is_empty(), "{name}");
         assert_eq!(ALL.iter().filter(|other| other.name == name).count(), 1, "{name}");
+    }
+}
+
+#[test]
+fn the_time_of_a_batch_is_shared_among_its_events() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let events = recorded([1, 2].map(|amount| ("a", AccountEvent::Deposited { amount })));
+    ReaderMeter::of("audit").processed(&events, Duration::from_secs(3));
+    let all = recorder.snapshotter().snapshot().into_vec();
+    let (.., durations) = all.into_iter().find(|(key, ..)| key.key().name().ends_with("_seconds")).expect("recorded");
+    assert_eq!(durations, DebugValue::Histogram(vec![1.5.into(), 1.5.into()]));
+}
+
+#[test]
+fn a_relay_reports_what_it_published_and_how_often_it_failed() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let meter = RelayMeter::of("accounts");
+    meter.committed(7, Duration::from_secs(1));
+    meter.failed(Duration::from_secs(1));
+    meter.error(true);
+    meter.error(false);
+    let reported = reported(&recorder.snapshotter());
+    reported.assert("relay_published_events_total{accounts}", 7.0);
+    for outcome in ["committed", "failed"] {
+        reported.assert(&format!("relay_transaction_duration_seconds{{accounts,{outcome}}}"), 1.0);
+    }
+    for kind in ["transient", "permanent"] {
+        reported.assert(&format!("relay_errors_total{{accounts,{kind}}}"), 1.0);
+    }
+}
+
+#[tokio::test]
+async fn decisions_are_reported_by_outcome() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let decisions = Decisions::new(MemoryStore::new(), "open");
+    let accounts = || Matching::<AccountEvent>::new(EventQuery::named_only(["account.deposited"]));
+    let opened = decisions.decide(accounts(), |_| {
+        let stream = StreamId::new("account", "a").expect("a valid name");
+        Ok::<_, std::fmt::Error>(Decision::append(stream, Expected::NoStream, [AccountEvent::Deposited { amount: 1 }]))
+    });
+    opened.await.expect("decided");
+    decisions.decide(accounts(), |_| Err::<Decision, _>(std::fmt::Error)).await.expect_err("refused");
+    let reported = reported(&recorder.snapshotter());
+    for (outcome, times) in [("written", 1.0), ("rejected", 1.0), ("failed", 0.0)] {
+        reported.assert(&format!("decide_duration_seconds{{open,{outcome}}}"), times);
     }
 }

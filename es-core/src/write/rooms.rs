@@ -164,6 +164,8 @@ mod tests {
                 Poll::Pending => kept.push(Err(waiting)),
             }
         }
+        drop(kept);
+        assert!(rooms.entering.lock().unwrap().is_empty(), "those that were dropped leave nothing");
         entered
     }
 
@@ -185,8 +187,22 @@ mod tests {
         assert_eq!(entered(&rooms, [("a", large), ("b", large), ("b", 1)]), [true, false, false]);
         // And in the other order.
         assert_eq!(entered(&rooms, [("a", 100), ("b", 1), ("b", large)]), [true, false, false]);
-        // Appends that were dropped leave nothing.
-        assert!(rooms.entering.lock().unwrap().is_empty());
         assert_eq!(entered(&rooms, [("b", large), ("c", 100)]), [true, true]);
+    }
+
+    #[test]
+    fn an_append_of_one_mebibyte_is_not_large() {
+        let rooms = Rooms::new(LARGE_BYTES, LARGE_BYTES);
+        assert_eq!(entered(&rooms, [("a", LARGE_BYTES), ("b", LARGE_BYTES + 1)]), [true, true]);
+    }
+
+    #[tokio::test]
+    async fn rooms_that_are_closed_let_none_in() {
+        let rooms = Rooms::new(10, 10);
+        rooms.close();
+        for bytes in [1, LARGE_BYTES + 1] {
+            let stream = StreamId::new("test", "a").unwrap();
+            assert!(rooms.enter(iter::once(&stream), bytes).room().await.is_none());
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Cached folds of the beginning of a stream, and how wrong ones are recognised.
 
 mod program;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, sync::Arc};
 

@@ -1,5 +1,8 @@
 //! The port to the event log.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;

@@ -88,7 +88,9 @@ pub async fn r15_json_that_not_every_decoder_reads_is_refused(store: &impl Event
     }
     let long = format!("0.{}1", "0".repeat(20_000));
     for number in ["1e400", "-1e400", "1e200000", "1e-20000", "0e400000", "1E99999999999", &"9".repeat(400), &long] {
-        for payload in [number.to_owned(), format!(r#"{{"a":[{number}]}}"#), format!(r#"["\u0041",{number}]"#)] {
+        let after_a_quote = format!(r#"["{}\"",{number}]"#, "a".repeat(40));
+        let after_a_letter = format!(r#"["\u0041",{number}]"#);
+        for payload in [number.to_owned(), format!(r#"{{"a":[{number}]}}"#), after_a_letter, after_a_quote] {
             let reason = invalid(try_payload(store, payload).await);
             assert_eq!(reason, InvalidAppend::Number { event: 1 }, "{number:.20}");
         }
@@ -101,8 +103,10 @@ pub async fn r15_json_that_not_every_decoder_reads_is_refused(store: &impl Event
     let sound = [
         nested(MAX_NESTING, ""),
         format!("[{}]", ["[]"; 1_000].join(",")),
+        format!("[{}]", [r#"{"a":1}"#; 1_000].join(",")),
         format!(r#""{}""#, "[".repeat(200)),
         r#""\ud83e\udd80\\u0000""#.to_owned(),
+        r#""\ud800\udc00\ud800\udc01""#.to_owned(),
         format!("[{},{},{}]", f64::MAX, f64::MIN_POSITIVE, 5e-324),
         format!("[{:?},-0.0,1E+5,{},{}]", f64::MAX, u64::MAX, i128::MIN),
     ];

@@ -199,3 +199,16 @@ impl PromoteError {
         matches!(self, Self::Store(error) if error.is_transient())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::GenerationState;
+
+    #[test]
+    fn a_state_is_read_from_the_word_that_stores_keep() {
+        for (state, word) in [(GenerationState::Serving, "serving"), (GenerationState::Building, "building")] {
+            assert_eq!((state.as_str(), GenerationState::from_stored(word)), (word, Some(state)));
+        }
+        assert_eq!(GenerationState::from_stored("gone"), None);
+    }
+}

@@ -34,6 +34,8 @@ mod tests {
     #[test]
     fn a_program_has_one_mark_and_another_program_has_another() {
         assert_eq!(mark(), File::open(std::env::current_exe().unwrap()).ok().and_then(mark_of));
+        // It is kept with snapshots, so it must not change.
+        assert_eq!(mark_of(&b"one"[..]), Some((3 << 32) | u64::from(crc32fast::hash(b"one"))));
         let marks = ["one", "two", "more"].map(|content| mark_of(content.as_bytes()).unwrap());
         assert!(marks[0] != marks[1] && marks[1] != marks[2] && marks[0] != marks[2]);
     }
