@@ -1,12 +1,14 @@
-//! Writes the appends of one transaction in a fixed number of statements, however many appends there are.
+//! Writes the appends of one transaction in a fixed number of statements, however many there are, and looks up first what
+//! decides each of them.
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
-use es_core::{Append, AppendError, Appended, Position, Tag};
+use es_core::{AppendError, Position};
 use sqlx::{Connection, Row, SqliteConnection};
 
 use crate::{
     error::is_refusal,
-    packed::{Packed, items, json},
+    insert::{Transaction, accepted, insert},
+    packed::{items, json},
     queue::{Encoded, Outcome, Prepared},
     rows,
     verdict::{Judge, Known, Written},
@@ -46,8 +48,8 @@ pub(crate) async fn write_in_parts(
     Ok(outcomes)
 }
 
-/// Writes `batch` in a transaction of its own and returns the outcome of each entry, in order. After an error the transaction
-/// may still be open.
+/// Writes `batch` in a transaction of its own and returns the outcome of each entry, in order, and the position after which
+/// its events are. After an error the transaction may still be open.
 ///
 /// Each query is a message to the thread of the connection and back, for which a single client would wait longer than for
 /// the writing itself. So the transaction begins with the first query and ends with the last.
@@ -55,55 +57,50 @@ pub(crate) async fn write(
     connection: &mut SqliteConnection,
     batch: &[Prepared],
     own: &mut Written,
-) -> Result<Vec<Outcome>, sqlx::Error> {
+) -> Result<(Vec<Outcome>, Position), sqlx::Error> {
     // The lock is taken before any position is computed, so positions equal commit order (R3).
     let state = concat!("BEGIN IMMEDIATE;\n", include_str!("sql/append_state.sql"));
-    let (mut outcomes, now) = decide(connection, batch, state).await?;
+    let (head, known) = known(connection, batch, state).await?;
+    let now = now();
+    let mut outcomes = decide(batch, head, &known, now);
     own.recognise(&mut outcomes);
-    let accepted: Vec<_> = batch.iter().zip(&outcomes).flat_map(accepted).collect();
+    let accepted: Vec<_> = accepted(batch, &outcomes).collect();
     if accepted.is_empty() {
         sqlx::query("COMMIT").execute(connection).await?;
     } else {
-        let insert_and_commit = concat!(include_str!("sql/append_accepted.sql"), ";\nCOMMIT");
-        insert(connection, &accepted, now, insert_and_commit).await?;
+        insert(connection, &accepted, now, Transaction::Commit).await?;
     }
-    Ok(outcomes)
+    Ok((outcomes, head))
 }
 
 /// Writes `batch` within the caller's transaction.
 async fn write_within(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
-    let (outcomes, now) = decide(connection, batch, include_str!("sql/append_state.sql")).await?;
-    let accepted: Vec<_> = batch.iter().zip(&outcomes).flat_map(accepted).collect();
+    let (head, known) = known(connection, batch, include_str!("sql/append_state.sql")).await?;
+    let now = now();
+    let outcomes = decide(batch, head, &known, now);
+    let accepted: Vec<_> = accepted(batch, &outcomes).collect();
     if !accepted.is_empty() {
-        insert(connection, &accepted, now, include_str!("sql/append_accepted.sql")).await?;
+        insert(connection, &accepted, now, Transaction::Callers).await?;
     }
     Ok(outcomes)
 }
 
-/// The outcomes of a batch, and the time of the events that are accepted. `state` is the query for what the log holds.
-async fn decide(
-    connection: &mut SqliteConnection,
-    batch: &[Prepared],
-    state: &'static str,
-) -> Result<(Vec<Outcome>, DateTime<Utc>), sqlx::Error> {
-    let (head, known) = known(connection, batch, state).await?;
-    let now = Utc::now().duration_trunc(TimeDelta::microseconds(1)).unwrap_or_default();
-    let (mut judge, mut known) = (Judge::new(head, now), &known[..]);
+/// The time of events that are written now.
+pub(crate) fn now() -> DateTime<Utc> {
+    Utc::now().duration_trunc(TimeDelta::microseconds(1)).unwrap_or_default()
+}
+
+/// The outcomes of `batch` in a log that ends at `head`; `known` has one entry for each append. Accepted events get the time
+/// `now`.
+pub(crate) fn decide(batch: &[Prepared], head: Position, mut known: &[Known], now: DateTime<Utc>) -> Vec<Outcome> {
+    let mut judge = Judge::new(head, now);
     let mut outcomes = Vec::with_capacity(batch.len());
     for prepared in batch {
         let (of_this, of_later) = known.split_at(prepared.appends.len());
         outcomes.push(judge.decide(prepared, of_this));
         known = of_later;
     }
-    Ok((outcomes, now))
-}
-
-/// An accepted append, and the version and position that it gets.
-type Accepted<'a> = (&'a Append, &'a Encoded, Appended);
-
-fn accepted<'a>((prepared, outcome): (&'a Prepared, &'a Outcome)) -> impl Iterator<Item = Accepted<'a>> {
-    let appended = outcome.iter().flatten().filter(|appended| !appended.repeated);
-    prepared.members().zip(appended).map(|((append, encoded), appended)| (append, encoded, *appended))
+    outcomes
 }
 
 /// The position of the last event, and what the log holds that decides each append.
@@ -141,63 +138,4 @@ async fn known(
         }
     }
     Ok((head, known))
-}
-
-/// Writes what was accepted, in one message to the connection's thread.
-async fn insert(
-    connection: &mut SqliteConnection,
-    accepted: &[Accepted<'_>],
-    now: DateTime<Utc>,
-    statements: &'static str,
-) -> Result<(), sqlx::Error> {
-    let (events, bytes) = events(accepted);
-    let (commands, fingerprints) = commands(accepted);
-    sqlx::query(statements)
-        .bind(events)
-        .bind(bytes)
-        .bind(now.timestamp_micros())
-        .bind(commands)
-        .bind(fingerprints)
-        .execute(connection)
-        .await?;
-    Ok(())
-}
-
-fn events(accepted: &[Accepted<'_>]) -> (String, Vec<u8>) {
-    let mut packed = Packed::with_capacity(accepted.iter().map(|(_, encoded, _)| encoded.bytes).sum());
-    let mut rows = Vec::new();
-    for (append, Encoded { metadata, .. }, appended) in accepted {
-        let events = append.events.len() as u64;
-        let (position, version) = (appended.position.get() - events, appended.version.get() - events);
-        for ((new, metadata), nth) in append.events.iter().zip(metadata).zip(1..) {
-            let payload = packed.push(&new.data.payload);
-            let metadata = packed.push(metadata);
-            rows.push((
-                position + nth,
-                append.stream.as_str(),
-                version + nth,
-                new.id.simple().to_string(),
-                &*new.data.name,
-                new.data.schema_version,
-                payload.start,
-                payload.length,
-                metadata.start,
-                metadata.length,
-                new.tags.iter().map(Tag::as_str).collect::<Vec<_>>(),
-            ));
-        }
-    }
-    (json(&rows), packed.into_bytes())
-}
-
-fn commands(accepted: &[Accepted<'_>]) -> (String, Vec<u8>) {
-    let (mut packed, mut rows) = (Packed::with_capacity(0), Vec::new());
-    for (_, encoded, appended) in accepted {
-        if let Some(remembered) = encoded.remembered {
-            let id = remembered.id.simple().to_string();
-            let fingerprint = packed.push(remembered.fingerprint.as_bytes());
-            rows.push((id, fingerprint.start, fingerprint.length, appended.version.get(), appended.position.get()));
-        }
-    }
-    (json(&rows), packed.into_bytes())
 }

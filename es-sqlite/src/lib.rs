@@ -34,8 +34,11 @@ mod file;
 mod identity;
 mod store;
 
-// The way of an append: queue, writer, batch, verdict.
+// The way of an append: queue, writer, end, optimistic, batch, verdict, insert.
 mod batch;
+mod end;
+mod insert;
+mod optimistic;
 mod packed;
 mod queue;
 mod verdict;

@@ -14,6 +14,7 @@ use tokio::{
 
 use crate::{
     connections::Connections,
+    end::End,
     error::{CloseError, Failure, OpenError},
     file::File,
     generations,
@@ -119,6 +120,7 @@ impl SqliteStore {
             deferred: VecDeque::new(),
             connections: connections.clone(),
             head: head.clone(),
+            end: End::default(),
             meter: meter.clone(),
             closing: closing.clone(),
         };

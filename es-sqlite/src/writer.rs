@@ -9,16 +9,15 @@ use std::{
 };
 
 use es_core::{AppendError, Position, telemetry::AppendMeter};
-use sqlx::Connection;
 use tokio::{
     sync::{Notify, mpsc, watch},
     time::{Instant, sleep, timeout},
 };
 
 use crate::{
-    batch,
     connections::Connections,
-    error::{Failure, is_refusal, may_pass},
+    end::End,
+    error::{Failure, may_pass},
     queue::{Outcome, Prepared, Queued},
     verdict::Written,
 };
@@ -49,6 +48,7 @@ pub(crate) struct AppendWriter {
     pub(crate) deferred: VecDeque<Queued>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) head: watch::Sender<Position>,
+    pub(crate) end: End,
     pub(crate) meter: Arc<AppendMeter>,
     pub(crate) closing: Arc<Notify>,
 }
@@ -131,7 +131,7 @@ impl AppendWriter {
         self.queue.recv().await
     }
 
-    async fn write(&self, batch: Vec<Queued>) {
+    async fn write(&mut self, batch: Vec<Queued>) {
         let (batch, waiting): (Vec<_>, Vec<_>) =
             batch.into_iter().map(|queued| (queued.prepared, queued.waiting)).unzip();
         // A failed try may be committed nevertheless: if only the sync of the commit fails, its frames are in the
@@ -175,19 +175,9 @@ impl AppendWriter {
     }
 
     /// The outcomes, once everything they report as written is durable (R5).
-    async fn try_write(&self, batch: &[Prepared], own: &mut Written) -> Result<Vec<Outcome>, Failure> {
+    async fn try_write(&mut self, batch: &[Prepared], own: &mut Written) -> Result<Vec<Outcome>, Failure> {
         let mut turn = self.connections.turn().await?;
-        let outcomes = match batch::write(turn.connection(), batch, own).await {
-            Err(error) if is_refusal(&error) => {
-                sqlx::query("ROLLBACK").execute(turn.connection()).await?;
-                let mut transaction = turn.connection().begin_with("BEGIN IMMEDIATE").await?;
-                let mut outcomes = batch::write_in_parts(&mut transaction, batch).await?;
-                own.recognise(&mut outcomes);
-                transaction.commit().await?;
-                outcomes
-            }
-            outcomes => outcomes?,
-        };
+        let outcomes = self.end.write(turn.connection(), batch, own).await?;
         turn.committed()?;
         let written = outcomes.iter().flatten().flatten().map(|appended| appended.position).max().unwrap_or_default();
         self.head.send_if_modified(|head| {
@@ -207,7 +197,7 @@ mod tests {
     use es_core::{Append, EventData, Expected, NewEvent, Position, StreamId};
     use tokio::sync::{Notify, watch};
 
-    use super::{AppendWriter, Written};
+    use super::{AppendWriter, End, Written};
     use crate::{
         connections::Connections,
         file::File,
@@ -219,11 +209,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = File::at(&directory.path().join("events.db")).unwrap();
         let connection = file.create().await.unwrap();
-        let writer = AppendWriter {
+        let mut writer = AppendWriter {
             queue: Queue::new().1,
             deferred: VecDeque::new(),
             connections: Arc::new(Connections::new(file, connection).unwrap()),
             head: watch::Sender::new(Position::ZERO),
+            end: End::default(),
             meter: Arc::default(),
             closing: Arc::new(Notify::new()),
         };

@@ -14,6 +14,7 @@ mod sqlite {
     mod full;
     mod killed;
     mod opening;
+    mod optimistic;
     mod plans;
     mod promotion;
     mod refused;

@@ -3,33 +3,18 @@
 use std::{collections::BTreeMap, pin::pin};
 
 use es_core::{
-    Append, AppendError, Appended, Condition, EventQuery, EventStore, Expected, IdempotencyKey, MemoryStore, Position,
-    Tag, Version,
+    Append, AppendError, Condition, EventQuery, EventStore, Expected, IdempotencyKey, MemoryStore, Position, Tag,
+    Version,
     backend::{CommandKey, Ending, Fingerprint},
 };
 use es_sqlite::SqliteStore;
 use fastrand::Rng;
 use sqlx::Executor;
 
-use super::fixture::{REFUSE_BAD, append, dense_log, event, foreign_connection, new_path, new_store, stream, tag};
-
-type Outcome = Result<Vec<Appended>, AppendError>;
-
-/// The outcomes of `entries`; the appends of one entry are made together. On a runtime with one thread all entries are
-/// queued before the writer runs, so they are one batch.
-async fn in_one_batch(store: &SqliteStore, entries: impl IntoIterator<Item = Vec<Append>>) -> Vec<Outcome> {
-    let entries = entries.into_iter().map(|appends| store.append_together(appends));
-    tokio::task::unconstrained(futures_util::future::join_all(entries)).await
-}
-
-/// The positions that were written, or the error.
-fn described(outcomes: &[Outcome]) -> Vec<String> {
-    let described = |outcome: &Outcome| match outcome {
-        Ok(appended) => format!("{:?}", appended.iter().map(|appended| appended.position.get()).collect::<Vec<_>>()),
-        Err(error) => error.to_string(),
-    };
-    outcomes.iter().map(described).collect()
-}
+use super::fixture::{
+    Outcome, REFUSE_BAD, append, dense_log, described, event, foreign_connection, in_one_batch, new_path, new_store,
+    stream, tag,
+};
 
 /// A small append waits for at most one large one, and keeps its order only with those of its own stream. (Seen to fail
 /// where all are written in queue order.)

@@ -5,7 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use es_core::{Append, Appended, EventData, EventStore, Expected, NewEvent, Position, RecordedEvent, StreamId, Tag};
+use es_core::{
+    Append, AppendError, Appended, EventData, EventStore, Expected, NewEvent, Position, RecordedEvent, StreamId, Tag,
+};
 use es_sqlite::SqliteStore;
 use sqlx::{Connection, SqliteConnection, sqlite::SqliteConnectOptions};
 use tempfile::TempDir;
@@ -52,6 +54,25 @@ pub(crate) fn event(name: &str) -> NewEvent {
 
 pub(crate) fn append(id: &str, expected: Expected, events: usize) -> Append {
     Append::new(stream(id), expected, (0..events).map(|_| event("test.happened")).collect())
+}
+
+/// The outcome of appends that are made together.
+pub(crate) type Outcome = Result<Vec<Appended>, AppendError>;
+
+/// The outcomes of `entries`; the appends of one entry are made together. On a runtime with one thread all entries are
+/// queued before the writer runs, so they are one batch.
+pub(crate) async fn in_one_batch(store: &SqliteStore, entries: impl IntoIterator<Item = Vec<Append>>) -> Vec<Outcome> {
+    let entries = entries.into_iter().map(|appends| store.append_together(appends));
+    tokio::task::unconstrained(futures_util::future::join_all(entries)).await
+}
+
+/// The positions that were written, or the error.
+pub(crate) fn described(outcomes: &[Outcome]) -> Vec<String> {
+    let described = |outcome: &Outcome| match outcome {
+        Ok(appended) => format!("{:?}", appended.iter().map(|appended| appended.position.get()).collect::<Vec<_>>()),
+        Err(error) => error.to_string(),
+    };
+    outcomes.iter().map(described).collect()
 }
 
 pub(crate) async fn put(store: &SqliteStore, append: Append) -> Appended {
