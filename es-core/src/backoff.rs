@@ -58,9 +58,32 @@ impl Backoff {
     }
 }
 
+/// How long work must have gone on for the failures before it not to count any more.
+const HELD: Duration = Duration::from_secs(30);
+
+/// Failures in a row of work that is begun again after each.
+#[derive(Debug, Default)]
+pub(crate) struct Failures(u32);
+
+impl Failures {
+    /// Their number with the one that has now ended work which had gone on for `lasted`.
+    pub(crate) fn add(&mut self, lasted: Duration) -> u32 {
+        self.0 = if lasted > HELD { 1 } else { self.0.saturating_add(1) };
+        self.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn failures_count_until_the_work_has_held_for_a_while() {
+        let mut failures = Failures::default();
+        let brief = Duration::from_secs(1);
+        assert_eq!([brief, HELD, brief].map(|lasted| failures.add(lasted)), [1, 2, 3]);
+        assert_eq!([HELD + brief, brief].map(|lasted| failures.add(lasted)), [1, 2]);
+    }
 
     #[test]
     fn pauses_take_all_of_the_range_and_do_not_leave_it() {

@@ -18,7 +18,7 @@ use crate::{
         read_model::{Generation, Leases},
         source::{EventSource, Subscription},
         standby::Standby,
-        worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Pending, Step, Worker},
+        worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Pending, Worker},
         worker_state::{StateReport, WorkerState},
     },
     telemetry::spans,
@@ -255,7 +255,7 @@ impl<P: Policy> PolicyRunner<P> {
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
-                if matches!(step, Step::AtEnd(_)) || opened.elapsed() > self.standby.retry {
+                if self.standby.is_over(step, opened.elapsed()) {
                     self.report.set(P::NAME, WorkerState::Working);
                 }
                 Ok(ControlFlow::Continue(()))

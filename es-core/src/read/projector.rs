@@ -21,7 +21,7 @@ use crate::{
         read_model::{Generation, ReadModelStore},
         source::{EventSource, Subscription},
         standby::Standby,
-        worker::{DEFAULT_LEASE, Step, Worker},
+        worker::{DEFAULT_LEASE, Worker},
         worker_state::{StateReport, WorkerState},
     },
 };
@@ -148,8 +148,7 @@ impl<P: Projection> Projector<P> {
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
                 candidate.after(step).await?;
-                // Not before that: the next event may be one that only newer code knows.
-                if matches!(step, Step::AtEnd(_)) || opened.elapsed() > self.standby.retry {
+                if self.standby.is_over(step, opened.elapsed()) {
                     self.report.set(P::NAME, WorkerState::Working);
                 }
                 Ok(ControlFlow::Continue(()))

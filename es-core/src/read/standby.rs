@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     read::{
         engine_error::EngineError,
-        worker::{self, Pending},
+        worker::{self, Pending, Step},
         worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
     },
     stream::Position,
@@ -30,6 +30,12 @@ impl Default for Standby {
 }
 
 impl Standby {
+    /// Whether a worker that was opened `since` so long and has made `step` goes on, so that it stands by no more. Not earlier: its
+    /// next event may be one that only newer code knows.
+    pub(crate) fn is_over(&self, step: Step, since: Duration) -> bool {
+        matches!(step, Step::AtEnd(_)) || since > self.retry
+    }
+
     /// Makes attempts until the shutdown or a permanent error. When only newer code can do the work, it stands by and tries
     /// again.
     pub(crate) async fn run<'a>(
@@ -84,6 +90,21 @@ impl Unknown {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_worker_goes_on_at_the_end_of_its_source_or_after_a_while() {
+        let standby = Standby { retry: Duration::from_secs(5), ..Standby::default() };
+        for (step, seconds, is_over) in [
+            (Step::AtEnd(Position::new(7)), 0, true),
+            (Step::AtEnd(Position::new(7)), 9, true),
+            (Step::Worked, 0, false),
+            (Step::Worked, 5, false),
+            (Step::Worked, 6, true),
+            (Step::Standby, 0, false),
+        ] {
+            assert_eq!(standby.is_over(step, Duration::from_secs(seconds)), is_over, "{step:?} after {seconds} s");
+        }
+    }
 
     #[test]
     fn each_event_is_waited_for_from_when_it_was_met_first() {

@@ -17,7 +17,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::{
-    backoff::Backoff,
+    backoff::{Backoff, Failures},
     event::RecordedEvent,
     read::{
         engine_error::EngineError,
@@ -307,7 +307,7 @@ pub(crate) async fn persist<'a, T>(
     shutdown: &CancellationToken,
     attempt: impl Fn() -> Pending<'a, Option<T>>,
 ) -> Result<Option<T>, EngineError> {
-    let mut failures = 0_u32;
+    let mut failures = Failures::default();
     while !shutdown.is_cancelled() {
         let started = Instant::now();
         match attempt().await {
@@ -324,10 +324,10 @@ pub(crate) async fn persist<'a, T>(
             }
             ended => return ended,
         }
-        failures = if started.elapsed() > Duration::from_secs(30) { 1 } else { failures + 1 };
+        let pause = BACKOFF.pause(failures.add(started.elapsed()));
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(BACKOFF.pause(failures)) => {}
+            () = tokio::time::sleep(pause) => {}
         }
     }
     Ok(None)

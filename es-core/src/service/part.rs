@@ -6,7 +6,6 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    time::Duration,
 };
 
 use serde::Serialize;
@@ -15,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::engine::{AnyProjector, Engine, PartError};
 use crate::{
-    backoff::Backoff,
+    backoff::{Backoff, Failures},
     error::with_causes,
     read::{panics::caught_async, worker_state::WorkerState},
     telemetry,
@@ -114,9 +113,6 @@ pub(super) struct Part {
     restarts: AtomicU32,
 }
 
-/// After an attempt that lasted this long the pauses start small again.
-const HELD: Duration = Duration::from_secs(30);
-
 impl Part {
     pub(super) fn new(kind: PartKind, name: String, body: Body) -> Self {
         let supervision = watch::Sender::new(Supervision::Elsewhere);
@@ -192,7 +188,7 @@ impl Part {
     /// Runs it until `shutdown` or until it ends for good. After a transient error it starts again.
     pub(super) async fn supervise(self: Arc<Self>, shutdown: CancellationToken, backoff: Backoff) {
         let (name, kind) = (&*self.name, self.kind);
-        let mut failures = 0;
+        let mut failures = Failures::default();
         loop {
             let began = Instant::now();
             let ended = caught_async(self.engine().run(shutdown.clone())).await;
@@ -210,8 +206,7 @@ impl Part {
                 self.set(Supervision::Failed { reason });
                 return;
             }
-            failures = if began.elapsed() > HELD { 1 } else { failures + 1 };
-            let pause = backoff.pause(failures);
+            let pause = backoff.pause(failures.add(began.elapsed()));
             tracing::warn!(name, %kind, reason, ?pause, "ended, and starts again after a pause");
             self.set(Supervision::Pauses { reason });
             tokio::select! {

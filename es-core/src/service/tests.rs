@@ -11,12 +11,12 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Engine, PartError, PartState, Parts, RebuildError, Relay, Service, ServiceBuilder, ShutdownError, StartError,
-    Thresholds, Unsettled,
+    Engine, PartError, PartKind, PartState, Parts, RebuildError, Relay, Resources, Service, ServiceBuilder,
+    ShutdownError, StartError, Thresholds, Unsettled,
 };
 use crate::{
     backoff::Backoff,
-    event::Recorded,
+    event::{EventData, NewEvent, Recorded},
     memory::MemoryStore,
     react::policy::{Policy, PolicyError, reaction},
     read::{
@@ -25,9 +25,9 @@ use crate::{
         source::{EventFeed, EventSource, LogSource, SourceError, Subscription},
         worker_state::StateReport,
     },
-    stream::Position,
+    stream::{Expected, Position, StreamId},
     testing::account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
-    write::store::EventStore,
+    write::{append::Append, store::EventStore},
 };
 
 /// How long something may take in a test: only a failure waits for it.
@@ -43,6 +43,8 @@ enum Act {
     Return,
     /// Runs until the shutdown.
     Work,
+    /// Fails for now, at the shutdown.
+    FailAtTheShutdown,
     /// Does not notice the shutdown.
     Hang,
 }
@@ -79,6 +81,10 @@ impl Engine for Scripted {
             Act::Panic => panic!("as the test wants it"),
             Act::Return => return Ok(()),
             Act::Work => shutdown.cancelled().await,
+            Act::FailAtTheShutdown => {
+                shutdown.cancelled().await;
+                return Err(PartError::Transient("the connection was lost".into()));
+            }
             Act::Hang => std::future::pending().await,
         }
         self.runs.send_modify(|(_, ended)| *ended += 1);
@@ -159,8 +165,92 @@ async fn between_two_attempts_a_part_says_why_and_the_shutdown_does_not_wait_for
         assert!(begun.elapsed() < PATIENCE, "{service:?}");
         tokio::task::yield_now().await;
     }
+    // With the pauses that a service has by itself it would have begun again by now.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(*relay.runs.borrow(), (1, 0));
     ends(&service).await;
     assert!(begun.elapsed() < PATIENCE);
+}
+
+#[tokio::test]
+async fn a_part_that_ends_at_the_shutdown_has_not_failed() {
+    for act in [Act::Work, Act::FailAtTheShutdown] {
+        let (service, relay) = with_relay(&[act]).await;
+        relay.runs(|(begun, _)| begun == 1).await;
+        ends(&service).await;
+        let status = service.status().await;
+        let part = status.part("relay").expect("it is registered");
+        assert_eq!((&part.state, part.last_error.as_deref()), (&PartState::Ended, None), "{act:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_ends_when_its_last_part_has_ended() {
+    let (service, relay) = with_relay(&[Act::FailForGood]).await;
+    over(&service, "relay").await;
+    assert_eq!(*relay.runs.borrow(), (1, 0));
+    let ended = service.ended();
+    tokio::pin!(ended);
+    tokio::select! {
+        biased;
+        () = &mut ended => panic!("the projector runs"),
+        () = tokio::task::yield_now() => {}
+    }
+    ends(&service).await;
+    ended.await;
+}
+
+/// Counts how often it is opened.
+#[derive(Debug)]
+struct Opened(LogSource, watch::Sender<usize>);
+
+#[async_trait]
+impl EventSource for Opened {
+    async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        self.1.send_modify(|times| *times += 1);
+        self.0.open(subscription).await
+    }
+}
+
+#[tokio::test]
+async fn r11_readers_that_stand_by_at_an_event_of_newer_code_say_so_and_try_again() {
+    let (store, retry) = (MemoryStore::new(), Duration::from_millis(5));
+    let opened = watch::Sender::new(0);
+    let service = builder(&store)
+        .source(Opened(LogSource::new(store.clone()), opened.clone()))
+        .projection_with(Histories, move |projector| projector.standby(retry))
+        .policy_with(|resources| Doubling(resources.repository()), move |runner| runner.standby(retry));
+    let service = service.start().await.expect("it starts");
+    let stream = StreamId::new("account", "b").expect("a valid name");
+    let data = EventData { name: "account.frozen".into(), schema_version: 1, payload: "{}".into() };
+    store.append(Append::new(stream, Expected::Any, vec![NewEvent::new(data)])).await.expect("written");
+    let begun = Instant::now();
+    while service.status().await.standing_by().len() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "{service:?}");
+        tokio::task::yield_now().await;
+    }
+    for line in service.status().await.standing_by() {
+        let (name, reason) = line.split_once(": standing by for 0 s: ").expect("the reason is told");
+        assert!(["histories", "doubling"].contains(&name) && reason.contains("account.frozen"), "{line}");
+    }
+    assert!(service.health().await.ready, "as in any rolling deploy");
+    let mut times = opened.subscribe();
+    let tried = tokio::time::timeout(PATIENCE, times.wait_for(|times| *times >= 6)).await;
+    tried.expect("each tries again after a moment").expect("the sender lives");
+    ends(&service).await;
+}
+
+#[tokio::test]
+async fn a_process_runs_the_parts_of_a_kind() {
+    let store = MemoryStore::new();
+    let parts = Parts::Kind(PartKind::Projection);
+    let service = builder(&store).projection(Histories).policy(|resources| Doubling(resources.repository()));
+    let service = service.parts(parts).start().await.expect("it starts");
+    assert_eq!(state(&service, "histories").await, PartState::Running);
+    assert_eq!(state(&service, "doubling").await, PartState::Elsewhere);
+    let kinds = [PartKind::Projection, PartKind::Policy, PartKind::Relay].map(|kind| kind.to_string());
+    assert_eq!(kinds, ["projection", "policy", "relay"]);
+    ends(&service).await;
 }
 
 /// What holds when the relay of `service` has ended for good with `reason`.
@@ -275,7 +365,9 @@ async fn a_process_runs_chosen_parts_and_knows_the_others() {
     let rebuilt = http.rebuild::<Ledger<1>>(http.log(), token()).await.expect("rebuilt").expect("not interrupted");
     assert_eq!((&*rebuilt.projection, store.reached("ledger").await.expect("asked")), ("ledger", Position::new(1)));
     let unknown = http.rebuild_named("ledgers", http.source(), token()).await;
-    assert!(matches!(unknown, Err(RebuildError::Unknown { ref known, .. }) if *known == ["histories", "ledger"]));
+    let unknown = unknown.expect_err("there is no such read model");
+    assert!(!unknown.is_transient());
+    assert!(matches!(unknown, RebuildError::Unknown { ref known, .. } if *known == ["histories", "ledger"]));
     ends(&worker).await;
     ends(&http).await;
 }
@@ -395,8 +487,12 @@ impl Policy for Doubling {
 #[tokio::test]
 async fn a_policy_is_made_from_the_repositories_of_the_service() {
     let store = MemoryStore::new();
-    let service = builder(&store).policy(|resources| Doubling(resources.repository())).projection(Histories);
-    let service = service.start().await.expect("it starts");
+    let policy = |resources: &Resources| {
+        assert_eq!(resources.name(), "accounts");
+        Doubling(resources.repository())
+    };
+    let service = builder(&store).policy(policy).projection(Histories).start().await.expect("it starts");
+    assert_eq!(service.name(), "accounts");
     deposit(&service, 5).await;
     service.settled(PATIENCE).await.expect("it settles");
     assert_eq!(service.repository::<Account>().load("a").await.expect("loaded").state.balance, 10);

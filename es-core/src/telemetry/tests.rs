@@ -6,7 +6,7 @@ use metrics::Key;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use uuid::Uuid;
 
-use super::{ALL, Kind, METADATA, ReaderMeter, RelayMeter, describe};
+use super::{ALL, Kind, METADATA, ReaderMeter, RelayMeter, describe, part_restarted};
 use crate::{
     event::{EventData, NewEvent},
     memory::MemoryStore,
@@ -189,6 +189,31 @@ async fn a_reader_that_has_stopped_is_reported_and_its_lag_grows() {
     for reader in ["histories", "ledger"] {
         reported.assert(&format!("reader_leases_held{{{reader}}}"), 0.0);
     }
+}
+
+/// Seen to fail where only the caller of `report_lag` reports.
+#[tokio::test]
+async fn a_service_reports_the_head_of_the_log_by_itself() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let service = with_readers().await;
+    let told = async {
+        while reported(&recorder.snapshotter()).series("log_head_position") == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("in time");
+    service.shutdown(PATIENCE).await.expect("in good order");
+}
+
+#[test]
+fn restarts_of_a_part_are_counted() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    for _ in 0..2 {
+        part_restarted("histories");
+    }
+    reported(&recorder.snapshotter()).assert("part_restarts_total{histories}", 2.0);
 }
 
 #[test]

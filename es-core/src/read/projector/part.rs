@@ -291,12 +291,18 @@ mod tests {
     async fn r17_a_part_ends_before_documents_that_were_not_loaded() {
         let (projector, generation, store) = bulky(1, 10_000).await;
         let first = deposits(&[("a", 6_000), ("b", 6_000), ("c", 6_000), ("d", 6_000)]);
-        let made = projector.handle(&generation, &first, &CancellationToken::new()).await;
-        assert_eq!((made.done, made.failure.is_none()), (4, true));
+        let (mut rest, mut upserts) = (&first[..], Vec::new());
+        // On a loaded machine it may take more than one part.
+        while !rest.is_empty() {
+            let made = projector.handle(&generation, rest, &CancellationToken::new()).await;
+            assert!(made.done > 0 && made.failure.is_none(), "{made:?}");
+            upserts.extend(made.upserts);
+            rest = &rest[made.done..];
+        }
         let (shard, ttl) = (LogSource::shard(), Duration::from_mins(1));
         store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
         let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await;
-        let changes = Changes { upserts: made.upserts, ..Changes::default() };
+        let changes = Changes { upserts, ..Changes::default() };
         store.commit(&lease.expect("asked").expect("free"), changes).await.expect("committed");
         let more = deposits(&[("a", 1), ("a", 1), ("b", 1), ("c", 1), ("a", 1)]);
         let part = projector.handle(&generation, &more, &CancellationToken::new()).await;
