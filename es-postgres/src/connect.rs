@@ -207,7 +207,7 @@ async fn apply(schema: &str, connection: &mut PgConnection) -> Result<(), Migrat
 async fn append_lock_holds(first: &mut PgConnection, second: &mut PgConnection) -> Result<bool, sqlx::Error> {
     let take = || sqlx::query(include_str!("sql/take_append_lock.sql"));
     let mut holder = first.begin().await?;
-    sqlx::query("SET LOCAL lock_timeout = '10s'").execute(&mut *holder).await?;
+    sqlx::query("SET LOCAL lock_timeout = '1s'").execute(&mut *holder).await?;
     match take().execute(&mut *holder).await {
         Ok(_) => {}
         // Another session appends in a long transaction; that the append lock keeps this one out proves it too.

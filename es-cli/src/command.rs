@@ -1,0 +1,55 @@
+//! The commands that need nothing but a store: those of `es`, and of an application's own program.
+
+use clap::Subcommand;
+use es_core::ServiceStore;
+
+use crate::{
+    doctor::Doctor,
+    end::{CommandError, Outcome},
+    log::Log,
+    output::Output,
+    readers::Readers,
+    stream::Stream,
+    streams::Streams,
+};
+
+/// A command on any store.
+///
+/// An application adds these commands to its own: `#[command(flatten)]` on a variant that holds one, and [`run`](Self::run).
+#[derive(Debug, Clone, Subcommand)]
+#[expect(private_interfaces, reason = "the command line makes them, and `run` carries them out")]
+pub enum StoreCommand {
+    /// Lists streams, in the order of their names, with the number of their events
+    Streams(Streams),
+    /// Shows a stream
+    #[command(subcommand)]
+    Stream(Stream),
+    /// Shows the log
+    #[command(subcommand)]
+    Log(Log),
+    /// Lists the readers (read models and policies): how far they are, and which worker holds them
+    Readers(Readers),
+    /// Examines the store: connection, role, settings, clock, room, sessions that hold up appends
+    ///
+    /// Each finding says how bad it is and what to do. The exit code tells the worst.
+    Doctor(Doctor),
+}
+
+impl StoreCommand {
+    /// Carries it out on `store` and prints to `output`.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing; a part of the output may have been printed.
+    pub async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+        match self {
+            Self::Streams(streams) => streams.run(store, output).await,
+            Self::Stream(stream) => stream.run(store, output).await,
+            Self::Log(log) => log.run(store, output).await,
+            Self::Readers(readers) => readers.run(store, output).await,
+            Self::Doctor(doctor) => doctor.run(store, output).await,
+        }
+    }
+}

@@ -1,0 +1,23 @@
+#![doc = include_str!("../README.md")]
+
+// What every command shares: how it ends, and how it prints.
+pub mod end;
+pub mod output;
+mod event;
+mod time;
+
+// The commands that need nothing but a store.
+mod streams;
+mod stream;
+mod log;
+mod readers;
+mod doctor;
+pub mod command;
+
+// The program `es`.
+#[cfg(feature = "program")]
+pub mod program;
+
+pub use command::StoreCommand;
+pub use end::{CommandError, EXIT_CODES, Outcome};
+pub use output::Output;

@@ -1,0 +1,5 @@
+//! The program `es`.
+
+fn main() -> std::process::ExitCode {
+    es_cli::program::main()
+}

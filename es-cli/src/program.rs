@@ -1,0 +1,116 @@
+//! The program `es`: a store by its URL, and the commands on it.
+
+mod address;
+mod manual;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use es_core::{backend::Finding, error::with_causes};
+
+use self::address::Address;
+use crate::{
+    command::StoreCommand,
+    end::{self, CommandError, EXIT_CODES, Outcome},
+    output::{Format, Output},
+};
+
+/// Shows operators what is in an event store, and what is wrong with it.
+///
+/// The store is named by --url or, better, by ES_URL or DATABASE_URL: other users of the machine can see the arguments of a program,
+/// and with them a password. No command but `migrate` changes a store.
+#[derive(Debug, Clone, Parser)]
+#[expect(clippy::doc_markdown, reason = "it is a help text")]
+#[command(name = "es", version, after_help = EXIT_CODES, max_term_width = 100)]
+struct Es {
+    #[command(flatten)]
+    place: Place,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::doc_markdown, reason = "they are help texts")]
+struct Place {
+    /// The store: postgres://user@host/database, or sqlite:path [env: ES_URL, DATABASE_URL]
+    #[arg(long, global = true, value_name = "URL", env = "ES_URL", hide_env = true)]
+    url: Option<String>,
+
+    /// The schema of a store on Postgres [default: the URL's parameter `schema`, or es]
+    #[arg(long, global = true, value_name = "NAME", env = "ES_SCHEMA", hide_env = true)]
+    schema: Option<String>,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Command {
+    /// Creates the schema of the store, or brings it up to date
+    ///
+    /// On Postgres the owner of the schema does that; roles of applications may need `grant_application` again afterwards.
+    Migrate(Format),
+    #[command(flatten)]
+    Store(StoreCommand),
+    /// Prints a script that completes commands in a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Prints the manual page, for example: es man > es.1
+    Man,
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    main_of(std::env::args_os())
+}
+
+/// The program with these arguments; the first is its name.
+fn main_of(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let es = match Es::try_parse_from(arguments) {
+        Ok(es) => es,
+        Err(error) => {
+            // The reader of a pipe may have gone.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(run(es, &mut Output::stdout())),
+        Err(error) => Err(CommandError::Output(error)),
+    };
+    end::exit_code(ended)
+}
+
+async fn run(es: Es, output: &mut Output) -> Result<Outcome, CommandError> {
+    match es.command {
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Es::command(), "es", &mut script);
+            output.line(String::from_utf8_lossy(&script).trim_end())?;
+        }
+        Command::Man => output.line(manual::page(&Es::command())?.trim_end())?,
+        Command::Migrate(format) => return Address::of(es.place)?.migrate(format, output).await,
+        Command::Store(command) => return on_store(command, &Address::of(es.place)?, output).await,
+    }
+    output.flush()?;
+    Ok(Outcome::Well)
+}
+
+async fn on_store(command: StoreCommand, address: &Address, output: &mut Output) -> Result<Outcome, CommandError> {
+    let store = match (address.open(false).await, &command) {
+        (Ok(store), _) => store,
+        // That it cannot be opened is what the examination finds.
+        (Err(CommandError::Unfit { cause, advice }), StoreCommand::Doctor(doctor)) => {
+            let finding = Finding::problem("connection", with_causes(&*cause), advice);
+            return doctor.print(&[finding], output);
+        }
+        (Err(error), _) => return Err(error),
+    };
+    let ended = command.run(&*store, output).await;
+    // Nothing was written, so nothing is lost if it does not close in good order.
+    let _ = store.close().await;
+    ended
+}

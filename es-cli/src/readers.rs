@@ -1,0 +1,185 @@
+//! `es readers`.
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use es_core::{
+    Position, ServiceStore,
+    backend::{ReaderSummary, ShardSummary},
+};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    end::{CommandError, Outcome},
+    output::{Format, Output},
+    time,
+};
+
+/// How to list readers.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Readers {
+    /// A line for each shard of a reader, with who holds the lease on it
+    #[arg(long)]
+    shards: bool,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+/// What is known of a reader.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Reader {
+    pub(crate) name: String,
+    kind: String,
+    version: u32,
+    generation: i64,
+    pub(crate) state: &'static str,
+    position: u64,
+    pub(crate) lag_events: u64,
+    pub(crate) lag_seconds: Option<f64>,
+    pub(crate) shards: Vec<Shard>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Shard {
+    #[serde(rename = "shard")]
+    name: String,
+    position: u64,
+    last_event_at: Option<String>,
+    pub(crate) lease: Option<Lease>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Lease {
+    owner: Uuid,
+    fencing_token: i64,
+    since: String,
+    held_for_seconds: f64,
+    #[serde(skip)]
+    held_for: String,
+}
+
+impl Readers {
+    pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+        let readers = look(store).await?;
+        if self.format.json {
+            readers.iter().try_for_each(|reader| output.json(reader))?;
+        } else if self.shards {
+            let rows: Vec<_> =
+                readers.iter().flat_map(|reader| reader.shards.iter().map(|shard| reader.row(shard))).collect();
+            output.table(
+                ["READER", "VERSION", "STATE", "SHARD", "POSITION", "LAST EVENT", "HOLDER", "HELD FOR"],
+                &rows,
+            )?;
+        } else {
+            let rows: Vec<_> = readers.iter().map(Reader::summary).collect();
+            output.table(["READER", "KIND", "VERSION", "STATE", "POSITION", "LAG", "BEHIND", "HELD BY"], &rows)?;
+        }
+        output.flush()?;
+        Ok(Outcome::Well)
+    }
+}
+
+/// All readers of `store`.
+pub(crate) async fn look(store: &dyn ServiceStore) -> Result<Vec<Reader>, CommandError> {
+    let found = store.list_readers().await?;
+    // The head is read last, so no position is greater than it.
+    let head = store.head().await?;
+    let now = Utc::now();
+    let mut readers = Vec::with_capacity(found.len());
+    for reader in found {
+        let lag_seconds = behind(store, reader.reached(), head, now).await?;
+        readers.push(Reader::new(reader, head, lag_seconds, now));
+    }
+    Ok(readers)
+}
+
+/// The age of the first event after `position`; clocks of two machines differ.
+async fn behind(
+    store: &dyn ServiceStore,
+    position: Position,
+    head: Position,
+    now: DateTime<Utc>,
+) -> Result<Option<f64>, CommandError> {
+    if position >= head {
+        return Ok(Some(0.0));
+    }
+    let next = store.read_log(position, 1).await?;
+    Ok(next.first().map(|event| (now - event.recorded_at).as_seconds_f64().max(0.0)))
+}
+
+impl Reader {
+    fn new(found: ReaderSummary, head: Position, lag_seconds: Option<f64>, now: DateTime<Utc>) -> Self {
+        let position = found.reached().get();
+        let kind = found.definition.as_deref().and_then(|definition| definition.split(' ').next()).unwrap_or("unknown");
+        Self {
+            kind: kind.to_owned(),
+            version: found.generation.version,
+            generation: found.generation.id,
+            state: found.state.as_str(),
+            position,
+            lag_events: head.get().saturating_sub(position),
+            lag_seconds,
+            shards: found.shards.iter().map(|shard| Shard::new(shard, now)).collect(),
+            name: found.generation.projection,
+        }
+    }
+
+    /// How many of its shards a worker holds.
+    pub(crate) fn held(&self) -> usize {
+        self.shards.iter().filter(|shard| shard.lease.is_some()).count()
+    }
+
+    fn summary(&self) -> [String; 8] {
+        let held_by = match (self.held(), &*self.shards) {
+            (0, _) => "no worker".to_owned(),
+            (_, [Shard { lease: Some(lease), .. }]) => format!("{} for {}", lease.owner, lease.held_for),
+            (held, shards) => format!("workers: {held} of {} shards", shards.len()),
+        };
+        let behind = self.lag_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{seconds:.0} s"));
+        [
+            self.name.clone(),
+            self.kind.clone(),
+            self.version.to_string(),
+            self.state.to_owned(),
+            self.position.to_string(),
+            self.lag_events.to_string(),
+            behind,
+            held_by,
+        ]
+    }
+
+    fn row(&self, shard: &Shard) -> [String; 8] {
+        let lease = shard.lease.as_ref();
+        [
+            self.name.clone(),
+            self.version.to_string(),
+            self.state.to_owned(),
+            shard.name.clone(),
+            shard.position.to_string(),
+            shard.last_event_at.clone().unwrap_or_default(),
+            lease.map_or_else(|| "no worker".to_owned(), |lease| lease.owner.to_string()),
+            lease.map(|lease| lease.held_for.clone()).unwrap_or_default(),
+        ]
+    }
+}
+
+impl Shard {
+    fn new(found: &ShardSummary, now: DateTime<Utc>) -> Self {
+        Self {
+            name: found.shard.to_string(),
+            position: found.position.get(),
+            last_event_at: found.recorded_at.map(time::text),
+            lease: found.lease.map(|lease| Lease {
+                owner: lease.owner,
+                fencing_token: lease.fencing_token,
+                since: time::text(lease.since),
+                held_for_seconds: (now - lease.since).as_seconds_f64().max(0.0),
+                held_for: time::duration(now - lease.since),
+            }),
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The program `es` on files and on a server.
+
+#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
+
+mod fixture;
+
+mod documented;
+mod ends;
+mod examines;
+mod reads;
+mod writes_text;
