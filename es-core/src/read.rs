@@ -15,3 +15,5 @@ mod candidate;
 pub mod projector;
 pub mod rebuild;
 pub mod query;
+#[cfg(test)]
+pub(crate) mod scripted;

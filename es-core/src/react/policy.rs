@@ -302,6 +302,7 @@ mod tests {
         memory::MemoryStore,
         read::{
             read_model::{GenerationState, Generations},
+            scripted::Watched,
             source::LogSource,
         },
         testing::{account::AccountEvent, recorded},
@@ -341,6 +342,47 @@ mod tests {
             .expect_err("it waits");
         stop.cancel();
         assert_eq!(runner.handle(&generation, &events[2..], &stop).await.done, 0);
+    }
+
+    #[tokio::test]
+    async fn a_reaction_that_fails_for_good_is_not_tried_again() {
+        struct Strict;
+        #[async_trait]
+        impl Policy for Strict {
+            const NAME: &'static str = "strict";
+            type Event = AccountEvent;
+
+            async fn react(&self, event: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+                match event.data {
+                    AccountEvent::Deposited { amount: 2 } => Err(PolicyError::Permanent("not at all".into())),
+                    _ => Ok(()),
+                }
+            }
+        }
+
+        let store = MemoryStore::new();
+        let generation = store.ensure_generation("strict", 1, GenerationState::Serving).await.expect("made");
+        let runner = PolicyRunner::new(Strict, LogSource::new(store.clone()), store);
+        let events = recorded([1, 2].map(|amount| ("a", AccountEvent::Deposited { amount })));
+        let handled = runner.handle(&generation, &events, &CancellationToken::new()).await;
+        assert_eq!(handled.done, 1);
+        assert!(matches!(handled.failure, Some(EngineError::Reaction { transient: false, .. })), "{handled:?}");
+    }
+
+    #[tokio::test]
+    async fn a_policy_has_leases_of_the_length_that_was_set() {
+        let (store, ttl) = (Watched::default(), Duration::from_hours(7));
+        let runner = PolicyRunner::new(Patient, LogSource::new(store.memory.clone()), store.clone()).lease(ttl);
+        let shutdown = CancellationToken::new();
+        let acquired = async {
+            while store.ttl().is_none() {
+                tokio::task::yield_now().await;
+            }
+            shutdown.cancel();
+        };
+        let (ended, ()) = tokio::join!(runner.run(shutdown.clone()), acquired);
+        ended.expect("in good order");
+        assert_eq!(store.ttl(), Some(ttl));
     }
 
     #[test]

@@ -172,8 +172,8 @@ mod tests {
     use super::*;
     use crate::{
         memory::MemoryStore,
-        read::read_model::{Changes, Checkpoint, Lease, Leases, Shard, Takeover},
-        testing::account::Histories,
+        read::read_model::{Changes, Checkpoint, Documents, Generations, Lease, Leases, Shard, Takeover},
+        testing::account::{Histories, Ledger},
     };
 
     /// Two workers share the shards: one is at the end while the other has just begun.
@@ -224,6 +224,43 @@ mod tests {
             assert!(!candidate.after(end).await.expect("asked"), "it waits for the first end, which may come");
         }
         assert!(candidate.again().after(lost).await.expect("asked"));
+    }
+
+    #[tokio::test]
+    async fn r12_older_code_leaves_what_newer_code_keeps_or_builds() {
+        for state in [GenerationState::Serving, GenerationState::Building] {
+            let store = MemoryStore::new();
+            store.ensure_generation("ledger", 2, state).await.expect("made");
+            let found = Candidate::find::<Ledger<1>>(&store).await.map(|found| found.generation);
+            assert!(matches!(found, Err(EngineError::Outdated { newer: 2, ours: 1 })), "{state:?}: {found:?}");
+            let generations = store.generations("ledger").await.expect("asked");
+            assert_eq!(generations.iter().map(|known| known.generation.version).collect::<Vec<_>>(), [2]);
+        }
+    }
+
+    #[tokio::test]
+    async fn r12_newer_code_discards_what_older_code_builds() {
+        let store = MemoryStore::new();
+        store.ensure_generation("ledger", 1, GenerationState::Building).await.expect("made");
+        let found = Candidate::find::<Ledger<2>>(&store).await.expect("found");
+        assert_eq!(found.generation.version, 2);
+        let building = store.generations("ledger").await.expect("asked").building;
+        assert_eq!(building.map(|building| building.generation), Some(found.generation));
+    }
+
+    #[tokio::test]
+    async fn a_worker_without_shards_notices_that_its_generation_was_replaced() {
+        let store = MemoryStore::new();
+        store.ensure_generation("histories", 1, GenerationState::Serving).await.expect("made");
+        let candidate = Candidate::find::<Histories>(&store).await.expect("found");
+        for step in [Step::Standby, Step::Worked, Step::AtEnd(Position::ZERO)] {
+            assert!(candidate.after(step).await.expect("it serves"));
+        }
+        let next = Candidate::begin::<Histories>(&store).await.expect("begun");
+        store.promote(&next.generation, Promotion::OnPurpose).await.expect("promoted");
+        // One with shards is fenced when it commits.
+        assert!(candidate.after(Step::Worked).await.expect("it is not asked"));
+        assert!(matches!(candidate.after(Step::Standby).await, Err(EngineError::Replaced)));
     }
 
     async fn advance(store: &MemoryStore, candidate: &Candidate<'_>, shard: &Shard, to: u64) {

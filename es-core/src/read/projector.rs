@@ -2,6 +2,8 @@
 
 mod documents;
 mod part;
+#[cfg(test)]
+mod tests;
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 

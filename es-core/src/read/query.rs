@@ -260,3 +260,29 @@ impl QueryError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{read::scripted::Watched, testing::account::Histories};
+
+    #[tokio::test]
+    async fn a_read_does_not_wait_for_a_store_that_fails() {
+        let store = Watched::default();
+        let model = ReadModel::<Histories>::new(store.clone()).patience(Duration::MAX);
+        store.breaks();
+        assert!(matches!(model.get("a").await, Err(QueryError::Store(_))));
+        assert!(matches!(model.reached().await, Err(QueryError::Store(_))));
+        assert_eq!(store.asked(), 2);
+    }
+
+    #[tokio::test]
+    async fn r13_a_read_that_waits_asks_less_and_less_often() {
+        let store = Watched::default();
+        let model = ReadModel::<Histories>::new(store.clone());
+        let waited = model.wait_for(ReadToken(Position::new(1)), Duration::from_millis(120)).await;
+        assert!(matches!(waited, Err(QueryError::Building { .. })));
+        // After 1, 2, 4, 8, 16, 32 and 50 ms, and at the end.
+        assert!((2..=10).contains(&store.asked()), "{}", store.asked());
+    }
+}

@@ -1,6 +1,9 @@
 //! The common part of projectors, rebuilds and policies: a worker passes the batches of its shards to a handler and commits
 //! them.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, VecDeque},
     ops::ControlFlow,

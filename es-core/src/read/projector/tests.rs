@@ -1,0 +1,110 @@
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Projector, keys};
+use crate::{
+    event::{EventData, Recorded},
+    limits::MAX_KEY_BYTES,
+    read::{
+        engine_error::EngineError,
+        projection::{EventOrder, FoldResult, Keys, Projection},
+        read_model::{GenerationState, Generations},
+        scripted::Watched,
+        source::LogSource,
+        worker::Handler,
+    },
+    testing::{
+        account::{AccountEvent, Histories},
+        recorded,
+    },
+};
+
+/// Has the keys that it is made with, in per-stream order if it is `STRICT`.
+struct Fixed<const STRICT: bool>(Vec<String>);
+
+impl<const STRICT: bool> Projection for Fixed<STRICT> {
+    const NAME: &'static str = "fixed";
+    const ORDER: EventOrder = if STRICT { EventOrder::PerStream } else { EventOrder::PerKey };
+    type Event = EventData;
+    type Document = ();
+
+    fn keys(&self, _: &Recorded<EventData>) -> Keys {
+        Keys::many(self.0.clone())
+    }
+
+    fn fold(&self, _: &mut Option<()>, _: &Recorded<EventData>) -> FoldResult {
+        Ok(())
+    }
+}
+
+fn event() -> Recorded<EventData> {
+    recorded([("a", AccountEvent::Deposited { amount: 1 })]).remove(0)
+}
+
+#[test]
+fn a_key_has_1_to_512_bytes_without_control_characters() {
+    for (key, valid) in [
+        ("a".to_owned(), true),
+        ("b/ü".to_owned(), true),
+        ("k".repeat(MAX_KEY_BYTES), true),
+        ("k".repeat(MAX_KEY_BYTES + 1), false),
+        (String::new(), false),
+        ("a\nb".to_owned(), false),
+    ] {
+        let checked = keys(&Fixed::<false>(vec![key.clone()]), &event());
+        match checked {
+            Ok(keys) => assert!(valid && keys == [key]),
+            Err(EngineError::Key { key: named, .. }) => assert!(!valid && named == key),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[test]
+fn in_per_stream_order_the_key_is_the_id_of_the_stream() {
+    assert_eq!(keys(&Fixed::<true>(vec!["a".into()]), &event()).expect("its id"), ["a"]);
+    assert!(matches!(keys(&Fixed::<true>(vec!["b".into()]), &event()), Err(EngineError::Key { .. })));
+    assert_eq!(keys(&Fixed::<false>(vec!["b".into(), "a".into(), "b".into()]), &event()).expect("any"), ["a", "b"]);
+}
+
+#[tokio::test]
+async fn in_per_stream_order_a_projection_listens_to_one_category() {
+    let store = Watched::default();
+    let generation = store.ensure_generation("fixed", 1, GenerationState::Serving).await.expect("made");
+    let source = LogSource::new(store.memory.clone());
+    let opened = Projector::new(Fixed::<true>(Vec::new()), source.clone(), store.clone());
+    assert!(matches!(opened.worker(&source, &generation).await.err(), Some(EngineError::NotPerStream)));
+    let opened = Projector::new(Fixed::<false>(Vec::new()), source.clone(), store.clone());
+    assert!(opened.worker(&source, &generation).await.is_ok());
+    let opened = Projector::new(Histories, source.clone(), store);
+    assert!(opened.worker(&source, &generation).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_projector_has_leases_of_the_length_that_was_set() {
+    let (store, ttl) = (Watched::default(), Duration::from_hours(7));
+    let projector = Projector::new(Histories, LogSource::new(store.memory.clone()), store.clone()).lease(ttl);
+    let shutdown = CancellationToken::new();
+    let acquired = async {
+        while store.ttl().is_none() {
+            tokio::task::yield_now().await;
+        }
+        shutdown.cancel();
+    };
+    let (ended, ()) = tokio::join!(projector.run(shutdown.clone()), acquired);
+    ended.expect("in good order");
+    assert_eq!(store.ttl(), Some(ttl));
+}
+
+#[tokio::test]
+async fn documents_that_cannot_be_loaded_are_a_failure_before_the_first_event() {
+    let store = Watched::default();
+    let generation = store.ensure_generation("histories", 1, GenerationState::Serving).await.expect("made");
+    let projector = Projector::new(Histories, LogSource::new(store.memory.clone()), store.clone());
+    let events = recorded([("a", AccountEvent::Deposited { amount: 1 })]);
+    store.breaks();
+    let handled = projector.handle(&generation, &events, &CancellationToken::new()).await;
+    assert_eq!((handled.done, handled.upserts.len()), (0, 0));
+    assert!(matches!(handled.failure, Some(EngineError::Store(_))), "{handled:?}");
+}

@@ -1,0 +1,261 @@
+//! A store and a source for the tests of the read side: they note what they are asked for, and do what a test says.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{
+    memory::MemoryStore,
+    read::{
+        read_model::{
+            Changeover, Changes, Checkpoint, CommitError, Documents, Generation, GenerationSet, GenerationState,
+            Generations, KeyRange, Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard,
+            Takeover,
+        },
+        source::{Delivery, EventFeed, EventSource, SourceError, Subscription},
+    },
+    stream::Position,
+};
+
+/// A memory store that notes what workers do, and may be broken.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Watched {
+    pub(crate) memory: MemoryStore,
+    noted: Arc<Noted>,
+}
+
+#[derive(Debug, Default)]
+struct Noted {
+    is_broken: AtomicBool,
+    asked: AtomicUsize,
+    ttl: Mutex<Option<Duration>>,
+    commits: Mutex<Vec<u64>>,
+}
+
+impl Watched {
+    /// From now on, it fails to return documents and generations.
+    pub(crate) fn breaks(&self) {
+        self.noted.is_broken.store(true, Ordering::SeqCst);
+    }
+
+    /// How often it was asked for documents or generations.
+    pub(crate) fn asked(&self) -> usize {
+        self.noted.asked.load(Ordering::SeqCst)
+    }
+
+    /// The length of the lease that was acquired last.
+    pub(crate) fn ttl(&self) -> Option<Duration> {
+        *self.noted.ttl.lock().expect("nothing panics under it")
+    }
+
+    /// The positions of all commits.
+    pub(crate) fn commits(&self) -> Vec<u64> {
+        self.noted.commits.lock().expect("nothing panics under it").clone()
+    }
+
+    fn reader(&self) -> Result<&MemoryStore, ReadModelError> {
+        self.noted.asked.fetch_add(1, Ordering::SeqCst);
+        if self.noted.is_broken.load(Ordering::SeqCst) {
+            return Err(ReadModelError("it is broken".into()));
+        }
+        Ok(&self.memory)
+    }
+}
+
+#[async_trait]
+impl Documents for Watched {
+    async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
+        self.reader()?.get(projection, key).await
+    }
+
+    async fn scan(
+        &self,
+        projection: &str,
+        range: KeyRange,
+        limit: usize,
+    ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
+        self.reader()?.scan(projection, range, limit).await
+    }
+
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: &[String],
+        budget: usize,
+    ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
+        self.reader()?.load(generation, keys, budget).await
+    }
+
+    async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
+        self.reader()?.generations(projection).await
+    }
+}
+
+#[async_trait]
+impl Generations for Watched {
+    async fn ensure_generation(
+        &self,
+        projection: &str,
+        version: u32,
+        state: GenerationState,
+    ) -> Result<Generation, ReadModelError> {
+        self.memory.ensure_generation(projection, version, state).await
+    }
+
+    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
+        self.memory.define(generation, definition).await
+    }
+
+    async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
+        self.memory.state(generation).await
+    }
+
+    async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
+        self.memory.promote(building, promotion).await
+    }
+
+    async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
+        self.memory.discard(building).await
+    }
+}
+
+#[async_trait]
+impl Leases for Watched {
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        self.memory.id().await
+    }
+
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+        self.memory.ensure_reader(name, definition).await
+    }
+
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        self.memory.ensure_shards(generation, shards).await
+    }
+
+    async fn acquire(
+        &self,
+        generation: &Generation,
+        shard: &Shard,
+        owner: Uuid,
+        takeover: Takeover,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, ReadModelError> {
+        *self.noted.ttl.lock().expect("nothing panics under it") = Some(ttl);
+        self.memory.acquire(generation, shard, owner, takeover, ttl).await
+    }
+
+    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
+        self.memory.confirm(lease).await
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        self.memory.release(lease).await
+    }
+
+    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
+        let position = changes.checkpoint.position.get();
+        self.noted.commits.lock().expect("nothing panics under it").push(position);
+        self.memory.commit(lease, changes).await
+    }
+}
+
+/// What a source delivers next.
+#[derive(Debug)]
+pub(crate) enum Say {
+    Next(Delivery),
+    /// Before the worker waits for what comes next.
+    Urgent(Delivery),
+    /// This shard becomes free.
+    Free(Lease),
+}
+
+/// A source that delivers what a test says, and then ends its worker.
+#[derive(Debug)]
+pub(crate) struct Script {
+    store: MemoryStore,
+    says: Mutex<VecDeque<Say>>,
+    started: Arc<Mutex<Vec<Shard>>>,
+    end: CancellationToken,
+}
+
+impl Script {
+    /// It cancels `end` after the last delivery.
+    pub(crate) fn new(store: MemoryStore, says: impl IntoIterator<Item = Say>, end: CancellationToken) -> Self {
+        Self { store, says: Mutex::new(says.into_iter().collect()), started: Arc::default(), end }
+    }
+
+    /// The shards that were started, in this order.
+    pub(crate) fn started(&self) -> Vec<Shard> {
+        self.started.lock().expect("nothing panics under it").clone()
+    }
+}
+
+#[async_trait]
+impl EventSource for Script {
+    async fn open(&self, _: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        let says = std::mem::take(&mut *self.says.lock().expect("nothing panics under it"));
+        let (store, started, end) = (self.store.clone(), self.started.clone(), self.end.clone());
+        Ok(Box::new(Scripted { store, says, started, end }))
+    }
+}
+
+#[derive(Debug)]
+struct Scripted {
+    store: MemoryStore,
+    says: VecDeque<Say>,
+    started: Arc<Mutex<Vec<Shard>>>,
+    end: CancellationToken,
+}
+
+#[async_trait]
+impl EventFeed for Scripted {
+    fn shards(&self) -> Vec<Shard> {
+        Vec::new()
+    }
+
+    fn takeover(&self) -> Takeover {
+        Takeover::WhenFree
+    }
+
+    async fn next(&mut self) -> Result<Delivery, SourceError> {
+        match self.says.pop_front() {
+            Some(Say::Next(delivery) | Say::Urgent(delivery)) => Ok(delivery),
+            Some(Say::Free(lease)) => {
+                self.store.release(&lease).await.expect("released");
+                Ok(Delivery::Idle)
+            }
+            None => {
+                self.end.cancel();
+                std::future::pending().await
+            }
+        }
+    }
+
+    fn urgent(&mut self) -> Option<Delivery> {
+        match self.says.pop_front_if(|say| matches!(say, Say::Urgent(_)))? {
+            Say::Urgent(delivery) => Some(delivery),
+            _ => None,
+        }
+    }
+
+    async fn start(&mut self, shard: &Shard, _: &Checkpoint) -> Result<(), SourceError> {
+        self.started.lock().expect("nothing panics under it").push(shard.clone());
+        Ok(())
+    }
+}
+
+/// A checkpoint at `position`.
+pub(crate) fn checkpoint(position: u64) -> Checkpoint {
+    Checkpoint { position: Position::new(position), ..Checkpoint::default() }
+}

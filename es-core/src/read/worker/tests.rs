@@ -1,0 +1,163 @@
+use std::{
+    ops::ControlFlow,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Handled, Handler, Step, Worker, persist};
+use crate::{
+    event::{Categories, RecordedEvent},
+    memory::MemoryStore,
+    read::{
+        engine_error::EngineError,
+        projection::EventOrder,
+        read_model::{Generation, GenerationState, Generations, Lease, Leases, Shard, Takeover},
+        scripted::{Say, Script, Watched, checkpoint},
+        source::{Batch, Delivery, SourceError, Subscription},
+        worker_state::StateReport,
+    },
+    stream::Position,
+    testing::{account::AccountEvent, recorded},
+};
+
+const TTL: Duration = Duration::from_hours(1);
+
+/// Notes the positions that it is given, and handles so many of them at a time.
+struct Notes {
+    at_a_time: usize,
+    handled: Mutex<Vec<u64>>,
+}
+
+#[async_trait]
+impl Handler for Notes {
+    async fn handle(&self, _: &Generation, events: &[RecordedEvent], _: &CancellationToken) -> Handled {
+        let done = events.len().min(self.at_a_time);
+        let positions = events[..done].iter().map(|event| event.position.get());
+        self.handled.lock().expect("nothing panics under it").extend(positions);
+        Handled { done, ..Handled::default() }
+    }
+}
+
+/// What a worker has done.
+struct Done {
+    handled: Vec<u64>,
+    started: Vec<Shard>,
+    /// The end of the source, or `None`, after each step.
+    ends: Vec<Option<u64>>,
+    commits: Vec<u64>,
+}
+
+async fn generation(store: &MemoryStore) -> Generation {
+    store.ensure_generation("notes", 1, GenerationState::Serving).await.expect("made")
+}
+
+/// The worker's outcome for these deliveries, if it handles so many events at a time.
+async fn worked(store: Watched, at_a_time: usize, says: impl IntoIterator<Item = Say>) -> Done {
+    let (shutdown, handler) = (CancellationToken::new(), Notes { at_a_time, handled: Mutex::default() });
+    let source = Script::new(store.memory.clone(), says, shutdown.clone());
+    let (store_id, categories, order) = (Uuid::nil(), Categories::All, EventOrder::PerKey);
+    let subscription = Subscription { reader: "notes".into(), store: store_id, categories, order };
+    let (generation, leases) = (generation(&store.memory).await, Arc::new(store.clone()));
+    let worker = Worker::open(&handler, &source, &subscription, leases, generation, TTL).await.expect("opened");
+    let ends = Mutex::new(Vec::new());
+    let worked = worker.run::<()>(&shutdown, |step| {
+        let end = if let Step::AtEnd(end) = step { Some(end.get()) } else { None };
+        ends.lock().expect("nothing panics under it").push(end);
+        Box::pin(async { Ok(ControlFlow::Continue(())) })
+    });
+    assert!(worked.await.expect("no error").is_none());
+    let handled = handler.handled.into_inner().expect("nothing panics under it");
+    let ends = ends.into_inner().expect("nothing panics under it");
+    Done { handled, started: source.started(), ends, commits: store.commits() }
+}
+
+fn shard(number: u32) -> Shard {
+    Shard::partition("topic", number)
+}
+
+fn assigned<const N: usize>(shards: [u32; N]) -> Say {
+    Say::Next(Delivery::Assigned(shards.map(shard).to_vec()))
+}
+
+fn revoked(number: u32) -> Delivery {
+    Delivery::Revoked(vec![shard(number)])
+}
+
+/// The events at these positions, which are the last ones of the shard.
+fn batch(number: u32, positions: std::ops::RangeInclusive<u64>) -> Say {
+    let end = *positions.end();
+    let log = recorded((0..10).map(|_| ("a", AccountEvent::Deposited { amount: 1 })));
+    let events = log.into_iter().filter(|event| positions.contains(&event.position.get())).collect();
+    let (shard, end) = (shard(number), Some(Position::new(end)));
+    Say::Next(Delivery::Batch(Batch { shard, events, checkpoint: checkpoint(*positions.end()), end }))
+}
+
+/// A lease that another worker has on this shard.
+async fn taken(store: &MemoryStore, number: u32) -> Lease {
+    let generation = generation(store).await;
+    store.ensure_shards(&generation, &[shard(number)]).await.expect("ensured");
+    let lease = store.acquire(&generation, &shard(number), Uuid::now_v7(), Takeover::WhenFree, TTL).await;
+    lease.expect("asked").expect("free")
+}
+
+#[tokio::test]
+async fn r9_an_event_that_is_delivered_again_is_handled_once() {
+    let says = [assigned([0]), batch(0, 1..=2), batch(0, 2..=3), batch(0, 1..=3)];
+    let done = worked(Watched::default(), 10, says).await;
+    assert_eq!((done.handled, done.commits), (vec![1, 2, 3], vec![2, 3]));
+    assert_eq!(done.ends, [None, Some(2), Some(3), Some(3)]);
+}
+
+#[tokio::test]
+async fn r9_an_event_is_handled_once_in_parts_of_any_size() {
+    let done = worked(Watched::default(), 1, [assigned([0]), batch(0, 1..=3)]).await;
+    assert_eq!((done.handled, done.commits), (vec![1, 2, 3], vec![1, 2, 3]));
+    assert_eq!(done.ends, [None, None, None, Some(3)], "the end is after the last part");
+}
+
+/// Seen to fail where all that waits is dropped with a shard, and where all that is wanted is.
+#[tokio::test]
+async fn a_shard_that_is_revoked_takes_nothing_from_the_others() {
+    let done = worked(Watched::default(), 1, [assigned([0, 1]), batch(1, 1..=3), Say::Urgent(revoked(0))]);
+    assert_eq!(done.await.handled, [1, 2, 3]);
+    let store = Watched::default();
+    let (first, second) = (taken(&store.memory, 0).await, taken(&store.memory, 1).await);
+    let says = [assigned([0, 1]), Say::Next(revoked(0)), Say::Free(first), Say::Free(second)];
+    assert_eq!(worked(store, 1, says).await.started, [shard(1)]);
+}
+
+#[tokio::test]
+async fn a_worker_is_at_the_end_when_it_holds_all_its_shards_there() {
+    let store = Watched::default();
+    let other = taken(&store.memory, 1).await;
+    let says = [assigned([0, 1]), batch(0, 1..=2), Say::Free(other), batch(1, 3..=4)];
+    assert_eq!(worked(store, 10, says).await.ends, [None, None, None, Some(4)]);
+}
+
+#[tokio::test]
+async fn a_batch_without_news_is_not_committed() {
+    let done = worked(Watched::default(), 10, [assigned([0]), batch(0, 1..=2), batch(0, 2..=2)]).await;
+    assert_eq!(done.commits, [2]);
+}
+
+#[tokio::test]
+async fn a_failure_at_the_shutdown_is_none() {
+    for stops in [true, false] {
+        let (report, shutdown) = (StateReport::default(), CancellationToken::new());
+        let ended = persist("notes", &report, &shutdown, || {
+            Box::pin(async {
+                let is_first = report.last_failure().is_none();
+                if stops || !is_first {
+                    shutdown.cancel();
+                }
+                Err::<Option<()>, _>(EngineError::Source(SourceError::Unavailable("it is gone".into())))
+            })
+        });
+        assert!(ended.await.expect("the shutdown ends it").is_none());
+        assert_eq!(report.last_failure().is_some(), !stops);
+    }
+}
