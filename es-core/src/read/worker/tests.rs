@@ -57,20 +57,20 @@ async fn generation(store: &MemoryStore) -> Generation {
 
 /// The worker's outcome for these deliveries, if it handles so many events at a time.
 async fn worked(store: Watched, at_a_time: usize, says: impl IntoIterator<Item = Say>) -> Done {
-    let (shutdown, handler) = (CancellationToken::new(), Notes { at_a_time, handled: Mutex::default() });
+    let (shutdown, notes) = (CancellationToken::new(), Notes { at_a_time, handled: Mutex::default() });
     let source = Script::new(store.memory.clone(), says, shutdown.clone());
     let (store_id, categories, order) = (Uuid::nil(), Categories::All, EventOrder::PerKey);
     let subscription = Subscription { reader: "notes".into(), store: store_id, categories, order };
     let (generation, leases) = (generation(&store.memory).await, Arc::new(store.clone()));
-    let worker = Worker::open(&handler, &source, &subscription, leases, generation, TTL).await.expect("opened");
+    let worker = Worker::open(&notes, &source, &subscription, leases, generation, TTL).await.expect("opened");
     let ends = Mutex::new(Vec::new());
-    let worked = worker.run::<()>(&shutdown, |step| {
+    let outcome = worker.run::<()>(&shutdown, |step| {
         let end = if let Step::AtEnd(end) = step { Some(end.get()) } else { None };
         ends.lock().expect("nothing panics under it").push(end);
         Box::pin(async { Ok(ControlFlow::Continue(())) })
     });
-    assert!(worked.await.expect("no error").is_none());
-    let handled = handler.handled.into_inner().expect("nothing panics under it");
+    assert!(outcome.await.expect("no error").is_none());
+    let handled = notes.handled.into_inner().expect("nothing panics under it");
     let ends = ends.into_inner().expect("nothing panics under it");
     Done { handled, started: source.started(), ends, commits: store.commits() }
 }
