@@ -12,8 +12,9 @@ pub use crate::{
     read::{
         engine_error::Location,
         read_model::{
-            Changeover, Changes, Checkpoint, CommitError, Documents, GenerationSet, GenerationState, Generations, Hold,
-            Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, ReadModelStore, Served, Shard, Takeover,
+            Acts, Changeover, Changes, Checkpoint, CommitError, Documents, FailedLetter, GenerationSet,
+            GenerationState, Generations, Hold, Lease, Leases, NewLetter, Progress, PromoteError, Promotion,
+            ReadModelError, ReadModelStore, Redemption, Served, Shard, Situation, Takeover, check_payload,
             ensure_reader,
         },
         source::{Batch, Delivery, EventFeed, EventSource, SourceError, Subscription},

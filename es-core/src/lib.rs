@@ -99,7 +99,10 @@ pub use read::engine_error::EngineError;
 pub use read::projection::{EventOrder, FoldResult, Keys, Projection};
 pub use read::projector::Projector;
 pub use read::query::{Page, QueryError, ReadModel};
-pub use read::read_model::{Generation, KeyRange};
+pub use read::read_model::{
+    Act, ActError, ActRecord, DeadLetter, DeadLetters, Generation, InvalidAct, KeyRange, LetterId, LetterPage,
+    Operations, ParkedKey, Pause, StoppedAt,
+};
 pub use read::source::LogSource;
 pub use read::worker_state::WorkerState;
 pub use schema::DecodeError;

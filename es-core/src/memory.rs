@@ -4,7 +4,9 @@
 mod clock;
 mod event_store;
 mod inspect;
+mod leases;
 mod log;
+mod operations;
 mod read_model_store;
 mod read_models;
 

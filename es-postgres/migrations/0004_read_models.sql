@@ -35,6 +35,7 @@ CREATE TABLE checkpoints (
     fencing_token bigint NOT NULL DEFAULT 0, -- grows with every change of owner: the fence
     leased_at   timestamptz,                -- since when this owner has it; for people
     lease_until timestamptz,                -- by the clock of the database, the only one all owners share
+    acts        bigint  NOT NULL DEFAULT 0, -- of operators: grows with each, so that the worker notices
     CONSTRAINT checkpoints_shard PRIMARY KEY (generation, shard)
 ) WITH (fillfactor = 50);
 
@@ -80,7 +81,8 @@ $$;
 
 -- Feeds a generation through a_shards, which belong to one source (what stands before the '/').
 -- outcome: 'ready'; 'busy' when a worker of another source holds a lease; 'uneven' when the shards of another
--- source stand at different positions. Otherwise the new shards go on where the former ones stood.
+-- source stand at different positions; 'parked' when keys are parked and there are several new shards, one of which is theirs.
+-- Otherwise the new shards go on where the former ones stood.
 -- Locks: the generation, which keeps promotion and other changeovers out; then the former checkpoints, which
 -- waits for the commits in flight; then the new rows.
 CREATE FUNCTION ensure_shards(a_generation bigint, a_shards text[]) RETURNS text
@@ -108,6 +110,9 @@ BEGIN
           INTO v_former FROM checkpoints c WHERE c.generation = a_generation;
         IF v_former.leased THEN RETURN 'busy'; END IF;
         IF v_former.slowest <> v_former.fastest THEN RETURN 'uneven'; END IF;
+        IF cardinality(a_shards) > 1 AND EXISTS (SELECT FROM parked_keys k WHERE k.generation = a_generation)
+        THEN RETURN 'parked'; END IF;
+        UPDATE parked_keys k SET shard = a_shards[1] WHERE k.generation = a_generation;
         v_seed := v_former.fastest;
         -- A former lease does not come to life again when its source feeds the generation again.
         v_fencing_token := v_former.fencing_token + 1;
@@ -120,14 +125,14 @@ BEGIN
 END
 $$;
 
--- Writes documents and checkpoint together; false when the checkpoint is not what the caller thinks.
+-- Writes documents and checkpoint together. acts: of operators, up to now; null when the checkpoint is not what the caller
+-- thinks.
 -- Locks: the checkpoint's row first, so that of two workers with equal claims one waits and then fails
 -- the comparison; then the documents' rows.
 CREATE FUNCTION commit_changes(
     a_generation bigint, a_shard text, a_fencing_token bigint, a_from bigint,
     a_position bigint, a_event_id uuid, a_recorded_at timestamptz, a_cursor text, a_ttl interval,
-    a_keys text[], a_documents bytea[], a_deletes text[])
-RETURNS boolean
+    a_keys text[], a_documents bytea[], a_deletes text[], OUT acts bigint)
 LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off
@@ -138,13 +143,13 @@ BEGIN
     UPDATE checkpoints c
        SET position = a_position, event_id = a_event_id, recorded_at = a_recorded_at, cursor = a_cursor,
            lease_until = clock_timestamp() + a_ttl
-     WHERE c.generation = a_generation AND c.shard = a_shard AND c.fencing_token = a_fencing_token AND c.position = a_from;
-    IF NOT FOUND THEN RETURN false; END IF;
+     WHERE c.generation = a_generation AND c.shard = a_shard AND c.fencing_token = a_fencing_token AND c.position = a_from
+    RETURNING c.acts INTO acts;
+    IF NOT FOUND THEN RETURN; END IF;
     INSERT INTO documents AS d (generation, key, document)
     SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document)
         ON CONFLICT (generation, key) DO UPDATE SET document = excluded.document;
     DELETE FROM documents d WHERE d.generation = a_generation AND d.key = ANY (a_deletes);
-    RETURN true;
 END
 $$;
 

@@ -1,24 +1,22 @@
 //! Read models: generations, their checkpoints, their documents.
 
 pub(crate) mod heartbeat;
-
-use std::time::Duration;
+mod leases;
+mod letters;
+mod operations;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
     Generation, KeyRange, Position,
     backend::{
-        Changeover, Changes, Checkpoint, CommitError, Documents, GenerationSet, GenerationState, Generations, Lease,
-        Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover, Witness,
+        Documents, GenerationSet, GenerationState, Generations, Progress, PromoteError, Promotion, ReadModelError,
+        Served,
     },
-    read::read_model,
 };
 use sqlx::{Row, postgres::PgRow};
-use tokio::time::Instant;
-use uuid::Uuid;
 
-use crate::{error, read_models::heartbeat::interval, store::PostgresStore};
+use crate::{error, store::PostgresStore};
 
 #[async_trait]
 impl Documents for PostgresStore {
@@ -116,96 +114,6 @@ impl Generations for PostgresStore {
     }
 }
 
-#[async_trait]
-impl Leases for PostgresStore {
-    async fn id(&self) -> Result<Uuid, ReadModelError> {
-        let rows = self.inner.connections.read(|| sqlx::query(include_str!("sql/store_id.sql"))).await;
-        let rows = rows.map_err(error::read_model)?;
-        let row = rows.first().ok_or_else(|| error::read_model(sqlx::Error::RowNotFound))?;
-        row.try_get(0).map_err(error::read_model)
-    }
-
-    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
-        read_model::ensure_reader(self, name, definition).await
-    }
-
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
-        let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
-        let ensure = sqlx::query(include_str!("sql/ensure_shards.sql")).bind(generation.id).bind(names);
-        let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
-        changeover(&rows).map_err(error::read_model)
-    }
-
-    async fn acquire(
-        &self,
-        generation: &Generation,
-        shard: &Shard,
-        owner: Uuid,
-        takeover: Takeover,
-        ttl: Duration,
-    ) -> Result<Option<Lease>, ReadModelError> {
-        let acquire = match takeover {
-            Takeover::WhenFree => include_str!("sql/acquire.sql"),
-            Takeover::Always => include_str!("sql/take_over.sql"),
-        };
-        let acquire = sqlx::query(acquire).bind(generation.id).bind(shard.to_string()).bind(owner).bind(interval(ttl));
-        let asked = Instant::now();
-        let rows = self.inner.connections.write(acquire).await.map_err(error::read_model)?;
-        let Some(row) = rows.first() else { return Ok(None) };
-        let (fencing_token, checkpoint) = leased(row).map_err(error::read_model)?;
-        let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
-        self.inner.leases.written(&lease, asked);
-        Ok(Some(lease))
-    }
-
-    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
-        let holds = || {
-            sqlx::query(include_str!("sql/holds.sql"))
-                .bind(lease.generation.id)
-                .bind(lease.shard.to_string())
-                .bind(lease.fencing_token)
-        };
-        let rows = self.inner.connections.read(holds).await.map_err(error::read_model)?;
-        if rows.is_empty() { Err(CommitError::Fenced(lease.shard.clone())) } else { Ok(()) }
-    }
-
-    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
-        self.inner.leases.ended(lease);
-        let release = sqlx::query(include_str!("sql/release.sql"))
-            .bind(lease.generation.id)
-            .bind(lease.shard.to_string())
-            .bind(lease.fencing_token);
-        self.inner.connections.execute(release).await.map(drop).map_err(error::read_model)
-    }
-
-    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
-        let (keys, documents): (Vec<&str>, Vec<&[u8]>) =
-            changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
-        let commit = sqlx::query(include_str!("sql/commit.sql"))
-            .bind(lease.generation.id)
-            .bind(lease.shard.to_string())
-            .bind(lease.fencing_token)
-            .bind(lease.checkpoint.position.to_i64())
-            .bind(changes.checkpoint.position.to_i64())
-            .bind(changes.checkpoint.witness.map(|witness| witness.event_id))
-            .bind(changes.checkpoint.witness.map(|witness| witness.recorded_at))
-            .bind(&changes.checkpoint.cursor)
-            .bind(interval(lease.ttl))
-            .bind(keys)
-            .bind(documents)
-            .bind(&changes.deletes);
-        let sent = Instant::now();
-        let rows = self.inner.connections.write(commit).await.map_err(error::read_model)?;
-        let committed: bool = one(&rows).and_then(|row| row.try_get(0)).map_err(error::read_model)?;
-        if committed {
-            self.inner.leases.written(lease, sent);
-            Ok(())
-        } else {
-            Err(CommitError::Fenced(lease.shard.clone()))
-        }
-    }
-}
-
 impl PostgresStore {
     /// Deletes the documents of retired generations, on a task of its own: no reader sees them any more, and the worker
     /// that has promoted the new generation must go on with it. The next sweep takes what this one leaves.
@@ -282,15 +190,6 @@ fn scanned(rows: &[PgRow], projection: &str) -> Result<Option<Served<Found>>, sq
     Ok(Some(served))
 }
 
-fn changeover(rows: &[PgRow]) -> Result<Changeover, sqlx::Error> {
-    match one(rows)?.try_get::<&str, _>(0)? {
-        "ready" => Ok(Changeover::Ready),
-        "busy" => Ok(Changeover::Busy),
-        "uneven" => Ok(Changeover::Uneven),
-        other => Err(sqlx::Error::Protocol(format!("ensure_shards() said {other:?}"))),
-    }
-}
-
 fn promoted(rows: &[PgRow]) -> Result<Result<(), PromoteError>, sqlx::Error> {
     let row = one(rows)?;
     let position = |column| row.try_get::<Option<i64>, _>(column).map(|at| Position::from_i64(at.unwrap_or(0)));
@@ -300,14 +199,6 @@ fn promoted(rows: &[PgRow]) -> Result<Result<(), PromoteError>, sqlx::Error> {
         "withdrawn" => Err(PromoteError::Withdrawn { serving: version(row, 2)? }),
         _ => Err(PromoteError::NotBuilding),
     })
-}
-
-fn leased(row: &PgRow) -> Result<(i64, Checkpoint), sqlx::Error> {
-    let position = Position::from_i64(row.try_get(1)?);
-    let event_id: Option<Uuid> = row.try_get(2)?;
-    let recorded_at = row.try_get(3)?;
-    let witness = event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at });
-    Ok((row.try_get(0)?, Checkpoint { position, witness, cursor: row.try_get(4)? }))
 }
 
 fn document(row: &PgRow, column: usize) -> Result<Option<Bytes>, sqlx::Error> {

@@ -103,6 +103,7 @@ CREATE TABLE checkpoints (
     process       BLOB,                       -- of the owner: the name of the presence file that it keeps locked
     beats         INTEGER NOT NULL DEFAULT 0, -- heartbeat: grows while the owner is alive
     ttl_ms        INTEGER NOT NULL DEFAULT 0, -- how long the heartbeat may pause before the lease is free
+    acts          INTEGER NOT NULL DEFAULT 0, -- of operators: grows with each, so that the worker notices
     PRIMARY KEY (generation, shard)
 ) STRICT, WITHOUT ROWID;
 

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use es_core::{
-    AppendError, ReadError,
+    ActError, AppendError, ReadError,
     backend::{CommitError, PromoteError, ReadModelError, SnapshotError, StoreMoved},
     error::BoxError,
 };
@@ -155,6 +155,12 @@ impl From<Failure> for ReadModelError {
 }
 
 impl From<Failure> for CommitError {
+    fn from(failure: Failure) -> Self {
+        Self::Store(ReadModelError::from(failure))
+    }
+}
+
+impl From<Failure> for ActError {
     fn from(failure: Failure) -> Self {
         Self::Store(ReadModelError::from(failure))
     }

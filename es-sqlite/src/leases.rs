@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::DateTime;
 use es_core::{
     Generation, Position,
-    backend::{Changeover, Checkpoint, Lease, Shard, Takeover, Witness},
+    backend::{Acts, Changeover, Checkpoint, Lease, Shard, Takeover, Witness},
     read::heartbeat::{Beat, Heartbeat},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
@@ -17,6 +17,7 @@ use crate::{
     connections::Connections,
     error::Failure,
     holders::{Holder, Holders},
+    letters,
     packed::json,
 };
 
@@ -42,6 +43,9 @@ pub(crate) async fn ensure_shards(
         position = *first;
         if former.iter().any(|(_, other)| *other != position) {
             return Ok(Changeover::Uneven);
+        }
+        if !letters::follow(connection, generation, shards).await? {
+            return Ok(Changeover::Parked);
         }
         // A former lease must not become valid again when its source feeds the generation again.
         fencing_token = former.iter().map(|(holder, _)| holder.fencing_token + 1).max().unwrap_or_default();
@@ -145,12 +149,13 @@ pub(crate) async fn keep_alive(holders: Arc<Holders>, connections: Arc<Connectio
 
 async fn renew(connection: &mut SqliteConnection, heartbeat: &Heartbeat, beats: &[Beat]) -> Result<(), sqlx::Error> {
     for beat in beats {
-        let query = sqlx::query(include_str!("sql/renew.sql"))
+        let query = sqlx::query_scalar(include_str!("sql/renew.sql"))
             .bind(beat.generation)
             .bind(beat.shard.to_string())
             .bind(beat.fencing_token);
-        if query.execute(&mut *connection).await?.rows_affected() == 0 {
-            heartbeat.lost(beat);
+        match query.fetch_optional(&mut *connection).await? {
+            Some(acts) => heartbeat.renewed(beat, Acts(acts)),
+            None => heartbeat.lost(beat),
         }
     }
     Ok(())
@@ -166,15 +171,15 @@ pub(crate) async fn release(connection: &mut SqliteConnection, lease: &Lease) ->
     Ok(())
 }
 
-/// Moves the checkpoint of `lease` to `after`. Returns `false`, with nothing written, when the checkpoint is not where
-/// the lease says.
+/// Moves the checkpoint of `lease` to `after`, and returns the acts of operators. Returns `None`, with nothing written, when the
+/// checkpoint is not where the lease says.
 pub(crate) async fn advance(
     connection: &mut SqliteConnection,
     holders: &Holders,
     lease: &Lease,
     after: &Checkpoint,
-) -> Result<bool, sqlx::Error> {
-    let query = sqlx::query(include_str!("sql/advance.sql"))
+) -> Result<Option<Acts>, sqlx::Error> {
+    let query = sqlx::query_scalar(include_str!("sql/advance.sql"))
         .bind(lease.generation.id)
         .bind(lease.shard.to_string())
         .bind(lease.fencing_token)
@@ -186,12 +191,12 @@ pub(crate) async fn advance(
         .bind(lease.owner)
         .bind(holders.process())
         .bind(milliseconds(lease.ttl));
-    let holds = query.execute(connection).await?.rows_affected() == 1;
-    if holds {
+    let acts = query.fetch_optional(connection).await?.map(Acts);
+    if acts.is_some() {
         // Recorded before the next caller gets the write lock and looks.
         holders.heartbeat.written(lease, Instant::now());
     }
-    Ok(holds)
+    Ok(acts)
 }
 
 fn milliseconds(ttl: Duration) -> i64 {

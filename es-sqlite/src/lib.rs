@@ -54,6 +54,8 @@ mod documents;
 mod generations;
 mod holders;
 mod leases;
+mod letters;
+mod operations;
 mod presence;
 mod read_models;
 

@@ -1,20 +1,23 @@
-//! Read models as the three ports.
+//! Documents, generations and leases as ports.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
-    Generation, KeyRange,
+    DeadLetter, Generation, KeyRange, LetterPage, Pause, RecordedEvent,
     backend::{
         Changeover, Changes, CommitError, Documents, GenerationSet, GenerationState, Generations, Lease, Leases,
-        Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Takeover,
+        Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Situation, Takeover,
     },
     read::read_model,
 };
 use uuid::Uuid;
 
-use crate::{SqliteStore, documents, error::Failure, generations, leases};
+use crate::{SqliteStore, documents, error::Failure, generations, leases, letters, operations};
+
+/// The most letters that a worker handles again with one commit.
+const LETTERS: usize = 100;
 
 #[async_trait]
 impl Documents for SqliteStore {
@@ -148,7 +151,7 @@ impl Leases for SqliteStore {
         let mut reader = self.connections().reader().await?;
         let holds = leases::holds(reader.connection(), lease).await.map_err(Failure::from)?;
         reader.give_back();
-        unless_fenced(holds, lease)
+        if holds { Ok(()) } else { Err(CommitError::Fenced(lease.shard.clone())) }
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
@@ -164,21 +167,55 @@ impl Leases for SqliteStore {
         let (holders, held) = (self.holders().clone(), lease.clone());
         let committed = self.connections().write(move |connection| {
             Box::pin(async move {
-                let Changes { upserts, deletes, checkpoint } = changes;
-                // First the compare-and-set: a zombie writes nothing (R9).
-                let holds = leases::advance(connection, &holders, &held, &checkpoint).await?;
-                if holds {
-                    documents::write(connection, held.generation.id, &upserts, &deletes).await?;
+                let Changes { upserts, deletes, checkpoint, letters, redemption } = changes;
+                if let Some(redemption) = &redemption
+                    && !letters::are_as_read(connection, held.generation.id, redemption).await?
+                {
+                    return Ok(Err(CommitError::Edited(redemption.key.clone())));
                 }
-                Ok(holds)
+                // Before all that is written, the compare-and-set: a zombie writes nothing (R9).
+                let acts = leases::advance(connection, &holders, &held, &checkpoint).await?;
+                if acts.is_some() {
+                    documents::write(connection, held.generation.id, &upserts, &deletes).await?;
+                    letters::park(connection, &held, &letters).await?;
+                    if let Some(redemption) = &redemption {
+                        letters::redeem(connection, held.generation.id, redemption).await?;
+                    }
+                }
+                Ok(Ok(acts))
             })
         });
-        unless_fenced(committed.await?, lease)
+        let acts = committed.await??.ok_or_else(|| CommitError::Fenced(lease.shard.clone()))?;
+        lease.hold().note(acts);
+        Ok(())
     }
-}
 
-fn unless_fenced(holds: bool, lease: &Lease) -> Result<(), CommitError> {
-    if holds { Ok(()) } else { Err(CommitError::Fenced(lease.shard.clone())) }
+    async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
+        let mut reader = self.connections().reader().await?;
+        let situation = letters::situation(reader.connection(), lease).await.map_err(Failure::from)?;
+        reader.give_back();
+        situation.ok_or_else(|| CommitError::Fenced(lease.shard.clone()))
+    }
+
+    async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
+        let page = LetterPage::first(LETTERS).of_key(key);
+        self.dead_letters_of(&lease.generation.projection, &page, Some(lease.generation.id)).await
+    }
+
+    async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
+        let (held, event, cause) = (lease.clone(), event.clone(), cause.to_owned());
+        let recorded = self.connections().write(move |connection| {
+            Box::pin(async move { operations::stopped(connection, &held, &event, &cause).await })
+        });
+        Ok(recorded.await?)
+    }
+
+    async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError> {
+        let mut connection = self.connections().reader().await?;
+        let pause = operations::paused(connection.connection(), reader).await.map_err(Failure::from)?;
+        connection.give_back();
+        Ok(pause)
+    }
 }
 
 impl SqliteStore {

@@ -1,5 +1,6 @@
 //! One module for each suite; each public function is a claim, and the macros turn them into tests.
 
+pub mod dead_letters;
 pub mod engines_codec;
 pub mod engines_decide;
 pub mod engines_evolve;

@@ -1,26 +1,17 @@
-//! The ports to read models, in memory.
+//! Documents and generations in memory.
 
 use std::{
     collections::{BTreeMap, HashMap},
     ops::Bound,
-    time::Duration,
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use uuid::Uuid;
 
-use super::{
-    MemoryStore,
-    read_models::{Held, Stored, StoredShard},
-};
-use crate::{
-    read::read_model::{
-        self, Changeover, Changes, Checkpoint, CommitError, Documents, Generation, GenerationSet, GenerationState,
-        Generations, KeyRange, Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard,
-        Takeover,
-    },
-    stream::Position,
+use super::{MemoryStore, read_models::Stored};
+use crate::read::read_model::{
+    Documents, Generation, GenerationSet, GenerationState, Generations, KeyRange, PromoteError, Promotion,
+    ReadModelError, Served,
 };
 
 #[async_trait]
@@ -100,6 +91,7 @@ impl Generations for MemoryStore {
             withdrawn: 0,
             shards: HashMap::new(),
             documents: BTreeMap::new(),
+            parked: BTreeMap::new(),
         };
         models.generations.insert(generation.id, stored);
         Ok(generation)
@@ -152,93 +144,6 @@ impl Generations for MemoryStore {
     async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
         let models = &mut self.lock().read_models;
         models.generations.retain(|id, stored| *id != building.id || stored.state != GenerationState::Building);
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Leases for MemoryStore {
-    async fn id(&self) -> Result<Uuid, ReadModelError> {
-        Ok(self.lock().read_models.id)
-    }
-
-    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
-        read_model::ensure_reader(self, name, definition).await
-    }
-
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
-        let models = &mut self.lock().read_models;
-        let (Some(stored), Some(first)) = (models.shards(generation), shards.first()) else {
-            return Ok(Changeover::Ready);
-        };
-        let (mut seed, mut fencing_token) = (Position::ZERO, 0);
-        if stored.keys().any(|shard| shard.source != first.source) {
-            if stored.values().filter_map(|shard| shard.held.as_ref()).any(Held::is_live) {
-                return Ok(Changeover::Busy);
-            }
-            seed = stored.values().map(|shard| shard.checkpoint.position).max().unwrap_or_default();
-            if stored.values().any(|shard| shard.checkpoint.position != seed) {
-                return Ok(Changeover::Uneven);
-            }
-            // Former leases on shards of the same name stay fenced.
-            fencing_token = stored.values().map(|shard| shard.fencing_token + 1).max().unwrap_or_default();
-            stored.clear();
-        }
-        for shard in shards {
-            stored.entry(shard.clone()).or_insert_with(|| StoredShard {
-                checkpoint: Checkpoint { position: seed, ..Checkpoint::default() },
-                held: None,
-                fencing_token,
-            });
-        }
-        Ok(Changeover::Ready)
-    }
-
-    async fn acquire(
-        &self,
-        generation: &Generation,
-        shard: &Shard,
-        owner: Uuid,
-        takeover: Takeover,
-        ttl: Duration,
-    ) -> Result<Option<Lease>, ReadModelError> {
-        let models = &mut self.lock().read_models;
-        let Some(stored) = models.shards(generation).and_then(|shards| shards.get_mut(shard)) else { return Ok(None) };
-        let taken = stored.held.as_ref().is_some_and(|held| held.owner != owner && held.is_live());
-        if taken && takeover == Takeover::WhenFree {
-            return Ok(None);
-        }
-        stored.fencing_token += 1;
-        let (fencing_token, checkpoint) = (stored.fencing_token, stored.checkpoint.clone());
-        let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
-        stored.held = Some(Held::by(&lease, stored.held.as_ref()));
-        Ok(Some(lease))
-    }
-
-    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
-        self.lock().read_models.leased(lease).map(drop)
-    }
-
-    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
-        if let Ok(shard) = self.lock().read_models.leased(lease) {
-            shard.held = None;
-        }
-        Ok(())
-    }
-
-    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
-        let models = &mut self.lock().read_models;
-        let shard = models.leased(lease)?;
-        if shard.checkpoint.position != lease.checkpoint.position {
-            return Err(CommitError::Fenced(lease.shard.clone()));
-        }
-        shard.checkpoint = changes.checkpoint;
-        if let Some(stored) = models.generations.get_mut(&lease.generation.id) {
-            stored.documents.extend(changes.upserts);
-            for key in &changes.deletes {
-                stored.documents.remove(key);
-            }
-        }
         Ok(())
     }
 }

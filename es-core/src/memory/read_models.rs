@@ -7,7 +7,10 @@ use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 use crate::{
-    read::read_model::{Checkpoint, CommitError, Generation, GenerationState, Hold, Lease, Progress, Served, Shard},
+    read::read_model::{
+        ActRecord, Acts, Checkpoint, CommitError, DeadLetter, Generation, GenerationState, Hold, Lease, Pause,
+        Progress, Served, Shard, StoppedAt,
+    },
     stream::Position,
 };
 
@@ -15,12 +18,15 @@ use crate::{
 pub(super) struct ReadModels {
     pub(super) id: Uuid,
     pub(super) last_id: i64,
-    pub(super) generations: HashMap<i64, Stored>,
+    pub(super) generations: BTreeMap<i64, Stored>,
+    pub(super) pauses: HashMap<String, Pause>,
+    pub(super) acts: Vec<ActRecord>,
 }
 
 impl Default for ReadModels {
     fn default() -> Self {
-        Self { id: Uuid::now_v7(), last_id: 0, generations: HashMap::new() }
+        let (id, last_id, generations) = (Uuid::now_v7(), 0, BTreeMap::new());
+        Self { id, last_id, generations, pauses: HashMap::new(), acts: Vec::new() }
     }
 }
 
@@ -32,6 +38,7 @@ pub(super) struct Stored {
     pub(super) withdrawn: u32,
     pub(super) shards: HashMap<Shard, StoredShard>,
     pub(super) documents: BTreeMap<String, Bytes>,
+    pub(super) parked: BTreeMap<String, Parked>,
 }
 
 #[derive(Debug, Default)]
@@ -39,6 +46,16 @@ pub(super) struct StoredShard {
     pub(super) checkpoint: Checkpoint,
     pub(super) held: Option<Held>,
     pub(super) fencing_token: i64,
+    pub(super) acts: Acts,
+    pub(super) stopped: Option<StoppedAt>,
+}
+
+/// A parked key.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) shard: Shard,
+    pub(super) is_retry_requested: bool,
+    pub(super) letters: BTreeMap<Position, DeadLetter>,
 }
 
 /// The lease on a shard. It ends when its worker drops it; when the store drops it, its worker is told.
@@ -58,6 +75,11 @@ impl Held {
 
     pub(super) fn is_live(&self) -> bool {
         self.hold.is_kept()
+    }
+
+    /// Tells the worker of an act.
+    pub(super) fn note(&self, acts: Acts) {
+        self.hold.note(acts);
     }
 }
 

@@ -48,6 +48,9 @@ pub enum EngineError {
     /// Another worker has taken a shard.
     #[error("another worker has taken shard {0}")]
     Fenced(Shard),
+    /// A dead letter was edited or discarded while it was handled again.
+    #[error("a dead letter under the key {0:?} has changed while it was handled again")]
+    Edited(String),
     /// The generation that it kept no longer serves.
     #[error("the generation was replaced by another one")]
     Replaced,
@@ -55,6 +58,10 @@ pub enum EngineError {
     /// from which this source could continue. Rebuild the read model from this source.
     #[error("the read model is fed by another source and cannot continue from {0:?} without a rebuild")]
     OtherSource(String),
+    /// The read model was fed by another source, and some of its keys are parked. It is not known from which of the several shards
+    /// of this source their events come. Retry or discard the dead letters first, or rebuild the read model from this source.
+    #[error("the read model was fed by another source and has parked keys, so it cannot continue from {0:?}")]
+    ParkedKeys(String),
     /// A newer version of the projection serves or is being built: this program is too old for it.
     /// [`Projector::rebuild`](crate::Projector::rebuild) makes this version serve again.
     #[error("version {newer} of the read model serves or is being built, this program folds version {ours}")]
@@ -206,7 +213,7 @@ impl EngineError {
         match self {
             Self::Source(error) => error.is_transient(),
             Self::Store(error) => error.is_transient(),
-            Self::Fenced(_) | Self::Replaced => true,
+            Self::Fenced(_) | Self::Edited(_) | Self::Replaced => true,
             Self::Promote(error) => error.is_transient(),
             Self::Reaction { transient, .. } => *transient,
             _ => false,
@@ -218,6 +225,7 @@ impl From<CommitError> for EngineError {
     fn from(error: CommitError) -> Self {
         match error {
             CommitError::Fenced(shard) => Self::Fenced(shard),
+            CommitError::Edited(key) => Self::Edited(key),
             CommitError::Store(error) => Self::Store(error),
         }
     }

@@ -3,15 +3,17 @@
 //! A read model is a projection's documents in one or more *generations*: one serves queries, another may be under
 //! construction. A generation is fed through *shards* of its source, each with a checkpoint of its own.
 
+mod dead_letters;
 mod documents;
 mod error;
 mod generations;
 mod leases;
+mod operations;
 
-pub use self::{documents::*, error::ReadModelError, generations::*, leases::*};
+pub use self::{dead_letters::*, documents::*, error::ReadModelError, generations::*, leases::*, operations::*};
 
-/// Keeps the documents of read models together with the checkpoints of their projectors: what a projector needs. It is
-/// implemented for every type that implements the three.
-pub trait ReadModelStore: Documents + Generations + Leases {}
+/// Keeps the documents of read models together with the checkpoints of their projectors, and what operators need for both. It is
+/// implemented for every type that implements the five.
+pub trait ReadModelStore: Documents + Generations + Leases + DeadLetters + Operations {}
 
-impl<T: Documents + Generations + Leases> ReadModelStore for T {}
+impl<T: Documents + Generations + Leases + DeadLetters + Operations> ReadModelStore for T {}

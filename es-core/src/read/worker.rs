@@ -233,7 +233,7 @@ impl<'a> Worker<'a> {
         };
         let committed = if checkpoint.position > before.position {
             let (upserts, deletes) = (handled.upserts, handled.deletes);
-            let changes = Changes { upserts, deletes, checkpoint: checkpoint.clone() };
+            let changes = Changes { upserts, deletes, checkpoint: checkpoint.clone(), ..Changes::default() };
             self.store.commit(&held.lease, changes).await
         } else if handled.failure.is_some() {
             // An error counts only if the lease is still held: if the generation was replaced in the meantime, its documents are
@@ -276,6 +276,7 @@ impl<'a> Worker<'a> {
             Changeover::Ready => {}
             Changeover::Busy => return Ok(()),
             Changeover::Uneven => return Err(EngineError::OtherSource(shards[0].source.clone())),
+            Changeover::Parked => return Err(EngineError::ParkedKeys(shards[0].source.clone())),
         }
         for shard in std::mem::take(&mut self.wanted) {
             let takeover = self.feed.takeover();

@@ -1,9 +1,10 @@
 //! The leases of this process, renewed by one statement (R18).
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use es_core::{
     Backoff,
+    backend::Acts,
     read::heartbeat::{Beat, Heartbeat},
 };
 use sqlx::{Row, postgres::types::PgInterval};
@@ -38,8 +39,12 @@ pub(crate) async fn run(leases: Arc<Heartbeat>, session: Session) {
         match renewed {
             Ok(held) => {
                 (failures, reported) = (0, None);
-                let lost = beats.iter().zip(1..).filter(|(_, number)| !held.contains(number));
-                lost.for_each(|(beat, _)| leases.lost(beat));
+                for (beat, number) in beats.iter().zip(1..) {
+                    match held.get(&number) {
+                        Some(acts) => leases.renewed(beat, *acts),
+                        None => leases.lost(beat),
+                    }
+                }
             }
             Err(error) => {
                 // A cause that stays is reported once.
@@ -60,12 +65,12 @@ pub(crate) async fn run(leases: Arc<Heartbeat>, session: Session) {
     }
 }
 
-/// The numbers, from 1, of those that still hold.
+/// The numbers, from 1, of those that still hold, each with the acts of operators.
 async fn renew(
     session: &Session,
     connection: &mut Option<Guarded>,
     beats: &[Beat],
-) -> Result<HashSet<i64>, sqlx::Error> {
+) -> Result<HashMap<i64, Acts>, sqlx::Error> {
     let generations: Vec<i64> = beats.iter().map(|beat| beat.generation).collect();
     let shards: Vec<_> = beats.iter().map(|beat| beat.shard.to_string()).collect();
     let fencing_tokens: Vec<i64> = beats.iter().map(|beat| beat.fencing_token).collect();
@@ -79,5 +84,5 @@ async fn renew(
         sqlx::query(include_str!("../sql/renew.sql")).bind(generations).bind(shards).bind(fencing_tokens).bind(ttls);
     let rows = open.rows(renew).await?;
     *connection = Some(open);
-    rows.iter().map(|row| row.try_get(0)).collect()
+    rows.iter().map(|row| Ok((row.try_get(0)?, Acts(row.try_get(1)?)))).collect()
 }

@@ -1,4 +1,5 @@
--- $1 generations, $2 shards, $3 fencing tokens, $4 for how long each. Numbers, from 1, of those that still hold.
+-- $1 generations, $2 shards, $3 fencing tokens, $4 for how long each. Numbers, from 1, of those that still hold, and the
+-- acts of operators that concern them.
 -- Locks: the checkpoints' rows, without waiting: a commit in flight, which holds one, prolongs the lease itself.
 WITH asked AS (
     SELECT a.* FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::interval[])
@@ -11,4 +12,4 @@ WITH asked AS (
     UPDATE checkpoints c SET lease_until = clock_timestamp() + f.ttl
       FROM free f WHERE c.generation = f.generation AND c.shard = f.shard
 )
-SELECT a.number FROM asked a JOIN checkpoints c USING (generation, shard, fencing_token)
+SELECT a.number, c.acts FROM asked a JOIN checkpoints c USING (generation, shard, fencing_token)

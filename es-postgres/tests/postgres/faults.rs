@@ -238,8 +238,8 @@ async fn r13_the_sweep_after_a_promotion_may_take_long_and_the_promotion_does_no
         let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
         let changes = Changes {
             upserts: vec![("key".to_owned(), Bytes::from_static(b"1"))],
-            deletes: Vec::new(),
             checkpoint: Checkpoint { position: Position::new(1), ..Checkpoint::default() },
+            ..Changes::default()
         };
         store.commit(&lease, changes).await.unwrap();
     }

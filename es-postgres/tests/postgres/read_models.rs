@@ -32,8 +32,8 @@ async fn lease(store: &PostgresStore, generation: &Generation) -> Lease {
 fn changes(position: u64, documents: impl IntoIterator<Item = (String, String)>) -> Changes {
     Changes {
         upserts: documents.into_iter().map(|(key, document)| (key, Bytes::from(document))).collect(),
-        deletes: Vec::new(),
         checkpoint: Checkpoint { position: Position::new(position), witness: None, cursor: None },
+        ..Changes::default()
     }
 }
 

@@ -175,7 +175,7 @@ async fn r18_a_commit_that_is_longer_than_the_lease_keeps_it() {
         let lease = lease.clone();
         let upserts = vec![("key".to_owned(), bytes::Bytes::from_static(b"{}"))];
         let checkpoint = Checkpoint { position: Position::new(1), ..Checkpoint::default() };
-        let changes = Changes { upserts, deletes: Vec::new(), checkpoint };
+        let changes = Changes { upserts, checkpoint, ..Changes::default() };
         async move { owner.commit(&lease, changes).await }
     });
     watcher.until_blocked(&schema, 1).await;

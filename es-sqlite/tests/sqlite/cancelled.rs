@@ -50,7 +50,7 @@ async fn r7_a_dropped_commit_leaves_nothing_or_the_whole() {
         let document = Bytes::from(position.to_string());
         let upserts = keys.iter().map(|key| (key.clone(), document.clone())).collect();
         let checkpoint = Checkpoint { position, ..Checkpoint::default() };
-        drop_after(polls, store.commit(&lease, Changes { upserts, deletes: Vec::new(), checkpoint })).await;
+        drop_after(polls, store.commit(&lease, Changes { upserts, checkpoint, ..Changes::default() })).await;
         // Writes have an order, so once this one is done the dropped one has ended too.
         store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
         let reached = store.reached("model").await.unwrap();

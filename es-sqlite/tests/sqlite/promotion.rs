@@ -22,8 +22,8 @@ async fn fill(store: &SqliteStore, generation: &Generation, document: &'static s
     let lease = store.acquire(generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
     let changes = Changes {
         upserts: (0..DOCUMENTS).map(|key| (format!("{key:05}"), Bytes::from_static(document.as_bytes()))).collect(),
-        deletes: Vec::new(),
         checkpoint: Checkpoint { position: lease.checkpoint.position.next(), ..Checkpoint::default() },
+        ..Changes::default()
     };
     store.commit(&lease, changes).await.unwrap();
 }

@@ -63,7 +63,7 @@ async fn r9_a_reopened_read_model_continues_at_its_checkpoint() {
     let witness = Witness { event_id: Uuid::now_v7(), recorded_at };
     let checkpoint = Checkpoint { position: Position::new(7), witness: Some(witness), cursor: Some("offset 7".into()) };
     let upserts = vec![("key".to_owned(), Bytes::from_static(b"{}")), ("empty".to_owned(), Bytes::new())];
-    let changes = Changes { upserts, deletes: Vec::new(), checkpoint: checkpoint.clone() };
+    let changes = Changes { upserts, checkpoint: checkpoint.clone(), ..Changes::default() };
     store.commit(&lease, changes).await.unwrap();
     store.close().await.unwrap();
 

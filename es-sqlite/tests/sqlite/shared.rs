@@ -108,8 +108,8 @@ async fn r9_a_former_lease_holder_in_another_process_cannot_commit() {
     let (shard, ttl) = (Shard::from("log"), Duration::from_mins(1));
     let changes = |position, document: &'static str| Changes {
         upserts: vec![("key".to_owned(), Bytes::from_static(document.as_bytes()))],
-        deletes: Vec::new(),
         checkpoint: Checkpoint { position: Position::new(position), ..Checkpoint::default() },
+        ..Changes::default()
     };
     let generation = zombie.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
     // It stalls until its lease has run out. (A lease of length zero runs out at once.)

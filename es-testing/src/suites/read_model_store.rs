@@ -1,6 +1,6 @@
 //! Read model stores: commits by compare-and-set, fencing, promotion.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use chrono::DateTime;
@@ -48,6 +48,19 @@ macro_rules! read_model_store_suite {
             r12_the_promotion_of_an_older_version_withdraws_the_newer_ones
             r13_a_promotion_never_lets_reached_fall
         }
+        $crate::__suite! { dead_letters, $make,
+            r19_letters_commit_with_the_checkpoint_and_come_back_as_they_were
+            r9_a_fenced_worker_parks_and_redeems_nothing
+            r17_pages_of_letters_join_and_have_bounded_bytes
+            r19_letters_that_are_handled_again_commit_once
+            r22_an_edit_while_letters_are_handled_again_refuses_the_commit
+            r19_a_key_without_letters_is_freed_by_its_worker
+            r12_letters_of_a_generation_go_with_it
+            r19_parked_keys_follow_to_another_source_only_if_it_has_one_shard
+            r22_a_pause_lasts_until_the_reader_is_resumed
+            r22_an_event_is_skipped_only_where_the_reader_has_stopped_at_it
+            r22_what_operators_did_is_recorded
+        }
     };
 }
 
@@ -94,6 +107,7 @@ pub(super) fn changes(position: u64, upserts: &[(&str, &str)], deletes: &[&str])
         upserts: upserts.iter().map(|(key, body)| ((*key).to_owned(), Bytes::from((*body).to_owned()))).collect(),
         deletes: deletes.iter().map(|key| (*key).to_owned()).collect(),
         checkpoint: at(position),
+        ..Changes::default()
     }
 }
 
@@ -110,7 +124,7 @@ pub(super) async fn commit(
 }
 
 #[track_caller]
-pub(super) fn fenced(outcome: Result<(), CommitError>) {
+pub(super) fn fenced<T: fmt::Debug>(outcome: Result<T, CommitError>) {
     match outcome {
         Err(CommitError::Fenced(_)) => {}
         other => panic!("expected to be fenced, got {other:?}"),

@@ -2,7 +2,10 @@
 
 use std::{
     fmt,
-    sync::{Arc, Weak},
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicI64, Ordering},
+    },
     time::Duration,
 };
 
@@ -12,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    dead_letters::{DeadLetter, NewLetter, Redemption},
     documents::Documents,
     error::ReadModelError,
     generations::{Generation, GenerationState, Generations, Progress},
+    operations::Pause,
 };
-use crate::{stream::Position, witness::Witness};
+use crate::{event::RecordedEvent, stream::Position, witness::Witness};
 
 /// Keeps the checkpoints of readers, one for each *shard* of the source that a reader follows, and the leases to advance them.
 ///
@@ -46,7 +51,8 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// ([`Shard::source`]), and that each of them has a checkpoint.
     ///
     /// A generation is fed by one source at a time. If it was fed by another one and all of the old shards have reached the same
-    /// position, the new shards replace them and continue from there, so that nothing is folded twice.
+    /// position, the new shards replace them and continue from there, so that nothing is folded twice. Parked keys go to the new
+    /// shard if there is only one.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -60,7 +66,8 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     ///
     /// The store renews the lease for as long as the caller keeps it or a clone of it, on a thread that no `fold` can block
     /// ([`heartbeat`](crate::read::heartbeat)). A lease that is dropped expires within its [`ttl`](Lease::ttl). If a store
-    /// finds it lost, [`Lease::lost`] returns.
+    /// finds it lost, [`Lease::lost`] returns. With each renewal and commit it learns of the acts of operators
+    /// ([`Lease::acts`]).
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -85,12 +92,40 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError>;
 
-    /// Writes documents and checkpoint in one transaction, if the checkpoint still is what `lease`
+    /// Writes documents, dead letters and checkpoint in one transaction, if the checkpoint still is what `lease`
     /// says (compare-and-set on fencing token and position).
     ///
     /// # Errors
     /// [`CommitError::Fenced`]: nothing was written; take the lease again to learn why.
+    /// [`CommitError::Edited`]: nothing was written, because a letter of the [`Redemption`] is no longer as it was read.
     async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError>;
+
+    /// What the worker of `lease` must know beside its checkpoint. It asks when it has taken the lease, and when
+    /// [`Lease::acts`] has changed.
+    ///
+    /// # Errors
+    /// [`CommitError::Fenced`] when the lease is lost.
+    async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError>;
+
+    /// The first letters under `key` in the generation of `lease`, in order. They end with the one with which their payloads
+    /// reach [`PAGE_BYTES`](crate::limits::PAGE_BYTES), or with the hundredth (R17).
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError>;
+
+    /// Records that the reader has stopped at `event`, for [`Operations::skip`](super::Operations::skip). It does nothing when the
+    /// lease is lost.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError>;
+
+    /// The pause of `reader`; `None` when it is not paused.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError>;
 }
 
 #[async_trait]
@@ -128,6 +163,22 @@ impl<T: Leases + ?Sized> Leases for Arc<T> {
 
     async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
         (**self).commit(lease, changes).await
+    }
+
+    async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
+        (**self).situation(lease).await
+    }
+
+    async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
+        (**self).letters(lease, key).await
+    }
+
+    async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
+        (**self).stopped(lease, event, cause).await
+    }
+
+    async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError> {
+        (**self).paused(reader).await
     }
 }
 
@@ -198,6 +249,29 @@ pub enum Changeover {
     Busy,
     /// No: the shards of the former source have reached different positions. Let them reach the same one, or rebuild.
     Uneven,
+    /// No: keys are parked, and it is not known which of the several new shards their events come from. Retry or discard their
+    /// letters first, or rebuild.
+    Parked,
+}
+
+/// How many acts of operators have concerned a shard: what stores learn with commits and renewals. While it is the same,
+/// [`Leases::situation`] need not be asked, so a worker learns of an act without a query of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Acts(pub i64);
+
+/// What a worker must know beside its checkpoint.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Situation {
+    /// The acts of operators up to now.
+    pub acts: Acts,
+    /// The pause of the reader.
+    pub paused: Option<Pause>,
+    /// The keys of the generation that are parked, of all shards.
+    pub parked: Vec<String>,
+    /// Those of this shard for which a retry is requested.
+    pub retries: Vec<String>,
+    /// How many letters the generation has.
+    pub letters: usize,
 }
 
 /// How far a reader has come in one shard.
@@ -236,7 +310,14 @@ pub struct Lease {
     pub ttl: Duration,
     /// The checkpoint of the shard.
     pub checkpoint: Checkpoint,
-    kept: Arc<CancellationToken>,
+    kept: Arc<Kept>,
+}
+
+/// What a store tells the holder of a lease.
+#[derive(Debug, Default)]
+struct Kept {
+    lost: CancellationToken,
+    acts: AtomicI64,
 }
 
 impl Lease {
@@ -259,7 +340,7 @@ impl Lease {
 
     /// Whether the store has found it lost.
     pub fn is_lost(&self) -> bool {
-        self.kept.is_cancelled()
+        self.kept.lost.is_cancelled()
     }
 
     /// Returns when the store finds it lost.
@@ -267,13 +348,18 @@ impl Lease {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn lost(&self) {
-        self.kept.cancelled().await;
+        self.kept.lost.cancelled().await;
+    }
+
+    /// How many acts of operators concern its shard, as the store saw with the last commit or renewal: within about a second.
+    pub fn acts(&self) -> Acts {
+        Acts(self.kept.acts.load(Ordering::Relaxed))
     }
 }
 
 /// A store's view of a lease that it has granted. It does not keep the lease.
 #[derive(Debug, Clone)]
-pub struct Hold(Weak<CancellationToken>);
+pub struct Hold(Weak<Kept>);
 
 impl Hold {
     /// Whether the lease, or a clone of it, still exists.
@@ -284,7 +370,14 @@ impl Hold {
     /// Tells the holder that the lease is lost.
     pub fn lose(&self) {
         if let Some(kept) = self.0.upgrade() {
-            kept.cancel();
+            kept.lost.cancel();
+        }
+    }
+
+    /// Tells the holder of the acts of operators. A smaller number than before is one that arrived late.
+    pub fn note(&self, acts: Acts) {
+        if let Some(kept) = self.0.upgrade() {
+            kept.acts.fetch_max(acts.0, Ordering::Relaxed);
         }
     }
 }
@@ -298,13 +391,18 @@ pub struct Changes {
     pub deletes: Vec<String>,
     /// The checkpoint after it.
     pub checkpoint: Checkpoint,
+    /// Events for the dead letters.
+    pub letters: Vec<NewLetter>,
+    /// Letters that were handled again. Such a commit leaves the checkpoint where it is.
+    pub redemption: Option<Redemption>,
 }
 
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Documents may be large, or hold personal data.
-        let Self { upserts, deletes, checkpoint } = self;
-        write!(f, "{} upserts, {} deletes, {checkpoint:?}", upserts.len(), deletes.len())
+        let Self { upserts, deletes, checkpoint, letters, redemption } = self;
+        write!(f, "{} upserts, {} deletes, {checkpoint:?}", upserts.len(), deletes.len())?;
+        write!(f, ", {} letters, {redemption:?}", letters.len())
     }
 }
 
@@ -315,6 +413,9 @@ pub enum CommitError {
     /// Another worker has taken the shard, the generation was replaced, or the same commit was made before. Nothing was written.
     #[error("the lease on shard {0} is lost")]
     Fenced(Shard),
+    /// A dead letter was edited or discarded since it was read. Nothing was written.
+    #[error("a dead letter under the key {0:?} has changed since it was read")]
+    Edited(String),
     /// The store failed; the outcome is unknown.
     #[error(transparent)]
     Store(#[from] ReadModelError),

@@ -1,0 +1,215 @@
+//! Checkpoints and leases in memory, with the dead letters that commit with them.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use chrono::Utc;
+use uuid::Uuid;
+
+use super::{
+    MemoryStore,
+    read_models::{Held, Parked, ReadModels, StoredShard},
+};
+use crate::{
+    event::RecordedEvent,
+    limits::PAGE_BYTES,
+    read::read_model::{
+        self, Changeover, Changes, Checkpoint, CommitError, DeadLetter, Generation, Lease, Leases, NewLetter, Pause,
+        Progress, ReadModelError, Redemption, Shard, Situation, StoppedAt, Takeover,
+    },
+    stream::Position,
+};
+
+#[async_trait]
+impl Leases for MemoryStore {
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        Ok(self.lock().read_models.id)
+    }
+
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+        read_model::ensure_reader(self, name, definition).await
+    }
+
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        let models = &mut self.lock().read_models;
+        let (Some(stored), Some(first)) = (models.generations.get_mut(&generation.id), shards.first()) else {
+            return Ok(Changeover::Ready);
+        };
+        let (mut seed, mut fencing_token) = (Position::ZERO, 0);
+        if stored.shards.keys().any(|shard| shard.source != first.source) {
+            if stored.shards.values().filter_map(|shard| shard.held.as_ref()).any(Held::is_live) {
+                return Ok(Changeover::Busy);
+            }
+            let positions = || stored.shards.values().map(|shard| shard.checkpoint.position);
+            seed = positions().max().unwrap_or_default();
+            if positions().any(|position| position != seed) {
+                return Ok(Changeover::Uneven);
+            }
+            if shards.len() > 1 && !stored.parked.is_empty() {
+                return Ok(Changeover::Parked);
+            }
+            for parked in stored.parked.values_mut() {
+                parked.shard = first.clone();
+            }
+            // Former leases on shards of the same name stay fenced.
+            fencing_token = stored.shards.values().map(|shard| shard.fencing_token + 1).max().unwrap_or_default();
+            stored.shards.clear();
+        }
+        for shard in shards {
+            stored.shards.entry(shard.clone()).or_insert_with(|| StoredShard {
+                checkpoint: Checkpoint { position: seed, ..Checkpoint::default() },
+                fencing_token,
+                ..StoredShard::default()
+            });
+        }
+        Ok(Changeover::Ready)
+    }
+
+    async fn acquire(
+        &self,
+        generation: &Generation,
+        shard: &Shard,
+        owner: Uuid,
+        takeover: Takeover,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, ReadModelError> {
+        let models = &mut self.lock().read_models;
+        let Some(stored) = models.shards(generation).and_then(|shards| shards.get_mut(shard)) else { return Ok(None) };
+        let taken = stored.held.as_ref().is_some_and(|held| held.owner != owner && held.is_live());
+        if taken && takeover == Takeover::WhenFree {
+            return Ok(None);
+        }
+        stored.fencing_token += 1;
+        let (fencing_token, checkpoint) = (stored.fencing_token, stored.checkpoint.clone());
+        let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
+        stored.held = Some(Held::by(&lease, stored.held.as_ref()));
+        Ok(Some(lease))
+    }
+
+    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
+        self.lock().read_models.leased(lease).map(drop)
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        if let Ok(shard) = self.lock().read_models.leased(lease) {
+            shard.held = None;
+        }
+        Ok(())
+    }
+
+    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
+        let models = &mut self.lock().read_models;
+        let fenced = || CommitError::Fenced(lease.shard.clone());
+        if models.leased(lease)?.checkpoint.position != lease.checkpoint.position {
+            return Err(fenced());
+        }
+        if let Some(redemption) = &changes.redemption {
+            models.redeem(lease, redemption)?;
+        }
+        models.park(lease, changes.letters);
+        let stored = models.generations.get_mut(&lease.generation.id).ok_or_else(fenced)?;
+        stored.documents.extend(changes.upserts);
+        for key in &changes.deletes {
+            stored.documents.remove(key);
+        }
+        models.leased(lease)?.checkpoint = changes.checkpoint;
+        Ok(())
+    }
+
+    async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
+        let models = &mut self.lock().read_models;
+        let acts = models.leased(lease)?.acts;
+        let paused = models.pauses.get(&lease.generation.projection).cloned();
+        let mut situation = Situation { acts, paused, ..Situation::default() };
+        for (key, parked) in models.generations.get(&lease.generation.id).iter().flat_map(|stored| &stored.parked) {
+            situation.parked.push(key.clone());
+            situation.letters += parked.letters.len();
+            if parked.is_retry_requested && parked.shard == lease.shard {
+                situation.retries.push(key.clone());
+            }
+        }
+        Ok(situation)
+    }
+
+    async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
+        let models = &self.lock().read_models;
+        let parked = models.generations.get(&lease.generation.id).and_then(|stored| stored.parked.get(key));
+        Ok(page(parked.iter().flat_map(|parked| parked.letters.values()), 100))
+    }
+
+    async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
+        if let Ok(shard) = self.lock().read_models.leased(lease) {
+            shard.stopped = Some(StoppedAt {
+                generation: lease.generation.id,
+                shard: lease.shard.clone(),
+                position: event.position,
+                event_id: event.id,
+                recorded_at: event.recorded_at,
+                cause: cause.to_owned(),
+                at: Utc::now(),
+            });
+        }
+        Ok(())
+    }
+
+    async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError> {
+        Ok(self.lock().read_models.pauses.get(reader).cloned())
+    }
+}
+
+/// The first of `letters`, up to the one with which their payloads reach a page's bytes.
+pub(super) fn page<'a>(letters: impl Iterator<Item = &'a DeadLetter>, limit: usize) -> Vec<DeadLetter> {
+    let mut bytes = 0;
+    let fits = |letter: &&DeadLetter| {
+        let is_first_or_fits = bytes < PAGE_BYTES;
+        bytes += letter.event.data.payload.len() + letter.edited.as_ref().map_or(0, Bytes::len);
+        is_first_or_fits
+    };
+    letters.take(limit).take_while(fits).cloned().collect()
+}
+
+impl ReadModels {
+    fn park(&mut self, lease: &Lease, letters: Vec<NewLetter>) {
+        let Some(stored) = self.generations.get_mut(&lease.generation.id) else { return };
+        for NewLetter { key, event, cause, attempts } in letters {
+            let parked = stored.parked.entry(key.clone()).or_insert_with(|| Parked {
+                shard: lease.shard.clone(),
+                is_retry_requested: false,
+                letters: BTreeMap::new(),
+            });
+            let (generation, shard, parked_at) = (lease.generation.clone(), lease.shard.clone(), Utc::now());
+            let (position, edited, revision) = (event.position, None, 1);
+            let letter = DeadLetter { generation, shard, key, event, edited, cause, attempts, parked_at, revision };
+            parked.letters.insert(position, letter);
+        }
+    }
+
+    fn redeem(&mut self, lease: &Lease, redemption: &Redemption) -> Result<(), CommitError> {
+        let edited = || CommitError::Edited(redemption.key.clone());
+        let stored = self.generations.get_mut(&lease.generation.id);
+        let stored = stored.ok_or_else(|| CommitError::Fenced(lease.shard.clone()))?;
+        let parked = stored.parked.get_mut(&redemption.key).ok_or_else(edited)?;
+        let failed = redemption.failed.as_ref().map(|failed| (failed.position, failed.revision));
+        for (position, revision) in redemption.handled.iter().copied().chain(failed) {
+            if parked.letters.get(&position).is_none_or(|letter| letter.revision != revision) {
+                return Err(edited());
+            }
+        }
+        for (position, _) in &redemption.handled {
+            parked.letters.remove(position);
+        }
+        if let Some(failed) = &redemption.failed {
+            parked.is_retry_requested = false;
+            if let Some(letter) = parked.letters.get_mut(&failed.position) {
+                letter.cause = Some(failed.cause.clone());
+                letter.attempts += 1;
+                letter.revision += 1;
+            }
+        }
+        if redemption.is_whole && parked.letters.is_empty() {
+            stored.parked.remove(&redemption.key);
+        }
+        Ok(())
+    }
+}

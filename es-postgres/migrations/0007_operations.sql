@@ -1,0 +1,233 @@
+-- Keys of which an event could not be handled. Only the worker that holds the shard adds and deletes rows; operators ask for a
+-- retry. Rows of a retired generation are invisible and go with it.
+CREATE TABLE parked_keys (
+    generation         bigint  NOT NULL REFERENCES generations ON DELETE CASCADE,
+    key                text    COLLATE "C" NOT NULL,
+    shard              text    COLLATE "C" NOT NULL,
+    is_retry_requested boolean NOT NULL DEFAULT false,
+    CONSTRAINT parked_keys_key PRIMARY KEY (generation, key)
+);
+
+-- The first event of a key that failed, and all later ones of the key.
+CREATE TABLE dead_letters (
+    generation     bigint      NOT NULL,
+    key            text        COLLATE "C" NOT NULL,
+    position       bigint      NOT NULL,
+    event_id       uuid        NOT NULL,    -- the event as the source delivered it, up to metadata
+    stream         text        COLLATE "C" NOT NULL,
+    version        bigint      NOT NULL,
+    type           text        COLLATE "C" NOT NULL,
+    schema_version integer     NOT NULL,
+    recorded_at    timestamptz NOT NULL,
+    payload        bytea       NOT NULL,
+    metadata       bytea,
+    edited         bytea,                   -- the payload that an operator has put in place of the other
+    cause          text,                    -- why it failed; null: it waits behind an earlier letter of its key
+    attempts       bigint      NOT NULL,
+    parked_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
+    revision       bigint      NOT NULL DEFAULT 1, -- grows with each change
+    CONSTRAINT dead_letters_position PRIMARY KEY (generation, key, position),
+    CONSTRAINT dead_letters_key FOREIGN KEY (generation, key) REFERENCES parked_keys ON DELETE CASCADE
+);
+
+-- The last event at which a reader stopped, in each shard. It is there for as long as the checkpoint is before it.
+CREATE TABLE stops (
+    generation  bigint      NOT NULL REFERENCES generations ON DELETE CASCADE,
+    shard       text        COLLATE "C" NOT NULL,
+    position    bigint      NOT NULL,
+    event_id    uuid        NOT NULL,
+    recorded_at timestamptz NOT NULL,
+    cause       text        NOT NULL,
+    stopped_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT stops_shard PRIMARY KEY (generation, shard)
+);
+
+CREATE TABLE paused_readers (
+    reader    text        COLLATE "C" NOT NULL,
+    actor     text        NOT NULL,
+    reason    text        NOT NULL,
+    paused_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    CONSTRAINT paused_readers_reader PRIMARY KEY (reader)
+);
+
+-- What operators did. An application's role can add rows and not change them.
+CREATE TABLE acts (
+    id       bigint      GENERATED ALWAYS AS IDENTITY,
+    acted_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor    text        NOT NULL,
+    reason   text        NOT NULL,
+    what     text        NOT NULL,
+    reader   text        COLLATE "C" NOT NULL,
+    target   text        COLLATE "C",       -- a key, or a shard
+    position bigint,
+    CONSTRAINT acts_id PRIMARY KEY (id)
+);
+
+-- Records an act and lets the workers of a_reader know: their next commit or renewal returns another number.
+-- Locks: the checkpoints of the reader, in their order. What an act changes itself is locked before.
+CREATE FUNCTION note_act(
+    a_what text, a_reader text, a_target text, a_position bigint, a_actor text, a_reason text)
+RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    INSERT INTO acts (actor, reason, what, reader, target, position)
+    VALUES (a_actor, a_reason, a_what, a_reader, a_target, a_position);
+    PERFORM 1 FROM checkpoints c JOIN generations g ON g.id = c.generation
+      WHERE g.projection = a_reader AND g.state <> 'retired' ORDER BY c.generation, c.shard FOR UPDATE OF c;
+    UPDATE checkpoints c SET acts = c.acts + 1
+      FROM generations g WHERE g.id = c.generation AND g.projection = a_reader AND g.state <> 'retired';
+END
+$$;
+
+-- A commit with dead letters. a_letter_keys and the arrays after it are new letters. a_handled are the letters under a_key that
+-- were handled again, of the revisions a_revisions; the one at a_failed has failed again, because of a_cause; a_is_whole says that
+-- there were no others.
+-- outcome: 'committed'; 'edited' when one of the letters is not of that revision any more; 'fenced' as for commit_changes().
+-- Locks: the letters that were handled again; then as commit_changes(). (An operator's act takes them in the same order.)
+CREATE FUNCTION commit_letters(
+    a_generation bigint, a_shard text, a_fencing_token bigint, a_from bigint,
+    a_position bigint, a_event_id uuid, a_recorded_at timestamptz, a_cursor text, a_ttl interval,
+    a_keys text[], a_documents bytea[], a_deletes text[],
+    a_letter_keys text[], a_positions bigint[], a_event_ids uuid[], a_streams text[], a_versions bigint[], a_types text[],
+    a_schema_versions integer[], a_times timestamptz[], a_payloads bytea[], a_metadata bytea[], a_causes text[],
+    a_attempts bigint[],
+    a_key text, a_handled bigint[], a_revisions bigint[], a_failed bigint, a_cause text, a_is_whole boolean,
+    OUT outcome text, OUT acts bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM dead_letters l
+      WHERE l.generation = a_generation AND l.key = a_key AND l.position = ANY (a_handled) ORDER BY l.position FOR UPDATE;
+    IF (SELECT count(*) FROM dead_letters l JOIN unnest(a_handled, a_revisions) h(position, revision) USING (position, revision)
+         WHERE l.generation = a_generation AND l.key = a_key) <> cardinality(a_handled)
+    THEN
+        outcome := 'edited';
+        RETURN;
+    END IF;
+    acts := commit_changes(a_generation, a_shard, a_fencing_token, a_from, a_position, a_event_id, a_recorded_at, a_cursor,
+                           a_ttl, a_keys, a_documents, a_deletes);
+    IF acts IS NULL THEN
+        outcome := 'fenced';
+        RETURN;
+    END IF;
+    INSERT INTO parked_keys (generation, key, shard)
+    SELECT DISTINCT a_generation, n.key, a_shard FROM unnest(a_letter_keys) n(key)
+        ON CONFLICT DO NOTHING;
+    INSERT INTO dead_letters (generation, key, position, event_id, stream, version, type, schema_version, recorded_at,
+                              payload, metadata, cause, attempts)
+    SELECT a_generation, n.*
+      FROM unnest(a_letter_keys, a_positions, a_event_ids, a_streams, a_versions, a_types, a_schema_versions, a_times,
+                  a_payloads, a_metadata, a_causes, a_attempts) n;
+    DELETE FROM dead_letters l
+     WHERE l.generation = a_generation AND l.key = a_key AND l.position = ANY (a_handled)
+       AND l.position IS DISTINCT FROM a_failed;
+    IF a_failed IS NOT NULL THEN
+        UPDATE dead_letters l SET cause = a_cause, attempts = l.attempts + 1, revision = l.revision + 1
+         WHERE l.generation = a_generation AND l.key = a_key AND l.position = a_failed;
+        UPDATE parked_keys k SET is_retry_requested = false WHERE k.generation = a_generation AND k.key = a_key;
+    END IF;
+    DELETE FROM parked_keys k
+     WHERE a_is_whole AND k.generation = a_generation AND k.key = a_key
+       AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.generation = a_generation AND l.key = a_key);
+    outcome := 'committed';
+END
+$$;
+
+-- Asks the workers of a_reader to handle the letters under a_key again; false when the key is not parked.
+-- Locks: the parked keys; then as note_act().
+CREATE FUNCTION request_retry(a_reader text, a_key text, a_actor text, a_reason text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    UPDATE parked_keys k SET is_retry_requested = true
+      FROM generations g WHERE g.id = k.generation AND g.projection = a_reader AND g.state <> 'retired' AND k.key = a_key;
+    IF NOT FOUND THEN RETURN false; END IF;
+    PERFORM note_act('retry', a_reader, a_key, NULL, a_actor, a_reason);
+    RETURN true;
+END
+$$;
+
+-- Deletes the letter at a_position under a_key, or all letters under it where that is null. discarded: how many; null when
+-- the key is not parked. A key without letters is freed by its worker, which may have parked another event meanwhile.
+-- Locks: the letters, the parked keys; then as note_act().
+CREATE FUNCTION discard_letters(
+    a_reader text, a_key text, a_position bigint, a_actor text, a_reason text, OUT discarded bigint)
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM parked_keys k JOIN generations g ON g.id = k.generation
+                    WHERE g.projection = a_reader AND g.state <> 'retired' AND k.key = a_key)
+    THEN RETURN; END IF;
+    WITH gone AS (
+        DELETE FROM dead_letters l USING generations g
+         WHERE g.id = l.generation AND g.projection = a_reader AND g.state <> 'retired' AND l.key = a_key
+           AND (a_position IS NULL OR l.position = a_position)
+        RETURNING 1
+    )
+    SELECT count(*) INTO discarded FROM gone;
+    IF discarded = 0 AND a_position IS NOT NULL THEN RETURN; END IF;
+    UPDATE parked_keys k SET is_retry_requested = true
+      FROM generations g WHERE g.id = k.generation AND g.projection = a_reader AND g.state <> 'retired' AND k.key = a_key
+       AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.generation = k.generation AND l.key = k.key);
+    PERFORM note_act('discard', a_reader, a_key, a_position, a_actor, a_reason);
+END
+$$;
+
+-- Replaces the payload in a letter; false when there is no such letter.
+-- Locks: the letter; then as note_act().
+CREATE FUNCTION edit_letter(
+    a_reader text, a_key text, a_position bigint, a_payload bytea, a_actor text, a_reason text)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    UPDATE dead_letters l SET edited = a_payload, revision = l.revision + 1
+      FROM generations g WHERE g.id = l.generation AND g.projection = a_reader AND g.state <> 'retired'
+       AND l.key = a_key AND l.position = a_position;
+    IF NOT FOUND THEN RETURN false; END IF;
+    PERFORM note_act('edit', a_reader, a_key, a_position, a_actor, a_reason);
+    RETURN true;
+END
+$$;
+
+-- Pauses a_reader; false when there is no such reader. A first pause stays.
+-- Locks: the pause; then as note_act().
+CREATE FUNCTION pause_reader(a_reader text, a_actor text, a_reason text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM generations g WHERE g.projection = a_reader AND g.state <> 'retired')
+    THEN RETURN false; END IF;
+    INSERT INTO paused_readers (reader, actor, reason) VALUES (a_reader, a_actor, a_reason) ON CONFLICT DO NOTHING;
+    PERFORM note_act('pause', a_reader, NULL, NULL, a_actor, a_reason);
+    RETURN true;
+END
+$$;
+
+-- Lets a_reader continue; false when it is not paused.
+-- Locks: the pause; then as note_act().
+CREATE FUNCTION resume_reader(a_reader text, a_actor text, a_reason text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    DELETE FROM paused_readers p WHERE p.reader = a_reader;
+    IF NOT FOUND THEN RETURN false; END IF;
+    PERFORM note_act('resume', a_reader, NULL, NULL, a_actor, a_reason);
+    RETURN true;
+END
+$$;
+
+-- Moves the checkpoint of a_reader past the event at which it has stopped; false when it has not stopped at this event, or is
+-- past it. A worker that is about to commit something else there fails the comparison of positions.
+-- Locks: as note_act(), which comes first, since it locks several checkpoints in their order.
+CREATE FUNCTION skip_event(
+    a_reader text, a_shard text, a_position bigint, a_event_id uuid, a_actor text, a_reason text)
+RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM checkpoints c JOIN generations g ON g.id = c.generation
+      WHERE g.projection = a_reader AND g.state <> 'retired' ORDER BY c.generation, c.shard FOR UPDATE OF c;
+    UPDATE checkpoints c SET position = s.position, event_id = s.event_id, recorded_at = s.recorded_at
+      FROM generations g, stops s
+     WHERE g.id = c.generation AND g.projection = a_reader AND g.state <> 'retired'
+       AND s.generation = c.generation AND s.shard = c.shard
+       AND c.shard = a_shard AND s.position = a_position AND s.event_id = a_event_id AND c.position < a_position;
+    IF NOT FOUND THEN RETURN false; END IF;
+    PERFORM note_act('skip', a_reader, a_shard, a_position, a_actor, a_reason);
+    RETURN true;
+END
+$$;

@@ -1,0 +1,208 @@
+//! Checkpoints and the leases on them, and the dead letters that commit with them.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use es_core::{
+    DeadLetter, Generation, LetterPage, Pause, Position, RecordedEvent,
+    backend::{
+        Acts, Changeover, Changes, Checkpoint, CommitError, Lease, Leases, Progress, ReadModelError, Shard, Situation,
+        Takeover, Witness,
+    },
+    read::read_model,
+};
+use sqlx::{Row, postgres::PgRow};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use super::{heartbeat::interval, letters, one};
+use crate::{error, store::PostgresStore};
+
+/// The most letters that a worker handles again with one commit.
+const LETTERS: usize = 100;
+
+#[async_trait]
+impl Leases for PostgresStore {
+    async fn id(&self) -> Result<Uuid, ReadModelError> {
+        let rows = self.inner.connections.read(|| sqlx::query(include_str!("../sql/store_id.sql"))).await;
+        let rows = rows.map_err(error::read_model)?;
+        let row = rows.first().ok_or_else(|| error::read_model(sqlx::Error::RowNotFound))?;
+        row.try_get(0).map_err(error::read_model)
+    }
+
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+        read_model::ensure_reader(self, name, definition).await
+    }
+
+    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
+        let ensure = sqlx::query(include_str!("../sql/ensure_shards.sql")).bind(generation.id).bind(names);
+        let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
+        changeover(&rows).map_err(error::read_model)
+    }
+
+    async fn acquire(
+        &self,
+        generation: &Generation,
+        shard: &Shard,
+        owner: Uuid,
+        takeover: Takeover,
+        ttl: Duration,
+    ) -> Result<Option<Lease>, ReadModelError> {
+        let acquire = match takeover {
+            Takeover::WhenFree => include_str!("../sql/acquire.sql"),
+            Takeover::Always => include_str!("../sql/take_over.sql"),
+        };
+        let acquire = sqlx::query(acquire).bind(generation.id).bind(shard.to_string()).bind(owner).bind(interval(ttl));
+        let asked = Instant::now();
+        let rows = self.inner.connections.write(acquire).await.map_err(error::read_model)?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (fencing_token, checkpoint) = leased(row).map_err(error::read_model)?;
+        let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
+        self.inner.leases.written(&lease, asked);
+        Ok(Some(lease))
+    }
+
+    async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
+        let holds = || {
+            sqlx::query(include_str!("../sql/holds.sql"))
+                .bind(lease.generation.id)
+                .bind(lease.shard.to_string())
+                .bind(lease.fencing_token)
+        };
+        let rows = self.inner.connections.read(holds).await.map_err(error::read_model)?;
+        if rows.is_empty() { Err(CommitError::Fenced(lease.shard.clone())) } else { Ok(()) }
+    }
+
+    async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        self.inner.leases.ended(lease);
+        let release = sqlx::query(include_str!("../sql/release.sql"))
+            .bind(lease.generation.id)
+            .bind(lease.shard.to_string())
+            .bind(lease.fencing_token);
+        self.inner.connections.execute(release).await.map(drop).map_err(error::read_model)
+    }
+
+    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
+        let is_plain = changes.letters.is_empty() && changes.redemption.is_none();
+        let (keys, documents): (Vec<&str>, Vec<&[u8]>) =
+            changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
+        let commit =
+            if is_plain { include_str!("../sql/commit.sql") } else { include_str!("../sql/commit_letters.sql") };
+        let mut commit = sqlx::query(commit)
+            .bind(lease.generation.id)
+            .bind(lease.shard.to_string())
+            .bind(lease.fencing_token)
+            .bind(lease.checkpoint.position.to_i64())
+            .bind(changes.checkpoint.position.to_i64())
+            .bind(changes.checkpoint.witness.map(|witness| witness.event_id))
+            .bind(changes.checkpoint.witness.map(|witness| witness.recorded_at))
+            .bind(&changes.checkpoint.cursor)
+            .bind(interval(lease.ttl))
+            .bind(keys)
+            .bind(documents)
+            .bind(&changes.deletes);
+        if !is_plain {
+            commit = letters::bind(commit, &changes.letters, changes.redemption.as_ref());
+        }
+        let sent = Instant::now();
+        let rows = self.inner.connections.write(commit).await.map_err(error::read_model)?;
+        let (outcome, acts) = one(&rows).and_then(|row| outcome(row, is_plain)).map_err(error::read_model)?;
+        match (outcome, acts) {
+            (Outcome::Edited, _) => {
+                Err(CommitError::Edited(changes.redemption.map(|redemption| redemption.key).unwrap_or_default()))
+            }
+            (Outcome::Written, Some(acts)) => {
+                self.inner.leases.written(lease, sent);
+                lease.hold().note(Acts(acts));
+                Ok(())
+            }
+            _ => Err(CommitError::Fenced(lease.shard.clone())),
+        }
+    }
+
+    async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
+        let query = || {
+            sqlx::query(include_str!("../sql/situation.sql"))
+                .bind(lease.generation.id)
+                .bind(lease.shard.to_string())
+                .bind(lease.fencing_token)
+                .bind(&lease.generation.projection)
+        };
+        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
+        let row = rows.first().ok_or_else(|| CommitError::Fenced(lease.shard.clone()))?;
+        situation(row).map_err(|error| error::read_model(error).into())
+    }
+
+    async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
+        let page = LetterPage::first(LETTERS).of_key(key);
+        letters::read(&self.inner.connections, &lease.generation.projection, &page, Some(lease.generation.id)).await
+    }
+
+    async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
+        let stopped = sqlx::query(include_str!("../sql/stopped.sql"))
+            .bind(lease.generation.id)
+            .bind(lease.shard.to_string())
+            .bind(lease.fencing_token)
+            .bind(event.position.to_i64())
+            .bind(event.id)
+            .bind(event.recorded_at)
+            .bind(cause);
+        self.inner.connections.execute(stopped).await.map(drop).map_err(error::read_model)
+    }
+
+    async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError> {
+        let query = || sqlx::query(include_str!("../sql/paused.sql")).bind(reader);
+        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
+        let pause = |row: &PgRow| Ok(Pause { actor: row.try_get(0)?, reason: row.try_get(1)?, at: row.try_get(2)? });
+        rows.first().map(pause).transpose().map_err(error::read_model)
+    }
+}
+
+/// What became of a commit.
+enum Outcome {
+    Written,
+    Fenced,
+    Edited,
+}
+
+/// What a row of `commit.sql` (`is_plain`) or of `commit_letters.sql` says.
+fn outcome(row: &PgRow, is_plain: bool) -> Result<(Outcome, Option<i64>), sqlx::Error> {
+    if is_plain {
+        return Ok((Outcome::Written, row.try_get(0)?));
+    }
+    let outcome = match row.try_get(0)? {
+        "committed" => Outcome::Written,
+        "edited" => Outcome::Edited,
+        _ => Outcome::Fenced,
+    };
+    Ok((outcome, row.try_get(1)?))
+}
+
+fn situation(row: &PgRow) -> Result<Situation, sqlx::Error> {
+    let (actor, reason, at) = (row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+    let paused = match (actor, reason, at) {
+        (Some(actor), Some(reason), Some(at)) => Some(Pause { actor, reason, at }),
+        _ => None,
+    };
+    let letters = usize::try_from(row.try_get::<i64, _>(6)?).unwrap_or(usize::MAX);
+    Ok(Situation { acts: Acts(row.try_get(0)?), paused, parked: row.try_get(4)?, retries: row.try_get(5)?, letters })
+}
+
+fn changeover(rows: &[PgRow]) -> Result<Changeover, sqlx::Error> {
+    match one(rows)?.try_get::<&str, _>(0)? {
+        "ready" => Ok(Changeover::Ready),
+        "busy" => Ok(Changeover::Busy),
+        "uneven" => Ok(Changeover::Uneven),
+        "parked" => Ok(Changeover::Parked),
+        other => Err(sqlx::Error::Protocol(format!("ensure_shards() said {other:?}"))),
+    }
+}
+
+fn leased(row: &PgRow) -> Result<(i64, Checkpoint), sqlx::Error> {
+    let position = Position::from_i64(row.try_get(1)?);
+    let event_id: Option<Uuid> = row.try_get(2)?;
+    let recorded_at = row.try_get(3)?;
+    let witness = event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at });
+    Ok((row.try_get(0)?, Checkpoint { position, witness, cursor: row.try_get(4)? }))
+}

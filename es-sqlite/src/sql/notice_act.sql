@@ -1,0 +1,5 @@
+-- Lets the workers of a reader know: their next commit or renewal returns another number of acts.
+-- binds: ?1 reader
+-- locks: the caller holds the write lock (BEGIN IMMEDIATE)
+UPDATE checkpoints SET acts = acts + 1
+WHERE generation IN (SELECT id FROM generations WHERE projection = ?1 AND state <> 'retired')

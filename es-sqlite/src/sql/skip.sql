@@ -1,0 +1,9 @@
+-- Moves a checkpoint past the event at which its reader has stopped; no row changes when it has not stopped there, or is past it.
+-- binds: ?1 reader, ?2 shard, ?3 position, ?4 event id
+-- locks: the caller holds the write lock (BEGIN IMMEDIATE)
+UPDATE checkpoints
+SET position = stops.position, event_id = stops.event_id, recorded_at_us = stops.recorded_at_us
+FROM stops
+WHERE stops.generation = checkpoints.generation AND stops.shard = checkpoints.shard
+  AND stops.shard = ?2 AND stops.position = ?3 AND stops.event_id = ?4 AND checkpoints.position < ?3
+  AND checkpoints.generation IN (SELECT id FROM generations WHERE projection = ?1 AND state <> 'retired')
