@@ -26,6 +26,7 @@ mod shared {
     es_testing::event_store_suite!(async { Arc::new(MemoryStore::new()) });
     es_testing::snapshot_store_suite!(async { Arc::new(MemoryStore::new()) });
     es_testing::read_model_store_suite!(async { Arc::new(MemoryStore::new()) });
+    es_testing::inspect_suite!(async { Arc::new(MemoryStore::new()) });
 }
 
 #[tokio::test]

@@ -90,10 +90,6 @@ impl DecisionMeter {
         Self { decision, durations: OnceLock::new() }
     }
 
-    pub(crate) fn decision(&self) -> &'static str {
-        self.decision
-    }
-
     /// A decision that `began` then has come to this.
     pub(crate) fn decided<E: Error>(&self, began: Instant, outcome: &Result<Receipt, DecideError<E>>) {
         let place = match outcome {

@@ -273,6 +273,14 @@ fn the_time_of_a_batch_is_shared_among_its_events() {
 }
 
 #[test]
+fn leases_that_are_lost_are_counted() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    ReaderMeter::of("audit").lost(2);
+    reported(&recorder.snapshotter()).assert("reader_leases_lost_total{audit}", 2.0);
+}
+
+#[test]
 fn a_relay_reports_what_it_published_and_how_often_it_failed() {
     let recorder = DebuggingRecorder::new();
     let _installed = metrics::set_default_local_recorder(&recorder);

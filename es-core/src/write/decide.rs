@@ -266,7 +266,7 @@ impl Decisions {
         decision: impl Fn(&M) -> Result<Decision, R> + Send,
     ) -> Result<Receipt, DecideError<R>> {
         let began = Instant::now();
-        let span = spans::decide(self.meter.decision(), &mut context.metadata);
+        let span = spans::decide(self.name, &mut context.metadata);
         let outcome = self.outcome(models, context, decision).instrument(span).await;
         self.meter.decided(began, &outcome);
         outcome

@@ -198,11 +198,17 @@ mod tests {
             notes.execute("a", 300_000).await.expect("executed");
         }
         assert!(notes.cached_bytes() < 700_000, "{}", notes.cached_bytes());
-        // Small again.
-        for _ in 0..40 {
+    }
+
+    #[tokio::test]
+    async fn r17_a_cached_state_that_has_shrunk_counts_its_share_again() {
+        let notes = notes().cache(1_000);
+        notes.execute("a", 600_000).await.expect("executed");
+        assert!(notes.cached_bytes() > 600_000, "{}", notes.cached_bytes());
+        for _ in 0..70 {
             notes.execute("a", 10_000).await.expect("executed");
         }
-        assert!(notes.cached_bytes() < least + 100_000, "{}", notes.cached_bytes());
+        assert_eq!(notes.cached_bytes(), 256 * MIB / 1_000);
     }
 
     #[tokio::test]
