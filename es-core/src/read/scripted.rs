@@ -15,11 +15,13 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    event::RecordedEvent,
     memory::MemoryStore,
     read::{
         read_model::{
-            Changeover, Changes, Checkpoint, CommitError, Documents, Generation, GenerationSet, GenerationState,
-            Generations, KeyRange, Lease, Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard,
+            Act, ActError, ActRecord, Changeover, Changes, Checkpoint, CommitError, DeadLetter, DeadLetters, Documents,
+            Generation, GenerationSet, GenerationState, Generations, KeyRange, Lease, Leases, LetterPage, Operations,
+            ParkedKey, Pause, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Situation, StoppedAt,
             Takeover,
         },
         source::{Delivery, EventFeed, EventSource, SourceError, Subscription},
@@ -167,6 +169,92 @@ impl Leases for Watched {
         let position = changes.checkpoint.position.get();
         self.noted.commits.lock().expect("nothing panics under it").push(position);
         self.memory.commit(lease, changes).await
+    }
+
+    async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
+        self.memory.situation(lease).await
+    }
+
+    async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
+        self.memory.letters(lease, key).await
+    }
+
+    async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
+        self.memory.stopped(lease, event, cause).await
+    }
+
+    async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError> {
+        self.memory.paused(reader).await
+    }
+}
+
+#[async_trait]
+impl DeadLetters for Watched {
+    async fn dead_letters(&self, reader: &str, page: &LetterPage) -> Result<Vec<DeadLetter>, ReadModelError> {
+        self.memory.dead_letters(reader, page).await
+    }
+
+    async fn parked_keys(&self, reader: &str) -> Result<Vec<ParkedKey>, ReadModelError> {
+        self.memory.parked_keys(reader).await
+    }
+
+    async fn request_retry(&self, reader: &str, key: &str, act: &Act) -> Result<(), ActError> {
+        self.memory.request_retry(reader, key, act).await
+    }
+
+    async fn discard_letters(
+        &self,
+        reader: &str,
+        key: &str,
+        position: Option<Position>,
+        act: &Act,
+    ) -> Result<u64, ActError> {
+        self.memory.discard_letters(reader, key, position, act).await
+    }
+
+    async fn edit_letter(
+        &self,
+        reader: &str,
+        key: &str,
+        position: Position,
+        payload: Bytes,
+        act: &Act,
+    ) -> Result<(), ActError> {
+        self.memory.edit_letter(reader, key, position, payload, act).await
+    }
+}
+
+#[async_trait]
+impl Operations for Watched {
+    async fn pause(&self, reader: &str, act: &Act) -> Result<(), ActError> {
+        self.memory.pause(reader, act).await
+    }
+
+    async fn resume(&self, reader: &str, act: &Act) -> Result<(), ActError> {
+        self.memory.resume(reader, act).await
+    }
+
+    async fn skip(
+        &self,
+        reader: &str,
+        shard: &Shard,
+        position: Position,
+        event_id: Uuid,
+        act: &Act,
+    ) -> Result<(), ActError> {
+        self.memory.skip(reader, shard, position, event_id, act).await
+    }
+
+    async fn stops(&self, reader: &str) -> Result<Vec<StoppedAt>, ReadModelError> {
+        self.memory.stops(reader).await
+    }
+
+    async fn record(&self, what: &str, reader: &str, act: &Act) -> Result<(), ReadModelError> {
+        self.memory.record(what, reader, act).await
+    }
+
+    async fn acts(&self, before: Option<i64>, limit: usize) -> Result<Vec<ActRecord>, ReadModelError> {
+        self.memory.acts(before, limit).await
     }
 }
 
