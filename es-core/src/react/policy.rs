@@ -18,7 +18,7 @@ use crate::{
         read_model::{Generation, Leases},
         source::{EventSource, Subscription},
         standby::Standby,
-        worker::{self, DEFAULT_LEASE, HANDLE_FOR, Handled, Handler, Pending, Worker},
+        worker::{self, DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Pending, Worker},
         worker_state::{StateReport, WorkerState},
     },
     telemetry::spans,
@@ -275,9 +275,9 @@ impl<P: Policy> PolicyRunner<P> {
 
 #[async_trait]
 impl<P: Policy> Handler for PolicyRunner<P> {
-    async fn handle(&self, _: &Generation, events: &[RecordedEvent], stop: &CancellationToken) -> Handled {
+    async fn handle(&self, _: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
         let (began, mut handled) = (Instant::now(), Handled::default());
-        for event in events {
+        for event in events.list {
             match self.react(event, handled.done == 0, stop).instrument(spans::react(P::NAME, event)).await {
                 Ok(Some(())) => handled.done += 1,
                 Ok(None) => break,
@@ -333,15 +333,20 @@ mod tests {
         let runner = PolicyRunner::new(Patient, LogSource::new(store.clone()), store);
         let events = recorded([1, 1, 2, 1].map(|amount| ("a", AccountEvent::Deposited { amount })));
         let stop = CancellationToken::new();
-        let handled = tokio::time::timeout(Duration::from_secs(10), runner.handle(&generation, &events, &stop)).await;
+        let handled =
+            tokio::time::timeout(Duration::from_secs(10), runner.handle(&generation, Events::of_log(&events), &stop))
+                .await;
         let handled = handled.expect("it does not wait");
         assert_eq!((handled.done, handled.failure.is_none()), (2, true));
         // At the event itself it retries until the shutdown.
-        tokio::time::timeout(Duration::from_millis(200), runner.handle(&generation, &events[2..], &stop))
-            .await
-            .expect_err("it waits");
+        tokio::time::timeout(
+            Duration::from_millis(200),
+            runner.handle(&generation, Events::of_log(&events[2..]), &stop),
+        )
+        .await
+        .expect_err("it waits");
         stop.cancel();
-        assert_eq!(runner.handle(&generation, &events[2..], &stop).await.done, 0);
+        assert_eq!(runner.handle(&generation, Events::of_log(&events[2..]), &stop).await.done, 0);
     }
 
     #[tokio::test]
@@ -364,7 +369,7 @@ mod tests {
         let generation = store.ensure_generation("strict", 1, GenerationState::Serving).await.expect("made");
         let runner = PolicyRunner::new(Strict, LogSource::new(store.clone()), store);
         let events = recorded([1, 2].map(|amount| ("a", AccountEvent::Deposited { amount })));
-        let handled = runner.handle(&generation, &events, &CancellationToken::new()).await;
+        let handled = runner.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
         assert_eq!(handled.done, 1);
         assert!(matches!(handled.failure, Some(EngineError::Reaction { transient: false, .. })), "{handled:?}");
     }

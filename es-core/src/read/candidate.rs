@@ -106,6 +106,10 @@ impl<'a> Candidate<'a> {
         Ok(Some(picked.generation))
     }
 
+    pub(crate) fn serves(&self) -> bool {
+        self.serves.load(Ordering::Relaxed)
+    }
+
     /// Promotes it once its worker is at the end of the source. Returns whether it serves.
     ///
     /// # Errors

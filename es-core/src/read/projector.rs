@@ -23,7 +23,7 @@ use crate::{
         read_model::{Generation, ReadModelStore},
         source::{EventSource, Subscription},
         standby::Standby,
-        worker::{DEFAULT_LEASE, Worker},
+        worker::{DEFAULT_LEASE, Handler, Worker},
         worker_state::{StateReport, WorkerState},
     },
 };
@@ -45,7 +45,7 @@ pub struct Projector<P> {
     pub(crate) source: Arc<dyn EventSource>,
     pub(crate) store: Arc<dyn ReadModelStore>,
     pub(crate) lease: Duration,
-    document_bytes: usize,
+    pub(crate) document_bytes: usize,
     standby: Standby,
     pub(crate) report: StateReport,
 }
@@ -96,7 +96,7 @@ impl<P: Projection> Projector<P> {
         Self { document_bytes: bytes.clamp(1, Self::MAX_DOCUMENT_BYTES), ..self }
     }
 
-    fn most_document_bytes(&self) -> usize {
+    pub(crate) fn most_document_bytes(&self) -> usize {
         self.document_bytes.saturating_mul(Self::ONE_EVENT).min(Self::MAX_DOCUMENT_BYTES)
     }
 
@@ -145,25 +145,32 @@ impl<P: Projection> Projector<P> {
 
     async fn serve(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
         let candidate = &Candidate::find::<P>(&*self.store).await?;
-        let worker = self.worker(&*self.source, &candidate.generation).await?;
         let opened = Instant::now();
+        let report = |step| {
+            if self.standby.is_over(step, opened.elapsed()) {
+                self.report.set(P::NAME, WorkerState::Working);
+            }
+        };
+        if !candidate.serves() && self.build(&*self.source, candidate, shutdown, report).await?.is_none() {
+            return Ok(None);
+        }
+        let worker = self.worker(self, &*self.source, &candidate.generation).await?;
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
                 candidate.after(step).await?;
-                if self.standby.is_over(step, opened.elapsed()) {
-                    self.report.set(P::NAME, WorkerState::Working);
-                }
+                report(step);
                 Ok(ControlFlow::Continue(()))
             })
         });
         steps.await
     }
 
-    pub(crate) async fn worker(
-        &self,
+    pub(crate) async fn worker<'a>(
+        &'a self,
+        handler: &'a dyn Handler,
         source: &dyn EventSource,
         generation: &Generation,
-    ) -> Result<Worker<'_>, EngineError> {
+    ) -> Result<Worker<'a>, EngineError> {
         if P::ORDER == EventOrder::PerStream
             && !matches!(P::Event::categories(), Categories::Only(names) if names.len() == 1)
         {
@@ -177,7 +184,7 @@ impl<P: Projection> Projector<P> {
             categories: P::Event::categories(),
             order: P::ORDER,
         };
-        Worker::open(self, source, &subscription, self.store.clone(), generation.clone(), self.lease).await
+        Worker::open(handler, source, &subscription, self.store.clone(), generation.clone(), self.lease).await
     }
 }
 

@@ -1,12 +1,21 @@
 //! Rebuilds: a new generation is folded while the old one serves, and then replaces it.
 
+mod builder;
+mod drafts;
+
 use std::ops::ControlFlow;
 
 use tokio_util::sync::CancellationToken;
 
 use crate::read::{
-    candidate::Candidate, engine_error::EngineError, projection::Projection, projector::Projector,
-    read_model::Generation, source::EventSource, worker,
+    candidate::Candidate,
+    engine_error::EngineError,
+    projection::Projection,
+    projector::Projector,
+    read_model::Generation,
+    rebuild::builder::Builder,
+    source::EventSource,
+    worker::{self, Handler, Step},
 };
 
 impl<P: Projection> Projector<P> {
@@ -38,27 +47,57 @@ impl<P: Projection> Projector<P> {
             Box::pin(async { Candidate::begin::<P>(&*self.store).await.map(Some) })
         });
         let Some(candidate) = begun.await? else { return Ok(None) };
-        worker::persist(P::NAME, &self.report, &shutdown, || Box::pin(finish(self, source, &candidate, &shutdown)))
-            .await
+        worker::persist(P::NAME, &self.report, &shutdown, || {
+            Box::pin(async {
+                let built = self.build(source, &candidate, &shutdown, |_| {}).await;
+                built.map_err(|error| match error {
+                    EngineError::Replaced => EngineError::Discarded,
+                    other => other,
+                })
+            })
+        })
+        .await
     }
 }
 
-async fn finish<P: Projection>(
-    projector: &Projector<P>,
-    source: &dyn EventSource,
-    candidate: &Candidate<'_>,
-    shutdown: &CancellationToken,
-) -> Result<Option<Generation>, EngineError> {
-    let candidate = &candidate.again();
-    let worker = projector.worker(source, &candidate.generation).await?;
-    let finished = worker.run(shutdown, |step| {
-        Box::pin(async move {
-            let serves = candidate.after(step).await.map_err(|error| match error {
-                EngineError::Replaced => EngineError::Discarded,
-                other => other,
-            })?;
-            Ok(if serves { ControlFlow::Break(candidate.generation.clone()) } else { ControlFlow::Continue(()) })
-        })
-    });
-    finished.await
+impl<P: Projection> Projector<P> {
+    /// Folds the events of `source` into the candidate until it serves; `after_step` sees each step. Documents stay in memory
+    /// as far as they fit.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    pub(crate) async fn build(
+        &self,
+        source: &dyn EventSource,
+        candidate: &Candidate<'_>,
+        shutdown: &CancellationToken,
+        after_step: impl Fn(Step) + Send + Sync,
+    ) -> Result<Option<Generation>, EngineError> {
+        let builder = Builder::new(self);
+        let built = self.build_by(&builder, source, candidate, shutdown, &after_step).await;
+        if built.is_err() && builder.has_given_up() {
+            return self.build_by(self, source, candidate, shutdown, &after_step).await;
+        }
+        built
+    }
+
+    async fn build_by(
+        &self,
+        handler: &dyn Handler,
+        source: &dyn EventSource,
+        candidate: &Candidate<'_>,
+        shutdown: &CancellationToken,
+        after_step: &(impl Fn(Step) + Send + Sync),
+    ) -> Result<Option<Generation>, EngineError> {
+        let candidate = &candidate.again();
+        let worker = self.worker(handler, source, &candidate.generation).await?;
+        let steps = worker.run(shutdown, |step| {
+            Box::pin(async move {
+                after_step(step);
+                let serves = candidate.after(step).await?;
+                Ok(if serves { ControlFlow::Break(candidate.generation.clone()) } else { ControlFlow::Continue(()) })
+            })
+        });
+        steps.await
+    }
 }

@@ -40,9 +40,34 @@ pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineErr
 /// Handles the events of a batch.
 #[async_trait]
 pub(crate) trait Handler: Send + Sync {
-    /// Handles the first of `events`, as many as fit into one commit; it is called again for the rest. When `stop` is cancelled
-    /// it handles no further event and returns what it has.
-    async fn handle(&self, generation: &Generation, events: &[RecordedEvent], stop: &CancellationToken) -> Handled;
+    /// Handles the first of the events, as many as fit into one commit; it is called again for the rest. When `stop` is
+    /// cancelled it handles no further event and returns what it has.
+    async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled;
+
+    /// Another worker has the shard now: what was kept of it is of no use.
+    fn forget(&self, _shard: &Shard) {}
+}
+
+/// What a handler gets at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Events<'a> {
+    pub(crate) list: &'a [RecordedEvent],
+    /// Their shard.
+    pub(crate) shard: &'a Shard,
+    /// The last position of the shard that is handled: that before the first of the events.
+    pub(crate) after: Position,
+    /// Whether all that is handled is to be committed now: the source has no more events, or the worker ends.
+    pub(crate) keeps_nothing: bool,
+}
+
+#[cfg(test)]
+impl<'a> Events<'a> {
+    /// Events of the log.
+    pub(crate) fn of_log(list: &'a [RecordedEvent]) -> Self {
+        static LOG: std::sync::LazyLock<Shard> = std::sync::LazyLock::new(crate::read::source::LogSource::shard);
+        let after = list.first().map_or(Position::ZERO, |first| Position::new(first.position.get() - 1));
+        Self { list, shard: &LOG, after, keeps_nothing: false }
+    }
 }
 
 /// What a handler has done.
@@ -52,7 +77,9 @@ pub(crate) struct Handled {
     pub(crate) done: usize,
     pub(crate) upserts: Vec<(String, Bytes)>,
     pub(crate) deletes: Vec<String>,
-    /// Why the next event stops the engine.
+    /// The handler keeps their changes in memory, and returns them with those of later events.
+    pub(crate) kept: bool,
+    /// Why the next event stops the engine. What was kept before is lost.
     pub(crate) failure: Option<EngineError>,
 }
 
@@ -83,6 +110,8 @@ pub(crate) struct Worker<'a> {
 
 struct Held {
     lease: Lease,
+    /// How far the handler has come beyond the last commit.
+    kept: Option<Checkpoint>,
     /// The end of the log when the source had no more events of the shard.
     end: Option<Position>,
     /// Reports it for as long as it is held.
@@ -134,8 +163,20 @@ impl<'a> Worker<'a> {
                 Err(error) => break Err(error),
             }
         };
+        if let Ok(None) = outcome {
+            self.commit_kept(shutdown).await?;
+        }
         self.release().await;
         outcome
+    }
+
+    /// Commits what the handler keeps: a shutdown throws away no work (R16).
+    async fn commit_kept(&mut self, shutdown: &CancellationToken) -> Result<(), EngineError> {
+        let kept = self.held.iter().filter_map(|(shard, held)| Some((shard.clone(), held.kept.clone()?)));
+        for (shard, checkpoint) in kept.collect::<Vec<_>>() {
+            self.fold(Batch { shard, events: Vec::new(), checkpoint, end: None }, true, shutdown).await?;
+        }
+        Ok(())
     }
 
     /// Handles what the source delivers next; `None` means the shutdown. What was folded by then is committed (R16).
@@ -146,13 +187,16 @@ impl<'a> Worker<'a> {
                 () = shutdown.cancelled() => return Ok(None),
                 delivery = self.feed.next() => delivery?,
             };
+            if matches!(delivery, Delivery::Idle) {
+                self.commit_kept(shutdown).await?;
+            }
             self.take_in(delivery);
         } else if shutdown.is_cancelled() {
             return Ok(None);
         }
         if let Some(batch) = self.waiting.pop_front()
             && let span = spans::fold(&self.generation.projection, &batch.events)
-            && let Some(rest) = self.fold(batch, shutdown).instrument(span).await?
+            && let Some(rest) = self.fold(batch, false, shutdown).instrument(span).await?
         {
             self.waiting.push_front(rest);
         }
@@ -184,6 +228,7 @@ impl<'a> Worker<'a> {
                 self.waiting.retain(|batch| !shards.contains(&batch.shard));
                 for shard in &shards {
                     self.held.remove(shard);
+                    self.handler.forget(shard);
                 }
             }
             Delivery::Batch(batch) => self.waiting.push_back(batch),
@@ -200,19 +245,27 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Passes a first part of `batch` to the handler and commits it. Returns the rest.
-    async fn fold(&mut self, mut batch: Batch, shutdown: &CancellationToken) -> Result<Option<Batch>, EngineError> {
+    /// Passes a first part of `batch` to the handler and commits it, unless the handler keeps it for now. Returns the rest.
+    async fn fold(
+        &mut self,
+        mut batch: Batch,
+        keeps_nothing: bool,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Batch>, EngineError> {
         // If the shard was revoked after the batch was sent, the batch belongs to another worker.
         let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(None) };
-        let before = &held.lease.checkpoint;
+        let committed = held.lease.checkpoint.position;
+        let before = held.kept.as_ref().unwrap_or(&held.lease.checkpoint);
         // Within a shard positions only grow, so this comparison is enough for exactly once (R9).
         batch.events.retain(|event| event.position > before.position);
         let began = Instant::now();
-        let handled = if batch.events.is_empty() {
+        let handled = if batch.events.is_empty() && held.kept.is_none() {
             Handled::default()
         } else {
             let stop = shutdown.child_token();
-            let mut handling = self.handler.handle(&self.generation, &batch.events, &stop);
+            let (list, shard, keeps_nothing) = (&batch.events[..], &batch.shard, keeps_nothing || batch.end.is_some());
+            let events = Events { list, shard, after: before.position, keeps_nothing };
+            let mut handling = self.handler.handle(&self.generation, events, &stop);
             tokio::select! {
                 biased;
                 () = held.lease.lost() => {
@@ -222,6 +275,11 @@ impl<'a> Worker<'a> {
                 handled = &mut handling => handled,
             }
         };
+        if handled.failure.is_some() {
+            // What the handler kept is lost.
+            held.kept = None;
+        }
+        let before = held.kept.as_ref().unwrap_or(&held.lease.checkpoint);
         let is_whole = handled.done == batch.events.len();
         let checkpoint = if is_whole {
             batch.checkpoint.clone()
@@ -231,7 +289,9 @@ impl<'a> Worker<'a> {
                 None => before.clone(),
             }
         };
-        let committed = if checkpoint.position > before.position {
+        let written = if handled.kept {
+            Ok(())
+        } else if checkpoint.position > committed {
             let (upserts, deletes) = (handled.upserts, handled.deletes);
             let changes = Changes { upserts, deletes, checkpoint: checkpoint.clone(), ..Changes::default() };
             self.store.commit(&held.lease, changes).await
@@ -242,7 +302,7 @@ impl<'a> Worker<'a> {
         } else {
             Ok(())
         };
-        match committed {
+        match written {
             Ok(()) => {}
             Err(CommitError::Fenced(_)) => {
                 // If the shard was revoked in the meantime, this is no error.
@@ -258,10 +318,12 @@ impl<'a> Worker<'a> {
             }
             return Err(failure);
         }
-        if checkpoint.position > before.position {
-            held.lease.checkpoint = checkpoint;
+        if handled.kept {
+            held.kept = Some(checkpoint);
+        } else if checkpoint.position > committed {
+            (held.lease.checkpoint, held.kept) = (checkpoint, None);
         }
-        held.end = batch.end.filter(|_| is_whole);
+        held.end = batch.end.filter(|_| is_whole && held.kept.is_none());
         batch.events.drain(..handled.done);
         Ok((!is_whole).then_some(batch))
     }
@@ -284,7 +346,8 @@ impl<'a> Worker<'a> {
                 Some(lease) => {
                     let checkpoint = lease.checkpoint.clone();
                     // Before the source starts it: if that fails, this lease is released with the others.
-                    self.held.insert(shard.clone(), Held { lease, end: None, _reported: self.meter.holds() });
+                    let held = Held { lease, kept: None, end: None, _reported: self.meter.holds() };
+                    self.held.insert(shard.clone(), held);
                     self.feed.start(&shard, &checkpoint).await?;
                 }
                 None => self.wanted.push(shard),

@@ -66,6 +66,7 @@ macro_rules! engine_suite {
             r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log
             r12_a_rebuild_ends_wherever_the_log_does
             r12_of_two_workers_that_rebuild_both_end
+            r12_a_killed_rebuild_continues_after_its_last_write
             r12_an_interrupted_rebuild_continues
             r13_a_read_waits_for_its_write
             r13_a_read_may_wait_without_end

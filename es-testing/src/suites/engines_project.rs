@@ -256,6 +256,35 @@ pub async fn r12_a_rebuild_ends_wherever_the_log_does(store: &impl Store) {
     }
 }
 
+/// R12: killed after a write, with documents in memory that are not written. Documents are written after each batch, after some
+/// of them, and only at the end.
+pub async fn r12_a_killed_rebuild_continues_after_its_last_write(store: &impl Store) {
+    load(store, 20).join_all().await;
+    for bytes in [100, 3_000, 1_000_000] {
+        let mut killed_at = Position::ZERO;
+        loop {
+            let rebuilding = projector(Histories, store).document_bytes(bytes).lease(Duration::from_millis(100));
+            let rebuilding = tokio::spawn(async move { rebuilding.rebuild(CancellationToken::new()).await });
+            let reached = async || {
+                let found = store.generations(Histories::NAME).await.expect("asked");
+                found.building.map_or(Position::ZERO, |building| building.reached)
+            };
+            while !rebuilding.is_finished() && reached().await.get() <= killed_at.get() + 60 {
+                tokio::task::yield_now().await;
+            }
+            if rebuilding.is_finished() {
+                rebuilding.await.expect("no panic").expect("rebuilt").expect("it was not interrupted");
+                break;
+            }
+            rebuilding.abort();
+            let reached = reached().await;
+            assert!(reached >= killed_at, "it continues");
+            killed_at = reached;
+        }
+        assert_equals_the_fold(Histories, store).await;
+    }
+}
+
 /// R12: the worker that waits for the lease of the other one ends when that one ends.
 pub async fn r12_of_two_workers_that_rebuild_both_end(store: &impl Store) {
     load(store, 5).join_all().await;

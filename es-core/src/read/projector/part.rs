@@ -16,7 +16,7 @@ use crate::{
         panics::{Panicked, caught},
         projection::Projection,
         read_model::{Generation, ReadModelError},
-        worker::{HANDLE_FOR, Handled, Handler},
+        worker::{Events, HANDLE_FOR, Handled, Handler},
     },
 };
 
@@ -37,7 +37,8 @@ enum Obstacle {
 
 #[async_trait]
 impl<P: Projection> Handler for Projector<P> {
-    async fn handle(&self, generation: &Generation, events: &[RecordedEvent], stop: &CancellationToken) -> Handled {
+    async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
+        let events = events.list;
         let (mut most, mut failure) = (events.len(), None);
         while most > 0 {
             match self.part(generation, &events[..most], stop).await {
@@ -294,7 +295,7 @@ mod tests {
         let (mut rest, mut upserts) = (&first[..], Vec::new());
         // On a loaded machine it may take more than one part.
         while !rest.is_empty() {
-            let made = projector.handle(&generation, rest, &CancellationToken::new()).await;
+            let made = projector.handle(&generation, Events::of_log(rest), &CancellationToken::new()).await;
             assert!(made.done > 0 && made.failure.is_none(), "{made:?}");
             upserts.extend(made.upserts);
             rest = &rest[made.done..];
@@ -305,7 +306,7 @@ mod tests {
         let changes = Changes { upserts, ..Changes::default() };
         store.commit(&lease.expect("asked").expect("free"), changes).await.expect("committed");
         let more = deposits(&[("a", 1), ("a", 1), ("b", 1), ("c", 1), ("a", 1)]);
-        let part = projector.handle(&generation, &more, &CancellationToken::new()).await;
+        let part = projector.handle(&generation, Events::of_log(&more), &CancellationToken::new()).await;
         // The one with which the budget is exceeded is the last.
         assert_eq!((part.done, part.upserts.len(), part.failure.is_none()), (3, 2, true));
         assert_eq!(part.upserts[0].1.len(), 6_004, "the quotes, too");
@@ -319,7 +320,7 @@ mod tests {
         let (shard, ttl) = (LogSource::shard(), Duration::from_mins(1));
         store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
         for events in first {
-            let made = projector.handle(&generation, &events, &CancellationToken::new()).await;
+            let made = projector.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
             assert_eq!((made.done, made.failure.is_none()), (1, true));
             let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await;
             let changes = Changes { upserts: made.upserts, ..Changes::default() };
@@ -328,7 +329,7 @@ mod tests {
         let more = deposits(&[("a", 1), ("b", 1), ("a", 1)]);
         let mut rest = &more[..];
         while !rest.is_empty() {
-            let part = projector.handle(&generation, rest, &CancellationToken::new()).await;
+            let part = projector.handle(&generation, Events::of_log(rest), &CancellationToken::new()).await;
             assert!(part.done > 0 && part.failure.is_none(), "{part:?}");
             rest = &rest[part.done..];
         }
@@ -340,7 +341,7 @@ mod tests {
         let events = deposits(&[("a", 3_000), ("b", 3_000), ("c", 3_000), ("d", 9_000), ("e", 1)]);
         let mut rest = &events[..];
         let failure = loop {
-            let part = projector.handle(&generation, rest, &CancellationToken::new()).await;
+            let part = projector.handle(&generation, Events::of_log(rest), &CancellationToken::new()).await;
             let bytes: usize = part.upserts.iter().map(|(_, document)| document.len()).sum();
             assert!(bytes <= 8_000, "{bytes}");
             rest = &rest[part.done..];
@@ -393,7 +394,7 @@ mod tests {
         let source = LogSource::new(store.clone());
         let projector = Projector::new(Toughs, source, store).document_bytes(10_000);
         let events = deposits(&[("a", 1); 30]);
-        let part = projector.handle(&generation, &events, &CancellationToken::new()).await;
+        let part = projector.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
         assert_eq!((part.done, part.failure.is_none()), (4, true));
     }
 }

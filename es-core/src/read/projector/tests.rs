@@ -12,7 +12,7 @@ use crate::{
         read_model::{GenerationState, Generations},
         scripted::Watched,
         source::LogSource,
-        worker::Handler,
+        worker::{Events, Handler},
     },
     testing::{
         account::{AccountEvent, Histories},
@@ -74,11 +74,11 @@ async fn in_per_stream_order_a_projection_listens_to_one_category() {
     let generation = store.ensure_generation("fixed", 1, GenerationState::Serving).await.expect("made");
     let source = LogSource::new(store.memory.clone());
     let opened = Projector::new(Fixed::<true>(Vec::new()), source.clone(), store.clone());
-    assert!(matches!(opened.worker(&source, &generation).await.err(), Some(EngineError::NotPerStream)));
+    assert!(matches!(opened.worker(&opened, &source, &generation).await.err(), Some(EngineError::NotPerStream)));
     let opened = Projector::new(Fixed::<false>(Vec::new()), source.clone(), store.clone());
-    assert!(opened.worker(&source, &generation).await.is_ok());
+    assert!(opened.worker(&opened, &source, &generation).await.is_ok());
     let opened = Projector::new(Histories, source.clone(), store);
-    assert!(opened.worker(&source, &generation).await.is_ok());
+    assert!(opened.worker(&opened, &source, &generation).await.is_ok());
 }
 
 #[tokio::test]
@@ -104,7 +104,7 @@ async fn documents_that_cannot_be_loaded_are_a_failure_before_the_first_event() 
     let projector = Projector::new(Histories, LogSource::new(store.memory.clone()), store.clone());
     let events = recorded([("a", AccountEvent::Deposited { amount: 1 })]);
     store.breaks();
-    let handled = projector.handle(&generation, &events, &CancellationToken::new()).await;
+    let handled = projector.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
     assert_eq!((handled.done, handled.upserts.len()), (0, 0));
     assert!(matches!(handled.failure, Some(EngineError::Store(_))), "{handled:?}");
 }

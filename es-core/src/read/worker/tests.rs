@@ -8,9 +8,9 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Handled, Handler, Step, Worker, persist};
+use super::{Events, Handled, Handler, Step, Worker, persist};
 use crate::{
-    event::{Categories, RecordedEvent},
+    event::Categories,
     memory::MemoryStore,
     read::{
         engine_error::EngineError,
@@ -34,9 +34,9 @@ struct Notes {
 
 #[async_trait]
 impl Handler for Notes {
-    async fn handle(&self, _: &Generation, events: &[RecordedEvent], _: &CancellationToken) -> Handled {
-        let done = events.len().min(self.at_a_time);
-        let positions = events[..done].iter().map(|event| event.position.get());
+    async fn handle(&self, _: &Generation, events: Events<'_>, _: &CancellationToken) -> Handled {
+        let done = events.list.len().min(self.at_a_time);
+        let positions = events.list[..done].iter().map(|event| event.position.get());
         self.handled.lock().expect("nothing panics under it").extend(positions);
         Handled { done, ..Handled::default() }
     }

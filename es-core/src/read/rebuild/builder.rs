@@ -1,0 +1,202 @@
+//! The handler that builds a generation: documents stay in memory as values, and are written seldom.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::drafts::Drafts;
+use crate::{
+    event::{Recorded, RecordedEvent},
+    read::{
+        engine_error::{EngineError, Location},
+        panics::{Panicked, caught},
+        projection::Projection,
+        projector::{Projector, keys},
+        read_model::{Generation, Shard},
+        worker::{Events, Handled, Handler},
+    },
+    stream::Position,
+};
+
+/// How long changes stay in memory: after a crash no more work than that is repeated.
+const WRITE_EVERY: Duration = Duration::from_secs(5);
+
+/// How many events are folded before other tasks of the runtime get a turn.
+const TURN: usize = 500;
+
+/// How many documents are encoded before that.
+const ENCODED: usize = 500;
+
+/// Builds a generation from the events of any number of shards.
+///
+/// It stops at whatever is not plain: an event that cannot be folded, documents too large for memory. The projector's own
+/// handler then continues from the last commit, and deals with it event by event.
+pub(super) struct Builder<'a, P: Projection> {
+    projector: &'a Projector<P>,
+    shards: Mutex<HashMap<Shard, Kept<P>>>,
+    has_given_up: AtomicBool,
+}
+
+/// What is kept of one shard.
+struct Kept<P: Projection> {
+    drafts: Drafts<P>,
+    /// Whether the store has no documents but those that are kept.
+    is_all: bool,
+    written: Instant,
+}
+
+impl<'a, P: Projection> Builder<'a, P> {
+    pub(super) fn new(projector: &'a Projector<P>) -> Self {
+        Self { projector, shards: Mutex::default(), has_given_up: AtomicBool::new(false) }
+    }
+
+    /// Whether it has stopped at something that the projector's own handler must deal with.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.has_given_up.load(Ordering::Relaxed)
+    }
+
+    fn shards(&self) -> MutexGuard<'_, HashMap<Shard, Kept<P>>> {
+        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Folds as many of the events as fit into memory, and writes if it is time for that.
+    async fn build(
+        &self,
+        generation: &Generation,
+        events: Events<'_>,
+        stop: &CancellationToken,
+        kept: &mut Kept<P>,
+    ) -> Result<Handled, EngineError> {
+        let mut done = 0;
+        for turn in events.list.chunks(TURN) {
+            if stop.is_cancelled() || self.is_due(kept) {
+                break;
+            }
+            self.fold(generation, turn, kept).await?;
+            done += turn.len();
+            tokio::task::yield_now().await;
+        }
+        let is_end = done == events.list.len() && events.keeps_nothing;
+        if is_end || self.is_due(kept) {
+            return Ok(Handled { done, ..self.write(kept).await? });
+        }
+        Ok(Handled { done, kept: true, ..Handled::default() })
+    }
+
+    fn is_due(&self, kept: &Kept<P>) -> bool {
+        let Kept { drafts, written, .. } = kept;
+        drafts.changed_bytes() >= self.projector.document_bytes || written.elapsed() >= WRITE_EVERY
+    }
+
+    async fn fold(
+        &self,
+        generation: &Generation,
+        events: &[RecordedEvent],
+        kept: &mut Kept<P>,
+    ) -> Result<(), EngineError> {
+        let Some(first) = events.first() else { return Ok(()) };
+        let panicked = |_: Panicked| EngineError::Panicked { event: Location::of(first) };
+        let touching = caught(|| touching(&self.projector.projection, events)).map_err(panicked)??;
+        if !kept.is_all {
+            let named = touching.iter().flat_map(|(_, keys)| keys);
+            let missing: BTreeSet<_> = named.filter(|key| !kept.drafts.has(key)).cloned().collect();
+            self.load(generation, missing.into_iter().collect(), first, kept).await?;
+        }
+        let folded = caught(|| {
+            for (event, keys) in touching {
+                for key in keys {
+                    kept.drafts.fold(&self.projector.projection, &key, &event)?;
+                }
+            }
+            Ok(())
+        });
+        folded.map_err(panicked)?
+    }
+
+    async fn load(
+        &self,
+        generation: &Generation,
+        keys: Vec<String>,
+        first: &RecordedEvent,
+        kept: &mut Kept<P>,
+    ) -> Result<(), EngineError> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let limit = self.projector.most_document_bytes();
+        let stored = self.projector.store.load(generation, &keys, limit).await?;
+        if stored.len() < keys.len() {
+            let bytes = stored.iter().flatten().map(Bytes::len).sum();
+            return Err(EngineError::TooLarge { event: Location::of(first), documents: keys.len(), bytes, limit });
+        }
+        keys.into_iter().zip(stored).try_for_each(|(key, stored)| kept.drafts.add(key, stored.as_ref()))
+    }
+
+    /// Encodes what has changed, and forgets the documents if there are too many for memory.
+    async fn write(&self, kept: &mut Kept<P>) -> Result<Handled, EngineError> {
+        let mut handled = Handled::default();
+        for turn in kept.drafts.changed().chunks(ENCODED) {
+            for key in turn {
+                match kept.drafts.write(key)? {
+                    Some(bytes) => handled.upserts.push((key.clone(), bytes)),
+                    None => handled.deletes.push(key.clone()),
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+        if kept.drafts.bytes() >= self.projector.most_document_bytes() {
+            (kept.drafts, kept.is_all) = (Drafts::new(), false);
+        }
+        kept.written = Instant::now();
+        Ok(handled)
+    }
+}
+
+#[async_trait]
+impl<P: Projection> Handler for Builder<'_, P> {
+    async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
+        // Taken out: if this future is dropped or fails, the next one starts from the last commit.
+        let kept = self.shards().remove(events.shard);
+        let is_all = events.after == Position::ZERO;
+        let mut kept = kept.unwrap_or_else(|| Kept { drafts: Drafts::new(), is_all, written: Instant::now() });
+        match self.build(generation, events, stop, &mut kept).await {
+            Ok(handled) => {
+                self.shards().insert(events.shard.clone(), kept);
+                handled
+            }
+            Err(error) => {
+                self.has_given_up.store(!error.is_transient(), Ordering::Relaxed);
+                Handled { failure: Some(error), ..Handled::default() }
+            }
+        }
+    }
+
+    fn forget(&self, shard: &Shard) {
+        self.shards().remove(shard);
+    }
+}
+
+/// An event and the keys of its documents.
+type Touch<E> = (Recorded<E>, Vec<String>);
+
+/// The events that the projection knows.
+fn touching<P: Projection>(projection: &P, events: &[RecordedEvent]) -> Result<Vec<Touch<P::Event>>, EngineError> {
+    let mut touching = Vec::with_capacity(events.len());
+    for event in events {
+        if let Some(event) = event.decode::<P::Event>()? {
+            let keys = keys(projection, &event)?;
+            touching.push((event, keys));
+        }
+    }
+    Ok(touching)
+}

@@ -1,0 +1,98 @@
+//! The documents of a generation that is being built, as values in memory.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+
+use crate::{
+    codec,
+    event::Recorded,
+    read::{
+        engine_error::EngineError,
+        projection::Projection,
+        projector::{encode, fold},
+    },
+};
+
+/// One of so many folds measures the size of its document.
+const MEASURED: u64 = 64;
+
+/// Each of the first folds measures it.
+const MEASURED_FIRST: u64 = 16;
+
+/// Documents by their keys, and about how many bytes they are when they are written.
+pub(super) struct Drafts<P: Projection> {
+    by_key: HashMap<String, Draft<P::Document>>,
+    changed: usize,
+    folds: u64,
+    /// The mean size of a document with its key, of those measured last.
+    mean: usize,
+}
+
+struct Draft<D> {
+    document: Option<D>,
+    /// Whether it was folded since it was written.
+    is_changed: bool,
+}
+
+impl<P: Projection> Drafts<P> {
+    pub(super) fn new() -> Self {
+        Self { by_key: HashMap::new(), changed: 0, folds: 0, mean: 0 }
+    }
+
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// Adds what the store has under `key`.
+    pub(super) fn add(&mut self, key: String, stored: Option<&Bytes>) -> Result<(), EngineError> {
+        let document = stored.map(|stored| codec::decode(stored)).transpose();
+        let document = document.map_err(|reason| EngineError::Document { key: key.clone(), reason })?;
+        self.by_key.insert(key, Draft { document, is_changed: false });
+        Ok(())
+    }
+
+    /// Folds `event` into the document under `key`. One that was not added does not exist.
+    pub(super) fn fold(&mut self, projection: &P, key: &str, event: &Recorded<P::Event>) -> Result<(), EngineError> {
+        if !self.by_key.contains_key(key) {
+            self.by_key.insert(key.to_owned(), Draft { document: None, is_changed: false });
+        }
+        let Some(draft) = self.by_key.get_mut(key) else { return Ok(()) };
+        fold(projection, key, &mut draft.document, event)?;
+        self.changed += usize::from(!std::mem::replace(&mut draft.is_changed, true));
+        self.folds += 1;
+        if self.folds <= MEASURED_FIRST || self.folds.is_multiple_of(MEASURED) {
+            let document = draft.document.as_ref();
+            // If it cannot be written now, the next event may change that.
+            let size = document.and_then(|document| encode::<P>(key, document).ok()).map_or(0, |bytes| bytes.len());
+            let measured = key.len() + size;
+            self.mean = if self.folds == 1 { measured } else { (self.mean * 15 + measured) / 16 };
+        }
+        Ok(())
+    }
+
+    /// About how many bytes are to be written.
+    pub(super) fn changed_bytes(&self) -> usize {
+        self.changed.saturating_mul(self.mean)
+    }
+
+    /// About how many bytes all of them would be.
+    pub(super) fn bytes(&self) -> usize {
+        self.by_key.len().saturating_mul(self.mean)
+    }
+
+    /// The keys of those that were folded since they were written, in order: two commits lock rows in the same order.
+    pub(super) fn changed(&self) -> Vec<String> {
+        let changed = self.by_key.iter().filter(|(_, draft)| draft.is_changed);
+        let mut keys: Vec<_> = changed.map(|(key, _)| key.clone()).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// What is written of the document under `key`; `None` if it is to be deleted.
+    pub(super) fn write(&mut self, key: &str) -> Result<Option<Bytes>, EngineError> {
+        let Some(draft) = self.by_key.get_mut(key) else { return Ok(None) };
+        self.changed -= usize::from(std::mem::replace(&mut draft.is_changed, false));
+        draft.document.as_ref().map(|document| encode::<P>(key, document)).transpose()
+    }
+}
