@@ -5,6 +5,7 @@
 
 pub(crate) mod batch;
 pub(crate) mod copy;
+mod fold;
 pub(crate) mod embedded;
 pub(crate) mod insert;
 pub(crate) mod one_stream;
@@ -18,12 +19,12 @@ use uuid::Uuid;
 
 use crate::{account::AccountEvent, database};
 
-/// Creates the tables `events`, `event_tags` and `snapshots` like ours, whatever ours look like today. Only the position comes from an
-/// identity.
+/// Creates the tables `events`, `event_tags`, `snapshots` and `documents` like ours, whatever ours look like today. Only the
+/// position comes from an identity.
 pub(crate) async fn create_tables(url: &str) -> Result<()> {
     PostgresStore::options(url).schema("ours").connect().await?.close().await;
     let mut connection = connect(url).await?;
-    for table in ["events", "event_tags", "snapshots"] {
+    for table in ["events", "event_tags", "snapshots", "documents"] {
         let settings: String = sqlx::query_scalar(
             "SELECT coalesce(array_to_string(reloptions, ', '), 'fillfactor = 100') FROM pg_class WHERE oid = $1::regclass",
         )

@@ -23,6 +23,8 @@ pub(crate) enum Work {
     Boundary,
     /// Writing a history from elsewhere into the log.
     Import,
+    /// Folding the whole log into a read model.
+    Rebuild,
     /// Asking for the log's last position.
     Head,
     /// Reading a page of the log.
@@ -33,6 +35,11 @@ impl Work {
     /// Whether a command begins its account, and its client knows, since it has just made up the number.
     pub(crate) fn begins(self, version: u64) -> bool {
         self == Self::Execute && version == 0
+    }
+
+    /// Whether it is one piece of work and no closed loop of clients.
+    pub(crate) fn is_one_piece(self) -> bool {
+        matches!(self, Self::Import | Self::Rebuild)
     }
 
     /// Whether it is about the log as a whole.
@@ -86,6 +93,11 @@ pub(crate) trait Client: Send {
     /// Writes the events of the history into the log. They follow those of earlier ones, and are durable then.
     async fn import(&mut self, name: &str, history: History) -> Result<()> {
         bail!("the {} events of {name} cannot be imported here", history.events.len());
+    }
+
+    /// Folds the log into a read model with one document for each stream, which are durable then.
+    async fn rebuild(&mut self) -> Result<()> {
+        bail!("there is no read model here");
     }
 
     /// Reads something of the log.

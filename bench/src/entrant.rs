@@ -59,6 +59,8 @@ pub(crate) enum Bare {
     Read,
     /// One COPY of everything.
     Copy,
+    /// One COPY out, a fold in memory, and one COPY of the documents.
+    Fold,
 }
 
 impl Entrant {
@@ -97,7 +99,7 @@ impl Entrant {
             Self::Ours | Self::Sized(_) if task.work.reads_the_log() => Box::new(Log::connect(task).await?),
             Self::Ours if task.work == Work::Boundary => Box::new(Tagged::connect(task, true).await?),
             Self::Unconditional => Box::new(Tagged::connect(task, false).await?),
-            Self::Ours if task.work == Work::Import => Box::new(Importer::connect(task).await?),
+            Self::Ours if task.work.is_one_piece() => Box::new(Importer::connect(task).await?),
             Self::Ours | Self::Watched | Self::Sized(_) => Box::new(Ours::connect(task).await?),
             Self::Projected => Box::new(Projected::connect(task).await?),
             Self::Embedded => Box::new(Ours::embedded(task).await?),
@@ -108,7 +110,7 @@ impl Entrant {
             Self::Bare(Bare::TaggedBatch) => Box::new(Batch::connect(task, Statement::Tagged).await?),
             Self::Bare(Bare::OneStream) => Box::new(OneStream::connect(task).await?),
             Self::Bare(Bare::Read) => Box::new(Read::new(task)),
-            Self::Bare(Bare::Copy) => Box::new(Copy::new(task)),
+            Self::Bare(Bare::Copy | Bare::Fold) => Box::new(Copy::new(task)),
             Self::Peer(peer) => peer.connect(task).await?,
         })
     }

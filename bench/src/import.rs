@@ -1,6 +1,6 @@
 //! The measurement of an import: no closed loop of clients, but one piece of work in each round, into an empty log.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
@@ -11,7 +11,6 @@ use crate::{
     entrant::Entrant,
     history::{EVENTS_PER_STREAM, History},
     measure::{self, Measurement},
-    usage::{self, Meter},
 };
 
 /// The streams of the history.
@@ -34,15 +33,9 @@ pub(crate) async fn measure(server: &Server, entrant: Entrant) -> Result<Measure
     let operations = history.events.len();
     let mut database = Database::open(&task.url).await?;
     database.analyze().await?;
-    let meter = Meter::start(&mut database).await?;
-    let before = usage::own_seconds();
-    let begin = Instant::now();
     // Where the clients of the closed loops are: on a thread of the pool.
-    let imported = tokio::spawn(async move { client.import("history", history).await }).await?;
-    let window = begin.elapsed();
-    let after = usage::own_seconds();
-    let usage = meter.stop(&mut database).await?;
-    imported?;
+    let work = tokio::spawn(async move { client.import("history", history).await });
+    let measured = measure::piece(&mut database, operations, async { work.await? }).await?;
     let events = measure::events(&*contender, &mut database).await?;
     let all = (STREAMS + WARM_UP_STREAMS) * EVENTS_PER_STREAM;
     ensure!(usize::try_from(events)? == all, "the log holds {events} of {all} events");
@@ -54,11 +47,5 @@ pub(crate) async fn measure(server: &Server, entrant: Entrant) -> Result<Measure
     ensure!(head == Some(i64::try_from(all)?), "positions have gaps");
     drop(contender);
     server.drop(entrant.name()).await?;
-    Ok(Measurement {
-        window,
-        operations: u64::try_from(operations)?,
-        latencies: None,
-        usage,
-        client_seconds: before.zip(after).map(|(before, after)| after - before),
-    })
+    Ok(measured)
 }

@@ -14,6 +14,7 @@ mod usage;
 mod placement;
 mod measure;
 mod processes;
+mod rebuild;
 mod rounds;
 mod history;
 mod import;

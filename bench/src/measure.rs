@@ -207,3 +207,22 @@ pub(crate) fn histogram() -> Histogram<u64> {
 pub(crate) async fn events(contender: &dyn Contender, database: &mut Database) -> Result<u64> {
     database.count(contender.count()).await
 }
+
+/// Measures one piece of work, which has no latencies.
+pub(crate) async fn piece(
+    database: &mut Database,
+    operations: usize,
+    work: impl Future<Output = Result<()>>,
+) -> Result<Measurement> {
+    let meter = Meter::start(database).await?;
+    let (before, begin) = (usage::own_seconds(), Instant::now());
+    work.await?;
+    let (window, after) = (begin.elapsed(), usage::own_seconds());
+    Ok(Measurement {
+        window,
+        operations: u64::try_from(operations)?,
+        latencies: None,
+        usage: meter.stop(database).await?,
+        client_seconds: before.zip(after).map(|(before, after)| after - before),
+    })
+}

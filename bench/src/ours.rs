@@ -1,6 +1,6 @@
 //! The framework under test.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use es_core::{
     Append, CommandContext, Condition, Event, EventOrder, EventQuery, EventStore, ExecuteError, Expected, FoldResult,
@@ -174,7 +174,7 @@ impl Client for Tagged {
     }
 }
 
-/// A store into which is imported with default settings.
+/// A store with default settings, for one piece of work.
 #[derive(Clone)]
 pub(crate) struct Importer {
     store: PostgresStore,
@@ -199,6 +199,12 @@ impl Client for Importer {
         let events = history.events.len();
         let done = self.store.import(name).events(history.events).await?;
         ensure!(usize::try_from(done.events)? == events, "{} of {events} events", done.events);
+        Ok(())
+    }
+
+    async fn rebuild(&mut self) -> Result<()> {
+        let projector = Projector::new(Balances, LogSource::new(self.store.clone()), self.store.clone());
+        projector.rebuild(CancellationToken::new()).await?.context("it was interrupted")?;
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     entrant::Entrant,
     import,
     measure::{self, Driver, Loop, Measurement, Timing},
-    processes,
+    processes, rebuild,
     workload::Workload,
 };
 
@@ -42,10 +42,13 @@ pub(crate) struct Prepared {
 
 /// Runs all rounds of a workload, each participant on a new database.
 pub(crate) async fn run(server: &Server, workload: &Workload, rounds: usize, timing: Timing) -> Result<Vec<Series>> {
-    if workload.work == Work::Import {
-        // Each time into an empty log.
-        return rotate(workload, &workload.entrants(), rounds, async |entrant| import::measure(server, *entrant).await)
-            .await;
+    if workload.work.is_one_piece() {
+        // Each time in a new database.
+        let measure = async |entrant: &Entrant| match workload.work {
+            Work::Rebuild => rebuild::measure(server, *entrant).await,
+            _ => import::measure(server, *entrant).await,
+        };
+        return rotate(workload, &workload.entrants(), rounds, measure).await;
     }
     let files = workload.is_embedded().then(Files::new).transpose()?;
     let mut prepared = Vec::new();
@@ -126,7 +129,7 @@ impl Prepared {
             Work::Load => accounts(&*entrant.connect(&task).await?, 0).await?,
             Work::LoadSnapshot => accounts(&*entrant.connect(&task).await?, TAIL).await?,
             Work::Head | Work::Page => Loop::Read,
-            Work::Import => bail!("an import is no closed loop"),
+            Work::Import | Work::Rebuild => bail!("it is no closed loop"),
         };
         Ok(Self { entrant, task, work })
     }

@@ -83,7 +83,7 @@ impl Workload {
 
     /// Whether its clients are too few to keep the processors busy.
     pub(crate) fn is_for_few(&self) -> bool {
-        self.clients <= 4 && self.work != Work::Import && !self.is_embedded()
+        self.clients <= 4 && !self.work.is_one_piece() && !self.is_embedded()
     }
 
     /// Whether it is about a database in this process, which has no server.
@@ -185,6 +185,8 @@ pub(crate) fn all() -> Vec<Workload> {
         Workload::new("import", "Import a history of 200,000 events", Work::Import, 1, Bare::Copy)
             .with_peers()
             .claims(0.8, None, None),
+        Workload::new("rebuild", "Rebuild a read model: 500,000 events, 50,000 documents", Work::Rebuild, 1, Bare::Fold)
+            .claims(0.7, None, None),
     ]
 }
 

@@ -7,13 +7,16 @@ use es_postgres::Imported;
 use sqlx::PgConnection;
 
 use crate::{
-    bare,
+    bare::{self, fold},
     contender::{Client, Contender, Task},
     history::History,
 };
 
 /// How much is handed to the driver at once: as much as ours.
-const PIECE: usize = 128 * 1024;
+pub(super) const PIECE: usize = 128 * 1024;
+
+/// What begins a binary `COPY`: signature, no flags, no extension.
+pub(super) const HEADER: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 
 /// 2000-01-01, from which Postgres counts, in microseconds since 1970.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
@@ -47,8 +50,7 @@ impl Client for Copier {
         let mut copy = self.connection.copy_in_raw(include_str!("../sql/bare_copy.sql")).await?;
         // Room for the row that exceeds it.
         let mut rows = Vec::with_capacity(PIECE + 4_096);
-        // Signature, no flags, no extension.
-        rows.extend_from_slice(b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0");
+        rows.extend_from_slice(HEADER);
         for (index, event) in history.events.into_iter().enumerate() {
             write(&mut rows, self.head + index + 1, index / streams + 1, &event)?;
             if rows.len() >= PIECE {
@@ -62,6 +64,10 @@ impl Client for Copier {
         ensure!(usize::try_from(written)? == events, "{written} of {events} rows");
         self.head += events;
         Ok(())
+    }
+
+    async fn rebuild(&mut self) -> Result<()> {
+        fold::rebuild(&mut self.connection).await
     }
 }
 
@@ -81,7 +87,7 @@ fn write(rows: &mut Vec<u8>, position: usize, version: usize, event: &Imported) 
     Ok(())
 }
 
-fn column(rows: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
+pub(super) fn column(rows: &mut Vec<u8>, bytes: &[u8]) -> Result<()> {
     rows.extend_from_slice(&i32::try_from(bytes.len()).context("a long column")?.to_be_bytes());
     rows.extend_from_slice(bytes);
     Ok(())

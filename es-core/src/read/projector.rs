@@ -89,6 +89,9 @@ impl<P: Projection> Projector<P> {
     /// How many bytes of documents are loaded for one commit (32 MiB by default). In memory they take a few times as much (R17).
     /// A batch that touches more is committed in parts.
     ///
+    /// While a read model is built, about as many bytes of changed documents are kept in memory until they are written, and
+    /// eight times as many that have not changed since.
+    ///
     /// A single event cannot be split. It may touch documents of eight times as many bytes, before and after it, but
     /// never of more than [`MAX_DOCUMENT_BYTES`](Self::MAX_DOCUMENT_BYTES). An event that touches more stops the projector with
     /// [`EngineError::TooLarge`].

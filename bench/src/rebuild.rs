@@ -1,0 +1,41 @@
+//! The measurement of a rebuild: one piece of work in each round, on a log that was filled before.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    bare,
+    contender::{Task, Work},
+    database::{Database, Server},
+    entrant::Entrant,
+    history::{EVENTS_PER_STREAM, History},
+    measure::{self, Measurement},
+};
+
+/// The streams of the history, each with a document of its own.
+const STREAMS: usize = 50_000;
+
+/// Measures a read model of all streams from the first event until the last document is durable.
+///
+/// Fails unless each document is the fold of its stream.
+pub(crate) async fn measure(server: &Server, entrant: Entrant) -> Result<Measurement> {
+    let url = server.create(entrant.name(), Duration::ZERO).await?;
+    let task = Task { url, work: Work::Rebuild, clients: 1 };
+    entrant.prepare(&task).await?;
+    let contender = entrant.connect(&task).await?;
+    let mut client = contender.client().await?;
+    client.import("history", History::of(STREAMS)?).await?;
+    let mut database = Database::open(&task.url).await?;
+    database.analyze().await?;
+    // Where the clients of the closed loops are: on a thread of the pool.
+    let work = tokio::spawn(async move { client.rebuild().await });
+    let events = STREAMS * EVENTS_PER_STREAM;
+    let measured = measure::piece(&mut database, events, async { work.await? }).await?;
+    let found: (i64, i64) =
+        sqlx::query_as(include_str!("sql/documents.sql")).fetch_one(&mut bare::connect(&task.url).await?).await?;
+    ensure!(found == (i64::try_from(STREAMS)?, i64::try_from(events)?), "documents and the events they tell of: {found:?}");
+    drop(contender);
+    server.drop(entrant.name()).await?;
+    Ok(measured)
+}
