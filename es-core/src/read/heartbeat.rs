@@ -278,6 +278,34 @@ mod tests {
         assert_eq!(heartbeat.due().await, None);
     }
 
+    #[tokio::test]
+    async fn r18_renewals_that_failed_are_due_again_at_once() {
+        let (heartbeat, ttl) = (Heartbeat::default(), Duration::from_secs(60));
+        let lease = lease_of("log", 1, ttl);
+        heartbeat.written(&lease, Instant::now().checked_sub(ttl).unwrap_or_else(Instant::now));
+        for _ in 0..2 {
+            let beats = tokio::time::timeout(ttl / 4, heartbeat.due()).await.expect("due").expect("open");
+            assert_eq!(beats.len(), 1);
+            heartbeat.failed(&beats);
+        }
+    }
+
+    #[tokio::test]
+    async fn renewals_are_needed_from_the_first_lease_on() {
+        let heartbeat = Heartbeat::default();
+        tokio::select! {
+            biased;
+            _ = heartbeat.is_needed() => panic!("there is no lease"),
+            () = tokio::task::yield_now() => {}
+        }
+        let lease = lease("log", 1);
+        heartbeat.written(&lease, Instant::now());
+        assert!(heartbeat.is_needed().await);
+        heartbeat.ended(&lease);
+        heartbeat.close();
+        assert!(!heartbeat.is_needed().await);
+    }
+
     /// Seen to fail where renewals are a task of the application.
     #[tokio::test]
     async fn renewals_do_not_wait_for_the_threads_of_the_application() {

@@ -20,9 +20,9 @@ use crate::{
     read::{
         read_model::{
             Act, ActError, ActRecord, Changeover, Changes, Checkpoint, CommitError, DeadLetter, DeadLetters, Documents,
-            Generation, GenerationSet, GenerationState, Generations, KeyRange, Lease, Leases, LetterPage, Operations,
-            ParkedKey, Pause, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Situation, StoppedAt,
-            Takeover,
+            Generation, GenerationSet, GenerationState, Generations, Hold, KeyRange, Lease, Leases, LetterPage,
+            Operations, ParkedKey, Pause, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Situation,
+            StoppedAt, Takeover,
         },
         source::{Delivery, EventFeed, EventSource, SourceError, Subscription},
     },
@@ -41,13 +41,25 @@ struct Noted {
     is_broken: AtomicBool,
     asked: AtomicUsize,
     ttl: Mutex<Option<Duration>>,
+    holds: Mutex<Vec<Hold>>,
     commits: Mutex<Vec<u64>>,
+    released: AtomicUsize,
 }
 
 impl Watched {
     /// From now on, it fails to return documents and generations.
     pub(crate) fn breaks(&self) {
         self.noted.is_broken.store(true, Ordering::SeqCst);
+    }
+
+    /// All leases that it has given are lost.
+    pub(crate) fn loses_all(&self) {
+        self.noted.holds.lock().expect("nothing panics under it").iter().for_each(Hold::lose);
+    }
+
+    /// The number of leases that were released.
+    pub(crate) fn released(&self) -> usize {
+        self.noted.released.load(Ordering::SeqCst)
     }
 
     /// How often it was asked for documents or generations.
@@ -154,7 +166,10 @@ impl Leases for Watched {
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError> {
         *self.noted.ttl.lock().expect("nothing panics under it") = Some(ttl);
-        self.memory.acquire(generation, shard, owner, takeover, ttl).await
+        let acquired = self.memory.acquire(generation, shard, owner, takeover, ttl).await?;
+        let hold = acquired.as_ref().map(Lease::hold);
+        self.noted.holds.lock().expect("nothing panics under it").extend(hold);
+        Ok(acquired)
     }
 
     async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
@@ -162,6 +177,7 @@ impl Leases for Watched {
     }
 
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
+        self.noted.released.fetch_add(1, Ordering::SeqCst);
         self.memory.release(lease).await
     }
 
@@ -266,12 +282,14 @@ pub(crate) enum Say {
     Urgent(Delivery),
     /// This shard becomes free.
     Free(Lease),
+    /// All leases of the worker are lost.
+    LoseAll,
 }
 
 /// A source that delivers what a test says, and then ends its worker.
 #[derive(Debug)]
 pub(crate) struct Script {
-    store: MemoryStore,
+    store: Watched,
     says: Mutex<VecDeque<Say>>,
     started: Arc<Mutex<Vec<Shard>>>,
     end: CancellationToken,
@@ -279,7 +297,7 @@ pub(crate) struct Script {
 
 impl Script {
     /// It cancels `end` after the last delivery.
-    pub(crate) fn new(store: MemoryStore, says: impl IntoIterator<Item = Say>, end: CancellationToken) -> Self {
+    pub(crate) fn new(store: Watched, says: impl IntoIterator<Item = Say>, end: CancellationToken) -> Self {
         Self { store, says: Mutex::new(says.into_iter().collect()), started: Arc::default(), end }
     }
 
@@ -300,7 +318,7 @@ impl EventSource for Script {
 
 #[derive(Debug)]
 struct Scripted {
-    store: MemoryStore,
+    store: Watched,
     says: VecDeque<Say>,
     started: Arc<Mutex<Vec<Shard>>>,
     end: CancellationToken,
@@ -320,7 +338,11 @@ impl EventFeed for Scripted {
         match self.says.pop_front() {
             Some(Say::Next(delivery) | Say::Urgent(delivery)) => Ok(delivery),
             Some(Say::Free(lease)) => {
-                self.store.release(&lease).await.expect("released");
+                self.store.memory.release(&lease).await.expect("released");
+                Ok(Delivery::Idle)
+            }
+            Some(Say::LoseAll) => {
+                self.store.loses_all();
                 Ok(Delivery::Idle)
             }
             None => {

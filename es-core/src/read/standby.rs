@@ -90,6 +90,20 @@ impl Unknown {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{account::AccountEvent, recorded};
+
+    #[tokio::test]
+    async fn an_event_that_no_code_can_read_is_not_waited_for() {
+        let standby = Standby { retry: Duration::from_hours(1), limit: Duration::ZERO };
+        let mut event = recorded([("a", AccountEvent::Deposited { amount: 1 })]).remove(0);
+        event.data.payload = "{}".into();
+        let attempt = || -> Pending<'_, Option<()>> {
+            let read = event.decode::<AccountEvent>().map(|_| None).map_err(EngineError::from);
+            Box::pin(async { read })
+        };
+        let ended = standby.run("test", &StateReport::default(), &CancellationToken::new(), attempt).await;
+        assert!(matches!(ended, Err(EngineError::Decode(_))), "{ended:?}");
+    }
 
     #[test]
     fn a_worker_goes_on_at_the_end_of_its_source_or_after_a_while() {

@@ -7,8 +7,10 @@ use tokio::time::{Instant, timeout_at};
 use super::Service;
 use crate::error::BoxError;
 
-/// A quarter of the time of a shutdown is for the store, but no more than this.
-const FOR_THE_STORE: Duration = Duration::from_secs(1);
+/// How much of the time of a shutdown is left for the store to close: a quarter, but no more than a second.
+fn for_the_store(within: Duration) -> Duration {
+    Duration::from_secs(1).min(within / 4)
+}
 
 impl Service {
     /// Ends the service in good order (R16): parts finish what they have begun, commit and release their leases; then the store is
@@ -24,7 +26,7 @@ impl Service {
         // A longer time could overflow the deadline.
         let within = within.min(Duration::from_hours(365 * 24));
         let deadline = Instant::now() + within;
-        let parts_until = deadline - FOR_THE_STORE.min(within / 4);
+        let parts_until = deadline - for_the_store(within);
         self.stops().cancel();
         let mut late = Vec::new();
         let mut running = self.running().await;
@@ -61,4 +63,16 @@ pub enum ShutdownError {
     /// The store was not closed in good order.
     #[error("the store was not closed in good order")]
     Close(#[source] BoxError),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quarter_of_the_time_and_no_more_than_a_second_is_for_the_store() {
+        for (within, store) in [(400, 100), (4_000, 1_000), (60_000, 1_000), (0, 0)] {
+            assert_eq!(for_the_store(Duration::from_millis(within)), Duration::from_millis(store));
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The service on a store in memory, with a relay that each test scripts.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -200,14 +200,14 @@ async fn a_service_ends_when_its_last_part_has_ended() {
     ended.await;
 }
 
-/// Counts how often it is opened.
+/// Counts how often each reader opens it.
 #[derive(Debug)]
-struct Opened(LogSource, watch::Sender<usize>);
+struct Opened(LogSource, watch::Sender<BTreeMap<String, usize>>);
 
 #[async_trait]
 impl EventSource for Opened {
     async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
-        self.1.send_modify(|times| *times += 1);
+        self.1.send_modify(|times| *times.entry(subscription.reader.clone()).or_default() += 1);
         self.0.open(subscription).await
     }
 }
@@ -215,7 +215,7 @@ impl EventSource for Opened {
 #[tokio::test]
 async fn r11_readers_that_stand_by_at_an_event_of_newer_code_say_so_and_try_again() {
     let (store, retry) = (MemoryStore::new(), Duration::from_millis(5));
-    let opened = watch::Sender::new(0);
+    let opened = watch::Sender::default();
     let service = builder(&store)
         .source(Opened(LogSource::new(store.clone()), opened.clone()))
         .projection_with(Histories, move |projector| projector.standby(retry))
@@ -235,7 +235,7 @@ async fn r11_readers_that_stand_by_at_an_event_of_newer_code_say_so_and_try_agai
     }
     assert!(service.health().await.ready, "as in any rolling deploy");
     let mut times = opened.subscribe();
-    let tried = tokio::time::timeout(PATIENCE, times.wait_for(|times| *times >= 6)).await;
+    let tried = tokio::time::timeout(PATIENCE, times.wait_for(|times| times.values().all(|times| *times >= 10))).await;
     tried.expect("each tries again after a moment").expect("the sender lives");
     ends(&service).await;
 }

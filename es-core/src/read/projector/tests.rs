@@ -2,12 +2,12 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Projector, keys};
+use super::{Projector, documents::Documents, keys};
 use crate::{
     event::{EventData, Recorded},
     limits::MAX_KEY_BYTES,
     read::{
-        engine_error::EngineError,
+        engine_error::{EngineError, Location},
         projection::{EventOrder, FoldResult, Keys, Projection},
         read_model::{GenerationState, Generations},
         scripted::Watched,
@@ -107,4 +107,15 @@ async fn documents_that_cannot_be_loaded_are_a_failure_before_the_first_event() 
     let handled = projector.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
     assert_eq!((handled.done, handled.upserts.len()), (0, 0));
     assert!(matches!(handled.failure, Some(EngineError::Store(_))), "{handled:?}");
+}
+
+#[test]
+fn r17_a_document_that_is_encoded_again_counts_once() {
+    let (event, mut documents) = (event(), Documents::<Fixed<false>>::new());
+    documents.add([("a".to_owned(), Some("null".into()))]);
+    for _ in 0..3 {
+        documents.fold(&Fixed(Vec::new()), "a", &event).expect("folded");
+        documents.write(&Location::of(&event)).expect("written");
+        assert_eq!(documents.written, "a".len() + "null".len());
+    }
 }

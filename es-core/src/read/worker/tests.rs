@@ -5,6 +5,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -21,6 +22,7 @@ use crate::{
         worker_state::StateReport,
     },
     stream::Position,
+    telemetry::LEASES_LOST,
     testing::{account::AccountEvent, recorded},
 };
 
@@ -55,10 +57,20 @@ async fn generation(store: &MemoryStore) -> Generation {
     store.ensure_generation("notes", 1, GenerationState::Serving).await.expect("made")
 }
 
-/// The worker's outcome for these deliveries, if it handles so many events at a time.
+/// What a worker does with these deliveries, if it handles so many events at a time.
 async fn worked(store: Watched, at_a_time: usize, says: impl IntoIterator<Item = Say>) -> Done {
+    let (outcome, done) = ended(store, at_a_time, says).await;
+    outcome.expect("no error");
+    done
+}
+
+async fn ended(
+    store: Watched,
+    at_a_time: usize,
+    says: impl IntoIterator<Item = Say>,
+) -> (Result<Option<()>, EngineError>, Done) {
     let (shutdown, notes) = (CancellationToken::new(), Notes { at_a_time, handled: Mutex::default() });
-    let source = Script::new(store.memory.clone(), says, shutdown.clone());
+    let source = Script::new(store.clone(), says, shutdown.clone());
     let (store_id, categories, order) = (Uuid::nil(), Categories::All, EventOrder::PerKey);
     let subscription = Subscription { reader: "notes".into(), store: store_id, categories, order };
     let (generation, leases) = (generation(&store.memory).await, Arc::new(store.clone()));
@@ -69,10 +81,10 @@ async fn worked(store: Watched, at_a_time: usize, says: impl IntoIterator<Item =
         ends.lock().expect("nothing panics under it").push(end);
         Box::pin(async { Ok(ControlFlow::Continue(())) })
     });
-    assert!(outcome.await.expect("no error").is_none());
+    let outcome = outcome.await;
     let handled = notes.handled.into_inner().expect("nothing panics under it");
     let ends = ends.into_inner().expect("nothing panics under it");
-    Done { handled, started: source.started(), ends, commits: store.commits() }
+    (outcome, Done { handled, started: source.started(), ends, commits: store.commits() })
 }
 
 fn shard(number: u32) -> Shard {
@@ -160,4 +172,22 @@ async fn a_failure_at_the_shutdown_is_none() {
         assert!(ended.await.expect("the shutdown ends it").is_none());
         assert_eq!(report.last_failure().is_some(), !stops);
     }
+}
+
+#[tokio::test]
+async fn r16_a_worker_that_ends_releases_all_its_leases() {
+    let store = Watched::default();
+    worked(store.clone(), 10, [assigned([0, 1])]).await;
+    assert_eq!(store.released(), 2);
+}
+
+#[tokio::test]
+async fn a_worker_whose_leases_are_lost_ends_and_counts_them() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let (outcome, _) = ended(Watched::default(), 10, [assigned([0, 1, 2]), Say::LoseAll]).await;
+    assert!(matches!(outcome, Err(EngineError::Fenced(_))), "{outcome:?}");
+    let all = recorder.snapshotter().snapshot().into_vec();
+    let (.., lost) = all.into_iter().find(|(key, ..)| key.key().name() == LEASES_LOST.name).expect("counted");
+    assert_eq!(lost, DebugValue::Counter(3));
 }
