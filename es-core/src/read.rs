@@ -14,6 +14,7 @@ pub(crate) mod standby;
 mod candidate;
 pub mod projector;
 pub mod rebuild;
+pub mod refold;
 pub mod query;
 #[cfg(test)]
 pub(crate) mod scripted;

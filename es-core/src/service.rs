@@ -7,6 +7,7 @@ mod health;
 mod lag;
 mod part;
 mod rebuild;
+mod refold;
 mod resources;
 mod settled;
 mod shutdown;

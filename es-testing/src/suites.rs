@@ -19,6 +19,7 @@ pub mod event_store_together;
 pub mod inspect;
 pub mod read_model_store;
 pub mod read_model_store_generations;
+pub mod refold;
 mod replaced;
 pub mod service;
 pub mod snapshot_store;

@@ -9,8 +9,13 @@ use crate::{
     error::BoxError,
     react::policy::{Policy, PolicyRunner},
     read::{
-        engine_error::EngineError, projection::Projection, projector::Projector, read_model::Generation,
-        source::EventSource, worker_state::StateReport,
+        engine_error::EngineError,
+        projection::Projection,
+        projector::Projector,
+        read_model::Generation,
+        refold::{self, Difference, DocumentAsOf, Moment, RefoldError, Verified},
+        source::EventSource,
+        worker_state::StateReport,
     },
     stream::Position,
     write::store::EventStore,
@@ -86,6 +91,15 @@ pub(super) trait AnyProjector: Engine {
         source: Arc<dyn EventSource>,
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, EngineError>;
+
+    async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError>;
+
+    async fn verify(
+        &self,
+        log: &dyn EventStore,
+        share: f64,
+        report: &mut (dyn FnMut(Difference) + Send),
+    ) -> Result<Verified, RefoldError>;
 }
 
 #[async_trait]
@@ -96,6 +110,19 @@ impl<P: Projection> AnyProjector for Projector<P> {
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, EngineError> {
         self.rebuild_from(&*source, shutdown).await
+    }
+
+    async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError> {
+        refold::as_of(&self.projection, log, key, moment).await
+    }
+
+    async fn verify(
+        &self,
+        log: &dyn EventStore,
+        share: f64,
+        report: &mut (dyn FnMut(Difference) + Send),
+    ) -> Result<Verified, RefoldError> {
+        refold::verify(&self.projection, log, &*self.store, share, report).await
     }
 }
 

@@ -64,9 +64,7 @@ impl Service {
     ) -> Result<Option<Generation>, RebuildError> {
         let found = self.parts().iter().find(|part| part.name == name).and_then(|part| part.projector());
         let Some(projector) = found else {
-            let models = self.parts().iter().filter(|part| part.projector().is_some());
-            let known = models.map(|part| part.name.clone()).collect();
-            return Err(RebuildError::Unknown { name: name.to_owned(), known });
+            return Err(RebuildError::Unknown { name: name.to_owned(), known: self.read_model_names() });
         };
         let stop = self.stops().child_token();
         let rebuilding = projector.rebuild_from(Arc::new(source), stop.clone());

@@ -21,6 +21,12 @@ macro_rules! service_suite {
             r16_a_service_ends_in_good_order_under_load
             r9_services_on_one_store_share_the_work_and_one_takes_over
         }
+        $crate::__suite! { refold, $make,
+            r9_a_verification_finds_each_document_that_is_not_the_fold_of_the_log
+            r9_a_verification_beside_writers_finds_nothing
+            a_sample_is_a_part_of_all_documents
+            a_document_is_folded_up_to_a_moment
+        }
     };
 }
 

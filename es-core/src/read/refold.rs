@@ -1,0 +1,174 @@
+//! Folding again from the log, beside the projector: for documents as of a moment, and to verify a read model.
+
+mod as_of;
+mod verify;
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+pub(crate) use self::{as_of::as_of, verify::verify};
+pub use self::{
+    as_of::{DocumentAsOf, Moment},
+    verify::{Difference, Verified},
+};
+use crate::{
+    event::RecordedEvent,
+    read::{
+        engine_error::{EngineError, Location},
+        panics::{Panicked, caught},
+        projection::Projection,
+        projector::{self, keys},
+        read_model::ReadModelError,
+    },
+    stream::Position,
+    write::store::{EventStore, ReadError},
+};
+
+/// How many events are read at a time.
+const PAGE: usize = 1_000;
+
+/// Called with each key whose document an event has changed, and with the document.
+type Seen<'a, D> = &'a mut (dyn FnMut(&str, Option<&D>) + Send);
+
+/// The fold of the log up to a position, of the documents under some keys.
+pub(crate) struct Refold<'a, P: Projection> {
+    projection: &'a P,
+    log: &'a dyn EventStore,
+    wanted: Box<dyn Fn(&str) -> bool + Send + Sync + 'a>,
+    at: Position,
+    /// The documents up to this key are not needed any more.
+    done: Option<String>,
+    documents: BTreeMap<String, Option<P::Document>>,
+}
+
+impl<'a, P: Projection> Refold<'a, P> {
+    pub(crate) fn new(
+        projection: &'a P,
+        log: &'a dyn EventStore,
+        wanted: impl Fn(&str) -> bool + Send + Sync + 'a,
+    ) -> Self {
+        Self { projection, log, wanted: Box::new(wanted), at: Position::ZERO, done: None, documents: BTreeMap::new() }
+    }
+
+    /// Folds all events up to position `until`.
+    pub(crate) async fn advance(&mut self, until: Position, seen: Seen<'_, P::Document>) -> Result<(), RefoldError> {
+        while self.at < until {
+            let missing = usize::try_from(until.get() - self.at.get()).unwrap_or(usize::MAX);
+            let events = self.log.read_log(self.at, missing.min(PAGE)).await?;
+            let Some(last) = events.last() else {
+                return Err(RefoldError::ShortLog { reached: until, head: self.at });
+            };
+            for event in &events {
+                self.fold(event, seen)?;
+            }
+            self.at = last.position;
+            // Other tasks of the runtime get a turn.
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    /// Folds one event, which is the next one of the log or of a stream.
+    fn fold(&mut self, event: &RecordedEvent, seen: Seen<'_, P::Document>) -> Result<(), EngineError> {
+        let folded = caught(|| {
+            let Some(event) = event.decode::<P::Event>()? else { return Ok(()) };
+            for key in keys(self.projection, &event)? {
+                if (self.wanted)(&key) && self.done.as_ref().is_none_or(|done| key > *done) {
+                    let document = self.documents.entry(key.clone()).or_default();
+                    projector::fold(self.projection, &key, document, &event)?;
+                    seen(&key, document.as_ref());
+                }
+            }
+            Ok(())
+        });
+        folded.unwrap_or_else(|Panicked| Err(EngineError::Panicked { event: Location::of(event) }))
+    }
+
+    fn document(&self, key: &str) -> Option<&P::Document> {
+        self.documents.get(key)?.as_ref()
+    }
+
+    /// The document under `key` as a store would keep it.
+    fn encoded(&self, key: &str) -> Result<Option<Bytes>, EngineError> {
+        self.document(key).map(|document| projector::encode::<P>(key, document)).transpose()
+    }
+}
+
+/// Why a read model could not be folded again.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RefoldError {
+    /// No projection of this name is registered.
+    #[error("the service has no read model {name:?}; it has {known:?}")]
+    Unknown {
+        /// The name that was given.
+        name: String,
+        /// The names that are registered.
+        known: Vec<String>,
+    },
+    /// A version was named, and a document of this read model gathers events of several streams: each has versions of its own.
+    #[error(
+        "the documents of {name} have no versions, since they gather events of several streams: name a position or a time"
+    )]
+    NoVersions {
+        /// The name of the projection.
+        name: &'static str,
+    },
+    /// The stream has no such version.
+    #[error("the stream of {key:?} has {found} events and no version {version}")]
+    NoSuchVersion {
+        /// The key of the document, which is the id of the stream.
+        key: String,
+        /// The version that was named.
+        version: u64,
+        /// How many events the stream has.
+        found: u64,
+    },
+    /// No generation of the read model serves.
+    #[error("no generation of the read model serves yet")]
+    NotServing,
+    /// Another version of the projection serves.
+    #[error("version {serving} of the read model serves, and this program folds version {ours}")]
+    OtherVersion {
+        /// The version that serves.
+        serving: u32,
+        /// The version of this program.
+        ours: u32,
+    },
+    /// Another generation was promoted meanwhile.
+    #[error("the generation was replaced meanwhile")]
+    Replaced,
+    /// The read model has reached a position that the log has not: the log was restored from an older copy.
+    #[error(
+        "the read model has reached position {reached}, and the log ends at {head}: it was restored from an older copy"
+    )]
+    ShortLog {
+        /// The position of the read model.
+        reached: Position,
+        /// The last position of the log.
+        head: Position,
+    },
+    /// The log cannot be read.
+    #[error(transparent)]
+    Log(#[from] ReadError),
+    /// The documents cannot be read.
+    #[error(transparent)]
+    ReadModel(#[from] ReadModelError),
+    /// An event cannot be folded.
+    #[error(transparent)]
+    Fold(#[from] EngineError),
+}
+
+impl RefoldError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::NotServing | Self::Replaced => true,
+            Self::Log(error) => error.is_transient(),
+            Self::ReadModel(error) => error.is_transient(),
+            Self::Fold(error) => error.is_transient(),
+            _ => false,
+        }
+    }
+}

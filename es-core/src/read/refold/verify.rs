@@ -1,0 +1,155 @@
+//! Whether the documents of a read model are the fold of the log.
+
+use std::{collections::BTreeMap, fmt, ops::Bound};
+
+use bytes::Bytes;
+use sha2::{Digest, Sha256};
+
+use super::{Refold, RefoldError};
+use crate::{
+    codec,
+    read::{
+        projection::Projection,
+        read_model::{Generation, KeyRange, Progress, ReadModelStore},
+    },
+    stream::Position,
+    write::store::EventStore,
+};
+
+/// How many documents are compared at a time.
+const DOCUMENTS: usize = 100;
+
+/// What a verification has compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// The generation that serves.
+    pub generation: Generation,
+    /// The position up to which the log was folded.
+    pub position: Position,
+    /// How many keys were compared.
+    pub compared: u64,
+    /// Under how many of them the documents differ.
+    pub differing: u64,
+}
+
+/// A document that is not the fold of the log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Its key.
+    pub key: String,
+    /// What the store has; `None` if it has no document.
+    pub stored: Option<Bytes>,
+    /// What the fold has; `None` if there should be no document.
+    pub folded: Option<Bytes>,
+}
+
+impl fmt::Debug for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Documents may be large, or hold personal data.
+        let word = |document: &Option<Bytes>| document.as_ref().map_or(0, Bytes::len);
+        write!(f, "{:?}: {} bytes stored, {} folded", self.key, word(&self.stored), word(&self.folded))
+    }
+}
+
+/// Compares the documents of the generation that serves with a fold of the log, while its projector goes on. Each document that
+/// differs is told to `report`. Of all keys only the given share is compared, always the same ones.
+///
+/// A page of documents is of one moment, and its position lies between those that the generation had reached before and after it
+/// was read. So a document is right if it is equal to the fold at one of these positions.
+pub(crate) async fn verify<P: Projection>(
+    projection: &P,
+    log: &dyn EventStore,
+    store: &dyn ReadModelStore,
+    share: f64,
+    report: &mut (dyn FnMut(Difference) + Send),
+) -> Result<Verified, RefoldError> {
+    let serving = store.generations(P::NAME).await?.serving.ok_or(RefoldError::NotServing)?;
+    let generation = serving.generation;
+    if generation.version != P::VERSION {
+        return Err(RefoldError::OtherVersion { serving: generation.version, ours: P::VERSION });
+    }
+    let is_sampled = move |key: &str| share >= 1.0 || place(key) < share;
+    let mut refold = Refold::new(projection, log, is_sampled);
+    let mut verified = Verified { generation, position: Position::ZERO, compared: 0, differing: 0 };
+    let mut after: Option<String> = None;
+    loop {
+        let before = progress(store, &verified.generation).await?.reached;
+        refold.advance(before, &mut |_, _| {}).await?;
+        let range = KeyRange { after: after.clone(), generation: Some(verified.generation.id), ..KeyRange::default() };
+        let page = store.scan(P::NAME, range, DOCUMENTS).await?;
+        let page = page.filter(|page| page.generation == verified.generation).ok_or(RefoldError::Replaced)?.found;
+        let reached = progress(store, &verified.generation).await?.furthest;
+        let end = if page.len() < DOCUMENTS { None } else { page.last().map(|(key, _)| key.clone()) };
+
+        // What the store has under each key of the page, and under those that only the fold has.
+        let mut stored: BTreeMap<String, Option<Bytes>> =
+            page.into_iter().filter(|(key, _)| is_sampled(key)).map(|(key, document)| (key, Some(document))).collect();
+        for key in refold.keys_between(after.as_deref(), end.as_deref()) {
+            stored.entry(key).or_insert(None);
+        }
+        verified.compared += stored.len() as u64;
+        stored.retain(|key, stored| !is_same::<P>(stored.as_deref(), refold.document(key)));
+        refold
+            .advance(reached, &mut |key, folded| {
+                if stored.get(key).is_some_and(|stored| is_same::<P>(stored.as_deref(), folded)) {
+                    stored.remove(key);
+                }
+            })
+            .await?;
+        for (key, stored) in stored {
+            verified.differing += 1;
+            let folded = refold.encoded(&key)?;
+            report(Difference { key, stored, folded });
+        }
+        verified.position = verified.position.max(reached);
+        refold.forget(end.as_deref());
+        match end {
+            Some(end) => after = Some(end),
+            None => return Ok(verified),
+        }
+    }
+}
+
+async fn progress(store: &dyn ReadModelStore, generation: &Generation) -> Result<Progress, RefoldError> {
+    let serving = store.generations(&generation.projection).await?.serving;
+    serving.filter(|serving| serving.generation == *generation).ok_or(RefoldError::Replaced)
+}
+
+/// Whether what is stored is read as what was folded.
+fn is_same<P: Projection>(stored: Option<&[u8]>, folded: Option<&P::Document>) -> bool {
+    match (stored, folded) {
+        (None, None) => true,
+        (Some(stored), Some(folded)) => codec::decode::<P::Document>(stored).is_ok_and(|stored| stored == *folded),
+        _ => false,
+    }
+}
+
+/// The place of `key` among all keys, from 0 to 1: keys that look alike are far from each other.
+fn place(key: &str) -> f64 {
+    let hash = Sha256::digest(key.as_bytes());
+    f64::from(u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]])) / 4_294_967_296.0
+}
+
+impl<P: Projection> Refold<'_, P> {
+    /// The keys of documents after `after` and up to `end`.
+    fn keys_between(&self, after: Option<&str>, end: Option<&str>) -> Vec<String> {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let to = end.map_or(Bound::Unbounded, Bound::Included);
+        let documents = self.documents.range::<str, _>((from, to)).filter(|(_, document)| document.is_some());
+        documents.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Forgets the documents up to `end`, which were compared; all of them where it is `None`.
+    fn forget(&mut self, end: Option<&str>) {
+        match end {
+            Some(end) => {
+                let end = end.to_owned();
+                self.documents = self.documents.split_off(&end);
+                self.documents.remove(&end);
+                self.done = Some(end);
+            }
+            None => self.documents.clear(),
+        }
+    }
+}

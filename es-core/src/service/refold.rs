@@ -1,0 +1,50 @@
+//! Read models of a service that are folded again from the log: as of a moment, and to verify them.
+
+use super::{Service, engine::AnyProjector};
+use crate::read::refold::{Difference, DocumentAsOf, Moment, RefoldError, Verified};
+
+impl Service {
+    /// The document under `key` of the read model `name`, folded from the log up to `moment`; the stored documents are not touched.
+    /// If each document is fed by one stream ([`EventOrder::PerStream`](crate::EventOrder::PerStream)), it reads that stream, and
+    /// otherwise the log from its first event.
+    ///
+    /// # Errors
+    /// [`RefoldError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn as_of_named(&self, name: &str, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError> {
+        self.projector_named(name)?.as_of(&self.store(), key, moment).await
+    }
+
+    /// Folds the read model `name` again from the log, and tells `report` of each document that differs from what is stored. Its
+    /// projector may go on meanwhile. `share` is the part of all keys that is compared, from 0 to 1: always the same ones, chosen
+    /// by a hash.
+    ///
+    /// It reads the log once, and keeps the documents that are not compared yet in memory: with a share of 0.01 a hundredth of the
+    /// read model.
+    ///
+    /// # Errors
+    /// [`RefoldError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn verify_named(
+        &self,
+        name: &str,
+        share: f64,
+        report: &mut (dyn FnMut(Difference) + Send),
+    ) -> Result<Verified, RefoldError> {
+        self.projector_named(name)?.verify(&self.store(), share, report).await
+    }
+
+    fn projector_named(&self, name: &str) -> Result<&dyn AnyProjector, RefoldError> {
+        let found = self.parts().iter().find(|part| part.name == name).and_then(|part| part.projector());
+        found.ok_or_else(|| RefoldError::Unknown { name: name.to_owned(), known: self.read_model_names() })
+    }
+
+    /// The names of its read models, in the order of their registration.
+    pub fn read_model_names(&self) -> Vec<String> {
+        self.parts().iter().filter(|part| part.projector().is_some()).map(|part| part.name.clone()).collect()
+    }
+}
