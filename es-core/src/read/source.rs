@@ -6,6 +6,7 @@ mod tests;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::{
@@ -225,6 +226,7 @@ impl EventSource for LogSource {
             categories: subscription.categories.clone(),
             assigned: false,
             after: None,
+            ahead: JoinSet::new(),
             said_end: false,
         }))
     }
@@ -237,12 +239,28 @@ struct LogFeed {
     categories: Categories,
     assigned: bool,
     after: Option<Checkpoint>,
+    /// The page after it, which is read while the reader handles the one before.
+    ahead: JoinSet<Result<Vec<RecordedEvent>, ReadError>>,
     /// Whether the reader knows that it has everything.
     said_end: bool,
 }
 
 /// How long a feed waits for new events before it returns an empty batch.
 const IDLE: Duration = Duration::from_millis(500);
+
+impl LogFeed {
+    /// The most events of a page: the last known one is read again, since a log that was restored from an older copy, or that
+    /// lost its end in a failover, may hold another event there, or none.
+    fn page(&self, after: Position) -> usize {
+        self.batch.saturating_add(usize::from(after > Position::ZERO))
+    }
+
+    /// Reads the page after `after`.
+    fn read(&self, after: Position) -> impl Future<Output = Result<Vec<RecordedEvent>, ReadError>> + use<> {
+        let (store, page, from) = (self.store.clone(), self.page(after), after.get().saturating_sub(1));
+        async move { store.read_log(Position::new(from), page).await }
+    }
+}
 
 #[async_trait]
 impl EventFeed for LogFeed {
@@ -259,17 +277,16 @@ impl EventFeed for LogFeed {
             self.assigned = true;
             return Ok(Delivery::Assigned(self.shards()));
         }
-        let Some(after) = &mut self.after else {
+        let Some(after) = self.after.clone() else {
             tokio::time::sleep(IDLE).await;
             return Ok(Delivery::Idle);
         };
-        // The last event is read again: a log that was restored from an older copy, or that lost its end in a failover, may
-        // hold another event there, or none.
-        let again = usize::from(after.position > Position::ZERO);
-        let from = Position::new(after.position.get() - again as u64);
-        let mut events = self.store.read_log(from, self.batch.saturating_add(again)).await?;
-        let at_end = is_last_page(&events, self.batch.saturating_add(again));
-        if again == 1 {
+        let mut events = match self.ahead.join_next().await {
+            Some(read) => read.map_err(|cause| SourceError::Unavailable(cause.into()))??,
+            None => self.read(after.position).await?,
+        };
+        let at_end = is_last_page(&events, self.page(after.position));
+        if after.position > Position::ZERO {
             let last = if events.is_empty() { None } else { Some(events.remove(0)) };
             let is_other = |last: &RecordedEvent| after.witness.is_some_and(|witness| witness != Witness::of(last));
             if last.is_none_or(|last| last.position != after.position || is_other(&last)) {
@@ -278,9 +295,8 @@ impl EventFeed for LogFeed {
         }
         let Some(last) = events.last() else {
             if !std::mem::replace(&mut self.said_end, true) {
-                let (shard, checkpoint) = (LogSource::shard(), after.clone());
-                let end = Some(checkpoint.position);
-                return Ok(Delivery::Batch(Batch { shard, events, checkpoint, end }));
+                let end = Some(after.position);
+                return Ok(Delivery::Batch(Batch { shard: LogSource::shard(), events, checkpoint: after, end }));
             }
             // The next call reads the new events.
             if let Ok(waited) = tokio::time::timeout(IDLE, self.store.wait_past(after.position)).await {
@@ -290,15 +306,18 @@ impl EventFeed for LogFeed {
         };
         check_contiguous(after.position, &events)?;
         let checkpoint = Checkpoint { position: last.position, witness: Some(Witness::of(last)), cursor: None };
-        *after = checkpoint.clone();
+        self.after = Some(checkpoint.clone());
         self.said_end = at_end;
+        if !at_end {
+            self.ahead.spawn(self.read(checkpoint.position));
+        }
         events.retain(|event| self.categories.contains(event.stream.category()));
         let end = at_end.then_some(checkpoint.position);
         Ok(Delivery::Batch(Batch { shard: LogSource::shard(), events, checkpoint, end }))
     }
 
     async fn start(&mut self, _shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError> {
-        self.after = Some(checkpoint.clone());
+        (self.after, self.ahead) = (Some(checkpoint.clone()), JoinSet::new());
         Ok(())
     }
 }
