@@ -7,6 +7,7 @@ pub use crate::{
     codec::{Misfit, Unencodable},
     error::{BoxError, StoreMoved},
     event::{Categories, EventSchema},
+    head::KnownHead,
     inspect::{Finding, Inspect, LeaseSummary, ReaderSummary, Severity, ShardSummary, StreamSummary},
     limits::*,
     read::{

@@ -48,7 +48,8 @@ impl Backoff {
         self.longest(failures).mul_f64(fastrand::f64())
     }
 
-    /// The longest that [`pause`](Self::pause) returns.
+    /// The longest that [`pause`](Self::pause) returns. It is also how long to wait after `failures` looks without news, where
+    /// callers that look at the same moment do no harm.
     pub fn longest(self, failures: u32) -> Duration {
         let times = match self.growth {
             Growth::Doubling => 2_u32.saturating_pow(failures.saturating_sub(1)),

@@ -12,6 +12,7 @@ pub mod event;
 pub mod codec;
 pub mod schema;
 pub mod tag;
+pub mod head;
 
 // The two halves of the path, and what goes round again.
 pub mod write;

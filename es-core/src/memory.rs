@@ -17,10 +17,10 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use tokio::sync::watch;
 
 use crate::{
-    stream::{Position, StreamId},
+    head::KnownHead,
+    stream::StreamId,
     telemetry::AppendMeter,
     write::snapshot::{AggregateStore, Snapshot, SnapshotError, SnapshotStore},
 };
@@ -29,7 +29,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
-    head: watch::Sender<Position>,
+    head: KnownHead,
     meter: Arc<AppendMeter>,
 }
 

@@ -10,14 +10,14 @@ use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     ServiceStore, StreamId, Version,
-    backend::{CommandRecord, validate_together},
+    backend::{CommandRecord, KnownHead, validate_together},
     error::BoxError,
     read::heartbeat::Heartbeat,
     telemetry::AppendMeter,
     write::rooms::Rooms,
 };
 use tokio::{
-    sync::{Mutex as AsyncMutex, mpsc, oneshot, watch},
+    sync::{Mutex as AsyncMutex, mpsc, oneshot},
     task::JoinHandle,
 };
 
@@ -113,7 +113,7 @@ impl PostgresStore {
 
     pub(crate) fn start(session: &Session, options: &PostgresOptions, head: Position) -> Self {
         let (queue, queued) = mpsc::channel(options.queue_appends);
-        let head = watch::Sender::new(head);
+        let head = KnownHead::new(head);
         let meter = Arc::new(AppendMeter::default());
         let writer = Writer::new(session.clone(), options, queued, head.clone(), meter.clone());
         let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));

@@ -7,7 +7,7 @@ use chrono::DateTime;
 use es_core::{
     Generation, Position,
     backend::{Acts, Changeover, Checkpoint, Lease, Shard, Takeover, Witness},
-    read::heartbeat::{Beat, Heartbeat},
+    read::heartbeat::{AFTER_FAILURE, Beat, Heartbeat},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use tokio::time::{Instant, sleep};
@@ -20,9 +20,6 @@ use crate::{
     letters,
     packed::json,
 };
-
-/// How long the heartbeat waits after a renewal that failed.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// Gives each of `shards` a checkpoint. If another source fed the generation before, the new shards start from the
 /// checkpoints of that source.
@@ -131,17 +128,19 @@ pub(crate) async fn holds(connection: &mut SqliteConnection, lease: &Lease) -> R
 
 /// Renews the leases that are due, with one write for all of the store, until the store is closed or dropped (R18).
 pub(crate) async fn keep_alive(holders: Arc<Holders>, connections: Arc<Connections>) {
+    let mut failures = 0;
     while let Some(beats) = holders.heartbeat.due().await {
         let (due, renewing) = (beats.clone(), holders.clone());
         let renewed = connections
             .write(move |connection| Box::pin(async move { renew(connection, &renewing.heartbeat, &due).await }));
         match renewed.await {
-            Ok(()) => {}
+            Ok(()) => failures = 0,
             Err(Failure::Closed) => return,
             Err(error) => {
                 tracing::warn!(%error, "leases were not renewed and may be lost");
                 holders.heartbeat.failed(&beats);
-                sleep(PAUSE).await;
+                failures += 1;
+                sleep(AFTER_FAILURE.pause(failures)).await;
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{
-    Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
+    Append, AppendError, Appended, Backoff, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     StreamId, Version,
     backend::{CommandRecord, PAGE_BYTES, check_contiguous, command_id},
 };
@@ -20,8 +20,8 @@ use crate::{
     rows,
 };
 
-/// The shortest and the longest pause between two polls for appends of other processes.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
+/// The pauses between two polls for appends of other processes.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(100));
 
 #[async_trait]
 impl EventStore for SqliteStore {
@@ -77,26 +77,24 @@ impl EventStore for SqliteStore {
     }
 
     async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
-        // Subscribed before the first read of the file, so that no append is missed between the two.
-        let mut head = self.head_of_this_process().subscribe();
-        let mut pause = PAUSES.0;
+        let head = self.head_of_this_process();
+        let mut looks = 0_u32;
         loop {
-            let known = *head.borrow();
+            let known = head.get();
             let end = self.head().await?;
             if end > after {
                 return Ok(());
             }
-            // A restore may have removed what this process appended, so the watched position is no longer true. (If an
-            // append raises it to the same number again meanwhile, a later read of the file finds that append.)
-            if end < known && self.head_of_this_process().send_if_modified(|head| lower(head, known, end)) {
+            // A restore may have removed what this process appended.
+            if head.lower(known, end) {
                 tracing::warn!(%known, %end, "the log is shorter than it was: the file was restored");
             }
             // An append of this process wakes the caller at once; those of other processes are found by polling. Closing
             // the store wakes no caller, but the next poll fails.
-            if let Ok(Ok(_)) = timeout(pause, head.wait_for(|head| *head > after)).await {
+            looks = looks.saturating_add(1);
+            if timeout(PAUSES.longest(looks), head.past(after)).await.is_ok() {
                 return Ok(());
             }
-            pause = (pause * 2).min(PAUSES.1);
         }
     }
 
@@ -107,15 +105,6 @@ impl EventStore for SqliteStore {
         reader.give_back();
         Ok(row.as_ref().map(rows::command).transpose().map_err(Failure::from)?)
     }
-}
-
-/// Lowers `head` from `known` to `end`, unless an append has changed it.
-fn lower(head: &mut Position, known: Position, end: Position) -> bool {
-    let is_known = *head == known;
-    if is_known {
-        *head = end;
-    }
-    is_known
 }
 
 /// A limit for SQL, where a negative number would mean no limit.

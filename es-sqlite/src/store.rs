@@ -3,11 +3,11 @@
 use std::{collections::VecDeque, fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use es_core::{Position, ServiceStore, error::BoxError, telemetry::AppendMeter};
+use es_core::{ServiceStore, backend::KnownHead, error::BoxError, telemetry::AppendMeter};
 use sqlx::SqliteConnection;
 use tokio::{
     runtime::Handle,
-    sync::{Mutex, Notify, watch},
+    sync::{Mutex, Notify},
     task::JoinHandle,
     time::timeout,
 };
@@ -61,7 +61,7 @@ struct Open {
     holders: Arc<Holders>,
     queue: Queue,
     meter: Arc<AppendMeter>,
-    head: watch::Sender<Position>,
+    head: KnownHead,
     closing: Arc<Notify>,
     /// The task that writes appends; `None` once it has ended.
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -111,7 +111,7 @@ impl SqliteStore {
         let connections = Connections::new(file, writer).map_err(|error| OpenError::File(error.into()))?;
         let connections = Arc::new(connections);
         let (queue, queued) = Queue::new();
-        let head = watch::Sender::new(Position::ZERO);
+        let head = KnownHead::default();
         let closing = Arc::new(Notify::new());
         let meter = Arc::new(AppendMeter::default());
         // The task does not keep the store open: once all clones are dropped, the queue ends, and with it the task.
@@ -180,7 +180,7 @@ impl SqliteStore {
     }
 
     /// The last position that this process has written, and a notification of each later one.
-    pub(crate) fn head_of_this_process(&self) -> &watch::Sender<Position> {
+    pub(crate) fn head_of_this_process(&self) -> &KnownHead {
         &self.open.head
     }
 }

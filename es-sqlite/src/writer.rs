@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use es_core::{AppendError, Position, telemetry::AppendMeter};
+use es_core::{AppendError, Backoff, backend::KnownHead, telemetry::AppendMeter};
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc},
     time::{Instant, sleep, timeout},
 };
 
@@ -33,7 +33,7 @@ const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) const RETRY_FOR: Duration = Duration::from_secs(10);
 
 /// The shortest and the longest pause between two tries.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(40), Duration::from_secs(1));
 
 /// The most deferred appends. At this number no more are taken from the queue.
 const MAX_DEFERRED: usize = 1024;
@@ -47,7 +47,7 @@ pub(crate) struct AppendWriter {
     /// Deferred appends in queue order: large ones that wait for their turn, and later appends to their streams.
     pub(crate) deferred: VecDeque<Queued>,
     pub(crate) connections: Arc<Connections>,
-    pub(crate) head: watch::Sender<Position>,
+    pub(crate) head: KnownHead,
     pub(crate) end: End,
     pub(crate) meter: Arc<AppendMeter>,
     pub(crate) closing: Arc<Notify>,
@@ -138,13 +138,14 @@ impl AppendWriter {
         // write-ahead log, and the process that recovers the log finds them. This is safe: the next try finds its events
         // in the log and writes nothing (R6).
         let mut own = Written::new(batch.len());
-        let (deadline, mut pause) = (Instant::now() + RETRY_FOR, PAUSES.0);
+        let (deadline, mut failures) = (Instant::now() + RETRY_FOR, 0);
         let outcome = loop {
+            failures += 1;
+            let pause = BACKOFF.pause(failures);
             match self.try_write(&batch, &mut own).await {
                 Err(Failure::Database(error)) if may_pass(&error) && Instant::now() + pause < deadline => {
                     tracing::warn!(%error, ?pause, "a batch of appends failed and is tried again");
                     sleep(pause).await;
-                    pause = (pause * 2).min(PAUSES.1);
                 }
                 outcome => break outcome,
             }
@@ -180,11 +181,7 @@ impl AppendWriter {
         let outcomes = self.end.write(turn.connection(), batch, own).await?;
         turn.committed()?;
         let written = outcomes.iter().flatten().flatten().map(|appended| appended.position).max().unwrap_or_default();
-        self.head.send_if_modified(|head| {
-            let news = written > *head;
-            *head = written.max(*head);
-            news
-        });
+        self.head.raise(written);
         Ok(outcomes)
     }
 }
@@ -194,8 +191,8 @@ impl AppendWriter {
 mod tests {
     use std::{collections::VecDeque, sync::Arc};
 
-    use es_core::{Append, EventData, Expected, NewEvent, Position, StreamId};
-    use tokio::sync::{Notify, watch};
+    use es_core::{Append, EventData, Expected, NewEvent, StreamId, backend::KnownHead};
+    use tokio::sync::Notify;
 
     use super::{AppendWriter, End, Written};
     use crate::{
@@ -213,8 +210,7 @@ mod tests {
             queue: Queue::new().1,
             deferred: VecDeque::new(),
             connections: Arc::new(Connections::new(file, connection).unwrap()),
-            head: watch::Sender::new(Position::ZERO),
-            end: End::default(),
+            head: KnownHead::default(),
             meter: Arc::default(),
             closing: Arc::new(Notify::new()),
         };

@@ -19,8 +19,7 @@ impl MemoryStore {
         let mut state = self.lock();
         let before = state.log.events.len();
         let appended = state.log.append(appends)?;
-        // Under the lock, so that the head never goes back.
-        self.head.send_replace(Position::new(state.log.events.len() as u64));
+        self.head.raise(Position::new(state.log.events.len() as u64));
         self.meter.committed(state.log.events.len() - before);
         Ok(appended)
     }
@@ -87,8 +86,7 @@ impl EventStore for MemoryStore {
     }
 
     async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
-        // The sender lives as long as `self`.
-        let _ = self.head.subscribe().wait_for(|head| *head > after).await;
+        self.head.past(after).await;
         Ok(())
     }
 

@@ -17,13 +17,19 @@ use tokio::{
     time::Instant,
 };
 
-use crate::read::read_model::{Acts, Hold, Lease, Shard};
+use crate::{
+    backoff::Backoff,
+    read::read_model::{Acts, Hold, Lease, Shard},
+};
 
 /// The shortest pause between two renewals.
 const SHORTEST: Duration = Duration::from_millis(10);
 
 /// The longest pause between two renewals: with each of them a worker learns what operators want.
 const LONGEST: Duration = Duration::from_secs(1);
+
+/// The pauses of a store after renewals that failed.
+pub const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
 /// Runs `renewals` on the thread of this process that renews leases.
 ///

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
+    backoff::Backoff,
     codec::{self, Misfit},
     read::{
         cursor::Cursor,
@@ -171,12 +172,14 @@ fn building<P: Projection>(reached: Option<Position>) -> QueryError {
 struct Wait {
     /// `None` means no deadline.
     deadline: Option<Instant>,
-    pause: Duration,
+    tries: u32,
 }
+
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
 
 impl Wait {
     fn new(patience: Duration) -> Self {
-        Self { deadline: Instant::now().checked_add(patience), pause: Duration::from_millis(1) }
+        Self { deadline: Instant::now().checked_add(patience), tries: 0 }
     }
 
     /// Returns when it is time to try again; returns `error` when waiting does not help or the time is over.
@@ -185,9 +188,9 @@ impl Wait {
         if passed || !error.is_transient() || matches!(error, QueryError::Store(_)) {
             return Err(error);
         }
-        let next = Instant::now() + self.pause;
+        self.tries = self.tries.saturating_add(1);
+        let next = Instant::now() + PAUSES.longest(self.tries);
         tokio::time::sleep_until(self.deadline.map_or(next, |deadline| deadline.min(next))).await;
-        self.pause = (self.pause * 2).min(Duration::from_millis(50));
         Ok(())
     }
 }

@@ -29,7 +29,7 @@ pub(super) async fn write_all(
                 progress.position = position;
                 progress.last = chunk.last();
                 // Projectors of this process wake at once.
-                inner.head.publish(position);
+                inner.head.known.raise(position);
                 // Where the history has ended the chunk is not taken.
                 let _ = empty.send(chunk).await;
             }

@@ -34,7 +34,7 @@ pub(crate) async fn read_log(
     after: Position,
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
-    let before = head.known();
+    let before = head.known.get();
     let rows = connections.read(|| {
         sqlx::query(include_str!("../sql/read_log.sql")).bind(after.to_i64()).bind(rows(limit)).bind(rows(PAGE_BYTES))
     });
@@ -47,7 +47,7 @@ pub(crate) async fn read_log(
         head.correct(before, last);
     }
     if !events.is_empty() {
-        head.publish(last);
+        head.known.raise(last);
     }
     Ok(events)
 }

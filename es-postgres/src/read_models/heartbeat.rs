@@ -3,9 +3,8 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use es_core::{
-    Backoff,
     backend::Acts,
-    read::heartbeat::{Beat, Heartbeat},
+    read::heartbeat::{AFTER_FAILURE, Beat, Heartbeat},
 };
 use sqlx::{Row, postgres::types::PgInterval};
 
@@ -13,8 +12,6 @@ use crate::{guard::Guarded, session::Session};
 
 /// How long one renewal may take: by then the leases have ended.
 const WITHIN: Duration = Duration::from_secs(2);
-
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
 /// How long a lease lasts, as the server is told.
 pub(crate) fn interval(ttl: Duration) -> PgInterval {
@@ -55,7 +52,7 @@ pub(crate) async fn run(leases: Arc<Heartbeat>, session: Session) {
                 (failures, reported) = (failures + 1, cause);
                 connection = None;
                 leases.failed(&beats);
-                tokio::time::sleep(BACKOFF.pause(failures)).await;
+                tokio::time::sleep(AFTER_FAILURE.pause(failures)).await;
             }
         }
     }

@@ -2,8 +2,12 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use es_core::{AppendError, Position, StreamId, backend::StoreMoved, telemetry::AppendMeter};
-use tokio::{sync::watch, time::Instant};
+use es_core::{
+    AppendError, Backoff, StreamId,
+    backend::{KnownHead, StoreMoved},
+    telemetry::AppendMeter,
+};
+use tokio::time::Instant;
 
 use crate::{
     error::{self, Fault, OutcomeUnknown, SchemaMoved},
@@ -18,14 +22,13 @@ use crate::{
     },
 };
 
-const SHORTEST_BACKOFF: Duration = Duration::from_millis(5);
-const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+const BACKOFF: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 
 pub(crate) struct Delivery {
     session: Session,
     /// Opened with the first parcel.
     appender: Option<Appender>,
-    head: watch::Sender<Position>,
+    head: KnownHead,
     meter: Arc<AppendMeter>,
     patience: Duration,
 }
@@ -41,12 +44,7 @@ enum Failure {
 }
 
 impl Delivery {
-    pub(crate) fn new(
-        session: Session,
-        patience: Duration,
-        head: watch::Sender<Position>,
-        meter: Arc<AppendMeter>,
-    ) -> Self {
+    pub(crate) fn new(session: Session, patience: Duration, head: KnownHead, meter: Arc<AppendMeter>) -> Self {
         Self { session, appender: None, head, meter, patience }
     }
 
@@ -114,14 +112,9 @@ impl Delivery {
         self.meter.committed(parcel.batch.events_written(fates));
         let outcomes = parcel.batch.outcomes(fates);
         let requests = parcel.batch.into_requests();
-        let written = outcomes.iter().filter_map(Outcome::head).max();
         // Before the callers are answered: a caller with an answer finds the head at least there.
-        if let Some(written) = written {
-            self.head.send_if_modified(|head| {
-                let news = written > *head;
-                *head = written.max(*head);
-                news
-            });
+        if let Some(written) = outcomes.iter().filter_map(Outcome::head).max() {
+            self.head.raise(written);
         }
         for ((outcome, request), caller) in outcomes.into_iter().zip(requests).zip(parcel.callers) {
             match outcome {
@@ -137,7 +130,6 @@ impl Delivery {
     async fn send(&mut self, batch: &Batch) -> Result<Vec<Fate>, Failure> {
         let started = Instant::now();
         let (mut looked, mut told) = (false, false);
-        let mut backoff = SHORTEST_BACKOFF;
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -157,12 +149,12 @@ impl Delivery {
                 Fault::Busy => {}
                 Fault::Lost => self.appender = None,
             }
-            if started.elapsed().saturating_add(backoff) >= self.patience {
+            let pause = BACKOFF.pause(attempts);
+            if started.elapsed().saturating_add(pause) >= self.patience {
                 return Err(Failure::unknown(cause, attempts));
             }
             tracing::warn!(schema = self.session.schema(), attempts, error = %cause, "a batch is sent again");
-            tokio::time::sleep(backoff).await;
-            backoff = (backoff * 2).min(LONGEST_BACKOFF);
+            tokio::time::sleep(pause).await;
         }
     }
 

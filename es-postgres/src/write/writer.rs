@@ -15,9 +15,9 @@ use std::{
     sync::Arc,
 };
 
-use es_core::{Position, StreamId, telemetry::AppendMeter};
+use es_core::{StreamId, backend::KnownHead, telemetry::AppendMeter};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::{self, JoinError, JoinSet},
 };
 
@@ -71,7 +71,7 @@ impl Writer {
         session: Session,
         options: &PostgresOptions,
         queue: mpsc::Receiver<Queued>,
-        head: watch::Sender<Position>,
+        head: KnownHead,
         meter: Arc<AppendMeter>,
     ) -> Self {
         Self {
@@ -233,7 +233,7 @@ mod tests {
 
     fn writer() -> Writer {
         let session = Session::new(PgConnectOptions::new(), "es".into(), Duration::ZERO);
-        let (queue, head) = (mpsc::channel(1).1, watch::Sender::new(Position::ZERO));
+        let (queue, head) = (mpsc::channel(1).1, KnownHead::default());
         Writer::new(session, &PostgresOptions::new(""), queue, head, Arc::default())
     }
 
