@@ -54,20 +54,30 @@ impl Connections {
         Self { session, places, idle: Arc::default() }
     }
 
-    /// All rows of a read. A read has no effect, so if it fails on a connection that has been idle
-    /// (the server was restarted meanwhile), it is made again on a fresh one.
+    /// All rows of a read.
     pub(crate) async fn read<'q>(
         &self,
         query: impl Fn() -> Query<'q, Postgres, PgArguments>,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
+        self.read_first(query, usize::MAX, |_| 0).await.map(|(rows, _)| rows)
+    }
+
+    /// [`Guarded::first_rows`]. A read has no effect, so if it fails on a connection that has been idle (the server was
+    /// restarted meanwhile), it is made again on a fresh one.
+    pub(crate) async fn read_first<'q>(
+        &self,
+        query: impl Fn() -> Query<'q, Postgres, PgArguments>,
+        budget: usize,
+        bytes: fn(&PgRow) -> usize,
+    ) -> Result<(Vec<PgRow>, bool), sqlx::Error> {
         let read = async {
             let mut connection = self.take().await?;
             let was_idle = connection.was_idle;
-            let outcome = connection.connection.rows(query()).await;
+            let outcome = connection.connection.first_rows(query(), budget, bytes).await;
             match connection.give_back(outcome) {
                 Err(cause) if was_idle && error::is_broken(&cause) => {
                     let mut connection = self.take().await?;
-                    let outcome = connection.connection.rows(query()).await;
+                    let outcome = connection.connection.first_rows(query(), budget, bytes).await;
                     connection.give_back(outcome)
                 }
                 outcome => outcome,

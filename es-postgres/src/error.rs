@@ -62,12 +62,6 @@ pub(crate) fn is_lock_timeout(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("55P03")
 }
 
-/// Whether an answer would be larger than the server can make it.
-pub(crate) fn is_too_much(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(DatabaseError::code);
-    code.is_some_and(|code| matches!(&*code, "54000" | "53200" | "XX000"))
-}
-
 /// Whether this role has not the right to do that.
 pub(crate) fn is_forbidden(error: &sqlx::Error) -> bool {
     error.as_database_error().and_then(DatabaseError::code).as_deref() == Some("42501")

@@ -17,6 +17,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use futures_util::TryStreamExt;
 use sqlx::{
     Arguments, AssertSqlSafe, Connection, Execute, PgConnection, Postgres, SqlStr,
     postgres::{PgArguments, PgRow},
@@ -43,6 +44,27 @@ impl Guarded {
     /// All rows of a statement. It has then been committed: nothing shorter than `fetch_all` waits for that.
     pub(crate) async fn rows(&mut self, query: Query<'_, Postgres, PgArguments>) -> Result<Vec<PgRow>, sqlx::Error> {
         self.guard.query(query)?.fetch_all(&mut self.connection).await
+    }
+
+    /// The first rows of a statement that only reads, up to the one with which they reach `budget`, and whether these are all. The
+    /// others are taken from the connection one by one and dropped.
+    pub(crate) async fn first_rows(
+        &mut self,
+        query: Query<'_, Postgres, PgArguments>,
+        budget: usize,
+        bytes: impl Fn(&PgRow) -> usize,
+    ) -> Result<(Vec<PgRow>, bool), sqlx::Error> {
+        let mut answer = self.guard.query(query)?.fetch(&mut self.connection);
+        let (mut rows, mut taken, mut are_all) = (Vec::new(), 0, true);
+        while let Some(row) = answer.try_next().await? {
+            if taken < budget {
+                taken += bytes(&row);
+                rows.push(row);
+            } else {
+                are_all = false;
+            }
+        }
+        Ok((rows, are_all))
     }
 
     /// How many rows a statement has touched.

@@ -13,7 +13,7 @@ use std::sync::{
 use bytes::{Bytes, BytesMut};
 use es_core::{
     EventData, ReadError, StreamId,
-    backend::{Ending, LoadedStream, Witness},
+    backend::{Ending, LoadedStream, PAGE_BYTES, Witness},
 };
 use sqlx::{Row, postgres::PgRow};
 use tokio::{
@@ -38,6 +38,9 @@ const MOST_STREAMS: usize = 128;
 
 /// How many events of each stream, at least, however many streams the statement serves.
 const FEWEST_EVENTS: usize = 32;
+
+/// How many events a row of `load_whole_streams.sql` has, at most.
+const EVENTS_OF_A_ROW: usize = 128;
 
 /// How many columns a row of `load_streams.sql` has.
 const OF_A_WHOLE_STREAM: usize = 11;
@@ -83,8 +86,9 @@ impl Loader {
         if !self.is_contended.load(Ordering::Relaxed)
             && let Ok(_statement) = self.statements.try_acquire()
         {
-            let rows = fetch(&self.connections, &[stream.as_str()], snapshot, limit).await;
-            return rows.map_or_else(|cause| failed(&Arc::new(cause)), |rows| loaded(&rows, stream, snapshot, limit));
+            let fetched = fetch(&self.connections, &[stream.as_str()], snapshot, limit).await;
+            let (rows, limit) = fetched.map_err(error::read)?;
+            return loaded(&rows, stream, snapshot, limit);
         }
         let closed = || error::read(sqlx::Error::PoolClosed);
         let (answer, answered) = oneshot::channel();
@@ -133,40 +137,58 @@ async fn read(connections: &Connections, wanted: Vec<Wanted>) {
     // Those who are served together share what one of them would get.
     let limit = (limit / wanted.len().max(1)).max(FEWEST_EVENTS).min(limit);
     let snapshots = wanted.iter().all(|wanted| wanted.snapshot);
-    let rows = fetch(connections, &streams, snapshots, limit).await.map_err(Arc::new);
+    let fetched = fetch(connections, &streams, snapshots, limit).await.map_err(Arc::new);
     let is_alone = streams.len() == 1;
-    let mut rows = rows.as_deref();
+    let mut fetched = fetched.as_ref().map(|(rows, limit)| (&rows[..], *limit));
     for (wanted, ordinal) in wanted.into_iter().zip(1_i32..) {
         // The rows of a stream stand side by side, and the streams in the order of the array; the last column tells.
         let is_own = |row: &&PgRow| is_alone || row.try_get::<i32, _>(row.len() - 1).is_ok_and(|row| row == ordinal);
-        let answer = match &mut rows {
-            Ok(rows) => {
+        let answer = match &mut fetched {
+            Ok((rows, limit)) => {
                 let (own, others) = rows.split_at(rows.iter().take_while(is_own).count());
                 *rows = others;
-                loaded(own, &wanted.stream, snapshots, limit)
+                loaded(own, &wanted.stream, snapshots, *limit)
             }
-            Err(cause) => failed(cause),
+            Err(cause) => Err(ReadError::Store(cause.clone().into())),
         };
         // The caller may have dropped its future.
         let _ = wanted.answer.send(answer);
     }
 }
 
-/// What the server has of `streams`, at most `limit` events of each.
+/// What the server has of `streams`, at most `limit` events of each, and how many events of each that may be. It ends with the row
+/// whose payloads reach [`PAGE_BYTES`] (R17). Rows of several events leave out those that are larger than their share of a page.
+///
+/// (A sum of bytes in the statement, as pages of the log have it, would make the server sort and add up a thousand events.)
 async fn fetch(
     connections: &Connections,
     streams: &[&str],
     snapshots: bool,
     limit: usize,
-) -> Result<Vec<PgRow>, sqlx::Error> {
+) -> Result<(Vec<PgRow>, usize), sqlx::Error> {
     // The server adds it to a version: the sum must fit into a bigint.
     let most = i64::from(u32::try_from(limit).unwrap_or(u32::MAX));
-    let query = || match streams {
-        [stream] if snapshots => sqlx::query(include_str!("../sql/load_stream.sql")).bind(*stream).bind(most),
-        _ if snapshots => sqlx::query(include_str!("../sql/load_streams.sql")).bind(streams).bind(most),
-        _ => sqlx::query(include_str!("../sql/load_whole_streams.sql")).bind(streams).bind(most),
+    let share = |events: usize| i64::try_from(PAGE_BYTES / events.max(1)).unwrap_or(i64::MAX);
+    if let ([stream], true) = (streams, snapshots) {
+        let query = || sqlx::query(include_str!("../sql/load_stream.sql")).bind(*stream).bind(most);
+        let (rows, are_all) = connections.read_first(query, PAGE_BYTES, |row| bytes(row, 4)).await?;
+        // Each row has what the rest is read from.
+        let limit = if are_all { limit } else { rows.len() };
+        return Ok((rows, limit));
+    }
+    let (text, share, payloads): (_, _, fn(&PgRow) -> usize) = if snapshots {
+        (include_str!("../sql/load_streams.sql"), share(limit), |row| bytes(row, 9))
+    } else {
+        (include_str!("../sql/load_whole_streams.sql"), share(EVENTS_OF_A_ROW), |row| bytes(row, 4))
     };
-    connections.read(query).await
+    let query = || sqlx::query(text).bind(streams).bind(most).bind(share);
+    // A stream of which rows are missing is to be read in pages.
+    connections.read_first(query, PAGE_BYTES, payloads).await.map(|(rows, _)| (rows, limit))
+}
+
+/// How many bytes stand in a column of `row`.
+fn bytes(row: &PgRow, column: usize) -> usize {
+    row.try_get_raw(column).ok().and_then(|value| value.as_bytes().ok()).map_or(0, <[u8]>::len)
 }
 
 /// What the `rows` of a stream say.
@@ -177,12 +199,6 @@ fn loaded(rows: &[PgRow], stream: &StreamId, snapshots: bool, limit: usize) -> R
         _ => from_rows(rows, stream, limit),
     };
     loaded.map(|loaded| loaded.unwrap_or_else(unread)).map_err(error::read)
-}
-
-/// What is told when the statement has failed.
-fn failed(cause: &Arc<sqlx::Error>) -> Result<LoadedStream, ReadError> {
-    // Together they are more than one answer can hold: they are to be read in pages.
-    if error::is_too_much(cause) { Ok(unread()) } else { Err(ReadError::Store(cause.clone().into())) }
 }
 
 /// Everything is still to be read, in pages: they tell of what is wrong with the stream, if it is that.
@@ -273,9 +289,9 @@ fn from_whole(rows: &[PgRow], limit: usize) -> Result<Option<LoadedStream>, sqlx
     Ok((loaded.events.len() == wanted).then_some(loaded))
 }
 
-/// Takes apart what the server has put together; `false` if there are not as many names as payloads.
-fn push_events(joined_names: &str, payloads: &[u8], events: &mut Vec<EventData>) -> bool {
-    let payloads = Bytes::copy_from_slice(payloads);
+/// Takes apart what the server has put together; `false` if there are not as many names as payloads, since some are too large.
+fn push_events(joined_names: &str, payloads: Option<&[u8]>, events: &mut Vec<EventData>) -> bool {
+    let Some(payloads) = payloads.map(Bytes::copy_from_slice) else { return false };
     let mut ends = memchr::memchr_iter(0, &payloads).chain([payloads.len()]);
     let mut names = Names::default();
     let mut start = 0;

@@ -1,6 +1,6 @@
 -- What aggregates are folded from: of each stream the events from its snapshot's version on, or all if it has none. One row for
 -- each stream, since the driver spends more on a row than the server on putting 21 events together.
--- $1 streams, $2 at most how many events of each. No locks.
+-- $1 streams, $2 at most how many events of each, $3 the largest payload. No locks.
 -- The snapshot stands beside the event with which it ends; if there is no such event, it is of another history.
 -- first: the version of the first of these events; the snapshot's, if the stream does not come so far; null if it is empty.
 -- last, count: versions are dense, so the one follows from the other, and a range of versions is a limit.
@@ -15,7 +15,7 @@ SELECT coalesce(w.first, s.version), w.last, w.count, w.event_ids[1], w.times[1]
               array_agg(e.event_id) AS event_ids, array_agg(e.recorded_at) AS times,
               string_agg(CASE e.schema_version WHEN 1 THEN e.type ELSE e.type || '/' || e.schema_version END, ' ')
                   AS names,
-              string_agg(e.payload, E'\\x00') AS payloads
+              string_agg(e.payload, E'\\x00') FILTER (WHERE octet_length(e.payload) <= $3) AS payloads
          FROM (SELECT e.version, e.event_id, e.recorded_at, e.schema_version, e.type, e.payload
                  FROM events e
                 WHERE e.stream = u.stream

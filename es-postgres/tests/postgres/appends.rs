@@ -120,7 +120,7 @@ async fn r2_no_append_of_a_batch_goes_before_a_condition_that_has_not_seen_it() 
 }
 
 /// Tags, any version and conditions on tags are written by `append_all()`: no entry is checked by itself until one of them
-/// cannot be written. (The other function is out of reach meanwhile.)
+/// cannot be written. (The other function is out of reach meanwhile.) Seen to fail where `append_all()` did not look at conditions.
 #[tokio::test(flavor = "multi_thread")]
 async fn r2_tagged_and_conditional_appends_are_written_whole_until_one_does_not_fit() {
     let schema = Schema::new();

@@ -90,7 +90,7 @@ pub async fn r1_large_appends_keep_conditions_commands_and_neighbours(store: &im
 }
 
 /// R17: a page of the log, of a stream or of a query has at most [`PAGE_BYTES`] and one event more, however many were asked
-/// for; a reader does not take its end for the end of what it reads.
+/// for; a reader does not take its end for the end of what it reads. Seen to fail where a query had no limit of bytes.
 pub async fn r17_a_page_ends_with_the_event_that_reaches_its_bytes(store: &impl EventStore) {
     let payload = format!("\"{}\"", "x".repeat(900_000));
     for version in 0..12 {
