@@ -211,6 +211,7 @@ mod tests {
             deferred: VecDeque::new(),
             connections: Arc::new(Connections::new(file, connection).unwrap()),
             head: KnownHead::default(),
+            end: End::default(),
             meter: Arc::default(),
             closing: Arc::new(Notify::new()),
         };
