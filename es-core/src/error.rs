@@ -1,4 +1,7 @@
 //! The causes of failures of a backend.
+//!
+//! An error that depends on more than its input (a store, a broker, the system, the time) has `is_transient()`: whether doing the
+//! same again, unchanged, may help. An error about an input alone has none, because the same input is refused again.
 
 /// The backend's own error, kept as the source of Evenfold's error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -22,6 +25,11 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
 pub struct StoreMoved(#[source] pub BoxError);
 
 impl StoreMoved {
+    /// Whether trying again with this store may help: it does not.
+    pub fn is_transient(&self) -> bool {
+        false
+    }
+
     /// Whether `cause` is this error.
     pub fn is_in(cause: &BoxError) -> bool {
         cause.is::<Self>()

@@ -103,6 +103,13 @@ pub enum InstallError {
     Thread(#[from] io::Error),
 }
 
+impl InstallError {
+    /// Whether installing it again may help: the operating system may have threads again.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Thread(_))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use es_core::{

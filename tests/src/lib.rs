@@ -5,6 +5,8 @@
 
 pub mod checker;
 #[cfg(test)]
+mod errors;
+#[cfg(test)]
 mod observability;
 #[cfg(test)]
 mod promises;

@@ -76,9 +76,16 @@ pub enum ImportFailure {
 impl ImportError {
     /// Whether importing again may help: it goes on where it stopped.
     pub fn is_transient(&self) -> bool {
-        match &self.reason {
-            ImportFailure::Store(cause) | ImportFailure::Unknown(cause) => !StoreMoved::is_in(cause),
-            ImportFailure::Closed => true,
+        self.reason.is_transient()
+    }
+}
+
+impl ImportFailure {
+    /// Whether importing again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Store(cause) | Self::Unknown(cause) => !StoreMoved::is_in(cause),
+            Self::Closed => true,
             _ => false,
         }
     }

@@ -108,3 +108,10 @@ pub enum ServeError {
     #[error(transparent)]
     Shutdown(#[from] ShutdownError),
 }
+
+impl ServeError {
+    /// Whether serving again may help: the operating system may have handles and ports again.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Io(_))
+    }
+}
