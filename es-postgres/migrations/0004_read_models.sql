@@ -27,6 +27,7 @@ CREATE UNIQUE INDEX generations_building ON generations (projection) WHERE state
 CREATE TABLE checkpoints (
     generation  bigint  NOT NULL REFERENCES generations ON DELETE CASCADE,
     shard       text    COLLATE "C" NOT NULL,
+    source      text    COLLATE "C" NOT NULL,  -- that the shard is a part of
     position    bigint  NOT NULL DEFAULT 0,
     event_id    uuid,                       -- of the last event that was folded, like
     recorded_at timestamptz,                -- its time
@@ -85,10 +86,9 @@ $$;
 -- Otherwise the new shards go on where the former ones stood.
 -- Locks: the generation, which keeps promotion and other changeovers out; then the former checkpoints, which
 -- waits for the commits in flight; then the new rows.
-CREATE FUNCTION ensure_shards(a_generation bigint, a_shards text[]) RETURNS text
+CREATE FUNCTION ensure_shards(a_generation bigint, a_source text, a_shards text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_source text   := split_part(a_shards[1], '/', 1);
     v_seed   bigint := 0;
     v_fencing_token bigint := 0;
     v_former record;
@@ -98,11 +98,11 @@ BEGIN
                     WHERE NOT EXISTS (SELECT FROM checkpoints c
                                        WHERE c.generation = a_generation AND c.shard = s.shard))
        AND NOT EXISTS (SELECT FROM checkpoints c
-                        WHERE c.generation = a_generation AND split_part(c.shard, '/', 1) <> v_source)
+                        WHERE c.generation = a_generation AND c.source <> a_source)
     THEN RETURN 'ready'; END IF;
     PERFORM 1 FROM generations g WHERE g.id = a_generation AND g.state <> 'retired' FOR UPDATE;
     IF NOT FOUND THEN RETURN 'ready'; END IF;
-    PERFORM 1 FROM checkpoints c WHERE c.generation = a_generation AND split_part(c.shard, '/', 1) <> v_source
+    PERFORM 1 FROM checkpoints c WHERE c.generation = a_generation AND c.source <> a_source
       ORDER BY c.shard FOR UPDATE;
     IF FOUND THEN
         SELECT min(c.position) AS slowest, max(c.position) AS fastest, max(c.fencing_token) AS fencing_token,
@@ -118,8 +118,8 @@ BEGIN
         v_fencing_token := v_former.fencing_token + 1;
         DELETE FROM checkpoints c WHERE c.generation = a_generation;
     END IF;
-    INSERT INTO checkpoints (generation, shard, position, fencing_token)
-    SELECT a_generation, s.shard, v_seed, v_fencing_token FROM unnest(a_shards) s(shard)
+    INSERT INTO checkpoints (generation, shard, source, position, fencing_token)
+    SELECT a_generation, s.shard, a_source, v_seed, v_fencing_token FROM unnest(a_shards) s(shard)
         ON CONFLICT (generation, shard) DO NOTHING;
     RETURN 'ready';
 END

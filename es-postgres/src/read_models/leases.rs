@@ -35,8 +35,9 @@ impl Leases for PostgresStore {
     }
 
     async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        let Some(Shard { source, .. }) = shards.first() else { return Ok(Changeover::Ready) };
         let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
-        let ensure = sqlx::query(include_str!("../sql/ensure_shards.sql")).bind(generation.id).bind(names);
+        let ensure = sqlx::query(include_str!("../sql/ensure_shards.sql")).bind(generation.id).bind(source).bind(names);
         let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
         changeover(&rows).map_err(error::read_model)
     }

@@ -35,6 +35,7 @@ async fn forge<S: ServiceStore>(store: &S, model: &str, upserts: &[(&str, &'stat
         upserts: upserts.iter().map(|(key, document)| ((*key).to_owned(), Bytes::from(*document))).collect(),
         deletes: deletes.iter().map(|key| (*key).to_owned()).collect(),
         checkpoint: lease.checkpoint.clone(),
+        ..Changes::default()
     };
     store.commit(&lease, changes).await.expect("committed");
     store.release(&lease).await.expect("released");
