@@ -20,13 +20,7 @@ use crate::{
     backoff::Backoff,
     event::Event,
     react::policy::{Policy, PolicyRunner},
-    read::{
-        definition,
-        projection::Projection,
-        projector::Projector,
-        read_model::ReadModelError,
-        source::{EventSource, LogSource},
-    },
+    read::{definition, projection::Projection, projector::Projector, read_model::ReadModelError, source::EventSource},
     write::{aggregate::Aggregate, execute::Repository},
 };
 
@@ -239,7 +233,6 @@ impl ServiceBuilder {
         self.store.id().await?;
         let Self { name, store, categories, repositories, registered, source, relay, parts: chosen, .. } = self;
         let source = source.or_else(|| relay.map(|relay| relay.source(&name)));
-        let source = source.unwrap_or_else(|| Arc::new(LogSource::new(store.clone())));
         let resources = Resources::new(name, store, source, repositories);
         let make = |Registered { kind, name, make }| {
             Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)))

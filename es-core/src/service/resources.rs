@@ -23,6 +23,7 @@ pub struct Resources(Arc<Shared>);
 struct Shared {
     name: String,
     store: Arc<dyn ServiceStore>,
+    log: LogSource,
     source: Arc<dyn EventSource>,
     repositories: Repositories,
 }
@@ -34,10 +35,12 @@ impl Resources {
     pub(crate) fn new(
         name: String,
         store: Arc<dyn ServiceStore>,
-        source: Arc<dyn EventSource>,
+        source: Option<Arc<dyn EventSource>>,
         repositories: Repositories,
     ) -> Self {
-        Self(Arc::new(Shared { name, store, source, repositories }))
+        let log = LogSource::new(store.clone());
+        let source = source.unwrap_or_else(|| Arc::new(log.clone()));
+        Self(Arc::new(Shared { name, store, log, source, repositories }))
     }
 
     /// The name of the service.
@@ -73,15 +76,15 @@ impl Resources {
         self.0.source.clone()
     }
 
-    /// The log as a source, also if the readers follow another one.
+    /// The log as a source, also if the readers follow another one. Its readers share what they read.
     pub fn log(&self) -> LogSource {
-        LogSource::new(self.store())
+        self.0.log.clone()
     }
 }
 
 impl fmt::Debug for Resources {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Shared { name, store, source, repositories: _ } = &*self.0;
+        let Shared { name, store, source, .. } = &*self.0;
         f.debug_struct("Resources")
             .field("name", name)
             .field("store", store)

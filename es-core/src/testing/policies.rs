@@ -8,7 +8,6 @@ use crate::{
     event::{NewEvent, RecordedEvent},
     memory::MemoryStore,
     react::policy::{Policy, PolicyError},
-    read::source::LogSource,
     service::{Repositories, Resources},
     stream::{Expected, Position},
     write::{aggregate::Aggregate, append::Append, execute::Repository, store::EventStore},
@@ -91,8 +90,7 @@ impl Reacting {
             let appended = store.append(Append::new(stream, Expected::Any, vec![new])).await;
             appended.unwrap_or_else(|error| panic!("{}: {}", described(event), with_causes(&error)));
         }
-        let source = Arc::new(LogSource::new(store.clone()));
-        let shared = Resources::new("test".to_owned(), Arc::new(store.clone()), source, repositories);
+        let shared = Resources::new("test".to_owned(), Arc::new(store.clone()), None, repositories);
         let mut reacted = Reacted {
             policy: policy(&shared),
             store,

@@ -42,6 +42,7 @@ pub(crate) struct Scripted {
     pub(crate) memory: MemoryStore,
     fates: Mutex<VecDeque<Fate>>,
     appends: AtomicUsize,
+    pages: AtomicUsize,
     through: Notify,
     is_broken: AtomicBool,
 }
@@ -49,14 +50,19 @@ pub(crate) struct Scripted {
 impl Scripted {
     pub(crate) fn new(fates: impl IntoIterator<Item = Fate>) -> Self {
         let fates = Mutex::new(fates.into_iter().collect());
-        let (memory, appends, through, is_broken) =
-            (MemoryStore::new(), AtomicUsize::new(0), Notify::new(), AtomicBool::new(false));
-        Self { memory, fates, appends, through, is_broken }
+        let (appends, pages) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        let (memory, through, is_broken) = (MemoryStore::new(), Notify::new(), AtomicBool::new(false));
+        Self { memory, fates, appends, pages, through, is_broken }
     }
 
     /// The number of appends that have reached it.
     pub(crate) fn appends(&self) -> usize {
         self.appends.load(Ordering::SeqCst)
+    }
+
+    /// The number of pages of the log that were asked for.
+    pub(crate) fn pages(&self) -> usize {
+        self.pages.load(Ordering::SeqCst)
     }
 
     /// Writes one of the appends that wait, now or as soon as one does.
@@ -105,6 +111,7 @@ impl EventStore for Scripted {
     }
 
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+        self.pages.fetch_add(1, Ordering::SeqCst);
         self.reader()?.read_log(after, limit).await
     }
 
