@@ -55,6 +55,6 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let head = store.head().await?;
     assert!(write_invoice(&store, &mut database, -500).await.is_err());
     assert_eq!(store.head().await?, head);
-    store.close().await;
+    store.close().await?;
     Ok(())
 }

@@ -22,7 +22,7 @@ use crate::{account::AccountEvent, database};
 /// Creates the tables `events`, `event_tags`, `snapshots` and `documents` like ours, whatever ours look like today. Only the
 /// position comes from an identity.
 pub(crate) async fn create_tables(url: &str) -> Result<()> {
-    PostgresStore::options(url).schema("ours").connect().await?.close().await;
+    PostgresStore::options(url).schema("ours").connect().await?.close().await?;
     let mut connection = connect(url).await?;
     for table in ["events", "event_tags", "snapshots", "documents"] {
         let settings: String = sqlx::query_scalar(

@@ -164,11 +164,12 @@ impl Connections {
         Ok(Taken { connection, was_idle, places: self.places.clone(), idle: self.idle.clone(), _place: place })
     }
 
-    /// Gives out no connection any more, and closes those that come back within `limit`.
-    pub(crate) async fn close(&self, most: usize, limit: Duration) {
+    /// Gives out no connection any more, closes those that come back within `limit`, and returns whether all have come back.
+    pub(crate) async fn close(&self, most: usize, limit: Duration) -> bool {
         // Once all places are ours, all connections are back.
         let all = self.places.acquire_many(u32::try_from(most).unwrap_or(u32::MAX));
         let held = tokio::time::timeout(limit, all).await;
+        let all_are_back = held.is_ok();
         self.places.close();
         drop(held);
         let idle = std::mem::take(&mut *lock(&self.idle));
@@ -179,6 +180,7 @@ impl Connections {
         };
         // One limit for all: a peer that does not take the farewell of one takes none.
         let _ = tokio::time::timeout(limit, farewell).await;
+        all_are_back
     }
 }
 

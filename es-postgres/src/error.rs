@@ -137,6 +137,22 @@ impl SchemaMoved {
     }
 }
 
+/// Why a store did not close cleanly. What was acknowledged is durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CloseError {
+    /// Work in flight did not end in time and was abandoned. The outcome of its writes is unknown.
+    #[error("the work in flight did not end in time")]
+    Unfinished,
+}
+
+impl CloseError {
+    /// Whether closing it again may help: it does not, the store is closed.
+    pub fn is_transient(&self) -> bool {
+        false
+    }
+}
+
 /// The writer was stopped before it answered.
 #[derive(Debug, thiserror::Error)]
 #[error("the store was closed before the writer answered")]

@@ -1,12 +1,12 @@
 //! The event store, snapshots and read models on Postgres 15 or newer.
 //!
 //! ```no_run
-//! # async fn example(url: &str) -> Result<(), es_postgres::ConnectError> {
+//! # async fn example(url: &str) -> Result<(), Box<dyn std::error::Error>> {
 //! use es_postgres::PostgresStore;
 //!
 //! let store = PostgresStore::connect(url).await?;
 //! // … hand clones of it to repositories, projectors and queries …
-//! store.close().await;
+//! store.close().await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -36,7 +36,7 @@ mod read_models;
 mod inspect;
 
 pub use connect::ConnectError;
-pub use error::{OutcomeUnknown, SchemaMoved, StaleSnapshot, UnexpectedAnswer};
+pub use error::{CloseError, OutcomeUnknown, SchemaMoved, StaleSnapshot, UnexpectedAnswer};
 pub use import::{Import, ImportError, ImportFailure, ImportProgress, Imported};
 pub use options::PostgresOptions;
 pub use store::PostgresStore;

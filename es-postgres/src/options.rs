@@ -3,10 +3,13 @@
 use std::{fmt, str::FromStr, time::Duration};
 
 use sqlx::postgres::PgConnectOptions;
+use tokio::sync::Semaphore;
 
 use crate::{connect::ConnectError, session::Session};
 
-/// How to connect, and the limits of queues and connections.
+/// How to connect, and the limits of queues and connections. `SqliteOptions` has the same ones under the same names, with
+/// defaults of its own, but neither [`schema`](Self::schema) (a file is one store) nor [`answer_within`](Self::answer_within) (a
+/// file cannot vanish without an error).
 #[derive(Clone)]
 pub struct PostgresOptions {
     url: String,
@@ -51,35 +54,35 @@ impl PostgresOptions {
         Self { migrate, ..self }
     }
 
-    /// How many appends may wait for the writer; further callers wait before they queue (R17).
+    /// How many appends may wait for the writer; further callers wait before they queue (R17). Default: 4,096.
     pub fn queue_appends(self, appends: usize) -> Self {
-        Self { queue_appends: appends.max(1), ..self }
+        Self { queue_appends: appends.clamp(1, Semaphore::MAX_PERMITS), ..self }
     }
 
     /// How many bytes of events may wait for the writer; further callers wait before they queue (R17). Appends of more than 1 MiB
-    /// have as much room again for themselves, so that the others do not wait for theirs.
+    /// have as much room again for themselves, so that the others do not wait for theirs. Default: 64 MiB.
     pub fn queue_bytes(self, bytes: usize) -> Self {
         Self { queue_bytes: bytes.max(1), ..self }
     }
 
-    /// The most appends of one statement.
+    /// The most appends of one statement. Default: 1,000.
     pub fn batch_appends(self, appends: usize) -> Self {
         Self { batch_appends: appends.max(1), ..self }
     }
 
-    /// The most bytes of one statement; an append that is larger goes alone.
+    /// The most bytes of one statement; an append that is larger goes alone. Default: 2 MiB.
     pub fn batch_bytes(self, bytes: usize) -> Self {
         Self { batch_bytes: bytes.max(1), ..self }
     }
 
     /// The most connections beside the writer's: for reads, snapshots and read models. (One more renews leases while
-    /// the process holds any, and one more writes appends of more than 1 MiB, from the first of them on.)
+    /// the process holds any, and one more writes appends of more than 1 MiB, from the first of them on.) Default: 4.
     pub fn reader_connections(self, connections: usize) -> Self {
-        Self { reader_connections: connections.max(1), ..self }
+        Self { reader_connections: connections.clamp(1, Semaphore::MAX_PERMITS), ..self }
     }
 
     /// How long an append is tried again when the server is gone or busy, before its caller gets
-    /// [`AppendError::Store`](es_core::AppendError::Store).
+    /// [`AppendError::Store`](es_core::AppendError::Store). Default: 10 seconds.
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
     }
@@ -101,7 +104,8 @@ impl PostgresOptions {
         Self { answer_within: limit, ..self }
     }
 
-    /// How long [`PostgresStore::close`](crate::PostgresStore::close) waits for what is queued.
+    /// How long each step of [`PostgresStore::close`](crate::PostgresStore::close) may take: imports, the queued appends, and the
+    /// connections. Default: 10 seconds.
     pub fn close_within(self, limit: Duration) -> Self {
         Self { close_within: limit, ..self }
     }

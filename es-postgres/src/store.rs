@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     connect::{self, ConnectError},
     connections::Connections,
-    error::{Stopped, UnexpectedAnswer},
+    error::{CloseError, Stopped, UnexpectedAnswer},
     import::line::Line,
     options::PostgresOptions,
     read::{head::Head, loader::Loader, log},
@@ -46,8 +46,7 @@ use crate::{
 /// the lost attempt was committed, its caller gets [`Appended::repeated`] as `true`: whose work it was
 /// cannot be told from that of another process which sent the same.
 ///
-/// Dropping the last clone lets the writer finish what is queued; [`close`](Self::close) waits for
-/// that.
+/// Dropping the last clone lets the writer finish what is queued; [`close`](Self::close) waits for that.
 ///
 /// # Panics
 /// All its futures panic outside of a tokio runtime with I/O and time enabled; it stays bound to the runtime in which
@@ -137,28 +136,33 @@ impl PostgresStore {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Writes what is queued and closes all connections, in bounded time (R16). Later appends get
-    /// [`AppendError::Closed`]; callers that still wait when the time is over get
-    /// [`AppendError::Store`], since the outcome of what they asked for is unknown.
+    /// Finishes what is queued and closes all connections, in bounded time (R16): each of its steps waits no longer than
+    /// [`close_within`](PostgresOptions::close_within). Later appends get [`AppendError::Closed`], and later reads fail; closing
+    /// again does nothing. Callers that still wait when the time is over get [`AppendError::Store`], since the outcome of what they
+    /// asked for is unknown.
+    ///
+    /// A store that is dropped without `close` finishes its queued appends too, as long as the runtime lives.
+    ///
+    /// # Errors
+    /// [`CloseError`] when the store did not close cleanly. It is closed in this case too.
     ///
     /// # Cancel safety
-    /// Dropping the future leaves the store closed to new appends; call it again to wait.
-    pub async fn close(&self) {
+    /// Dropping the future leaves a store that takes no more appends. Call `close` again to finish the rest.
+    pub async fn close(&self) -> Result<(), CloseError> {
         let inner = &*self.inner;
         drop(inner.queue.lock().expect("nothing panics while it holds the lock").take());
         inner.rooms.close();
         inner.leases.close();
-        inner.imports.close(inner.close_within).await;
+        let mut finished = inner.imports.close(inner.close_within).await;
         // Under the lock, so that of two callers both return when it is done.
         let mut writer = inner.writer.lock().await;
         if let Some(task) = writer.as_mut() {
-            if tokio::time::timeout(inner.close_within, &mut *task).await.is_err() {
-                tracing::warn!(schema = inner.schema, "the writer did not finish in time and is stopped");
-                task.abort();
-            }
+            finished &= tokio::time::timeout(inner.close_within, &mut *task).await.is_ok();
+            task.abort();
             *writer = None;
         }
-        inner.connections.close(inner.most_connections, inner.close_within).await;
+        finished &= inner.connections.close(inner.most_connections, inner.close_within).await;
+        if finished { Ok(()) } else { Err(CloseError::Unfinished) }
     }
 
     async fn queue(&self, request: Request) -> Result<Vec<Appended>, AppendError> {
@@ -246,7 +250,6 @@ impl EventStore for PostgresStore {
 #[async_trait]
 impl ServiceStore for PostgresStore {
     async fn close(&self) -> Result<(), BoxError> {
-        self.close().await;
-        Ok(())
+        Ok(self.close().await?)
     }
 }

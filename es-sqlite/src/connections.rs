@@ -15,9 +15,6 @@ use crate::{
     identity::{FileReplaced, Identity},
 };
 
-/// The most queries that run at once. Each connection has a thread of its own.
-const READERS: usize = 4;
-
 /// What a write does inside its transaction.
 pub(crate) type Work<'c, T> = Pin<Box<dyn Future<Output = Result<T, sqlx::Error>> + Send + 'c>>;
 
@@ -47,13 +44,13 @@ enum Writer {
 }
 
 impl Connections {
-    /// The file has just been opened by `writer`.
-    pub(crate) fn new(file: File, writer: SqliteConnection) -> io::Result<Self> {
+    /// The file has just been opened by `writer`. At most `readers` queries run at once.
+    pub(crate) fn new(file: File, writer: SqliteConnection, readers: usize) -> io::Result<Self> {
         Ok(Self {
             identity: Arc::new(Identity::of(file.path())?),
             file,
             writer: Arc::new(TurnLock::new(Writer::Open(writer))),
-            readers: Semaphore::new(READERS),
+            readers: Semaphore::new(readers),
             idle: Mutex::default(),
         })
     }
@@ -62,7 +59,7 @@ impl Connections {
         &self.file
     }
 
-    /// A connection to read with, as soon as fewer than [`READERS`] are in use.
+    /// A connection to read with, as soon as one is free.
     pub(crate) async fn reader(&self) -> Result<Reader<'_>, Failure> {
         let permit = self.readers.acquire().await.map_err(|_| Failure::Closed)?;
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();

@@ -93,8 +93,8 @@ impl From<MigrateError> for OpenError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseError {
-    /// Writes in flight did not end in time and were abandoned. Their outcome is unknown.
-    #[error("the writes in flight did not end in time")]
+    /// Work in flight did not end in time and was abandoned. The outcome of its writes is unknown.
+    #[error("the work in flight did not end in time")]
     Unfinished,
     /// The file was removed or replaced while it was open: what was written to it may be lost.
     #[error(transparent)]
@@ -102,6 +102,13 @@ pub enum CloseError {
     /// The write-ahead log was not moved into the file. The next process that opens the file does so.
     #[error("the write-ahead log was not moved into the database file")]
     Checkpoint(#[source] BoxError),
+}
+
+impl CloseError {
+    /// Whether closing it again may help: it does not, the store is closed.
+    pub fn is_transient(&self) -> bool {
+        false
+    }
 }
 
 /// Why an operation on the open file failed.

@@ -21,6 +21,13 @@ pub struct FileReplaced {
     pub path: PathBuf,
 }
 
+impl FileReplaced {
+    /// Whether trying again with this store may help: it does not.
+    pub fn is_transient(&self) -> bool {
+        false
+    }
+}
+
 /// An open database file as the file system knows it.
 #[derive(Debug)]
 pub(crate) struct Identity {

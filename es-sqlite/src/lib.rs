@@ -32,6 +32,7 @@
 mod connections;
 mod file;
 mod identity;
+mod options;
 mod store;
 
 // The way of an append: queue, writer, end, optimistic, batch, verdict, insert.
@@ -66,4 +67,5 @@ mod error;
 
 pub use error::{CloseError, OpenError};
 pub use identity::FileReplaced;
+pub use options::SqliteOptions;
 pub use store::SqliteStore;

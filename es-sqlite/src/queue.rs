@@ -8,17 +8,7 @@ use es_core::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::error::Failure;
-
-/// The most appends in the queue.
-const MAX_QUEUED: usize = 1024;
-
-/// The most bytes of large appends that are queued or being written. An append that is larger than this waits until
-/// there is no other.
-const MAX_LARGE_BYTES: usize = 64 * 1024 * 1024;
-
-/// The same for small appends, which do not wait for the room that large ones take.
-const MAX_SMALL_BYTES: usize = 16 * 1024 * 1024;
+use crate::{error::Failure, options::SqliteOptions};
 
 /// The outcome of appends that are made together: of each of them in their order, or one error for all.
 pub(crate) type Outcome = Result<Vec<Appended>, AppendError>;
@@ -108,9 +98,9 @@ pub(crate) struct Queue {
 }
 
 impl Queue {
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Queued>) {
-        let (sender, receiver) = mpsc::channel(MAX_QUEUED);
-        (Self { sender, rooms: Rooms::new(MAX_SMALL_BYTES, MAX_LARGE_BYTES) }, receiver)
+    pub(crate) fn new(options: &SqliteOptions) -> (Self, mpsc::Receiver<Queued>) {
+        let (sender, receiver) = mpsc::channel(options.queue_appends);
+        (Self { sender, rooms: Rooms::new(options.queue_bytes, options.queue_bytes) }, receiver)
     }
 
     /// Queues `prepared` and returns its outcome.
@@ -135,7 +125,10 @@ mod tests {
 
     use es_core::{Append, EventData, Expected, NewEvent, StreamId};
 
-    use super::{LARGE_BYTES, MAX_LARGE_BYTES, MAX_QUEUED, MAX_SMALL_BYTES, Prepared, Queue};
+    use super::{LARGE_BYTES, Prepared, Queue};
+    use crate::SqliteStore;
+
+    const QUEUE_BYTES: usize = 64_000_000;
 
     fn prepared(bytes: usize) -> Prepared {
         to("a", bytes)
@@ -155,7 +148,8 @@ mod tests {
 
     /// How many of `appends` fit into a queue that no writer empties.
     async fn queued(appends: impl Iterator<Item = Prepared>) -> usize {
-        let (queue, receiver) = Queue::new();
+        let options = SqliteStore::options("events.db").queue_appends(100).queue_bytes(QUEUE_BYTES);
+        let (queue, receiver) = Queue::new(&options);
         let mut waiting: Vec<_> = appends.map(|prepared| Box::pin(queue.append(prepared))).collect();
         let poll_all = std::future::poll_fn(|context| {
             for append in &mut waiting {
@@ -170,13 +164,13 @@ mod tests {
 
     #[tokio::test]
     async fn r17_a_queue_that_is_full_makes_appends_wait() {
-        assert_eq!(queued((0..MAX_QUEUED + 100).map(|_| prepared(3))).await, MAX_QUEUED);
+        assert_eq!(queued((0..110).map(|_| prepared(3))).await, 100);
     }
 
     #[tokio::test]
     async fn r17_large_appends_fill_the_queue_sooner() {
-        for (bytes, most) in [(1_000_000, MAX_SMALL_BYTES), (2_000_000, MAX_LARGE_BYTES)] {
-            let room = most / bytes;
+        for bytes in [1_000_000, 2_000_000] {
+            let room = QUEUE_BYTES / bytes;
             assert_eq!(queued((0..room + 10).map(|_| prepared(bytes))).await, room);
         }
     }

@@ -20,12 +20,10 @@ use crate::{
     generations,
     holders::Holders,
     leases,
+    options::SqliteOptions,
     queue::Queue,
     writer::AppendWriter,
 };
-
-/// How long [`SqliteStore::close`] waits for the appends in the queue, and again for the connections.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Event store, snapshots and read models on one SQLite file. Clones share its connections.
 ///
@@ -63,12 +61,14 @@ struct Open {
     meter: Arc<AppendMeter>,
     head: KnownHead,
     closing: Arc<Notify>,
+    close_within: Duration,
     /// The task that writes appends; `None` once it has ended.
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
-impl SqliteStore {
-    /// The store in the file at `path`, which is created if it is missing. Its schema is brought up to date.
+impl SqliteOptions {
+    /// The store in the file: it is created if it is missing, and its schema is brought up to date, unless
+    /// [told otherwise](Self::migrate).
     ///
     /// # Errors
     /// [`OpenError`] when there is no tokio runtime, the directory is missing, or the file is not an SQLite database, is
@@ -76,46 +76,52 @@ impl SqliteStore {
     ///
     /// # Cancel safety
     /// Dropping the future leaves a file that can be opened.
-    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+    pub async fn open(self) -> Result<SqliteStore, OpenError> {
         if Handle::try_current().is_err() {
             return Err(OpenError::NoRuntime);
         }
-        let file = File::at(path.as_ref())?;
+        let file = File::at(&self.path)?;
+        if !self.migrate {
+            let writer = file.existing().await?;
+            return SqliteStore::start(file, writer, self);
+        }
         let writer = file.create().await?;
-        let store = Self::start(file, writer)?;
+        let store = SqliteStore::start(file, writer, self)?;
         // A crash after a promotion may have left documents of a retired generation.
         generations::sweep(store.connections()).await.map_err(|failure| OpenError::File(failure.into()))?;
         Ok(store)
     }
+}
 
-    /// The store in the file at `path`, as another program keeps it: the file must be there, with a schema that is up to date.
-    /// Nothing is written to it. Operators look into a store in this way.
+impl SqliteStore {
+    /// The store in the file at `path`, with default [options](Self::options).
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`OpenError::NoFile`] when there is no such file, and [`OpenError::NotMigrated`] when its schema is
-    /// older than this program.
+    /// [`OpenError`], as [`SqliteOptions::open`].
     ///
     /// # Cancel safety
-    /// Dropping the future changes nothing.
-    pub async fn open_existing(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        if Handle::try_current().is_err() {
-            return Err(OpenError::NoRuntime);
-        }
-        let file = File::at(path.as_ref())?;
-        let writer = file.existing().await?;
-        Self::start(file, writer)
+    /// Dropping the future leaves a file that can be opened.
+    pub async fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        Self::options(path).open().await
     }
 
-    fn start(file: File, writer: SqliteConnection) -> Result<Self, OpenError> {
+    /// Options for a store in the file at `path`.
+    pub fn options(path: impl AsRef<Path>) -> SqliteOptions {
+        SqliteOptions::new(path.as_ref())
+    }
+
+    fn start(file: File, writer: SqliteConnection, options: SqliteOptions) -> Result<Self, OpenError> {
         let holders = Arc::new(Holders::announce(file.path()).map_err(|error| OpenError::File(error.into()))?);
-        let connections = Connections::new(file, writer).map_err(|error| OpenError::File(error.into()))?;
-        let connections = Arc::new(connections);
-        let (queue, queued) = Queue::new();
+        let connections = Connections::new(file, writer, options.reader_connections);
+        let connections = Arc::new(connections.map_err(|error| OpenError::File(error.into()))?);
+        let (queue, queued) = Queue::new(&options);
         let head = KnownHead::default();
         let closing = Arc::new(Notify::new());
         let meter = Arc::new(AppendMeter::default());
+        let close_within = options.close_within;
         // The task does not keep the store open: once all clones are dropped, the queue ends, and with it the task.
         let writer = AppendWriter {
+            options,
             queue: queued,
             deferred: VecDeque::new(),
             connections: connections.clone(),
@@ -127,11 +133,12 @@ impl SqliteStore {
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
         // The same for this task: dropping the last clone ends it.
         es_core::read::heartbeat::spawn(leases::keep_alive(holders.clone(), connections.clone()));
-        Ok(Self { open: Arc::new(Open { connections, holders, queue, meter, head, closing, writer }) })
+        Ok(Self { open: Arc::new(Open { connections, holders, queue, meter, head, closing, close_within, writer }) })
     }
 
-    /// Finishes the queued appends, moves the write-ahead log into the file, and closes all connections. It returns
-    /// within half a minute (R16). Later calls on any clone fail; closing again does nothing.
+    /// Finishes what is queued, moves the write-ahead log into the file, and closes all connections, in bounded time (R16): each
+    /// of these steps waits no longer than [`close_within`](SqliteOptions::close_within). Later appends get
+    /// [`AppendError::Closed`](es_core::AppendError::Closed), and later reads fail; closing again does nothing.
     ///
     /// A store that is dropped without `close` finishes its queued appends too, as long as the runtime lives.
     ///
@@ -141,18 +148,19 @@ impl SqliteStore {
     /// # Cancel safety
     /// Dropping the future leaves a store that takes no more appends. Call `close` again to finish the rest.
     pub async fn close(&self) -> Result<(), CloseError> {
+        let limit = self.open.close_within;
         self.open.closing.notify_one();
         let mut writer = self.open.writer.lock().await;
         let finished = match &mut *writer {
             Some(task) => {
-                let finished = timeout(CLOSE_TIMEOUT, &mut *task).await.is_ok();
+                let finished = timeout(limit, &mut *task).await.is_ok();
                 task.abort();
                 finished
             }
             None => true,
         };
         *writer = None;
-        let closed = timeout(CLOSE_TIMEOUT, self.open.connections.close()).await;
+        let closed = timeout(limit, self.open.connections.close()).await;
         self.open.holders.end();
         match closed {
             Ok(Err(Failure::Replaced(replaced))) => Err(replaced.into()),

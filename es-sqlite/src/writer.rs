@@ -11,6 +11,7 @@ use std::{
 use es_core::{AppendError, Backoff, backend::KnownHead, telemetry::AppendMeter};
 use tokio::{
     sync::{Notify, mpsc},
+    task,
     time::{Instant, sleep, timeout},
 };
 
@@ -18,19 +19,14 @@ use crate::{
     connections::Connections,
     end::End,
     error::{Failure, may_pass},
+    options::SqliteOptions,
     queue::{Outcome, Prepared, Queued},
     verdict::Written,
 };
 
-/// The most appends in one transaction.
-const MAX_BATCH: usize = 512;
-
-/// A transaction that has this many bytes takes no further append.
-const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
-
-/// How long a batch is retried while the disk is full or another process holds the lock. Then its callers get
-/// [`AppendError::Store`]. (Each try waits for locks for `busy_timeout`.)
-pub(crate) const RETRY_FOR: Duration = Duration::from_secs(10);
+/// How often the writer yields before it writes a batch, so that callers it has just answered can join it instead of waiting
+/// for the next one. (A single caller has no other to wait for.)
+const YIELDS_BEFORE_A_BATCH: usize = 3;
 
 /// The shortest and the longest pause between two tries.
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(40), Duration::from_secs(1));
@@ -43,6 +39,7 @@ const IDLE: Duration = Duration::from_millis(2);
 
 #[derive(Debug)]
 pub(crate) struct AppendWriter {
+    pub(crate) options: SqliteOptions,
     pub(crate) queue: mpsc::Receiver<Queued>,
     /// Deferred appends in queue order: large ones that wait for their turn, and later appends to their streams.
     pub(crate) deferred: VecDeque<Queued>,
@@ -59,6 +56,7 @@ impl AppendWriter {
         // All others wait while a large append runs, so small ones then get as much time as it took before the next large
         // one begins: under a steady load of large appends a few small ones are delayed, not all.
         let mut small_until = Instant::now();
+        let mut answered = 0;
         loop {
             if self.deferred.is_empty() {
                 let Some(first) = self.next().await else { break };
@@ -70,7 +68,13 @@ impl AppendWriter {
                     () = std::future::ready(()) => {}
                 }
             }
+            if answered > 1 {
+                for _ in 0..YIELDS_BEFORE_A_BATCH {
+                    task::yield_now().await;
+                }
+            }
             let batch = self.next_batch();
+            answered = batch.len();
             let has_small = !batch.is_empty();
             if has_small {
                 self.write(batch).await;
@@ -107,7 +111,10 @@ impl AppendWriter {
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let (mut deferred, mut streams) = (VecDeque::new(), HashSet::new());
         let mut earlier = mem::take(&mut self.deferred);
-        while batch.len() < MAX_BATCH && bytes < MAX_BATCH_BYTES && deferred.len() < MAX_DEFERRED {
+        while batch.len() < self.options.batch_appends
+            && bytes < self.options.batch_bytes
+            && deferred.len() < MAX_DEFERRED
+        {
             let Some(queued) = earlier.pop_front().or_else(|| self.queue.try_recv().ok()) else { break };
             if queued.prepared.is_large() || queued.prepared.streams().any(|stream| streams.contains(stream)) {
                 streams.extend(queued.prepared.streams().cloned());
@@ -138,12 +145,14 @@ impl AppendWriter {
         // write-ahead log, and the process that recovers the log finds them. This is safe: the next try finds its events
         // in the log and writes nothing (R6).
         let mut own = Written::new(batch.len());
-        let (deadline, mut failures) = (Instant::now() + RETRY_FOR, 0);
+        let (began, mut failures) = (Instant::now(), 0);
         let outcome = loop {
             failures += 1;
             let pause = BACKOFF.pause(failures);
             match self.try_write(&batch, &mut own).await {
-                Err(Failure::Database(error)) if may_pass(&error) && Instant::now() + pause < deadline => {
+                Err(Failure::Database(error))
+                    if may_pass(&error) && began.elapsed() + pause < self.options.patience =>
+                {
                     tracing::warn!(%error, ?pause, "a batch of appends failed and is tried again");
                     sleep(pause).await;
                 }
@@ -196,6 +205,7 @@ mod tests {
 
     use super::{AppendWriter, End, Written};
     use crate::{
+        SqliteStore,
         connections::Connections,
         file::File,
         queue::{Prepared, Queue},
@@ -204,12 +214,14 @@ mod tests {
     #[tokio::test]
     async fn r6_after_a_commit_that_seemed_to_fail_the_caller_gets_a_first_outcome() {
         let directory = tempfile::tempdir().unwrap();
-        let file = File::at(&directory.path().join("events.db")).unwrap();
+        let options = SqliteStore::options(directory.path().join("events.db"));
+        let file = File::at(&options.path).unwrap();
         let connection = file.create().await.unwrap();
         let mut writer = AppendWriter {
-            queue: Queue::new().1,
+            queue: Queue::new(&options).1,
+            options,
             deferred: VecDeque::new(),
-            connections: Arc::new(Connections::new(file, connection).unwrap()),
+            connections: Arc::new(Connections::new(file, connection, 1).unwrap()),
             head: KnownHead::default(),
             end: End::default(),
             meter: Arc::default(),

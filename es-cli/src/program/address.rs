@@ -72,7 +72,7 @@ impl Address {
                 Ok(Arc::new(options.connect().await?))
             }
             Self::Sqlite(path) if may_migrate => Ok(Arc::new(SqliteStore::open(path).await?)),
-            Self::Sqlite(path) => Ok(Arc::new(SqliteStore::open_existing(path).await?)),
+            Self::Sqlite(path) => Ok(Arc::new(SqliteStore::options(path).migrate(false).open().await?)),
         }
     }
 

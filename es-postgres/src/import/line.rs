@@ -39,15 +39,15 @@ impl Line {
         Self { session, patience, place: Mutex::new(Place::Open(None)) }
     }
 
-    /// Waits for the chunk that is being written, though not longer than `limit`; later ones are not
-    /// written any more.
-    pub(crate) async fn close(&self, limit: Duration) {
+    /// Waits for the chunk that is being written, though not longer than `limit`, and returns whether it has ended. Later chunks
+    /// are not written any more.
+    pub(crate) async fn close(&self, limit: Duration) -> bool {
         let closed = async {
             if let Place::Open(Some(connection)) = std::mem::replace(&mut *self.place.lock().await, Place::Closed) {
                 let _ = connection.close().await;
             }
         };
-        let _ = tokio::time::timeout(limit, closed).await;
+        tokio::time::timeout(limit, closed).await.is_ok()
     }
 
     /// Gives the connection back to the server when an import is over.

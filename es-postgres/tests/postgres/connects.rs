@@ -23,18 +23,18 @@ async fn many_processes_that_start_at_once_migrate_once() {
         starts.spawn(schema.options().connect());
     }
     for store in soon(starts.join_all()).await {
-        store.unwrap().close().await;
+        store.unwrap().close().await.unwrap();
     }
     let twice = "SELECT count(*) - count(DISTINCT version) FROM _sqlx_migrations WHERE success";
     assert_eq!(schema.session().await.number(twice).await, 0);
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
 }
 
 /// A server that only pretends to lock (there was one) is told from one that does.
 #[tokio::test(flavor = "multi_thread")]
 async fn r3_a_server_that_does_not_keep_the_append_lock_is_refused() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let pretend = "CREATE OR REPLACE FUNCTION take_append_lock() RETURNS boolean LANGUAGE sql AS 'SELECT true'";
     schema.session().await.run(pretend).await;
     assert!(matches!(schema.options().connect().await, Err(ConnectError::NoAppendLock)));
@@ -51,7 +51,7 @@ async fn a_store_opens_while_others_append() {
         appends.spawn(async move { store.append(append(&format!("n{number}"), exact(0), 1)).await });
     }
     for _ in 0..5 {
-        soon(schema.store()).await.close().await;
+        soon(schema.store()).await.close().await.unwrap();
     }
     assert!(soon(appends.join_all()).await.iter().all(Result::is_ok));
 }
@@ -92,7 +92,7 @@ async fn plans_made_for_empty_tables_look_rows_up() {
         store.get("model", "key").await.unwrap();
     }
     // Sessions report what they did when they end.
-    store.close().await;
+    store.close().await.unwrap();
     let gone =
         format!("SELECT (count(*) = 0)::int::bigint FROM pg_stat_activity WHERE application_name = '{}'", schema.0);
     session.until(&gone, 1).await;
@@ -110,6 +110,6 @@ async fn a_store_that_may_not_migrate_changes_nothing() {
     assert!(matches!(&error, ConnectError::NotMigrated { missing } if missing[0] == 1), "{error:?}");
     let there = format!("SELECT count(*) FROM pg_namespace WHERE nspname = '{}'", schema.0);
     assert_eq!(schema.session().await.number(&there).await, 0);
-    schema.store().await.close().await;
-    schema.options().migrate(false).connect().await.unwrap().close().await;
+    schema.store().await.close().await.unwrap();
+    schema.options().migrate(false).connect().await.unwrap().close().await.unwrap();
 }

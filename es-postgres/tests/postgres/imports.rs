@@ -378,9 +378,9 @@ async fn r16_close_lets_the_chunk_in_flight_end_and_no_other_begin() {
     });
     watcher.until_blocked(&schema, 1).await;
     let mut closing = Box::pin(store.close());
-    tokio::select! { biased; () = &mut closing => panic!("a chunk is in flight"), () = async {} => {} }
+    tokio::select! { biased; _ = &mut closing => panic!("a chunk is in flight"), () = async {} => {} }
     holder.run("COMMIT").await;
-    soon(closing).await;
+    soon(closing).await.unwrap();
     let (events, reason) = reason(soon(import).await.unwrap());
     assert!(matches!(reason, ImportFailure::Closed), "{reason:?}");
     assert_eq!(events, 10);

@@ -91,7 +91,7 @@ async fn r7_r16_a_large_append_ends_like_a_small_one() {
     assert!(waits(&mut closing));
     holder.run("COMMIT").await;
     assert!(soon(stale).await.is_err(), "it expected one event, and there are three");
-    soon(closing).await;
+    soon(closing).await.unwrap();
     assert_eq!(log(&schema.store().await).await, [(1, "a".into()), (2, "a".into()), (3, "a".into())]);
     assert_eq!(watcher.number("SELECT count(*) FROM events").await, 3);
 }

@@ -26,7 +26,7 @@ const STATEMENTS: [&str; 14] = [
 #[tokio::test]
 async fn plans_that_were_made_for_empty_tables_read_no_whole_table() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let mut session = schema.session().await;
     let settings = include_str!("../../src/sql/session.sql")
         .replace("{path}", &schema.0)

@@ -111,7 +111,7 @@ async fn r3_a_restored_log_is_read_whole_and_goes_on_densely() {
     source.run(&format!("CREATE DATABASE {} TEMPLATE template0", schema.0)).await;
     let elsewhere = format!("&dbname={}", schema.0);
     let options = || schema.options_with(&elsewhere);
-    options().connect().await.unwrap().close().await;
+    options().connect().await.unwrap().close().await.unwrap();
     let mut target = Session(PgConnection::connect(&schema.url_with(&elsewhere)).await.unwrap());
     target.run(&format!("SET search_path = {}", schema.0)).await;
     restore(&mut source, &mut target).await;
@@ -124,7 +124,7 @@ async fn r3_a_restored_log_is_read_whole_and_goes_on_densely() {
     let again = restored.append(once).await.unwrap();
     assert_eq!((again.repeated, again.position), (true, Position::new(2)));
     assert_eq!(log(&restored).await.len(), 45);
-    restored.close().await;
+    restored.close().await.unwrap();
     target.0.close().await.unwrap();
     source.run(&format!("DROP DATABASE {} WITH (FORCE)", schema.0)).await;
 }
@@ -146,7 +146,7 @@ async fn r3_appends_leave_no_dead_rows_while_an_old_snapshot_is_open() {
     }
     assert_eq!(old.number("SELECT count(*) FROM events").await, 1, "it still sees the past");
     // A writer reports what it did when its session ends.
-    store.close().await;
+    store.close().await.unwrap();
     let mut watcher = schema.session().await;
     let gone =
         format!("SELECT (count(*) = 0)::int::bigint FROM pg_stat_activity WHERE application_name = '{}'", schema.0);

@@ -109,7 +109,7 @@ async fn r11_a_projector_ends_when_its_schema_moves() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rights_are_granted_in_a_renamed_schema() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let renamed = rename(&schema).await;
     let mut owner = renamed.session().await;
     let role = format!("{}_app", renamed.0);

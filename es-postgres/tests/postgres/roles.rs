@@ -53,7 +53,7 @@ const FORBIDDEN: &str = "42501";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_role_can_do_all_that_the_ports_do() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let role = Role::new(&schema).await;
     let store = role.options(&schema).connect().await.unwrap();
 
@@ -94,7 +94,7 @@ async fn an_application_role_can_do_all_that_the_ports_do() {
     soon(running).await.unwrap().unwrap();
     assert_eq!(own.number("SELECT count(*) FROM event_log").await, 17);
     assert_eq!(own.number("SELECT count(*) FROM read_models").await, 1);
-    store.close().await;
+    store.close().await.unwrap();
 }
 
 /// It can lose: with `DELETE` among the rights on tables without a word of their own, the trigger had to
@@ -139,7 +139,7 @@ async fn r3_an_application_role_cannot_rewrite_history_nor_what_guards_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r3_an_application_role_makes_large_appends_and_moves_no_event() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let role = Role::new(&schema).await;
     let store = role.options(&schema).patience(IMPATIENT).connect().await.unwrap();
     let payload = format!("\"{}\"", "x".repeat(900_000));
@@ -154,8 +154,8 @@ async fn r3_an_application_role_makes_large_appends_and_moves_no_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_application_role_sees_no_other_schema() {
     let (schema, other) = (Schema::new(), Schema::new());
-    schema.store().await.close().await;
-    other.store().await.close().await;
+    schema.store().await.close().await.unwrap();
+    other.store().await.close().await.unwrap();
     let role = Role::new(&schema).await;
     let read = format!("SELECT FROM {}.events", other.0);
     assert_eq!(refusal(&mut role.session(&schema).await, &read).await, FORBIDDEN);
@@ -196,7 +196,7 @@ async fn the_owner_may_forget_old_commands_and_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn grants_replace_what_the_role_had_and_spare_the_owner() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let role = Role::new(&schema).await;
     let mut owner = schema.session().await;
     owner.run(&format!("GRANT ALL ON events, commands TO {}", role.0)).await;
@@ -210,9 +210,9 @@ async fn grants_replace_what_the_role_had_and_spare_the_owner() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_migration_without_the_right_to_apply_it_is_a_typed_error() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let role = Role::new(&schema).await;
-    role.options(&schema).connect().await.unwrap().close().await;
+    role.options(&schema).connect().await.unwrap().close().await.unwrap();
     let mut owner = schema.session().await;
     owner.run("DELETE FROM _sqlx_migrations WHERE version > 3").await;
     let outcome = role.options(&schema).connect().await;
@@ -227,7 +227,7 @@ async fn a_missing_migration_without_the_right_to_apply_it_is_a_typed_error() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_that_was_migrated_otherwise_is_refused() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     schema.session().await.run("UPDATE _sqlx_migrations SET checksum = '' WHERE version = 2").await;
     let outcome = schema.options().connect().await;
     assert!(matches!(outcome, Err(ConnectError::Migrate(_))), "{outcome:?}");
@@ -237,7 +237,7 @@ async fn a_schema_that_was_migrated_otherwise_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_that_the_server_refuses_are_typed_errors_and_appends_wait_for_one() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let role = Role::new(&schema).await;
     let store = role.options(&schema).patience(IMPATIENT).connect().await.unwrap();
     let patient = role.options(&schema).connect().await.unwrap();
@@ -270,7 +270,7 @@ async fn connections_that_the_server_refuses_are_typed_errors_and_appends_wait_f
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_has_become_read_only_serves_reads_and_keeps_appends_waiting() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let role = Role::new(&schema).await;
     let options = || role.options(&schema);
     let store = options().patience(IMPATIENT).connect().await.unwrap();

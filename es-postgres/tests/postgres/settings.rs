@@ -184,13 +184,13 @@ async fn limits_may_be_without_an_end() {
     }
     let history: Vec<_> = store.read_log(Position::ZERO, 100).await.unwrap().into_iter().map(Imported::from).collect();
     assert_eq!(store.import("copy").events(history).await.unwrap().events, 3);
-    soon(store.close()).await;
+    soon(store.close()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_of_a_newer_version_is_a_typed_error() {
     let schema = Schema::new();
-    schema.store().await.close().await;
+    schema.store().await.close().await.unwrap();
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
                  VALUES (9000, 'of tomorrow', true, '', 0)";
     schema.session().await.run(newer).await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use es_core::{AppendError, EventStore, Position};
+use es_postgres::CloseError;
 use futures_util::future::join_all;
 
 use super::server::{Schema, append, exact, log, soon};
@@ -39,8 +40,8 @@ async fn r16_close_finishes_what_is_queued_and_closes_all_connections() {
     for outcome in soon(queued).await {
         outcome.unwrap();
     }
-    soon(closing).await.unwrap();
-    soon(store.close()).await;
+    soon(closing).await.unwrap().unwrap();
+    soon(store.close()).await.unwrap();
     assert!(matches!(store.append(append("late", exact(0), 1)).await, Err(AppendError::Closed)));
     assert!(store.head().await.is_err());
     let gone =
@@ -57,7 +58,8 @@ async fn r16_close_ends_in_bounded_time_although_the_append_lock_is_held() {
     holder.hold_append_lock().await;
     let mut stuck = Box::pin(store.append(append("stuck", exact(0), 1)));
     tokio::select! { biased; _ = &mut stuck => panic!("the append lock is held"), () = watcher.until_blocked(&schema, 1) => {} }
-    soon(store.close()).await;
+    assert_eq!(soon(store.close()).await, Err(CloseError::Unfinished));
+    assert_eq!(soon(store.close()).await, Ok(()), "closing again does nothing");
     assert!(matches!(soon(stuck).await, Err(AppendError::Store(_))), "its outcome is unknown");
 }
 

@@ -53,7 +53,7 @@ async fn a_store_connects_over_tls() {
                        FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name = 'tls'";
         let (encrypted, plain): (i64, i64) = sqlx::query_as(plain).fetch_one(&mut session).await.unwrap();
         assert!(encrypted > 0 && plain == 0, "{encrypted} encrypted, {plain} plain");
-        store.close().await;
+        store.close().await.unwrap();
     }
 }
 

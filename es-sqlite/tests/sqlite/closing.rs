@@ -1,9 +1,12 @@
 //! A store that is closed or dropped.
 
-use es_core::{AppendError, EventStore, Expected, Position, backend::Leases};
-use es_sqlite::SqliteStore;
+use std::time::Duration;
 
-use super::fixture::{append, dense_log, new_path, put};
+use es_core::{AppendError, EventStore, Expected, Position, backend::Leases};
+use es_sqlite::{CloseError, SqliteStore};
+use sqlx::Executor;
+
+use super::fixture::{append, dense_log, foreign_connection, new_path, put};
 
 #[tokio::test]
 async fn r16_close_finishes_what_is_queued() {
@@ -28,6 +31,19 @@ async fn r16_a_closed_store_refuses_everything() {
     assert!(clone.wait_past(Position::ZERO).await.is_err());
     assert!(clone.ensure_shards(&model(), &[]).await.is_err());
     clone.close().await.expect("closing again does nothing");
+}
+
+#[tokio::test]
+async fn r16_close_ends_in_bounded_time_although_another_program_holds_the_write_lock() {
+    let path = new_path();
+    let store = SqliteStore::options(&path).close_within(Duration::from_millis(100)).open().await.unwrap();
+    let mut foreign = foreign_connection(&path).await;
+    foreign.execute("BEGIN IMMEDIATE").await.unwrap();
+    // The append is polled first, so it is queued when close begins.
+    let stuck = store.append(append("stuck", Expected::NoStream, 1));
+    let (outcome, closed) = futures_util::future::join(stuck, store.close()).await;
+    assert!(matches!(closed, Err(CloseError::Unfinished)), "{closed:?}");
+    assert!(matches!(outcome, Err(AppendError::Store(_))), "its outcome is unknown: {outcome:?}");
 }
 
 fn model() -> es_core::Generation {

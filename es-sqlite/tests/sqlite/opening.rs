@@ -4,13 +4,14 @@ use std::{
     error::Error,
     fs,
     task::{Context, Poll, Waker},
+    time::Duration,
 };
 
 use es_core::{EventStore, Expected};
 use es_sqlite::{OpenError, SqliteStore};
 use sqlx::{Executor, Row};
 
-use super::fixture::{append, foreign_connection, new_path, put};
+use super::fixture::{append, dense_log, foreign_connection, new_path, put};
 
 #[test]
 fn without_a_runtime_a_store_is_not_opened() {
@@ -103,14 +104,14 @@ async fn names_with_a_meaning_for_sqlite_are_ordinary_files() {
 #[tokio::test]
 async fn an_existing_file_is_opened_as_it_is() {
     let path = new_path();
-    let error = SqliteStore::open_existing(&path).await.unwrap_err();
+    let error = SqliteStore::options(&path).migrate(false).open().await.unwrap_err();
     assert!(matches!(&error, OpenError::NoFile { file } if *file == path), "{error:?}");
     assert!(!path.exists());
 
     fs::write(&path, "").unwrap();
     let mut foreign = foreign_connection(&path).await;
     foreign.execute("CREATE TABLE notes (note TEXT)").await.unwrap();
-    let error = SqliteStore::open_existing(&path).await.unwrap_err();
+    let error = SqliteStore::options(&path).migrate(false).open().await.unwrap_err();
     assert!(matches!(&error, OpenError::NotMigrated { missing } if missing[0] == 1), "{error:?}");
     let tables = foreign.fetch_all("SELECT name FROM sqlite_schema").await.unwrap();
     assert_eq!(tables.len(), 1, "nothing was created");
@@ -118,12 +119,23 @@ async fn an_existing_file_is_opened_as_it_is() {
     let path = new_path();
     let store = SqliteStore::open(&path).await.unwrap();
     put(&store, append("a", Expected::NoStream, 1)).await;
-    let other = SqliteStore::open_existing(&path).await.unwrap();
+    let other = SqliteStore::options(&path).migrate(false).open().await.unwrap();
     assert_eq!(other.head().await.unwrap().get(), 1);
     other.close().await.unwrap();
     store.close().await.unwrap();
     let mut foreign = foreign_connection(&path).await;
     foreign.execute("UPDATE _sqlx_migrations SET checksum = x'00'").await.unwrap();
-    let error = SqliteStore::open_existing(&path).await.unwrap_err();
+    let error = SqliteStore::options(&path).migrate(false).open().await.unwrap_err();
     assert!(matches!(error, OpenError::Schema(_)), "{error:?}");
+}
+
+/// Seen to fail where `patience` is added to the present time, which ends the writer.
+#[tokio::test]
+async fn limits_may_be_without_an_end() {
+    let limits = SqliteStore::options(new_path()).patience(Duration::MAX).close_within(Duration::MAX);
+    let limits = limits.queue_appends(usize::MAX).queue_bytes(usize::MAX).reader_connections(usize::MAX);
+    let store = limits.batch_appends(usize::MAX).batch_bytes(usize::MAX).open().await.unwrap();
+    put(&store, append("a", Expected::NoStream, 1)).await;
+    assert_eq!(dense_log(&store).await.len(), 1);
+    store.close().await.unwrap();
 }
