@@ -4,9 +4,11 @@ use clap::Subcommand;
 use es_core::ServiceStore;
 
 use crate::{
+    dead_letters::DeadLetters,
     doctor::Doctor,
     end::{CommandError, Outcome},
     log::Log,
+    operate::{Actions, Skip, Switch},
     output::Output,
     readers::Readers,
     stream::Stream,
@@ -33,6 +35,17 @@ pub enum StoreCommand {
     ///
     /// Each finding says how bad it is and what to do. The exit code tells the worst.
     Doctor(Doctor),
+    /// Pauses a reader, in all processes, until it is resumed
+    Pause(Switch),
+    /// Lets a paused reader continue
+    Resume(Switch),
+    /// Moves a reader that has stopped at an event past it
+    Skip(Skip),
+    /// Shows the events that a reader could not handle, and retries, discards or edits them
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Lists what operators did: who, when and why
+    Actions(Actions),
 }
 
 impl StoreCommand {
@@ -42,7 +55,7 @@ impl StoreCommand {
     /// [`CommandError`].
     ///
     /// # Cancel safety
-    /// Dropping the future changes nothing; a part of the output may have been printed.
+    /// Dropping the future leaves an act undone or done; a part of the output may have been printed.
     pub async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
         match self {
             Self::Streams(streams) => streams.run(store, output).await,
@@ -50,6 +63,11 @@ impl StoreCommand {
             Self::Log(log) => log.run(store, output).await,
             Self::Readers(readers) => readers.run(store, output).await,
             Self::Doctor(doctor) => doctor.run(store, output).await,
+            Self::Pause(reader) => reader.pause(store, output).await,
+            Self::Resume(reader) => reader.resume(store, output).await,
+            Self::Skip(skip) => skip.run(store, output).await,
+            Self::DeadLetters(letters) => letters.run(store, output).await,
+            Self::Actions(actions) => actions.run(store, output).await,
         }
     }
 }

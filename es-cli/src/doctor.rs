@@ -10,7 +10,7 @@ use es_core::{
 use crate::{
     end::{CommandError, Outcome},
     output::{Format, Output},
-    readers::{self, Reader},
+    readers::{self, Paused, Reader, Stopped},
 };
 
 /// A reader without a worker that is so many seconds late is worth a warning.
@@ -29,8 +29,12 @@ impl Doctor {
         findings.extend(store.diagnose().await.map_err(CommandError::Store)?);
         let readers = readers::look(store).await?;
         findings.extend(readers.iter().filter_map(left_alone));
+        findings.extend(readers.iter().flat_map(held_up));
         if !readers.is_empty() && findings.iter().all(|finding| finding.check != "readers") {
-            findings.push(Finding::ok("readers", format!("no reader of {} is left without a worker", readers.len())));
+            findings.push(Finding::ok(
+                "readers",
+                format!("none of {} lags without a worker, is paused or has failed", readers.len()),
+            ));
         }
         self.print(&findings, output)
     }
@@ -66,7 +70,9 @@ fn style(severity: Severity) -> Style {
 /// A reader that lags, and that no process runs.
 fn left_alone(reader: &Reader) -> Option<Finding> {
     let is_late = reader.lag_seconds.is_none_or(|seconds| seconds >= LATE);
-    if reader.lag_events == 0 || !is_late || reader.held() > 0 {
+    // Why a reader waits is another finding.
+    let waits = reader.paused.is_some() || !reader.stopped_at.is_empty();
+    if reader.lag_events == 0 || !is_late || reader.held() > 0 || waits {
         return None;
     }
     let Reader { name, state, lag_events, .. } = reader;
@@ -75,4 +81,29 @@ fn left_alone(reader: &Reader) -> Option<Finding> {
         format!("{name} ({state}) lags by {lag_events} events, and no worker holds it"),
         "start a process that runs it, or look into its log and at /readyz why it has stopped",
     ))
+}
+
+/// What keeps a reader, or some of its keys, from going on.
+fn held_up(reader: &Reader) -> Vec<Finding> {
+    let Reader { name, dead_letters, parked_keys, .. } = reader;
+    let mut findings = Vec::new();
+    for Stopped { shard, position, event_id, cause, .. } in &reader.stopped_at {
+        findings.push(Finding::problem(
+            "readers",
+            format!("{name} has stopped at position {position}: {cause}"),
+            format!(
+                "correct the code and start it again, or `es skip {name} --shard {shard} --position {position} --event \
+                 {event_id}`"
+            ),
+        ));
+    }
+    if let Some(Paused { actor, reason, .. }) = &reader.paused {
+        let found = format!("{name} was paused by {actor}: {reason}");
+        findings.push(Finding::warning("readers", found, format!("`es resume {name}` when it may go on")));
+    }
+    if *parked_keys > 0 {
+        let found = format!("{name} has {dead_letters} dead letters under {parked_keys} parked keys");
+        findings.push(Finding::warning("readers", found, format!("`es dead-letters list {name}`")));
+    }
+    findings
 }

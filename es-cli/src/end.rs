@@ -76,6 +76,9 @@ pub enum CommandError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] BoxError),
+    /// Parts of the service have stopped for good: a line for each, with the reason.
+    #[error("{}", .0.join("\n"))]
+    Stopped(Vec<String>),
     /// What was found cannot be printed.
     #[error("the output cannot be written")]
     Output(#[from] io::Error),
@@ -92,7 +95,7 @@ impl CommandError {
         match self {
             Self::Usage { advice, .. } | Self::Unreachable { advice, .. } | Self::Unfit { advice, .. } => Some(advice),
             Self::Store(_) => Some("`es doctor` examines it"),
-            Self::Missing(_) | Self::Output(_) => None,
+            Self::Missing(_) | Self::Stopped(_) | Self::Output(_) => None,
         }
     }
 
@@ -106,7 +109,7 @@ impl CommandError {
             Self::Missing(_) => 1,
             Self::Usage { .. } => 2,
             Self::Unreachable { .. } => 3,
-            Self::Unfit { .. } | Self::Store(_) | Self::Output(_) => 4,
+            Self::Unfit { .. } | Self::Store(_) | Self::Stopped(_) | Self::Output(_) => 4,
         }
     }
 }

@@ -41,18 +41,25 @@ struct Line<'a> {
     data: Option<Data<'a>>,
 }
 
-/// The payload as it was written, to the last digit; as a text if it is no JSON.
+/// A payload or document as it was written, to the last digit; as a text if it is no JSON.
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Data<'a> {
+pub(crate) enum Data<'a> {
     Json(&'a RawValue),
     Text(String),
 }
 
 impl<'a> Data<'a> {
-    fn of(event: &'a RecordedEvent) -> Self {
-        serde_json::from_slice::<&RawValue>(&event.data.payload)
-            .map_or_else(|_| Self::Text(String::from_utf8_lossy(&event.data.payload).into_owned()), Self::Json)
+    pub(crate) fn of(stored: &'a [u8]) -> Self {
+        serde_json::from_slice::<&RawValue>(stored)
+            .map_or_else(|_| Self::Text(String::from_utf8_lossy(stored).into_owned()), Self::Json)
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Json(json) => json.get(),
+            Self::Text(text) => text,
+        }
     }
 }
 
@@ -64,7 +71,7 @@ impl Shown {
     /// Prints `events`, each on a line of its own.
     pub(crate) fn print(self, events: &[RecordedEvent], output: &mut Output) -> io::Result<()> {
         for event in events {
-            let data = self.data.then(|| Data::of(event));
+            let data = self.data.then(|| Data::of(&event.data.payload));
             if self.format.json {
                 output.json(&Line {
                     position: event.position,
@@ -93,11 +100,7 @@ impl Shown {
                 schema = event.data.schema_version,
             ))?;
             if let Some(data) = data {
-                let text = match &data {
-                    Data::Json(json) => json.get(),
-                    Data::Text(text) => text,
-                };
-                output.line(format_args!("          {text}"))?;
+                output.line(format_args!("          {}", data.text()))?;
             }
         }
         output.flush()

@@ -12,7 +12,13 @@ mod stream;
 mod log;
 mod readers;
 mod doctor;
+mod act;
+mod operate;
+mod dead_letters;
 pub mod command;
+
+// The commands that need the types of an application.
+pub mod service;
 
 // The program `es`.
 #[cfg(feature = "program")]
@@ -21,3 +27,4 @@ pub mod program;
 pub use command::StoreCommand;
 pub use end::{CommandError, EXIT_CODES, Outcome};
 pub use output::Output;
+pub use service::ServiceCommand;

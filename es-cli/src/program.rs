@@ -19,7 +19,7 @@ use crate::{
 /// Shows operators what is in an event store, and what is wrong with it.
 ///
 /// The store is named by --url or, better, by ES_URL or DATABASE_URL: other users of the machine can see the arguments of a program,
-/// and with them a password. No command but `migrate` changes a store.
+/// and with them a password. Commands that change a store ask for a reason, and what they did is recorded.
 #[derive(Debug, Clone, Parser)]
 #[expect(clippy::doc_markdown, reason = "it is a help text")]
 #[command(name = "es", version, after_help = EXIT_CODES, max_term_width = 100)]

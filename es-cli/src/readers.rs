@@ -38,7 +38,29 @@ pub(crate) struct Reader {
     position: u64,
     pub(crate) lag_events: u64,
     pub(crate) lag_seconds: Option<f64>,
+    pub(crate) paused: Option<Paused>,
+    pub(crate) stopped_at: Vec<Stopped>,
+    pub(crate) parked_keys: usize,
+    pub(crate) dead_letters: u64,
     pub(crate) shards: Vec<Shard>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Paused {
+    pub(crate) actor: String,
+    pub(crate) reason: String,
+    at: String,
+}
+
+/// An event that the reader could not handle and has not passed.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Stopped {
+    pub(crate) shard: String,
+    pub(crate) position: u64,
+    pub(crate) event_id: Uuid,
+    pub(crate) cause: String,
+    at: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -92,7 +114,9 @@ pub(crate) async fn look(store: &dyn ServiceStore) -> Result<Vec<Reader>, Comman
     let mut readers = Vec::with_capacity(found.len());
     for reader in found {
         let lag_seconds = behind(store, reader.reached(), head, now).await?;
-        readers.push(Reader::new(reader, head, lag_seconds, now));
+        let mut reader = Reader::new(reader, head, lag_seconds, now);
+        reader.look_up(store).await?;
+        readers.push(reader);
     }
     Ok(readers)
 }
@@ -123,8 +147,42 @@ impl Reader {
             position,
             lag_events: head.get().saturating_sub(position),
             lag_seconds,
+            paused: None,
+            stopped_at: Vec::new(),
+            parked_keys: 0,
+            dead_letters: 0,
             shards: found.shards.iter().map(|shard| Shard::new(shard, now)).collect(),
             name: found.generation.projection,
+        }
+    }
+
+    /// What operators and failures have done to it.
+    async fn look_up(&mut self, store: &dyn ServiceStore) -> Result<(), CommandError> {
+        let paused = store.paused(&self.name).await?;
+        self.paused = paused.map(|pause| Paused { actor: pause.actor, reason: pause.reason, at: time::text(pause.at) });
+        let stops = store.stops(&self.name).await?;
+        let stops = stops.into_iter().filter(|stop| stop.generation == self.generation);
+        self.stopped_at = stops
+            .map(|stop| Stopped {
+                shard: stop.shard.to_string(),
+                position: stop.position.get(),
+                event_id: stop.event_id,
+                cause: stop.cause,
+                at: time::text(stop.at),
+            })
+            .collect();
+        let mut parked = store.parked_keys(&self.name).await?;
+        parked.retain(|key| key.generation == self.generation);
+        self.parked_keys = parked.len();
+        self.dead_letters = parked.iter().map(|key| key.letters).sum();
+        Ok(())
+    }
+
+    fn state(&self) -> String {
+        match (&self.paused, &*self.stopped_at) {
+            (Some(_), _) => format!("{}, paused", self.state),
+            (None, [stop, ..]) => format!("{}, stopped at {}", self.state, stop.position),
+            (None, []) => self.state.to_owned(),
         }
     }
 
@@ -144,7 +202,7 @@ impl Reader {
             self.name.clone(),
             self.kind.clone(),
             self.version.to_string(),
-            self.state.to_owned(),
+            self.state(),
             self.position.to_string(),
             self.lag_events.to_string(),
             behind,
@@ -157,7 +215,7 @@ impl Reader {
         [
             self.name.clone(),
             self.version.to_string(),
-            self.state.to_owned(),
+            self.state(),
             shard.name.clone(),
             shard.position.to_string(),
             shard.last_event_at.clone().unwrap_or_default(),

@@ -7,5 +7,6 @@ mod fixture;
 mod documented;
 mod ends;
 mod examines;
+mod operates;
 mod reads;
 mod writes_text;

@@ -1,0 +1,313 @@
+//! `es dead-letters`.
+
+use std::{fs, io::Read, path::PathBuf};
+
+use bytes::Bytes;
+use clap::{Args, Subcommand};
+use es_core::{DeadLetter, LetterPage, Position, ServiceStore};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    act::{Consent, Who},
+    end::{CommandError, Outcome},
+    event::Data,
+    output::{Format, Output},
+    time,
+};
+
+/// How many letters are asked for at a time.
+const PAGE: usize = 100;
+
+/// What to do with dead letters: events that a reader could not handle, and those that wait behind them.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum DeadLetters {
+    /// Lists the dead letters of a reader, in the order in which they will be handled
+    List {
+        /// The reader
+        reader: String,
+
+        /// Only those under this key
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+
+        /// The most letters to list
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: usize,
+
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Shows the dead letters under a key, with why they failed
+    Show {
+        #[command(flatten)]
+        letters: Letters,
+
+        /// Prints what the events hold, too. It may be personal
+        #[arg(long)]
+        data: bool,
+
+        #[command(flatten)]
+        format: Format,
+    },
+    /// Lets the reader handle the letters under a key again, in order
+    Retry {
+        /// The reader
+        reader: String,
+
+        /// The key
+        key: String,
+
+        #[command(flatten)]
+        how: How,
+    },
+    /// Deletes letters: the reader never handles their events
+    Discard {
+        #[command(flatten)]
+        letters: Letters,
+
+        #[command(flatten)]
+        how: How,
+
+        #[command(flatten)]
+        consent: Consent,
+    },
+    /// Replaces the payload in a letter; the event in the log stays as it was recorded
+    Edit {
+        /// The reader
+        reader: String,
+
+        /// The key
+        key: String,
+
+        /// The position of the event
+        #[arg(long, value_name = "N")]
+        position: u64,
+
+        /// A file with the new payload; - is the standard input
+        #[arg(long, value_name = "FILE")]
+        file: PathBuf,
+
+        #[command(flatten)]
+        how: How,
+
+        #[command(flatten)]
+        consent: Consent,
+    },
+}
+
+/// Letters under a key.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Letters {
+    /// The reader
+    reader: String,
+
+    /// The key
+    key: String,
+
+    /// Only the letter of the event at this position
+    #[arg(long, value_name = "N")]
+    position: Option<u64>,
+}
+
+/// How letters are changed.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct How {
+    #[command(flatten)]
+    who: Who,
+
+    /// Only lists the letters that it concerns
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// A letter as a line of JSON.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Line<'a> {
+    key: &'a str,
+    position: u64,
+    stream: &'a str,
+    version: u64,
+    id: Uuid,
+    #[serde(rename = "type")]
+    name: &'a str,
+    schema_version: u32,
+    generation: i64,
+    shard: String,
+    attempts: u32,
+    edited: bool,
+    parked_at: String,
+    /// `None`: it waits behind an earlier letter.
+    cause: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Data<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edited_data: Option<Data<'a>>,
+}
+
+impl<'a> Line<'a> {
+    fn of(letter: &'a DeadLetter, with_data: bool) -> Self {
+        let event = &letter.event;
+        Self {
+            key: &letter.key,
+            position: event.position.get(),
+            stream: event.stream.as_str(),
+            version: event.version.get(),
+            id: event.id,
+            name: &event.data.name,
+            schema_version: event.data.schema_version,
+            generation: letter.generation.id,
+            shard: letter.shard.to_string(),
+            attempts: letter.attempts,
+            edited: letter.edited.is_some(),
+            parked_at: time::text(letter.parked_at),
+            cause: letter.cause.as_deref(),
+            data: with_data.then(|| Data::of(&event.data.payload)),
+            edited_data: letter.edited.as_deref().filter(|_| with_data).map(Data::of),
+        }
+    }
+}
+
+impl DeadLetters {
+    pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+        match self {
+            Self::List { reader, key, limit, format } => {
+                let letters = read(store, &reader, key.as_deref(), None, limit).await?;
+                print(&letters, format, output)?;
+            }
+            Self::Show { letters: which, data, format } => {
+                let letters = which.find(store).await?;
+                for line in letters.iter().map(|letter| Line::of(letter, data)) {
+                    if format.json { output.json(&line)? } else { show(&line, output)? }
+                }
+            }
+            Self::Retry { reader, key, how } => {
+                let act = how.who.act()?;
+                if how.dry_run {
+                    let letters = Letters { reader, key, position: None }.find(store).await?;
+                    print(&letters, Format::default(), output)?;
+                } else {
+                    store.request_retry(&reader, &key, &act).await?;
+                    output
+                        .line(format_args!("{reader} handles {key:?} again within about a second, if a worker runs"))?;
+                }
+            }
+            Self::Discard { letters: which, how, consent } => {
+                let act = how.who.act()?;
+                let letters = which.find(store).await?;
+                print(&letters, Format::default(), output)?;
+                output.flush()?;
+                if !how.dry_run {
+                    let Letters { reader, key, position } = which;
+                    let count = letters.len();
+                    if !consent.to(&format!("{reader} will never handle these {count} events of {key:?}"))? {
+                        return Ok(Outcome::No);
+                    }
+                    let count = store.discard_letters(&reader, &key, position.map(Position::new), &act).await?;
+                    output.line(format_args!("{count} letters were discarded"))?;
+                }
+            }
+            Self::Edit { reader, key, position, file, how, consent } => {
+                let act = how.who.act()?;
+                let payload = payload(&file)?;
+                let letters = Letters { reader: reader.clone(), key: key.clone(), position: Some(position) };
+                print(&letters.find(store).await?, Format::default(), output)?;
+                output.flush()?;
+                es_core::read::read_model::check_payload(&payload)?;
+                if !how.dry_run {
+                    if !consent.to(&format!("the next retry handles {} other bytes in this letter", payload.len()))? {
+                        return Ok(Outcome::No);
+                    }
+                    store.edit_letter(&reader, &key, Position::new(position), payload, &act).await?;
+                    output.line("the letter was edited: retry it now")?;
+                }
+            }
+        }
+        output.flush()?;
+        Ok(Outcome::Well)
+    }
+}
+
+impl Letters {
+    /// The letters; that there is none is an error.
+    async fn find(&self, store: &dyn ServiceStore) -> Result<Vec<DeadLetter>, CommandError> {
+        let letters = read(store, &self.reader, Some(&self.key), self.position, usize::MAX).await?;
+        if letters.is_empty() {
+            let Self { reader, key, position } = self;
+            let place = position.map(|position| format!(" at position {position}")).unwrap_or_default();
+            return Err(CommandError::Missing(format!("{reader} has no dead letter under {key:?}{place}")));
+        }
+        Ok(letters)
+    }
+}
+
+async fn read(
+    store: &dyn ServiceStore,
+    reader: &str,
+    key: Option<&str>,
+    position: Option<u64>,
+    limit: usize,
+) -> Result<Vec<DeadLetter>, CommandError> {
+    let mut letters = Vec::new();
+    let mut page = LetterPage { key: key.map(str::to_owned), ..LetterPage::first(PAGE) };
+    while letters.len() < limit {
+        let found = store.dead_letters(reader, &page).await?;
+        let Some(last) = found.last() else { break };
+        page.after = Some(last.id());
+        letters.extend(found.into_iter().filter(|letter| position.is_none_or(|at| letter.event.position.get() == at)));
+    }
+    letters.truncate(limit);
+    Ok(letters)
+}
+
+fn print(letters: &[DeadLetter], format: Format, output: &mut Output) -> Result<(), CommandError> {
+    let lines: Vec<_> = letters.iter().map(|letter| Line::of(letter, false)).collect();
+    if format.json {
+        lines.iter().try_for_each(|line| output.json(line))?;
+        return Ok(());
+    }
+    let row = |line: &Line<'_>| {
+        [
+            line.key.to_owned(),
+            line.position.to_string(),
+            format!("{} {}", line.stream, line.version),
+            line.name.to_owned(),
+            line.attempts.to_string(),
+            line.cause.unwrap_or("waits behind an earlier one").to_owned(),
+        ]
+    };
+    let rows: Vec<_> = lines.iter().map(row).collect();
+    output.table(["KEY", "POSITION", "EVENT", "TYPE", "ATTEMPTS", "CAUSE"], &rows)?;
+    Ok(())
+}
+
+fn show(line: &Line<'_>, output: &mut Output) -> std::io::Result<()> {
+    let Line { key, position, stream, version, id, name, schema_version, attempts, parked_at, .. } = line;
+    output.line(format_args!("{key:?} at position {position}: {stream} {version}  {name} v{schema_version}  {id}"))?;
+    match line.cause {
+        Some(cause) => output.line(format_args!("  parked at {parked_at} after {attempts} attempts: {cause}"))?,
+        None => output.line(format_args!("  parked at {parked_at}: it waits behind an earlier letter of its key"))?,
+    }
+    if let Some(data) = &line.data {
+        output.line(format_args!("  recorded: {}", data.text()))?;
+    }
+    match (&line.edited_data, line.edited) {
+        (Some(data), _) => output.line(format_args!("  edited:   {}", data.text())),
+        (None, true) => output.line("  its payload was edited"),
+        (None, false) => Ok(()),
+    }
+}
+
+fn payload(file: &PathBuf) -> Result<Bytes, CommandError> {
+    let mut payload = Vec::new();
+    let read = if file.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut payload).map(drop)
+    } else {
+        fs::read(file).map(|bytes| payload = bytes)
+    };
+    read.map_err(|error| {
+        CommandError::usage(format!("{} cannot be read: {error}", file.display()), "name another file")
+    })?;
+    Ok(payload.trim_ascii().to_vec().into())
+}

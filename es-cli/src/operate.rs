@@ -1,0 +1,142 @@
+//! `es pause | resume | skip | actions`.
+
+use clap::Args;
+use es_core::{Position, ServiceStore, backend::Shard};
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::{
+    act::{Consent, Who},
+    end::{CommandError, Outcome},
+    output::{Format, Output},
+    time,
+};
+
+/// How many records are asked for at a time.
+const PAGE: usize = 100;
+
+/// A reader to pause or to resume.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Switch {
+    /// The reader
+    reader: String,
+
+    #[command(flatten)]
+    who: Who,
+}
+
+impl Switch {
+    pub(crate) async fn pause(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+        store.pause(&self.reader, &self.who.act()?).await?;
+        output.line(format_args!("{} is paused: its workers finish their batch and wait", self.reader))?;
+        output.flush()?;
+        Ok(Outcome::Well)
+    }
+
+    pub(crate) async fn resume(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+        store.resume(&self.reader, &self.who.act()?).await?;
+        output.line(format_args!("{} continues", self.reader))?;
+        output.flush()?;
+        Ok(Outcome::Well)
+    }
+}
+
+/// An event to skip.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Skip {
+    /// The reader, which has stopped at the event
+    reader: String,
+
+    /// The position of the event
+    #[arg(long, value_name = "N")]
+    position: u64,
+
+    /// The id of the event
+    #[arg(long, value_name = "ID")]
+    event: Uuid,
+
+    /// The shard of the reader
+    #[arg(long, value_name = "SHARD", default_value = "log")]
+    shard: String,
+
+    #[command(flatten)]
+    who: Who,
+
+    #[command(flatten)]
+    consent: Consent,
+}
+
+impl Skip {
+    pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+        let Self { reader, position, event, shard, who, consent } = self;
+        let act = who.act()?;
+        if !consent.to(&format!("{reader} will never handle the event {event} at position {position}"))? {
+            return Ok(Outcome::No);
+        }
+        store.skip(&reader, &Shard::from(&*shard), Position::new(position), event, &act).await?;
+        output.line(format_args!("{reader} is past position {position}: start it again"))?;
+        output.flush()?;
+        Ok(Outcome::Well)
+    }
+}
+
+/// Which acts to list.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Actions {
+    /// Only acts with a lower number: the last number of the page before
+    #[arg(long, value_name = "NUMBER")]
+    before: Option<i64>,
+
+    /// The most acts to list
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    limit: usize,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Serialize)]
+struct Line {
+    number: i64,
+    at: String,
+    actor: String,
+    what: String,
+    reader: String,
+    target: Option<String>,
+    position: Option<u64>,
+    reason: String,
+}
+
+impl Actions {
+    pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+        let (mut before, mut lines) = (self.before, Vec::new());
+        while lines.len() < self.limit {
+            let page = store.acts(before, PAGE.min(self.limit - lines.len())).await?;
+            let Some(last) = page.last() else { break };
+            before = Some(last.id);
+            lines.extend(page.into_iter().map(|act| Line {
+                number: act.id,
+                at: time::text(act.at),
+                actor: act.actor,
+                what: act.what,
+                reader: act.reader,
+                target: act.target,
+                position: act.position.map(Position::get),
+                reason: act.reason,
+            }));
+        }
+        if self.format.json {
+            lines.iter().try_for_each(|line| output.json(line))?;
+        } else {
+            let row = |line: Line| {
+                let position = line.position.map(|position| position.to_string()).unwrap_or_default();
+                let target = line.target.unwrap_or_default();
+                [line.number.to_string(), line.at, line.actor, line.what, line.reader, target, position, line.reason]
+            };
+            let rows: Vec<_> = lines.into_iter().map(row).collect();
+            output.table(["NUMBER", "AT", "ACTOR", "ACT", "READER", "CONCERNS", "POSITION", "REASON"], &rows)?;
+        }
+        output.flush()?;
+        Ok(Outcome::Well)
+    }
+}

@@ -1,0 +1,221 @@
+//! The commands that need the types of an application, from its service.
+
+mod audit;
+mod progress;
+
+use std::time::{Duration, Instant};
+
+use clap::{Args, Subcommand, ValueEnum};
+use es_core::{
+    EngineError, Service, ServiceBuilder,
+    error::with_causes,
+    service::{Parts, RebuildError, StartError},
+};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::audit::{AsOf, Verify};
+use crate::{
+    command::StoreCommand,
+    end::{CommandError, Outcome},
+    output::{Format, Output},
+};
+
+/// How long the parts and the store may take to end.
+const END_WITHIN: Duration = Duration::from_secs(10);
+
+/// A command on a service: those of [`StoreCommand`] on its store, and those that need its types.
+///
+/// An application adds these commands to its own with `#[command(flatten)]`, and hands one to [`run`](Self::run).
+#[derive(Debug, Clone, Subcommand)]
+#[expect(private_interfaces, reason = "the command line makes them, and `run` carries them out")]
+pub enum ServiceCommand {
+    /// Runs readers and the relay, until the process is told to stop
+    Run(Run),
+    /// Folds a read model again from the first event, while the old one serves, and then replaces it
+    ///
+    /// If it is interrupted, the same command continues from there.
+    Rebuild(Rebuild),
+    /// Compares a read model with a fold of the log, and names each document that differs
+    ///
+    /// Its projector may go on meanwhile. The exit code is 1 if a document differs.
+    Verify(Verify),
+    /// Folds a document of a read model up to a moment, and prints it as JSON
+    AsOf(AsOf),
+    /// A command on its store
+    #[command(flatten)]
+    Store(StoreCommand),
+}
+
+/// Which parts to run.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Run {
+    /// The parts: read models, policies, relay [default: all]
+    parts: Vec<String>,
+}
+
+/// Which read model to rebuild.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Rebuild {
+    /// The read model
+    projection: String,
+
+    /// Where the events come from
+    #[arg(long, value_enum, default_value_t = Origin::Source)]
+    from: Origin,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+/// Where a rebuild reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Origin {
+    /// Where the readers of the service read
+    #[value(alias = "kafka")]
+    Source,
+    /// The log
+    Log,
+}
+
+#[derive(Serialize)]
+struct Rebuilt<'a> {
+    projection: &'a str,
+    version: u32,
+    generation: i64,
+    seconds: f64,
+}
+
+impl ServiceCommand {
+    /// The parts of the service that the process runs for it: only `run` runs any.
+    pub fn parts(&self) -> Parts {
+        match self {
+            Self::Run(Run { parts }) if parts.is_empty() => Parts::All,
+            Self::Run(Run { parts }) => Parts::named(parts),
+            _ => Parts::None,
+        }
+    }
+
+    /// Starts the service of `builder` with the [parts](Self::parts) that it needs, carries it out until it is done or `shutdown`
+    /// comes, prints to `output`, and ends the service.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn run(
+        self,
+        builder: ServiceBuilder,
+        shutdown: CancellationToken,
+        output: &mut Output,
+    ) -> Result<Outcome, CommandError> {
+        let service = builder.parts(self.parts()).start().await?;
+        let ended = self.run_on(&service, shutdown, output).await;
+        if let Err(error) = service.shutdown(END_WITHIN).await {
+            eprintln!("the service did not end in good order: {}", with_causes(&error));
+        }
+        ended
+    }
+
+    /// As [`run`](Self::run), on a service that was started with the [parts](Self::parts) that it needs, and that the caller ends.
+    ///
+    /// # Errors
+    /// [`CommandError`].
+    pub async fn run_on(
+        self,
+        service: &Service,
+        shutdown: CancellationToken,
+        output: &mut Output,
+    ) -> Result<Outcome, CommandError> {
+        let stopped = shutdown.clone();
+        let ended = async {
+            match self {
+                Self::Run(_) => run(service, &shutdown).await,
+                Self::Rebuild(rebuild) => rebuild.run(service, shutdown.clone(), output).await,
+                Self::Verify(verify) => verify.run(service, output).await,
+                Self::AsOf(as_of) => as_of.run(service, output).await,
+                Self::Store(command) => command.run(&service.store(), output).await,
+            }
+        };
+        tokio::pin!(ended);
+        tokio::select! {
+            ended = &mut ended => return ended,
+            () = stopped.cancelled() => {}
+        }
+        // What ends in good order does so at once; what only reads is dropped.
+        tokio::time::timeout(END_WITHIN, ended).await.unwrap_or(Ok(Outcome::No))
+    }
+}
+
+/// Runs the parts until `shutdown`, or until all of them have stopped.
+async fn run(service: &Service, shutdown: &CancellationToken) -> Result<Outcome, CommandError> {
+    tokio::select! {
+        () = shutdown.cancelled() => {}
+        () = service.ended() => {}
+    }
+    let stopped = service.status().await.stopped();
+    if stopped.is_empty() { Ok(Outcome::Well) } else { Err(CommandError::Stopped(stopped)) }
+}
+
+impl Rebuild {
+    async fn run(
+        self,
+        service: &Service,
+        shutdown: CancellationToken,
+        output: &mut Output,
+    ) -> Result<Outcome, CommandError> {
+        let Self { projection, from, format } = self;
+        let began = Instant::now();
+        let rebuilding = async {
+            match from {
+                Origin::Source => service.rebuild_named(&projection, service.source(), shutdown).await,
+                Origin::Log => service.rebuild_named(&projection, service.log(), shutdown).await,
+            }
+        };
+        let rebuilt = tokio::select! {
+            rebuilt = rebuilding => rebuilt?,
+            never = progress::show(service, &projection) => match never {},
+        };
+        let Some(generation) = rebuilt else {
+            eprintln!("interrupted: the same command continues from here");
+            return Ok(Outcome::No);
+        };
+        let (version, seconds) = (generation.version, began.elapsed().as_secs_f64());
+        if format.json {
+            output.json(&Rebuilt { projection: &projection, version, generation: generation.id, seconds })?;
+        } else {
+            output.line(format_args!(
+                "{projection} is rebuilt in version {version} and serves; it took {seconds:.1} s"
+            ))?;
+        }
+        output.flush()?;
+        Ok(Outcome::Well)
+    }
+}
+
+impl From<StartError> for CommandError {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Store(error) => error.into(),
+            StartError::Unknown { name, known } => unknown("part", &name, &known),
+            error => {
+                Self::Unfit { cause: error.into(), advice: "correct how the program registers its parts".to_owned() }
+            }
+        }
+    }
+}
+
+impl From<RebuildError> for CommandError {
+    fn from(error: RebuildError) -> Self {
+        match error {
+            RebuildError::Unknown { name, known } => unknown("read model", &name, &known),
+            RebuildError::Engine(EngineError::Store(error)) => error.into(),
+            error => {
+                let advice = "the old read model keeps serving; correct what is named, and rebuild again".to_owned();
+                Self::Unfit { cause: error.into(), advice }
+            }
+        }
+    }
+}
+
+fn unknown(what: &str, name: &str, known: &[String]) -> CommandError {
+    CommandError::usage(format!("the service has no {what} {name:?}"), format!("name one of {}", known.join(", ")))
+}

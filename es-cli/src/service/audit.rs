@@ -1,0 +1,282 @@
+//! `verify` and `as-of`.
+
+use chrono::{DateTime, Utc};
+use clap::Args;
+use es_core::{
+    Position, Service, Version,
+    read::refold::{Difference, Moment, RefoldError},
+};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::unknown;
+use crate::{
+    end::{CommandError, Outcome},
+    event::Data,
+    output::{Format, Output},
+    time,
+};
+
+/// How many fields of a document are named at most.
+const FIELDS: usize = 10;
+
+/// Which read model to verify.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Verify {
+    /// The read model
+    projection: String,
+
+    /// Compares only this part of all documents, for example 1%: always the same ones
+    #[arg(long, value_name = "PART", value_parser = share, default_value = "100%")]
+    sample: f64,
+
+    /// Prints the documents that differ, too. They may be personal
+    #[arg(long)]
+    data: bool,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+/// `1%`, `0.5%` or `0.01`.
+fn share(text: &str) -> Result<f64, String> {
+    let share = match text.strip_suffix('%') {
+        Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
+        None => text.parse(),
+    };
+    share
+        .ok()
+        .filter(|share| *share > 0.0 && *share <= 1.0)
+        .ok_or_else(|| "write a part of all documents, for example 1%".to_owned())
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Differs<'a> {
+    key: &'a str,
+    kind: &'static str,
+    fields: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stored: Option<Data<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    folded: Option<Data<'a>>,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    projection: &'a str,
+    version: u32,
+    generation: i64,
+    position: u64,
+    compared: u64,
+    differing: u64,
+}
+
+impl Verify {
+    pub(super) async fn run(self, service: &Service, output: &mut Output) -> Result<Outcome, CommandError> {
+        let Self { projection, sample, data, format } = self;
+        let mut printed = Ok(());
+        let mut report = |difference| {
+            if printed.is_ok() {
+                printed = print(&difference, data, format, output);
+            }
+        };
+        let verified = service.verify_named(&projection, sample, &mut report).await?;
+        printed?;
+        let (compared, differing) = (verified.compared, verified.differing);
+        if format.json {
+            output.json(&Summary {
+                projection: &projection,
+                version: verified.generation.version,
+                generation: verified.generation.id,
+                position: verified.position.get(),
+                compared,
+                differing,
+            })?;
+        } else {
+            let position = verified.position;
+            output.line(format_args!("compared {compared} documents up to position {position}: {differing} differ"))?;
+        }
+        output.flush()?;
+        Ok(if differing == 0 { Outcome::Well } else { Outcome::No })
+    }
+}
+
+fn print(difference: &Difference, data: bool, format: Format, output: &mut Output) -> std::io::Result<()> {
+    let (stored, folded) = (difference.stored.as_deref(), difference.folded.as_deref());
+    let (kind, fields) = match (stored, folded) {
+        (None, _) => ("missing", Vec::new()),
+        (_, None) => ("extra", Vec::new()),
+        (Some(stored), Some(folded)) => ("differs", differing(stored, folded)),
+    };
+    if format.json {
+        let (stored, folded) = (stored.filter(|_| data).map(Data::of), folded.filter(|_| data).map(Data::of));
+        return output.json(&Differs { key: &difference.key, kind, fields, stored, folded });
+    }
+    let key = &difference.key;
+    match kind {
+        "missing" => output.line(format_args!("missing  {key:?}"))?,
+        "extra" => output.line(format_args!("extra    {key:?}"))?,
+        _ => output.line(format_args!("differs  {key:?} in {}", fields.join(", ")))?,
+    }
+    for (name, document) in [("stored", stored), ("folded", folded)] {
+        if let Some(document) = document.filter(|_| data) {
+            output.line(format_args!("         {name}: {}", Data::of(document).text()))?;
+        }
+    }
+    Ok(())
+}
+
+/// The fields in which two documents differ, as JSON pointers; the whole document is `/`.
+fn differing(stored: &[u8], folded: &[u8]) -> Vec<String> {
+    let mut fields = Vec::new();
+    match (serde_json::from_slice(stored), serde_json::from_slice(folded)) {
+        (Ok(stored), Ok(folded)) => compare(&stored, &folded, &mut String::new(), &mut fields),
+        _ => fields.push("/ (what is stored is no JSON)".to_owned()),
+    }
+    fields
+}
+
+fn compare(stored: &Value, folded: &Value, at: &mut String, fields: &mut Vec<String>) {
+    if stored == folded || fields.len() >= FIELDS {
+        return;
+    }
+    let below = |name: &str, one: Option<&Value>, other: Option<&Value>, at: &mut String, fields: &mut Vec<String>| {
+        let length = at.len();
+        at.push('/');
+        at.push_str(&name.replace('~', "~0").replace('/', "~1"));
+        compare(one.unwrap_or(&Value::Null), other.unwrap_or(&Value::Null), at, fields);
+        at.truncate(length);
+    };
+    match (stored, folded) {
+        (Value::Object(one), Value::Object(other)) => {
+            let mut names: Vec<_> = one.keys().chain(other.keys()).collect();
+            names.sort_unstable();
+            names.dedup();
+            for name in names {
+                below(name, one.get(name), other.get(name), at, fields);
+            }
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            let longest = one.len().max(other.len());
+            for index in 0..longest {
+                below(&index.to_string(), one.get(index), other.get(index), at, fields);
+            }
+        }
+        _ => fields.push(if at.is_empty() { "/".to_owned() } else { at.clone() }),
+    }
+}
+
+/// Which document to fold, and up to where.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AsOf {
+    /// The read model
+    projection: String,
+
+    /// The key of the document
+    key: String,
+
+    #[command(flatten)]
+    moment: UpTo,
+
+    #[command(flatten)]
+    format: Format,
+}
+
+#[derive(Debug, Clone, Copy, Args)]
+#[group(multiple = false)]
+struct UpTo {
+    /// Up to this position of the log
+    #[arg(long, value_name = "N")]
+    position: Option<u64>,
+
+    /// Up to this version, of the one stream that feeds the document
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+
+    /// Up to this time, by the clock of the store, for example 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = time::parse)]
+    time: Option<DateTime<Utc>>,
+}
+
+impl UpTo {
+    fn moment(self) -> Moment {
+        match (self.position, self.version, self.time) {
+            (Some(position), ..) => Moment::Position(Position::new(position)),
+            (_, Some(version), _) => Moment::Version(Version::new(version)),
+            (.., Some(time)) => Moment::Time(time),
+            (None, None, None) => Moment::Now,
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Folded<'a> {
+    projection: &'a str,
+    key: &'a str,
+    position: u64,
+    events: u64,
+    document: Data<'a>,
+}
+
+impl AsOf {
+    pub(super) async fn run(self, service: &Service, output: &mut Output) -> Result<Outcome, CommandError> {
+        let Self { projection, key, moment, format } = self;
+        let found = service.as_of_named(&projection, &key, moment.moment()).await?;
+        let Some(document) = &found.document else {
+            return Err(CommandError::Missing(format!("{projection} had no document {key:?} then")));
+        };
+        let document = Data::of(document);
+        if format.json {
+            let (position, events) = (found.position.get(), found.events);
+            output.json(&Folded { projection: &projection, key: &key, position, events, document })?;
+        } else {
+            output.line(document.text())?;
+        }
+        output.flush()?;
+        Ok(Outcome::Well)
+    }
+}
+
+impl From<RefoldError> for CommandError {
+    fn from(error: RefoldError) -> Self {
+        match error {
+            RefoldError::Unknown { name, known } => unknown("read model", &name, &known),
+            RefoldError::NoVersions { .. } => Self::usage(error.to_string(), "pass --position or --time"),
+            RefoldError::NoSuchVersion { .. } => Self::Missing(error.to_string()),
+            RefoldError::Log(error) => error.into(),
+            RefoldError::ReadModel(error) => error.into(),
+            RefoldError::NotServing | RefoldError::Replaced => {
+                Self::Unfit { cause: error.into(), advice: "wait until it serves, and verify it again".to_owned() }
+            }
+            error => {
+                let advice = "correct the projection, or rebuild the read model".to_owned();
+                Self::Unfit { cause: error.into(), advice }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_a_part_of_all() {
+        assert_eq!(["1%", "0.5%", "100%", "0.25", "1"].map(share), [Ok(0.01), Ok(0.005), Ok(1.0), Ok(0.25), Ok(1.0)]);
+        for text in ["", "%", "0", "0%", "101%", "2", "-1%", "NaN", "some"] {
+            assert!(share(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn fields_that_differ_are_named() {
+        let fields = |one: &str, other: &str| differing(one.as_bytes(), other.as_bytes());
+        assert_eq!(fields(r#"{"a":1,"b":[1,{"c/d":2}]}"#, r#"{"b":[1,{"c/d":3}],"e":0}"#), ["/a", "/b/1/c~1d", "/e"]);
+        assert_eq!(fields("[1,2]", "[1]"), ["/1"]);
+        assert_eq!(fields("1", "2"), ["/"]);
+        assert_eq!(fields("no JSON", "2").len(), 1);
+        let many = |value: u32| serde_json::to_string(&vec![value; 100]).expect("JSON");
+        assert_eq!(fields(&many(0), &many(1)).len(), FIELDS);
+    }
+}

@@ -1,0 +1,150 @@
+//! What operators do with the program, and that it is recorded.
+
+use std::{fs, io::Write, process::Stdio, time::Duration};
+
+use es_core::{
+    Position,
+    backend::{Changes, Checkpoint, Shard, Takeover},
+};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::fixture::{Place, Run, run};
+
+const WHY: [&str; 4] = ["--reason", "ticket 7", "--actor", "ada"];
+
+fn act(place: &Place, arguments: &[&str]) -> Run {
+    place.es(&[arguments, &WHY].concat())
+}
+
+/// The reader `all` parks the event at position 5, and the one at position 6 waits behind it.
+fn park(place: &Place) {
+    place.runtime.block_on(async {
+        let store = place.store().await;
+        let generation = store.generations("all").await.unwrap().serving.unwrap().generation;
+        let log = Shard::whole("log");
+        let ttl = Duration::from_mins(1);
+        let lease = store.acquire(&generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+        let events = store.read_log(Position::new(4), 2).await.unwrap();
+        let letter = |index: usize, cause: Option<&str>| es_core::backend::NewLetter {
+            key: "k".to_owned(),
+            event: events[index].clone(),
+            cause: cause.map(str::to_owned),
+            attempts: u32::from(cause.is_some()),
+        };
+        let checkpoint = Checkpoint { position: Position::new(6), ..Checkpoint::default() };
+        let letters = vec![letter(0, Some("the order was never placed")), letter(1, None)];
+        store.commit(&lease, Changes { checkpoint, letters, ..Changes::default() }).await.unwrap();
+        store.release(&lease).await.unwrap();
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn r22_a_reader_is_paused_and_resumed_and_that_is_recorded() {
+    for place in Place::filled() {
+        assert_eq!(act(&place, &["resume", "mail"]).code, 1, "it is not paused");
+        assert_eq!(act(&place, &["pause", "nobody"]).code, 1);
+        assert_eq!(act(&place, &["pause", "mail"]).code, 0);
+        let readers = place.es(&["readers", "--json"]).json();
+        assert_eq!((&readers[1]["paused"]["actor"], &readers[0]["paused"]), (&json!("ada"), &Value::Null));
+        assert!(place.es(&["readers"]).out.contains("paused"));
+        assert_eq!(act(&place, &["resume", "mail"]).code, 0);
+        let acts = place.es(&["actions", "--json"]).json();
+        let seen: Vec<_> =
+            acts.iter().map(|act| [&act["what"], &act["reader"], &act["actor"], &act["reason"]]).collect();
+        assert_eq!(json!(seen), json!([["resume", "mail", "ada", "ticket 7"], ["pause", "mail", "ada", "ticket 7"]]));
+        let number = acts[0]["number"].to_string();
+        assert_eq!(place.es(&["actions", "--before", &number, "--json"]).json()[0]["what"], "pause");
+        assert_eq!(place.es(&["actions", "--limit", "1", "--json"]).json().len(), 1);
+        assert!(place.es(&["actions"]).out.contains("ticket 7"));
+    }
+}
+
+#[test]
+fn an_act_needs_a_reason_and_an_actor() {
+    let [place, _] = Place::filled();
+    assert_eq!(place.es(&["pause", "mail"]).code, 2);
+    assert_eq!(place.es(&["pause", "mail", "--reason", " ", "--actor", "ada"]).code, 2);
+    let mut nobody = place.command();
+    nobody.env_remove("USER").env_remove("ES_ACTOR").args(["pause", "mail", "--reason", "x"]);
+    assert!(run(&mut nobody).err.contains("--actor"));
+    assert_eq!(run(place.command().env("USER", "bob").args(["pause", "mail", "--reason", "x"])).code, 0);
+    assert_eq!(place.es(&["actions", "--json"]).json()[0]["actor"], "bob");
+}
+
+#[test]
+fn dead_letters_are_listed_shown_edited_retried_and_discarded() {
+    for place in Place::filled() {
+        park(&place);
+        let list = place.es(&["dead-letters", "list", "all", "--json"]).json();
+        assert_eq!((list.len(), &list[0]["key"], &list[0]["position"]), (2, &json!("k"), &json!(5)));
+        assert_eq!((&list[0]["cause"], &list[1]["cause"]), (&json!("the order was never placed"), &Value::Null));
+        assert_eq!((&list[0]["attempts"], list[0].get("data")), (&json!(1), None));
+        assert_eq!(place.es(&["dead-letters", "list", "mail", "--json"]).json(), [0; 0]);
+        assert_eq!(place.es(&["dead-letters", "list", "all", "--limit", "1", "--json"]).json().len(), 1);
+        let shown = place.es(&["dead-letters", "show", "all", "k", "--position", "5", "--data"]).out;
+        assert!(shown.contains("the order was never placed") && shown.contains(r#""total":"9.90""#), "{shown}");
+        assert_eq!(place.es(&["dead-letters", "show", "all", "other"]).code, 1);
+        assert!(place.es(&["doctor"]).out.contains("2 dead letters"));
+
+        let file = place.directory.path().join("payload.json");
+        let file = file.to_str().unwrap();
+        let edit = |extra: &[&str]| {
+            act(&place, &[&["dead-letters", "edit", "all", "k", "--position", "5", "--file", file][..], extra].concat())
+        };
+        fs::write(file, "{no JSON").unwrap();
+        assert_eq!(edit(&["--yes"]).code, 2);
+        fs::write(file, "{\"total\":\"1.00\"}\n").unwrap();
+        assert_eq!(edit(&["--dry-run"]).code, 0);
+        let unasked = edit(&[]);
+        assert_eq!((unasked.code, unasked.err.contains("--yes")), (2, true), "{}", unasked.err);
+        assert_eq!(place.es(&["dead-letters", "list", "all", "--json"]).json()[0]["edited"], false);
+        assert_eq!(edit(&["--yes"]).code, 0);
+        let shown = place.es(&["dead-letters", "show", "all", "k", "--data", "--json"]).json();
+        assert_eq!((&shown[0]["editedData"]["total"], &shown[0]["data"]["total"]), (&json!("1.00"), &json!("9.90")));
+
+        assert_eq!(act(&place, &["dead-letters", "retry", "all", "k", "--dry-run"]).code, 0);
+        assert_eq!(act(&place, &["dead-letters", "retry", "all", "k"]).code, 0);
+        assert_eq!(act(&place, &["dead-letters", "retry", "all", "other"]).code, 1);
+
+        let discard = ["dead-letters", "discard", "all", "k"];
+        assert_eq!(act(&place, &[&discard[..], &["--dry-run"]].concat()).code, 0);
+        assert_eq!(act(&place, &discard).code, 2, "there is no terminal to ask");
+        assert_eq!(place.es(&["dead-letters", "list", "all", "--json"]).json().len(), 2);
+        assert_eq!(act(&place, &[&discard[..], &["--position", "6", "--yes"]].concat()).code, 0);
+        assert_eq!(act(&place, &[&discard[..], &["--yes"]].concat()).code, 0);
+        assert_eq!(place.es(&["dead-letters", "list", "all", "--json"]).json(), [0; 0]);
+        let acts = place.es(&["actions", "--json"]).json();
+        let acts: Vec<_> = acts.iter().map(|act| act["what"].as_str().unwrap()).collect();
+        assert_eq!(acts, ["discard", "discard", "retry", "edit"], "a dry run is no act");
+    }
+}
+
+/// From a pipe there is no terminal to ask, so `--yes` is needed.
+#[test]
+fn a_payload_may_come_from_a_pipe() {
+    let [place, _] = Place::filled();
+    park(&place);
+    let arguments = ["dead-letters", "edit", "all", "k", "--position", "5", "--file", "-", "--yes"];
+    let mut es = place.command();
+    es.args(arguments).args(WHY).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut child = es.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"[1]").unwrap();
+    assert!(child.wait().unwrap().success());
+    let shown = place.es(&["dead-letters", "show", "all", "k", "--data", "--json"]).json();
+    assert_eq!(shown[0]["editedData"], json!([1]));
+}
+
+/// Only an event at which the reader has stopped can be skipped.
+#[test]
+fn an_event_at_which_no_reader_has_stopped_is_not_skipped() {
+    for place in Place::filled() {
+        let id = place.es(&["log", "tail", "--from", "5", "--limit", "1", "--json"]).json()[0]["id"].clone();
+        let skip = ["skip", "all", "--position", "5", "--event", id.as_str().unwrap()];
+        assert_eq!(act(&place, &skip).code, 2, "there is no terminal to ask");
+        let skipped = act(&place, &[&skip[..], &["--yes"]].concat());
+        assert_eq!((skipped.code, skipped.err.contains("has not stopped")), (1, true), "{}", skipped.err);
+        assert_eq!(place.es(&["readers", "--json"]).json()[0]["position"], 4);
+    }
+}

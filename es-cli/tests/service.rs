@@ -1,0 +1,173 @@
+//! The commands that need the types of an application, on a service of a test.
+
+#![expect(clippy::unwrap_used, reason = "that is how a test fails")]
+
+use std::{
+    io::{self, Write},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use clap::Parser;
+use es_cli::{CommandError, Outcome, Output, ServiceCommand};
+use es_core::backend::Documents;
+use es_core::{
+    MemoryStore, Service, ServiceBuilder,
+    backend::{Changes, Leases, Shard, Takeover},
+    service::Parts,
+    testing::account::{Account, AccountCommand, Histories, Ledger},
+};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[derive(Parser)]
+struct Program {
+    #[command(subcommand)]
+    command: ServiceCommand,
+}
+
+/// What is printed.
+#[derive(Clone, Default)]
+struct Paper(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Paper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn accounts(store: &MemoryStore) -> ServiceBuilder {
+    Service::builder("accounts", store.clone())
+        .aggregate::<Account>()
+        .projection(Histories)
+        .projection(Ledger::<1>::default())
+}
+
+/// The log of three deposits, which both read models have.
+async fn filled() -> MemoryStore {
+    let store = MemoryStore::new();
+    let service = accounts(&store).start().await.unwrap();
+    for id in ["a", "b", "a"] {
+        service.repository::<Account>().execute(id, AccountCommand::Deposit(1)).await.unwrap();
+    }
+    service.settled(PATIENCE).await.unwrap();
+    service.shutdown(PATIENCE).await.unwrap();
+    store
+}
+
+async fn run(store: &MemoryStore, arguments: &[&str]) -> (Result<Outcome, CommandError>, String) {
+    let command = Program::try_parse_from([&["accounts"], arguments].concat()).unwrap().command;
+    let paper = Paper::default();
+    let ended = command.run(accounts(store), CancellationToken::new(), &mut Output::to(paper.clone())).await;
+    let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+    (ended, text)
+}
+
+async fn lines(store: &MemoryStore, arguments: &[&str]) -> (Outcome, Vec<Value>) {
+    let (ended, text) = run(store, arguments).await;
+    (ended.unwrap(), text.lines().map(|line| serde_json::from_str(line).unwrap()).collect())
+}
+
+/// Writes into the read model what no event says.
+async fn forge(store: &MemoryStore) {
+    let serving = store.generations("histories").await.unwrap().serving.unwrap().generation;
+    let log = Shard::whole("log");
+    let lease = store.acquire(&serving, &log, Uuid::now_v7(), Takeover::Always, PATIENCE).await.unwrap().unwrap();
+    let upserts = vec![("a".to_owned(), "[1,7]".into()), ("c".to_owned(), "[1]".into())];
+    let checkpoint = lease.checkpoint.clone();
+    let changes = Changes { upserts, deletes: vec!["b".to_owned()], checkpoint, ..Changes::default() };
+    store.commit(&lease, changes).await.unwrap();
+    store.release(&lease).await.unwrap();
+}
+
+#[tokio::test]
+async fn verify_names_each_document_that_differs_and_a_rebuild_corrects_it() {
+    let store = filled().await;
+    let (outcome, summary) = lines(&store, &["verify", "histories", "--json"]).await;
+    assert_eq!((outcome, &summary[0]["compared"], &summary[0]["differing"]), (Outcome::Well, &json!(2), &json!(0)));
+    assert_eq!((&summary[0]["position"], &summary[0]["projection"]), (&json!(3), &json!("histories")));
+
+    forge(&store).await;
+    let (outcome, found) = lines(&store, &["verify", "histories", "--json"]).await;
+    assert_eq!((outcome, found.len(), &found[3]["differing"]), (Outcome::No, 4, &json!(3)));
+    assert_eq!(found[0], json!({"key": "a", "kind": "differs", "fields": ["/1"]}), "no data unless asked");
+    assert_eq!((&found[1]["kind"], &found[2]["kind"]), (&json!("missing"), &json!("extra")));
+    let (_, found) = lines(&store, &["verify", "histories", "--data", "--json"]).await;
+    assert_eq!((&found[0]["stored"], &found[0]["folded"]), (&json!([1, 7]), &json!([1, 2])));
+    let (_, text) = run(&store, &["verify", "histories"]).await;
+    assert!(text.contains("differs  \"a\" in /1") && text.contains("3 differ"), "{text}");
+    let (outcome, few) = lines(&store, &["verify", "histories", "--sample", "0.0001%", "--json"]).await;
+    assert_eq!((outcome, &few[0]["compared"]), (Outcome::Well, &json!(0)));
+
+    let (outcome, rebuilt) = lines(&store, &["rebuild", "histories", "--from", "log", "--json"]).await;
+    assert_eq!((outcome, &rebuilt[0]["projection"]), (Outcome::Well, &json!("histories")));
+    assert_eq!(lines(&store, &["verify", "histories", "--json"]).await.0, Outcome::Well);
+}
+
+#[tokio::test]
+async fn a_document_is_printed_as_of_a_moment() {
+    let store = filled().await;
+    let (outcome, now) = lines(&store, &["as-of", "histories", "a", "--json"]).await;
+    assert_eq!(outcome, Outcome::Well);
+    let whole = json!({"projection": "histories", "key": "a", "position": 3, "events": 2, "document": [1, 2]});
+    assert_eq!(now[0], whole);
+    assert_eq!(run(&store, &["as-of", "histories", "a", "--version", "1"]).await.1, "[1]\n");
+    assert_eq!(run(&store, &["as-of", "histories", "a", "--position", "2"]).await.1, "[1]\n");
+    assert_eq!(run(&store, &["as-of", "histories", "a", "--time", "2999-01-01T00:00:00Z"]).await.1, "[1,2]\n");
+    for missing in [&["as-of", "histories", "a", "--version", "3"][..], &["as-of", "histories", "b", "--position", "1"]]
+    {
+        let (ended, text) = run(&store, missing).await;
+        assert!(matches!(ended, Err(CommandError::Missing(_))) && text.is_empty(), "{missing:?}");
+    }
+    let (ended, _) = run(&store, &["as-of", "ledger", "all", "--version", "1"]).await;
+    assert!(matches!(ended, Err(CommandError::Usage { .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn names_that_are_not_registered_are_wrong_arguments() {
+    let store = filled().await;
+    for command in ["verify", "rebuild", "run"] {
+        let (ended, _) = run(&store, &[command, "revenue"]).await;
+        let error = ended.unwrap_err();
+        let advice = error.advice().unwrap_or_default();
+        assert!(matches!(&error, CommandError::Usage { .. }) && advice.contains("histories, ledger"), "{error:?}");
+    }
+    assert!(Program::try_parse_from(["accounts", "verify", "histories", "--sample", "2"]).is_err());
+}
+
+/// And the commands of a store are there too.
+#[tokio::test]
+async fn the_chosen_parts_run_until_the_process_is_told_to_stop() {
+    let store = filled().await;
+    let idle = accounts(&store).parts(Parts::None).start().await.unwrap();
+    idle.repository::<Account>().execute("a", AccountCommand::Deposit(1)).await.unwrap();
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn({
+        let (store, shutdown) = (store.clone(), shutdown.clone());
+        async move {
+            let command = Program::parse_from(["accounts", "run", "histories"]).command;
+            assert_eq!(command.parts(), Parts::named(["histories"]));
+            command.run(accounts(&store), shutdown, &mut Output::to(io::sink())).await
+        }
+    });
+    let reached = || async { store.reached("histories").await.unwrap().get() };
+    tokio::time::timeout(PATIENCE, async {
+        while reached().await < 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .unwrap();
+    assert_eq!(store.reached("ledger").await.unwrap().get(), 3, "nothing else runs");
+    shutdown.cancel();
+    assert_eq!(running.await.unwrap().unwrap(), Outcome::Well);
+    let (outcome, readers) = lines(&store, &["readers", "--json"]).await;
+    assert_eq!((outcome, readers.len()), (Outcome::Well, 2));
+}
