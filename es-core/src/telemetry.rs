@@ -8,6 +8,7 @@
 
 mod appends;
 mod commands;
+mod loads;
 mod readers;
 mod relays;
 pub mod spans;
@@ -19,7 +20,7 @@ use metrics::{
     describe_histogram, with_recorder,
 };
 
-pub use self::{appends::AppendMeter, relays::RelayMeter};
+pub use self::{appends::AppendMeter, loads::LoadMeter, relays::RelayMeter};
 pub(crate) use self::{
     commands::{CommandMeter, DecisionMeter},
     readers::{HeldLease, ReaderMeter},
@@ -98,6 +99,13 @@ pub const APPEND_QUEUE: Metric = Metric::new(
 /// How large commits are.
 pub const APPEND_BATCH: Metric =
     Metric::new("append_batch_events", (H, Unit::Count), &[], "How many events were written with one commit");
+/// The queue of loads that share a statement.
+pub const LOAD_QUEUE: Metric = Metric::new(
+    "load_queue_depth",
+    (G, Unit::Count),
+    &[],
+    "Loads of aggregates that wait for a statement which they share with others",
+);
 /// What readers have processed.
 pub const EVENTS_PROCESSED: Metric = Metric::new(
     "events_processed_total",
@@ -198,6 +206,7 @@ pub const ALL: &[Metric] = &[
     APPEND_DURATION,
     APPEND_QUEUE,
     APPEND_BATCH,
+    LOAD_QUEUE,
     EVENTS_PROCESSED,
     EVENT_DURATION,
     READER_ERRORS,

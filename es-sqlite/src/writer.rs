@@ -8,12 +8,17 @@ use std::{
     time::Duration,
 };
 
-use es_core::{AppendError, Backoff, backend::KnownHead, telemetry::AppendMeter};
+use es_core::{
+    AppendError, Backoff,
+    backend::KnownHead,
+    telemetry::{AppendMeter, spans},
+};
 use tokio::{
     sync::{Notify, mpsc},
     task,
     time::{Instant, sleep, timeout},
 };
+use tracing::Instrument;
 
 use crate::{
     connections::Connections,
@@ -146,10 +151,11 @@ impl AppendWriter {
         // in the log and writes nothing (R6).
         let mut own = Written::new(batch.len());
         let (began, mut failures) = (Instant::now(), 0);
+        let span = spans::write(batch.iter().flat_map(|prepared| &prepared.appends));
         let outcome = loop {
             failures += 1;
             let pause = BACKOFF.pause(failures);
-            match self.try_write(&batch, &mut own).await {
+            match self.try_write(&batch, &mut own).instrument(span.clone()).await {
                 Err(Failure::Database(error))
                     if may_pass(&error) && began.elapsed() + pause < self.options.patience =>
                 {

@@ -33,8 +33,16 @@ fn place(outcome: &Result<Vec<Appended>, AppendError>) -> usize {
     }
 }
 
-/// An append whose caller waits.
-struct Awaited<'a>(&'a Gauge);
+/// Something whose caller waits.
+pub(super) struct Awaited<'a>(&'a Gauge);
+
+impl<'a> Awaited<'a> {
+    /// One more among those that `gauge` counts.
+    pub(super) fn among(gauge: &'a Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
 
 impl Drop for Awaited<'_> {
     fn drop(&mut self) {
@@ -64,8 +72,7 @@ impl AppendMeter {
     ) -> Result<Vec<Appended>, AppendError> {
         let handles = self.handles();
         let began = Instant::now();
-        handles.awaited.increment(1.0);
-        let awaited = Awaited(&handles.awaited);
+        let awaited = Awaited::among(&handles.awaited);
         let outcome = append.await;
         drop(awaited);
         handles.durations[place(&outcome)].record(began.elapsed());

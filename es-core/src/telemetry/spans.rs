@@ -1,4 +1,5 @@
-//! Spans on the way of a command: `execute` or `decide`, `append`, `publish` (the relay), `fold` and `react` (readers). They have
+//! Spans on the way of a command: `execute` or `decide`, `append`, `write` (the store), `publish` (the relay), `fold` and `react`
+//! (readers). They have
 //! the level debug, so that only those who ask for them pay.
 //!
 //! Events carry the W3C `traceparent` of the command that wrote them ([`Metadata::traceparent`]), through the store and through
@@ -55,11 +56,15 @@ pub fn continue_from(span: &Span, traceparent: &str) {
 /// `span`, which has not begun, is about `events`: it goes on in their trace where they all have the same one, and is linked to
 /// each where they have several (its field `traces` gets their number).
 pub fn about<'a>(span: &Span, events: impl IntoIterator<Item = &'a RecordedEvent>) {
+    about_all(span, events.into_iter().map(|event| &event.metadata));
+}
+
+fn about_all<'a>(span: &Span, all: impl Iterator<Item = &'a Metadata>) {
     if span.is_disabled() {
         return;
     }
     let mut parents: Vec<&str> = Vec::new();
-    for parent in events.into_iter().filter_map(|event| event.metadata.traceparent.as_deref()) {
+    for parent in all.filter_map(|metadata| metadata.traceparent.as_deref()) {
         if parents.len() < MOST_LINKS && !parents.iter().any(|known| trace(known) == trace(parent)) {
             parents.push(parent);
         }
@@ -118,6 +123,17 @@ pub(crate) fn append(appends: &[Append]) -> Span {
     )
 }
 
+/// Appends that a store writes with one commit. (Each caller's own span is `append`.)
+pub fn write<'a>(appends: impl Iterator<Item = &'a Append>) -> Span {
+    let span = debug_span!(parent: None, "write", events = Empty, traceparent = Empty, traces = Empty);
+    if !span.is_disabled() {
+        let events: Vec<_> = appends.flat_map(|append| &append.events).collect();
+        span.record("events", events.len());
+        about_all(&span, events.into_iter().map(|event| &event.metadata));
+    }
+    span
+}
+
 /// Events that a reader takes in together.
 pub(crate) fn fold(consumer: &str, events: &[RecordedEvent]) -> Span {
     if events.is_empty() {
@@ -153,7 +169,11 @@ mod tests {
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
-    use crate::testing::{account::AccountEvent, recorded};
+    use crate::{
+        event::NewEvent,
+        stream::Expected,
+        testing::{account::AccountEvent, recorded},
+    };
 
     /// Notes what it is asked to do on the thread of its test: the process has one tracer, and spans of other tests may reach it.
     #[derive(Clone)]
@@ -196,6 +216,12 @@ mod tests {
         events
     }
 
+    /// The append that has written `event`.
+    fn appended(event: RecordedEvent) -> Append {
+        let new = NewEvent { metadata: event.metadata, ..NewEvent::new(event.data) };
+        Append::new(event.stream, Expected::Any, vec![new])
+    }
+
     #[test]
     fn one_trace_goes_on_and_several_are_linked() {
         let noted = Noted(Arc::default(), thread::current().id());
@@ -208,6 +234,10 @@ mod tests {
             }
             react("copying", &events(&["cc"])[0]);
             publish("accounts", &events(&["aa", "bb"]));
+            for traces in [&["aa", "bb"][..], &["cc", "cc"]] {
+                let appends: Vec<_> = events(traces).into_iter().map(appended).collect();
+                write(appends.iter());
+            }
             let mut metadata = Metadata::default();
             execute("account", "a", &mut metadata);
             assert_eq!(metadata.traceparent.as_deref(), Some("00-of this span"));
@@ -219,6 +249,9 @@ mod tests {
             "continue react cc",
             "link publish aa",
             "link publish bb",
+            "link write aa",
+            "link write bb",
+            "continue write cc",
         ];
         assert_eq!(*noted.0.lock().expect("no panic"), expected);
         noted.0.lock().expect("no panic").clear();

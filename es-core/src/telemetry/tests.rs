@@ -6,7 +6,7 @@ use metrics::Key;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use uuid::Uuid;
 
-use super::{ALL, Kind, METADATA, ReaderMeter, RelayMeter, describe, part_restarted};
+use super::{ALL, Kind, LoadMeter, METADATA, ReaderMeter, RelayMeter, describe, part_restarted};
 use crate::{
     event::{EventData, NewEvent},
     memory::MemoryStore,
@@ -101,6 +101,17 @@ async fn commands_and_appends_are_reported_by_outcome() {
     reported.assert("append_batch_events{}", 4.0);
     reported.assert("append_queue_depth{}", 0.0);
     service.shutdown(PATIENCE).await.expect("in good order");
+}
+
+#[tokio::test]
+async fn loads_that_share_a_statement_are_counted_while_they_wait() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let meter = LoadMeter::default();
+    let abandoned = meter.waiting(std::future::pending::<()>());
+    assert!(tokio::time::timeout(Duration::from_millis(1), abandoned).await.is_err());
+    let depth = meter.waiting(async { reported(&recorder.snapshotter()) }).await;
+    depth.assert("load_queue_depth{}", 1.0);
 }
 
 /// A service with a ledger that stops before a deposit of 666.

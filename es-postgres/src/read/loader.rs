@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 use es_core::{
     EventData, ReadError, StreamId,
     backend::{Ending, LoadedStream, PAGE_BYTES, Witness},
+    telemetry::LoadMeter,
 };
 use sqlx::{Row, postgres::PgRow};
 use tokio::{
@@ -63,6 +64,7 @@ pub(crate) struct Loader {
     /// Whether many are asking.
     is_contended: Arc<AtomicBool>,
     queue: mpsc::Sender<Wanted>,
+    meter: LoadMeter,
 }
 
 impl Loader {
@@ -71,7 +73,7 @@ impl Loader {
         let statements = Arc::new(Semaphore::new(MOST_STATEMENTS as usize));
         let is_contended = Arc::new(AtomicBool::new(false));
         tokio::spawn(run(connections.clone(), statements.clone(), is_contended.clone(), wanted));
-        Self { connections, statements, is_contended, queue }
+        Self { connections, statements, is_contended, queue, meter: LoadMeter::default() }
     }
 
     pub(crate) async fn load(
@@ -93,8 +95,11 @@ impl Loader {
         let closed = || error::read(sqlx::Error::PoolClosed);
         let (answer, answered) = oneshot::channel();
         let wanted = Wanted { stream: stream.clone(), snapshot, limit, answer };
-        self.queue.send(wanted).await.map_err(|_| closed())?;
-        answered.await.unwrap_or_else(|_| Err(closed()))
+        let shared = async {
+            self.queue.send(wanted).await.map_err(|_| closed())?;
+            answered.await.unwrap_or_else(|_| Err(closed()))
+        };
+        self.meter.waiting(shared).await
     }
 }
 

@@ -147,6 +147,10 @@ impl Batch {
         &self.requests
     }
 
+    pub(crate) fn appends(&self) -> impl Iterator<Item = &Append> {
+        self.requests.iter().flat_map(|request| &request.appends).map(|prepared| &prepared.append)
+    }
+
     pub(crate) fn into_requests(self) -> Vec<Request> {
         self.requests
     }

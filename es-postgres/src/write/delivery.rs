@@ -5,9 +5,10 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use es_core::{
     AppendError, Backoff, StreamId,
     backend::{KnownHead, StoreMoved},
-    telemetry::AppendMeter,
+    telemetry::{AppendMeter, spans},
 };
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::{
     error::{self, Fault, OutcomeUnknown, SchemaMoved},
@@ -76,7 +77,8 @@ impl Delivery {
             if part.callers.is_empty() {
                 continue;
             }
-            match self.send(&part.batch).await {
+            let span = spans::write(part.batch.appends());
+            match self.send(&part.batch).instrument(span).await {
                 Ok(fates) => self.answer(part, &fates, &mut again),
                 Err(Failure::Refused(_)) if part.callers.len() > 1 => {
                     let ([first, second], left) = part.halves();
