@@ -286,7 +286,7 @@ mod tests {
 
     #[tokio::test]
     async fn r18_renewals_that_failed_are_due_again_at_once() {
-        let (heartbeat, ttl) = (Heartbeat::default(), Duration::from_secs(60));
+        let (heartbeat, ttl) = (Heartbeat::default(), Duration::from_mins(1));
         let lease = lease_of("log", 1, ttl);
         heartbeat.written(&lease, Instant::now().checked_sub(ttl).unwrap_or_else(Instant::now));
         for _ in 0..2 {
