@@ -86,6 +86,22 @@ pub mod __private {
     pub fn serialize_no_fields<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_map(Some(0))?.end()
     }
+
+    #[cfg(test)]
+    mod tests {
+        use super::{EventSchema, is_only, same};
+
+        /// The derives ask while they compile; a wrong answer would let two events have one wire name.
+        #[test]
+        fn a_wire_name_that_occurs_twice_is_found() {
+            for (one, other) in [("", "a"), ("a", "ab"), ("ab", "a"), ("ab", "ac"), ("ab", "cb"), ("abc", "abd")] {
+                assert!(same(one, one) && same(other, other) && !same(one, other), "{one} {other}");
+            }
+            let schemas = ["a", "b", "a", "c"].map(|name| EventSchema { name, version: 1 });
+            assert_eq!([0, 1, 2, 3].map(|index| is_only(&schemas, index)), [false, true, false, true]);
+            assert!(is_only(&schemas[..1], 0));
+        }
+    }
 }
 
 // What an application names. What backends name is in `backend`.

@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn an_append_of_one_mebibyte_is_not_large() {
         let rooms = Rooms::new(LARGE_BYTES, LARGE_BYTES);
-        assert_eq!(entered(&rooms, [("a", LARGE_BYTES), ("b", LARGE_BYTES + 1)]), [true, true]);
+        assert_eq!(entered(&rooms, [("a", 1_048_576), ("b", 1_048_577)]), [true, true]);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ use super::{Projector, documents::Documents, keys};
 use crate::{
     event::{EventData, Recorded},
     limits::MAX_KEY_BYTES,
+    memory::MemoryStore,
     read::{
         engine_error::{EngineError, Location},
         projection::{EventOrder, FoldResult, Keys, Projection},
@@ -66,6 +67,14 @@ fn in_per_stream_order_the_key_is_the_id_of_the_stream() {
     assert_eq!(keys(&Fixed::<true>(vec!["a".into()]), &event()).expect("its id"), ["a"]);
     assert!(matches!(keys(&Fixed::<true>(vec!["b".into()]), &event()), Err(EngineError::Key { .. })));
     assert_eq!(keys(&Fixed::<false>(vec!["b".into(), "a".into(), "b".into()]), &event()).expect("any"), ["a", "b"]);
+}
+
+#[test]
+fn r17_a_commit_writes_32_mebibytes_at_once_and_512_for_one_event_at_most() {
+    let projector = Projector::new(Histories, LogSource::new(MemoryStore::new()), MemoryStore::new());
+    assert_eq!((projector.document_bytes, projector.most_document_bytes()), (33_554_432, 268_435_456));
+    let largest = projector.document_bytes(usize::MAX);
+    assert_eq!((largest.document_bytes, largest.most_document_bytes()), (536_870_912, 536_870_912));
 }
 
 #[tokio::test]

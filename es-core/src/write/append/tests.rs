@@ -5,7 +5,7 @@ use crate::{
     Condition, EventData, EventQuery, Expected, NewEvent, Position, StreamId, Tag, Version,
     limits::{
         MAX_APPEND_BYTES, MAX_EVENT_NAME_BYTES, MAX_EVENTS, MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES, MAX_TAG_BYTES,
-        MAX_TAGS,
+        MAX_TAGS, PAGE_BYTES,
     },
 };
 
@@ -65,6 +65,13 @@ fn r15_an_append_is_valid_up_to_its_limits() {
     assert_eq!(noted(rest + 1).validate(), Err(InvalidAppend::MetadataTooLarge { event: 0, bytes }));
     let nothing = Condition::new(EventQuery::tagged([]), Position::ZERO);
     assert!(matches!(of("a", &data(), 1).on(nothing).validate(), Err(InvalidAppend::Condition(_))));
+}
+
+/// Logs hold what earlier versions let in, and an import or a copy of them must be let in too.
+#[test]
+fn r15_limits_do_not_shrink() {
+    assert_eq!((MAX_APPEND_BYTES, PAGE_BYTES), (67_108_864, 8_388_608));
+    assert_eq!((MAX_EVENTS, MAX_PAYLOAD_BYTES, MAX_METADATA_BYTES), (10_000, 1_000_000, 16_384));
 }
 
 /// The bytes are those of tags, which events share, so that the test needs neither the memory nor the time of 64 MiB.
