@@ -54,6 +54,9 @@ pub(crate) enum Task {
     ///
     /// Compares them with `es-core/mutants-accepted.txt`. All of it takes hours.
     Mutants {
+        /// Leaves out what an earlier run has found to be noticed, or not to compile: goes on where one was interrupted.
+        #[arg(long)]
+        resume: bool,
         /// Only in these files, for example `es-core/src/tag.rs`.
         files: Vec<String>,
     },

@@ -68,7 +68,7 @@ fn main() -> ExitCode {
         Task::Check { arguments } => check(arguments),
         Task::Deny { checks } => cargo_tools::deny(&checks),
         Task::Msrv => cargo_tools::msrv(),
-        Task::Mutants { files } => mutants::run(&files),
+        Task::Mutants { resume, files } => mutants::run(resume, &files),
     };
     let code = match outcome {
         Ok(code) => code,

@@ -18,7 +18,7 @@ const ACCEPTED: &str = "es-core/mutants-accepted.txt";
 
 /// Changes es-core in one place after the other (only in `files`, if there are any), and runs its tests on each change.
 /// Fails if one survives that is not accepted, or if an accepted one does not survive.
-pub(crate) fn run(files: &[String]) -> Result<i32> {
+pub(crate) fn run(resume: bool, files: &[String]) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
     let workspace = tools::workspace();
     let accepted = Accepted::parse(&read(&workspace.join(ACCEPTED))?)?;
@@ -26,18 +26,27 @@ pub(crate) fn run(files: &[String]) -> Result<i32> {
     fs::create_dir_all(&output).map_err(|error| Failure::cannot(format!("create {}", output.display()), error))?;
     let mut command = children::mortal(&MUTANTS.installed(&interrupt)?, Signal::TERM);
     command.current_dir(&workspace).args(["mutants", "--package", "es-core", "--output"]).arg(&output);
-    command.args(files.iter().flat_map(|file| ["--file", file]));
+    command.args(resume.then_some("--iterate")).args(files.iter().flat_map(|file| ["--file", file]));
     tools::forget_this_package(&mut command);
+    // It works in a copy of the workspace. The dependencies are compiled once for all runs.
+    command.env("CARGO_TARGET_DIR", output.join("target"));
     let code = children::run_to_end(command, Group::Own, &interrupt)?;
     // 0: all noticed, 2: some survived, 3: some never ended, which the tests notice too.
     if ![0, 2, 3].contains(&code) {
         return Ok(code);
     }
     let list = |name: &str| read(&output.join("mutants.out").join(name));
-    let noticed = list("caught.txt")? + &list("timeout.txt")?;
-    let missed = list("missed.txt")?;
-    let (of, all) = (noticed.lines().count(), noticed.lines().chain(missed.lines()).count());
-    say(format!("noticed {of} of {all} mutants ({} %)", 100 * of / all.max(1)));
+    let (caught, endless, missed) = (list("caught.txt")?, list("timeout.txt")?, list("missed.txt")?);
+    let count = |list: &str| list.lines().count();
+    let noticed = caught + &endless;
+    let (of, all) = (count(&noticed), count(&noticed) + count(&missed));
+    say(format!(
+        "noticed {of} of {all} mutants ({}.{} %), {} of them because a test did not end; {} did not compile",
+        1_000 * of / all.max(1) / 10,
+        1_000 * of / all.max(1) % 10,
+        count(&endless),
+        count(&list("unviable.txt")?),
+    ));
     let verdict = accepted.compare(&missed, &noticed);
     for survivor in &verdict.survivors {
         say(format!("survived, and is not accepted: {survivor}"));
