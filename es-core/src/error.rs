@@ -40,7 +40,7 @@ impl StoreMoved {
 mod tests {
     use super::*;
     use crate::{
-        AppendError, DecideError, EngineError, ExecuteError, LoadError, QueryError, ReadError,
+        ActError, AppendError, DecideError, EngineError, ExecuteError, LoadError, QueryError, ReadError,
         backend::{CommitError, PromoteError, ReadModelError, SnapshotError, SourceError},
         service::{RebuildError, StartError, Unsettled},
     };
@@ -65,6 +65,7 @@ mod tests {
             EngineError::from(model()).is_transient(),
             EngineError::from(SourceError::from(read())).is_transient(),
             EngineError::Promote(model().into()).is_transient(),
+            ActError::from(model()).is_transient(),
             RebuildError::from(EngineError::from(model())).is_transient(),
             QueryError::from(model()).is_transient(),
             StartError::from(model()).is_transient(),

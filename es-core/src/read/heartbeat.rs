@@ -290,7 +290,7 @@ mod tests {
         let lease = lease_of("log", 1, ttl);
         heartbeat.written(&lease, Instant::now().checked_sub(ttl).unwrap_or_else(Instant::now));
         for _ in 0..2 {
-            let beats = tokio::time::timeout(ttl / 4, heartbeat.due()).await.expect("due").expect("open");
+            let beats = tokio::time::timeout(LONGEST / 2, heartbeat.due()).await.expect("due").expect("open");
             assert_eq!(beats.len(), 1);
             heartbeat.failed(&beats);
         }

@@ -7,9 +7,9 @@ use tokio::time::{Instant, timeout_at};
 use super::Service;
 use crate::error::BoxError;
 
-/// How much of the time of a shutdown is left for the store to close: a quarter, but no more than a second.
-fn for_the_store(within: Duration) -> Duration {
-    Duration::from_secs(1).min(within / 4)
+/// How much of the time of a shutdown the parts have. A quarter, but no more than a second, is left for the store to close.
+fn for_the_parts(within: Duration) -> Duration {
+    within - Duration::from_secs(1).min(within / 4)
 }
 
 impl Service {
@@ -25,8 +25,8 @@ impl Service {
     pub async fn shutdown(&self, within: Duration) -> Result<(), ShutdownError> {
         // A longer time could overflow the deadline.
         let within = within.min(Duration::from_hours(365 * 24));
-        let deadline = Instant::now() + within;
-        let parts_until = deadline - for_the_store(within);
+        let begun = Instant::now();
+        let (parts_until, deadline) = (begun + for_the_parts(within), begun + within);
         self.stops().cancel();
         let mut late = Vec::new();
         let mut running = self.running().await;
@@ -71,8 +71,8 @@ mod tests {
 
     #[test]
     fn a_quarter_of_the_time_and_no_more_than_a_second_is_for_the_store() {
-        for (within, store) in [(400, 100), (4_000, 1_000), (60_000, 1_000), (0, 0)] {
-            assert_eq!(for_the_store(Duration::from_millis(within)), Duration::from_millis(store));
+        for (within, parts) in [(400, 300), (4_000, 3_000), (60_000, 59_000), (0, 0)] {
+            assert_eq!(for_the_parts(Duration::from_millis(within)), Duration::from_millis(parts));
         }
     }
 }

@@ -64,6 +64,7 @@ macro_rules! engine_suite {
             r3_a_retry_in_a_restored_log_does_not_hide_another_past
             r9_killed_workers_leave_the_fold_of_the_log
             r9_a_document_that_is_named_twice_sees_the_event_once
+            r9_a_document_that_the_projection_removes_is_gone
             r9_a_change_of_source_folds_nothing_twice
             r11_an_event_that_cannot_be_folded_stops_the_projector_before_it
             r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log

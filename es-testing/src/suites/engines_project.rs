@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use chrono::DateTime;
 use es_core::{
-    Append, EngineError, EventStore, Expected, KeyRange, LogSource, MemoryStore, NewEvent, Position, Projection,
-    Projector, QueryError, ReadModel, ReadToken, Repository, StreamId,
+    Append, EngineError, EventStore, Expected, FoldResult, KeyRange, Keys, LogSource, MemoryStore, NewEvent, Position,
+    Projection, Projector, QueryError, ReadModel, ReadToken, Recorded, Repository, StreamId,
     backend::{
         AggregateStore, Batch, Changes, Checkpoint, Delivery, EventFeed, EventSource, GenerationState, ReadModelStore,
         Shard, SourceError, Subscription, Takeover, Witness,
@@ -121,6 +121,48 @@ pub async fn r9_a_document_that_is_named_twice_sees_the_event_once(store: &impl 
     for key in ["a", "all"] {
         assert_eq!(model.get(key).await.expect("a read"), Some(111));
     }
+    shutdown.cancel();
+    worker.await.expect("no panic").expect("it stops in order");
+}
+
+/// Keeps the balances that are not 0.
+struct Funded;
+
+impl Projection for Funded {
+    const NAME: &'static str = "funded";
+    type Event = AccountEvent;
+    type Document = u64;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::one(event.stream.id())
+    }
+
+    fn fold(&self, balance: &mut Option<u64>, event: &Recorded<AccountEvent>) -> FoldResult {
+        let known = balance.unwrap_or_default();
+        let now = match event.data {
+            AccountEvent::Deposited { amount } => known + amount,
+            AccountEvent::Withdrawn { amount } => known - amount,
+        };
+        *balance = Some(now).filter(|now| *now > 0);
+        Ok(())
+    }
+}
+
+/// Seen to fail where a commit leaves out the documents that were removed.
+pub async fn r9_a_document_that_the_projection_removes_is_gone(store: &impl Store) {
+    let shutdown = CancellationToken::new();
+    let worker = spawn(projector(Funded, store), &shutdown);
+    let (accounts, model) = (Repository::<Account>::new(store.clone()), read_model::<Funded>(store));
+    for (command, expected) in [
+        (AccountCommand::Deposit(5), Some(5)),
+        (AccountCommand::Withdraw(5), None),
+        (AccountCommand::Deposit(2), Some(2)),
+    ] {
+        let token = accounts.execute("a", command).await.expect("executed").token;
+        model.wait_for(token, PATIENCE).await.expect("it is folded");
+        assert_eq!(model.get("a").await.expect("a read"), expected);
+    }
+    assert_equals_the_fold(Funded, store).await;
     shutdown.cancel();
     worker.await.expect("no panic").expect("it stops in order");
 }

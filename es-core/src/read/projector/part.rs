@@ -355,6 +355,17 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn r17_a_document_may_be_as_large_as_the_limit_of_a_commit() {
+        for (amount, done) in [(8_000 - 9, 1), (8_001 - 9, 0)] {
+            let (projector, generation, _) = bulky(1, 1_000).await;
+            // Its quotes and its key have nine bytes.
+            let events = deposits(&[("a", amount)]);
+            let part = projector.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
+            assert_eq!((part.done, part.failure.is_none()), (done, done == 1));
+        }
+    }
+
+    #[tokio::test]
     async fn r17_a_part_holds_no_more_keys_than_documents() {
         let (projector, generation, _) = bulky(100, 500).await;
         let events = recorded([1, 2, 3].map(|amount| ("a", AccountEvent::Withdrawn { amount })));
