@@ -19,7 +19,7 @@ pub use crate::{
             ensure_reader,
         },
         source::{Batch, Delivery, EventFeed, EventSource, SourceError, Subscription},
-        worker_state::{Failure, STANDBY_LIMIT, STANDBY_RETRY, StateReport},
+        worker_state::{Failure, Handling, STANDBY_LIMIT, STANDBY_RETRY, StateReport},
     },
     schema::Undecodable,
     stream::{RESERVED_PREFIX, check_category},

@@ -113,6 +113,7 @@ pub use memory::MemoryStore;
 pub use react::policy::{Policy, PolicyError, PolicyRunner, reaction};
 pub use read::cursor::{Cursor, InvalidCursor};
 pub use read::engine_error::EngineError;
+pub use read::failure::{FailurePolicy, Retries};
 pub use read::projection::{EventOrder, FoldResult, Keys, Projection};
 pub use read::projector::Projector;
 pub use read::query::{Page, QueryError, ReadModel};

@@ -7,6 +7,7 @@ pub mod read_model;
 pub mod heartbeat;
 pub mod source;
 pub mod engine_error;
+pub mod failure;
 pub mod worker_state;
 pub(crate) mod panics;
 pub(crate) mod worker;

@@ -141,6 +141,27 @@ pub const LEASES_LOST: Metric = Metric::new(
     &["consumer"],
     "Leases that were lost to another process while this one held them",
 );
+/// Events that readers could not handle.
+pub const LETTERS_ADDED: Metric = Metric::new(
+    "reader_dead_letters_added_total",
+    (C, Unit::Count),
+    &["consumer"],
+    "Events that a projection or a policy has put into its dead letters, once for each key",
+);
+/// The dead letters that are there.
+pub const DEAD_LETTERS: Metric = Metric::new(
+    "reader_dead_letters",
+    (G, Unit::Count),
+    &["consumer"],
+    "Dead letters of a projection or a policy that wait for an operator, in whichever process",
+);
+/// The keys that wait.
+pub const PARKED_KEYS: Metric = Metric::new(
+    "reader_parked_keys",
+    (G, Unit::Count),
+    &["consumer"],
+    "Parked keys of a projection or a policy: their events go to the dead letters, in whichever process",
+);
 /// The end of the log.
 pub const LOG_HEAD: Metric =
     Metric::new("log_head_position", (G, Unit::Count), &[], "The position of the last event of the log");
@@ -212,6 +233,9 @@ pub const ALL: &[Metric] = &[
     READER_ERRORS,
     LEASES_HELD,
     LEASES_LOST,
+    LETTERS_ADDED,
+    DEAD_LETTERS,
+    PARKED_KEYS,
     LOG_HEAD,
     READER_POSITION,
     LAG_EVENTS,
@@ -296,6 +320,12 @@ pub(crate) fn lag(name: &str, position: u64, events: u64, seconds: f64) {
     READER_POSITION.gauge(label()).set(as_float(position));
     LAG_EVENTS.gauge(label()).set(as_float(events));
     LAG_SECONDS.gauge(label()).set(seconds);
+}
+
+/// What the reader `name` has parked.
+pub(crate) fn parked(name: &str, keys: u64, letters: u64) {
+    PARKED_KEYS.gauge([name.to_owned().into()]).set(as_float(keys));
+    DEAD_LETTERS.gauge([name.to_owned().into()]).set(as_float(letters));
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a gauge is a float, exact up to 2^53")]

@@ -5,6 +5,7 @@ pub mod engines_codec;
 pub mod engines_decide;
 pub mod engines_evolve;
 pub mod engines_execute;
+pub mod engines_failures;
 pub mod engines_leases;
 pub mod engines_project;
 pub mod engines_react;

@@ -8,14 +8,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
-    error::BoxError,
+    error::{BoxError, with_causes},
     event::{EventSet, Metadata, Recorded, RecordedEvent},
     read::{
         definition,
         engine_error::{EngineError, Location},
+        failure::{FailurePolicy, FailureSettings},
         panics::{Panicked, caught, caught_async},
         projection::EventOrder,
-        read_model::{Generation, Leases},
+        read_model::{Generation, Leases, NewLetter},
         source::{EventSource, Subscription},
         standby::Standby,
         worker::{self, DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Pending, Worker},
@@ -162,7 +163,8 @@ pub struct PolicyRunner<P> {
     leases: Arc<dyn Leases>,
     lease: Duration,
     standby: Standby,
-    report: StateReport,
+    failures: FailureSettings,
+    pub(crate) report: StateReport,
 }
 
 impl<P: Policy> PolicyRunner<P> {
@@ -170,8 +172,8 @@ impl<P: Policy> PolicyRunner<P> {
     pub fn new(policy: P, source: impl EventSource, leases: impl Leases) -> Self {
         const { assert!(definition::is_name(P::NAME), "Policy::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (Standby::default(), StateReport::default());
-        let (source, leases) = (Arc::new(source), Arc::new(leases));
-        Self { policy, source, leases, lease: DEFAULT_LEASE, standby, report }
+        let (source, leases, failures) = (Arc::new(source), Arc::new(leases), FailureSettings::default());
+        Self { policy, source, leases, lease: DEFAULT_LEASE, standby, failures, report }
     }
 
     /// How long the lease of a runner lasts after its process was killed or stalls, as
@@ -192,8 +194,24 @@ impl<P: Policy> PolicyRunner<P> {
         Self { standby: Standby { limit, ..self.standby }, ..self }
     }
 
-    pub(crate) fn report(&self) -> &StateReport {
-        &self.report
+    /// What it does when it cannot react to an event ([stops](FailurePolicy::stop) by default). A parked key is a stream.
+    pub fn on_failure(mut self, policy: FailurePolicy) -> Self {
+        self.failures.policy = policy;
+        self
+    }
+
+    /// How many dead letters it may have (1,000 by default). At one more it stops with [`EngineError::TooManyLetters`].
+    pub fn most_letters(mut self, letters: usize) -> Self {
+        self.failures.most_letters = letters;
+        self
+    }
+
+    /// How long a reaction may take (any time by default). Then its future is dropped, and that is a failure
+    /// ([`EngineError::TooSlow`]), for which the [`FailurePolicy`] decides. A command that was handed to the store before is
+    /// finished.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.failures.time_limit = limit;
+        self
     }
 
     /// What [`run`](Self::run) is doing; the receiver sees each change.
@@ -206,12 +224,13 @@ impl<P: Policy> PolicyRunner<P> {
     /// [`Projector::run`](crate::read::projector::Projector::run) does.
     ///
     /// # Errors
-    /// A permanent error stops the policy at the event that it concerns (R11). The checkpoint is before that event.
+    /// A permanent error stops the policy at the event that it concerns (R11). The checkpoint is before that event. With another
+    /// [`FailurePolicy`] it may try the event again, or park its stream.
     ///
     /// # Cancel safety
     /// Dropping the future may repeat the reactions of the last second.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        self.standby.run(P::NAME, &self.report, &shutdown, || Box::pin(self.follow(&shutdown))).await
+        self.standby.run(P::NAME, &self.report, &self.failures, &shutdown, || Box::pin(self.follow(&shutdown))).await
     }
 
     /// Reacts to `event`. A transient error is retried here only if the event is the first of its part. If it is not, the
@@ -227,7 +246,10 @@ impl<P: Policy> PolicyRunner<P> {
         let Some(event) = caught(|| event.decode::<P::Event>()).map_err(panicked)?? else { return Ok(Some(())) };
         let attempt = || -> Pending<'_, Option<()>> {
             Box::pin(async {
-                let reacted = caught_async(self.policy.react(&event)).await.map_err(panicked)?;
+                let limit = self.failures.time_limit;
+                let reacted = tokio::time::timeout(limit, caught_async(self.policy.react(&event))).await;
+                let too_slow = |_| EngineError::TooSlow { event: Location::of(&event), took: limit, limit };
+                let reacted = reacted.map_err(too_slow)?.map_err(panicked)?;
                 reacted.map(Some).map_err(|reason| {
                     let (event, transient) = (Location::of(&event), reason.is_transient());
                     EngineError::Reaction { event, transient, reason: reason.into() }
@@ -247,6 +269,9 @@ impl<P: Policy> PolicyRunner<P> {
     }
 
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
+        if let Some(pause) = self.leases.paused(P::NAME).await? {
+            return Err(EngineError::Paused(pause));
+        }
         let generation = self.reader().await?;
         let (reader, categories) = (P::NAME.to_owned(), P::Event::categories());
         let leases = self.leases.clone();
@@ -276,21 +301,50 @@ impl<P: Policy> PolicyRunner<P> {
 #[async_trait]
 impl<P: Policy> Handler for PolicyRunner<P> {
     async fn handle(&self, _: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
+        let Events { list: events, course, .. } = events;
         let (began, mut handled) = (Instant::now(), Handled::default());
-        for event in events.list {
-            match self.react(event, handled.done == 0, stop).instrument(spans::react(P::NAME, event)).await {
-                Ok(Some(())) => handled.done += 1,
-                Ok(None) => break,
-                Err(error) => {
-                    handled.failure = Some(error);
+        for event in events {
+            let stream = event.stream.as_str();
+            let letter = if !course.parked.is_empty() && course.parked.contains(stream) {
+                Some((None, 0))
+            } else {
+                self.report.handles(Some(event.position));
+                match self.react(event, handled.done == 0, stop).instrument(spans::react(P::NAME, event)).await {
+                    Ok(Some(())) => None,
+                    Ok(None) => break,
+                    Err(error) if error.is_of_event() && course.gives_up == Some(event.position) => {
+                        Some((Some(with_causes(&error)), course.attempts))
+                    }
+                    Err(error) => {
+                        handled.failure = Some(error);
+                        break;
+                    }
+                }
+            };
+            if let Some((cause, attempts)) = letter {
+                if handled.letters.len() == course.room {
+                    let (event, limit) = (Location::of(event), self.failures.most_letters);
+                    handled.failure = Some(EngineError::TooManyLetters { event, limit });
                     break;
                 }
+                handled.letters.push(NewLetter { key: stream.to_owned(), event: event.clone(), cause, attempts });
             }
-            if began.elapsed() >= HANDLE_FOR {
+            handled.done += 1;
+            // What follows of a stream that was just parked is not reacted to before that is known.
+            if course.gives_up == Some(event.position) || began.elapsed() >= HANDLE_FOR {
                 break;
             }
         }
+        self.report.handles(None);
         handled
+    }
+
+    fn failures(&self) -> Option<&FailureSettings> {
+        Some(&self.failures)
+    }
+
+    fn failed(&self, failure: &EngineError) {
+        self.report.failed(failure);
     }
 }
 

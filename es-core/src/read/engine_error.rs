@@ -7,7 +7,7 @@ use crate::{
     error::BoxError,
     event::Recorded,
     read::{
-        read_model::{CommitError, PromoteError, ReadModelError, Shard},
+        read_model::{CommitError, Pause, PromoteError, ReadModelError, Shard},
         source::SourceError,
     },
     schema::DecodeError,
@@ -174,6 +174,38 @@ pub enum EngineError {
         /// How many there may be.
         limit: usize,
     },
+    /// The fold of an event, or the reaction to it, took longer than the reader's time limit. A fold is not interrupted: it was
+    /// measured after it had returned.
+    #[error("{event} took {} ms; the time limit is {} ms", took.as_millis(), limit.as_millis())]
+    TooSlow {
+        /// The event.
+        event: Location,
+        /// How long it took.
+        took: Duration,
+        /// The limit.
+        limit: Duration,
+    },
+    /// An event that failed cannot be parked: its keys are not known, so neither is what must wait for it. Mend the code, or skip
+    /// the event ([`Operations::skip`](crate::Operations::skip)).
+    #[error("{event} cannot be parked, because its keys are not known: mend the code, or skip the event")]
+    Unparkable {
+        /// The event.
+        event: Location,
+        /// Why it failed.
+        #[source]
+        reason: Box<EngineError>,
+    },
+    /// The reader has as many dead letters as it may have, and the event is another one.
+    #[error("{event} is one dead letter too many: the reader may have {limit}")]
+    TooManyLetters {
+        /// The event.
+        event: Location,
+        /// How many there may be.
+        limit: usize,
+    },
+    /// An operator has paused the reader.
+    #[error("paused by {} since {}: {}", _0.actor, _0.at, _0.reason)]
+    Paused(Pause),
     /// The application's code panicked: the projection, the policy, or what reads and writes their events and
     /// documents. The panic hook of the process has printed the message and the place.
     #[error("the code that handles {event} panicked")]
@@ -205,6 +237,29 @@ impl EngineError {
             Self::Outdated { .. } | Self::Withdrawn { .. } => true,
             Self::Decode(error) => error.reason.is_of_newer_code(),
             _ => false,
+        }
+    }
+
+    /// Whether it is the failure of one event, which the [`FailurePolicy`](crate::FailurePolicy) decides on.
+    pub(crate) fn is_of_event(&self) -> bool {
+        match self {
+            Self::Decode(_)
+            | Self::Key { .. }
+            | Self::Unfoldable { .. }
+            | Self::Unwritable { .. }
+            | Self::TooLarge { .. }
+            | Self::TooSlow { .. }
+            | Self::Panicked { .. } => true,
+            Self::Reaction { transient, .. } => !transient,
+            _ => false,
+        }
+    }
+
+    /// The key of the document that failed, if it is that of one.
+    pub(crate) fn key(&self) -> Option<&str> {
+        match self {
+            Self::Unfoldable { key, .. } | Self::Unwritable { key, .. } => Some(key),
+            _ => None,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
         candidate::Candidate,
         definition,
         engine_error::{EngineError, Location},
+        failure::{FailurePolicy, FailureSettings},
         projection::{EventOrder, Projection},
         read_model::{Generation, ReadModelStore},
         source::{EventSource, Subscription},
@@ -47,6 +48,7 @@ pub struct Projector<P> {
     pub(crate) lease: Duration,
     pub(crate) document_bytes: usize,
     standby: Standby,
+    failures: FailureSettings,
     pub(crate) report: StateReport,
 }
 
@@ -72,6 +74,7 @@ impl<P: Projection> Projector<P> {
             lease: DEFAULT_LEASE,
             document_bytes: Self::DEFAULT_DOCUMENT_BYTES,
             standby,
+            failures: FailureSettings::default(),
             report,
         }
     }
@@ -115,8 +118,28 @@ impl<P: Projection> Projector<P> {
         Self { standby: Standby { limit, ..self.standby }, ..self }
     }
 
-    pub(crate) fn report(&self) -> &StateReport {
-        &self.report
+    /// What it does when it cannot fold an event ([stops](FailurePolicy::stop) by default).
+    pub fn on_failure(mut self, policy: FailurePolicy) -> Self {
+        self.failures.policy = policy;
+        self
+    }
+
+    /// How many dead letters the read model may have (1,000 by default). At one more the projector stops with
+    /// [`EngineError::TooManyLetters`]. Workers of several shards count each other's letters when they take a shard, so together
+    /// they may exceed it.
+    pub fn most_letters(mut self, letters: usize) -> Self {
+        self.failures.most_letters = letters;
+        self
+    }
+
+    /// How long a fold of one event into one document may take (any time by default). A longer one is a failure
+    /// ([`EngineError::TooSlow`]), for which the [`FailurePolicy`] decides.
+    ///
+    /// It is measured after the fold has returned, since a synchronous function cannot be interrupted. While it runs, the
+    /// [status](crate::Service::status) of a service tells for how long.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.failures.time_limit = limit;
+        self
     }
 
     /// What [`run`](Self::run) is doing; the receiver sees each change.
@@ -137,16 +160,20 @@ impl<P: Projection> Projector<P> {
     ///
     /// # Errors
     /// A permanent error stops the projector at the event that it concerns (R11): the events before it
-    /// are folded and committed, it and those after it are not.
+    /// are folded and committed, it and those after it are not. With another [`FailurePolicy`] it may try the event again, or
+    /// park it.
     ///
     /// # Cancel safety
     /// Dropping the future leaves the read model as of the last commit, and its leases expire. Prefer `shutdown`, which releases
     /// them.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        self.standby.run(P::NAME, &self.report, &shutdown, || Box::pin(self.serve(&shutdown))).await
+        self.standby.run(P::NAME, &self.report, &self.failures, &shutdown, || Box::pin(self.serve(&shutdown))).await
     }
 
     async fn serve(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
+        if let Some(pause) = self.store.paused(P::NAME).await? {
+            return Err(EngineError::Paused(pause));
+        }
         let candidate = &Candidate::find::<P>(&*self.store).await?;
         let opened = Instant::now();
         let report = |step| {

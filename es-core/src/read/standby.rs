@@ -8,11 +8,15 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     read::{
         engine_error::EngineError,
+        failure::FailureSettings,
         worker::{self, Pending, Step},
         worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
     },
     stream::Position,
 };
+
+/// How often a paused engine looks whether it is resumed.
+const PAUSED_RETRY: Duration = Duration::from_secs(1);
 
 /// The settings with which an engine stands by.
 #[derive(Debug, Clone, Copy)]
@@ -37,11 +41,12 @@ impl Standby {
     }
 
     /// Makes attempts until the shutdown or a permanent error. When only newer code can do the work, it stands by and tries
-    /// again.
+    /// again. While the reader is paused, each attempt finds that at its start.
     pub(crate) async fn run<'a>(
         self,
         name: &'static str,
         report: &StateReport,
+        failures: &FailureSettings,
         shutdown: &CancellationToken,
         attempt: impl Fn() -> Pending<'a, Option<()>>,
     ) -> Result<(), EngineError> {
@@ -49,9 +54,17 @@ impl Standby {
         loop {
             let Err(error) = worker::persist(name, report, shutdown, &attempt).await else { return Ok(()) };
             let error = match error {
+                EngineError::Paused(pause) => {
+                    report.set(name, WorkerState::Paused(pause));
+                    tokio::select! {
+                        () = shutdown.cancelled() => return Ok(()),
+                        () = tokio::time::sleep(PAUSED_RETRY) => continue,
+                    }
+                }
                 EngineError::Decode(reason) if reason.reason.is_of_newer_code() => {
                     match unknown.waited(reason.position, Instant::now(), self.limit) {
                         waited if waited < self.limit => EngineError::Decode(reason),
+                        _ if failures.give_up_unknown(reason.position) => continue,
                         waited => EngineError::NeverKnown { waited, reason: Box::new(reason) },
                     }
                 }

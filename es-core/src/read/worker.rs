@@ -1,14 +1,15 @@
 //! The common part of projectors, rebuilds and policies: a worker passes the batches of its shards to a handler and commits
 //! them.
 
+mod letters;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     ops::ControlFlow,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::Duration,
 };
 
@@ -21,10 +22,12 @@ use uuid::Uuid;
 
 use crate::{
     backoff::{Backoff, Failures},
+    error::with_causes,
     event::RecordedEvent,
     read::{
         engine_error::EngineError,
-        read_model::{Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
+        failure::{Attempts, Decision, FailureSettings},
+        read_model::{Acts, Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, NewLetter, Shard},
         source::{Batch, Delivery, EventFeed, EventSource, Subscription},
         worker_state::StateReport,
     },
@@ -44,6 +47,14 @@ pub(crate) trait Handler: Send + Sync {
     /// cancelled it handles no further event and returns what it has.
     async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled;
 
+    /// What it does about failures; `None`: it ends at any of them.
+    fn failures(&self) -> Option<&FailureSettings> {
+        None
+    }
+
+    /// Reports a failure that does not end it.
+    fn failed(&self, _failure: &EngineError) {}
+
     /// Another worker has the shard now: what was kept of it is of no use.
     fn forget(&self, _shard: &Shard) {}
 }
@@ -58,15 +69,46 @@ pub(crate) struct Events<'a> {
     pub(crate) after: Position,
     /// Whether all that is handled is to be committed now: the source has no more events, or the worker ends.
     pub(crate) keeps_nothing: bool,
+    pub(crate) course: Course<'a>,
+}
+
+/// What a handler has to heed beside the events.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Course<'a> {
+    /// Keys whose events go to the dead letters.
+    pub(crate) parked: &'a HashSet<String>,
+    /// The event of which the keys that fail are parked.
+    pub(crate) gives_up: Option<Position>,
+    /// How often it was tried.
+    pub(crate) attempts: u32,
+    /// How many letters there may be.
+    pub(crate) room: usize,
+    /// The only key for which events are handled.
+    pub(crate) only: Option<&'a str>,
+}
+
+impl<'a> Course<'a> {
+    /// Only `key` is handled, for which nothing may fail.
+    pub(crate) fn only(key: &'a str) -> Self {
+        Self { only: Some(key), ..Self::default() }
+    }
+}
+
+impl Default for Course<'_> {
+    /// Nothing is parked, and nothing is given up.
+    fn default() -> Self {
+        static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
+        Self { parked: &NONE, gives_up: None, attempts: 0, room: 0, only: None }
+    }
 }
 
 #[cfg(test)]
 impl<'a> Events<'a> {
     /// Events of the log.
     pub(crate) fn of_log(list: &'a [RecordedEvent]) -> Self {
-        static LOG: std::sync::LazyLock<Shard> = std::sync::LazyLock::new(crate::read::source::LogSource::shard);
+        static LOG: LazyLock<Shard> = LazyLock::new(crate::read::source::LogSource::shard);
         let after = list.first().map_or(Position::ZERO, |first| Position::new(first.position.get() - 1));
-        Self { list, shard: &LOG, after, keeps_nothing: false }
+        Self { list, shard: &LOG, after, keeps_nothing: false, course: Course::default() }
     }
 }
 
@@ -77,6 +119,8 @@ pub(crate) struct Handled {
     pub(crate) done: usize,
     pub(crate) upserts: Vec<(String, Bytes)>,
     pub(crate) deletes: Vec<String>,
+    /// Of the events that it has handled.
+    pub(crate) letters: Vec<NewLetter>,
     /// The handler keeps their changes in memory, and returns them with those of later events.
     pub(crate) kept: bool,
     /// Why the next event stops the engine. What was kept before is lost.
@@ -114,6 +158,13 @@ struct Held {
     kept: Option<Checkpoint>,
     /// The end of the log when the source had no more events of the shard.
     end: Option<Position>,
+    attempts: Attempts,
+    /// The keys of the generation that are parked. Those of other shards do not matter here.
+    parked: HashSet<String>,
+    /// How many letters the generation has, as far as is known here.
+    letters: usize,
+    /// The acts of operators that are taken into account.
+    acts: Acts,
     /// Reports it for as long as it is held.
     _reported: HeldLease,
 }
@@ -204,12 +255,13 @@ impl<'a> Worker<'a> {
         while let Some(urgent) = self.feed.urgent() {
             self.take_in(urgent);
         }
+        self.attend(shutdown).await?;
         let mut lost = self.held.values().filter(|held| held.lease.is_lost());
         if let Some(Held { lease, .. }) = lost.next() {
             self.meter.lost(1 + lost.count());
             return Err(EngineError::Fenced(lease.shard.clone()));
         }
-        self.take_wanted().await?;
+        self.take_wanted(shutdown).await?;
         Ok(Some(if self.held.is_empty() { Step::Standby } else { self.end().map_or(Step::Worked, Step::AtEnd) }))
     }
 
@@ -254,6 +306,14 @@ impl<'a> Worker<'a> {
     ) -> Result<Option<Batch>, EngineError> {
         // If the shard was revoked after the batch was sent, the batch belongs to another worker.
         let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(None) };
+        let wait = held.attempts.wait().min(SLICE);
+        if !wait.is_zero() {
+            tokio::select! {
+                () = shutdown.cancelled() => {}
+                () = tokio::time::sleep(wait) => {}
+            }
+            return Ok(Some(batch));
+        }
         let committed = held.lease.checkpoint.position;
         let before = held.kept.as_ref().unwrap_or(&held.lease.checkpoint);
         // Within a shard positions only grow, so this comparison is enough for exactly once (R9).
@@ -262,18 +322,16 @@ impl<'a> Worker<'a> {
         let handled = if batch.events.is_empty() && held.kept.is_none() {
             Handled::default()
         } else {
-            let stop = shutdown.child_token();
+            let course = Course {
+                parked: &held.parked,
+                gives_up: held.attempts.parks(),
+                attempts: held.attempts.failed,
+                room: self.handler.failures().map_or(0, |failures| failures.most_letters.saturating_sub(held.letters)),
+                only: None,
+            };
             let (list, shard, keeps_nothing) = (&batch.events[..], &batch.shard, keeps_nothing || batch.end.is_some());
-            let events = Events { list, shard, after: before.position, keeps_nothing };
-            let mut handling = self.handler.handle(&self.generation, events, &stop);
-            tokio::select! {
-                biased;
-                () = held.lease.lost() => {
-                    stop.cancel();
-                    handling.await
-                }
-                handled = &mut handling => handled,
-            }
+            let events = Events { list, shard, after: before.position, keeps_nothing, course };
+            handle(self.handler, &held.lease, events, shutdown).await
         };
         if handled.failure.is_some() {
             // What the handler kept is lost.
@@ -289,11 +347,12 @@ impl<'a> Worker<'a> {
                 None => before.clone(),
             }
         };
+        let parked: Vec<_> = handled.letters.iter().map(|letter| letter.key.clone()).collect();
         let written = if handled.kept {
             Ok(())
         } else if checkpoint.position > committed {
-            let (upserts, deletes) = (handled.upserts, handled.deletes);
-            let changes = Changes { upserts, deletes, checkpoint: checkpoint.clone(), ..Changes::default() };
+            let Handled { upserts, deletes, letters, .. } = handled;
+            let changes = Changes { upserts, deletes, letters, checkpoint: checkpoint.clone(), redemption: None };
             self.store.commit(&held.lease, changes).await
         } else if handled.failure.is_some() {
             // An error counts only if the lease is still held: if the generation was replaced in the meantime, its documents are
@@ -312,23 +371,55 @@ impl<'a> Worker<'a> {
             Err(error) => return Err(error.into()),
         }
         self.meter.processed(&batch.events[..handled.done], began.elapsed());
-        if let Some(failure) = handled.failure {
-            if let Some(event) = batch.events.get(handled.done) {
-                self.meter.failed(event);
-            }
-            return Err(failure);
-        }
         if handled.kept {
             held.kept = Some(checkpoint);
         } else if checkpoint.position > committed {
             (held.lease.checkpoint, held.kept) = (checkpoint, None);
         }
+        self.meter.parked(parked.len());
+        held.letters += parked.len();
+        held.parked.extend(parked);
+        if let Some(failure) = handled.failure {
+            self.failed(&batch.shard, batch.events.get(handled.done), failure).await?;
+        }
+        let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(None) };
         held.end = batch.end.filter(|_| is_whole && held.kept.is_none());
         batch.events.drain(..handled.done);
         Ok((!is_whole).then_some(batch))
     }
 
-    async fn take_wanted(&mut self) -> Result<(), EngineError> {
+    /// Decides about `event`, which could not be handled. Otherwise it is tried again, or parked with the next attempt.
+    ///
+    /// # Errors
+    /// `failure`, if the engine stops at the event.
+    async fn failed(
+        &mut self,
+        shard: &Shard,
+        event: Option<&RecordedEvent>,
+        failure: EngineError,
+    ) -> Result<(), EngineError> {
+        let (Some(held), Some(event)) = (self.held.get_mut(shard), event) else { return Err(failure) };
+        self.meter.failed(event);
+        let Some(settings) = self.handler.failures().filter(|_| !failure.is_transient()) else { return Err(failure) };
+        let (name, cause) = (&self.generation.projection, with_causes(&failure));
+        match settings.decide(&mut held.attempts, event.position, &failure) {
+            Decision::Retry(pause) => {
+                tracing::warn!(name, position = %event.position, cause, ?pause, "trying the event again after a pause");
+            }
+            Decision::Park => tracing::error!(name, position = %event.position, cause, "parking the event"),
+            Decision::Stop => {
+                if let Err(error) = self.store.stopped(&held.lease, event, &cause).await {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(name, error, "cannot record the event at which the reader has stopped");
+                }
+                return Err(failure);
+            }
+        }
+        self.handler.failed(&failure);
+        Ok(())
+    }
+
+    async fn take_wanted(&mut self, shutdown: &CancellationToken) -> Result<(), EngineError> {
         if self.wanted.is_empty() {
             return Ok(());
         }
@@ -346,14 +437,41 @@ impl<'a> Worker<'a> {
                 Some(lease) => {
                     let checkpoint = lease.checkpoint.clone();
                     // Before the source starts it: if that fails, this lease is released with the others.
-                    let held = Held { lease, kept: None, end: None, _reported: self.meter.holds() };
+                    let held = Held {
+                        lease,
+                        kept: None,
+                        end: None,
+                        attempts: Attempts::default(),
+                        parked: HashSet::new(),
+                        letters: 0,
+                        acts: Acts::default(),
+                        _reported: self.meter.holds(),
+                    };
                     self.held.insert(shard.clone(), held);
+                    self.learn(&shard, shutdown).await?;
                     self.feed.start(&shard, &checkpoint).await?;
                 }
                 None => self.wanted.push(shard),
             }
         }
         Ok(())
+    }
+}
+
+/// How long the worker waits at once for the next attempt at an event. In between it notices what the source tells it.
+const SLICE: Duration = Duration::from_millis(100);
+
+/// Passes `events` to `handler`, and lets it stop when `lease` is lost.
+async fn handle(handler: &dyn Handler, lease: &Lease, events: Events<'_>, shutdown: &CancellationToken) -> Handled {
+    let stop = shutdown.child_token();
+    let mut handling = handler.handle(&lease.generation, events, &stop);
+    tokio::select! {
+        biased;
+        () = lease.lost() => {
+            stop.cancel();
+            handling.await
+        }
+        handled = &mut handling => handled,
     }
 }
 
@@ -379,6 +497,8 @@ pub(crate) async fn persist<'a, T>(
         let started = Instant::now();
         match attempt().await {
             Err(error) if error.is_transient() && shutdown.is_cancelled() => break,
+            // An act of an operator is no failure.
+            Err(error @ EngineError::Paused(_)) => return Err(error),
             Err(error) if error.is_transient() => {
                 tracing::warn!(name, error = &error as &dyn std::error::Error, "trying again after a pause");
                 report.failed(&error);

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::error::with_causes;
+use crate::{error::with_causes, read::read_model::Pause, stream::Position};
 
 /// How often a worker that stands by tries again, by default.
 pub const STANDBY_RETRY: Duration = Duration::from_secs(5);
@@ -35,6 +35,8 @@ pub enum WorkerState {
         /// Why it cannot work, with all causes.
         reason: String,
     },
+    /// An operator has paused it. It holds no lease, and continues when it is resumed.
+    Paused(Pause),
     /// It ended because of a permanent error.
     Stopped {
         /// The error, with all causes.
@@ -61,6 +63,7 @@ impl fmt::Display for WorkerState {
             Self::StandingBy { since, reason } => {
                 write!(f, "standing by for {} s: {reason}", since.elapsed().as_secs())
             }
+            Self::Paused(Pause { actor, reason, at }) => write!(f, "paused by {actor} since {at}: {reason}"),
             Self::Stopped { reason } => write!(f, "stopped: {reason}"),
         }
     }
@@ -71,6 +74,16 @@ impl fmt::Display for WorkerState {
 pub struct StateReport {
     state: watch::Sender<WorkerState>,
     last_failure: Arc<Mutex<Option<Failure>>>,
+    handles: Arc<Mutex<Option<Handling>>>,
+}
+
+/// The event that an engine is handling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handling {
+    /// The position of the event.
+    pub position: Position,
+    /// Since when, to a millisecond.
+    pub since: Instant,
 }
 
 /// When and how an engine failed.
@@ -105,6 +118,17 @@ impl StateReport {
         self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Reports the event that is handled from now on; `None`: none is.
+    pub fn handles(&self, position: Option<Position>) {
+        let handling = position.map(|position| Handling { position, since: Instant::now() });
+        *self.handles.lock().unwrap_or_else(PoisonError::into_inner) = handling;
+    }
+
+    /// The event that is being handled. A fold that never returns is seen here: it cannot be interrupted.
+    pub fn handling(&self) -> Option<Handling> {
+        *self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Reports `state`, and logs a change of it for the worker `name`. A worker that stands by already keeps the time since when
     /// it does.
     pub fn set(&self, name: &str, mut state: WorkerState) {
@@ -120,6 +144,7 @@ impl StateReport {
             match &state {
                 WorkerState::Working => tracing::info!(name, "working again"),
                 WorkerState::StandingBy { reason, .. } => tracing::warn!(name, reason, "standing by"),
+                WorkerState::Paused(Pause { actor, reason, .. }) => tracing::warn!(name, actor, reason, "paused"),
                 WorkerState::Stopped { reason } => tracing::error!(name, reason, "stopped"),
             }
             *current = state;

@@ -20,7 +20,10 @@ use crate::{
     backoff::Backoff,
     event::Event,
     react::policy::{Policy, PolicyRunner},
-    read::{definition, projection::Projection, projector::Projector, read_model::ReadModelError, source::EventSource},
+    read::{
+        definition, failure::FailurePolicy, projection::Projection, projector::Projector, read_model::ReadModelError,
+        source::EventSource,
+    },
     write::{aggregate::Aggregate, execute::Repository},
 };
 
@@ -55,6 +58,7 @@ type Make = Box<dyn FnOnce(&Resources, Readers) -> Body + Send>;
 struct Readers {
     lease: Option<Duration>,
     standby_limit: Option<Duration>,
+    on_failure: FailurePolicy,
 }
 
 /// Which parts of a service this process runs. It also knows the other parts: their read models can be queried and rebuilt, and
@@ -132,6 +136,7 @@ impl ServiceBuilder {
     ) -> Self {
         self.register(PartKind::Projection, P::NAME, |resources, readers| {
             let mut projector = Projector::new(projection, resources.source(), resources.store());
+            projector = projector.on_failure(readers.on_failure);
             if let Some(ttl) = readers.lease {
                 projector = projector.lease(ttl);
             }
@@ -155,6 +160,7 @@ impl ServiceBuilder {
     ) -> Self {
         self.register(PartKind::Policy, P::NAME, |resources, readers| {
             let mut runner = PolicyRunner::new(make(resources), resources.source(), resources.store());
+            runner = runner.on_failure(readers.on_failure);
             if let Some(ttl) = readers.lease {
                 runner = runner.lease(ttl);
             }
@@ -194,6 +200,13 @@ impl ServiceBuilder {
     /// How long a reader waits for newer code at one event before it stops ([`Projector::standby_limit`]).
     pub fn standby_limit(mut self, limit: Duration) -> Self {
         self.readers.standby_limit = Some(limit);
+        self
+    }
+
+    /// What readers do when they cannot handle an event ([stop](FailurePolicy::stop) by default). The settings of one reader
+    /// ([`Projector::on_failure`], [`PolicyRunner::on_failure`]) come before this.
+    pub fn on_failure(mut self, policy: FailurePolicy) -> Self {
+        self.readers.on_failure = policy;
         self
     }
 

@@ -133,7 +133,7 @@ impl<P: Projection> Engine for Projector<P> {
     }
 
     fn report(&self) -> &StateReport {
-        self.report()
+        &self.report
     }
 }
 
@@ -144,6 +144,6 @@ impl<P: Policy> Engine for PolicyRunner<P> {
     }
 
     fn report(&self) -> &StateReport {
-        self.report()
+        &self.report
     }
 }

@@ -45,7 +45,7 @@ impl Service {
     /// Whether the service is alive and ready, with the reasons if it is not.
     ///
     /// It is not ready while the store does not answer, when a part of this process has stopped for good or lags by more
-    /// than [`Thresholds::lag_events`], and from the beginning of the shutdown on. It stays ready when a part stands by for newer
+    /// than [`Thresholds::lag_events`], and from the beginning of the shutdown on. It stays ready when a part has parked keys or is paused, when it stands by for newer
     /// code, as in a rolling deploy, or for another relay, or starts again after a transient error.
     pub async fn health(&self) -> Health {
         let status = self.status().await;

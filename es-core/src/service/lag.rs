@@ -38,6 +38,9 @@ impl Service {
         let Some(head) = status.head else { return };
         telemetry::head(head.get());
         for part in &status.parts {
+            if let (Some(keys), Some(letters)) = (part.parked_keys, part.dead_letters) {
+                telemetry::parked(&part.name, keys, letters);
+            }
             if let PartStatus { name, position: Some(position), lag: Some(lag), .. } = part
                 && let Some(seconds) = self.seconds_behind(*position, *lag).await
             {

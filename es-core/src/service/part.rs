@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use chrono::{DateTime, Utc};
 use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use super::engine::{AnyProjector, Engine, PartError};
 use crate::{
     backoff::{Backoff, Failures},
     error::with_causes,
-    read::{panics::caught_async, worker_state::WorkerState},
+    read::{panics::caught_async, read_model::Pause, worker_state::WorkerState},
     telemetry,
 };
 
@@ -64,6 +65,15 @@ pub enum PartState {
         /// For how long, in seconds.
         seconds: u64,
         /// Why it cannot work, with all causes.
+        reason: String,
+    },
+    /// An operator has paused it. It continues when it is resumed.
+    Paused {
+        /// Who has paused it.
+        actor: String,
+        /// Since when.
+        since: DateTime<Utc>,
+        /// Why.
         reason: String,
     },
     /// It has ended because of a transient error and starts again after a pause.
@@ -178,6 +188,9 @@ impl Part {
             Supervision::Runs => match &*self.engine().report().watch().borrow() {
                 WorkerState::StandingBy { since, reason } => {
                     PartState::StandingBy { seconds: since.elapsed().as_secs(), reason: reason.clone() }
+                }
+                WorkerState::Paused(Pause { actor, reason, at }) => {
+                    PartState::Paused { actor: actor.clone(), since: *at, reason: reason.clone() }
                 }
                 // The supervision decides what has stopped.
                 _ => PartState::Running,

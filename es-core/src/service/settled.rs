@@ -63,6 +63,7 @@ fn why(part: &Part) -> String {
         PartState::Stopped { reason } => format!(" (it has stopped: {reason})"),
         PartState::Restarting { reason } => format!(" (it starts again after {reason})"),
         PartState::StandingBy { reason, .. } => format!(" (it stands by: {reason})"),
+        PartState::Paused { actor, reason, .. } => format!(" (paused by {actor}: {reason})"),
         PartState::Running => match part.engine().report().last_failure() {
             Some(Failure { error, .. }) => format!(" (its last failure: {error})"),
             None => String::new(),

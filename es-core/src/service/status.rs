@@ -44,6 +44,15 @@ pub struct PartStatus {
     pub lag: Option<u64>,
     /// The position that a generation of its read model has reached that is being built and does not serve yet.
     pub building: Option<Position>,
+    /// How many of its keys are parked, in any process; `None` if that is not known, or if it is no reader.
+    pub parked_keys: Option<u64>,
+    /// How many dead letters it has, in any process.
+    pub dead_letters: Option<u64>,
+    /// The position of the event that it has been handling in this process for a second or longer. A fold that never returns is
+    /// seen here: it cannot be interrupted.
+    pub handling: Option<Position>,
+    /// For how many seconds.
+    pub handling_seconds: Option<u64>,
     /// How often it was started again.
     pub restarts: u32,
     /// When it failed last in this process, also if a later attempt succeeded.
@@ -83,7 +92,7 @@ impl Status {
 impl Service {
     /// What each registered part is doing, whether this process runs it or not: state, position, lag, last error.
     ///
-    /// It asks the store once for the head of the log and once for each reader, for at most
+    /// It asks the store once for the head of the log and twice for each reader, for at most
     /// [`Thresholds::answer_within`](super::Thresholds::answer_within). What is not known by then is `None`.
     pub async fn status(&self) -> Status {
         let mut status = Status {
@@ -111,6 +120,9 @@ impl Service {
             let found = store.generations(&part.name).await.map_err(|error| with_causes(&error))?;
             part.position = Some(found.serving.map_or(Position::ZERO, |serving| serving.reached));
             part.building = found.building.map(|building| building.reached);
+            let parked = store.parked_keys(&part.name).await.map_err(|error| with_causes(&error))?;
+            part.parked_keys = Some(parked.len() as u64);
+            part.dead_letters = Some(parked.iter().map(|key| key.letters).sum());
         }
         status.head = Some(store.head().await.map_err(|error| with_causes(&error))?);
         Ok(())
@@ -121,6 +133,9 @@ impl Service {
 fn known(part: &Part) -> PartStatus {
     let (last_error_at, last_error) =
         part.engine().report().last_failure().map(|Failure { at, error }| (at, error)).unzip();
+    let handling = part.engine().report().handling();
+    let handling = handling.map(|handling| (handling.position, handling.since.elapsed().as_secs()));
+    let handling = handling.filter(|(_, seconds)| *seconds > 0);
     PartStatus {
         kind: part.kind,
         name: part.name.clone(),
@@ -128,6 +143,10 @@ fn known(part: &Part) -> PartStatus {
         position: part.engine().position(),
         lag: None,
         building: None,
+        parked_keys: None,
+        dead_letters: None,
+        handling: handling.map(|(position, _)| position),
+        handling_seconds: handling.map(|(_, seconds)| seconds),
         restarts: part.restarts(),
         last_error_at,
         last_error,

@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram, SharedString};
 
-use super::{EVENT_DURATION, EVENTS_PROCESSED, LEASES_HELD, LEASES_LOST};
+use super::{EVENT_DURATION, EVENTS_PROCESSED, LEASES_HELD, LEASES_LOST, LETTERS_ADDED};
 use crate::event::RecordedEvent;
 
 /// What one worker of a reader reports.
@@ -61,6 +61,13 @@ impl ReaderMeter {
     pub(crate) fn failed(&self, event: &RecordedEvent) {
         let name = if self.is_bounded(&event.data.name) { event.data.name.clone() } else { OTHER.into() };
         EVENTS_PROCESSED.counter([self.consumer.clone(), name.into(), "failed".into()]).increment(1);
+    }
+
+    /// So many dead letters were added.
+    pub(crate) fn parked(&self, letters: usize) {
+        if letters > 0 {
+            LETTERS_ADDED.counter([self.consumer.clone()]).increment(letters as u64);
+        }
     }
 
     /// A lease that this process holds from now on, until what is returned is dropped.

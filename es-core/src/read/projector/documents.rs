@@ -1,6 +1,9 @@
 //! The documents that a part of a batch touches, from the stored bytes and back.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
@@ -80,15 +83,27 @@ impl<P: Projection> Documents<P> {
         Ok(true)
     }
 
-    /// Folds `event` into the document under `key`, which was loaded. After a failure it may hold half of the event.
-    pub(super) fn fold(&mut self, projection: &P, key: &str, event: &Recorded<P::Event>) -> Result<(), EngineError> {
+    /// Folds `event` into the document under `key`, which was loaded, in no more than `limit`. After a failure it may hold half of
+    /// the event.
+    pub(super) fn fold(
+        &mut self,
+        projection: &P,
+        key: &str,
+        event: &Recorded<P::Event>,
+        limit: Duration,
+    ) -> Result<(), EngineError> {
         let Some(draft) = self.drafts.get_mut(key) else { return Ok(()) };
         // It may have been encoded since.
         draft.read(key, event)?;
         self.fresh += usize::from(!draft.is_folded);
         draft.is_folded = true;
+        let began = (limit < Duration::MAX).then(Instant::now);
         caught(|| fold(projection, key, &mut draft.document, event))
-            .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })?
+            .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })??;
+        match began.map(|began| began.elapsed()).filter(|took| *took > limit) {
+            Some(took) => Err(EngineError::TooSlow { event: Location::of(event), took, limit }),
+            None => Ok(()),
+        }
     }
 
     /// Encodes the folded documents and keeps only the bytes. A panic names `first`, the first event of the part.

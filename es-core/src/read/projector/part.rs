@@ -1,7 +1,8 @@
 //! The handler of a projector: it folds the first events of a batch and encodes the documents for one commit.
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeMap, HashSet},
+    slice,
     time::{Duration, Instant},
 };
 
@@ -10,13 +11,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Projector, documents::Documents, keys};
 use crate::{
+    error::with_causes,
     event::{Recorded, RecordedEvent},
     read::{
         engine_error::{EngineError, Location},
+        failure::FailureSettings,
         panics::{Panicked, caught},
-        projection::Projection,
-        read_model::{Generation, ReadModelError},
-        worker::{Events, HANDLE_FOR, Handled, Handler},
+        projection::{EventOrder, Projection},
+        read_model::{Generation, NewLetter, ReadModelError},
+        worker::{Course, Events, HANDLE_FOR, Handled, Handler},
     },
 };
 
@@ -29,8 +32,8 @@ const UNWRITTEN: Duration = Duration::from_millis(10);
 
 /// Why a part has to be folded again, from fewer events.
 enum Obstacle {
-    /// The event at this index cannot be folded, and some of its documents may hold it already.
-    At(usize, EngineError),
+    /// The event at this index cannot be folded into the document under the key, and some of its documents may hold it already.
+    At(usize, String, EngineError),
     /// The documents cannot be written, and it is not known which event caused that.
     Unwritable(EngineError),
 }
@@ -38,14 +41,52 @@ enum Obstacle {
 #[async_trait]
 impl<P: Projection> Handler for Projector<P> {
     async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
-        let events = events.list;
+        let Events { list: events, course, .. } = events;
+        let handled = match events.first() {
+            Some(event) if course.gives_up == Some(event.position) => {
+                self.give_up(generation, event, &course, stop).await
+            }
+            _ => self.fold(generation, events, &course, stop).await,
+        };
+        self.report.handles(None);
+        handled
+    }
+
+    fn failures(&self) -> Option<&FailureSettings> {
+        Some(&self.failures)
+    }
+
+    fn failed(&self, failure: &EngineError) {
+        self.report.failed(failure);
+    }
+}
+
+/// An event and what becomes of it.
+struct Touch<E> {
+    /// `None` where the projection does not know the event, or where all of it is parked.
+    event: Option<Recorded<E>>,
+    /// The documents that it is folded into.
+    keys: Vec<String>,
+    /// The keys for which it goes to the dead letters.
+    parked: Vec<String>,
+}
+
+impl<P: Projection> Projector<P> {
+    /// Folds the first of `events`, as many as fit into one commit.
+    async fn fold(
+        &self,
+        generation: &Generation,
+        events: &[RecordedEvent],
+        course: &Course<'_>,
+        stop: &CancellationToken,
+    ) -> Handled {
         let (mut most, mut failure) = (events.len(), None);
         while most > 0 {
-            match self.part(generation, &events[..most], stop).await {
+            match self.part(generation, &events[..most], course, stop).await {
                 Ok(part) if part.done == most => return Handled { failure, ..part },
                 // It ended before the event that failed. The next part begins with that event.
                 Ok(part) => return part,
-                Err(Obstacle::At(index, error)) => (most, failure) = (index, Some(error)),
+                Err(Obstacle::At(index, _, error)) => (most, failure) = (index, Some(error)),
                 // Halved until the part is that event alone.
                 Err(Obstacle::Unwritable(_)) if most > 1 => (most, failure) = (most / 2, None),
                 Err(Obstacle::Unwritable(error)) => (most, failure) = (0, Some(error)),
@@ -53,12 +94,52 @@ impl<P: Projection> Handler for Projector<P> {
         }
         Handled { failure, ..Handled::default() }
     }
-}
 
-/// An event and the keys of its documents; `None` where the projection does not know it.
-type Touch<E> = Option<(Vec<String>, Recorded<E>)>;
+    /// Folds `event` into those of its documents for which that works, and parks the other keys.
+    async fn give_up(
+        &self,
+        generation: &Generation,
+        event: &RecordedEvent,
+        course: &Course<'_>,
+        stop: &CancellationToken,
+    ) -> Handled {
+        let (mut parked, mut causes) = (course.parked.clone(), BTreeMap::new());
+        loop {
+            let course = Course { parked: &parked, gives_up: None, ..*course };
+            let (key, failure) = match self.part(generation, slice::from_ref(event), &course, stop).await {
+                Ok(Handled { failure: Some(failure), .. }) if failure.is_of_event() => (None, failure),
+                Ok(mut part) => {
+                    for letter in &mut part.letters {
+                        if let Some(cause) = causes.remove(&letter.key) {
+                            (letter.cause, letter.attempts) = (Some(cause), course.attempts);
+                        }
+                    }
+                    return part;
+                }
+                Err(Obstacle::At(_, key, failure)) => (Some(key), failure),
+                Err(Obstacle::Unwritable(failure)) => (failure.key().map(str::to_owned), failure),
+            };
+            let failed = match key {
+                Some(key) => vec![key],
+                None => match self.touch(event, &course) {
+                    Ok(touch) => touch.keys,
+                    // Without the event's content, only the order per stream tells the key.
+                    Err(_) if P::ORDER == EventOrder::PerStream => vec![event.stream.id().to_owned()],
+                    Err(reason) => return unparkable(event, reason),
+                },
+            };
+            let cause = with_causes(&failure);
+            let mut is_new = false;
+            for key in failed {
+                is_new |= parked.insert(key.clone());
+                causes.insert(key, cause.clone());
+            }
+            if !is_new {
+                return unparkable(event, failure);
+            }
+        }
+    }
 
-impl<P: Projection> Projector<P> {
     /// Folds the first of `events` and encodes the documents that they touch.
     ///
     /// The bytes of loaded and of folded documents are limited (R17). The size of a folded document is known only when it is
@@ -68,22 +149,30 @@ impl<P: Projection> Projector<P> {
         &self,
         generation: &Generation,
         events: &[RecordedEvent],
+        course: &Course<'_>,
         stop: &CancellationToken,
     ) -> Result<Handled, Obstacle> {
-        let (touching, mut failure) = self.touching(events);
+        let (touching, mut failure) = self.touching(events, course);
         let mut documents = Documents::new();
         if let Err(error) = self.load(generation, wanted(&touching), self.document_bytes, &mut documents).await {
             return Ok(Handled { failure: Some(error.into()), ..Handled::default() });
         }
         let first = Location::of(&events[0]);
-        let (began, mut pace, mut done) = (Instant::now(), Pace::begin(), 0);
-        for touch in &touching {
+        let (began, mut pace, mut done, mut letters) = (Instant::now(), Pace::begin(), 0, Vec::new());
+        self.report.handles(Some(events[0].position));
+        for (touch, raw) in touching.iter().zip(events) {
             let is_enough = began.elapsed() >= HANDLE_FOR || documents.written >= self.document_bytes;
             if stop.is_cancelled() || (done > 0 && is_enough) {
                 failure = None;
                 break;
             }
-            if let Some((keys, event)) = touch {
+            if letters.len() + touch.parked.len() > course.room {
+                let (event, limit) = (Location::of(raw), self.failures.most_letters);
+                failure = (done == 0).then_some(EngineError::TooManyLetters { event, limit });
+                break;
+            }
+            if let Some(event) = &touch.event {
+                let keys = &touch.keys;
                 match self.read(generation, keys, event, done == 0, &mut documents).await {
                     Ok(true) => {}
                     Ok(false) => {
@@ -96,7 +185,9 @@ impl<P: Projection> Projector<P> {
                     }
                 }
                 for key in keys {
-                    documents.fold(&self.projection, key, event).map_err(|error| Obstacle::At(done, error))?;
+                    documents
+                        .fold(&self.projection, key, event, self.failures.time_limit)
+                        .map_err(|error| Obstacle::At(done, key.clone(), error))?;
                     if pace.is_over() {
                         if pace.may_write(documents.is_any_size_known()) || documents.expected() >= self.document_bytes
                         {
@@ -106,37 +197,57 @@ impl<P: Projection> Projector<P> {
                         }
                         tokio::task::yield_now().await;
                         pace.slice = Instant::now();
+                        self.report.handles(Some(event.position));
                     }
                 }
+            }
+            for key in &touch.parked {
+                letters.push(NewLetter { key: key.clone(), event: raw.clone(), cause: None, attempts: 0 });
             }
             done += 1;
         }
         self.write(&mut documents, &first)?;
-        Ok(documents.into_handled(done, failure))
+        Ok(Handled { letters, ..documents.into_handled(done, failure) })
     }
 
     /// The events and the keys of their documents, up to the first event whose keys are invalid, and no more keys than would fill
     /// the memory for documents.
-    fn touching(&self, events: &[RecordedEvent]) -> (Vec<Touch<P::Event>>, Option<EngineError>) {
+    fn touching(&self, events: &[RecordedEvent], course: &Course<'_>) -> (Vec<Touch<P::Event>>, Option<EngineError>) {
         let (mut touching, mut bytes) = (Vec::with_capacity(events.len()), 0);
         for event in events {
-            let touch = caught(|| -> Result<Touch<P::Event>, EngineError> {
-                let Some(event) = event.decode::<P::Event>()? else { return Ok(None) };
-                Ok(Some((keys(&self.projection, &event)?, event)))
-            });
-            match touch {
-                Ok(Ok(touch)) => {
-                    bytes += touch.iter().flat_map(|(keys, _)| keys).map(String::len).sum::<usize>();
+            match self.touch(event, course) {
+                Ok(touch) => {
+                    bytes += touch.keys.iter().map(String::len).sum::<usize>();
                     touching.push(touch);
                 }
-                Ok(Err(error)) => return (touching, Some(error)),
-                Err(Panicked) => return (touching, Some(EngineError::Panicked { event: Location::of(event) })),
+                Err(error) => return (touching, Some(error)),
             }
             if bytes >= self.document_bytes {
                 break;
             }
         }
         (touching, None)
+    }
+
+    /// What becomes of `event`.
+    fn touch(&self, event: &RecordedEvent, course: &Course<'_>) -> Result<Touch<P::Event>, EngineError> {
+        let is_parked = |key: &str| !course.parked.is_empty() && course.parked.contains(key);
+        if P::ORDER == EventOrder::PerStream && is_parked(event.stream.id()) {
+            // The stream is parked, perhaps because its events cannot be decoded.
+            return Ok(Touch { event: None, keys: Vec::new(), parked: vec![event.stream.id().to_owned()] });
+        }
+        let touch = caught(|| -> Result<Touch<P::Event>, EngineError> {
+            let event = event.decode::<P::Event>()?;
+            let keys = event.as_ref().map_or(Ok(Vec::new()), |event| keys(&self.projection, event))?;
+            Ok(Touch { event, keys, parked: Vec::new() })
+        });
+        let mut touch = touch.map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })??;
+        if let Some(only) = course.only {
+            touch.keys.retain(|key| key == only);
+        } else if !course.parked.is_empty() {
+            touch.parked = touch.keys.extract_if(.., |key| is_parked(key)).collect();
+        }
+        Ok(touch)
     }
 
     /// Decodes the documents of an event; `false` if not all of them are loaded. For the first event of a part it loads as much
@@ -206,8 +317,13 @@ impl<P: Projection> Projector<P> {
 /// All keys, each once, those of the first events first.
 fn wanted<E>(touching: &[Touch<E>]) -> Vec<String> {
     let mut seen = HashSet::new();
-    let keys = touching.iter().flatten().flat_map(|(keys, _)| keys);
+    let keys = touching.iter().flat_map(|touch| &touch.keys);
     keys.filter(|key| seen.insert(key.as_str())).cloned().collect()
+}
+
+fn unparkable(event: &RecordedEvent, reason: EngineError) -> Handled {
+    let failure = EngineError::Unparkable { event: Location::of(event), reason: Box::new(reason) };
+    Handled { failure: Some(failure), ..Handled::default() }
 }
 
 /// When other tasks get a turn, and when documents are encoded in between.

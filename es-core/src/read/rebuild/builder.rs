@@ -39,7 +39,7 @@ const ENCODED: usize = 500;
 
 /// Builds a generation from the events of any number of shards.
 ///
-/// It stops at whatever is not plain: an event that cannot be folded, documents too large for memory. The projector's own
+/// It stops at whatever is not plain: an event that cannot be folded, parked keys, documents too large for memory. The projector's own
 /// handler then continues from the last commit, and deals with it event by event.
 pub(super) struct Builder<'a, P: Projection> {
     projector: &'a Projector<P>,
@@ -165,6 +165,12 @@ impl<'a, P: Projection> Builder<'a, P> {
 #[async_trait]
 impl<P: Projection> Handler for Builder<'_, P> {
     async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
+        if !events.course.parked.is_empty() || events.course.only.is_some() {
+            self.has_given_up.store(true, Ordering::Relaxed);
+            // It is not reported: the projector's own handler continues.
+            let failure = Some(EngineError::ParkedKeys(events.shard.source.clone()));
+            return Handled { failure, ..Handled::default() };
+        }
         // Taken out: if this future is dropped or fails, the next one starts from the last commit.
         let kept = self.shards().remove(events.shard);
         let is_all = events.after == Position::ZERO;

@@ -1,0 +1,214 @@
+//! What a reader does when it cannot handle an event.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use crate::{backoff::Backoff, read::engine_error::EngineError, stream::Position};
+
+/// What a reader does when it cannot handle an event.
+///
+/// An event fails when a fold, or what names its keys, returns an error or panics; when a reaction returns a permanent error or
+/// panics; when the event cannot be decoded; when its documents cannot be written; and when it takes longer than the reader's time
+/// limit. A transient error of a store or a source is no failure of an event: the reader tries again until it works. A stored
+/// document that does not fit the code always stops the projector, since this is no fault of the event. An event of a name or
+/// schema version that only newer code knows fails when the reader has stood by for
+/// [`standby_limit`](crate::Projector::standby_limit).
+///
+/// - [`stop`](Self::stop), the default: the reader stops at the event (R11).
+/// - [`retry`](Self::retry): it tries the event again after pauses, and meanwhile handles nothing else; then it stops or parks.
+/// - [`park`](Self::park): the event goes to the dead letters under the key that failed, and so do all later events of that key, in
+///   order. Other keys continue (R19). Operators retry, edit or discard the letters
+///   ([`DeadLetters`](crate::DeadLetters)).
+///
+/// The key of a projection is a document's key: an event that touches two documents is parked only for the one that failed. The key
+/// of a policy is the stream. Where the keys of an event are not known, because it cannot be decoded, a projection in
+/// [per-stream order](crate::EventOrder::PerStream) parks the stream. A projection in log order stops with
+/// [`EngineError::Unparkable`](crate::EngineError::Unparkable), since it cannot know which documents must wait.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use es_core::{Backoff, FailurePolicy};
+///
+/// let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+/// let policy = FailurePolicy::retry(backoff, 5).then_park();
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FailurePolicy {
+    backoff: Backoff,
+    retries: u32,
+    then: Then,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    Stop,
+    Park,
+}
+
+/// Attempts before a [`FailurePolicy`] stops or parks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use = "say what follows: `then_stop` or `then_park`"]
+pub struct Retries {
+    backoff: Backoff,
+    retries: u32,
+}
+
+impl Retries {
+    /// Stops the reader if no attempt succeeds.
+    pub const fn then_stop(self) -> FailurePolicy {
+        FailurePolicy { backoff: self.backoff, retries: self.retries, then: Then::Stop }
+    }
+
+    /// Parks the keys that failed if no attempt succeeds.
+    pub const fn then_park(self) -> FailurePolicy {
+        FailurePolicy { backoff: self.backoff, retries: self.retries, then: Then::Park }
+    }
+}
+
+impl FailurePolicy {
+    /// The most dead letters of one reader by default.
+    pub const DEFAULT_MOST_LETTERS: usize = 1_000;
+
+    /// Stops the reader at the first failure.
+    pub const fn stop() -> Self {
+        Self::retry(Backoff::new(Duration::ZERO, Duration::ZERO), 0).then_stop()
+    }
+
+    /// Parks the keys of an event at its first failure.
+    pub const fn park() -> Self {
+        Self::retry(Backoff::new(Duration::ZERO, Duration::ZERO), 0).then_park()
+    }
+
+    /// Tries an event again up to `times` times, with the pauses of `backoff`.
+    pub const fn retry(backoff: Backoff, times: u32) -> Retries {
+        Retries { backoff, retries: times }
+    }
+}
+
+impl Default for FailurePolicy {
+    fn default() -> Self {
+        Self::stop()
+    }
+}
+
+/// The settings of an engine for failures, and the events that it has given up.
+#[derive(Debug)]
+pub(crate) struct FailureSettings {
+    pub(crate) policy: FailurePolicy,
+    pub(crate) most_letters: usize,
+    pub(crate) time_limit: Duration,
+    /// Events that this program does not know and that no newer code has passed in time.
+    unknown: Mutex<HashSet<Position>>,
+}
+
+impl Default for FailureSettings {
+    fn default() -> Self {
+        let (policy, most_letters) = (FailurePolicy::stop(), FailurePolicy::DEFAULT_MOST_LETTERS);
+        Self { policy, most_letters, time_limit: Duration::MAX, unknown: Mutex::default() }
+    }
+}
+
+impl FailureSettings {
+    /// No newer code has passed the event at `position` in time. Returns whether the policy parks it.
+    pub(crate) fn give_up_unknown(&self, position: Position) -> bool {
+        let parks = self.policy.then == Then::Park;
+        if parks {
+            self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(position);
+        }
+        parks
+    }
+
+    /// What to do about the event at `position`, which has just failed.
+    pub(crate) fn decide(&self, attempts: &mut Attempts, position: Position, failure: &EngineError) -> Decision {
+        if attempts.position != Some(position) {
+            *attempts = Attempts { position: Some(position), ..Attempts::default() };
+        }
+        let is_unknown = failure.awaits_newer_code();
+        let is_given_up = || self.unknown.lock().unwrap_or_else(PoisonError::into_inner).contains(&position);
+        if attempts.parks || !failure.is_of_event() || (is_unknown && !is_given_up()) {
+            return Decision::Stop;
+        }
+        attempts.failed = attempts.failed.saturating_add(1);
+        // More attempts do not make an unknown event known.
+        if attempts.failed <= self.policy.retries && !is_unknown {
+            let pause = self.policy.backoff.pause(attempts.failed);
+            attempts.due = Instant::now().checked_add(pause);
+            return Decision::Retry(pause);
+        }
+        attempts.due = None;
+        attempts.parks = self.policy.then == Then::Park;
+        if attempts.parks { Decision::Park } else { Decision::Stop }
+    }
+}
+
+/// What to do about an event that failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Stop,
+    /// Try it again after this pause.
+    Retry(Duration),
+    Park,
+}
+
+/// The attempts at the next event of a shard.
+#[derive(Debug, Default)]
+pub(crate) struct Attempts {
+    position: Option<Position>,
+    pub(crate) failed: u32,
+    due: Option<Instant>,
+    parks: bool,
+}
+
+impl Attempts {
+    /// How long to wait before the next attempt.
+    pub(crate) fn wait(&self) -> Duration {
+        self.due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// The event whose failing keys are to be parked.
+    pub(crate) fn parks(&self) -> Option<Position> {
+        self.position.filter(|_| self.parks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::engine_error::Location;
+
+    fn panicked(position: u64) -> EngineError {
+        EngineError::Panicked { event: Location { position: Position::new(position), event: "account-a@1".to_owned() } }
+    }
+
+    #[test]
+    fn each_event_has_its_attempts_and_then_the_policy_decides() {
+        let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(1));
+        for (policy, last) in [
+            (FailurePolicy::retry(backoff, 2).then_stop(), Decision::Stop),
+            (FailurePolicy::retry(backoff, 2).then_park(), Decision::Park),
+        ] {
+            let (failures, mut attempts) =
+                (FailureSettings { policy, ..FailureSettings::default() }, Attempts::default());
+            let mut decide = |position| failures.decide(&mut attempts, Position::new(position), &panicked(position));
+            for position in [7, 8] {
+                assert!(matches!(decide(position), Decision::Retry(_)));
+                assert!(matches!(decide(position), Decision::Retry(_)));
+                assert_eq!(decide(position), last);
+            }
+            assert_eq!(decide(8), Decision::Stop, "what cannot be parked stops the reader");
+        }
+    }
+
+    #[test]
+    fn what_is_no_fault_of_the_event_stops_the_reader() {
+        let failures = FailureSettings { policy: FailurePolicy::park(), ..FailureSettings::default() };
+        let decided = failures.decide(&mut Attempts::default(), Position::new(1), &EngineError::NotPerStream);
+        assert_eq!(decided, Decision::Stop);
+    }
+}

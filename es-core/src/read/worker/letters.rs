@@ -1,0 +1,112 @@
+//! What a worker does about the acts of operators: it ends when the reader is paused, and handles dead letters again.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Course, Events, Handled, Worker, handle};
+use crate::{
+    error::with_causes,
+    read::{
+        engine_error::EngineError,
+        read_model::{Changes, CommitError, DeadLetter, FailedLetter, Redemption, Shard},
+    },
+};
+
+impl Worker<'_> {
+    /// Takes the acts of operators into account that the store has noticed since.
+    pub(super) async fn attend(&mut self, shutdown: &CancellationToken) -> Result<(), EngineError> {
+        let news = self.held.values().filter(|held| held.lease.acts() > held.acts);
+        let news: Vec<Shard> = news.map(|held| held.lease.shard.clone()).collect();
+        for shard in news {
+            self.learn(&shard, shutdown).await?;
+        }
+        Ok(())
+    }
+
+    /// Learns which keys are parked, and what operators want.
+    ///
+    /// # Errors
+    /// [`EngineError::Paused`], among others.
+    pub(super) async fn learn(&mut self, shard: &Shard, shutdown: &CancellationToken) -> Result<(), EngineError> {
+        let Some(held) = self.held.get_mut(shard) else { return Ok(()) };
+        let situation = match self.store.situation(&held.lease).await {
+            Ok(situation) => situation,
+            Err(CommitError::Fenced(_)) => {
+                held.lease.hold().lose();
+                return Ok(());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(pause) = situation.paused {
+            return Err(EngineError::Paused(pause));
+        }
+        held.parked = situation.parked.into_iter().collect();
+        held.letters = situation.letters;
+        held.acts = situation.acts;
+        for key in situation.retries {
+            self.redeem(shard, key, shutdown).await?;
+        }
+        Ok(())
+    }
+
+    /// Handles the letters under `key` again, in their order, until all are handled or one fails. What follows from them commits
+    /// with their deletion, and no other event of the key is handled meanwhile (R19). A retry that a crash or a shutdown
+    /// interrupts is found again when the shard is taken.
+    async fn redeem(&mut self, shard: &Shard, key: String, shutdown: &CancellationToken) -> Result<(), EngineError> {
+        while let Some(held) = self.held.get_mut(shard) {
+            let letters = self.store.letters(&held.lease, &key).await?;
+            let events: Vec<_> = letters.iter().map(DeadLetter::to_handle).collect();
+            let handled = if events.is_empty() {
+                Handled::default()
+            } else {
+                let (after, course) = (held.lease.checkpoint.position, Course::only(&key));
+                let events = Events { list: &events, shard, after, keeps_nothing: true, course };
+                handle(self.handler, &held.lease, events, shutdown).await
+            };
+            let failed = match (handled.failure, letters.get(handled.done)) {
+                (None, _) => None,
+                (Some(failure), Some(letter)) if failure.is_of_event() => {
+                    self.meter.failed(&letter.event);
+                    let (name, cause) = (&self.generation.projection, with_causes(&failure));
+                    let (position, revision) = (letter.event.position, letter.revision);
+                    tracing::error!(name, key, %position, cause, "a dead letter failed again");
+                    Some(FailedLetter { position, revision, cause })
+                }
+                (Some(failure), _) => return Err(failure),
+            };
+            if handled.done == 0 && failed.is_none() && !letters.is_empty() {
+                // The lease is lost, or the shutdown has come.
+                return Ok(());
+            }
+            let is_whole = letters.is_empty();
+            let is_over = is_whole || failed.is_some();
+            let handled_letters = letters[..handled.done].iter();
+            let handled_letters = handled_letters.map(|letter| (letter.event.position, letter.revision)).collect();
+            let redemption = Redemption { key: key.clone(), handled: handled_letters, failed, is_whole };
+            let changes = Changes {
+                upserts: handled.upserts,
+                deletes: handled.deletes,
+                checkpoint: held.lease.checkpoint.clone(),
+                redemption: Some(redemption),
+                ..Changes::default()
+            };
+            match self.store.commit(&held.lease, changes).await {
+                Ok(()) => {}
+                // What an operator has changed meanwhile is read again.
+                Err(CommitError::Edited(_)) => continue,
+                Err(CommitError::Fenced(_)) => {
+                    held.lease.hold().lose();
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+            held.letters = held.letters.saturating_sub(handled.done);
+            if is_whole {
+                held.parked.remove(&key);
+            }
+            if is_over {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+}
