@@ -124,6 +124,7 @@
 //! | decide on events of several aggregates | [`Decisions`], [`DecisionModel`] |
 //! | change the shape of an event | [`Event`](derive@Event): `version`, `upcast` |
 //! | keep read models | [`Projection`], [`ReadModel`] |
+//! | keep one bad event from holding up the others | [`FailurePolicy`], [`DeadLetters`], [`Operations`] |
 //! | react to events | [`Policy`], [`reaction`] |
 //! | start, watch, rebuild, end | [`Service`] |
 //! | serve HTTP | `http` (feature `axum`) |
@@ -140,6 +141,7 @@
 //! | the log holds an event that only newer code knows | readers stand by, `/readyz` stays 200 and says why; after 15 minutes they stop, and it is 503 | deploy the newer code |
 //! | an idempotency key is used again with other content | [`AppendError::KeyReused`], 422; nothing is written | the client takes a new key |
 //! | a policy's command is refused permanently, for example because a text in an event is no valid id | the policy stops before this event, `/readyz` is 503 and names it; the other parts continue | correct the policy and deploy; check ids before they get into events |
+//! | an event cannot be folded, or a reaction panics | the reader stops before this event, `/readyz` is 503 and names it. With [`FailurePolicy::park`] only the document or stream waits: `/readyz` tells `parkedKeys` and `deadLetters` | mend the code or the letter, and ask for a retry |
 //! | `kill -9` | every acknowledged write is there after the restart; on `SQLite` readers continue within a second | nothing |
 //! | the `SQLite` file is removed or replaced while it is open | reads and writes fail with [`FileReplaced`](sqlite::FileReplaced), 503, and so does `/readyz`; `serve` returns this error when the process is stopped | stop every process that has the file open; delete the files that end in `-wal` and `-shm`; restore the file; start the processes. **With an old `-wal` beside it the restored file is damaged**: see [`SqliteStore`](sqlite::SqliteStore#backups) |
 //! | a fold was wrong | wrong documents | increase [`Projection::VERSION`], or [`Service::rebuild`] after the deploy |

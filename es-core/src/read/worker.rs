@@ -471,7 +471,7 @@ async fn handle(handler: &dyn Handler, lease: &Lease, events: Events<'_>, shutdo
             stop.cancel();
             handling.await
         }
-        handled = &mut handling => handled,
+        outcome = &mut handling => outcome,
     }
 }
 
