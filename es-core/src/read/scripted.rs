@@ -38,6 +38,7 @@ pub(crate) struct Watched {
 
 #[derive(Debug, Default)]
 struct Noted {
+    situations: AtomicUsize,
     is_broken: AtomicBool,
     asked: AtomicUsize,
     ttl: Mutex<Option<Duration>>,
@@ -70,6 +71,11 @@ impl Watched {
     /// The length of the lease that was acquired last.
     pub(crate) fn ttl(&self) -> Option<Duration> {
         *self.noted.ttl.lock().expect("nothing panics under it")
+    }
+
+    /// How often it was asked for what is parked.
+    pub(crate) fn situations(&self) -> usize {
+        self.noted.situations.load(Ordering::SeqCst)
     }
 
     /// The positions of all commits.
@@ -188,6 +194,7 @@ impl Leases for Watched {
     }
 
     async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
+        self.noted.situations.fetch_add(1, Ordering::SeqCst);
         self.memory.situation(lease).await
     }
 

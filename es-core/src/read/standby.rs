@@ -114,7 +114,9 @@ mod tests {
             let read = event.decode::<AccountEvent>().map(|_| None).map_err(EngineError::from);
             Box::pin(async { read })
         };
-        let ended = standby.run("test", &StateReport::default(), &CancellationToken::new(), attempt).await;
+        let ended = standby
+            .run("test", &StateReport::default(), &FailureSettings::default(), &CancellationToken::new(), attempt)
+            .await;
         assert!(matches!(ended, Err(EngineError::Decode(_))), "{ended:?}");
     }
 

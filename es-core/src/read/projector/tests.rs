@@ -123,7 +123,7 @@ fn r17_a_document_that_is_encoded_again_counts_once() {
     let (event, mut documents) = (event(), Documents::<Fixed<false>>::new());
     documents.add([("a".to_owned(), Some("null".into()))]);
     for _ in 0..3 {
-        documents.fold(&Fixed(Vec::new()), "a", &event).expect("folded");
+        documents.fold(&Fixed(Vec::new()), "a", &event, Duration::MAX).expect("folded");
         documents.write(&Location::of(&event)).expect("written");
         assert_eq!(documents.written, "a".len() + "null".len());
     }

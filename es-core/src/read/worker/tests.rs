@@ -151,6 +151,14 @@ async fn a_worker_is_at_the_end_when_it_holds_all_its_shards_there() {
 }
 
 #[tokio::test]
+async fn r19_parked_keys_are_read_with_the_lease_and_not_with_each_batch() {
+    let store = Watched::default();
+    let says = [assigned([0, 1]), batch(0, 1..=2), batch(1, 3..=4), batch(0, 5..=9)];
+    let done = worked(store.clone(), 1, says).await;
+    assert_eq!((done.commits.len(), store.situations()), (9, 2));
+}
+
+#[tokio::test]
 async fn a_batch_without_news_is_not_committed() {
     let done = worked(Watched::default(), 10, [assigned([0]), batch(0, 1..=2), batch(0, 2..=2)]).await;
     assert_eq!(done.commits, [2]);
