@@ -125,6 +125,7 @@ mod tests {
         lines.map(|line| line.rsplit(' ').next().and_then(|value| value.parse().ok()).expect("a number")).collect()
     }
 
+    /// Seen to fail where durations had no buckets.
     #[tokio::test]
     async fn histograms_have_buckets_that_can_be_added_up_and_nothing_is_a_summary() {
         let recorder = recorder().expect("valid buckets");

@@ -63,7 +63,7 @@ fn has_it(code: &str, name: &str) -> bool {
 fn every_public_error_says_whether_trying_again_may_help() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let (mut found, mut without) = (0, Vec::new());
-    for package in ["es-core", "es-postgres", "es-kafka", "evenfold"] {
+    for package in ["es-core", "es-postgres", "es-sqlite", "es-kafka", "evenfold"] {
         each_file(&root.join(package).join("src"), &mut |path, code| {
             for name in errors(code) {
                 found += 1;
