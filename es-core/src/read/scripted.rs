@@ -53,6 +53,17 @@ impl Watched {
         self.noted.is_broken.store(true, Ordering::SeqCst);
     }
 
+    /// Puts texts into a generation, so that they have so many bytes with their quotes.
+    pub(crate) async fn has<const N: usize>(&self, generation: &Generation, texts: [(&str, usize); N]) {
+        let (shard, ttl) = (Shard::whole("test"), Duration::from_mins(1));
+        self.memory.ensure_shards(generation, std::slice::from_ref(&shard)).await.expect("ensured");
+        let lease = self.memory.acquire(generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await;
+        let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2)).into();
+        let upserts = texts.map(|(key, bytes)| (key.to_owned(), text(bytes))).to_vec();
+        let changes = Changes { upserts, ..Changes::default() };
+        self.memory.commit(&lease.expect("asked").expect("taken"), changes).await.expect("committed");
+    }
+
     /// All leases that it has given are lost.
     pub(crate) fn loses_all(&self) {
         self.noted.holds.lock().expect("nothing panics under it").iter().for_each(Hold::lose);

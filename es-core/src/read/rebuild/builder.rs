@@ -1,5 +1,8 @@
 //! The handler that builds a generation: documents stay in memory as values, and are written seldom.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{BTreeSet, HashMap},
     sync::{

@@ -1,5 +1,8 @@
 //! The documents of a generation that is being built, as values in memory.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 
 use bytes::Bytes;

@@ -1,0 +1,68 @@
+use super::{Drafts, MEASURED, MEASURED_FIRST};
+use crate::{
+    event::Recorded,
+    read::projection::{FoldResult, Keys, Projection},
+    testing::{account::AccountEvent, recorded},
+};
+
+/// A text as long as the last deposit.
+struct Texts;
+
+impl Projection for Texts {
+    const NAME: &'static str = "texts";
+    type Event = AccountEvent;
+    type Document = String;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::one(event.stream.id())
+    }
+
+    fn fold(&self, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> FoldResult {
+        let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
+        *text = Some("x".repeat(usize::try_from(amount).unwrap_or_default()));
+        Ok(())
+    }
+}
+
+/// Folds a text so that it has so many bytes with its quotes and its key of two letters.
+fn fold(drafts: &mut Drafts<Texts>, key: &str, bytes: u64) {
+    let event = recorded([("a", AccountEvent::Deposited { amount: bytes - 4 })]).remove(0);
+    let event = event.decode::<AccountEvent>().expect("it fits").expect("it is one of them");
+    drafts.fold(&Texts, key, &event).expect("folded");
+}
+
+#[test]
+fn r17_what_has_changed_is_counted_until_it_is_written() {
+    let mut drafts = Drafts::new();
+    fold(&mut drafts, "aa", 160);
+    assert_eq!((drafts.changed_bytes(), drafts.bytes()), (160, 160));
+    fold(&mut drafts, "bb", 160);
+    fold(&mut drafts, "aa", 160);
+    assert_eq!((drafts.changed_bytes(), drafts.bytes()), (320, 320));
+    for _ in 0..2 {
+        drafts.write("aa").expect("written").expect("it exists");
+        assert_eq!((drafts.changed_bytes(), drafts.bytes(), drafts.changed()), (160, 320, vec!["bb".to_owned()]));
+    }
+    drafts.write("bb").expect("written").expect("it exists");
+    assert_eq!((drafts.changed_bytes(), drafts.bytes()), (0, 320));
+}
+
+#[test]
+fn r17_the_mean_size_follows_what_is_measured() {
+    let mut drafts = Drafts::new();
+    fold(&mut drafts, "aa", 160);
+    fold(&mut drafts, "aa", 1_600);
+    let mean = (15 * 160 + 1_600) / 16;
+    assert_eq!(drafts.bytes(), mean);
+    for _ in 2..MEASURED_FIRST {
+        fold(&mut drafts, "aa", 160);
+    }
+    let mean = drafts.bytes();
+    assert!((160..250).contains(&mean), "{mean}");
+    for _ in MEASURED_FIRST..MEASURED - 1 {
+        fold(&mut drafts, "aa", 16_000);
+        assert_eq!(drafts.bytes(), mean, "few of the later ones are measured");
+    }
+    fold(&mut drafts, "aa", 16_000);
+    assert_eq!(drafts.bytes(), (15 * mean + 16_000) / 16);
+}
