@@ -47,6 +47,10 @@ pub(crate) fn run(resume: bool, files: &[String]) -> Result<i32> {
         count(&endless),
         count(&list("unviable.txt")?),
     ));
+    if all == 0 {
+        say("no mutant was tested: do the tests compile?");
+        return Ok(1);
+    }
     let verdict = accepted.compare(&missed, &noticed);
     for survivor in &verdict.survivors {
         say(format!("survived, and is not accepted: {survivor}"));

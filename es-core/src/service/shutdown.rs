@@ -9,7 +9,7 @@ use crate::error::BoxError;
 
 /// How much of the time of a shutdown the parts have. A quarter, but no more than a second, is left for the store to close.
 fn for_the_parts(within: Duration) -> Duration {
-    within - Duration::from_secs(1).min(within / 4)
+    within.saturating_sub(Duration::from_secs(1).min(within / 4))
 }
 
 impl Service {
