@@ -33,7 +33,7 @@ const UNWRITTEN: Duration = Duration::from_millis(10);
 /// Why a part has to be folded again, from fewer events.
 enum Obstacle {
     /// The event at this index cannot be folded into the document under the key, and some of its documents may hold it already.
-    At(usize, String, EngineError),
+    At(usize, String, Box<EngineError>),
     /// The documents cannot be written, and it is not known which event caused that.
     Unwritable(EngineError),
 }
@@ -86,7 +86,7 @@ impl<P: Projection> Projector<P> {
                 Ok(part) if part.done == most => return Handled { failure, ..part },
                 // It ended before the event that failed. The next part begins with that event.
                 Ok(part) => return part,
-                Err(Obstacle::At(index, _, error)) => (most, failure) = (index, Some(error)),
+                Err(Obstacle::At(index, _, error)) => (most, failure) = (index, Some(*error)),
                 // Halved until the part is that event alone.
                 Err(Obstacle::Unwritable(_)) if most > 1 => (most, failure) = (most / 2, None),
                 Err(Obstacle::Unwritable(error)) => (most, failure) = (0, Some(error)),
@@ -116,7 +116,7 @@ impl<P: Projection> Projector<P> {
                     }
                     return part;
                 }
-                Err(Obstacle::At(_, key, failure)) => (Some(key), failure),
+                Err(Obstacle::At(_, key, failure)) => (Some(key), *failure),
                 Err(Obstacle::Unwritable(failure)) => (failure.key().map(str::to_owned), failure),
             };
             let failed = match key {
@@ -187,7 +187,7 @@ impl<P: Projection> Projector<P> {
                 for key in keys {
                     documents
                         .fold(&self.projection, key, event, self.failures.time_limit)
-                        .map_err(|error| Obstacle::At(done, key.clone(), error))?;
+                        .map_err(|error| Obstacle::At(done, key.clone(), Box::new(error)))?;
                     if pace.is_over() {
                         if pace.may_write(documents.is_any_size_known()) || documents.expected() >= self.document_bytes
                         {
