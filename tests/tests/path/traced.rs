@@ -100,7 +100,7 @@ async fn a_trace_goes_from_http_through_kafka_to_the_fold_and_on_into_what_follo
 
     let folds = NAMES.map(|name| format!("fold {name}"));
     let expected = |more: &[&str]| -> BTreeSet<String> {
-        let common = ["append", "publish order-service", "fold fulfilment", "react fulfilment"];
+        let common = ["append", "write", "publish order-service", "fold fulfilment", "react fulfilment"];
         common.iter().chain(more).map(|span| (*span).to_owned()).chain(folds.clone()).collect()
     };
     assert_eq!(seen.of(&placing), expected(&["request /api/orders", "decide place-order"]));
