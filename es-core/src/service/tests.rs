@@ -1,5 +1,7 @@
 //! The service on a store in memory, with a relay that each test scripts.
 
+mod failures;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
