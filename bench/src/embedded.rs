@@ -3,6 +3,10 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::Result;
+use sqlx::{
+    ConnectOptions,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
+};
 
 /// What a URL of such a database begins with.
 const SCHEME: &str = "sqlite:";
@@ -28,6 +32,22 @@ impl Drop for Files {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
     }
+}
+
+/// Whether a URL is one of [`Files::create`].
+pub(crate) fn is_file(url: &str) -> bool {
+    url.starts_with(SCHEME)
+}
+
+/// How a file is opened by all that are compared with ours: with its settings. The log is synced at every commit.
+pub(crate) fn options(url: &str) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path(url))
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", "67108864")
+        .disable_statement_logging()
 }
 
 /// The file that a URL of [`Files::create`] names.

@@ -51,9 +51,12 @@ impl Peer {
         }
     }
 
-    /// Why it cannot do the work, if so.
-    pub(crate) fn absent(self, work: Work) -> Option<&'static str> {
+    /// Why it cannot do the work, if so; `is_embedded` where the database is a file.
+    pub(crate) fn absent(self, work: Work, is_embedded: bool) -> Option<&'static str> {
         match (self, work) {
+            (Self::CqrsEs | Self::Disintegrate | Self::Esrs | Self::Eventually, _) if is_embedded => {
+                Some("has no store on SQLite")
+            }
             (Self::Esrs | Self::Eventually, Work::LoadSnapshot) => Some("has no snapshots"),
             (Self::CqrsEs | Self::Esrs | Self::Evento | Self::Eventually, Work::Boundary) => {
                 Some("has no conditions beyond a stream")

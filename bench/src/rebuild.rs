@@ -34,7 +34,10 @@ pub(crate) async fn measure(server: &Server, entrant: Entrant) -> Result<Measure
     let measured = measure::piece(&mut database, events, async { work.await? }).await?;
     let found: (i64, i64) =
         sqlx::query_as(include_str!("sql/documents.sql")).fetch_one(&mut bare::connect(&task.url).await?).await?;
-    ensure!(found == (i64::try_from(STREAMS)?, i64::try_from(events)?), "documents and the events they tell of: {found:?}");
+    ensure!(
+        found == (i64::try_from(STREAMS)?, i64::try_from(events)?),
+        "documents and the events they tell of: {found:?}"
+    );
     drop(contender);
     server.drop(entrant.name()).await?;
     Ok(measured)

@@ -93,14 +93,15 @@ impl Workload {
 
     /// Who takes part.
     pub(crate) fn entrants(&self) -> Vec<Entrant> {
-        let peers = Peer::ALL.into_iter().filter(|peer| self.peers && peer.absent(self.work).is_none());
+        let peers =
+            Peer::ALL.into_iter().filter(|peer| self.peers && peer.absent(self.work, self.is_embedded()).is_none());
         [self.ours, self.reference].into_iter().chain(self.beside).chain(peers.map(Entrant::Peer)).collect()
     }
 
     /// Which peers do not, and why.
     pub(crate) fn absent(&self) -> Vec<(&'static str, &'static str)> {
         let peers = Peer::ALL.into_iter().filter(|_| self.peers);
-        peers.filter_map(|peer| Some((peer.name(), peer.absent(self.work)?))).collect()
+        peers.filter_map(|peer| Some((peer.name(), peer.absent(self.work, self.is_embedded())?))).collect()
     }
 }
 
@@ -117,7 +118,7 @@ pub(crate) fn all() -> Vec<Workload> {
     };
     let embedded = |name, title, clients| Workload {
         ours: Entrant::Embedded,
-        ..Workload::new(name, title, Work::Execute, clients, Bare::Embedded).claims(0.75, None, None)
+        ..Workload::new(name, title, Work::Execute, clients, Bare::Embedded).with_peers().claims(0.75, None, None)
     };
     vec![
         one.claims(0.85, Some(1.5), None),
@@ -185,8 +186,14 @@ pub(crate) fn all() -> Vec<Workload> {
         Workload::new("import", "Import a history of 200,000 events", Work::Import, 1, Bare::Copy)
             .with_peers()
             .claims(0.8, None, None),
-        Workload::new("rebuild", "Rebuild a read model: 500,000 events, 50,000 documents", Work::Rebuild, 1, Bare::Fold)
-            .claims(0.7, None, None),
+        Workload::new(
+            "rebuild",
+            "Rebuild a read model: 500,000 events, 50,000 documents",
+            Work::Rebuild,
+            1,
+            Bare::Fold,
+        )
+        .claims(0.7, None, None),
     ]
 }
 

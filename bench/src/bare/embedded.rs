@@ -4,10 +4,7 @@ use anyhow::{Context, Result, bail};
 use async_trait::async_trait;
 use es_sqlite::SqliteStore;
 use serde_json::json;
-use sqlx::{
-    AssertSqlSafe, ConnectOptions, Connection, SqliteConnection,
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous},
-};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, SqliteConnection};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -27,19 +24,8 @@ pub(crate) async fn create_table(task: &Task) -> Result<()> {
         .await
         .context("cannot see what the table events looks like")?;
     connection.close().await?;
-    sqlx::raw_sql(AssertSqlSafe(table)).execute(&mut connect(&task.url).await?).await?;
+    sqlx::raw_sql(AssertSqlSafe(table)).execute(&mut embedded::options(&task.url).connect().await?).await?;
     Ok(())
-}
-
-/// A connection with the settings of ours: the log is synced at every commit.
-async fn connect(url: &str) -> Result<SqliteConnection> {
-    let options = SqliteConnectOptions::new()
-        .filename(embedded::path(url))
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
-        .pragma("journal_size_limit", "67108864");
-    Ok(options.disable_statement_logging().connect().await?)
 }
 
 struct Queued {
@@ -54,7 +40,7 @@ pub(crate) struct Embedded {
 impl Embedded {
     pub(crate) async fn connect(task: &Task) -> Result<Self> {
         let (queue, queued) = mpsc::channel(MOST);
-        tokio::spawn(write(connect(&task.url).await?, queued));
+        tokio::spawn(write(embedded::options(&task.url).connect().await?, queued));
         Ok(Self { queue })
     }
 }

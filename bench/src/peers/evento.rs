@@ -1,19 +1,19 @@
-//! evento on its Postgres backend.
+//! evento on its Postgres backend, and on SQLite.
 //!
 //! It stores events as bitcode, not as JSON, and offers three kinds of snapshots: none, in memory (what its documentation
 //! uses for deciding on commands), and in the store, where every load that finds news writes one.
 
 use anyhow::{Context, Result, anyhow};
 use async_trait::async_trait;
-use evento::{Projection, WriteError, metadata::Event, sql::Sql, sql_migrator};
-use sqlx::Postgres;
+use evento::{Evento as Executor, Projection, WriteError, metadata::Event, sql::Sql, sql_migrator};
+use sqlx::{ConnectOptions, Postgres, Sqlite, sqlite::SqlitePoolOptions};
 use sqlx_migrator::{Migrate, Plan};
 use uuid::Uuid;
 
 use crate::{
     account::{self, Deposit},
     contender::{Client, Contender, Task, Work},
-    peers,
+    embedded, peers,
 };
 
 /// The same event.
@@ -58,9 +58,12 @@ state!(replayed, #[evento::projection] #[evento::snapshot(none)]);
 state!(in_memory, #[evento::projection] #[evento::snapshot(memory)]);
 state!(stored, #[evento::projection(bitcode::Encode, bitcode::Decode)]);
 
-type Executor = Sql<Postgres>;
-
 pub(super) async fn create_tables(task: &Task) -> Result<()> {
+    if embedded::is_file(&task.url) {
+        let mut connection = embedded::options(&task.url).connect().await?;
+        sql_migrator::new::<Sqlite>()?.run(&mut connection, &Plan::apply_all()).await?;
+        return Ok(());
+    }
     let pool = peers::pool_0_9(task, 1).await?;
     let mut connection = pool.acquire().await?;
     sql_migrator::new::<Postgres>()?.run(&mut *connection, &Plan::apply_all()).await?;
@@ -68,8 +71,23 @@ pub(super) async fn create_tables(task: &Task) -> Result<()> {
 }
 
 pub(super) async fn connect(task: &Task) -> Result<Box<dyn Contender>> {
-    let executor = peers::pool_0_9(task, peers::connections(task)).await?.into();
+    let executor = if embedded::is_file(&task.url) {
+        embedded_executor(task).await?
+    } else {
+        Sql::from(peers::pool_0_9(task, peers::connections(task)).await?).into()
+    };
     Ok(Box::new(Evento { executor, work: task.work }))
+}
+
+/// One connection writes, since a file has one writer, and more of them would wait for it by polling. A few others read.
+async fn embedded_executor(task: &Task) -> Result<Executor> {
+    let pool = async |connections| {
+        let options = SqlitePoolOptions::new().min_connections(connections).max_connections(connections);
+        let options = options.acquire_timeout(peers::PATIENCE).test_before_acquire(false);
+        options.connect_with(embedded::options(&task.url)).await.map(Sql::from)
+    };
+    let (readers, writer): (evento::Sqlite, evento::Sqlite) = (pool(4).await?, pool(1).await?);
+    Ok(Executor::new(evento::sql::RwSqlite::from((readers, writer))))
 }
 
 #[derive(Clone)]
