@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, Utc};
 use es_core::{Append, Appended, Tag, backend::Ending};
-use sqlx::SqliteConnection;
+use futures_util::TryStreamExt;
+use sqlx::{Executor, SqliteConnection};
 
 use crate::{
     error::is_refusal,
@@ -98,11 +99,15 @@ pub(crate) async fn insert(
         let (commands, fingerprints) = commands(accepted);
         statements.bind(commands).bind(fingerprints)
     };
+    if transaction == Transaction::Own && only_events {
+        // The first answer of a single statement comes after its commit. To wait for the end of the answers is one more wake-up.
+        connection.fetch_many(statements).try_next().await?;
+        return Ok(());
+    }
     let written = statements.execute(&mut *connection).await;
     if let Err(error) = &written
         && is_refusal(error)
         && transaction == Transaction::Own
-        && !only_events
     {
         sqlx::query("ROLLBACK").execute(connection).await?;
     }
