@@ -49,7 +49,7 @@ pub enum ServiceCommand {
 
 /// Which parts to run.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Run {
+pub struct Run {
     /// The parts: read models, policies, relay [default: all]
     parts: Vec<String>,
 }

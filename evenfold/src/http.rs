@@ -109,11 +109,12 @@ mod read_after;
 mod serve;
 mod trace;
 
+pub use crate::stop::stop_signal;
 pub use body::{JsonBody, NoBody};
 pub use command::CommandHeaders;
 pub use etag::ETag;
 pub use health::health_routes;
 pub use problem::{FieldError, Problem};
 pub use read_after::ReadAfter;
-pub use serve::{ServeError, serve, serve_until, stop_signal};
+pub use serve::{ServeError, serve, serve_until};
 pub use trace::trace_request;

@@ -128,6 +128,7 @@
 //! | react to events | [`Policy`], [`reaction`] |
 //! | start, watch, rebuild, end | [`Service`] |
 //! | serve HTTP | `http` (feature `axum`) |
+//! | look into a store, verify and rebuild from a command line | `cli` (feature `cli`) |
 //! | monitor | `prometheus` (feature `prometheus`): the route `/metrics`; [`telemetry`] lists the metrics |
 //! | test | `testing` (feature `testing`): `given` for aggregates, `history` for decisions and policies, `project` for projections; a whole service on the store of a `TestClock`, with [`Service::settled`] |
 //!
@@ -182,6 +183,12 @@ pub mod kafka {
 
 #[cfg(feature = "axum")]
 pub mod http;
+
+#[cfg(any(feature = "axum", feature = "cli"))]
+mod stop;
+
+#[cfg(feature = "cli")]
+pub mod cli;
 
 #[cfg(feature = "prometheus")]
 pub mod prometheus;

@@ -136,6 +136,34 @@ fn a_payload_may_come_from_a_pipe() {
     assert_eq!(shown[0]["editedData"], json!([1]));
 }
 
+#[test]
+fn r22_an_event_at_which_a_reader_has_stopped_is_found_and_skipped() {
+    for place in Place::filled() {
+        place.runtime.block_on(async {
+            let store = place.store().await;
+            let generation = store.generations("all").await.unwrap().serving.unwrap().generation;
+            let log = Shard::whole("log");
+            let ttl = Duration::from_mins(1);
+            let lease = store.acquire(&generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+            let events = store.read_log(Position::new(4), 1).await.unwrap();
+            store.stopped(&lease, &events[0], "the order was never placed").await.unwrap();
+            store.release(&lease).await.unwrap();
+            store.close().await.unwrap();
+        });
+        let stopped = place.es(&["readers", "--json"]).json()[0]["stoppedAt"][0].clone();
+        assert_eq!((&stopped["position"], &stopped["cause"]), (&json!(5), &json!("the order was never placed")));
+        assert!(place.es(&["readers"]).out.contains("stopped at 5"));
+        let id = stopped["eventId"].as_str().unwrap();
+        let doctor = place.es(&["doctor"]);
+        assert!(doctor.code == 1 && doctor.out.contains(&format!("--event {id}")), "{}", doctor.out);
+        let skipped = act(&place, &["skip", "all", "--position", "5", "--event", id, "--yes"]);
+        assert_eq!(skipped.code, 0, "{}", skipped.err);
+        let reader = place.es(&["readers", "--json"]).json()[0].clone();
+        assert_eq!((&reader["position"], &reader["stoppedAt"]), (&json!(5), &json!([])));
+        assert_eq!(place.es(&["actions", "--json"]).json()[0]["what"], "skip");
+    }
+}
+
 /// Only an event at which the reader has stopped can be skipped.
 #[test]
 fn an_event_at_which_no_reader_has_stopped_is_not_skipped() {

@@ -10,6 +10,8 @@ use axum::Router;
 use es_core::{Service, service::ShutdownError};
 use tokio::{net::TcpListener, sync::oneshot, time::timeout};
 
+use crate::stop::stop_signal;
+
 /// How long requests may take that were begun before the server stops.
 const REQUESTS_WITHIN: Duration = Duration::from_secs(6);
 
@@ -69,31 +71,6 @@ pub async fn serve_until(
     timeout(REQUESTS_WITHIN, server).await.unwrap_or_else(|_| {
         tracing::warn!("requests did not end in time");
         Ok(())
-    })
-}
-
-/// Waits for SIGTERM or SIGINT (Ctrl-C). The process listens from the moment of this call.
-///
-/// # Errors
-/// The operating system's own, when it refuses to deliver signals.
-///
-/// # Panics
-/// Outside of a tokio runtime with I/O enabled.
-pub fn stop_signal() -> io::Result<impl Future<Output = ()> + Send + 'static> {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        Ok(async move {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        })
-    }
-    #[cfg(not(unix))]
-    Ok(async {
-        tokio::signal::ctrl_c().await.ok();
     })
 }
 

@@ -2,8 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValuesParser};
-use evenfold::{Policy, service};
+use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
+use evenfold::{Policy, cli::ServiceCommand, service};
 
 use crate::{policy::Fulfilment, read_models::NAMES};
 
@@ -26,11 +26,11 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Parts {
     /// The embedded file [default: orders.db; for the demo a temporary one]
-    #[arg(long, global = true, value_name = "FILE", env = "ORDER_SERVICE_DATA")]
-    pub data: Option<PathBuf>,
+    #[arg(long, global = true, value_name = "FILE", env = "ORDER_SERVICE_DB")]
+    pub db: Option<PathBuf>,
 
     /// A Postgres server in place of the embedded file: postgres://…
-    #[arg(long, global = true, value_name = "URL", env = "ORDER_SERVICE_STORE", conflicts_with = "data")]
+    #[arg(long, global = true, value_name = "URL", env = "ORDER_SERVICE_STORE", conflicts_with = "db")]
     pub store: Option<String>,
 
     /// Copies the log to Kafka, and reads from there; needs a build with `--features kafka`
@@ -69,15 +69,6 @@ pub enum Role {
     Serve,
     /// Places orders, drives them, prints the read models, and ends
     Demo,
-    /// Folds a read model again from the first event, while the old one serves, and then replaces it
-    Rebuild {
-        /// The read model
-        #[arg(value_parser = PossibleValuesParser::new(NAMES))]
-        projection: String,
-        /// Where the events come from [default: where the workers read]
-        #[arg(long)]
-        from: Option<From>,
-    },
     /// Only copies the log to Kafka
     Relay,
     /// Only keeps read models up to date
@@ -88,6 +79,9 @@ pub enum Role {
     },
     /// Only sends commands to payments, inventory and shipments when orders change
     Policy,
+    /// What every service has: verify and rebuild read models, look into the store
+    #[command(flatten)]
+    Service(ServiceCommand),
 }
 
 impl Role {
@@ -96,7 +90,7 @@ impl Role {
         match self {
             Self::Serve if http.only_http => service::Parts::None,
             Self::Serve | Self::Demo => service::Parts::All,
-            Self::Rebuild { .. } => service::Parts::None,
+            Self::Service(command) => command.parts(),
             Self::Relay => service::Parts::named([service::RELAY]),
             Self::Policy => service::Parts::named([Fulfilment::NAME]),
             Self::Project { projections } if projections.is_empty() => {
@@ -105,12 +99,4 @@ impl Role {
             Self::Project { projections } => service::Parts::named(projections),
         }
     }
-}
-
-/// Where a rebuild reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "the names say it")]
-pub enum From {
-    Log,
-    Kafka,
 }

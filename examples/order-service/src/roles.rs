@@ -1,20 +1,14 @@
-//! What a process does: serve, work in the background, or rebuild a read model.
+//! What a process does: serve, or work in the background.
 
 use std::{
     io::{self, Write},
     net::SocketAddr,
-    sync::Arc,
 };
 
 use evenfold::{CancellationToken, Service, http::serve_until, prometheus::Metrics};
 use tokio::net::TcpListener;
 
-use crate::{
-    app::App,
-    cli::{From, Http},
-    http,
-    run::RunError,
-};
+use crate::{app::App, cli::Http, http, run::RunError};
 
 /// Serves the API until `shutdown`.
 ///
@@ -60,29 +54,6 @@ pub async fn work(
     }
     let stopped = service.status().await.stopped();
     if stopped.is_empty() { Ok(()) } else { Err(RunError::Stopped(stopped)) }
-}
-
-/// Rebuilds a read model while the old one serves (R12). `shutdown` interrupts it; the next call continues from there.
-///
-/// # Errors
-/// [`RunError::Rebuild`].
-pub async fn rebuild(
-    service: &Service,
-    name: &str,
-    from: Option<From>,
-    shutdown: CancellationToken,
-) -> Result<(), RunError> {
-    let source = match from {
-        None | Some(From::Kafka) => service.source(),
-        Some(From::Log) => Arc::new(service.log()),
-    };
-    match service.rebuild_named(name, source, shutdown).await? {
-        Some(generation) => {
-            writeln!(io::stdout(), "{name} is rebuilt in version {} and serves", generation.version)?;
-        }
-        None => writeln!(io::stdout(), "interrupted; the same command continues from here")?,
-    }
-    Ok(())
 }
 
 fn greet(address: SocketAddr) -> io::Result<()> {

@@ -5,17 +5,17 @@ use std::{io, io::IsTerminal, process::ExitCode, time::Duration};
 use clap::Parser;
 use evenfold::{
     CancellationToken,
+    cli::{CommandError, Outcome, Output, ServiceCommand, end::exit_code},
     error::with_causes,
     http::stop_signal,
     prometheus::{InstallError, Metrics},
-    service::RebuildError,
 };
 use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::SubscriberInitExt};
 
 #[cfg(feature = "otel")]
 use crate::otlp;
 use crate::{
-    cli::{Cli, From, Role},
+    cli::{Cli, Role},
     demo::{self, DemoError},
     roles,
     service::{self, ServiceError},
@@ -51,7 +51,8 @@ pub fn main() -> ExitCode {
         ended
     });
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(outcome) => exit_code(Ok(outcome)),
+        Err(RunError::Command(error)) => exit_code(Err(error)),
         Err(error) => {
             eprintln!("error: {}", with_causes(&error));
             ExitCode::FAILURE
@@ -63,38 +64,40 @@ pub fn main() -> ExitCode {
 ///
 /// # Errors
 /// [`RunError`].
-pub async fn run(cli: Cli) -> Result<(), RunError> {
+pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
     let shutdown = on_signal()?;
     let metrics = Metrics::install()?;
     let Cli { mut parts, http, role } = cli;
     let role = role.unwrap_or(Role::Serve);
-    // Without `--data` the demo uses a temporary file.
+    // Without `--db` the demo uses a temporary file.
     let scratch = tempfile::tempdir()?;
-    if matches!(role, Role::Demo) && parts.data.is_none() {
-        parts.data = Some(scratch.path().join("orders.db"));
+    if matches!(role, Role::Demo) && parts.db.is_none() {
+        parts.db = Some(scratch.path().join("orders.db"));
     }
-    if parts.kafka.is_none() {
-        match role {
-            Role::Relay => return Err(RunError::NoKafka("carry events to")),
-            Role::Rebuild { from: Some(From::Kafka), .. } => return Err(RunError::NoKafka("read from")),
-            _ => {}
-        }
+    if parts.kafka.is_none() && matches!(role, Role::Relay) {
+        return Err(RunError::NoKafka);
     }
     let builder = service::builder(&parts).await?.parts(role.parts(http));
     let service = builder.start().await.map_err(ServiceError::from)?;
     let ended = match role {
-        Role::Serve => roles::serve(&service, http, metrics, shutdown).await,
+        Role::Serve => roles::serve(&service, http, metrics, shutdown).await.map(well),
         Role::Demo => {
             let done = shutdown.run_until_cancelled(demo::run(&service, &mut io::stdout())).await;
-            done.unwrap_or(Ok(())).map_err(RunError::from)
+            done.unwrap_or(Ok(())).map(well).map_err(RunError::from)
         }
-        Role::Rebuild { projection, from } => roles::rebuild(&service, &projection, from, shutdown).await,
-        Role::Relay | Role::Policy | Role::Project { .. } => roles::work(&service, http, metrics, shutdown).await,
+        Role::Relay | Role::Policy | Role::Project { .. } | Role::Service(ServiceCommand::Run(_)) => {
+            roles::work(&service, http, metrics, shutdown).await.map(well)
+        }
+        Role::Service(command) => Ok(command.run_on(&service, shutdown, &mut Output::stdout()).await?),
     };
     if let Err(error) = service.shutdown(END_WITHIN).await {
         tracing::warn!(reason = with_causes(&error), "the service did not end in good order");
     }
     ended
+}
+
+fn well((): ()) -> Outcome {
+    Outcome::Well
 }
 
 /// Is cancelled by Ctrl-C, and by the SIGTERM of service managers.
@@ -121,11 +124,11 @@ pub enum RunError {
     #[error(transparent)]
     Metrics(#[from] InstallError),
     /// Kafka was not named.
-    #[error("there is no Kafka to {0}: name it with --kafka")]
-    NoKafka(&'static str),
-    /// The rebuild; the old read model keeps serving.
-    #[error("the read model cannot be rebuilt")]
-    Rebuild(#[from] RebuildError),
+    #[error("there is no Kafka to carry events to: name it with --kafka")]
+    NoKafka,
+    /// A command that every service has.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// Parts of the service have stopped for good.
     #[error("{}", .0.join("\n"))]
     Stopped(Vec<String>),

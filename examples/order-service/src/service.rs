@@ -42,7 +42,7 @@ async fn store(parts: &Parts) -> Result<Arc<dyn ServiceStore>, ServiceError> {
     if let Some(url) = &parts.store {
         return Ok(Arc::new(PostgresStore::connect(url).await?));
     }
-    let file = parts.data.as_deref().unwrap_or("orders.db".as_ref());
+    let file = parts.db.as_deref().unwrap_or("orders.db".as_ref());
     Ok(Arc::new(SqliteStore::open(file).await?))
 }
 

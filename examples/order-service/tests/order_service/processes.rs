@@ -76,7 +76,7 @@ async fn a_rebuild_while_orders_are_placed_equals_the_fold_of_the_log() {
 }
 
 async fn equals_the_fold<P: Projection>(projection: P, directory: &TempDir) {
-    let parts = Parts { data: Some(directory.path().join("orders.db")), ..Parts::default() };
+    let parts = Parts { db: Some(directory.path().join("orders.db")), ..Parts::default() };
     let builder = builder(&parts).await.unwrap().parts(service::Parts::None);
     let service = builder.start().await.unwrap();
     let log = service.store().read_log(Position::ZERO, 100_000).await.unwrap();
@@ -93,11 +93,37 @@ async fn what_does_not_fit_together_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     for (arguments, reason) in [
         (&["relay"][..], "there is no Kafka to carry events to"),
-        (&["rebuild", "daily-revenue", "--from", "kafka"], "there is no Kafka to read from"),
-        (&["rebuild", "weekly-revenue"], "invalid value 'weekly-revenue'"),
+        (&["rebuild", "weekly-revenue"], "the service has no read model \"weekly-revenue\""),
+        (&["project", "weekly-revenue"], "invalid value 'weekly-revenue'"),
     ] {
         let output = program(directory.path(), arguments).stderr(std::process::Stdio::piped()).output().await.unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success() && said.contains(reason), "{said}");
     }
+}
+
+/// Verified beside the running service, and folded as of the first event.
+#[tokio::test]
+async fn every_command_of_a_service_is_there() {
+    let service = Service::start().await;
+    let placed = service.place("USR-1").await;
+    let id = placed["orderId"].as_str().unwrap();
+    service.drive(id, &["pay"]).await;
+    service.settle().await;
+    let run = async |arguments: &[&str]| {
+        let output = program(service.directory.path(), arguments).stdout(std::process::Stdio::piped()).output().await;
+        let output = output.unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    for name in ["order-details", "orders-by-customer", "daily-revenue", "audit-trail"] {
+        let (code, summary) = run(&["verify", name, "--json"]).await;
+        assert_eq!((code, serde_json::from_str::<Value>(&summary).unwrap()["differing"].as_u64()), (Some(0), Some(0)));
+    }
+    let (code, first) = run(&["as-of", "order-details", id, "--version", "1"]).await;
+    assert_eq!((code, &serde_json::from_str::<Value>(&first).unwrap()["status"]), (Some(0), &"PENDING".into()));
+    let (code, readers) = run(&["readers", "--json"]).await;
+    assert_eq!((code, readers.lines().count()), (Some(0), 5), "four read models and a policy");
+    assert_eq!(run(&["stream", "show", "order-nobody"]).await.0, Some(1));
+    assert_eq!(run(&["verify", "weekly-revenue"]).await.0, Some(2));
+    service.interrupt().await;
 }

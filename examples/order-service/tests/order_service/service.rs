@@ -18,7 +18,7 @@ use tokio::{
 /// The program with `arguments` on the file in `directory`.
 pub(crate) fn program(directory: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_order-service"));
-    command.args(arguments).arg("--data").arg(directory.join("orders.db"));
+    command.args(arguments).arg("--db").arg(directory.join("orders.db"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
     command
 }

@@ -1,0 +1,56 @@
+//! The commands of [`es`](https://docs.rs/es-cli), and those that need the types of a service, for the program of an application.
+//!
+//! ```no_run
+//! use std::process::ExitCode;
+//!
+//! use clap::{Parser, Subcommand};
+//! use evenfold::{cli::{self, ServiceCommand}, prelude::*};
+//!
+//! #[derive(Parser)]
+//! struct Program {
+//!     #[command(subcommand)]
+//!     command: Command,
+//! }
+//!
+//! #[derive(Subcommand)]
+//! enum Command {
+//!     /// Serves HTTP
+//!     Serve,
+//!     #[command(flatten)]
+//!     Service(ServiceCommand), // run, rebuild, verify, as-of, streams, readers, doctor, …
+//! }
+//!
+//! #[tokio::main]
+//! async fn main() -> ExitCode {
+//!     let service = Service::builder("seats", MemoryStore::new());
+//!     match Program::parse().command {
+//!         Command::Serve => ExitCode::SUCCESS, // see `evenfold::http`
+//!         Command::Service(command) => cli::run(command, service).await,
+//!     }
+//! }
+//! ```
+
+use std::process::ExitCode;
+
+pub use es_cli::*;
+
+use crate::{CancellationToken, ServiceBuilder, stop::stop_signal};
+
+/// Starts the service of `builder`, carries out `command` until it is done or the process gets SIGTERM or SIGINT (Ctrl-C), ends the
+/// service, and returns the [exit code](EXIT_CODES). It prints to the standard output, and errors to the standard error output.
+///
+/// # Panics
+/// Outside of a tokio runtime with I/O and time enabled.
+pub async fn run(command: ServiceCommand, builder: ServiceBuilder) -> ExitCode {
+    let signal = match stop_signal() {
+        Ok(signal) => signal,
+        Err(error) => return end::exit_code(Err(CommandError::Output(error))),
+    };
+    let shutdown = CancellationToken::new();
+    let cancelled = shutdown.clone();
+    tokio::spawn(async move {
+        signal.await;
+        cancelled.cancel();
+    });
+    end::exit_code(command.run(builder, shutdown, &mut Output::stdout()).await)
+}
