@@ -28,7 +28,7 @@ use crate::{backoff::Backoff, read::engine_error::EngineError, stream::Position}
 /// The key of a projection is a document's key: an event that touches two documents is parked only for the one that failed. The key
 /// of a policy is the stream. Where the keys of an event are not known, because it cannot be decoded, a projection in
 /// [per-stream order](crate::EventOrder::PerStream) parks the stream. A projection in log order stops with
-/// [`EngineError::Unparkable`](crate::EngineError::Unparkable), since it cannot know which documents must wait.
+/// [`EngineError::Unparkable`], since it cannot know which documents must wait.
 ///
 /// ```
 /// use std::time::Duration;
