@@ -84,6 +84,7 @@ fn target(url: &str) -> &str {
     rest.split('/').next().expect("an address")
 }
 
+/// (Seen to fail where the broker was gone: nothing was processed.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prometheus_sees_what_was_processed_and_by_how_much_readers_lag() {
     let ground = Ground::new().await;
