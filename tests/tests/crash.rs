@@ -51,7 +51,7 @@ async fn r5_a_killed_database_loses_and_repeats_nothing() {
     for (index, event) in log.iter().enumerate() {
         assert_eq!(event.position.get(), index as u64 + 1, "dense");
     }
-    store.close().await.unwrap();
+    store.close().await.expect("closed");
 }
 
 fn event() -> NewEvent {

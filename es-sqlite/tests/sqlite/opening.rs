@@ -129,7 +129,7 @@ async fn an_existing_file_is_opened_as_it_is() {
     assert!(matches!(error, OpenError::Schema(_)), "{error:?}");
 }
 
-/// Seen to fail where `patience` is added to the present time, which ends the writer.
+/// Added to the present time, `patience` would end the writer.
 #[tokio::test]
 async fn limits_may_be_without_an_end() {
     let limits = SqliteStore::options(new_path()).patience(Duration::MAX).close_within(Duration::MAX);

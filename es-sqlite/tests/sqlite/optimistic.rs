@@ -30,8 +30,8 @@ async fn store_and_log() -> (SqliteStore, Vec<RecordedEvent>) {
     (store, log)
 }
 
-/// The others of its batch are written. (Each case was seen to fail without its check in `append_events.sql`, the table or its
-/// triggers; all of them where the outcomes of a refused statement are returned.)
+/// The others of its batch are written. (The first two were seen to fail without the checks of id and of time in
+/// `append_events.sql`.)
 #[tokio::test]
 async fn r2_r3_r6_a_lost_optimistic_insert_is_retried_with_checks() {
     type Case = (&'static str, fn(Witness) -> Append, &'static str);

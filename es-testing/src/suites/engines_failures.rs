@@ -369,7 +369,7 @@ pub async fn r19_the_next_worker_knows_the_parked_keys(store: &impl Store) {
 }
 
 /// R9, R19: workers are dropped while they handle letters again, before and after the commit; each letter counts once, in order,
-/// while writers continue. Seen to fail on SQLite where documents and the end of the letters were two commits.
+/// while writers continue. Seen to fail on `SQLite` where documents and the end of the letters were two commits.
 pub async fn r9_a_crash_while_letters_are_handled_again_repeats_and_loses_none(store: &impl Store) {
     let faults = Faults::of([(1, Fault::Refuse)]);
     let parking = Amounts { faults: faults.clone(), ..Amounts::default() };
