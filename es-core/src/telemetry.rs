@@ -295,8 +295,8 @@ fn kind(is_transient: bool) -> SharedString {
 }
 
 /// An attempt of the reader `consumer` has failed.
-pub(crate) fn reader_failed(consumer: &'static str, is_transient: bool) {
-    READER_ERRORS.counter([consumer.into(), kind(is_transient)]).increment(1);
+pub(crate) fn reader_failed(consumer: &str, is_transient: bool) {
+    READER_ERRORS.counter([consumer.to_owned().into(), kind(is_transient)]).increment(1);
 }
 
 /// The part `name` is started again.

@@ -8,18 +8,18 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::{
-    error::{BoxError, with_causes},
+    error::BoxError,
     event::{EventSet, Metadata, Recorded, RecordedEvent},
     read::{
         definition,
         engine_error::{EngineError, Location},
-        failure::{FailurePolicy, FailureSettings},
+        failure::{FailurePolicy, FailureSettings, cause_of},
         panics::{Panicked, caught, caught_async},
         projection::EventOrder,
         read_model::{Generation, Leases, NewLetter},
         source::{EventSource, Subscription},
         standby::Standby,
-        worker::{self, DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Pending, Worker},
+        worker::{DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Worker},
         worker_state::{StateReport, WorkerState},
     },
     telemetry::spans,
@@ -233,39 +233,21 @@ impl<P: Policy> PolicyRunner<P> {
         self.standby.run(P::NAME, &self.report, &self.failures, &shutdown, || Box::pin(self.follow(&shutdown))).await
     }
 
-    /// Reacts to `event`. A transient error is retried here only if the event is the first of its part. If it is not, the
-    /// reactions before it are committed first, so that a crash does not repeat them. `None` if there was no reaction for that
-    /// reason, or because of the shutdown.
-    async fn react(
-        &self,
-        event: &RecordedEvent,
-        is_first: bool,
-        stop: &CancellationToken,
-    ) -> Result<Option<()>, EngineError> {
+    /// Reacts to `event`. `None` if there was no reaction because of the shutdown.
+    async fn react(&self, event: &RecordedEvent, stop: &CancellationToken) -> Result<Option<()>, EngineError> {
         let panicked = |Panicked| EngineError::Panicked { event: Location::of(event) };
         let Some(event) = caught(|| event.decode::<P::Event>()).map_err(panicked)?? else { return Ok(Some(())) };
-        let attempt = || -> Pending<'_, Option<()>> {
-            Box::pin(async {
-                let limit = self.failures.time_limit;
-                let reacted = tokio::time::timeout(limit, caught_async(self.policy.react(&event))).await;
-                let too_slow = |_| EngineError::TooSlow { event: Location::of(&event), took: limit, limit };
-                let reacted = reacted.map_err(too_slow)?.map_err(panicked)?;
-                reacted.map(Some).map_err(|reason| {
-                    let (event, transient) = (Location::of(&event), reason.is_transient());
-                    EngineError::Reaction { event, transient, reason: reason.into() }
-                })
-            })
-        };
-        if is_first {
-            return worker::persist(P::NAME, &self.report, stop, attempt).await;
-        }
         if stop.is_cancelled() {
             return Ok(None);
         }
-        match attempt().await {
-            Err(error) if error.is_transient() => Ok(None),
-            reacted => reacted,
-        }
+        let limit = self.failures.time_limit;
+        let reacted = tokio::time::timeout(limit, caught_async(self.policy.react(&event))).await;
+        let too_slow = |_| EngineError::TooSlow { event: Location::of(&event), took: limit, limit };
+        let reacted = reacted.map_err(too_slow)?.map_err(panicked)?;
+        reacted.map(Some).map_err(|reason| {
+            let (event, transient) = (Location::of(&event), reason.is_transient());
+            EngineError::Reaction { event, transient, reason: reason.into() }
+        })
     }
 
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
@@ -309,11 +291,11 @@ impl<P: Policy> Handler for PolicyRunner<P> {
                 Some((None, 0))
             } else {
                 self.report.handles(Some(event.position));
-                match self.react(event, handled.done == 0, stop).instrument(spans::react(P::NAME, event)).await {
+                match self.react(event, stop).instrument(spans::react(P::NAME, event)).await {
                     Ok(Some(())) => None,
                     Ok(None) => break,
                     Err(error) if error.is_of_event() && course.gives_up == Some(event.position) => {
-                        Some((Some(with_causes(&error)), course.attempts))
+                        Some((Some(cause_of(&error)), course.attempts))
                     }
                     Err(error) => {
                         handled.failure = Some(error);
@@ -350,17 +332,25 @@ impl<P: Policy> Handler for PolicyRunner<P> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
     use crate::{
         error::StoreMoved,
         memory::MemoryStore,
         read::{
-            read_model::{GenerationState, Generations},
+            read_model::{Act, DeadLetters, Documents, GenerationState, Generations, Operations},
             scripted::Watched,
             source::LogSource,
         },
-        testing::{account::AccountEvent, recorded},
-        write::store::{AppendError, ReadError},
+        testing::{
+            account::{Account, AccountCommand, AccountEvent},
+            recorded,
+        },
+        write::{
+            execute::Repository,
+            store::{AppendError, ReadError},
+        },
     };
 
     /// Cannot react to deposits of 2 for now.
@@ -387,20 +377,75 @@ mod tests {
         let runner = PolicyRunner::new(Patient, LogSource::new(store.clone()), store);
         let events = recorded([1, 1, 2, 1].map(|amount| ("a", AccountEvent::Deposited { amount })));
         let stop = CancellationToken::new();
-        let handled =
-            tokio::time::timeout(Duration::from_secs(10), runner.handle(&generation, Events::of_log(&events), &stop))
-                .await;
-        let handled = handled.expect("it does not wait");
-        assert_eq!((handled.done, handled.failure.is_none()), (2, true));
-        // At the event itself it retries until the shutdown.
-        tokio::time::timeout(
-            Duration::from_millis(200),
-            runner.handle(&generation, Events::of_log(&events[2..]), &stop),
-        )
-        .await
-        .expect_err("it waits");
+        let handled = runner.handle(&generation, Events::of_log(&events), &stop).await;
+        assert_eq!(handled.done, 2);
+        assert!(handled.failure.is_some_and(|failure| failure.is_transient()));
         stop.cancel();
-        assert_eq!(runner.handle(&generation, Events::of_log(&events[2..]), &stop).await.done, 0);
+        let handled = runner.handle(&generation, Events::of_log(&events[2..]), &stop).await;
+        assert_eq!((handled.done, handled.failure.is_none()), (0, true));
+    }
+
+    /// It is no failure that counts for the policy of failures.
+    #[tokio::test]
+    async fn a_reaction_that_fails_for_now_is_tried_again_until_it_succeeds() {
+        /// Succeeds with the fifth attempt.
+        struct Fifth(AtomicU32);
+        #[async_trait]
+        impl Policy for Fifth {
+            const NAME: &'static str = "fifth";
+            type Event = AccountEvent;
+
+            async fn react(&self, _: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+                match self.0.fetch_add(1, Ordering::Relaxed) {
+                    4 => Ok(()),
+                    _ => Err(PolicyError::Transient("not now".into())),
+                }
+            }
+        }
+
+        let store = MemoryStore::new();
+        let accounts = Repository::<Account>::new(store.clone());
+        accounts.execute("a", AccountCommand::Deposit(1)).await.expect("executed");
+        let runner = PolicyRunner::new(Fifth(AtomicU32::new(0)), LogSource::new(store.clone()), store.clone());
+        let runner = runner.on_failure(FailurePolicy::park());
+        let shutdown = CancellationToken::new();
+        let handled = async {
+            let reached = async || {
+                let found = store.generations("fifth").await.expect("read");
+                found.serving.map(|reader| reader.reached.get())
+            };
+            while reached().await != Some(1) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            shutdown.cancel();
+        };
+        let (ended, ()) = tokio::join!(runner.run(shutdown.clone()), handled);
+        ended.expect("in good order");
+        assert_eq!(runner.policy.0.load(Ordering::Relaxed), 5);
+        assert!(store.parked_keys("fifth").await.expect("read").is_empty());
+    }
+
+    /// Seen to fail where a reaction was tried again within a part: the runner never looked.
+    #[tokio::test]
+    async fn r22_a_policy_that_cannot_react_for_now_is_paused() {
+        let store = MemoryStore::new();
+        let accounts = Repository::<Account>::new(store.clone());
+        accounts.execute("a", AccountCommand::Deposit(2)).await.expect("executed");
+        let runner = PolicyRunner::new(Patient, LogSource::new(store.clone()), store.clone());
+        let (shutdown, mut state) = (CancellationToken::new(), runner.state());
+        let paused = async {
+            while runner.report.last_failure().is_none() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            store.pause("patient", &Act::new("ada", "ticket 7").expect("valid")).await.expect("known");
+            let is_paused = |state: &WorkerState| matches!(state, WorkerState::Paused(_));
+            let seen = tokio::time::timeout(Duration::from_secs(8), state.wait_for(is_paused)).await.is_ok();
+            shutdown.cancel();
+            seen
+        };
+        let (ended, seen) = tokio::join!(runner.run(shutdown.clone()), paused);
+        ended.expect("in good order");
+        assert!(seen);
     }
 
     #[tokio::test]

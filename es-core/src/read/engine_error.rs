@@ -129,6 +129,15 @@ pub enum EngineError {
         /// The event.
         event: Location,
     },
+    /// A dead letter names documents, and not the one under whose key it is parked, because it was edited or the projection was
+    /// changed. Edit it again, or discard it: a rebuild folds the event into the documents that it names.
+    #[error("{event} names other keys than {key:?}, under which it is parked: edit or discard the letter")]
+    OtherKeys {
+        /// The key under which it is parked.
+        key: String,
+        /// The event.
+        event: Location,
+    },
     /// An event contradicts its document.
     #[error("{event} cannot be folded into {key:?}")]
     Unfoldable {
@@ -245,6 +254,7 @@ impl EngineError {
         match self {
             Self::Decode(_)
             | Self::Key { .. }
+            | Self::OtherKeys { .. }
             | Self::Unfoldable { .. }
             | Self::Unwritable { .. }
             | Self::TooLarge { .. }

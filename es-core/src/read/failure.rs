@@ -8,7 +8,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{backoff::Backoff, read::engine_error::EngineError, stream::Position};
+use crate::{
+    backoff::Backoff,
+    error::with_causes,
+    read::{engine_error::EngineError, worker::BACKOFF},
+    stream::Position,
+};
 
 /// What a reader does when it cannot handle an event.
 ///
@@ -97,6 +102,21 @@ impl Default for FailurePolicy {
     }
 }
 
+/// The most bytes of the cause of a failure that is kept.
+const MOST_CAUSE_BYTES: usize = 16 * 1024;
+
+/// The text of `failure` with all its causes, as it is kept for operators. The application's part of it may hold any characters and
+/// be of any length; every store can keep this one.
+pub(crate) fn cause_of(failure: &EngineError) -> String {
+    let mut text = with_causes(failure).replace('\0', "\u{fffd}");
+    if text.len() > MOST_CAUSE_BYTES {
+        let end = (0..=MOST_CAUSE_BYTES).rev().find(|end| text.is_char_boundary(*end)).unwrap_or_default();
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 /// The settings of an engine for failures, and the events that it has given up.
 #[derive(Debug)]
 pub(crate) struct FailureSettings {
@@ -124,10 +144,16 @@ impl FailureSettings {
         parks
     }
 
-    /// What to do about the event at `position`, which has just failed.
+    /// What to do about the event at `position`, which has just failed. A reaction that fails for now is tried again until it does not.
     pub(crate) fn decide(&self, attempts: &mut Attempts, position: Position, failure: &EngineError) -> Decision {
         if attempts.position != Some(position) {
             *attempts = Attempts { position: Some(position), ..Attempts::default() };
+        }
+        if failure.is_transient() {
+            attempts.waits = attempts.waits.saturating_add(1);
+            let pause = BACKOFF.pause(attempts.waits);
+            attempts.due = Instant::now().checked_add(pause);
+            return Decision::Retry(pause);
         }
         let is_unknown = failure.awaits_newer_code();
         let is_given_up = || self.unknown.lock().unwrap_or_else(PoisonError::into_inner).contains(&position);
@@ -161,6 +187,8 @@ pub(crate) enum Decision {
 pub(crate) struct Attempts {
     position: Option<Position>,
     pub(crate) failed: u32,
+    /// How often it could not be handled for now, which is no failure of the event.
+    waits: u32,
     due: Option<Instant>,
     parks: bool,
 }
@@ -203,6 +231,18 @@ mod tests {
             }
             assert_eq!(decide(8), Decision::Stop, "what cannot be parked stops the reader");
         }
+    }
+
+    /// Postgres refuses a text with this character: the reader could neither park the event nor pass it.
+    #[test]
+    fn r19_every_store_can_keep_the_cause_of_a_failure() {
+        let cause = |reason: String| {
+            let event = Location { position: Position::new(1), event: "account-a@1".to_owned() };
+            cause_of(&EngineError::Unfoldable { key: "a".to_owned(), event, reason: reason.into() })
+        };
+        assert!(cause("no \0 there".to_owned()).ends_with("no \u{fffd} there"));
+        let long = cause("ü".repeat(MOST_CAUSE_BYTES));
+        assert!(long.ends_with("ü…") && long.len() <= MOST_CAUSE_BYTES + '…'.len_utf8(), "{}", long.len());
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub struct Projector<P> {
     pub(crate) lease: Duration,
     pub(crate) document_bytes: usize,
     standby: Standby,
-    failures: FailureSettings,
+    pub(crate) failures: FailureSettings,
     pub(crate) report: StateReport,
 }
 

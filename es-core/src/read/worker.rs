@@ -22,11 +22,10 @@ use uuid::Uuid;
 
 use crate::{
     backoff::{Backoff, Failures},
-    error::with_causes,
     event::RecordedEvent,
     read::{
         engine_error::EngineError,
-        failure::{Attempts, Decision, FailureSettings},
+        failure::{Attempts, Decision, FailureSettings, cause_of},
         read_model::{Acts, Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, NewLetter, Shard},
         source::{Batch, Delivery, EventFeed, EventSource, Subscription},
         worker_state::StateReport,
@@ -400,10 +399,15 @@ impl<'a> Worker<'a> {
     ) -> Result<(), EngineError> {
         let (Some(held), Some(event)) = (self.held.get_mut(shard), event) else { return Err(failure) };
         self.meter.failed(event);
-        let Some(settings) = self.handler.failures().filter(|_| !failure.is_transient()) else { return Err(failure) };
-        let (name, cause) = (&self.generation.projection, with_causes(&failure));
+        // Nothing but the pause is left to do here about a reaction that fails for now: the shard is kept.
+        let is_decided_here = !failure.is_transient() || matches!(failure, EngineError::Reaction { .. });
+        let Some(settings) = self.handler.failures().filter(|_| is_decided_here) else { return Err(failure) };
+        let (name, cause) = (&self.generation.projection, cause_of(&failure));
         match settings.decide(&mut held.attempts, event.position, &failure) {
             Decision::Retry(pause) => {
+                if failure.is_transient() {
+                    telemetry::reader_failed(name, true);
+                }
                 tracing::warn!(name, position = %event.position, cause, ?pause, "trying the event again after a pause");
             }
             Decision::Park => tracing::error!(name, position = %event.position, cause, "parking the event"),
@@ -482,7 +486,7 @@ fn within(last: &RecordedEvent, before: &Checkpoint) -> Checkpoint {
 }
 
 /// The pauses of an engine between attempts.
-const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
 /// Makes attempts until one succeeds or fails permanently, or the shutdown comes (`None`). It pauses between attempts; after an
 /// attempt that lasted for a while the pauses start small again.

@@ -52,7 +52,8 @@ impl Faults {
     fn meet(&self, amount: u64) -> Result<(), &'static str> {
         let fault = self.0.lock().expect("no panic under it").get(&amount).copied();
         match fault {
-            Some(Fault::Refuse) => Err("as the test wants it"),
+            // Some stores cannot keep such a character in a text.
+            Some(Fault::Refuse) => Err("as the test wants it: \0"),
             Some(Fault::Panic) => panic!("as the test wants it"),
             Some(Fault::Slow) => {
                 std::thread::sleep(LIMIT * 2);

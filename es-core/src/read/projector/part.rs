@@ -11,11 +11,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Projector, documents::Documents, keys};
 use crate::{
-    error::with_causes,
     event::{Recorded, RecordedEvent},
     read::{
         engine_error::{EngineError, Location},
-        failure::FailureSettings,
+        failure::{FailureSettings, cause_of},
         panics::{Panicked, caught},
         projection::{EventOrder, Projection},
         read_model::{Generation, NewLetter, ReadModelError},
@@ -128,7 +127,7 @@ impl<P: Projection> Projector<P> {
                     Err(reason) => return unparkable(event, reason),
                 },
             };
-            let cause = with_causes(&failure);
+            let cause = cause_of(&failure);
             let mut is_new = false;
             for key in failed {
                 is_new |= parked.insert(key.clone());
@@ -159,7 +158,6 @@ impl<P: Projection> Projector<P> {
         }
         let first = Location::of(&events[0]);
         let (began, mut pace, mut done, mut letters) = (Instant::now(), Pace::begin(), 0, Vec::new());
-        self.report.handles(Some(events[0].position));
         for (touch, raw) in touching.iter().zip(events) {
             let is_enough = began.elapsed() >= HANDLE_FOR || documents.written >= self.document_bytes;
             if stop.is_cancelled() || (done > 0 && is_enough) {
@@ -184,6 +182,8 @@ impl<P: Projection> Projector<P> {
                         break;
                     }
                 }
+                // A fold that never returns is seen.
+                self.report.handles(Some(event.position));
                 for key in keys {
                     documents
                         .fold(&self.projection, key, event, self.failures.time_limit)
@@ -197,7 +197,6 @@ impl<P: Projection> Projector<P> {
                         }
                         tokio::task::yield_now().await;
                         pace.slice = Instant::now();
-                        self.report.handles(Some(event.position));
                     }
                 }
             }
@@ -243,7 +242,11 @@ impl<P: Projection> Projector<P> {
         });
         let mut touch = touch.map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })??;
         if let Some(only) = course.only {
+            let names_any = !touch.keys.is_empty();
             touch.keys.retain(|key| key == only);
+            if names_any && touch.keys.is_empty() {
+                return Err(EngineError::OtherKeys { key: only.to_owned(), event: Location::of(event) });
+            }
         } else if !course.parked.is_empty() {
             touch.parked = touch.keys.extract_if(.., |key| is_parked(key)).collect();
         }
@@ -478,6 +481,21 @@ mod tests {
             let events = deposits(&[("a", amount)]);
             let part = projector.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
             assert_eq!((part.done, part.failure.is_none()), (done, done == 1));
+        }
+    }
+
+    /// Seen to fail where such a letter was handled without any effect, and deleted.
+    #[tokio::test]
+    async fn r19_a_letter_that_names_other_keys_than_its_own_is_not_lost() {
+        let (projector, generation, _) = bulky(1, 1_000).await;
+        for (key, fails) in [("a-00000", false), ("b-00000", true)] {
+            let (events, course) = (deposits(&[("a", 1)]), Course::only(key));
+            let events = Events { course, ..Events::of_log(&events) };
+            let handled = projector.handle(&generation, events, &CancellationToken::new()).await;
+            assert_eq!(
+                (handled.done, handled.failure.is_some_and(|failure| failure.is_of_event())),
+                (usize::from(!fails), fails)
+            );
         }
     }
 

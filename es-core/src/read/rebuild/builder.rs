@@ -1,6 +1,8 @@
 //! The handler that builds a generation: documents stay in memory as values, and are written seldom.
 
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod tests;
 
 use std::{
@@ -91,14 +93,20 @@ impl<'a, P: Projection> Builder<'a, P> {
         }
         let is_end = done == events.list.len() && events.keeps_nothing;
         if is_end || self.is_due(kept) {
-            return Ok(Handled { done, ..self.write(kept).await? });
+            let last = done.checked_sub(1).map_or(events.after, |last| events.list[last].position);
+            return Ok(Handled { done, ..self.write(kept, last).await? });
         }
         Ok(Handled { done, kept: true, ..Handled::default() })
     }
 
     fn is_due(&self, kept: &Kept<P>) -> bool {
         let Kept { drafts, written, .. } = kept;
-        drafts.changed_bytes() >= self.projector.document_bytes || written.elapsed() >= WRITE_EVERY
+        drafts.changed_bytes() >= self.share(self.projector.document_bytes) || written.elapsed() >= WRITE_EVERY
+    }
+
+    /// What one of the shards may have of `bytes`. The one that is handled is not among the others.
+    fn share(&self, bytes: usize) -> usize {
+        bytes / (self.shards().len() + 1)
     }
 
     async fn fold(
@@ -117,13 +125,25 @@ impl<'a, P: Projection> Builder<'a, P> {
         }
         let folded = caught(|| {
             for (event, keys) in touching {
+                // A fold that never returns is seen.
+                self.projector.report.handles(Some(event.position));
                 for key in keys {
-                    kept.drafts.fold(&self.projector.projection, &key, &event)?;
+                    self.fold_one(&key, &event, kept)?;
                 }
             }
             Ok(())
         });
         folded.map_err(panicked)?
+    }
+
+    fn fold_one(&self, key: &str, event: &Recorded<P::Event>, kept: &mut Kept<P>) -> Result<(), EngineError> {
+        let limit = self.projector.failures.time_limit;
+        let began = (limit < Duration::MAX).then(Instant::now);
+        kept.drafts.fold(&self.projector.projection, key, event)?;
+        match began.map(|began| began.elapsed()).filter(|took| *took > limit) {
+            Some(took) => Err(EngineError::TooSlow { event: Location::of(event), took, limit }),
+            None => Ok(()),
+        }
     }
 
     async fn load(
@@ -145,19 +165,27 @@ impl<'a, P: Projection> Builder<'a, P> {
         keys.into_iter().zip(stored).try_for_each(|(key, stored)| kept.drafts.add(key, stored.as_ref()))
     }
 
-    /// Encodes what has changed, and forgets the documents if there are too many for memory.
-    async fn write(&self, kept: &mut Kept<P>) -> Result<Handled, EngineError> {
-        let mut handled = Handled::default();
+    /// Encodes what has changed, up to the event at `last`, and forgets the documents if there are too many for memory.
+    async fn write(&self, kept: &mut Kept<P>, last: Position) -> Result<Handled, EngineError> {
+        let (mut handled, mut bytes) = (Handled::default(), 0);
+        let limit = self.projector.most_document_bytes();
         for turn in kept.drafts.changed().chunks(ENCODED) {
             for key in turn {
-                match kept.drafts.write(key)? {
-                    Some(bytes) => handled.upserts.push((key.clone(), bytes)),
+                let document = kept.drafts.write(key)?;
+                bytes += key.len() + document.as_ref().map_or(0, Bytes::len);
+                match document {
+                    Some(document) => handled.upserts.push((key.clone(), document)),
                     None => handled.deletes.push(key.clone()),
                 }
             }
+            if bytes > limit {
+                let event = Location { position: last, event: "an event up to the last one".to_owned() };
+                let documents = handled.upserts.len() + handled.deletes.len();
+                return Err(EngineError::TooLarge { event, documents, bytes, limit });
+            }
             tokio::task::yield_now().await;
         }
-        if kept.drafts.bytes() >= self.projector.most_document_bytes() {
+        if kept.drafts.bytes() >= self.share(limit) {
             (kept.drafts, kept.is_all) = (Drafts::new(), false);
         }
         kept.written = Instant::now();
@@ -178,7 +206,9 @@ impl<P: Projection> Handler for Builder<'_, P> {
         let kept = self.shards().remove(events.shard);
         let is_all = events.after == Position::ZERO;
         let mut kept = kept.unwrap_or_else(|| Kept { drafts: Drafts::new(), is_all, written: Instant::now() });
-        match self.build(generation, events, stop, &mut kept).await {
+        let built = self.build(generation, events, stop, &mut kept).await;
+        self.projector.report.handles(None);
+        match built {
             Ok(handled) => {
                 self.shards().insert(events.shard.clone(), kept);
                 handled

@@ -17,16 +17,23 @@ use crate::{
     },
 };
 
-/// One of so many folds measures the size of its document.
-const MEASURED: u64 = 64;
+/// One of so many folds measures the size of its document. A prime number: an event mostly touches fewer documents, so the measured
+/// folds are those of all of them in turn.
+const MEASURED: u64 = 61;
 
 /// Each of the first folds measures it.
 const MEASURED_FIRST: u64 = 16;
 
+/// About how many bytes a document takes in memory beside what is written of it.
+const ENTRY: usize = 64;
+
 /// Documents by their keys, and about how many bytes they are when they are written.
 pub(super) struct Drafts<P: Projection> {
     by_key: HashMap<String, Draft<P::Document>>,
+    /// The sizes of those that are to be written.
     changed: usize,
+    /// The sizes of all.
+    all: usize,
     folds: u64,
     /// The mean size of a document with its key, of those measured last.
     mean: usize,
@@ -36,39 +43,49 @@ struct Draft<D> {
     document: Option<D>,
     /// Whether it was folded since it was written.
     is_changed: bool,
+    /// Its size with its key when it was loaded, measured or written last; of a new one, that of the others.
+    size: usize,
 }
 
 impl<P: Projection> Drafts<P> {
     pub(super) fn new() -> Self {
-        Self { by_key: HashMap::new(), changed: 0, folds: 0, mean: 0 }
+        Self { by_key: HashMap::new(), changed: 0, all: 0, folds: 0, mean: 0 }
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
         self.by_key.contains_key(key)
     }
 
-    /// Adds what the store has under `key`.
+    /// Adds what the store has under `key`, which is not there yet.
     pub(super) fn add(&mut self, key: String, stored: Option<&Bytes>) -> Result<(), EngineError> {
         let document = stored.map(|stored| codec::decode(stored)).transpose();
         let document = document.map_err(|reason| EngineError::Document { key: key.clone(), reason })?;
-        self.by_key.insert(key, Draft { document, is_changed: false });
+        let size = key.len() + stored.map_or(0, Bytes::len);
+        self.all += size;
+        self.by_key.insert(key, Draft { document, is_changed: false, size });
         Ok(())
     }
 
     /// Folds `event` into the document under `key`. One that was not added does not exist.
     pub(super) fn fold(&mut self, projection: &P, key: &str, event: &Recorded<P::Event>) -> Result<(), EngineError> {
         if !self.by_key.contains_key(key) {
-            self.by_key.insert(key.to_owned(), Draft { document: None, is_changed: false });
+            self.all += self.mean;
+            self.by_key.insert(key.to_owned(), Draft { document: None, is_changed: false, size: self.mean });
         }
         let Some(draft) = self.by_key.get_mut(key) else { return Ok(()) };
         fold(projection, key, &mut draft.document, event)?;
-        self.changed += usize::from(!std::mem::replace(&mut draft.is_changed, true));
+        if !std::mem::replace(&mut draft.is_changed, true) {
+            self.changed += draft.size;
+        }
         self.folds += 1;
         if self.folds <= MEASURED_FIRST || self.folds.is_multiple_of(MEASURED) {
             let document = draft.document.as_ref();
             // If it cannot be written now, the next event may change that.
             let size = document.and_then(|document| encode::<P>(key, document).ok()).map_or(0, |bytes| bytes.len());
             let measured = key.len() + size;
+            self.all = self.all - draft.size + measured;
+            self.changed = self.changed - draft.size + measured;
+            draft.size = measured;
             self.mean = if self.folds == 1 { measured } else { (self.mean * 15 + measured) / 16 };
         }
         Ok(())
@@ -76,12 +93,12 @@ impl<P: Projection> Drafts<P> {
 
     /// About how many bytes are to be written.
     pub(super) fn changed_bytes(&self) -> usize {
-        self.changed.saturating_mul(self.mean)
+        self.changed
     }
 
-    /// About how many bytes all of them would be.
+    /// About how many bytes all of them are.
     pub(super) fn bytes(&self) -> usize {
-        self.by_key.len().saturating_mul(self.mean)
+        self.all + self.by_key.len() * (ENTRY + size_of::<Draft<P::Document>>())
     }
 
     /// The keys of those that were folded since they were written, in order: two commits lock rows in the same order.
@@ -95,7 +112,13 @@ impl<P: Projection> Drafts<P> {
     /// What is written of the document under `key`; `None` if it is to be deleted.
     pub(super) fn write(&mut self, key: &str) -> Result<Option<Bytes>, EngineError> {
         let Some(draft) = self.by_key.get_mut(key) else { return Ok(None) };
-        self.changed -= usize::from(std::mem::replace(&mut draft.is_changed, false));
-        draft.document.as_ref().map(|document| encode::<P>(key, document)).transpose()
+        let written = draft.document.as_ref().map(|document| encode::<P>(key, document)).transpose()?;
+        if std::mem::replace(&mut draft.is_changed, false) {
+            self.changed -= draft.size;
+        }
+        let size = key.len() + written.as_ref().map_or(0, Bytes::len);
+        self.all = self.all - draft.size + size;
+        draft.size = size;
+        Ok(written)
     }
 }

@@ -3,12 +3,10 @@
 use tokio_util::sync::CancellationToken;
 
 use super::{Course, Events, Handled, Worker, handle};
-use crate::{
-    error::with_causes,
-    read::{
-        engine_error::EngineError,
-        read_model::{Changes, CommitError, DeadLetter, FailedLetter, Redemption, Shard},
-    },
+use crate::read::{
+    engine_error::EngineError,
+    failure::cause_of,
+    read_model::{Changes, CommitError, DeadLetter, FailedLetter, Redemption, Shard},
 };
 
 impl Worker<'_> {
@@ -66,11 +64,13 @@ impl Worker<'_> {
                 (None, _) => None,
                 (Some(failure), Some(letter)) if failure.is_of_event() => {
                     self.meter.failed(&letter.event);
-                    let (name, cause) = (&self.generation.projection, with_causes(&failure));
+                    let (name, cause) = (&self.generation.projection, cause_of(&failure));
                     let (position, revision) = (letter.event.position, letter.revision);
                     tracing::error!(name, key, %position, cause, "a dead letter failed again");
                     Some(FailedLetter { position, revision, cause })
                 }
+                // What was handled before it is committed first.
+                (Some(_), _) if handled.done > 0 => None,
                 (Some(failure), _) => return Err(failure),
             };
             if handled.done == 0 && failed.is_none() && !letters.is_empty() {

@@ -64,7 +64,7 @@ async fn documents_stay_in_memory_until_they_fill_a_commit_or_the_source_ends() 
     let events = Events { keeps_nothing: false, ..Events::of_log(&small) };
     let handled = built(&builder, &generation, events).await;
     assert_eq!((handled.done, handled.kept, handled.upserts.len()), (2, true, 0));
-    let large = texts([("c", 20_000)]);
+    let large = texts([("c", 5_000)]);
     let after = Position::new(2);
     let handled = built(&builder, &generation, Events { keeps_nothing: false, after, ..Events::of_log(&large) }).await;
     assert_eq!((handled.done, handled.kept, handled.upserts.len()), (1, false, 3));
@@ -89,7 +89,7 @@ async fn r17_documents_that_are_too_many_for_memory_are_read_again() {
     built(&builder, &generation, end(&texts([("a", 10)]))).await;
     built(&builder, &generation, end(&texts([("a", 20)]))).await;
     assert_eq!(store.asked(), 0, "it is kept");
-    built(&builder, &generation, end(&texts([("a", 90_000), ("b", 90_000), ("c", 90_000)]))).await;
+    built(&builder, &generation, end(&texts([("a", 2_600), ("b", 2_600), ("c", 2_600)]))).await;
     built(&builder, &generation, end(&texts([("a", 20)]))).await;
     assert_eq!(store.asked(), 1);
     // So it is with the documents of a shard that another worker had meanwhile.

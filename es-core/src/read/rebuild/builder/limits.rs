@@ -1,0 +1,144 @@
+//! A build keeps to its limits: of memory, of a commit, and of time.
+
+use std::sync::{Arc, OnceLock};
+
+use super::*;
+use crate::{
+    memory::MemoryStore,
+    read::{
+        projection::{FoldResult, Keys},
+        read_model::{GenerationState, Generations},
+        source::LogSource,
+        worker::Course,
+        worker_state::StateReport,
+    },
+    testing::{account::AccountEvent, recorded},
+};
+
+/// A document of its own for each event, of so many bytes as are deposited, and a small one that all share.
+#[derive(Default)]
+struct Uneven {
+    report: Arc<OnceLock<StateReport>>,
+    reported: Arc<Mutex<Vec<Option<Position>>>>,
+    takes: Duration,
+}
+
+impl Projection for Uneven {
+    const NAME: &'static str = "uneven";
+    type Event = AccountEvent;
+    type Document = String;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::many([format!("event-{:09}", event.position), "small".to_owned()])
+    }
+
+    fn fold(&self, _: &mut Option<String>, _: &Recorded<AccountEvent>) -> FoldResult {
+        Ok(())
+    }
+
+    fn fold_keyed(&self, key: &str, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> FoldResult {
+        let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
+        if let Some(report) = self.report.get() {
+            let handling = report.handling().map(|handling| handling.position);
+            self.reported.lock().expect("nothing panics under it").push(handling);
+        }
+        std::thread::sleep(self.takes);
+        let bytes = if key == "small" { 1 } else { usize::try_from(amount).unwrap_or_default() };
+        *text = Some("x".repeat(bytes));
+        Ok(())
+    }
+}
+
+async fn projector(uneven: Uneven, document_bytes: usize) -> (Projector<Uneven>, Generation) {
+    let store = MemoryStore::new();
+    let generation = store.ensure_generation("uneven", 1, GenerationState::Building).await.expect("made");
+    let source = LogSource::new(store.clone());
+    (Projector::new(uneven, source, store).document_bytes(document_bytes), generation)
+}
+
+fn deposits(count: usize, amount: u64) -> Vec<RecordedEvent> {
+    recorded((0..count).map(|_| ("a", AccountEvent::Deposited { amount })))
+}
+
+fn part<'a>(list: &'a [RecordedEvent], shard: &'a Shard) -> Events<'a> {
+    Events { list, shard, after: Position::ZERO, keeps_nothing: false, course: Course::default() }
+}
+
+/// Seen to fail where every 64th fold was measured: it was always one of the small document.
+#[tokio::test]
+async fn r17_documents_of_any_pattern_count_as_they_are() {
+    let (projector, generation) = projector(Uneven::default(), 32 << 20).await;
+    let (builder, shard) = (Builder::new(&projector), Shard::from("log"));
+    let events = deposits(6_000, 1_000);
+    let mut rest = &events[..];
+    while !rest.is_empty() {
+        let handled = builder.handle(&generation, part(rest, &shard), &CancellationToken::new()).await;
+        assert!(handled.failure.is_none() && handled.done > 0, "{handled:?}");
+        if !handled.kept {
+            return; // On a loaded machine it took so long that it wrote.
+        }
+        rest = &rest[handled.done..];
+    }
+    let shards = builder.shards();
+    let (changed, all) = (shards[&shard].drafts.changed_bytes(), shards[&shard].drafts.bytes());
+    let least = 6_000 * 1_000 / 3;
+    assert!(changed > least && all > least, "{changed} bytes changed, of {all}");
+}
+
+/// Seen to fail where each shard kept as much as one may.
+#[tokio::test]
+async fn r17_the_shards_of_a_worker_share_the_memory_for_documents() {
+    let (projector, generation) = projector(Uneven::default(), 100_000).await;
+    let builder = Builder::new(&projector);
+    let events = deposits(50, 1_000);
+    for number in 0..20 {
+        let shard = Shard::partition("topic", number);
+        let handled = builder.handle(&generation, part(&events, &shard), &CancellationToken::new()).await;
+        assert!(handled.failure.is_none(), "{handled:?}");
+    }
+    let kept: usize = builder.shards().values().map(|kept| kept.drafts.changed_bytes()).sum();
+    assert!(kept < 200_000, "{kept}");
+}
+
+/// Seen to fail where the builder reported nothing: a fold that never returned was not seen.
+#[tokio::test]
+async fn r19_an_event_that_is_folded_is_reported_also_during_a_build() {
+    let uneven = Uneven::default();
+    let (report, reported) = (uneven.report.clone(), uneven.reported.clone());
+    let (projector, generation) = projector(uneven, 32 << 20).await;
+    report.set(projector.report.clone()).expect("once");
+    let (builder, shard) = (Builder::new(&projector), Shard::from("log"));
+    let events = deposits(3, 1);
+    builder.handle(&generation, part(&events, &shard), &CancellationToken::new()).await;
+    let seen = std::mem::take(&mut *reported.lock().expect("nothing panics under it"));
+    let twice = [1, 1, 2, 2, 3, 3].map(|position| Some(Position::new(position)));
+    assert_eq!(seen, twice);
+    assert!(projector.report.handling().is_none());
+    // The projector's own handler reported the first event of its part.
+    projector.handle(&generation, part(&events, &shard), &CancellationToken::new()).await;
+    assert_eq!(*reported.lock().expect("nothing panics under it"), twice);
+    assert!(projector.report.handling().is_none());
+}
+
+/// Seen to fail where the builder did not measure: such an event was parked or not, depending on when it was folded.
+#[tokio::test]
+async fn r19_a_time_limit_holds_also_during_a_build() {
+    let uneven = Uneven { takes: Duration::from_millis(5), ..Uneven::default() };
+    let (projector, generation) = projector(uneven, 32 << 20).await;
+    let projector = projector.time_limit(Duration::from_millis(1));
+    let (builder, shard) = (Builder::new(&projector), Shard::from("log"));
+    let handled = builder.handle(&generation, part(&deposits(1, 1), &shard), &CancellationToken::new()).await;
+    assert!(matches!(handled.failure, Some(EngineError::TooSlow { .. })), "{handled:?}");
+    assert!(builder.has_given_up());
+}
+
+/// Seen to fail where documents of any size were written: a later fold of them stops the projector.
+#[tokio::test]
+async fn r17_the_builder_writes_no_more_than_one_commit_may() {
+    let (projector, generation) = projector(Uneven::default(), 1_000).await;
+    for (amount, fits) in [(7_000, true), (9_000, false)] {
+        let (builder, shard) = (Builder::new(&projector), Shard::from("log"));
+        let handled = builder.handle(&generation, part(&deposits(1, amount), &shard), &CancellationToken::new()).await;
+        assert_eq!((handled.failure.is_none(), builder.has_given_up()), (fits, !fits), "{handled:?}");
+    }
+}
