@@ -1,10 +1,14 @@
 //! `es dead-letters`.
 
-use std::{fs, io::Read, path::PathBuf};
+use std::{
+    fs,
+    io::{self, Read},
+    path::PathBuf,
+};
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use es_core::{DeadLetter, LetterPage, Position, ServiceStore};
+use es_core::{Act, ActError, DeadLetter, LetterPage, Position, ServiceStore};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -196,15 +200,14 @@ impl DeadLetters {
             Self::Discard { letters: which, how, consent } => {
                 let act = how.who.act()?;
                 let letters = which.find(store).await?;
-                print(&letters, Format::default(), output)?;
-                output.flush()?;
+                preview(&letters, output)?;
                 if !how.dry_run {
-                    let Letters { reader, key, position } = which;
+                    let Letters { reader, key, .. } = which;
                     let count = letters.len();
                     if !consent.to(&format!("{reader} will never handle these {count} events of {key:?}"))? {
                         return Ok(Outcome::No);
                     }
-                    let count = store.discard_letters(&reader, &key, position.map(Position::new), &act).await?;
+                    let count = discard(store, &reader, &key, &letters, &act).await?;
                     output.line(format_args!("{count} letters were discarded"))?;
                 }
             }
@@ -212,8 +215,7 @@ impl DeadLetters {
                 let act = how.who.act()?;
                 let payload = payload(&file)?;
                 let letters = Letters { reader: reader.clone(), key: key.clone(), position: Some(position) };
-                print(&letters.find(store).await?, Format::default(), output)?;
-                output.flush()?;
+                preview(&letters.find(store).await?, output)?;
                 es_core::read::read_model::check_payload(&payload)?;
                 if !how.dry_run {
                     if !consent.to(&format!("the next retry handles {} other bytes in this letter", payload.len()))? {
@@ -259,6 +261,35 @@ async fn read(
     }
     letters.truncate(limit);
     Ok(letters)
+}
+
+/// Discards the letters that were shown, and no other: letters may have come since. Those that were handled meanwhile are not
+/// counted.
+async fn discard(
+    store: &dyn ServiceStore,
+    reader: &str,
+    key: &str,
+    letters: &[DeadLetter],
+    act: &Act,
+) -> Result<u64, CommandError> {
+    let mut count = 0;
+    for letter in letters {
+        match store.discard_letters(reader, key, Some(letter.event.position), act).await {
+            Ok(discarded) => count += discarded,
+            Err(ActError::NoLetter { .. } | ActError::NotParked { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(count)
+}
+
+/// Shows the letters that an act concerns. That the reader of the output has gone is an error here, since the act is not done.
+fn preview(letters: &[DeadLetter], output: &mut Output) -> Result<(), CommandError> {
+    let shown = print(letters, Format::default(), output).and_then(|()| Ok(output.flush()?));
+    shown.map_err(|error| match error {
+        CommandError::Output(error) => CommandError::Output(io::Error::other(error)),
+        error => error,
+    })
 }
 
 fn print(letters: &[DeadLetter], format: Format, output: &mut Output) -> Result<(), CommandError> {

@@ -80,7 +80,7 @@ impl Place {
 
     /// Ten events: five of `order-1`, and one each of `order-2` and of `payment-1` to `payment-4`; and two readers: `all`, at
     /// position 4 and without a worker, and `mail`, at the end.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         self.runtime.block_on(async {
             let store = self.store().await;
             for number in 1..=5 {

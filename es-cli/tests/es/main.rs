@@ -4,6 +4,7 @@
 
 mod fixture;
 
+mod discards;
 mod documented;
 mod ends;
 mod examines;
