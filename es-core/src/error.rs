@@ -80,5 +80,6 @@ mod tests {
         assert_eq!(lost, vec![true; lost.len()]);
         let moved = transient(|| StoreMoved("gone".into()).into());
         assert_eq!(moved, vec![false; moved.len()]);
+        assert!(!StoreMoved("gone".into()).is_transient());
     }
 }

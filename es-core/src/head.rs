@@ -81,4 +81,14 @@ mod tests {
         head.clone().raise(Position::new(4));
         past.await;
     }
+
+    #[test]
+    fn what_is_known_is_no_news() {
+        let head = KnownHead::new(Position::new(3));
+        let watcher = head.0.subscribe();
+        head.raise(Position::new(3));
+        assert!(!watcher.has_changed().expect("the head lives"));
+        head.raise(Position::new(4));
+        assert!(watcher.has_changed().expect("the head lives"));
+    }
 }

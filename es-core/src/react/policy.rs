@@ -503,4 +503,32 @@ mod tests {
             assert!(!PolicyError::from(permanent).is_transient());
         }
     }
+
+    /// Seen to fail where the events after one that is parked were reacted to at once: the second deposit overtook the first.
+    #[tokio::test]
+    async fn r19_what_follows_an_event_that_is_given_up_waits_until_that_is_known() {
+        struct Choosy;
+        #[async_trait]
+        impl Policy for Choosy {
+            const NAME: &'static str = "choosy";
+            type Event = AccountEvent;
+
+            async fn react(&self, event: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+                match event.data {
+                    AccountEvent::Deposited { amount: 1 } => Err(PolicyError::Permanent("not at all".into())),
+                    _ => Ok(()),
+                }
+            }
+        }
+        let store = MemoryStore::new();
+        let generation = store.ensure_generation("choosy", 1, GenerationState::Serving).await.expect("made");
+        let runner = PolicyRunner::new(Choosy, LogSource::new(store.clone()), store);
+        let events = recorded([1, 2].map(|amount| ("a", AccountEvent::Deposited { amount })));
+        let mut batch = Events::of_log(&events);
+        (batch.course.gives_up, batch.course.room) = (Some(events[0].position), 10);
+        let handled = runner.handle(&generation, batch, &CancellationToken::new()).await;
+        assert_eq!((handled.done, handled.letters.len(), handled.failure.is_none()), (1, 1, true));
+        runner.failed(&EngineError::NotPerStream);
+        assert!(runner.report.last_failure().is_some(), "operators are told");
+    }
 }

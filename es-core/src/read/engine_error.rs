@@ -295,3 +295,16 @@ impl From<CommitError> for EngineError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_failure_of_one_document_names_a_key() {
+        let event = Location { position: Position::new(7), event: "account-a@1".to_owned() };
+        let of_one = EngineError::Unfoldable { key: "a".to_owned(), event: event.clone(), reason: "no".into() };
+        assert_eq!(of_one.key(), Some("a"));
+        assert_eq!(EngineError::Panicked { event }.key(), None);
+    }
+}

@@ -208,7 +208,10 @@ impl Attempts {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read::engine_error::Location;
+    use crate::{
+        read::engine_error::Location,
+        testing::{account::AccountEvent, recorded},
+    };
 
     fn panicked(position: u64) -> EngineError {
         EngineError::Panicked { event: Location { position: Position::new(position), event: "account-a@1".to_owned() } }
@@ -250,5 +253,36 @@ mod tests {
         let failures = FailureSettings { policy: FailurePolicy::park(), ..FailureSettings::default() };
         let decided = failures.decide(&mut Attempts::default(), Position::new(1), &EngineError::NotPerStream);
         assert_eq!(decided, Decision::Stop);
+    }
+
+    #[test]
+    fn an_unknown_event_is_parked_only_when_it_is_given_up_and_is_not_tried_again() {
+        let backoff = Backoff::new(Duration::from_hours(1), Duration::from_hours(1));
+        let mut event = recorded([("a", AccountEvent::Deposited { amount: 1 })]).remove(0);
+        event.data.name = "account.frozen".into();
+        let position = event.position;
+        let unknown = EngineError::from(event.decode::<AccountEvent>().expect_err("no code knows it"));
+        for (policy, parks) in [
+            (FailurePolicy::retry(backoff, 2).then_park(), true),
+            (FailurePolicy::retry(backoff, 2).then_stop(), false),
+        ] {
+            let failures = FailureSettings { policy, ..FailureSettings::default() };
+            let decide = || failures.decide(&mut Attempts::default(), position, &unknown);
+            assert_eq!(decide(), Decision::Stop, "newer code may come");
+            assert_eq!(failures.give_up_unknown(position), parks);
+            assert_eq!(decide(), if parks { Decision::Park } else { Decision::Stop });
+        }
+    }
+
+    #[tokio::test]
+    async fn the_next_attempt_waits_for_the_pause() {
+        let hour = Duration::from_hours(1);
+        let policy = FailurePolicy::retry(Backoff::new(hour, hour), 1).then_stop();
+        let (failures, mut attempts) = (FailureSettings { policy, ..FailureSettings::default() }, Attempts::default());
+        assert_eq!(attempts.wait(), Duration::ZERO);
+        let Decision::Retry(pause) = failures.decide(&mut attempts, Position::new(7), &panicked(7)) else {
+            panic!("expected another attempt")
+        };
+        assert!(attempts.wait() > pause / 2, "{:?} of {pause:?}", attempts.wait());
     }
 }

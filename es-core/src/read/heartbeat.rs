@@ -323,4 +323,13 @@ mod tests {
         // It blocks the only thread of this runtime.
         receiver.recv_timeout(Duration::from_secs(30)).expect("it ran");
     }
+
+    #[tokio::test]
+    async fn r22_a_renewal_tells_the_worker_of_the_acts_of_operators() {
+        let (heartbeat, lease) = (Heartbeat::default(), lease("log", 1));
+        heartbeat.written(&lease, Instant::now());
+        let beats = heartbeat.due().await.expect("open");
+        heartbeat.renewed(&beats[0], Acts(7));
+        assert_eq!(lease.acts(), Acts(7));
+    }
 }

@@ -172,3 +172,25 @@ impl RefoldError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trying_again_may_help_where_the_generation_or_a_store_will_be_there() {
+        let event = Location { position: Position::new(7), event: "account-a@1".to_owned() };
+        let lost = || ReadModelError("the connection was lost".into());
+        for (error, is_transient) in [
+            (RefoldError::NotServing, true),
+            (RefoldError::Replaced, true),
+            (ReadError::Store("the connection was lost".into()).into(), true),
+            (lost().into(), true),
+            (EngineError::from(lost()).into(), true),
+            (EngineError::Panicked { event }.into(), false),
+            (RefoldError::OtherVersion { serving: 2, ours: 1 }, false),
+        ] {
+            assert_eq!(error.is_transient(), is_transient, "{error}");
+        }
+    }
+}

@@ -102,8 +102,13 @@ impl Unknown {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
-    use crate::testing::{account::AccountEvent, recorded};
+    use crate::{
+        read::failure::FailurePolicy,
+        testing::{account::AccountEvent, recorded},
+    };
 
     #[tokio::test]
     async fn an_event_that_no_code_can_read_is_not_waited_for() {
@@ -153,5 +158,27 @@ mod tests {
         }
         assert_eq!(waited(10, 200), 180, "however rarely it is met");
         assert_eq!(unknown.0.len(), 1, "those that were passed are forgotten");
+    }
+
+    #[tokio::test]
+    async fn r19_an_event_that_no_program_knows_in_time_is_parked_where_the_policy_parks() {
+        let standby = Standby { retry: Duration::from_hours(1), limit: Duration::ZERO };
+        let mut event = recorded([("a", AccountEvent::Deposited { amount: 1 })]).remove(0);
+        event.data.name = "account.frozen".into();
+        for (policy, ends_well) in [(FailurePolicy::park(), true), (FailurePolicy::stop(), false)] {
+            let (mut failures, attempts) = (FailureSettings::default(), AtomicU32::new(0));
+            failures.policy = policy;
+            let attempt = || -> Pending<'_, Option<()>> {
+                let is_first = attempts.fetch_add(1, Ordering::Relaxed) == 0;
+                let read = event.decode::<AccountEvent>().map(|_| None).map_err(EngineError::from);
+                Box::pin(async move { if is_first { read } else { Ok(None) } })
+            };
+            let ended =
+                standby.run("test", &StateReport::default(), &failures, &CancellationToken::new(), attempt).await;
+            match ended {
+                Ok(()) => assert!(ends_well && attempts.into_inner() == 2),
+                Err(error) => assert!(!ends_well && matches!(error, EngineError::NeverKnown { .. }), "{error:?}"),
+            }
+        }
     }
 }

@@ -7,9 +7,10 @@ use tokio::time::{Instant, timeout_at};
 use super::Service;
 use crate::error::BoxError;
 
-/// How much of the time of a shutdown the parts have. A quarter, but no more than a second, is left for the store to close.
-fn for_the_parts(within: Duration) -> Duration {
-    within.saturating_sub(Duration::from_secs(1).min(within / 4))
+/// Until when the parts may take, and until when the store. A quarter, but no more than a second, is left for the store to close.
+fn deadlines(begun: Instant, within: Duration) -> (Instant, Instant) {
+    let for_the_parts = within.saturating_sub(Duration::from_secs(1).min(within / 4));
+    (begun + for_the_parts, begun + within)
 }
 
 impl Service {
@@ -25,8 +26,7 @@ impl Service {
     pub async fn shutdown(&self, within: Duration) -> Result<(), ShutdownError> {
         // A longer time could overflow the deadline.
         let within = within.min(Duration::from_hours(365 * 24));
-        let begun = Instant::now();
-        let (parts_until, deadline) = (begun + for_the_parts(within), begun + within);
+        let (parts_until, deadline) = deadlines(Instant::now(), within);
         self.stops().cancel();
         let mut late = Vec::new();
         let mut running = self.running().await;
@@ -71,8 +71,10 @@ mod tests {
 
     #[test]
     fn a_quarter_of_the_time_and_no_more_than_a_second_is_for_the_store() {
+        let begun = Instant::now();
         for (within, parts) in [(400, 300), (4_000, 3_000), (60_000, 59_000), (0, 0)] {
-            assert_eq!(for_the_parts(Duration::from_millis(within)), Duration::from_millis(parts));
+            let [within, parts] = [within, parts].map(Duration::from_millis);
+            assert_eq!(deadlines(begun, within), (begun + parts, begun + within));
         }
     }
 }

@@ -327,3 +327,24 @@ async fn decisions_are_reported_by_outcome() {
         reported.assert(&format!("decide_duration_seconds{{open,{outcome}}}"), times);
     }
 }
+
+#[test]
+fn letters_are_counted_when_they_are_added_and_those_that_are_there_are_told() {
+    let recorder = DebuggingRecorder::new();
+    let _installed = metrics::set_default_local_recorder(&recorder);
+    let snapshotter = recorder.snapshotter();
+    let meter = ReaderMeter::of("ledger");
+    meter.parked(0);
+    assert_eq!(
+        reported(&snapshotter).series("reader_dead_letters_added_total"),
+        0,
+        "no series for a reader without letters"
+    );
+    meter.parked(1);
+    meter.parked(2);
+    super::parked("ledger", 2, 3);
+    let reported = reported(&snapshotter);
+    reported.assert("reader_dead_letters_added_total{ledger}", 3.0);
+    reported.assert("reader_parked_keys{ledger}", 2.0);
+    reported.assert("reader_dead_letters{ledger}", 3.0);
+}

@@ -97,6 +97,8 @@ macro_rules! engine_suite {
             r19_a_failing_event_holds_up_its_key_and_nothing_else
             r19_an_event_is_tried_again_before_it_is_parked
             r19_a_retry_that_fails_again_keeps_the_rest_in_order
+            r19_a_retry_deletes_what_its_letters_delete
+            r19_a_retry_that_meets_a_document_that_does_not_fit_is_not_over
             r19_a_key_whose_letters_are_discarded_continues
             r19_dead_letters_are_bounded
             r19_the_next_worker_knows_the_parked_keys

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use es_core::{
     Position, Service, ServiceStore, Version,
-    backend::{Changes, Takeover},
+    backend::{Changes, ReadModelStore, Takeover},
     read::refold::{Difference, Moment, RefoldError},
     service::Parts,
     testing::account::{Account, AccountCommand, Histories, Ledger, Turnover},
@@ -25,7 +25,12 @@ async fn deposit(service: &Service, id: &str, amount: u64) {
 }
 
 /// Writes into a read model what no event says.
-async fn forge<S: ServiceStore>(store: &S, model: &str, upserts: &[(&str, &'static str)], deletes: &[&str]) {
+pub(super) async fn forge<S: ReadModelStore>(
+    store: &S,
+    model: &str,
+    upserts: &[(&str, &'static str)],
+    deletes: &[&str],
+) {
     let serving = store.generations(model).await.expect("asked").serving.expect("it serves");
     let log = es_core::backend::Shard::whole("log");
     let ttl = Duration::from_mins(1);

@@ -104,7 +104,7 @@ impl<P: Projection> Projector<P> {
     ) -> Handled {
         let (mut parked, mut causes) = (course.parked.clone(), BTreeMap::new());
         loop {
-            let course = Course { parked: &parked, gives_up: None, ..*course };
+            let course = Course { parked: &parked, ..*course };
             let (key, failure) = match self.part(generation, slice::from_ref(event), &course, stop).await {
                 Ok(Handled { failure: Some(failure), .. }) if failure.is_of_event() => (None, failure),
                 Ok(mut part) => {
@@ -568,5 +568,30 @@ mod tests {
         let events = deposits(&[("a", 1); 30]);
         let part = projector.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
         assert_eq!((part.done, part.failure.is_none()), (4, true));
+    }
+
+    /// Seen to fail where any failure of a part counted as one of the event: it was parked, and the projector went on.
+    #[tokio::test]
+    async fn r19_an_event_is_not_given_up_for_what_is_no_fault_of_it() {
+        let (projector, generation, store) = bulky(1, 1_000).await;
+        let (shard, ttl) = (LogSource::shard(), Duration::from_mins(1));
+        store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
+        let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await;
+        let upserts = vec![("a-00000".to_owned(), "[]".into())];
+        let changes = Changes { upserts, ..Changes::default() };
+        store.commit(&lease.expect("asked").expect("free"), changes).await.expect("committed");
+        let events = deposits(&[("a", 1)]);
+        let mut batch = Events::of_log(&events);
+        (batch.course.gives_up, batch.course.room) = (Some(events[0].position), 10);
+        let handled = projector.handle(&generation, batch, &CancellationToken::new()).await;
+        assert!(matches!(handled.failure, Some(EngineError::Document { .. })), "{handled:?}");
+        assert_eq!((handled.done, handled.letters.len()), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_failure_that_does_not_end_a_projector_is_reported() {
+        let (projector, ..) = bulky(1, 1).await;
+        projector.failed(&EngineError::NotPerStream);
+        assert!(projector.report.last_failure().is_some());
     }
 }

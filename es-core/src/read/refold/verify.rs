@@ -153,3 +153,47 @@ impl<P: Projection> Refold<'_, P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        memory::MemoryStore,
+        testing::{
+            account::{AccountEvent, Histories},
+            recorded,
+        },
+    };
+
+    /// Seen to fail where the documents up to the key were folded again: they stayed in memory until the end.
+    #[test]
+    fn documents_that_were_compared_are_not_kept() {
+        let (store, projection) = (MemoryStore::new(), Histories);
+        let mut refold = Refold::new(&projection, &store, |_| true);
+        let events = recorded(["a", "b", "c", "a", "b", "c"].map(|id| (id, AccountEvent::Deposited { amount: 1 })));
+        for (round, events) in events.chunks(3).enumerate() {
+            for event in events {
+                refold.fold(event, &mut |_, _| {}).expect("folded");
+            }
+            assert_eq!(refold.documents.len(), if round == 0 { 3 } else { 1 });
+            refold.forget(Some("b"));
+            assert!(refold.documents.keys().eq(["c"]));
+        }
+        refold.forget(None);
+        assert!(refold.documents.is_empty());
+    }
+
+    #[test]
+    fn no_document_is_the_same_as_no_document() {
+        let folded = vec![1];
+        for (stored, folded, same) in [
+            (None, None, true),
+            (Some(&b"[1]"[..]), Some(&folded), true),
+            (Some(b"[2]"), Some(&folded), false),
+            (None, Some(&folded), false),
+            (Some(b"[1]"), None, false),
+        ] {
+            assert_eq!(is_same::<Histories>(stored, folded), same);
+        }
+    }
+}

@@ -100,3 +100,24 @@ impl Drop for Sharer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryStore;
+
+    #[test]
+    fn a_few_pages_are_kept_while_they_are_shared() {
+        let pages = Arc::new(Pages::of(Arc::new(MemoryStore::new())));
+        let mut readers: Vec<_> = (0..3).map(|_| Pages::join(&pages)).collect();
+        for after in 0..10 {
+            pages.page(Position::new(after), 100);
+        }
+        let kept = || pages.kept().iter().map(|page| page.after.get()).collect::<Vec<_>>();
+        assert_eq!(kept(), [9, 8, 7, 6], "the last ones");
+        readers.pop();
+        assert_eq!(kept().len(), KEPT, "two readers share them");
+        readers.pop();
+        assert!(kept().is_empty(), "one reader alone shares with none");
+    }
+}

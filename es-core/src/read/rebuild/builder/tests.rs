@@ -1,3 +1,5 @@
+use std::collections::HashSet;
+
 use tokio_util::sync::CancellationToken;
 
 use super::Builder;
@@ -10,7 +12,7 @@ use crate::{
         read_model::{Generation, GenerationState, Generations},
         scripted::Watched,
         source::LogSource,
-        worker::{Events, Handled, Handler},
+        worker::{Course, Events, Handled, Handler},
     },
     stream::Position,
     testing::{account::AccountEvent, recorded},
@@ -119,4 +121,17 @@ async fn a_builder_gives_up_at_what_does_not_fit_and_not_at_a_store_that_fails()
     let handled = built(&builder, &generation, events).await;
     assert!(matches!(handled.failure, Some(EngineError::Store(_))), "{handled:?}");
     assert!(!builder.has_given_up(), "its own handler would not do better");
+}
+
+#[tokio::test]
+async fn a_builder_leaves_parked_keys_and_their_letters_to_the_other_handler() {
+    let (projector, generation, _) = made().await;
+    let (events, parked) = (texts([("a", 1)]), HashSet::from(["a".to_owned()]));
+    let with_parked = Course { parked: &parked, ..Course::default() };
+    for course in [with_parked, Course::only("a")] {
+        let builder = Builder::new(&projector);
+        let handled = built(&builder, &generation, Events { course, ..Events::of_log(&events) }).await;
+        assert!(matches!(handled.failure, Some(EngineError::ParkedKeys(_))), "{handled:?}");
+        assert!(handled.done == 0 && builder.has_given_up());
+    }
 }
