@@ -93,19 +93,21 @@ macro_rules! engine_suite {
             a_name_belongs_to_one_projection_or_policy
         }
         $crate::__suite! { engines_failures, $make,
-            r9_a_crash_while_letters_are_handled_again_repeats_and_loses_none
             r19_a_failing_event_holds_up_its_key_and_nothing_else
             r19_an_event_is_tried_again_before_it_is_parked
-            r19_a_retry_that_fails_again_keeps_the_rest_in_order
-            r19_a_retry_deletes_what_its_letters_delete
-            r19_a_retry_that_meets_a_document_that_does_not_fit_is_not_over
-            r19_a_key_whose_letters_are_discarded_continues
-            r19_dead_letters_are_bounded
-            r19_the_next_worker_knows_the_parked_keys
             r19_an_unreadable_event_parks_its_stream
             r19_an_unreadable_event_in_log_order_stops_until_it_is_skipped
             r19_a_failing_reaction_holds_up_its_stream_and_nothing_else
             r22_a_paused_reader_waits_until_it_is_resumed
+        }
+        $crate::__suite! { engines_letters, $make,
+            r19_a_key_whose_letters_are_discarded_continues
+            r19_a_retry_deletes_what_its_letters_delete
+            r19_a_retry_that_fails_again_keeps_the_rest_in_order
+            r19_a_retry_that_meets_a_document_that_does_not_fit_is_not_over
+            r19_dead_letters_are_bounded
+            r19_the_next_worker_knows_the_parked_keys
+            r9_a_crash_while_letters_are_handled_again_repeats_and_loses_none
         }
         $crate::__suite! { engines_leases, $make,
             a_slow_batch_keeps_its_lease

@@ -11,13 +11,12 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::{task::JoinHandle, time::Instant};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     engines_project::{PATIENCE, Running, Store, read_model, spawn},
     event_store,
-    refold::forge,
 };
 use es_core::{
     Act, Append, Backoff, DeadLetter, EngineError, EventOrder, Expected, FailurePolicy, FoldResult, Keys, LetterPage,
@@ -28,10 +27,10 @@ use es_core::{
 
 /// What the code cannot handle. Clones share it, so a test mends it while the engine runs.
 #[derive(Debug, Clone, Default)]
-struct Faults(Arc<Mutex<HashMap<u64, Fault>>>);
+pub(super) struct Faults(pub(super) Arc<Mutex<HashMap<u64, Fault>>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fault {
+pub(super) enum Fault {
     Refuse,
     Panic,
     /// Longer than the time limit of the tests.
@@ -39,18 +38,18 @@ enum Fault {
 }
 
 /// A fold of a test may take this long.
-const LIMIT: Duration = Duration::from_millis(250);
+pub(super) const LIMIT: Duration = Duration::from_millis(250);
 
 impl Faults {
-    fn of(faults: impl IntoIterator<Item = (u64, Fault)>) -> Self {
+    pub(super) fn of(faults: impl IntoIterator<Item = (u64, Fault)>) -> Self {
         Self(Arc::new(Mutex::new(faults.into_iter().collect())))
     }
 
-    fn mend(&self) {
+    pub(super) fn mend(&self) {
         self.0.lock().expect("no panic under it").clear();
     }
 
-    fn meet(&self, amount: u64) -> Result<(), &'static str> {
+    pub(super) fn meet(&self, amount: u64) -> Result<(), &'static str> {
         let fault = self.0.lock().expect("no panic under it").get(&amount).copied();
         match fault {
             // Some stores cannot keep such a character in a text.
@@ -65,24 +64,24 @@ impl Faults {
     }
 }
 
-fn amount_of(event: &Recorded<AccountEvent>) -> u64 {
+pub(super) fn amount_of(event: &Recorded<AccountEvent>) -> u64 {
     let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
     amount
 }
 
 /// Deletes the document of its account.
-const CLOSES: u64 = 999;
+pub(super) const CLOSES: u64 = 999;
 
 /// The amounts of each account, and of all of them. Only the documents of accounts have faults.
 #[derive(Debug, Clone, Default)]
-struct Amounts {
-    faults: Faults,
-    folds: Arc<AtomicU64>,
+pub(super) struct Amounts {
+    pub(super) faults: Faults,
+    pub(super) folds: Arc<AtomicU64>,
     /// Called with each amount that is folded into an account.
-    watch: Option<Arc<Watch>>,
+    pub(super) watch: Option<Arc<Watch>>,
 }
 
-struct Watch(Box<dyn Fn(u64) + Send + Sync>);
+pub(super) struct Watch(pub(super) Box<dyn Fn(u64) + Send + Sync>);
 
 impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -122,7 +121,7 @@ impl Projection for Amounts {
 
 /// The same in per-stream order.
 #[derive(Debug, Clone, Default)]
-struct OfStream(Faults);
+pub(super) struct OfStream(Faults);
 
 impl Projection for OfStream {
     const NAME: &'static str = "of-stream";
@@ -141,23 +140,23 @@ impl Projection for OfStream {
     }
 }
 
-fn act() -> Act {
+pub(super) fn act() -> Act {
     Act::new("ada", "ticket 7").expect("valid")
 }
 
-fn projector<P: Projection>(projection: P, store: &impl Store, policy: FailurePolicy) -> Projector<P> {
+pub(super) fn projector<P: Projection>(projection: P, store: &impl Store, policy: FailurePolicy) -> Projector<P> {
     // All events of a test in one batch.
     let source = LogSource::new(store.clone());
     Projector::new(projection, source, store.clone()).lease(Duration::from_millis(300)).on_failure(policy)
 }
 
 /// Builds the read model of an empty log, so that it serves during the test.
-async fn begin<P: Projection>(projection: P, store: &impl Store) {
+pub(super) async fn begin<P: Projection>(projection: P, store: &impl Store) {
     let built = projector(projection, store, FailurePolicy::stop()).rebuild(CancellationToken::new()).await;
     built.expect("rebuilt").expect("it was not interrupted");
 }
 
-async fn deposit(store: &impl Store, deposits: &[(&str, u64)]) -> Position {
+pub(super) async fn deposit(store: &impl Store, deposits: &[(&str, u64)]) -> Position {
     let accounts = Repository::<Account>::new(store.clone());
     let mut last = Position::ZERO;
     for (id, amount) in deposits {
@@ -167,31 +166,31 @@ async fn deposit(store: &impl Store, deposits: &[(&str, u64)]) -> Position {
 }
 
 /// Deposits that cannot be decoded.
-async fn unreadable(store: &impl Store, id: &str) -> Position {
+pub(super) async fn unreadable(store: &impl Store, id: &str) -> Position {
     let mut event = event_store::event(r#"{"amount":"much"}"#);
     event.data.name = "account.deposited".into();
     let stream = StreamId::new("account", id).expect("a valid name");
     store.append(Append::new(stream, Expected::Any, vec![event])).await.expect("appended").position
 }
 
-async fn reaches<P: Projection>(store: &impl Store, position: Position) {
+pub(super) async fn reaches<P: Projection>(store: &impl Store, position: Position) {
     read_model::<P>(store).wait_for(ReadToken(position), PATIENCE).await.expect("it catches up");
 }
 
-async fn documents<P: Projection<Document = Vec<u64>>>(store: &impl Store) -> BTreeMap<String, Vec<u64>> {
+pub(super) async fn documents<P: Projection<Document = Vec<u64>>>(store: &impl Store) -> BTreeMap<String, Vec<u64>> {
     let page = read_model::<P>(store).scan(es_core::KeyRange::default(), 100).await.expect("a scan");
     page.documents.into_iter().collect()
 }
 
-fn expected(documents: &[(&str, &[u64])]) -> BTreeMap<String, Vec<u64>> {
+pub(super) fn expected(documents: &[(&str, &[u64])]) -> BTreeMap<String, Vec<u64>> {
     documents.iter().map(|(key, amounts)| ((*key).to_owned(), amounts.to_vec())).collect()
 }
 
-async fn letters(store: &impl Store, reader: &str) -> Vec<DeadLetter> {
+pub(super) async fn letters(store: &impl Store, reader: &str) -> Vec<DeadLetter> {
     store.dead_letters(reader, &LetterPage::first(100)).await.expect("read")
 }
 
-async fn eventually<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
+pub(super) async fn eventually<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>) -> T {
     let patience = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = holds().await {
@@ -202,12 +201,12 @@ async fn eventually<T>(what: &str, mut holds: impl AsyncFnMut() -> Option<T>) ->
     }
 }
 
-async fn no_letters(store: &impl Store, reader: &str) {
+pub(super) async fn no_letters(store: &impl Store, reader: &str) {
     eventually("no key is parked", async || store.parked_keys(reader).await.expect("read").is_empty().then_some(()))
         .await;
 }
 
-async fn stops(running: Running, shutdown: &CancellationToken) {
+pub(super) async fn stops(running: Running, shutdown: &CancellationToken) {
     shutdown.cancel();
     running.await.expect("no panic").expect("it stops in order");
 }
@@ -285,190 +284,6 @@ pub async fn r19_an_event_is_tried_again_before_it_is_parked(store: &impl Store)
     deposit(store, &[("b", 4)]).await;
     let error = error.run(CancellationToken::new()).await.expect_err("it stops");
     assert!(matches!(error, EngineError::Unfoldable { .. }), "{error:?}");
-}
-
-/// R19, R22: a retry that fails again keeps what is left with the new cause; an edited payload is handled; what is discarded is not.
-pub async fn r19_a_retry_that_fails_again_keeps_the_rest_in_order(store: &impl Store) {
-    let faults = Faults::of([(1, Fault::Refuse), (3, Fault::Panic)]);
-    let projection = Amounts { faults: faults.clone(), ..Amounts::default() };
-    begin(projection.clone(), store).await;
-    let last = deposit(store, &[("a", 1), ("a", 2), ("a", 3), ("a", 4), ("a", 5)]).await;
-    let shutdown = CancellationToken::new();
-    let running = spawn(projector(projection, store, FailurePolicy::park()), &shutdown);
-    reaches::<Amounts>(store, last).await;
-    faults.0.lock().expect("no panic under it").remove(&1);
-    store.request_retry(Amounts::NAME, "a", &act()).await.expect("parked");
-    let failed = eventually("it fails again", async || {
-        letters(store, Amounts::NAME).await.into_iter().next().filter(|letter| letter.event.position.get() == 3)
-    });
-    let failed = failed.await;
-    assert!(failed.cause.as_deref().is_some_and(|cause| cause.contains("panicked")), "{failed:?}");
-    assert_eq!(documents::<Amounts>(store).await["a"], [1, 2]);
-    let parked = store.parked_keys(Amounts::NAME).await.expect("read");
-    assert_eq!((parked[0].letters, parked[0].is_retry_requested), (3, false));
-    // The log keeps what was recorded.
-    let payload = Bytes::from_static(br#"{"amount":30}"#);
-    store.edit_letter(Amounts::NAME, "a", Position::new(3), payload, &act()).await.expect("edited");
-    store.discard_letters(Amounts::NAME, "a", Some(Position::new(4)), &act()).await.expect("discarded");
-    store.request_retry(Amounts::NAME, "a", &act()).await.expect("parked");
-    no_letters(store, Amounts::NAME).await;
-    let documents = documents::<Amounts>(store).await;
-    assert_eq!((&documents["a"][..], &documents["all"][..]), (&[1, 2, 30, 5][..], &[1, 2, 3, 4, 5][..]));
-    stops(running, &shutdown).await;
-}
-
-/// R19: what the letters of a key delete is gone when they are handled again. Seen to fail where the redemption commits only what
-/// they change.
-pub async fn r19_a_retry_deletes_what_its_letters_delete(store: &impl Store) {
-    let faults = Faults::of([(2, Fault::Refuse)]);
-    let projection = Amounts { faults: faults.clone(), ..Amounts::default() };
-    begin(projection.clone(), store).await;
-    let last = deposit(store, &[("a", 1), ("b", 11), ("a", 2), ("a", CLOSES)]).await;
-    let shutdown = CancellationToken::new();
-    let running = spawn(projector(projection, store, FailurePolicy::park()), &shutdown);
-    reaches::<Amounts>(store, last).await;
-    assert_eq!(documents::<Amounts>(store).await["a"], [1]);
-    faults.mend();
-    store.request_retry(Amounts::NAME, "a", &act()).await.expect("parked");
-    no_letters(store, Amounts::NAME).await;
-    let left = expected(&[("all", &[1, 11, 2, CLOSES]), ("b", &[11])]);
-    assert_eq!(documents::<Amounts>(store).await, left);
-    stops(running, &shutdown).await;
-}
-
-/// R19: a retry that meets what is no fault of its letter stops the reader, and is found again. Seen to fail where that counted as
-/// another failure of the letter: an operator had to ask again.
-pub async fn r19_a_retry_that_meets_a_document_that_does_not_fit_is_not_over(store: &impl Store) {
-    let faults = Faults::of([(2, Fault::Refuse)]);
-    let projection = Amounts { faults: faults.clone(), ..Amounts::default() };
-    begin(projection.clone(), store).await;
-    let last = deposit(store, &[("a", 1), ("a", 2)]).await;
-    let shutdown = CancellationToken::new();
-    let running = spawn(projector(projection.clone(), store, FailurePolicy::park()), &shutdown);
-    reaches::<Amounts>(store, last).await;
-    stops(running, &shutdown).await;
-    forge(store, Amounts::NAME, &[("a", r#""no list""#)], &[]).await;
-    faults.mend();
-    store.request_retry(Amounts::NAME, "a", &act()).await.expect("parked");
-    let reader = projector(projection.clone(), store, FailurePolicy::park());
-    let ended = tokio::time::timeout(PATIENCE, reader.run(CancellationToken::new())).await.expect("it ends");
-    assert!(matches!(ended, Err(EngineError::Document { .. })), "{ended:?}");
-    let parked = store.parked_keys(Amounts::NAME).await.expect("read");
-    assert_eq!((parked[0].letters, parked[0].is_retry_requested), (1, true));
-    forge(store, Amounts::NAME, &[("a", "[1]")], &[]).await;
-    let shutdown = CancellationToken::new();
-    let running = spawn(projector(projection, store, FailurePolicy::park()), &shutdown);
-    no_letters(store, Amounts::NAME).await;
-    assert_eq!(documents::<Amounts>(store).await["a"], [1, 2]);
-    stops(running, &shutdown).await;
-}
-
-/// R19: all letters of a key are discarded, and it continues with its next event.
-pub async fn r19_a_key_whose_letters_are_discarded_continues(store: &impl Store) {
-    let projection = Amounts { faults: Faults::of([(1, Fault::Refuse)]), ..Amounts::default() };
-    begin(projection.clone(), store).await;
-    let last = deposit(store, &[("a", 1), ("a", 2)]).await;
-    let shutdown = CancellationToken::new();
-    let running = spawn(projector(projection, store, FailurePolicy::park()), &shutdown);
-    reaches::<Amounts>(store, last).await;
-    assert_eq!(store.discard_letters(Amounts::NAME, "a", None, &act()).await.expect("discarded"), 2);
-    no_letters(store, Amounts::NAME).await;
-    let last = deposit(store, &[("a", 3)]).await;
-    reaches::<Amounts>(store, last).await;
-    assert_eq!(documents::<Amounts>(store).await["a"], [3]);
-    stops(running, &shutdown).await;
-}
-
-/// R19: what is committed by then stays, and the reader stops at the letter that is one too many.
-pub async fn r19_dead_letters_are_bounded(store: &impl Store) {
-    let projection = Amounts { faults: Faults::of([(1, Fault::Refuse)]), ..Amounts::default() };
-    begin(projection.clone(), store).await;
-    deposit(store, &[("a", 1), ("b", 2), ("a", 3), ("b", 4), ("a", 5), ("b", 6)]).await;
-    let bounded = projector(projection, store, FailurePolicy::park()).most_letters(2);
-    for _ in 0..2 {
-        match bounded.run(CancellationToken::new()).await.expect_err("it stops") {
-            EngineError::TooManyLetters { event, limit: 2 } => assert_eq!(event.position, Position::new(5)),
-            other => panic!("expected too many letters, got {other:?}"),
-        }
-        let stored = (letters(store, Amounts::NAME).await.len(), documents::<Amounts>(store).await);
-        assert_eq!(stored, (2, expected(&[("all", &[1, 2, 3, 4]), ("b", &[2, 4])])));
-    }
-    assert_eq!(store.stops(Amounts::NAME).await.expect("read")[0].position, Position::new(5));
-}
-
-/// R18, R19: the worker that takes a shard knows its parked keys and the retries that are requested. Seen to fail where they were
-/// not read with the lease.
-pub async fn r19_the_next_worker_knows_the_parked_keys(store: &impl Store) {
-    let faults = Faults::of([(1, Fault::Refuse)]);
-    let projection = Amounts { faults: faults.clone(), ..Amounts::default() };
-    begin(projection.clone(), store).await;
-    let first = deposit(store, &[("a", 1)]).await;
-    let shutdown = CancellationToken::new();
-    let running = spawn(projector(projection.clone(), store, FailurePolicy::park()), &shutdown);
-    reaches::<Amounts>(store, first).await;
-    stops(running, &shutdown).await;
-    // Another program, which could handle the event, does not handle the next one before it.
-    faults.mend();
-    let last = deposit(store, &[("a", 2), ("b", 3)]).await;
-    let shutdown = CancellationToken::new();
-    let running = spawn(projector(projection.clone(), store, FailurePolicy::stop()), &shutdown);
-    reaches::<Amounts>(store, last).await;
-    assert_eq!(documents::<Amounts>(store).await, expected(&[("all", &[1, 2, 3]), ("b", &[3])]));
-    stops(running, &shutdown).await;
-    store.request_retry(Amounts::NAME, "a", &act()).await.expect("parked");
-    let shutdown = CancellationToken::new();
-    let running = spawn(projector(projection, store, FailurePolicy::stop()), &shutdown);
-    no_letters(store, Amounts::NAME).await;
-    assert_eq!(documents::<Amounts>(store).await["a"], [1, 2]);
-    stops(running, &shutdown).await;
-}
-
-/// R9, R19: workers are dropped while they handle letters again, before and after the commit; each letter counts once, in order,
-/// while writers continue. Seen to fail on `SQLite` where documents and the end of the letters were two commits.
-pub async fn r9_a_crash_while_letters_are_handled_again_repeats_and_loses_none(store: &impl Store) {
-    let faults = Faults::of([(1, Fault::Refuse)]);
-    let parking = Amounts { faults: faults.clone(), ..Amounts::default() };
-    begin(parking.clone(), store).await;
-    let deposits: Vec<_> = (1..=120).map(|amount| ("a", amount)).collect();
-    let last = deposit(store, &deposits).await;
-    let shutdown = CancellationToken::new();
-    let running = spawn(projector(parking, store, FailurePolicy::park()), &shutdown);
-    reaches::<Amounts>(store, last).await;
-    stops(running, &shutdown).await;
-    assert_eq!(letters(store, Amounts::NAME).await.len(), 100, "one page of 120");
-    faults.mend();
-    store.request_retry(Amounts::NAME, "a", &act()).await.expect("parked");
-    for (crash, amount) in [1, 50, 100, 101, 120].into_iter().enumerate() {
-        // The fold of this amount drops the worker, which ends when it waits next: for the commit or within it.
-        let task: Arc<Mutex<Option<JoinHandle<_>>>> = Arc::default();
-        let seen = task.clone();
-        let watch = Watch(Box::new(move |folded| {
-            if folded == amount
-                && let Some(task) = &*seen.lock().expect("no panic under it")
-            {
-                task.abort();
-            }
-        }));
-        let projection = Amounts { faults: faults.clone(), watch: Some(Arc::new(watch)), ..Amounts::default() };
-        let running = spawn(projector(projection, store, FailurePolicy::park()), &CancellationToken::new());
-        *task.lock().expect("no panic under it") = Some(running);
-        deposit(store, &[("a", 1_000 + crash as u64)]).await;
-        let is_over = async || task.lock().expect("no panic under it").as_ref().is_some_and(JoinHandle::is_finished);
-        let handled = async || is_over().await || store.parked_keys(Amounts::NAME).await.expect("read").is_empty();
-        eventually("it was dropped, or had nothing to do", async || handled().await.then_some(())).await;
-        if let Some(task) = task.lock().expect("no panic under it").take() {
-            task.abort();
-        }
-    }
-    let last = deposit(store, &[("a", 2_000)]).await;
-    let shutdown = CancellationToken::new();
-    let last_one = Amounts { faults, ..Amounts::default() };
-    let running = spawn(projector(last_one, store, FailurePolicy::park()), &shutdown);
-    reaches::<Amounts>(store, last).await;
-    no_letters(store, Amounts::NAME).await;
-    let all: Vec<_> = (1..=120).chain(1_000..1_005).chain([2_000]).collect();
-    assert_eq!(documents::<Amounts>(store).await, expected(&[("a", &all), ("all", &all)]));
-    stops(running, &shutdown).await;
 }
 
 /// R19: what is parked of an event that cannot be decoded is its stream, where documents are of one stream.

@@ -1,0 +1,104 @@
+//! What a worker passes its events to: a projector, a builder, a policy.
+
+use std::{collections::HashSet, sync::LazyLock};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    event::RecordedEvent,
+    read::{
+        engine_error::EngineError,
+        failure::FailureSettings,
+        read_model::{Generation, NewLetter, Shard},
+    },
+    stream::Position,
+};
+
+/// Handles the events of a batch.
+#[async_trait]
+pub(crate) trait Handler: Send + Sync {
+    /// Handles the first of the events, as many as fit into one commit; it is called again for the rest. When `stop` is
+    /// cancelled it handles no further event and returns what it has.
+    async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled;
+
+    /// What it does about failures; `None`: it ends at any of them.
+    fn failures(&self) -> Option<&FailureSettings> {
+        None
+    }
+
+    /// Reports a failure that does not end it.
+    fn failed(&self, _failure: &EngineError) {}
+
+    /// Another worker has the shard now: what was kept of it is of no use.
+    fn forget(&self, _shard: &Shard) {}
+}
+
+/// What a handler gets at once.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Events<'a> {
+    pub(crate) list: &'a [RecordedEvent],
+    /// Their shard.
+    pub(crate) shard: &'a Shard,
+    /// The last position of the shard that is handled: that before the first of the events.
+    pub(crate) after: Position,
+    /// Whether all that is handled is to be committed now: the source has no more events, or the worker ends.
+    pub(crate) keeps_nothing: bool,
+    pub(crate) course: Course<'a>,
+}
+
+/// What a handler has to heed beside the events.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Course<'a> {
+    /// Keys whose events go to the dead letters.
+    pub(crate) parked: &'a HashSet<String>,
+    /// The event of which the keys that fail are parked.
+    pub(crate) gives_up: Option<Position>,
+    /// How often it was tried.
+    pub(crate) attempts: u32,
+    /// How many letters there may be.
+    pub(crate) room: usize,
+    /// The only key for which events are handled.
+    pub(crate) only: Option<&'a str>,
+}
+
+impl<'a> Course<'a> {
+    /// Only `key` is handled, for which nothing may fail.
+    pub(crate) fn only(key: &'a str) -> Self {
+        Self { only: Some(key), ..Self::default() }
+    }
+}
+
+impl Default for Course<'_> {
+    /// Nothing is parked, and nothing is given up.
+    fn default() -> Self {
+        static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
+        Self { parked: &NONE, gives_up: None, attempts: 0, room: 0, only: None }
+    }
+}
+
+#[cfg(test)]
+impl<'a> Events<'a> {
+    /// Events of the log.
+    pub(crate) fn of_log(list: &'a [RecordedEvent]) -> Self {
+        static LOG: LazyLock<Shard> = LazyLock::new(crate::read::source::LogSource::shard);
+        let after = list.first().map_or(Position::ZERO, |first| Position::new(first.position.get() - 1));
+        Self { list, shard: &LOG, after, keeps_nothing: false, course: Course::default() }
+    }
+}
+
+/// What a handler has done.
+#[derive(Debug, Default)]
+pub(crate) struct Handled {
+    /// How many events it has handled. Their changes commit together, with a checkpoint at the last of them.
+    pub(crate) done: usize,
+    pub(crate) upserts: Vec<(String, Bytes)>,
+    pub(crate) deletes: Vec<String>,
+    /// Of the events that it has handled.
+    pub(crate) letters: Vec<NewLetter>,
+    /// The handler keeps their changes in memory, and returns them with those of later events.
+    pub(crate) kept: bool,
+    /// Why the next event stops the engine. What was kept before is lost.
+    pub(crate) failure: Option<EngineError>,
+}
