@@ -3,8 +3,8 @@
 use std::{fs, io::Write, process::Stdio, time::Duration};
 
 use es_core::{
-    Position,
-    backend::{Changes, Checkpoint, Shard, Takeover},
+    Position, ServiceStore,
+    backend::{Changes, Checkpoint, Lease, Shard, Takeover},
 };
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -17,14 +17,18 @@ fn act(place: &Place, arguments: &[&str]) -> Run {
     place.es(&[arguments, &WHY].concat())
 }
 
+/// The lease of the worker that handles the events of the reader `all`.
+async fn lease(store: &dyn ServiceStore) -> Lease {
+    let generation = store.generations("all").await.unwrap().serving.unwrap().generation;
+    let (log, ttl) = (Shard::whole("log"), Duration::from_mins(1));
+    store.acquire(&generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap()
+}
+
 /// The reader `all` parks the event at position 5, and the one at position 6 waits behind it.
 fn park(place: &Place) {
     place.runtime.block_on(async {
         let store = place.store().await;
-        let generation = store.generations("all").await.unwrap().serving.unwrap().generation;
-        let log = Shard::whole("log");
-        let ttl = Duration::from_mins(1);
-        let lease = store.acquire(&generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+        let lease = lease(&*store).await;
         let events = store.read_log(Position::new(4), 2).await.unwrap();
         let letter = |index: usize, cause: Option<&str>| es_core::backend::NewLetter {
             key: "k".to_owned(),
@@ -44,7 +48,7 @@ fn park(place: &Place) {
 fn r22_a_reader_is_paused_and_resumed_and_that_is_recorded() {
     for place in Place::filled() {
         assert_eq!(act(&place, &["resume", "mail"]).code, 1, "it is not paused");
-        assert_eq!(act(&place, &["pause", "nobody"]).code, 1);
+        assert_eq!(act(&place, &["pause", "unknown"]).code, 1);
         assert_eq!(act(&place, &["pause", "mail"]).code, 0);
         let readers = place.es(&["readers", "--json"]).json();
         assert_eq!((&readers[1]["paused"]["actor"], &readers[0]["paused"]), (&json!("ada"), &Value::Null));
@@ -66,9 +70,9 @@ fn an_act_needs_a_reason_and_an_actor() {
     let [place, _] = Place::filled();
     assert_eq!(place.es(&["pause", "mail"]).code, 2);
     assert_eq!(place.es(&["pause", "mail", "--reason", " ", "--actor", "ada"]).code, 2);
-    let mut nobody = place.command();
-    nobody.env_remove("USER").env_remove("ES_ACTOR").args(["pause", "mail", "--reason", "x"]);
-    assert!(run(&mut nobody).err.contains("--actor"));
+    let mut without_actor = place.command();
+    without_actor.env_remove("USER").env_remove("ES_ACTOR").args(["pause", "mail", "--reason", "x"]);
+    assert!(run(&mut without_actor).err.contains("--actor"));
     assert_eq!(run(place.command().env("USER", "bob").args(["pause", "mail", "--reason", "x"])).code, 0);
     assert_eq!(place.es(&["actions", "--json"]).json()[0]["actor"], "bob");
 }
@@ -141,10 +145,7 @@ fn r22_an_event_at_which_a_reader_has_stopped_is_found_and_skipped() {
     for place in Place::filled() {
         place.runtime.block_on(async {
             let store = place.store().await;
-            let generation = store.generations("all").await.unwrap().serving.unwrap().generation;
-            let log = Shard::whole("log");
-            let ttl = Duration::from_mins(1);
-            let lease = store.acquire(&generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+            let lease = lease(&*store).await;
             let events = store.read_log(Position::new(4), 1).await.unwrap();
             store.stopped(&lease, &events[0], "the order was never placed").await.unwrap();
             store.release(&lease).await.unwrap();

@@ -2,6 +2,8 @@
 
 mod builder;
 mod drafts;
+#[cfg(test)]
+mod texts;
 
 use std::ops::ControlFlow;
 

@@ -138,7 +138,7 @@ pub async fn a_document_is_folded_up_to_a_moment<S: ServiceStore + Clone>(store:
     assert_eq!(folded("turnover", "a", at(3)).await, ("5".into(), 2, 3));
     assert_eq!(folded("turnover", "all", at(2)).await, ("3".into(), 2, 2));
     assert_eq!(folded("turnover", "a", at(0)).await, (String::new(), 0, 0));
-    assert_eq!(folded("turnover", "nobody", Moment::Now).await, (String::new(), 0, 0));
+    assert_eq!(folded("turnover", "unknown", Moment::Now).await, (String::new(), 0, 0));
     let time = Moment::Time(events[3].recorded_at - chrono::TimeDelta::microseconds(1));
     let before = events.iter().take_while(|event| event.recorded_at < events[3].recorded_at).count() as u64;
     assert_eq!(folded("turnover", "all", time).await.1, before);

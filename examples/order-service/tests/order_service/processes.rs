@@ -123,7 +123,7 @@ async fn every_command_of_a_service_is_there() {
     assert_eq!((code, &serde_json::from_str::<Value>(&first).unwrap()["status"]), (Some(0), &"PENDING".into()));
     let (code, readers) = run(&["readers", "--json"]).await;
     assert_eq!((code, readers.lines().count()), (Some(0), 5), "four read models and a policy");
-    assert_eq!(run(&["stream", "show", "order-nobody"]).await.0, Some(1));
+    assert_eq!(run(&["stream", "show", "order-unknown"]).await.0, Some(1));
     assert_eq!(run(&["verify", "weekly-revenue"]).await.0, Some(2));
     service.interrupt().await;
 }

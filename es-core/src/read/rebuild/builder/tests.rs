@@ -4,12 +4,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::Builder;
 use crate::{
-    event::{Recorded, RecordedEvent},
+    event::RecordedEvent,
     read::{
         engine_error::EngineError,
-        projection::{FoldResult, Keys, Projection},
         projector::Projector,
         read_model::{Generation, GenerationState, Generations},
+        rebuild::texts::Texts,
         scripted::Watched,
         source::LogSource,
         worker::{Course, Events, Handled, Handler},
@@ -17,25 +17,6 @@ use crate::{
     stream::Position,
     testing::{account::AccountEvent, recorded},
 };
-
-/// A text as long as the last deposit.
-struct Texts;
-
-impl Projection for Texts {
-    const NAME: &'static str = "texts";
-    type Event = AccountEvent;
-    type Document = String;
-
-    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        Keys::one(event.stream.id())
-    }
-
-    fn fold(&self, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> FoldResult {
-        let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
-        *text = Some("x".repeat(usize::try_from(amount).unwrap_or_default()));
-        Ok(())
-    }
-}
 
 /// Commits have 1,000 bytes, and memory holds 8,000.
 async fn made() -> (Projector<Texts>, Generation, Watched) {

@@ -1,28 +1,8 @@
 use super::{Drafts, MEASURED, MEASURED_FIRST};
 use crate::{
-    event::Recorded,
-    read::projection::{FoldResult, Keys, Projection},
+    read::rebuild::texts::Texts,
     testing::{account::AccountEvent, recorded},
 };
-
-/// A text as long as the last deposit.
-struct Texts;
-
-impl Projection for Texts {
-    const NAME: &'static str = "texts";
-    type Event = AccountEvent;
-    type Document = String;
-
-    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        Keys::one(event.stream.id())
-    }
-
-    fn fold(&self, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> FoldResult {
-        let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
-        *text = Some("x".repeat(usize::try_from(amount).unwrap_or_default()));
-        Ok(())
-    }
-}
 
 /// Folds a text so that it has so many bytes with its quotes and its key of two letters.
 fn fold(drafts: &mut Drafts<Texts>, key: &str, bytes: u64) {
