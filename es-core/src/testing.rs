@@ -10,6 +10,7 @@ mod decisions;
 mod history;
 mod policies;
 mod projections;
+mod subscribed;
 #[cfg(test)]
 mod tests;
 
@@ -19,3 +20,4 @@ pub use decisions::Decided;
 pub use history::{History, history, recorded};
 pub use policies::{Reacted, Reacting};
 pub use projections::project;
+pub use subscribed::{Subscribed, subscribe};

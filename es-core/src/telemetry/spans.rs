@@ -165,14 +165,13 @@ mod tests {
         thread::{self, ThreadId},
     };
 
-    use tracing::subscriber::with_default;
     use tracing_subscriber::layer::SubscriberExt;
 
     use super::*;
     use crate::{
         event::NewEvent,
         stream::Expected,
-        testing::{account::AccountEvent, recorded},
+        testing::{account::AccountEvent, recorded, subscribe},
     };
 
     /// Notes what it is asked to do on the thread of its test: the process has one tracer, and spans of other tests may reach it.
@@ -227,21 +226,19 @@ mod tests {
         let noted = Noted(Arc::default(), thread::current().id());
         assert!(set_tracer(noted.clone()), "no other test sets one");
         let sink = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
-        let subscriber = tracing_subscriber::registry().with(sink);
-        with_default(subscriber, || {
-            for traces in [&["aa", "aa", ""][..], &["aa", "bb", "aa"], &["", ""]] {
-                fold("ledger", &events(traces));
-            }
-            react("copying", &events(&["cc"])[0]);
-            publish("accounts", &events(&["aa", "bb"]));
-            for traces in [&["aa", "bb"][..], &["cc", "cc"]] {
-                let appends: Vec<_> = events(traces).into_iter().map(appended).collect();
-                write(appends.iter());
-            }
-            let mut metadata = Metadata::default();
-            execute("account", "a", &mut metadata);
-            assert_eq!(metadata.traceparent.as_deref(), Some("00-of this span"));
-        });
+        let _subscribed = subscribe(tracing_subscriber::registry().with(sink));
+        for traces in [&["aa", "aa", ""][..], &["aa", "bb", "aa"], &["", ""]] {
+            fold("ledger", &events(traces));
+        }
+        react("copying", &events(&["cc"])[0]);
+        publish("accounts", &events(&["aa", "bb"]));
+        for traces in [&["aa", "bb"][..], &["cc", "cc"]] {
+            let appends: Vec<_> = events(traces).into_iter().map(appended).collect();
+            write(appends.iter());
+        }
+        let mut metadata = Metadata::default();
+        execute("account", "a", &mut metadata);
+        assert_eq!(metadata.traceparent.as_deref(), Some("00-of this span"));
         let expected = [
             "continue fold aa",
             "link fold aa",
@@ -256,10 +253,7 @@ mod tests {
         assert_eq!(*noted.0.lock().expect("no panic"), expected);
         noted.0.lock().expect("no panic").clear();
         let traces: Vec<_> = (0..200).map(|number| format!("{number:02x}")).collect();
-        let sink = tracing_subscriber::fmt::layer().with_writer(std::io::sink);
-        with_default(tracing_subscriber::registry().with(sink), || {
-            fold("ledger", &events(&traces.iter().map(String::as_str).collect::<Vec<_>>()));
-        });
+        fold("ledger", &events(&traces.iter().map(String::as_str).collect::<Vec<_>>()));
         assert_eq!(noted.0.lock().expect("no panic").len(), MOST_LINKS);
     }
 }

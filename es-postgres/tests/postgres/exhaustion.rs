@@ -122,7 +122,7 @@ async fn who_holds_up_the_appends_is_reported() {
     let schema = Schema::new();
     let said = Said::default();
     // Of this thread, on which all tasks of the test run.
-    let _subscriber = tracing::subscriber::set_default(said.clone());
+    let _subscribed = es_core::testing::subscribe(said.clone());
     let store = schema.store().await;
     let mut holder = schema.session().await;
     holder.run("SET application_name = 'the holder'").await;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use es_core::service::RELAY;
+use es_core::{service::RELAY, testing::subscribe};
 use order_service::read_models::NAMES;
 use reqwest::Client;
 use serde_json::{Value, json};
@@ -77,7 +77,7 @@ impl Seen {
 async fn a_trace_goes_from_http_through_kafka_to_the_fold_and_on_into_what_follows() {
     let seen = Seen::default();
     let subscriber = tracing_subscriber::registry().with(seen.clone().with_filter(LevelFilter::DEBUG));
-    let _subscribed = tracing::subscriber::set_default(subscriber);
+    let _subscribed = subscribe(subscriber);
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
     let parts = ground.start(NAMES.into_iter().chain([RELAY, "fulfilment"])).await;
