@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use sqlx::{
     Postgres, Row,
     postgres::{PgArguments, PgRow},
@@ -84,6 +85,26 @@ impl Connections {
             }
         };
         self.within(self.session.answer_within(), read).await
+    }
+
+    /// [`Guarded::copy`], with a second attempt as [`read_first`](Self::read_first) makes one.
+    pub(crate) async fn copy(&self, template: &str, parameters: &[i64]) -> Result<Vec<Bytes>, sqlx::Error> {
+        let copy = async {
+            loop {
+                let mut taken = self.take().await?;
+                match taken.connection.copy(template, parameters).await {
+                    Ok(pieces) => return taken.give_back(Ok(pieces)),
+                    Err(cause) if error::is_broken(&cause) => {
+                        lock(&self.idle).clear();
+                        if !taken.was_idle {
+                            return Err(cause);
+                        }
+                    }
+                    Err(cause) => return Err(cause),
+                }
+            }
+        };
+        self.within(self.session.answer_within(), copy).await
     }
 
     /// All rows that a write returns. The commit comes after the last row and even after the

@@ -17,6 +17,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
+use bytes::Bytes;
 use futures_util::TryStreamExt;
 use sqlx::{
     Arguments, AssertSqlSafe, Connection, Execute, PgConnection, Postgres, SqlStr,
@@ -65,6 +66,16 @@ impl Guarded {
             }
         }
         Ok((rows, are_all))
+    }
+
+    /// The pieces of a binary `COPY` of what the statement `template` reads. It takes no parameters, so `parameters` are written
+    /// into its text.
+    ///
+    /// After an error, and if the future is dropped, the connection must not be used again: what the server still sends, be it only
+    /// the word that it is ready, would be taken for the answer to the next statement.
+    pub(crate) async fn copy(&mut self, template: &str, parameters: &[i64]) -> Result<Vec<Bytes>, sqlx::Error> {
+        let copy = self.guard.copy(template, parameters);
+        self.connection.copy_out_raw(&copy).await?.try_collect().await
     }
 
     /// How many rows a statement has touched.
@@ -121,25 +132,42 @@ impl Guard {
         Ok(sqlx::query_with(AssertSqlSafe(sql), arguments))
     }
 
-    /// The text of a statement whose mark is the parameter `number`, without the comments at its head; and whether it has a
-    /// guard. (Mark, path and name are made of letters, digits, `_`, `-` and a comma.)
+    /// The text of a statement whose mark is the parameter `number`; and whether it has a guard.
     fn text(&self, template: &str, number: usize) -> (String, bool) {
-        let Self { mark, schema: schema @ SchemaId { name, oid, .. }, .. } = self;
-        let lines: Vec<_> = template.lines().skip_while(|line| line.starts_with("--")).collect();
-        let sql = lines.join("\n");
-        let (place, durably) = if sql.contains(HERE_TO_READ) {
-            (HERE_TO_READ, "")
+        let sql = statement(template);
+        let prepared = format!("${number}::text = '{}'", self.mark);
+        let (place, here) = if sql.contains(HERE_TO_READ) {
+            (HERE_TO_READ, self.here(&prepared))
         } else {
-            (HERE, " AND current_setting('synchronous_commit') <> 'off'")
+            (HERE, self.here(&format!("{prepared} AND current_setting('synchronous_commit') <> 'off'")))
         };
-        let here = format!(
-            "CASE WHEN ${number}::text = '{mark}' AND current_setting('search_path') = '{path}'{durably}
+        (sql.replacen(place, &here, 1), sql.contains(place))
+    }
+
+    /// The text of a `COPY`. It is not prepared, so no other session can have given its text another meaning.
+    fn copy(&self, template: &str, parameters: &[i64]) -> String {
+        let sql = statement(template).replacen(HERE_TO_READ, &self.here("true"), 1);
+        let numbered = parameters.iter().enumerate().rev();
+        let sql = numbered.fold(sql, |sql, (n, parameter)| sql.replace(&format!("${}", n + 1), &parameter.to_string()));
+        format!("COPY ({sql}) TO STDOUT (FORMAT binary)")
+    }
+
+    /// The condition that this is the session in which the store was opened, and that `more` holds. (Mark, path and name are made of
+    /// letters, digits, `_`, `-` and a comma.)
+    fn here(&self, more: &str) -> String {
+        let Self { mark, schema: schema @ SchemaId { name, oid, .. }, .. } = self;
+        format!(
+            "CASE WHEN {more} AND current_setting('search_path') = '{path}'
                    AND '{name}'::regnamespace::oid = {oid}::oid
                   THEN true ELSE refuse_session() END",
             path = schema.path(mark)
-        );
-        (sql.replacen(place, &here, 1), sql.contains(place))
+        )
     }
+}
+
+/// The statement without the comments at its head.
+fn statement(template: &str) -> String {
+    template.lines().skip_while(|line| line.starts_with("--")).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]

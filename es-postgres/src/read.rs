@@ -1,5 +1,6 @@
 //! From the log to what is asked for.
 
+mod copied;
 pub(crate) mod log;
 pub(crate) mod head;
 pub(crate) mod loader;

@@ -18,6 +18,7 @@ mod postgres {
     mod imports;
     mod append_lock;
     mod large;
+    mod long_pages;
     mod plans;
     mod pooler;
     mod races;
