@@ -12,6 +12,7 @@ pub use crate::{
     limits::*,
     read::{
         engine_error::Location,
+        known_progress::KnownProgress,
         read_model::{
             Acts, Changeover, Changes, Checkpoint, CommitError, Documents, FailedLetter, GenerationSet,
             GenerationState, Generations, Hold, Lease, Leases, NewLetter, Progress, PromoteError, Promotion,

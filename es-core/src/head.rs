@@ -1,29 +1,35 @@
 //! How far the log has come, as a process knows.
 
-use tokio::sync::watch;
+use std::{convert::Infallible, sync::Arc};
 
-use crate::stream::Position;
+use tokio::sync::{Mutex, watch};
+
+use crate::{pace::Pace, stream::Position};
 
 /// The last position that a store knows of in this process. Clones share it.
 ///
 /// It may know more than the log holds when a failover or a restore has lost the tail, until the log is read again.
 #[derive(Debug, Clone, Default)]
-pub struct KnownHead(watch::Sender<Position>);
+pub struct KnownHead {
+    head: watch::Sender<Position>,
+    /// Held by the one caller that looks for what other processes have appended.
+    pace: Arc<Mutex<Pace>>,
+}
 
 impl KnownHead {
     /// It begins at `position`.
     pub fn new(position: Position) -> Self {
-        Self(watch::Sender::new(position))
+        Self { head: watch::Sender::new(position), pace: Arc::default() }
     }
 
     /// What is known without asking.
     pub fn get(&self) -> Position {
-        *self.0.borrow()
+        *self.head.borrow()
     }
 
     /// The log has come to `position`, or further.
     pub fn raise(&self, position: Position) {
-        self.0.send_if_modified(|head| {
+        self.head.send_if_modified(|head| {
             let is_news = position > *head;
             *head = position.max(*head);
             is_news
@@ -36,7 +42,7 @@ impl KnownHead {
     /// A task that has raised it meanwhile knows better. One that has raised it to this very number again, after another task had
     /// lowered it, raises it once more with the next read.
     pub fn lower(&self, before: Position, end: Position) -> bool {
-        self.0.send_if_modified(|head| {
+        self.head.send_if_modified(|head| {
             let is_lost = end < before && *head == before;
             if is_lost {
                 *head = end;
@@ -51,12 +57,52 @@ impl KnownHead {
     /// Dropping the future changes nothing.
     pub async fn past(&self, after: Position) {
         // It fails only if there is no sender.
-        let _ = self.0.subscribe().wait_for(|head| *head > after).await;
+        let _ = self.head.subscribe().wait_for(|head| *head > after).await;
+    }
+
+    /// As [`past`](Self::past), also for what other processes append: `look` asks the store for the end of the log, and
+    /// [raises](Self::raise) or [lowers](Self::lower) the head accordingly.
+    ///
+    /// One caller at a time looks, for all of them, at a [`Pace`]. When it leaves, because its news have come or its future is
+    /// dropped, the next one continues at the same pace.
+    ///
+    /// # Errors
+    /// Those of `look`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn past_looking<E, L: Future<Output = Result<(), E>>>(
+        &self,
+        after: Position,
+        look: impl FnMut() -> L,
+    ) -> Result<(), E> {
+        tokio::select! {
+            biased;
+            () = self.past(after) => Ok(()),
+            failed = self.looking(look) => failed.map(|never| match never {}),
+        }
+    }
+
+    async fn looking<E, L: Future<Output = Result<(), E>>>(
+        &self,
+        mut look: impl FnMut() -> L,
+    ) -> Result<Infallible, E> {
+        let mut pace = self.pace.lock().await;
+        loop {
+            tokio::time::sleep_until(pace.next()).await;
+            let before = self.get();
+            look().await?;
+            pace.has_looked(self.get() != before);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use tokio::task::JoinSet;
+
     use super::*;
 
     #[test]
@@ -82,10 +128,31 @@ mod tests {
         past.await;
     }
 
+    #[tokio::test]
+    async fn one_of_many_waiters_looks_for_all_of_them() {
+        let (head, looks) = (KnownHead::default(), Arc::new(AtomicU64::new(0)));
+        let mut waiters = JoinSet::new();
+        for _ in 0..100 {
+            let (head, looks) = (head.clone(), looks.clone());
+            waiters.spawn(async move {
+                let look = || {
+                    // The 20th look finds what another process has appended.
+                    if looks.fetch_add(1, Ordering::Relaxed) == 19 {
+                        head.raise(Position::new(1));
+                    }
+                    std::future::ready(Ok::<_, Infallible>(()))
+                };
+                head.past_looking(Position::ZERO, look).await
+            });
+        }
+        assert!(waiters.join_all().await.iter().all(Result::is_ok));
+        assert_eq!(looks.load(Ordering::Relaxed), 20);
+    }
+
     #[test]
     fn what_is_known_is_no_news() {
         let head = KnownHead::new(Position::new(3));
-        let watcher = head.0.subscribe();
+        let watcher = head.head.subscribe();
         head.raise(Position::new(3));
         assert!(!watcher.has_changed().expect("the head lives"));
         head.raise(Position::new(4));

@@ -13,6 +13,7 @@ pub mod codec;
 pub mod schema;
 pub mod tag;
 pub mod head;
+mod pace;
 
 // The two halves of the path, and what goes round again.
 pub mod write;

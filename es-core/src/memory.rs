@@ -20,6 +20,7 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     head::KnownHead,
+    read::known_progress::KnownProgress,
     stream::StreamId,
     telemetry::AppendMeter,
     write::snapshot::{AggregateStore, Snapshot, SnapshotError, SnapshotStore},
@@ -30,6 +31,7 @@ use crate::{
 pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     head: KnownHead,
+    progress: KnownProgress,
     meter: Arc<AppendMeter>,
 }
 

@@ -4,6 +4,7 @@ pub mod projection;
 pub(crate) mod definition;
 pub mod cursor;
 pub mod read_model;
+pub(crate) mod known_progress;
 pub mod heartbeat;
 pub mod source;
 pub mod engine_error;

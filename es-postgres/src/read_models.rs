@@ -10,8 +10,8 @@ use bytes::Bytes;
 use es_core::{
     Generation, KeyRange, Position,
     backend::{
-        Documents, GenerationSet, GenerationState, Generations, Progress, PromoteError, Promotion, ReadModelError,
-        Served,
+        Documents, GenerationSet, GenerationState, Generations, KnownProgress, Progress, PromoteError, Promotion,
+        ReadModelError, Served,
     },
 };
 use sqlx::{Row, postgres::PgRow};
@@ -67,6 +67,10 @@ impl Documents for PostgresStore {
         let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
         generations(&rows, projection).map_err(error::read_model)
     }
+
+    fn known_progress(&self) -> &KnownProgress {
+        &self.inner.progress
+    }
 }
 
 #[async_trait]
@@ -102,6 +106,7 @@ impl Generations for PostgresStore {
         let promote = sqlx::query(include_str!("sql/promote.sql")).bind(building.id).bind(on_purpose);
         let rows = self.inner.connections.write(promote).await.map_err(error::read_model)?;
         promoted(&rows).map_err(error::read_model)??;
+        self.inner.progress.moved(&building.projection);
         self.sweep();
         Ok(())
     }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     ServiceStore, StreamId, Version,
-    backend::{CommandRecord, KnownHead, validate_together},
+    backend::{CommandRecord, KnownHead, KnownProgress, validate_together},
     error::BoxError,
     read::heartbeat::Heartbeat,
     telemetry::AppendMeter,
@@ -71,6 +71,7 @@ pub(crate) struct Inner {
     most_connections: usize,
     close_within: Duration,
     pub(crate) head: Head,
+    pub(crate) progress: KnownProgress,
 }
 
 impl PostgresOptions {
@@ -132,6 +133,7 @@ impl PostgresStore {
             most_connections: options.reader_connections,
             close_within: options.close_within,
             head: Head::new(session.schema().to_owned(), head),
+            progress: KnownProgress::default(),
         };
         Self { inner: Arc::new(inner) }
     }

@@ -1,16 +1,13 @@
 //! `EventStore`: appends go through the queue, reads use connections of their own.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use es_core::{
-    Append, AppendError, Appended, Backoff, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
+    Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     StreamId, Version,
     backend::{CommandRecord, PAGE_BYTES, check_contiguous, command_id},
 };
 use futures_util::TryStreamExt;
 use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
-use tokio::time::timeout;
 
 use crate::{
     SqliteStore,
@@ -19,9 +16,6 @@ use crate::{
     queue::Prepared,
     rows,
 };
-
-/// The pauses between two polls for appends of other processes.
-const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(100));
 
 #[async_trait]
 impl EventStore for SqliteStore {
@@ -78,24 +72,22 @@ impl EventStore for SqliteStore {
 
     async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
         let head = self.head_of_this_process();
-        let mut looks = 0_u32;
-        loop {
+        // Closing the store wakes no caller, but the next look fails.
+        let look = || async {
             let known = head.get();
             let end = self.head().await?;
-            if end > after {
-                return Ok(());
-            }
             // A restore may have removed what this process appended.
             if head.lower(known, end) {
                 tracing::warn!(%known, %end, "the log is shorter than it was: the file was restored");
             }
-            // An append of this process wakes the caller at once; those of other processes are found by polling. Closing
-            // the store wakes no caller, but the next poll fails.
-            looks = looks.saturating_add(1);
-            if timeout(PAUSES.longest(looks), head.past(after)).await.is_ok() {
-                return Ok(());
-            }
+            head.raise(end);
+            Ok(())
+        };
+        // No read of this store lowers the head.
+        if head.get() > after {
+            look().await?;
         }
+        head.past_looking(after, look).await
     }
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use es_core::{
     DeadLetter, Generation, KeyRange, LetterPage, Pause, RecordedEvent,
     backend::{
-        Changeover, Changes, CommitError, Documents, GenerationSet, GenerationState, Generations, Lease, Leases,
-        Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Situation, Takeover,
+        Changeover, Changes, CommitError, Documents, GenerationSet, GenerationState, Generations, KnownProgress, Lease,
+        Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Situation, Takeover,
     },
     read::read_model,
 };
@@ -58,6 +58,10 @@ impl Documents for SqliteStore {
         reader.give_back();
         Ok(found)
     }
+
+    fn known_progress(&self) -> &KnownProgress {
+        self.progress()
+    }
 }
 
 #[async_trait]
@@ -96,6 +100,7 @@ impl Generations for SqliteStore {
             .connections()
             .write(move |connection| Box::pin(async move { generations::promote(connection, id, promotion).await }));
         promoted.await??;
+        self.progress().moved(&building.projection);
         self.sweep().await;
         Ok(())
     }
@@ -187,6 +192,7 @@ impl Leases for SqliteStore {
         });
         let acts = committed.await??.ok_or_else(|| CommitError::Fenced(lease.shard.clone()))?;
         lease.hold().note(acts);
+        self.progress().moved(&lease.generation.projection);
         Ok(())
     }
 

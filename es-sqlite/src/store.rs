@@ -3,7 +3,12 @@
 use std::{collections::VecDeque, fmt, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use es_core::{ServiceStore, backend::KnownHead, error::BoxError, telemetry::AppendMeter};
+use es_core::{
+    ServiceStore,
+    backend::{KnownHead, KnownProgress},
+    error::BoxError,
+    telemetry::AppendMeter,
+};
 use sqlx::SqliteConnection;
 use tokio::{
     runtime::Handle,
@@ -60,6 +65,7 @@ struct Open {
     queue: Queue,
     meter: Arc<AppendMeter>,
     head: KnownHead,
+    progress: KnownProgress,
     closing: Arc<Notify>,
     close_within: Duration,
     /// The task that writes appends; `None` once it has ended.
@@ -133,7 +139,9 @@ impl SqliteStore {
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
         // The same for this task: dropping the last clone ends it.
         es_core::read::heartbeat::spawn(leases::keep_alive(holders.clone(), connections.clone()));
-        Ok(Self { open: Arc::new(Open { connections, holders, queue, meter, head, closing, close_within, writer }) })
+        let progress = KnownProgress::default();
+        let open = Open { connections, holders, queue, meter, head, progress, closing, close_within, writer };
+        Ok(Self { open: Arc::new(open) })
     }
 
     /// Finishes what is queued, moves the write-ahead log into the file, and closes all connections, in bounded time (R16): each
@@ -190,6 +198,11 @@ impl SqliteStore {
     /// The last position that this process has written, and a notification of each later one.
     pub(crate) fn head_of_this_process(&self) -> &KnownHead {
         &self.open.head
+    }
+
+    /// The read models for which callers in this process wait.
+    pub(crate) fn progress(&self) -> &KnownProgress {
+        &self.open.progress
     }
 }
 

@@ -114,6 +114,7 @@ impl Leases for MemoryStore {
             stored.documents.remove(key);
         }
         models.leased(lease)?.checkpoint = changes.checkpoint;
+        self.progress.moved(&lease.generation.projection);
         Ok(())
     }
 

@@ -9,9 +9,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::{MemoryStore, read_models::Stored};
-use crate::read::read_model::{
-    Documents, Generation, GenerationSet, GenerationState, Generations, KeyRange, PromoteError, Promotion,
-    ReadModelError, Served,
+use crate::read::{
+    known_progress::KnownProgress,
+    read_model::{
+        Documents, Generation, GenerationSet, GenerationState, Generations, KeyRange, PromoteError, Promotion,
+        ReadModelError, Served,
+    },
 };
 
 #[async_trait]
@@ -67,6 +70,10 @@ impl Documents for MemoryStore {
             building: models.find(projection, GenerationState::Building).map(Stored::progress),
             withdrawn: serving.map_or(0, |stored| stored.withdrawn),
         })
+    }
+
+    fn known_progress(&self) -> &KnownProgress {
+        &self.progress
     }
 }
 
@@ -138,6 +145,7 @@ impl Generations for MemoryStore {
             stored.state = GenerationState::Serving;
             stored.withdrawn = withdrawn;
         }
+        self.progress.moved(&building.projection);
         Ok(())
     }
 

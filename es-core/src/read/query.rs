@@ -6,13 +6,13 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use crate::{
-    backoff::Backoff,
     codec::{self, Misfit},
     read::{
         cursor::Cursor,
         definition,
+        known_progress::Progresses,
         projection::Projection,
-        read_model::{Documents, Generation, KeyRange, ReadModelError, Served},
+        read_model::{Documents, Generation, GenerationSet, KeyRange, ReadModelError, Served},
     },
     stream::{Position, ReadToken},
 };
@@ -61,7 +61,7 @@ impl<P: Projection> ReadModel<P> {
             let served = self.store.get(P::NAME, key).await?;
             match self.readable(served).await {
                 Ok(served) => return served.found.map(|bytes| open::<P>(key, &bytes)).transpose(),
-                Err(error) => wait.before_next(error).await?,
+                Err(error) => wait.until(self, error, readable::<P>).await?,
             }
         }
     }
@@ -82,7 +82,7 @@ impl<P: Projection> ReadModel<P> {
                     return Err(QueryError::Replaced { projection: P::NAME });
                 }
                 Ok(served) => return page::<P>(served, limit),
-                Err(error) => wait.before_next(error).await?,
+                Err(error) => wait.until(self, error, readable::<P>).await?,
             }
         }
     }
@@ -97,7 +97,7 @@ impl<P: Projection> ReadModel<P> {
         loop {
             match self.reached_now().await {
                 Ok(reached) => return Ok(reached),
-                Err(error) => wait.before_next(error).await?,
+                Err(error) => wait.until(self, error, readable::<P>).await?,
             }
         }
     }
@@ -108,31 +108,26 @@ impl<P: Projection> ReadModel<P> {
     /// # Errors
     /// After `patience`: [`QueryError::Lagging`], or the reason why no generation serves that this program can read.
     pub async fn wait_for(&self, token: ReadToken, patience: Duration) -> Result<(), QueryError> {
+        let holds = |found: &GenerationSet| match reached::<P>(found)? {
+            reached if reached >= token.0 => Ok(()),
+            reached => Err(QueryError::Lagging { reached, wanted: token.0 }),
+        };
         let mut wait = Wait::new(patience);
-        loop {
-            let error = match self.reached_now().await {
-                Ok(reached) if reached >= token.0 => return Ok(()),
-                Ok(reached) => QueryError::Lagging { reached, wanted: token.0 },
-                Err(error) => error,
-            };
-            wait.before_next(error).await?;
+        let found = wait.progresses(&self.store, P::NAME).next().await.map_err(|cause| failed(&cause))?;
+        match holds(&found) {
+            Ok(()) => Ok(()),
+            Err(error) => wait.until(self, error, holds).await,
         }
     }
 
     async fn reached_now(&self) -> Result<Position, QueryError> {
-        let found = self.store.generations(P::NAME).await?;
-        let Some(serving) = found.serving else {
-            return Err(building::<P>(found.building.map(|building| building.reached)));
-        };
-        check::<P>(&serving.generation)?;
-        Ok(serving.reached)
+        reached::<P>(&self.store.generations(P::NAME).await?)
     }
 
     /// What was served, if this program can read it.
     async fn readable<T>(&self, served: Option<Served<T>>) -> Result<Served<T>, QueryError> {
         let Some(served) = served else {
-            let found = self.store.generations(P::NAME).await?;
-            return Err(building::<P>(found.building.or(found.serving).map(|progress| progress.reached)));
+            return Err(building::<P>(&self.store.generations(P::NAME).await?));
         };
         check::<P>(&served.generation)?;
         Ok(served)
@@ -164,34 +159,65 @@ fn check<P: Projection>(serving: &Generation) -> Result<(), QueryError> {
     Err(QueryError::OtherVersion { projection: P::NAME, serving: serving.version, ours: P::VERSION })
 }
 
-fn building<P: Projection>(reached: Option<Position>) -> QueryError {
-    QueryError::Building { projection: P::NAME, reached: reached.unwrap_or_default() }
+fn building<P: Projection>(found: &GenerationSet) -> QueryError {
+    let progress = found.building.as_ref().or(found.serving.as_ref());
+    QueryError::Building { projection: P::NAME, reached: progress.map(|progress| progress.reached).unwrap_or_default() }
 }
 
-/// The pauses between the tries of a query that waits.
+/// The position that the generation has reached that serves, if this program can read it.
+fn reached<P: Projection>(found: &GenerationSet) -> Result<Position, QueryError> {
+    let serving = found.serving.as_ref().ok_or_else(|| building::<P>(found))?;
+    check::<P>(&serving.generation)?;
+    Ok(serving.reached)
+}
+
+fn readable<P: Projection>(found: &GenerationSet) -> Result<(), QueryError> {
+    reached::<P>(found).map(drop)
+}
+
+fn failed(cause: &Arc<ReadModelError>) -> QueryError {
+    QueryError::Store(ReadModelError::shared(cause))
+}
+
+/// The wait of one query.
 struct Wait {
     /// `None` means no deadline.
     deadline: Option<Instant>,
-    tries: u32,
+    progresses: Option<Progresses>,
 }
-
-const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(50));
 
 impl Wait {
     fn new(patience: Duration) -> Self {
-        Self { deadline: Instant::now().checked_add(patience), tries: 0 }
+        Self { deadline: Instant::now().checked_add(patience), progresses: None }
     }
 
-    /// Returns when it is time to try again; returns `error` when waiting does not help or the time is over.
-    async fn before_next(&mut self, error: QueryError) -> Result<(), QueryError> {
-        let passed = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if passed || !error.is_transient() || matches!(error, QueryError::Store(_)) {
-            return Err(error);
+    fn progresses(&mut self, store: &Arc<dyn Documents>, projection: &'static str) -> &mut Progresses {
+        self.progresses.get_or_insert_with(|| Progresses::follow(store, projection))
+    }
+
+    /// Returns when the generations of `model` are as `wanted`; returns the last error if the time is over, and an error that
+    /// waiting does not mend at once.
+    async fn until<P: Projection>(
+        &mut self,
+        model: &ReadModel<P>,
+        mut error: QueryError,
+        wanted: impl Fn(&GenerationSet) -> Result<(), QueryError>,
+    ) -> Result<(), QueryError> {
+        let deadline = self.deadline;
+        loop {
+            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
+            if is_over || !error.is_transient() || matches!(error, QueryError::Store(_)) {
+                return Err(error);
+            }
+            let Some(found) = self.progresses(&model.store, P::NAME).next_before(deadline).await else {
+                return Err(error);
+            };
+            let found = found.map_err(|cause| failed(&cause))?;
+            match wanted(&found) {
+                Ok(()) => return Ok(()),
+                Err(now) => error = now,
+            }
         }
-        self.tries = self.tries.saturating_add(1);
-        let next = Instant::now() + PAUSES.longest(self.tries);
-        tokio::time::sleep_until(self.deadline.map_or(next, |deadline| deadline.min(next))).await;
-        Ok(())
     }
 }
 
@@ -266,8 +292,16 @@ impl QueryError {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::JoinSet;
+
     use super::*;
-    use crate::{read::scripted::Watched, testing::account::Histories};
+    use crate::{
+        read::{
+            read_model::{GenerationState, Generations},
+            scripted::Watched,
+        },
+        testing::account::Histories,
+    };
 
     #[tokio::test]
     async fn a_read_does_not_wait_for_a_store_that_fails() {
@@ -283,9 +317,63 @@ mod tests {
     async fn r13_a_read_that_waits_asks_less_and_less_often() {
         let store = Watched::default();
         let model = ReadModel::<Histories>::new(store.clone());
-        let waited = model.wait_for(ReadToken(Position::new(1)), Duration::from_millis(120)).await;
+        let waited = model.wait_for(ReadToken(Position::new(1)), Duration::from_millis(700)).await;
         assert!(matches!(waited, Err(QueryError::Building { .. })));
-        // After 1, 2, 4, 8, 16, 32 and 50 ms, and at the end.
-        assert!((2..=10).contains(&store.asked()), "{}", store.asked());
+        // Every 2 ms for 100 ms, then at pauses that grow to 14 ms.
+        assert!((10..=160).contains(&store.asked()), "{}", store.asked());
+    }
+
+    #[tokio::test]
+    async fn r13_a_hundred_reads_that_wait_ask_the_store_as_often_as_one() {
+        let store = Watched::default();
+        let mut waiting = JoinSet::new();
+        let begun = Instant::now();
+        for _ in 0..100 {
+            let model = ReadModel::<Histories>::new(store.clone());
+            waiting.spawn(async move { model.wait_for(ReadToken(Position::new(1)), Duration::from_millis(500)).await });
+        }
+        for waited in waiting.join_all().await {
+            assert!(matches!(waited, Err(QueryError::Building { .. })));
+        }
+        // At most once in 2 ms, however many wait.
+        let most = usize::try_from(begun.elapsed().as_millis() / 2).expect("a short time") + 2;
+        assert!((10..=most).contains(&store.asked()), "{} of {most}", store.asked());
+    }
+
+    #[tokio::test]
+    async fn r13_what_is_committed_here_is_seen_at_once_after_a_long_wait() {
+        let store = Watched::default();
+        let generation = store.memory.ensure_generation(Histories::NAME, 1, GenerationState::Serving).await;
+        let model = ReadModel::<Histories>::new(store.clone());
+        let generation = generation.expect("made");
+        let waiting =
+            tokio::spawn(async move { model.wait_for(ReadToken(Position::ZERO.next()), Duration::MAX).await });
+        // After that the pauses take more than 40 ms.
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let begun = Instant::now();
+        for _ in 0..20 {
+            let asked = store.asked();
+            store.has(&generation, [("a", 4)]).await;
+            while store.asked() == asked {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+        assert!(begun.elapsed() < Duration::from_millis(600), "{:?}", begun.elapsed());
+        assert!(!waiting.is_finished());
+        waiting.abort();
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_with_the_last_that_waits() {
+        let store = Watched::default();
+        let model = ReadModel::<Histories>::new(store.clone());
+        let token = ReadToken(Position::new(1));
+        for _ in 0..3 {
+            assert!(model.wait_for(token, Duration::from_millis(1)).await.is_err());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let asked = store.asked();
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!(store.asked(), asked);
     }
 }

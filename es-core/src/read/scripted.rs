@@ -18,6 +18,7 @@ use crate::{
     event::RecordedEvent,
     memory::MemoryStore,
     read::{
+        known_progress::KnownProgress,
         read_model::{
             Act, ActError, ActRecord, Changeover, Changes, Checkpoint, CommitError, DeadLetter, DeadLetters, Documents,
             Generation, GenerationSet, GenerationState, Generations, Hold, KeyRange, Lease, Leases, LetterPage,
@@ -129,6 +130,10 @@ impl Documents for Watched {
 
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
         self.reader()?.generations(projection).await
+    }
+
+    fn known_progress(&self) -> &KnownProgress {
+        self.memory.known_progress()
     }
 }
 

@@ -1,27 +1,19 @@
 //! How far the log has come, as this process knows.
 
-use std::{convert::Infallible, time::Duration};
-
-use es_core::{Backoff, Position, ReadError, backend::KnownHead};
+use es_core::{Position, ReadError, backend::KnownHead};
 use sqlx::Row;
-use tokio::sync::Mutex;
 
 use crate::{connections::Connections, error};
-
-/// How often other processes' news are looked for: at first, and after a long silence.
-const PAUSES: Backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(100));
 
 /// The last position that this process knows of.
 pub(crate) struct Head {
     schema: String,
     pub(crate) known: KnownHead,
-    /// How often the task that polls for other processes' news has found none; held while polling.
-    silence: Mutex<u32>,
 }
 
 impl Head {
     pub(crate) fn new(schema: String, known: KnownHead) -> Self {
-        Self { schema, known, silence: Mutex::new(0) }
+        Self { schema, known }
     }
 
     /// Asks the server.
@@ -40,23 +32,7 @@ impl Head {
     ///
     /// When a failover or a restore has lost the tail, this returns too early once; the read that follows lowers the head.
     pub(crate) async fn wait_past(&self, connections: &Connections, after: Position) -> Result<(), ReadError> {
-        tokio::select! {
-            biased;
-            () = self.known.past(after) => Ok(()),
-            failed = self.poll(connections) => failed.map(|never| match never {}),
-        }
-    }
-
-    /// Looks for other processes' news until it is dropped. One task at a time does, for all waiters of the
-    /// process; when it leaves, because its news have come or its future is dropped, the next takes over.
-    async fn poll(&self, connections: &Connections) -> Result<Infallible, ReadError> {
-        let mut silence = self.silence.lock().await;
-        loop {
-            let before = self.known.get();
-            let is_news = self.ask(connections).await? > before;
-            *silence = if is_news { 1 } else { silence.saturating_add(1) };
-            tokio::time::sleep(PAUSES.longest(*silence)).await;
-        }
+        self.known.past_looking(after, || Box::pin(async { self.ask(connections).await.map(drop) })).await
     }
 
     /// Notes that the log ended at `end` when it was read, and that this process knew of `before` when it asked.

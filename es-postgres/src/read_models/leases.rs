@@ -116,6 +116,7 @@ impl Leases for PostgresStore {
             (Outcome::Written, Some(acts)) => {
                 self.inner.leases.written(lease, sent);
                 lease.hold().note(Acts(acts));
+                self.inner.progress.moved(&lease.generation.projection);
                 Ok(())
             }
             _ => Err(CommitError::Fenced(lease.shard.clone())),

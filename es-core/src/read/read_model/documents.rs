@@ -9,7 +9,10 @@ use super::{
     error::ReadModelError,
     generations::{Generation, GenerationSet},
 };
-use crate::{read::cursor::Cursor, stream::Position};
+use crate::{
+    read::{cursor::Cursor, known_progress::KnownProgress},
+    stream::Position,
+};
 
 /// Reads the documents of read models and the positions that they have reached: what queries need.
 ///
@@ -56,6 +59,10 @@ pub trait Documents: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError>;
 
+    /// The read models for which callers wait: the same one for all clones of the store. The store tells it after each
+    /// [commit](super::Leases::commit) and promotion that a read model has [moved](KnownProgress::moved).
+    fn known_progress(&self) -> &KnownProgress;
+
     /// The position up to which the generation that serves `projection` holds everything; 0 where none serves.
     ///
     /// # Errors
@@ -91,6 +98,10 @@ impl<T: Documents + ?Sized> Documents for Arc<T> {
 
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
         (**self).generations(projection).await
+    }
+
+    fn known_progress(&self) -> &KnownProgress {
+        (**self).known_progress()
     }
 
     async fn reached(&self, projection: &str) -> Result<Position, ReadModelError> {

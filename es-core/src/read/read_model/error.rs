@@ -1,5 +1,7 @@
 //! Why a read model store failed.
 
+use std::{fmt, sync::Arc};
+
 use crate::error::{BoxError, StoreMoved};
 
 /// A read model store failed; trying again may succeed, unless it has [moved](StoreMoved).
@@ -11,5 +13,32 @@ impl ReadModelError {
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
         !StoreMoved::is_in(&self.0)
+    }
+
+    /// The same failure, for one of several callers that have waited for one answer of the store.
+    pub(crate) fn shared(error: &Arc<Self>) -> Self {
+        let cause = BoxError::from(Shared(error.clone()));
+        Self(if error.is_transient() { cause } else { StoreMoved(cause).into() })
+    }
+}
+
+/// The cause of a failure that several callers share.
+struct Shared(Arc<ReadModelError>);
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0.0, f)
+    }
+}
+
+impl std::error::Error for Shared {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.0.source()
     }
 }

@@ -1,0 +1,153 @@
+//! How far the read models of a store have come, as a process knows.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use tokio::{
+    sync::{Notify, watch},
+    time::{Instant, sleep_until, timeout_at},
+};
+
+use crate::{
+    pace::Pace,
+    read::read_model::{Documents, GenerationSet, ReadModelError},
+};
+
+/// The read models of a store for which callers of this process wait. Clones share them.
+///
+/// One task for each of them looks at its generations, for all that wait, for as long as one of them does: again and again at
+/// growing pauses, and at once when a worker of this process has [moved](Self::moved) the read model or another caller begins
+/// to wait.
+#[derive(Clone, Default)]
+pub struct KnownProgress(Arc<Mutex<HashMap<String, Weak<Looking>>>>);
+
+/// What is known of the task that looks at one read model. It ends with the last of its owners.
+struct Looking {
+    looks: watch::Receiver<Look>,
+    /// How many looks have begun.
+    begun: Arc<AtomicU64>,
+    /// There is a reason for another look.
+    prompt: Arc<Notify>,
+}
+
+struct Look {
+    number: u64,
+    found: Found,
+}
+
+/// The generations at one moment; the failure of a look is the same for all that wait for it.
+pub(crate) type Found = Result<Arc<GenerationSet>, Arc<ReadModelError>>;
+
+impl KnownProgress {
+    /// A worker of this process has moved the read model `projection`: if callers wait for it, the next look is made at once.
+    pub fn moved(&self, projection: &str) {
+        if let Some(looking) = self.all().get(projection).and_then(Weak::upgrade) {
+            looking.prompt.notify_one();
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Weak<Looking>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn join(&self, store: &Arc<dyn Documents>, projection: &str) -> Arc<Looking> {
+        let mut all = self.all();
+        // The task may have ended with the runtime of another caller.
+        let running = all.get(projection).and_then(Weak::upgrade).filter(|found| found.looks.has_changed().is_ok());
+        running.inspect(|running| running.prompt.notify_one()).unwrap_or_else(|| {
+            let (sender, looks) = watch::channel(Look { number: 0, found: Ok(Arc::default()) });
+            let looking = Looking { looks, begun: Arc::default(), prompt: Arc::default() };
+            let task = Task { begun: looking.begun.clone(), prompt: looking.prompt.clone(), looks: sender };
+            tokio::spawn(task.run(store.clone(), projection.to_owned()));
+            let looking = Arc::new(looking);
+            all.insert(projection.to_owned(), Arc::downgrade(&looking));
+            looking
+        })
+    }
+}
+
+impl fmt::Debug for KnownProgress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.all().keys()).finish()
+    }
+}
+
+struct Task {
+    begun: Arc<AtomicU64>,
+    prompt: Arc<Notify>,
+    looks: watch::Sender<Look>,
+}
+
+impl Task {
+    async fn run(self, store: Arc<dyn Documents>, projection: String) {
+        tokio::select! {
+            () = self.looks.closed() => {}
+            () = self.look(&*store, &projection) => {}
+        }
+    }
+
+    async fn look(&self, store: &dyn Documents, projection: &str) {
+        let (mut pace, mut last) = (Pace::default(), GenerationSet::default());
+        loop {
+            let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+            let found = store.generations(projection).await;
+            pace.has_looked(found.as_ref().is_ok_and(|found| *found != last));
+            if let Ok(found) = &found {
+                last.clone_from(found);
+            }
+            self.looks.send_replace(Look { number, found: found.map(Arc::new).map_err(Arc::new) });
+            sleep_until(pace.soonest()).await;
+            // A reason or the end of the pause, whichever comes first.
+            let _ = timeout_at(pace.next(), self.prompt.notified()).await;
+        }
+    }
+}
+
+/// The progress of one read model, from the moment on at which the caller began to follow it.
+pub(crate) struct Progresses {
+    store: Arc<dyn Documents>,
+    projection: &'static str,
+    /// The last look that had begun before, or that was returned.
+    after: u64,
+    /// With its last owner the task ends.
+    _looking: Arc<Looking>,
+    looks: watch::Receiver<Look>,
+}
+
+impl Progresses {
+    /// Follows `projection` in `store`.
+    pub(crate) fn follow(store: &Arc<dyn Documents>, projection: &'static str) -> Self {
+        let looking = store.known_progress().join(store, projection);
+        let (after, looks) = (looking.begun.load(Ordering::SeqCst), looking.looks.clone());
+        Self { store: store.clone(), projection, after, _looking: looking, looks }
+    }
+
+    /// What the next look finds. The first one begins after this read model was followed, so it sees all that was committed before.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing: later calls return later looks.
+    pub(crate) async fn next(&mut self) -> Found {
+        loop {
+            let look = self.looks.wait_for(|look| look.number > self.after).await;
+            if let Ok((number, found)) = look.map(|look| (look.number, look.found.clone())) {
+                self.after = number;
+                return found;
+            }
+            *self = Self::follow(&self.store, self.projection);
+        }
+    }
+
+    /// [`next`](Self::next), until `deadline`; `None` then.
+    pub(crate) async fn next_before(&mut self, deadline: Option<Instant>) -> Option<Found> {
+        match deadline {
+            Some(deadline) => timeout_at(deadline, self.next()).await.ok(),
+            None => Some(self.next().await),
+        }
+    }
+}
