@@ -70,8 +70,10 @@ pub(crate) fn for_native_builds(interrupt: &Interrupt) -> Result<()> {
     Ok(())
 }
 
-/// The pooler that tests of `es-postgres` start. Debian installs it in a directory that is only on root's `PATH`.
+/// The programs in the order service's README, and the pooler that tests of `es-postgres` start. Debian installs that one in a
+/// directory that is only on root's `PATH`.
 pub(crate) fn for_tests(interrupt: &Interrupt) -> Result<()> {
+    need(&["bash", "curl", "jq"], &["bash", "curl", "jq"], "the order service's README uses them", interrupt)?;
     if Path::new("/usr/sbin/pgbouncer").exists() || hindrance().is_some() {
         return Ok(());
     }

@@ -196,7 +196,7 @@ pub enum EngineError {
     },
     /// An event that failed cannot be parked: its keys are not known, so neither is what must wait for it. Mend the code, or skip
     /// the event ([`Operations::skip`](crate::Operations::skip)).
-    #[error("{event} cannot be parked, because its keys are not known: mend the code, or skip the event")]
+    #[error("{event} cannot be parked, because its keys are not known: deploy code that handles it, or skip the event")]
     Unparkable {
         /// The event.
         event: Location,

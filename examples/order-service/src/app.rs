@@ -7,7 +7,7 @@ use evenfold::{ReadModel, Repository, Service};
 use crate::{
     order::Order,
     placing::Placing,
-    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer},
+    read_models::{AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrdersByCustomer},
 };
 
 /// How long a query waits until a read model serves. A new read model on an empty or short log needs less.
@@ -22,6 +22,8 @@ pub struct App {
     pub order_details: ReadModel<OrderDetails>,
     pub orders_by_customer: ReadModel<OrdersByCustomer>,
     pub daily_revenue: ReadModel<DailyRevenue>,
+    /// In the first release, the daily revenue as it was.
+    pub first_daily_revenue: Option<ReadModel<FirstDailyRevenue>>,
     pub audit_trail: ReadModel<AuditTrail>,
     pub service: Service,
 }
@@ -35,8 +37,15 @@ impl App {
             order_details: service.read_model().patience(PATIENCE),
             orders_by_customer: service.read_model().patience(PATIENCE),
             daily_revenue: service.read_model().patience(PATIENCE),
+            first_daily_revenue: None,
             audit_trail: service.read_model().patience(PATIENCE),
             service: service.clone(),
         }
+    }
+
+    /// The same in the first release.
+    pub fn first_release(self) -> Self {
+        let first_daily_revenue = Some(self.service.read_model().patience(PATIENCE));
+        Self { first_daily_revenue, ..self }
     }
 }

@@ -41,6 +41,10 @@ pub struct Parts {
     #[arg(long, global = true, value_name = "P", env = "ORDER_SERVICE_TOPIC_PREFIX", default_value = "")]
     pub topic_prefix: String,
 
+    /// Counts the daily revenue as the first release did
+    #[arg(long, global = true, env = "ORDER_SERVICE_FIRST_RELEASE")]
+    pub first_release: bool,
+
     /// How long a worker stands by at an event that this program does not know before it stops [default: 900]
     #[arg(long, global = true, value_name = "SECONDS", env = "ORDER_SERVICE_STANDBY_LIMIT")]
     pub standby_limit: Option<u64>,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rust_decimal::Decimal;
+use rust_decimal::{Decimal, prelude::ToPrimitive};
 use serde::{Deserialize, Serialize};
 
 /// An amount of money, exact to the last digit.
@@ -20,6 +20,12 @@ impl Money {
     /// An amount in hundredths.
     pub fn of_cents(cents: i64) -> Self {
         Decimal::new(cents, 2).into()
+    }
+
+    /// The amount in hundredths; `None` if it has fractions of them, or is too large.
+    pub fn cents(self) -> Option<i64> {
+        let cents = self.0.checked_mul(Decimal::ONE_HUNDRED)?;
+        cents.is_integer().then(|| cents.to_i64()).flatten()
     }
 
     /// The amount times a number; `None` if the result is too large.

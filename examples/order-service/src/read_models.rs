@@ -6,7 +6,7 @@ mod order_details;
 mod orders_by_customer;
 
 pub use audit_trail::{AuditEntry, AuditTrail};
-pub use daily_revenue::{DailyRevenue, Day, SalesEvent};
+pub use daily_revenue::{DailyRevenue, Day, DayInCents, FirstDailyRevenue, SalesEvent};
 pub use order_details::{OrderDetails, OrderView};
 pub use orders_by_customer::{OrderSummary, OrdersByCustomer};
 

@@ -17,6 +17,7 @@ use crate::{app::App, cli::Http, http, run::RunError};
 pub async fn serve(
     service: &Service,
     options: Http,
+    first_release: bool,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
@@ -28,7 +29,9 @@ pub async fn serve(
         writeln!(io::stdout(), "draining").ok();
     };
     // The parts continue meanwhile: requests may wait for them.
-    let router = http::router(App::new(service)).merge(metrics.routes());
+    let app = App::new(service);
+    let app = if first_release { app.first_release() } else { app };
+    let router = http::router(app).merge(metrics.routes());
     Ok(serve_until(listener, router, stop).await?)
 }
 

@@ -80,7 +80,7 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
     let builder = service::builder(&parts).await?.parts(role.parts(http));
     let service = builder.start().await.map_err(ServiceError::from)?;
     let ended = match role {
-        Role::Serve => roles::serve(&service, http, metrics, shutdown).await.map(well),
+        Role::Serve => roles::serve(&service, http, parts.first_release, metrics, shutdown).await.map(well),
         Role::Demo => {
             let done = shutdown.run_until_cancelled(demo::run(&service, &mut io::stdout())).await;
             done.unwrap_or(Ok(())).map(well).map_err(RunError::from)

@@ -4,7 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use evenfold::postgres::{ConnectError, PostgresStore};
 use evenfold::sqlite::{OpenError, SqliteStore};
-use evenfold::{Service, ServiceBuilder, ServiceStore, backend::STANDBY_LIMIT, service::StartError};
+use evenfold::{
+    Backoff, FailurePolicy, Service, ServiceBuilder, ServiceStore, backend::STANDBY_LIMIT, service::StartError,
+};
 
 use crate::{
     cli::Parts,
@@ -12,9 +14,13 @@ use crate::{
     order::Order,
     payment::Payment,
     policy::Fulfilment,
-    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer},
+    read_models::{AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrdersByCustomer},
     shipment::Shipment,
 };
+
+/// An event that cannot be handled is tried again a few times; then only its own key waits, and an operator sees it.
+const RETRIES: u32 = 3;
+const RETRY_PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
 
 /// The service on the store that `parts` names, not started yet. The Kafka brokers need not answer yet.
 ///
@@ -28,10 +34,12 @@ pub async fn builder(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
         .aggregate::<Shipment>()
         .projection(OrderDetails)
         .projection(OrdersByCustomer)
-        .projection(DailyRevenue)
         .projection(AuditTrail)
         .policy(Fulfilment::new)
+        .on_failure(FailurePolicy::retry(RETRY_PAUSES, RETRIES).then_park())
         .standby_limit(parts.standby_limit.map_or(STANDBY_LIMIT, Duration::from_secs));
+    let service =
+        if parts.first_release { service.projection(FirstDailyRevenue) } else { service.projection(DailyRevenue) };
     match &parts.kafka {
         Some(brokers) => with_kafka(service, brokers, &parts.topic_prefix),
         None => Ok(service),

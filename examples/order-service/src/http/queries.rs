@@ -2,7 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State, response::IntoResponse};
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+};
 use chrono::{Days, NaiveDate, Utc};
 use evenfold::{Position, Projection, ReadModel, ReadToken};
 use serde::Serialize;
@@ -15,7 +19,7 @@ use super::{
 use crate::{
     app::App,
     ids::CustomerId,
-    read_models::{AuditEntry, AuditTrail, DailyRevenue, Day, OrderSummary, OrdersByCustomer},
+    read_models::{AuditEntry, AuditTrail, DailyRevenue, OrderSummary, OrdersByCustomer},
 };
 
 /// How long `?after=` waits for a read model.
@@ -63,24 +67,7 @@ pub(super) async fn orders_of_customer(
 }
 
 /// `GET /api/revenue?from=&to=`, both days included; by default the last 30 days.
-pub(super) async fn revenue(
-    State(app): State<Arc<App>>,
-    mut parameters: Parameters,
-) -> Result<impl IntoResponse, Problem> {
-    #[derive(Serialize)]
-    struct Revenue {
-        from: NaiveDate,
-        to: NaiveDate,
-        days: Vec<Dated>,
-    }
-
-    #[derive(Serialize)]
-    struct Dated {
-        date: String,
-        #[serde(flatten)]
-        day: Day,
-    }
-
+pub(super) async fn revenue(State(app): State<Arc<App>>, mut parameters: Parameters) -> Result<Response, Problem> {
     let to = parameters.take("to")?.unwrap_or_else(|| Utc::now().date_naive());
     let from = parameters.take("from")?.unwrap_or_else(|| to.checked_sub_days(Days::new(30)).unwrap_or(to));
     let after = parameters.take("after")?;
@@ -89,13 +76,39 @@ pub(super) async fn revenue(
     if !(1..=MAX_DAYS).contains(&days) {
         return Err(Kind::Parameter.in_field("from", format!("expected at most {MAX_DAYS} days up to {to}")));
     }
-    catch_up(&app.daily_revenue, after).await?;
-    let days = app.daily_revenue.scan(DailyRevenue::range(from, to), MAX_DAYS).await?;
-    let days = days.documents.into_iter().map(|(date, day)| Dated { date, day }).collect();
-    Ok(Json(Revenue { from, to, days }))
+    match &app.first_daily_revenue {
+        Some(first) => revenue_of(first, from, to, after).await,
+        None => revenue_of(&app.daily_revenue, from, to, after).await,
+    }
 }
 
-/// `GET /api/audit?after=`, a page at a time in the order of the log.
+async fn revenue_of<P: Projection>(
+    model: &ReadModel<P>,
+    from: NaiveDate,
+    to: NaiveDate,
+    after: Option<ReadToken>,
+) -> Result<Response, Problem> {
+    #[derive(Serialize)]
+    struct Revenue<D> {
+        from: NaiveDate,
+        to: NaiveDate,
+        days: Vec<Dated<D>>,
+    }
+
+    #[derive(Serialize)]
+    struct Dated<D> {
+        date: String,
+        #[serde(flatten)]
+        day: D,
+    }
+
+    catch_up(model, after).await?;
+    let days = model.scan(DailyRevenue::range(from, to), MAX_DAYS).await?;
+    let days = days.documents.into_iter().map(|(date, day)| Dated { date, day }).collect();
+    Ok(Json(Revenue { from, to, days }).into_response())
+}
+
+/// `GET /api/audit?cursor=`, a page at a time in the order of the log.
 pub(super) async fn audit(
     State(app): State<Arc<App>>,
     mut parameters: Parameters,
@@ -103,16 +116,18 @@ pub(super) async fn audit(
     #[derive(Serialize)]
     struct Page {
         entries: Vec<AuditEntry>,
-        /// The `after` of the next page, also if there are no more entries yet.
+        /// The `cursor` of the next page, also if there are no more entries yet.
         next: Position,
     }
 
-    let after = parameters.take("after")?.map_or(Position::ZERO, Position::new);
+    let cursor = parameters.take("cursor")?.map_or(Position::ZERO, Position::new);
     let limit = limit(&mut parameters)?;
+    let after = parameters.take("after")?;
     parameters.finish()?;
-    let page = app.audit_trail.scan(AuditTrail::range(after), limit).await?;
+    catch_up(&app.audit_trail, after).await?;
+    let page = app.audit_trail.scan(AuditTrail::range(cursor), limit).await?;
     let entries: Vec<_> = page.documents.into_iter().map(|(_, entry)| entry).collect();
-    let next = entries.last().map_or(after, |last| last.position);
+    let next = entries.last().map_or(cursor, |last| last.position);
     Ok(Json(Page { entries, next }))
 }
 

@@ -1,5 +1,9 @@
 //! The revenue of each day: a fold over orders and payments together.
 
+mod first;
+
+pub use first::{DayInCents, FirstDailyRevenue};
+
 use chrono::{Days, NaiveDate};
 use evenfold::{EventSet, FoldResult, KeyRange, Keys, Projection, Recorded};
 use serde::{Deserialize, Serialize};
@@ -48,6 +52,8 @@ pub struct Day {
 
 impl Projection for DailyRevenue {
     const NAME: &'static str = "daily-revenue";
+    /// 2: exact amounts, and `net`.
+    const VERSION: u32 = 2;
 
     type Event = SalesEvent;
     type Document = Day;

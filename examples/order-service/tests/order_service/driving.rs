@@ -126,7 +126,7 @@ async fn headers_become_metadata_and_travel_with_what_follows() {
         (&json!(correlation), &json!(trace))
     );
     service.settle().await;
-    let captured: Value = service.json("/api/audit?after=2").await["entries"][0].clone();
+    let captured: Value = service.json("/api/audit?cursor=2").await["entries"][0].clone();
     assert_eq!((&captured["event"], &captured["correlationId"]), (&json!("payment.captured"), &json!(correlation)));
     assert_eq!(captured["causationId"], paid["id"]);
 }

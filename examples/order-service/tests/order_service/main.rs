@@ -12,4 +12,5 @@ mod placing;
 mod problems;
 mod processes;
 mod queries;
+mod readme;
 mod service;

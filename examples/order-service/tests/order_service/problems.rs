@@ -88,7 +88,7 @@ async fn parameters_that_cannot_be_read_are_named() {
         ("/api/revenue?from=yesterday", "from"),
         ("/api/revenue?from=2026-02-01&to=2026-01-01", "from"),
         ("/api/revenue?from=2000-01-01&to=2026-01-01", "from"),
-        ("/api/audit?after=p1", "after"),
+        ("/api/audit?cursor=p1", "cursor"),
     ] {
         problem(service.get(path), 400, Some(parameter)).await;
     }

@@ -92,10 +92,10 @@ async fn the_audit_trail_comes_in_pages() {
     }
     service.settle().await;
     let first = service.json("/api/audit?limit=3").await;
-    let second = service.json(&format!("/api/audit?limit=3&after={}", first["next"])).await;
+    let second = service.json(&format!("/api/audit?limit=3&cursor={}", first["next"])).await;
     let positions: Vec<_> =
         [first, second.clone()].iter().flat_map(|page| page["entries"].as_array().unwrap().clone()).collect();
     let positions: Vec<_> = positions.iter().map(|entry| entry["position"].as_u64().unwrap()).collect();
     assert_eq!(positions, [1, 2, 3, 4, 5]);
-    assert_eq!(service.json("/api/audit?after=5").await, json!({ "entries": [], "next": 5 }));
+    assert_eq!(service.json("/api/audit?cursor=5").await, json!({ "entries": [], "next": 5 }));
 }
