@@ -115,6 +115,8 @@ pub use react::policy::{Policy, PolicyError, PolicyRunner, reaction};
 pub use read::cursor::{Cursor, InvalidCursor};
 pub use read::engine_error::EngineError;
 pub use read::failure::{FailurePolicy, Retries};
+pub use read::field::{DocumentField, Field, FieldType, Fields};
+pub use read::find::{FieldCursor, FieldRange};
 pub use read::projection::{EventOrder, FoldResult, Keys, Projection};
 pub use read::projector::Projector;
 pub use read::query::{Page, QueryError, ReadModel};

@@ -40,3 +40,6 @@ pub const MAX_NESTING: usize = 100;
 
 /// The longest key of a document, in bytes.
 pub const MAX_KEY_BYTES: usize = 512;
+
+/// The longest text in a secondary field of a document, in bytes. With key and field it fits into an entry of an index.
+pub const MAX_FIELD_BYTES: usize = 1_024;

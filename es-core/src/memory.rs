@@ -3,6 +3,7 @@
 
 mod clock;
 mod event_store;
+mod fields;
 mod inspect;
 mod leases;
 mod log;

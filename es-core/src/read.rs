@@ -1,5 +1,6 @@
 //! From the log to a query.
 
+pub mod field;
 pub mod projection;
 pub(crate) mod definition;
 pub mod cursor;
@@ -18,5 +19,6 @@ pub mod projector;
 pub mod rebuild;
 pub mod refold;
 pub mod query;
+pub mod find;
 #[cfg(test)]
 pub(crate) mod scripted;

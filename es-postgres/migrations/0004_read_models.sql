@@ -14,6 +14,7 @@ CREATE TABLE generations (
     version    bigint      NOT NULL,        -- unsigned 32 bits
     state      text        NOT NULL,
     definition text,                        -- what it is folded by; null until its first worker has said so
+    fields     jsonb       NOT NULL DEFAULT '{}', -- of its documents: the kind of each by its name; recorded with the definition
     withdrawn  bigint      NOT NULL DEFAULT 0, -- the newest version in whose place this one was promoted on purpose
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     CONSTRAINT generations_id PRIMARY KEY (id),
@@ -220,7 +221,7 @@ BEGIN
 END
 $$;
 
--- Deletes at most a_most documents of a retired generation, the first one from a_generation on that no other sweep is at,
+-- Deletes at most a_most documents of a retired generation, with their fields, the first one from a_generation on that no other sweep is at,
 -- from the key a_from on if it is that generation; with the last of them, the generation. Returns where to go on; no row when
 -- there is nothing left. It runs after the switch, which stays short; what a crash leaves is swept with the next one.
 --
@@ -235,8 +236,9 @@ DECLARE
     v_id   bigint;
     v_from text;
     v_end  text;
+    v_has_fields boolean;
 BEGIN
-    SELECT g.id INTO v_id FROM generations g
+    SELECT g.id, g.fields <> '{}' INTO v_id, v_has_fields FROM generations g
      WHERE g.state = 'retired' AND g.id >= a_generation ORDER BY g.id LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF v_id IS NULL THEN
         RETURN;
@@ -245,10 +247,16 @@ BEGIN
     v_end := (SELECT d.key FROM documents d WHERE d.generation = v_id AND d.key >= v_from ORDER BY d.key OFFSET a_most LIMIT 1);
     IF v_end IS NOT NULL THEN
         DELETE FROM documents d WHERE d.generation = v_id AND d.key >= v_from AND d.key < v_end;
+        IF v_has_fields THEN
+            DELETE FROM document_fields f WHERE f.generation = v_id AND f.key >= v_from AND f.key < v_end;
+        END IF;
         RETURN QUERY SELECT v_id, v_end;
         RETURN;
     END IF;
     DELETE FROM documents d WHERE d.generation = v_id AND d.key >= v_from;
+    IF v_has_fields THEN
+        DELETE FROM document_fields f WHERE f.generation = v_id AND f.key >= v_from;
+    END IF;
     DELETE FROM generations g WHERE g.id = v_id;
     RETURN QUERY SELECT v_id + 1, '';
 END

@@ -1,5 +1,6 @@
 //! Read models: generations, their checkpoints, their documents.
 
+mod fields;
 pub(crate) mod heartbeat;
 mod leases;
 mod letters;
@@ -10,8 +11,8 @@ use bytes::Bytes;
 use es_core::{
     Generation, KeyRange, Position,
     backend::{
-        Documents, GenerationSet, GenerationState, Generations, KnownProgress, Progress, PromoteError, Promotion,
-        ReadModelError, Served,
+        DeclaredField, Documents, FieldScan, FoundDocument, GenerationSet, GenerationState, Generations, KnownProgress,
+        Progress, PromoteError, Promotion, ReadModelError, Served,
     },
 };
 use sqlx::{Row, postgres::PgRow};
@@ -47,6 +48,19 @@ impl Documents for PostgresStore {
         });
         let rows = rows.await.map_err(error::read_model)?;
         scanned(&rows, projection).map_err(error::read_model)
+    }
+
+    async fn find(
+        &self,
+        projection: &str,
+        scan: &FieldScan,
+        limit: usize,
+    ) -> Result<Option<Served<Option<Vec<FoundDocument>>>>, ReadModelError> {
+        fields::find(&self.inner.connections, projection, scan, limit).await.map_err(error::read_model)
+    }
+
+    async fn count(&self, projection: &str, scan: &FieldScan) -> Result<Option<Served<Option<u64>>>, ReadModelError> {
+        fields::count(&self.inner.connections, projection, scan).await.map_err(error::read_model)
     }
 
     async fn load(
@@ -89,8 +103,14 @@ impl Generations for PostgresStore {
         one(&rows).and_then(|row| generation(row, projection)).map_err(error::read_model)
     }
 
-    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
-        let define = sqlx::query(include_str!("sql/define.sql")).bind(generation.id).bind(definition);
+    async fn define(
+        &self,
+        generation: &Generation,
+        definition: &str,
+        fields: &[DeclaredField],
+    ) -> Result<(), ReadModelError> {
+        let fields = fields::declared(fields);
+        let define = sqlx::query(include_str!("sql/define.sql")).bind(generation.id).bind(definition).bind(fields);
         self.inner.connections.execute(define).await.map(drop).map_err(error::read_model)
     }
 

@@ -14,7 +14,7 @@ use crate::{
     error::Failure,
 };
 
-/// How many documents of a retired generation one transaction deletes. Every append waits while a transaction runs, so
+/// How many documents of a retired generation one transaction deletes, and how many values of fields. Every append waits while a transaction runs, so
 /// each is kept short.
 const SWEEP: i64 = 1_000;
 
@@ -57,13 +57,19 @@ pub(crate) fn read(row: &SqliteRow, projection: &str) -> Result<Generation, sqlx
     Ok(Generation { id: row.try_get("id")?, projection: projection.to_owned(), version: row.try_get("version")? })
 }
 
-/// Records the definition by which `generation` is folded, unless one is recorded. The caller holds the write lock.
+/// Records the definition by which `generation` is folded, and its fields, unless one is recorded. The caller holds the write lock.
 pub(crate) async fn define(
     connection: &mut SqliteConnection,
     generation: i64,
     definition: &str,
+    fields: &str,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(include_str!("sql/define.sql")).bind(generation).bind(definition).execute(connection).await?;
+    sqlx::query(include_str!("sql/define.sql"))
+        .bind(generation)
+        .bind(definition)
+        .bind(fields)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -184,9 +190,11 @@ async fn sweep_all(connections: &Connections, retired: Vec<i64>) -> Result<(), F
 /// Returns whether that was all.
 fn sweep_some(connection: &mut SqliteConnection, generation: i64) -> Work<'_, bool> {
     Box::pin(async move {
-        let query = sqlx::query(include_str!("sql/sweep_documents.sql")).bind(generation).bind(SWEEP);
-        let swept = query.execute(&mut *connection).await?.rows_affected();
-        let done = swept < SWEEP.unsigned_abs();
+        let mut done = true;
+        for statement in [include_str!("sql/sweep_fields.sql"), include_str!("sql/sweep_documents.sql")] {
+            let query = sqlx::query(statement).bind(generation).bind(SWEEP);
+            done &= query.execute(&mut *connection).await?.rows_affected() < SWEEP.unsigned_abs();
+        }
         if done {
             sqlx::query(include_str!("sql/sweep_generation.sql")).bind(generation).execute(connection).await?;
         }

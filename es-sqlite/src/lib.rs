@@ -52,6 +52,7 @@ mod snapshots;
 
 // Read models.
 mod documents;
+mod fields;
 mod generations;
 mod holders;
 mod leases;

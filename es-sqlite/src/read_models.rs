@@ -7,14 +7,15 @@ use bytes::Bytes;
 use es_core::{
     DeadLetter, Generation, KeyRange, LetterPage, Pause, RecordedEvent,
     backend::{
-        Changeover, Changes, CommitError, Documents, GenerationSet, GenerationState, Generations, KnownProgress, Lease,
-        Leases, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Situation, Takeover,
+        Changeover, Changes, CommitError, DeclaredField, Documents, FieldScan, FoundDocument, GenerationSet,
+        GenerationState, Generations, KnownProgress, Lease, Leases, Progress, PromoteError, Promotion, ReadModelError,
+        Served, Shard, Situation, Takeover,
     },
     read::read_model,
 };
 use uuid::Uuid;
 
-use crate::{SqliteStore, documents, error::Failure, generations, leases, letters, operations};
+use crate::{SqliteStore, documents, error::Failure, fields, generations, leases, letters, operations};
 
 /// The most letters that a worker handles again with one commit.
 const LETTERS: usize = 100;
@@ -38,6 +39,25 @@ impl Documents for SqliteStore {
         let found = documents::scan(reader.connection(), projection, &range, limit).await.map_err(Failure::from)?;
         reader.give_back();
         Ok(found)
+    }
+
+    async fn find(
+        &self,
+        projection: &str,
+        scan: &FieldScan,
+        limit: usize,
+    ) -> Result<Option<Served<Option<Vec<FoundDocument>>>>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let found = fields::find(reader.connection(), projection, scan, limit).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(found)
+    }
+
+    async fn count(&self, projection: &str, scan: &FieldScan) -> Result<Option<Served<Option<u64>>>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let counted = fields::count(reader.connection(), projection, scan).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(counted)
     }
 
     async fn load(
@@ -79,11 +99,16 @@ impl Generations for SqliteStore {
         Ok(ensured.await?)
     }
 
-    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
-        let (id, definition) = (generation.id, definition.to_owned());
-        let defined = self
-            .connections()
-            .write(move |connection| Box::pin(async move { generations::define(connection, id, &definition).await }));
+    async fn define(
+        &self,
+        generation: &Generation,
+        definition: &str,
+        fields: &[DeclaredField],
+    ) -> Result<(), ReadModelError> {
+        let (id, definition, fields) = (generation.id, definition.to_owned(), fields::declared(fields));
+        let defined = self.connections().write(move |connection| {
+            Box::pin(async move { generations::define(connection, id, &definition, &fields).await })
+        });
         Ok(defined.await?)
     }
 
@@ -172,16 +197,21 @@ impl Leases for SqliteStore {
         let (holders, held) = (self.holders().clone(), lease.clone());
         let committed = self.connections().write(move |connection| {
             Box::pin(async move {
-                let Changes { upserts, deletes, checkpoint, letters, redemption } = changes;
+                let Changes { upserts, deletes, fields, checkpoint, letters, redemption } = changes;
                 if let Some(redemption) = &redemption
                     && !letters::are_as_read(connection, held.generation.id, redemption).await?
                 {
                     return Ok(Err(CommitError::Edited(redemption.key.clone())));
                 }
+                // Nothing else is written until this transaction ends, so what is found is what the unique index would refuse.
+                if let Some(taken) = fields::taken(connection, held.generation.id, &fields).await? {
+                    return Ok(Err(CommitError::Taken(taken)));
+                }
                 // Before all that is written, the compare-and-set: a zombie writes nothing (R9).
                 let acts = leases::advance(connection, &holders, &held, &checkpoint).await?;
                 if acts.is_some() {
                     documents::write(connection, held.generation.id, &upserts, &deletes).await?;
+                    fields::write(connection, held.generation.id, &fields).await?;
                     letters::park(connection, &held, &letters).await?;
                     if let Some(redemption) = &redemption {
                         letters::redeem(connection, held.generation.id, redemption).await?;

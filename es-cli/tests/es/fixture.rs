@@ -123,7 +123,7 @@ fn event(stream: &str, number: u64) -> Append {
 /// Lets the reader `name` reach `position`.
 async fn reach(store: &dyn ServiceStore, name: &str, definition: &str, position: u64) {
     let generation = store.ensure_generation(name, 3, GenerationState::Serving).await.unwrap();
-    store.define(&generation, definition).await.unwrap();
+    store.define(&generation, definition, &[]).await.unwrap();
     let log = Shard::whole("log");
     store.ensure_shards(&generation, std::slice::from_ref(&log)).await.unwrap();
     let ttl = Duration::from_mins(1);

@@ -104,6 +104,10 @@ impl Leases for MemoryStore {
         if models.leased(lease)?.checkpoint.position != lease.checkpoint.position {
             return Err(fenced());
         }
+        let stored = models.generations.get(&lease.generation.id).ok_or_else(fenced)?;
+        if let Some(taken) = stored.fields.taken(&changes.fields) {
+            return Err(CommitError::Taken(taken));
+        }
         if let Some(redemption) = &changes.redemption {
             models.redeem(lease, redemption)?;
         }
@@ -113,6 +117,7 @@ impl Leases for MemoryStore {
         for key in &changes.deletes {
             stored.documents.remove(key);
         }
+        stored.fields.write(changes.fields);
         models.leased(lease)?.checkpoint = changes.checkpoint;
         self.progress.moved(&lease.generation.projection);
         Ok(())

@@ -8,12 +8,12 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{MemoryStore, read_models::Stored};
+use super::{MemoryStore, fields::FieldIndex, read_models::Stored};
 use crate::read::{
     known_progress::KnownProgress,
     read_model::{
-        Documents, Generation, GenerationSet, GenerationState, Generations, KeyRange, PromoteError, Promotion,
-        ReadModelError, Served,
+        DeclaredField, Documents, FieldScan, FoundDocument, Generation, GenerationSet, GenerationState, Generations,
+        KeyRange, PromoteError, Promotion, ReadModelError, Served,
     },
 };
 
@@ -40,6 +40,29 @@ impl Documents for MemoryStore {
             .take(limit)
             .map(|(key, document)| (key.clone(), document.clone()));
         Ok(Some(stored.served(found.collect())))
+    }
+
+    async fn find(
+        &self,
+        projection: &str,
+        scan: &FieldScan,
+        limit: usize,
+    ) -> Result<Option<Served<Option<Vec<FoundDocument>>>>, ReadModelError> {
+        let state = self.lock();
+        let Some(stored) = state.read_models.find(projection, GenerationState::Serving) else { return Ok(None) };
+        let found = stored.fields.has(scan).then(|| {
+            let places = stored.fields.covered(scan).take(limit);
+            let document = |key| stored.documents.get(key).cloned().unwrap_or_default();
+            places.map(|place| FoundDocument { place: place.clone(), document: document(&place.key) }).collect()
+        });
+        Ok(Some(stored.served(found)))
+    }
+
+    async fn count(&self, projection: &str, scan: &FieldScan) -> Result<Option<Served<Option<u64>>>, ReadModelError> {
+        let state = self.lock();
+        let Some(stored) = state.read_models.find(projection, GenerationState::Serving) else { return Ok(None) };
+        let counted = stored.fields.has(scan).then(|| stored.fields.covered(scan).count() as u64);
+        Ok(Some(stored.served(counted)))
     }
 
     async fn load(
@@ -98,15 +121,24 @@ impl Generations for MemoryStore {
             withdrawn: 0,
             shards: HashMap::new(),
             documents: BTreeMap::new(),
+            fields: FieldIndex::default(),
             parked: BTreeMap::new(),
         };
         models.generations.insert(generation.id, stored);
         Ok(generation)
     }
 
-    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
-        if let Some(stored) = self.lock().read_models.generations.get_mut(&generation.id) {
-            stored.definition.get_or_insert_with(|| definition.to_owned());
+    async fn define(
+        &self,
+        generation: &Generation,
+        definition: &str,
+        fields: &[DeclaredField],
+    ) -> Result<(), ReadModelError> {
+        if let Some(stored) = self.lock().read_models.generations.get_mut(&generation.id)
+            && stored.definition.is_none()
+        {
+            stored.definition = Some(definition.to_owned());
+            stored.fields.declare(fields);
         }
         Ok(())
     }

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
+use super::fields::FieldIndex;
 use crate::{
     read::read_model::{
         ActRecord, Acts, Checkpoint, CommitError, DeadLetter, Generation, GenerationState, Hold, Lease, Pause,
@@ -38,6 +39,7 @@ pub(super) struct Stored {
     pub(super) withdrawn: u32,
     pub(super) shards: HashMap<Shard, StoredShard>,
     pub(super) documents: BTreeMap<String, Bytes>,
+    pub(super) fields: FieldIndex,
     pub(super) parked: BTreeMap<String, Parked>,
 }
 

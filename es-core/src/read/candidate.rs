@@ -59,7 +59,7 @@ impl<'a> Candidate<'a> {
                     continue;
                 }
             };
-            if let Some(generation) = Self::defined(store, picked, &definition).await? {
+            if let Some(generation) = Self::defined::<P>(store, picked, &definition).await? {
                 return Ok(Self::new(store, generation, Promotion::Automatic, serves));
             }
         }
@@ -73,7 +73,7 @@ impl<'a> Candidate<'a> {
             definition::admit(P::NAME, ours, &definition, found.iter())?;
             match found.building {
                 Some(building) if building.generation.version == ours => {
-                    if let Some(generation) = Self::defined(store, building, &definition).await? {
+                    if let Some(generation) = Self::defined::<P>(store, building, &definition).await? {
                         return Ok(Self::new(store, generation, Promotion::OnPurpose, false));
                     }
                 }
@@ -94,13 +94,13 @@ impl<'a> Candidate<'a> {
 
     /// The generation, if its definition is recorded. Otherwise it records the definition, and the caller must look again, since
     /// another program may have been faster.
-    async fn defined(
+    async fn defined<P: Projection>(
         store: &dyn ReadModelStore,
         picked: Progress,
         definition: &str,
     ) -> Result<Option<Generation>, EngineError> {
         if picked.definition.is_none() {
-            store.define(&picked.generation, definition).await?;
+            store.define(&picked.generation, definition, &definition::fields::<P>()).await?;
             return Ok(None);
         }
         Ok(Some(picked.generation))

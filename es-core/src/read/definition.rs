@@ -1,11 +1,13 @@
 //! The definition by which a read model is folded, as text that is stored with it.
 
+use std::fmt::Write;
+
 use crate::{
     event::{Categories, EventSet},
     read::{
         engine_error::EngineError,
         projection::{EventOrder, Projection},
-        read_model::Progress,
+        read_model::{DeclaredField, Progress},
     },
 };
 
@@ -22,7 +24,7 @@ pub(crate) const fn is_name(name: &str) -> bool {
     !bytes.is_empty() && bytes.len() <= 64
 }
 
-/// `projection DailyRevenue of order, payment in per-key order`.
+/// `projection DailyRevenue of order, payment in per-key order`, and ` with day timestamp, total unique integer` if it has fields.
 pub(crate) fn of_projection<P: Projection>() -> String {
     let categories = match P::Event::categories() {
         Categories::All => "all categories".to_owned(),
@@ -36,7 +38,18 @@ pub(crate) fn of_projection<P: Projection>() -> String {
         EventOrder::PerStream => "per-stream",
         EventOrder::PerKey => "per-key",
     };
-    format!("projection {} of {categories} in {order} order", type_name::<P>())
+    let mut fields = String::new();
+    for field in P::FIELDS {
+        fields.push_str(if fields.is_empty() { " with " } else { ", " });
+        let unique = if field.is_unique() { "unique " } else { "" };
+        let _ = write!(fields, "{} {unique}{}", field.name(), field.kind().as_str());
+    }
+    format!("projection {} of {categories} in {order} order{fields}", type_name::<P>())
+}
+
+/// The fields of the projection's documents.
+pub(crate) fn fields<P: Projection>() -> Vec<DeclaredField> {
+    P::FIELDS.iter().map(|field| DeclaredField { name: field.name(), kind: field.kind() }).collect()
 }
 
 /// The name of `T` without its path and parameters.

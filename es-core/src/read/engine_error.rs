@@ -7,7 +7,7 @@ use crate::{
     error::BoxError,
     event::Recorded,
     read::{
-        read_model::{CommitError, Pause, PromoteError, ReadModelError, Shard},
+        read_model::{CommitError, InvalidFieldValue, Pause, PromoteError, ReadModelError, Shard, Taken},
         source::SourceError,
     },
     schema::DecodeError,
@@ -169,6 +169,30 @@ pub enum EngineError {
         #[source]
         reason: EncodeError,
     },
+    /// A document would have a value of a field that no store can keep. The events before the one that caused it are committed.
+    #[error("the document {key:?} of {projection} has no valid value of its field {field:?}")]
+    FieldValue {
+        /// Of which projection.
+        projection: &'static str,
+        /// Its key.
+        key: String,
+        /// The field's name.
+        field: &'static str,
+        /// Why.
+        #[source]
+        reason: InvalidFieldValue,
+    },
+    /// After the event two documents would have the same value of a [unique](crate::Field::unique) field.
+    #[error(
+        "{event} gives the document {:?} the value of the unique field {:?} that the document {:?} has",
+        taken.key, taken.field, taken.other
+    )]
+    NotUnique {
+        /// The event.
+        event: Location,
+        /// The documents, and the field.
+        taken: Taken,
+    },
     /// An event touches documents of more bytes than one commit may write. Spread what it changes over several
     /// events, keep less in a document, or raise
     /// [`Projector::document_bytes`](crate::Projector::document_bytes).
@@ -257,6 +281,8 @@ impl EngineError {
             | Self::OtherKeys { .. }
             | Self::Unfoldable { .. }
             | Self::Unwritable { .. }
+            | Self::FieldValue { .. }
+            | Self::NotUnique { .. }
             | Self::TooLarge { .. }
             | Self::TooSlow { .. }
             | Self::Panicked { .. } => true,
@@ -268,7 +294,8 @@ impl EngineError {
     /// The key of the document that failed, if it is that of one.
     pub(crate) fn key(&self) -> Option<&str> {
         match self {
-            Self::Unfoldable { key, .. } | Self::Unwritable { key, .. } => Some(key),
+            Self::Unfoldable { key, .. } | Self::Unwritable { key, .. } | Self::FieldValue { key, .. } => Some(key),
+            Self::NotUnique { taken, .. } => Some(&taken.key),
             _ => None,
         }
     }
@@ -291,6 +318,9 @@ impl From<CommitError> for EngineError {
         match error {
             CommitError::Fenced(shard) => Self::Fenced(shard),
             CommitError::Edited(key) => Self::Edited(key),
+            CommitError::Taken(taken) => {
+                Self::NotUnique { event: Location { position: Position::ZERO, event: "a commit".to_owned() }, taken }
+            }
             CommitError::Store(error) => Self::Store(error),
         }
     }

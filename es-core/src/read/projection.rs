@@ -5,6 +5,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     error::BoxError,
     event::{EventSet, Recorded},
+    read::field::Fields,
 };
 
 /// A fold of events into documents with keys.
@@ -39,8 +40,8 @@ pub trait Projection: Send + Sync + 'static {
     /// with the documents of the first.
     const NAME: &'static str;
 
-    /// Increase it whenever [`keys`](Self::keys), [`fold`](Self::fold), the type's name, the categories, the order or the
-    /// document's form change. A new generation is then built while the old one serves.
+    /// Increase it whenever [`keys`](Self::keys), [`fold`](Self::fold), the type's name, the categories, the order, the document's
+    /// form, or the fields or their functions change. A new generation is then built while the old one serves.
     const VERSION: u32 = 1;
 
     /// The oldest version whose documents this program can read. As long as a generation of a version
@@ -55,6 +56,10 @@ pub trait Projection: Send + Sync + 'static {
 
     /// The order in which a document must see its events. The default is always right.
     const ORDER: EventOrder = EventOrder::PerKey;
+
+    /// What its documents are found by beside their keys ([`ReadModel::find`](crate::ReadModel::find)): nothing else by default,
+    /// which costs nothing.
+    const FIELDS: Fields<Self::Document> = &[];
 
     /// The events that it folds.
     type Event: EventSet;

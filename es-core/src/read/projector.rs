@@ -20,8 +20,9 @@ use crate::{
         definition,
         engine_error::{EngineError, Location},
         failure::{FailurePolicy, FailureSettings},
+        field::DocumentField,
         projection::{EventOrder, Projection},
-        read_model::{Generation, ReadModelStore},
+        read_model::{FieldChange, Generation, ReadModelStore},
         source::{EventSource, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Handler, Worker},
@@ -255,4 +256,24 @@ pub(crate) fn encode<P: Projection>(key: &str, document: &P::Document) -> Result
         key: key.to_owned(),
         reason,
     })
+}
+
+/// The values of the fields of the document under `key`; without a document it has none.
+pub(crate) fn fields<P: Projection>(
+    key: &str,
+    document: Option<&P::Document>,
+) -> Result<Vec<FieldChange>, EngineError> {
+    let change = |field: &&dyn DocumentField<P::Document>| {
+        let value = document.and_then(|document| field.value(document));
+        if let Some(value) = &value {
+            value.check().map_err(|reason| EngineError::FieldValue {
+                projection: P::NAME,
+                key: key.to_owned(),
+                field: field.name(),
+                reason,
+            })?;
+        }
+        Ok(FieldChange { key: key.to_owned(), field: field.name(), is_unique: field.is_unique(), value })
+    };
+    P::FIELDS.iter().map(change).collect()
 }

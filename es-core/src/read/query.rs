@@ -124,6 +124,44 @@ impl<P: Projection> ReadModel<P> {
         reached::<P>(&self.store.generations(P::NAME).await?)
     }
 
+    pub(super) fn store(&self) -> &dyn Documents {
+        &*self.store
+    }
+
+    pub(super) fn wait(&self) -> Wait {
+        Wait::new(self.patience)
+    }
+
+    /// Returns when a search that ended with `error` may find something, within its `wait`.
+    pub(super) async fn wait_on(&self, wait: &mut Wait, error: QueryError) -> Result<(), QueryError> {
+        let lacking =
+            if let QueryError::NoField { field, serving, .. } = error { Some((field, serving)) } else { None };
+        let wanted = |found: &GenerationSet| {
+            readable::<P>(found)?;
+            let version = found.serving.as_ref().map(|serving| serving.generation.version);
+            match lacking {
+                Some((field, serving)) if version == Some(serving) => {
+                    Err(QueryError::NoField { projection: P::NAME, field, serving })
+                }
+                _ => Ok(()),
+            }
+        };
+        wait.until(self, error, wanted).await
+    }
+
+    /// What was found by `field`, if this program can read it and the generation has the field.
+    pub(super) async fn found<T>(
+        &self,
+        served: Option<Served<Option<T>>>,
+        field: &'static str,
+    ) -> Result<Served<T>, QueryError> {
+        let Served { generation, found } = self.readable(served).await?;
+        match found {
+            Some(found) => Ok(Served { generation, found }),
+            None => Err(QueryError::NoField { projection: P::NAME, field, serving: generation.version }),
+        }
+    }
+
     /// What was served, if this program can read it.
     async fn readable<T>(&self, served: Option<Served<T>>) -> Result<Served<T>, QueryError> {
         let Some(served) = served else {
@@ -134,13 +172,13 @@ impl<P: Projection> ReadModel<P> {
     }
 }
 
-/// Documents in byte order of their keys.
+/// Documents in the order of the query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Page<D> {
+pub struct Page<D, C = Cursor> {
     /// Keys and documents.
     pub documents: Vec<(String, D)>,
     /// Where the next page begins; `None` after the last one.
-    pub next: Option<Cursor>,
+    pub next: Option<C>,
 }
 
 fn page<P: Projection>(served: Served<Vec<(String, Bytes)>>, limit: usize) -> Result<Page<P::Document>, QueryError> {
@@ -180,7 +218,7 @@ fn failed(cause: &Arc<ReadModelError>) -> QueryError {
 }
 
 /// The wait of one query.
-struct Wait {
+pub(super) struct Wait {
     /// `None` means no deadline.
     deadline: Option<Instant>,
     progresses: Option<Progresses>,
@@ -221,7 +259,7 @@ impl Wait {
     }
 }
 
-fn open<P: Projection>(key: &str, bytes: &[u8]) -> Result<P::Document, QueryError> {
+pub(super) fn open<P: Projection>(key: &str, bytes: &[u8]) -> Result<P::Document, QueryError> {
     codec::decode(bytes).map_err(|reason| QueryError::Document { projection: P::NAME, key: key.to_owned(), reason })
 }
 
@@ -257,6 +295,25 @@ pub enum QueryError {
         /// Which one.
         projection: &'static str,
     },
+    /// The generation that serves was folded without this field, by an older version that this program
+    /// [reads](Projection::READS_SINCE), or the projection does not declare it.
+    #[error("version {serving} of the read model {projection} has no field {field:?} of this type")]
+    NoField {
+        /// Which one.
+        projection: &'static str,
+        /// The field's name.
+        field: &'static str,
+        /// The version that serves.
+        serving: u32,
+    },
+    /// The cursor is one of another field.
+    #[error("the cursor is not one of the field {field:?} of {projection}")]
+    OtherCursor {
+        /// Of which projection.
+        projection: &'static str,
+        /// The field that was searched.
+        field: &'static str,
+    },
     /// A stored document does not have the form that the code expects: was
     /// [`Projection::VERSION`] increased when it changed?
     #[error("the document {key:?} of {projection} does not fit")]
@@ -284,7 +341,7 @@ impl QueryError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),
-            Self::Building { .. } | Self::OtherVersion { .. } | Self::Lagging { .. } => true,
+            Self::Building { .. } | Self::OtherVersion { .. } | Self::NoField { .. } | Self::Lagging { .. } => true,
             _ => false,
         }
     }

@@ -6,11 +6,14 @@
 mod dead_letters;
 mod documents;
 mod error;
+mod fields;
 mod generations;
 mod leases;
 mod operations;
 
-pub use self::{dead_letters::*, documents::*, error::ReadModelError, generations::*, leases::*, operations::*};
+pub use self::{
+    dead_letters::*, documents::*, error::ReadModelError, fields::*, generations::*, leases::*, operations::*,
+};
 
 /// Keeps the documents of read models together with the checkpoints of their projectors, and what operators need for both. It is
 /// implemented for every type that implements the five.

@@ -77,7 +77,8 @@ impl<P: Projection> Projector<P> {
     ) -> Result<Option<Generation>, EngineError> {
         let builder = Builder::new(self);
         let built = self.build_by(&builder, source, candidate, shutdown, &after_step).await;
-        if built.is_err() && builder.has_given_up() {
+        let is_not_unique = matches!(built, Err(EngineError::NotUnique { .. }));
+        if is_not_unique || (built.is_err() && builder.has_given_up()) {
             return self.build_by(self, source, candidate, shutdown, &after_step).await;
         }
         built

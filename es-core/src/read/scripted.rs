@@ -20,10 +20,10 @@ use crate::{
     read::{
         known_progress::KnownProgress,
         read_model::{
-            Act, ActError, ActRecord, Changeover, Changes, Checkpoint, CommitError, DeadLetter, DeadLetters, Documents,
-            Generation, GenerationSet, GenerationState, Generations, Hold, KeyRange, Lease, Leases, LetterPage,
-            Operations, ParkedKey, Pause, Progress, PromoteError, Promotion, ReadModelError, Served, Shard, Situation,
-            StoppedAt, Takeover,
+            Act, ActError, ActRecord, Changeover, Changes, Checkpoint, CommitError, DeadLetter, DeadLetters,
+            DeclaredField, Documents, FieldScan, FoundDocument, Generation, GenerationSet, GenerationState,
+            Generations, Hold, KeyRange, Lease, Leases, LetterPage, Operations, ParkedKey, Pause, Progress,
+            PromoteError, Promotion, ReadModelError, Served, Shard, Situation, StoppedAt, Takeover,
         },
         source::{Delivery, EventFeed, EventSource, SourceError, Subscription},
     },
@@ -119,6 +119,19 @@ impl Documents for Watched {
         self.reader()?.scan(projection, range, limit).await
     }
 
+    async fn find(
+        &self,
+        projection: &str,
+        scan: &FieldScan,
+        limit: usize,
+    ) -> Result<Option<Served<Option<Vec<FoundDocument>>>>, ReadModelError> {
+        self.reader()?.find(projection, scan, limit).await
+    }
+
+    async fn count(&self, projection: &str, scan: &FieldScan) -> Result<Option<Served<Option<u64>>>, ReadModelError> {
+        self.reader()?.count(projection, scan).await
+    }
+
     async fn load(
         &self,
         generation: &Generation,
@@ -148,8 +161,13 @@ impl Generations for Watched {
         self.memory.ensure_generation(projection, version, state).await
     }
 
-    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
-        self.memory.define(generation, definition).await
+    async fn define(
+        &self,
+        generation: &Generation,
+        definition: &str,
+        fields: &[DeclaredField],
+    ) -> Result<(), ReadModelError> {
+        self.memory.define(generation, definition, fields).await
     }
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {

@@ -3,13 +3,14 @@
 
 mod handler;
 mod letters;
+mod unique;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use handler::{Course, Events, Handled, Handler};
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     ops::ControlFlow,
     pin::Pin,
     sync::Arc,
@@ -72,6 +73,10 @@ struct Held {
     /// The end of the log when the source had no more events of the shard.
     end: Option<Position>,
     attempts: Attempts,
+    /// The most events for the next commit: fewer where one of them is looked for that makes it fail.
+    most: usize,
+    /// The keys of the event that is given up whose values of unique fields are taken, and the causes for their letters.
+    refused: BTreeMap<String, String>,
     /// The keys of the generation that are parked. Those of other shards do not matter here.
     parked: HashSet<String>,
     /// How many letters the generation has, as far as is known here.
@@ -238,11 +243,13 @@ impl<'a> Worker<'a> {
             let course = Course {
                 parked: &held.parked,
                 gives_up: held.attempts.parks(),
+                refused: &held.refused,
                 attempts: held.attempts.failed,
                 room: self.handler.failures().map_or(0, |failures| failures.most_letters.saturating_sub(held.letters)),
                 only: None,
             };
-            let (list, shard, keeps_nothing) = (&batch.events[..], &batch.shard, keeps_nothing || batch.end.is_some());
+            let list = &batch.events[..batch.events.len().min(held.most)];
+            let (shard, keeps_nothing) = (&batch.shard, keeps_nothing || batch.end.is_some());
             let events = Events { list, shard, after: before.position, keeps_nothing, course };
             handle(self.handler, &held.lease, events, shutdown).await
         };
@@ -264,8 +271,9 @@ impl<'a> Worker<'a> {
         let written = if handled.kept {
             Ok(())
         } else if checkpoint.position > committed {
-            let Handled { upserts, deletes, letters, .. } = handled;
-            let changes = Changes { upserts, deletes, letters, checkpoint: checkpoint.clone(), redemption: None };
+            let Handled { upserts, deletes, fields, letters, .. } = handled;
+            let checkpoint = checkpoint.clone();
+            let changes = Changes { upserts, deletes, fields, letters, checkpoint, redemption: None };
             self.store.commit(&held.lease, changes).await
         } else if handled.failure.is_some() {
             // An error counts only if the lease is still held: if the generation was replaced in the meantime, its documents are
@@ -281,6 +289,7 @@ impl<'a> Worker<'a> {
                 held.lease.hold().lose();
                 return Ok(None);
             }
+            Err(CommitError::Taken(taken)) => return self.refused(batch, handled.done, taken).await,
             Err(error) => return Err(error.into()),
         }
         self.meter.processed(&batch.events[..handled.done], began.elapsed());
@@ -288,6 +297,8 @@ impl<'a> Worker<'a> {
             held.kept = Some(checkpoint);
         } else if checkpoint.position > committed {
             (held.lease.checkpoint, held.kept) = (checkpoint, None);
+            held.most = held.most.saturating_mul(2);
+            held.refused.clear();
         }
         self.meter.parked(parked.len());
         held.letters += parked.len();
@@ -360,6 +371,8 @@ impl<'a> Worker<'a> {
                         kept: None,
                         end: None,
                         attempts: Attempts::default(),
+                        most: usize::MAX,
+                        refused: BTreeMap::new(),
                         parked: HashSet::new(),
                         letters: 0,
                         acts: Acts::default(),

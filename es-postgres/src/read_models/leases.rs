@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use es_core::{
     DeadLetter, Generation, LetterPage, Pause, Position, RecordedEvent,
     backend::{
-        Acts, Changeover, Changes, Checkpoint, CommitError, Lease, Leases, Progress, ReadModelError, Shard, Situation,
-        Takeover, Witness,
+        Acts, Changeover, Changes, Checkpoint, CommitError, FieldChange, Lease, Leases, Progress, ReadModelError,
+        Shard, Situation, Taken, Takeover, Witness,
     },
     read::read_model,
 };
@@ -15,7 +15,7 @@ use sqlx::{Row, postgres::PgRow};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::{heartbeat::interval, letters, one};
+use super::{fields, heartbeat::interval, letters, one};
 use crate::{error, store::PostgresStore};
 
 /// The most letters that a worker handles again with one commit.
@@ -85,11 +85,18 @@ impl Leases for PostgresStore {
     }
 
     async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
-        let is_plain = changes.letters.is_empty() && changes.redemption.is_none();
+        if let Some(taken) = FieldChange::taken_twice(&changes.fields) {
+            return Err(CommitError::Taken(taken));
+        }
+        let has_fields = !changes.fields.is_empty();
+        let is_plain = !has_fields && changes.letters.is_empty() && changes.redemption.is_none();
         let (keys, documents): (Vec<&str>, Vec<&[u8]>) =
             changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
-        let commit =
-            if is_plain { include_str!("../sql/commit.sql") } else { include_str!("../sql/commit_letters.sql") };
+        let commit = match (is_plain, has_fields) {
+            (true, _) => include_str!("../sql/commit.sql"),
+            (false, false) => include_str!("../sql/commit_letters.sql"),
+            (false, true) => include_str!("../sql/commit_fields.sql"),
+        };
         let mut commit = sqlx::query(commit)
             .bind(lease.generation.id)
             .bind(lease.shard.to_string())
@@ -106,6 +113,9 @@ impl Leases for PostgresStore {
         if !is_plain {
             commit = letters::bind(commit, &changes.letters, changes.redemption.as_ref());
         }
+        if has_fields {
+            commit = fields::bind(commit, &changes.fields);
+        }
         let sent = Instant::now();
         let rows = self.inner.connections.write(commit).await.map_err(error::read_model)?;
         let (outcome, acts) = one(&rows).and_then(|row| outcome(row, is_plain)).map_err(error::read_model)?;
@@ -113,6 +123,8 @@ impl Leases for PostgresStore {
             (Outcome::Edited, _) => {
                 Err(CommitError::Edited(changes.redemption.map(|redemption| redemption.key).unwrap_or_default()))
             }
+            (Outcome::Taken(taken), _) => Err(CommitError::Taken(taken)),
+            (Outcome::Again, _) => Err(CommitError::Store(ReadModelError(ANOTHER_COMMIT.into()))),
             (Outcome::Written, Some(acts)) => {
                 self.inner.leases.written(lease, sent);
                 lease.hold().note(Acts(acts));
@@ -166,9 +178,15 @@ enum Outcome {
     Written,
     Fenced,
     Edited,
+    /// Another document has the value.
+    Taken(Taken),
+    /// Another document had the value when this commit was to write it, and has another one now.
+    Again,
 }
 
-/// What a row of `commit.sql` (`is_plain`) or of `commit_letters.sql` says.
+const ANOTHER_COMMIT: &str = "another commit wrote the same value of a unique field";
+
+/// What a row of `commit.sql` (`is_plain`), `commit_letters.sql` or `commit_fields.sql` says.
 fn outcome(row: &PgRow, is_plain: bool) -> Result<(Outcome, Option<i64>), sqlx::Error> {
     if is_plain {
         return Ok((Outcome::Written, row.try_get(0)?));
@@ -176,6 +194,8 @@ fn outcome(row: &PgRow, is_plain: bool) -> Result<(Outcome, Option<i64>), sqlx::
     let outcome = match row.try_get(0)? {
         "committed" => Outcome::Written,
         "edited" => Outcome::Edited,
+        "taken" => Outcome::Taken(fields::taken(row)?),
+        "again" => Outcome::Again,
         _ => Outcome::Fenced,
     };
     Ok((outcome, row.try_get(1)?))

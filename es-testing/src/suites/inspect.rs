@@ -90,7 +90,7 @@ pub async fn readers_are_listed_with_their_checkpoints<S: ReadModelStore + Inspe
     assert_eq!(store.list_readers().await.expect("listed"), []);
     let new = building(store).await;
     let old = serving(store).await;
-    store.define(&old, "projection Suite of all categories in per-key order").await.expect("defined");
+    store.define(&old, "projection Suite of all categories in per-key order", &[]).await.expect("defined");
     store.ensure_reader("a-policy", "policy Suite of all categories").await.expect("made");
     let shards: Vec<_> = (0..11).map(|number| shard(&format!("topic/{number}"))).collect();
     store.ensure_shards(&old, &shards).await.expect("ensured");

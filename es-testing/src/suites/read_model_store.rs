@@ -48,6 +48,19 @@ macro_rules! read_model_store_suite {
             r12_the_promotion_of_an_older_version_withdraws_the_newer_ones
             r13_a_promotion_never_lets_reached_fall
         }
+        $crate::__suite! { read_model_store_fields, $make,
+            found_documents_follow_value_and_key_in_both_directions
+            a_range_of_values_has_both_kinds_of_ends
+            values_of_every_kind_are_in_order
+            values_are_compared_by_bytes_and_to_the_last_digit
+            a_field_follows_its_document
+            r9_a_fenced_worker_writes_no_field
+            r12_fields_are_those_of_the_generation_that_serves
+            r12_a_field_that_the_generation_does_not_have_is_not_searched
+            a_value_of_a_unique_field_is_refused_to_a_second_document
+            two_documents_exchange_values_in_one_commit
+            of_concurrent_commits_of_one_value_one_is_refused
+        }
         $crate::__suite! { dead_letters, $make,
             r19_letters_commit_with_the_checkpoint_and_come_back_as_they_were
             r9_a_fenced_worker_parks_and_redeems_nothing

@@ -220,12 +220,12 @@ pub async fn the_first_definition_of_a_generation_stays<S: ReadModelStore + Clon
     let mut racers = JoinSet::new();
     for racer in 0..8 {
         let (store, generation) = (store.clone(), generation.clone());
-        racers.spawn(async move { store.define(&generation, &format!("projection {racer}")).await });
+        racers.spawn(async move { store.define(&generation, &format!("projection {racer}"), &[]).await });
     }
     racers.join_all().await.into_iter().for_each(|defined| defined.expect("defined"));
     let first = definition().await;
     assert!(first.is_some());
-    store.define(&generation, "another").await.expect("no-op");
+    store.define(&generation, "another", &[]).await.expect("no-op");
     assert_eq!(definition().await, first);
 }
 
@@ -249,7 +249,7 @@ where
     assert_eq!((again.reached, &again.definition), (Position::new(5), &made[0].definition));
 
     let building = building(store).await;
-    store.define(&building, "projection").await.expect("defined");
+    store.define(&building, "projection", &[]).await.expect("defined");
     let found = store.ensure_reader(MODEL, "policy").await.expect("asked");
     assert_eq!((found.generation, found.definition.as_deref()), (building, Some("projection")));
     assert_eq!(store.generations(MODEL).await.expect("asked").serving, None, "nothing is made beside it");

@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::{encode, fold};
+use super::{encode, fields, fold};
 use crate::{
     codec,
     event::Recorded,
@@ -16,6 +16,7 @@ use crate::{
         engine_error::{EngineError, Location},
         panics::{Panicked, caught},
         projection::Projection,
+        read_model::FieldChange,
         worker::Handled,
     },
 };
@@ -34,6 +35,8 @@ pub(super) struct Documents<P: Projection> {
 struct Draft<D> {
     /// The encoded document, in the store or for the next commit; `None` while it is decoded.
     bytes: Option<Bytes>,
+    /// With these bytes.
+    fields: Vec<FieldChange>,
     document: Option<D>,
     is_read: bool,
     is_folded: bool,
@@ -65,7 +68,8 @@ impl<P: Projection> Documents<P> {
         for (key, bytes) in stored {
             let loaded = bytes.as_ref().map_or(0, Bytes::len);
             self.largest = self.largest.max(loaded);
-            let draft = Draft { bytes, document: None, is_read: false, is_folded: false, loaded, written: 0 };
+            let (fields, document) = (Vec::new(), None);
+            let draft = Draft { bytes, fields, document, is_read: false, is_folded: false, loaded, written: 0 };
             self.drafts.insert(key, draft);
         }
     }
@@ -110,11 +114,16 @@ impl<P: Projection> Documents<P> {
     pub(super) fn write(&mut self, first: &Location) -> Result<(), EngineError> {
         for (key, draft) in self.drafts.iter_mut().filter(|(_, draft)| draft.is_folded && draft.is_read) {
             let document = draft.document.as_ref();
-            let written = caught(|| document.map(|document| encode::<P>(key, document)).transpose())
-                .map_err(|Panicked| EngineError::Panicked { event: first.clone() })??;
-            (draft.bytes, draft.document, draft.is_read) = (written, None, false);
+            let written = caught(|| -> Result<_, EngineError> {
+                let encoded = document.map(|document| encode::<P>(key, document)).transpose()?;
+                Ok((encoded, fields::<P>(key, document)?))
+            });
+            let written = written.map_err(|Panicked| EngineError::Panicked { event: first.clone() })?;
+            (draft.bytes, draft.fields) = written?;
+            (draft.document, draft.is_read) = (None, false);
             self.written -= draft.written;
-            draft.written = key.len() + draft.bytes.as_ref().map_or(0, Bytes::len);
+            let fields = draft.fields.iter().filter_map(|change| change.value.as_ref()).map(|value| value.text.len());
+            draft.written = key.len() + draft.bytes.as_ref().map_or(0, Bytes::len) + fields.sum::<usize>();
             self.written += draft.written;
             self.largest = self.largest.max(draft.written);
         }
@@ -145,9 +154,11 @@ impl<P: Projection> Documents<P> {
                 Some(bytes) => handled.upserts.push((key, bytes)),
                 None => handled.deletes.push(key),
             }
+            handled.fields.extend(draft.fields);
         }
         handled.upserts.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
         handled.deletes.sort_unstable();
+        handled.fields.sort_by(|one, other| one.key.cmp(&other.key));
         handled
     }
 }

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::HashSet,
     slice,
     time::{Duration, Instant},
 };
@@ -105,7 +105,8 @@ impl<P: Projection> Projector<P> {
         course: &Course<'_>,
         stop: &CancellationToken,
     ) -> Handled {
-        let (mut parked, mut causes) = (course.parked.clone(), BTreeMap::new());
+        let (mut parked, mut causes) = (course.parked.clone(), course.refused.clone());
+        parked.extend(causes.keys().cloned());
         loop {
             let course = Course { parked: &parked, ..*course };
             let (key, failure) = match self.part(generation, slice::from_ref(event), &course, stop).await {

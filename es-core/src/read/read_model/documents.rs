@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{
     error::ReadModelError,
+    fields::{FieldScan, FoundDocument},
     generations::{Generation, GenerationSet},
 };
 use crate::{
@@ -38,6 +39,24 @@ pub trait Documents: fmt::Debug + Send + Sync + 'static {
         range: KeyRange,
         limit: usize,
     ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError>;
+
+    /// Documents of the serving generation that `scan` covers, in its order, with that generation; `None` where none serves. All
+    /// are of one moment. What was found is `None` where the generation was folded without this field, or with one of another kind.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn find(
+        &self,
+        projection: &str,
+        scan: &FieldScan,
+        limit: usize,
+    ) -> Result<Option<Served<Option<Vec<FoundDocument>>>>, ReadModelError>;
+
+    /// How many documents `scan` covers; otherwise as [`find`](Self::find).
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn count(&self, projection: &str, scan: &FieldScan) -> Result<Option<Served<Option<u64>>>, ReadModelError>;
 
     /// The documents under the first of `keys` in `generation`, in the order of `keys`: all of them, or as many
     /// as hold `budget` bytes together, including the one with which they reach it. No more than that is loaded into memory
@@ -85,6 +104,19 @@ impl<T: Documents + ?Sized> Documents for Arc<T> {
         limit: usize,
     ) -> Result<Option<Served<Vec<(String, Bytes)>>>, ReadModelError> {
         (**self).scan(projection, range, limit).await
+    }
+
+    async fn find(
+        &self,
+        projection: &str,
+        scan: &FieldScan,
+        limit: usize,
+    ) -> Result<Option<Served<Option<Vec<FoundDocument>>>>, ReadModelError> {
+        (**self).find(projection, scan, limit).await
+    }
+
+    async fn count(&self, projection: &str, scan: &FieldScan) -> Result<Option<Served<Option<u64>>>, ReadModelError> {
+        (**self).count(projection, scan).await
     }
 
     async fn load(

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::error::ReadModelError;
+use super::{error::ReadModelError, fields::DeclaredField};
 use crate::stream::Position;
 
 /// Keeps the copies of a read model: one *generation* serves queries, another may be building at the same time.
@@ -25,11 +25,17 @@ pub trait Generations: fmt::Debug + Send + Sync + 'static {
         state: GenerationState,
     ) -> Result<Generation, ReadModelError>;
 
-    /// Records the definition by which `generation` is folded, unless it has one already: the first definition stays.
+    /// Records the definition by which `generation` is folded, and the fields of its documents, unless it has a definition
+    /// already: the first one stays.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError>;
+    async fn define(
+        &self,
+        generation: &Generation,
+        definition: &str,
+        fields: &[DeclaredField],
+    ) -> Result<(), ReadModelError>;
 
     /// The state of `generation`; `None` when it was replaced or discarded.
     ///
@@ -70,8 +76,13 @@ impl<T: Generations + ?Sized> Generations for Arc<T> {
         (**self).ensure_generation(projection, version, state).await
     }
 
-    async fn define(&self, generation: &Generation, definition: &str) -> Result<(), ReadModelError> {
-        (**self).define(generation, definition).await
+    async fn define(
+        &self,
+        generation: &Generation,
+        definition: &str,
+        fields: &[DeclaredField],
+    ) -> Result<(), ReadModelError> {
+        (**self).define(generation, definition, fields).await
     }
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {

@@ -18,6 +18,7 @@ use super::{
     dead_letters::{DeadLetter, NewLetter, Redemption},
     documents::Documents,
     error::ReadModelError,
+    fields::{FieldChange, Taken},
     generations::{Generation, GenerationState, Generations, Progress},
     operations::Pause,
 };
@@ -98,6 +99,8 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`CommitError::Fenced`]: nothing was written; take the lease again to learn why.
     /// [`CommitError::Edited`]: nothing was written, because a letter of the [`Redemption`] is no longer as it was read.
+    /// [`CommitError::Taken`]: nothing was written, because two documents would have the same value of a unique field. Of a lease
+    /// that is lost, it may be either error.
     async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError>;
 
     /// What the worker of `lease` must know beside its checkpoint. It asks when it has taken the lease, and when
@@ -195,7 +198,7 @@ pub async fn ensure_reader(
         let found = store.generations(name).await?;
         match found.serving.or(found.building) {
             Some(reader) if reader.definition.is_some() => return Ok(reader),
-            Some(reader) => store.define(&reader.generation, definition).await?,
+            Some(reader) => store.define(&reader.generation, definition, &[]).await?,
             None => drop(store.ensure_generation(name, 1, GenerationState::Serving).await?),
         }
     }
@@ -389,6 +392,8 @@ pub struct Changes {
     pub upserts: Vec<(String, Bytes)>,
     /// Documents to delete.
     pub deletes: Vec<String>,
+    /// For each of these documents and each declared field, its value from now on. Empty where no field is declared.
+    pub fields: Vec<FieldChange>,
     /// The checkpoint after it.
     pub checkpoint: Checkpoint,
     /// Events for the dead letters.
@@ -400,9 +405,9 @@ pub struct Changes {
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Documents may be large, or hold personal data.
-        let Self { upserts, deletes, checkpoint, letters, redemption } = self;
-        write!(f, "{} upserts, {} deletes, {checkpoint:?}", upserts.len(), deletes.len())?;
-        write!(f, ", {} letters, {redemption:?}", letters.len())
+        let Self { upserts, deletes, fields, checkpoint, letters, redemption } = self;
+        write!(f, "{} upserts, {} deletes, {} fields", upserts.len(), deletes.len(), fields.len())?;
+        write!(f, ", {checkpoint:?}, {} letters, {redemption:?}", letters.len())
     }
 }
 
@@ -416,6 +421,9 @@ pub enum CommitError {
     /// A dead letter was edited or discarded since it was read. Nothing was written.
     #[error("a dead letter under the key {0:?} has changed since it was read")]
     Edited(String),
+    /// Two documents would have the same value of a unique field. Nothing was written.
+    #[error("the documents {:?} and {:?} would have the same value of the unique field {:?}", _0.key, _0.other, _0.field)]
+    Taken(Taken),
     /// The store failed; the outcome is unknown.
     #[error(transparent)]
     Store(#[from] ReadModelError),

@@ -171,6 +171,7 @@ impl<'a, P: Projection> Builder<'a, P> {
         let limit = self.projector.most_document_bytes();
         for turn in kept.drafts.changed().chunks(ENCODED) {
             for key in turn {
+                handled.fields.extend(kept.drafts.fields(key)?);
                 let document = kept.drafts.write(key)?;
                 bytes += key.len() + document.as_ref().map_or(0, Bytes::len);
                 match document {

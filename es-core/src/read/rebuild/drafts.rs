@@ -13,7 +13,8 @@ use crate::{
     read::{
         engine_error::EngineError,
         projection::Projection,
-        projector::{encode, fold},
+        projector::{encode, fields, fold},
+        read_model::FieldChange,
     },
 };
 
@@ -107,6 +108,11 @@ impl<P: Projection> Drafts<P> {
         let mut keys: Vec<_> = changed.map(|(key, _)| key.clone()).collect();
         keys.sort_unstable();
         keys
+    }
+
+    /// The fields of the document under `key`.
+    pub(super) fn fields(&self, key: &str) -> Result<Vec<FieldChange>, EngineError> {
+        fields::<P>(key, self.by_key.get(key).and_then(|draft| draft.document.as_ref()))
     }
 
     /// What is written of the document under `key`; `None` if it is to be deleted.

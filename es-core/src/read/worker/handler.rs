@@ -1,6 +1,9 @@
 //! What a worker passes its events to: a projector, a builder, a policy.
 
-use std::{collections::HashSet, sync::LazyLock};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::LazyLock,
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -11,7 +14,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         failure::FailureSettings,
-        read_model::{Generation, NewLetter, Shard},
+        read_model::{FieldChange, Generation, NewLetter, Shard},
     },
     stream::Position,
 };
@@ -55,6 +58,8 @@ pub(crate) struct Course<'a> {
     pub(crate) parked: &'a HashSet<String>,
     /// The event of which the keys that fail are parked.
     pub(crate) gives_up: Option<Position>,
+    /// Those of its keys that fail because a commit was refused, and why.
+    pub(crate) refused: &'a BTreeMap<String, String>,
     /// How often it was tried.
     pub(crate) attempts: u32,
     /// How many letters there may be.
@@ -74,7 +79,8 @@ impl Default for Course<'_> {
     /// Nothing is parked, and nothing is given up.
     fn default() -> Self {
         static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
-        Self { parked: &NONE, gives_up: None, attempts: 0, room: 0, only: None }
+        static NO_CAUSES: BTreeMap<String, String> = BTreeMap::new();
+        Self { parked: &NONE, gives_up: None, refused: &NO_CAUSES, attempts: 0, room: 0, only: None }
     }
 }
 
@@ -95,6 +101,8 @@ pub(crate) struct Handled {
     pub(crate) done: usize,
     pub(crate) upserts: Vec<(String, Bytes)>,
     pub(crate) deletes: Vec<String>,
+    /// The fields of these documents.
+    pub(crate) fields: Vec<FieldChange>,
     /// Of the events that it has handled.
     pub(crate) letters: Vec<NewLetter>,
     /// The handler keeps their changes in memory, and returns them with those of later events.

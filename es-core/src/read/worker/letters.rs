@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Course, Events, Handled, Worker, handle};
 use crate::read::{
-    engine_error::EngineError,
+    engine_error::{EngineError, Location},
     failure::cause_of,
     read_model::{Changes, CommitError, DeadLetter, FailedLetter, Redemption, Shard},
 };
@@ -50,10 +50,15 @@ impl Worker<'_> {
     /// with their deletion, and no other event of the key is handled meanwhile (R19). A retry that a crash or a shutdown
     /// interrupts is found again when the shard is taken.
     async fn redeem(&mut self, shard: &Shard, key: String, shutdown: &CancellationToken) -> Result<(), EngineError> {
+        // While the letter is looked for that makes a commit fail, fewer are handled at once.
+        let (mut most, mut refused) = (usize::MAX, None);
         while let Some(held) = self.held.get_mut(shard) {
-            let letters = self.store.letters(&held.lease, &key).await?;
+            let mut letters = self.store.letters(&held.lease, &key).await?;
+            letters.truncate(most);
+            let first = letters.first().map(|letter| letter.event.position);
+            let refused_first = refused.take_if(|(position, _)| Some(*position) == first);
             let events: Vec<_> = letters.iter().map(DeadLetter::to_handle).collect();
-            let handled = if events.is_empty() {
+            let handled = if events.is_empty() || refused_first.is_some() {
                 Handled::default()
             } else {
                 let (after, course) = (held.lease.checkpoint.position, Course::only(&key));
@@ -61,7 +66,10 @@ impl Worker<'_> {
                 handle(self.handler, &held.lease, events, shutdown).await
             };
             let failed = match (handled.failure, letters.get(handled.done)) {
-                (None, _) => None,
+                (None, first) => refused_first.zip(first).map(|((position, cause), first)| {
+                    self.meter.failed(&first.event);
+                    FailedLetter { position, revision: first.revision, cause }
+                }),
                 (Some(failure), Some(letter)) if failure.is_of_event() => {
                     self.meter.failed(&letter.event);
                     let (name, cause) = (&self.generation.projection, cause_of(&failure));
@@ -85,6 +93,7 @@ impl Worker<'_> {
             let changes = Changes {
                 upserts: handled.upserts,
                 deletes: handled.deletes,
+                fields: handled.fields,
                 checkpoint: held.lease.checkpoint.clone(),
                 redemption: Some(redemption),
                 ..Changes::default()
@@ -93,12 +102,23 @@ impl Worker<'_> {
                 Ok(()) => {}
                 // What an operator has changed meanwhile is read again.
                 Err(CommitError::Edited(_)) => continue,
+                Err(CommitError::Taken(_)) if handled.done > 1 => {
+                    most = handled.done / 2;
+                    continue;
+                }
+                Err(CommitError::Taken(taken)) => {
+                    let Some(letter) = letters.first() else { continue };
+                    let cause = cause_of(&EngineError::NotUnique { event: Location::of(&letter.event), taken });
+                    refused = Some((letter.event.position, cause));
+                    continue;
+                }
                 Err(CommitError::Fenced(_)) => {
                     held.lease.hold().lose();
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
             }
+            most = most.saturating_mul(2);
             held.letters = held.letters.saturating_sub(handled.done);
             if is_whole {
                 held.parked.remove(&key);
