@@ -41,18 +41,7 @@ impl StreamId {
     /// # Errors
     /// [`InvalidStream`] says which rule the name breaks.
     pub fn new(category: &str, id: &str) -> Result<Self, InvalidStream> {
-        check_category(category)?;
-        if id.is_empty() {
-            return Err(InvalidStream::EmptyId);
-        }
-        if id.chars().any(char::is_control) {
-            return Err(InvalidStream::ControlCharacter);
-        }
-        let bytes = category.len() + 1 + id.len();
-        if bytes > MAX_STREAM_BYTES {
-            return Err(InvalidStream::TooLong { bytes });
-        }
-        let category_len = u8::try_from(category.len()).map_err(|_| InvalidStream::TooLong { bytes })?;
+        let category_len = check(category, id)?;
         Ok(Self { name: format!("{category}-{id}").into(), category_len })
     }
 
@@ -78,6 +67,28 @@ impl StreamId {
     }
 }
 
+/// Checks the parts of a stream's name, and returns the length of the category.
+fn check(category: &str, id: &str) -> Result<u8, InvalidStream> {
+    check_category(category)?;
+    if id.is_empty() {
+        return Err(InvalidStream::EmptyId);
+    }
+    if has_control(id) {
+        return Err(InvalidStream::ControlCharacter);
+    }
+    let bytes = category.len() + 1 + id.len();
+    if bytes > MAX_STREAM_BYTES {
+        return Err(InvalidStream::TooLong { bytes });
+    }
+    u8::try_from(category.len()).map_err(|_| InvalidStream::TooLong { bytes })
+}
+
+/// Whether `text` has a control character.
+pub(crate) fn has_control(text: &str) -> bool {
+    // Every event that is read asks this, and nearly all texts are ASCII.
+    if text.is_ascii() { text.bytes().any(|byte| byte.is_ascii_control()) } else { text.chars().any(char::is_control) }
+}
+
 /// Checks that `category` may name a category of an application.
 ///
 /// # Errors
@@ -101,7 +112,7 @@ impl FromStr for StreamId {
 
     fn from_str(name: &str) -> Result<Self, InvalidStream> {
         let (category, id) = name.split_once('-').ok_or(InvalidStream::EmptyId)?;
-        Self::new(category, id)
+        Ok(Self { category_len: check(category, id)?, name: name.into() })
     }
 }
 

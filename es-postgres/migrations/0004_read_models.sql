@@ -147,9 +147,15 @@ BEGIN
      WHERE c.generation = a_generation AND c.shard = a_shard AND c.fencing_token = a_fencing_token AND c.position = a_from
     RETURNING c.acts INTO acts;
     IF NOT FOUND THEN RETURN; END IF;
-    INSERT INTO documents AS d (generation, key, document)
-    SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document)
-        ON CONFLICT (generation, key) DO UPDATE SET document = excluded.document;
+    -- Half the work where there can be no conflict: in the first write of a generation, which may be all of its documents.
+    IF cardinality(a_keys) >= 500 AND NOT EXISTS (SELECT FROM documents d WHERE d.generation = a_generation) THEN
+        INSERT INTO documents (generation, key, document)
+        SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document);
+    ELSE
+        INSERT INTO documents AS d (generation, key, document)
+        SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document)
+            ON CONFLICT (generation, key) DO UPDATE SET document = excluded.document;
+    END IF;
     DELETE FROM documents d WHERE d.generation = a_generation AND d.key = ANY (a_deletes);
 END
 $$;

@@ -28,6 +28,7 @@ use crate::{
         worker::{DEFAULT_LEASE, Handler, Worker},
         worker_state::{StateReport, WorkerState},
     },
+    stream::has_control,
 };
 
 /// Keeps the read model of one projection up to date.
@@ -226,7 +227,7 @@ pub(crate) fn keys<P: Projection>(projection: &P, event: &Recorded<P::Event>) ->
     keys.sort_unstable();
     keys.dedup();
     for key in &keys {
-        let well_formed = !key.is_empty() && key.len() <= MAX_KEY_BYTES && !key.chars().any(char::is_control);
+        let well_formed = !key.is_empty() && key.len() <= MAX_KEY_BYTES && !has_control(key);
         let allowed = P::ORDER == EventOrder::PerKey || key == event.stream.id();
         if !well_formed || !allowed {
             return Err(EngineError::Key { key: key.clone(), event: Location::of(event) });

@@ -69,11 +69,14 @@ impl<P: Projection> Drafts<P> {
 
     /// Folds `event` into the document under `key`. One that was not added does not exist.
     pub(super) fn fold(&mut self, projection: &P, key: &str, event: &Recorded<P::Event>) -> Result<(), EngineError> {
-        if !self.by_key.contains_key(key) {
-            self.all += self.mean;
-            self.by_key.insert(key.to_owned(), Draft { document: None, is_changed: false, size: self.mean });
-        }
-        let Some(draft) = self.by_key.get_mut(key) else { return Ok(()) };
+        let draft = match self.by_key.get_mut(key) {
+            Some(draft) => draft,
+            None => {
+                self.all += self.mean;
+                let draft = Draft { document: None, is_changed: false, size: self.mean };
+                self.by_key.entry(key.to_owned()).or_insert(draft)
+            }
+        };
         fold(projection, key, &mut draft.document, event)?;
         if !std::mem::replace(&mut draft.is_changed, true) {
             self.changed += draft.size;

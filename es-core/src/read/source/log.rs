@@ -27,7 +27,7 @@ pub struct LogSource {
 
 impl LogSource {
     /// The most events of one batch, unless set otherwise.
-    pub const DEFAULT_BATCH: usize = 1_000;
+    pub const DEFAULT_BATCH: usize = 4_000;
 
     /// The log of `store`.
     pub fn new(store: impl EventStore) -> Self {
