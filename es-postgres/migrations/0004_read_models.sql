@@ -38,6 +38,7 @@ CREATE TABLE checkpoints (
     leased_at   timestamptz,                -- since when this owner has it; for people
     lease_until timestamptz,                -- by the clock of the database, the only one all owners share
     acts        bigint  NOT NULL DEFAULT 0, -- of operators: grows with each, so that the worker notices
+    is_asked_for boolean NOT NULL DEFAULT false, -- another worker asks the owner to give it back
     CONSTRAINT checkpoints_shard PRIMARY KEY (generation, shard)
 ) WITH (fillfactor = 50);
 

@@ -104,6 +104,7 @@ CREATE TABLE checkpoints (
     beats         INTEGER NOT NULL DEFAULT 0, -- heartbeat: grows while the owner is alive
     ttl_ms        INTEGER NOT NULL DEFAULT 0, -- how long the heartbeat may pause before the lease is free
     acts          INTEGER NOT NULL DEFAULT 0, -- of operators: grows with each, so that the worker notices
+    is_asked_for  INTEGER NOT NULL DEFAULT 0, -- another worker asks the owner to give it back
     PRIMARY KEY (generation, shard)
 ) STRICT, WITHOUT ROWID;
 

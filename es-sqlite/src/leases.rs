@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::DateTime;
 use es_core::{
     Generation, Position,
-    backend::{Acts, Changeover, Checkpoint, Lease, Shard, Takeover, Witness},
+    backend::{Acts, Changeover, Checkpoint, Lease, Shard, Share, Takeover, Witness},
     read::heartbeat::{AFTER_FAILURE, Beat, Heartbeat},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
@@ -61,19 +61,51 @@ pub(crate) async fn ensure_shards(
 /// Who holds the shards of `generation`, and their positions.
 async fn holders(connection: &mut SqliteConnection, generation: i64) -> Result<Vec<(Holder, i64)>, sqlx::Error> {
     let rows = sqlx::query(include_str!("sql/holders.sql")).bind(generation).fetch_all(connection).await?;
-    let holder = |row: &SqliteRow| {
-        let holder = Holder {
-            generation,
-            shard: Shard::from(row.try_get::<&str, _>("shard")?),
-            owner: row.try_get("owner")?,
-            process: row.try_get("process")?,
-            fencing_token: row.try_get("fencing_token")?,
-            beats: row.try_get("beats")?,
-            ttl: Duration::from_millis(row.try_get::<i64, _>("ttl_ms")?.unsigned_abs()),
-        };
-        Ok((holder, row.try_get("position")?))
+    rows.iter().map(|row| holder(generation, row)).collect()
+}
+
+fn holder(generation: i64, row: &SqliteRow) -> Result<(Holder, i64), sqlx::Error> {
+    let holder = Holder {
+        generation,
+        shard: Shard::from(row.try_get::<&str, _>("shard")?),
+        owner: row.try_get("owner")?,
+        process: row.try_get("process")?,
+        fencing_token: row.try_get("fencing_token")?,
+        beats: row.try_get("beats")?,
+        ttl: Duration::from_millis(row.try_get::<i64, _>("ttl_ms")?.unsigned_abs()),
     };
-    rows.iter().map(holder).collect()
+    Ok((holder, row.try_get("position")?))
+}
+
+/// The shards of `generation` whose leases hold. Without the write lock, so a commit in flight may be missed: a worker that is
+/// asked for nothing loses nothing.
+pub(crate) async fn shares(
+    connection: &mut SqliteConnection,
+    holders: &Holders,
+    generation: i64,
+) -> Result<Vec<Share>, sqlx::Error> {
+    let rows = sqlx::query(include_str!("sql/holders.sql")).bind(generation).fetch_all(connection).await?;
+    let mut shares = Vec::new();
+    for row in &rows {
+        let (holder, _) = holder(generation, row)?;
+        if let Some(owner) = holder.owner
+            && holders.is_held(&holder)
+        {
+            shares.push(Share { shard: holder.shard, owner, is_asked_for: row.try_get("is_asked_for")? });
+        }
+    }
+    Ok(shares)
+}
+
+/// Asks the workers that hold `shards` to give them back.
+pub(crate) async fn ask_for(
+    connection: &mut SqliteConnection,
+    generation: i64,
+    shards: &[Shard],
+) -> Result<(), sqlx::Error> {
+    let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
+    let query = sqlx::query(include_str!("sql/ask_for.sql")).bind(generation).bind(json(&names));
+    query.execute(connection).await.map(drop)
 }
 
 /// Takes the lease on `shard`; `None` when another owner holds it or there is no such shard.

@@ -27,7 +27,8 @@ pub(crate) async fn situation(
     };
     let letters = usize::try_from(row.try_get::<i64, _>("letters")?).unwrap_or(usize::MAX);
     let (acts, paused) = (Acts(row.try_get("acts")?), pause(&row)?);
-    Ok(Some(Situation { acts, paused, parked: keys("parked")?, retries: keys("retries")?, letters }))
+    let (parked, retries, is_asked_for) = (keys("parked")?, keys("retries")?, row.try_get("is_asked_for")?);
+    Ok(Some(Situation { acts, paused, parked, retries, letters, is_asked_for }))
 }
 
 /// The pause in a row; `None` where its columns are null.

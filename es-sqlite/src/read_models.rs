@@ -9,7 +9,7 @@ use es_core::{
     backend::{
         Changeover, Changes, CommitError, DeclaredField, Documents, FieldScan, FoundDocument, GenerationSet,
         GenerationState, Generations, KnownProgress, Lease, Leases, Progress, PromoteError, Promotion, ReadModelError,
-        Served, Shard, Situation, Takeover,
+        Served, Shard, Share, Situation, Takeover,
     },
     read::read_model,
 };
@@ -251,6 +251,21 @@ impl Leases for SqliteStore {
         let pause = operations::paused(connection.connection(), reader).await.map_err(Failure::from)?;
         connection.give_back();
         Ok(pause)
+    }
+
+    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let shares = leases::shares(reader.connection(), self.holders(), generation.id).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(shares)
+    }
+
+    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
+        let (id, shards) = (generation.id, shards.to_vec());
+        let asked = self
+            .connections()
+            .write(move |connection| Box::pin(async move { leases::ask_for(connection, id, &shards).await }));
+        Ok(asked.await?)
     }
 }
 

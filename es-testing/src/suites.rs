@@ -11,6 +11,7 @@ pub mod engines_letters;
 pub mod engines_project;
 pub mod engines_react;
 pub mod engines_restored;
+pub mod engines_shards;
 pub mod engines_standby;
 pub mod engines_stop;
 pub mod event_store;

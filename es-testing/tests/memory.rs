@@ -2,7 +2,7 @@
 
 use es_core::{
     Append, EventData, EventOrder, EventStore, Expected, LogSource, MemoryStore, NewEvent, StreamId,
-    backend::{Categories, Checkpoint, Delivery, EventSource, Subscription},
+    backend::{Categories, Checkpoint, Delivery, EventSource, Split, Subscription},
 };
 use uuid::Uuid;
 
@@ -44,6 +44,7 @@ async fn r17_batches_hold_fewer_events_where_these_are_large() {
         store: Uuid::nil(),
         categories: Categories::All,
         order: EventOrder::PerKey,
+        split: Split::NONE,
     };
     let mut feed = LogSource::new(store).open(&subscription).await.expect("opened");
     let mut sizes = Vec::new();

@@ -15,8 +15,8 @@ use crate::{
     event::RecordedEvent,
     limits::PAGE_BYTES,
     read::read_model::{
-        self, Changeover, Changes, Checkpoint, CommitError, DeadLetter, Generation, Lease, Leases, NewLetter, Pause,
-        Progress, ReadModelError, Redemption, Shard, Situation, StoppedAt, Takeover,
+        self, Acts, Changeover, Changes, Checkpoint, CommitError, DeadLetter, Generation, Lease, Leases, NewLetter,
+        Pause, Progress, ReadModelError, Redemption, Shard, Share, Situation, StoppedAt, Takeover,
     },
     stream::Position,
 };
@@ -84,6 +84,7 @@ impl Leases for MemoryStore {
         let (fencing_token, checkpoint) = (stored.fencing_token, stored.checkpoint.clone());
         let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
         stored.held = Some(Held::by(&lease, stored.held.as_ref()));
+        stored.is_asked_for = false;
         Ok(Some(lease))
     }
 
@@ -125,9 +126,9 @@ impl Leases for MemoryStore {
 
     async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
         let models = &mut self.lock().read_models;
-        let acts = models.leased(lease)?.acts;
+        let StoredShard { acts, is_asked_for, .. } = *models.leased(lease)?;
         let paused = models.pauses.get(&lease.generation.projection).cloned();
-        let mut situation = Situation { acts, paused, ..Situation::default() };
+        let mut situation = Situation { acts, paused, is_asked_for, ..Situation::default() };
         for (key, parked) in models.generations.get(&lease.generation.id).iter().flat_map(|stored| &stored.parked) {
             situation.parked.push(key.clone());
             situation.letters += parked.letters.len();
@@ -161,6 +162,31 @@ impl Leases for MemoryStore {
 
     async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError> {
         Ok(self.lock().read_models.pauses.get(reader).cloned())
+    }
+
+    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
+        let models = &mut self.lock().read_models;
+        let stored = models.shards(generation).into_iter().flatten();
+        let share = |(shard, stored): (&Shard, &mut StoredShard)| {
+            let held = stored.held.as_ref().filter(|held| held.is_live())?;
+            Some(Share { shard: shard.clone(), owner: held.owner, is_asked_for: stored.is_asked_for })
+        };
+        Ok(stored.filter_map(share).collect())
+    }
+
+    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
+        let models = &mut self.lock().read_models;
+        let Some(stored) = models.shards(generation) else { return Ok(()) };
+        for shard in shards {
+            if let Some(stored) = stored.get_mut(shard).filter(|stored| !stored.is_asked_for)
+                && let Some(held) = &stored.held
+            {
+                stored.is_asked_for = true;
+                stored.acts = Acts(stored.acts.0 + 1);
+                held.note(stored.acts);
+            }
+        }
+        Ok(())
     }
 }
 

@@ -50,6 +50,7 @@ pub(super) struct StoredShard {
     pub(super) fencing_token: i64,
     pub(super) acts: Acts,
     pub(super) stopped: Option<StoppedAt>,
+    pub(super) is_asked_for: bool,
 }
 
 /// A parked key.

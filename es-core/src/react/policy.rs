@@ -20,7 +20,7 @@ use crate::{
         panics::{Panicked, caught, caught_async},
         projection::EventOrder,
         read_model::{Generation, Leases, NewLetter},
-        source::{EventSource, Subscription},
+        source::{EventSource, Split, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Worker},
         worker_state::{StateReport, WorkerState},
@@ -77,7 +77,7 @@ use crate::{
 /// [`StreamId::new`](crate::StreamId::new).
 ///
 /// # Delivery
-/// Events come in log order. A crash between a reaction and its checkpoint repeats the reaction, so its commands must carry an
+/// Events come in log order ([in several shards](PolicyRunner::shards), those of each stream do). A crash between a reaction and its checkpoint repeats the reaction, so its commands must carry an
 /// idempotency key: [`reaction`] makes one from the event. The checkpoint is committed with each batch, after a second of
 /// reactions, and when the policy stops, by a shutdown or at an event to which it cannot react. None of these repeats a
 /// reaction.
@@ -165,6 +165,7 @@ pub struct PolicyRunner<P> {
     source: Arc<dyn EventSource>,
     leases: Arc<dyn Leases>,
     lease: Duration,
+    shards: u32,
     standby: Standby,
     failures: FailureSettings,
     pub(crate) report: StateReport,
@@ -176,13 +177,20 @@ impl<P: Policy> PolicyRunner<P> {
         const { assert!(definition::is_name(P::NAME), "Policy::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (Standby::default(), StateReport::default());
         let (source, leases, failures) = (Arc::new(source), Arc::new(leases), FailureSettings::default());
-        Self { policy, source, leases, lease: DEFAULT_LEASE, standby, failures, report }
+        Self { policy, source, leases, lease: DEFAULT_LEASE, shards: 1, standby, failures, report }
     }
 
     /// How long the lease of a runner lasts after its process was killed or stalls, as
     /// [`Projector::lease`](crate::read::projector::Projector::lease).
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }
+    }
+
+    /// In how many shards it follows the log (one by default), as
+    /// [`Projector::shards`](crate::read::projector::Projector::shards). Each stream belongs to one of them by its id. It reacts to
+    /// the events of each stream in their order; those of streams in different shards may overtake each other.
+    pub fn shards(self, shards: u32) -> Self {
+        Self { shards: shards.max(1), ..self }
     }
 
     /// How often it tries again while it [stands by](WorkerState::StandingBy) (every 5 s by default).
@@ -260,7 +268,9 @@ impl<P: Policy> PolicyRunner<P> {
         let generation = self.reader().await?;
         let (reader, categories) = (P::NAME.to_owned(), P::Event::categories());
         let leases = self.leases.clone();
-        let subscription = Subscription { reader, store: leases.id().await?, categories, order: EventOrder::PerKey };
+        let (store, order) = (leases.id().await?, EventOrder::PerKey);
+        let split = Split { shards: self.shards, by_stream: true };
+        let subscription = Subscription { reader, store, categories, order, split };
         let worker = Worker::open(self, &*self.source, &subscription, leases, generation, self.lease).await?;
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {

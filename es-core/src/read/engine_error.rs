@@ -54,13 +54,21 @@ pub enum EngineError {
     /// The generation that it kept no longer serves.
     #[error("the generation was replaced by another one")]
     Replaced,
-    /// The read model was fed by another source, and its shards have reached different positions. So there is no one position
-    /// from which this source could continue. Rebuild the read model from this source.
-    #[error("the read model is fed by another source and cannot continue from {0:?} without a rebuild")]
+    /// The read model was fed by another source, or in another number of shards, and these shards have reached different positions.
+    /// So there is no one position from which this source could continue. Run the former program until its shards have read the
+    /// same, while no client writes, or rebuild the read model.
+    #[error(
+        "the read model was fed by another source or in another number of shards, which have reached different positions, so \
+         it cannot continue from {0:?}: run the former program until all have read the same, or rebuild the read model"
+    )]
     OtherSource(String),
-    /// The read model was fed by another source, and some of its keys are parked. It is not known from which of the several shards
-    /// of this source their events come. Retry or discard the dead letters first, or rebuild the read model from this source.
-    #[error("the read model was fed by another source and has parked keys, so it cannot continue from {0:?}")]
+    /// The read model was fed by another source, or in another number of shards, and some of its keys are parked. It is not known
+    /// from which of the several shards of this source their events come. Retry or discard the dead letters first, or rebuild the
+    /// read model.
+    #[error(
+        "the read model was fed by another source or in another number of shards and has parked keys, so it cannot continue \
+         from {0:?}: retry or discard the dead letters first, or rebuild the read model"
+    )]
     ParkedKeys(String),
     /// A newer version of the projection serves or is being built: this program is too old for it.
     /// [`Projector::rebuild`](crate::Projector::rebuild) makes this version serve again.
@@ -102,6 +110,10 @@ pub enum EngineError {
     /// The projection declares [`EventOrder::PerStream`](crate::EventOrder::PerStream) and listens to more than one category.
     #[error("a projection in per-stream order listens to exactly one category")]
     NotPerStream,
+    /// The projection has [unique](crate::Field::unique) fields and was to be folded in several shards. Each shard goes on by itself,
+    /// so a document could get a value before another one has lost it.
+    #[error("a read model with unique fields is folded in one shard")]
+    UniqueInShards,
     /// An event cannot be read (R14).
     #[error(transparent)]
     Decode(#[from] DecodeError),

@@ -23,7 +23,7 @@ use crate::{
         field::DocumentField,
         projection::{EventOrder, Projection},
         read_model::{FieldChange, Generation, ReadModelStore},
-        source::{EventSource, Subscription},
+        source::{EventSource, Split, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Handler, Worker},
         worker_state::{StateReport, WorkerState},
@@ -34,7 +34,7 @@ use crate::{
 /// Keeps the read model of one projection up to date.
 ///
 /// Any number of workers of the same projection may run, in any number of processes. Leases and fencing tokens make sure that
-/// one of them folds each shard, and another takes over when it stops.
+/// one of them folds each [shard](Self::shards), and another takes over when it stops.
 ///
 /// # Delivery
 /// Documents and checkpoint commit together (R9). After crashes, repeated deliveries, rebalances and stalled workers the read
@@ -48,6 +48,7 @@ pub struct Projector<P> {
     pub(crate) source: Arc<dyn EventSource>,
     pub(crate) store: Arc<dyn ReadModelStore>,
     pub(crate) lease: Duration,
+    shards: u32,
     pub(crate) document_bytes: usize,
     standby: Standby,
     pub(crate) failures: FailureSettings,
@@ -74,6 +75,7 @@ impl<P: Projection> Projector<P> {
             source: Arc::new(source),
             store: Arc::new(store),
             lease: DEFAULT_LEASE,
+            shards: 1,
             document_bytes: Self::DEFAULT_DOCUMENT_BYTES,
             standby,
             failures: FailureSettings::default(),
@@ -89,6 +91,23 @@ impl<P: Projection> Projector<P> {
     /// folded twice, but the work is done again.
     pub fn lease(self, ttl: Duration) -> Self {
         Self { lease: ttl, ..self }
+    }
+
+    /// In how many shards it follows the log (one by default). Each key belongs to one of them by its hash. Each shard has a
+    /// checkpoint and a lease of its own and is folded in log order, so several processes fold the read model at once: they share
+    /// the shards evenly, and take over those of a process that ends.
+    ///
+    /// Each shard reads the whole log. In [per-stream order](EventOrder::PerStream) it decodes only its own events, otherwise all
+    /// of them, to learn their keys. Kafka has partitions, and keeps these.
+    ///
+    /// A read model with [unique](crate::Field::unique) fields has one shard.
+    ///
+    /// All processes give the same number. Another one begins when all processes with the former one have ended, and where the
+    /// former shards have stopped: they must have reached the same position, as they do when all is read. Otherwise the projector
+    /// stops with [`EngineError::OtherSource`] ([`EngineError::ParkedKeys`] if keys are parked). A [rebuild](Self::rebuild) or a
+    /// higher [`Projection::VERSION`] begins with any number.
+    pub fn shards(self, shards: u32) -> Self {
+        Self { shards: shards.max(1), ..self }
     }
 
     /// How many bytes of documents are loaded for one commit (32 MiB by default). In memory they take a few times as much (R17).
@@ -208,6 +227,9 @@ impl<P: Projection> Projector<P> {
         {
             return Err(EngineError::NotPerStream);
         }
+        if self.shards > 1 && P::FIELDS.iter().any(|field| field.is_unique()) {
+            return Err(EngineError::UniqueInShards);
+        }
         let subscription = Subscription {
             // Each generation is a reader of its own, so that a rebuild takes no shard from the
             // workers that serve.
@@ -215,6 +237,7 @@ impl<P: Projection> Projector<P> {
             store: self.store.id().await?,
             categories: P::Event::categories(),
             order: P::ORDER,
+            split: Split { shards: self.shards, by_stream: P::ORDER == EventOrder::PerStream },
         };
         Worker::open(handler, source, &subscription, self.store.clone(), generation.clone(), self.lease).await
     }

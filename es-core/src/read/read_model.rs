@@ -10,9 +10,11 @@ mod fields;
 mod generations;
 mod leases;
 mod operations;
+mod shards;
 
 pub use self::{
     dead_letters::*, documents::*, error::ReadModelError, fields::*, generations::*, leases::*, operations::*,
+    shards::*,
 };
 
 /// Keeps the documents of read models together with the checkpoints of their projectors, and what operators need for both. It is

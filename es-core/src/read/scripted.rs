@@ -23,7 +23,7 @@ use crate::{
             Act, ActError, ActRecord, Changeover, Changes, Checkpoint, CommitError, DeadLetter, DeadLetters,
             DeclaredField, Documents, FieldScan, FoundDocument, Generation, GenerationSet, GenerationState,
             Generations, Hold, KeyRange, Lease, Leases, LetterPage, Operations, ParkedKey, Pause, Progress,
-            PromoteError, Promotion, ReadModelError, Served, Shard, Situation, StoppedAt, Takeover,
+            PromoteError, Promotion, ReadModelError, Served, Shard, Share, Situation, StoppedAt, Takeover,
         },
         source::{Delivery, EventFeed, EventSource, SourceError, Subscription},
     },
@@ -242,6 +242,14 @@ impl Leases for Watched {
 
     async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError> {
         self.memory.paused(reader).await
+    }
+
+    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
+        self.memory.shares(generation).await
+    }
+
+    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
+        self.memory.ask_for(generation, shards).await
     }
 }
 

@@ -52,6 +52,24 @@ pub struct Subscription {
     pub categories: Categories,
     /// The order that it needs. A source delivers in this order or refuses.
     pub order: EventOrder,
+    /// Into how many shards it wants the events split.
+    pub split: Split,
+}
+
+/// Into how many shards a source splits its events, by the hash of keys ([`Shard::slice`]). Each is delivered in the order of the
+/// source. A source that has several shards by itself, as Kafka has partitions, keeps these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Split {
+    /// How many; 1 means that all events are in one shard.
+    pub shards: u32,
+    /// Whether the key of an event is the id of its stream: then the source leaves out the events of other shards. Otherwise it
+    /// delivers all events in each shard, and the reader handles what belongs to it.
+    pub by_stream: bool,
+}
+
+impl Split {
+    /// One shard.
+    pub const NONE: Self = Self { shards: 1, by_stream: false };
 }
 
 /// An open source. Dropping it gives its shards back.
@@ -83,6 +101,9 @@ pub trait EventFeed: fmt::Debug + Send {
     /// # Errors
     /// [`SourceError`], among them [`SourceError::OtherHistory`].
     async fn start(&mut self, shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError>;
+
+    /// The reader has given the shard up, and wants no more of its batches until it is started again.
+    fn stop(&mut self, _shard: &Shard) {}
 }
 
 /// What a source tells its reader.

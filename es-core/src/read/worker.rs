@@ -3,6 +3,7 @@
 
 mod handler;
 mod letters;
+mod shards;
 mod unique;
 #[cfg(test)]
 mod tests;
@@ -28,7 +29,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         failure::{Attempts, Decision, cause_of},
-        read_model::{Acts, Changeover, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
+        read_model::{Acts, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
         source::{Batch, Delivery, EventFeed, EventSource, Subscription},
         worker_state::StateReport,
     },
@@ -60,8 +61,10 @@ pub(crate) struct Worker<'a> {
     ttl: Duration,
     meter: ReaderMeter,
     held: HashMap<Shard, Held>,
-    /// Assigned shards whose lease another worker still holds.
-    wanted: Vec<Shard>,
+    /// Assigned shards that it does not hold, each with the time from which it tries to take its lease.
+    wanted: HashMap<Shard, Instant>,
+    /// When it may ask other workers for shards again.
+    asks: Instant,
     /// The rest of a batch whose first part is committed.
     waiting: VecDeque<Batch>,
 }
@@ -81,6 +84,8 @@ struct Held {
     parked: HashSet<String>,
     /// How many letters the generation has, as far as is known here.
     letters: usize,
+    /// Whether another worker asks for the shard.
+    is_asked_for: bool,
     /// The acts of operators that are taken into account.
     acts: Acts,
     /// Reports it for as long as it is held.
@@ -109,9 +114,9 @@ impl<'a> Worker<'a> {
     ) -> Result<Self, EngineError> {
         let feed = source.open(subscription).await?;
         let meter = ReaderMeter::of(&generation.projection);
-        let (held, wanted, waiting) = (HashMap::new(), Vec::new(), VecDeque::new());
-        let owner = Uuid::now_v7();
-        Ok(Self { handler, store, generation, feed, owner, ttl, meter, held, wanted, waiting })
+        let (held, wanted, waiting) = (HashMap::new(), HashMap::new(), VecDeque::new());
+        let (owner, asks) = (Uuid::now_v7(), Instant::now());
+        Ok(Self { handler, store, generation, feed, owner, ttl, meter, held, wanted, asks, waiting })
     }
 
     /// Makes steps until the shutdown (`None`), or until `after` returns a value.
@@ -183,18 +188,19 @@ impl<'a> Worker<'a> {
         Ok(Some(if self.held.is_empty() { Step::Standby } else { self.end().map_or(Step::Worked, Step::AtEnd) }))
     }
 
-    /// The end of the log, if all events that the source has are handled.
+    /// The end of the log, if all events that the source has for this worker are handled: of the shards that are assigned to it, or,
+    /// where workers share the shards, of those that it holds.
     fn end(&self) -> Option<Position> {
         let mut ends = self.held.values().map(|held| held.end);
         let end = ends.try_fold(Position::ZERO, |furthest, end| Some(furthest.max(end?)));
-        end.filter(|_| self.wanted.is_empty())
+        end.filter(|_| self.wanted.is_empty() || self.shares_shards())
     }
 
     fn take_in(&mut self, delivery: Delivery) {
         match delivery {
-            Delivery::Assigned(shards) => self.wanted.extend(shards),
+            Delivery::Assigned(shards) => self.wanted.extend(shards.into_iter().map(|shard| (shard, Instant::now()))),
             Delivery::Revoked(shards) => {
-                self.wanted.retain(|shard| !shards.contains(shard));
+                self.wanted.retain(|shard, _| !shards.contains(shard));
                 self.waiting.retain(|batch| !shards.contains(&batch.shard));
                 for shard in &shards {
                     self.held.remove(shard);
@@ -241,6 +247,7 @@ impl<'a> Worker<'a> {
             Handled::default()
         } else {
             let course = Course {
+                slice: batch.shard.slice(),
                 parked: &held.parked,
                 gives_up: held.attempts.parks(),
                 refused: &held.refused,
@@ -345,46 +352,6 @@ impl<'a> Worker<'a> {
             }
         }
         self.handler.failed(&failure);
-        Ok(())
-    }
-
-    async fn take_wanted(&mut self, shutdown: &CancellationToken) -> Result<(), EngineError> {
-        if self.wanted.is_empty() {
-            return Ok(());
-        }
-        // All shards of the source, not only the assigned ones: `reached` counts them all.
-        let shards: Vec<Shard> = self.feed.shards().into_iter().chain(self.wanted.iter().cloned()).collect();
-        match self.store.ensure_shards(&self.generation, &shards).await? {
-            Changeover::Ready => {}
-            Changeover::Busy => return Ok(()),
-            Changeover::Uneven => return Err(EngineError::OtherSource(shards[0].source.clone())),
-            Changeover::Parked => return Err(EngineError::ParkedKeys(shards[0].source.clone())),
-        }
-        for shard in std::mem::take(&mut self.wanted) {
-            let takeover = self.feed.takeover();
-            match self.store.acquire(&self.generation, &shard, self.owner, takeover, self.ttl).await? {
-                Some(lease) => {
-                    let checkpoint = lease.checkpoint.clone();
-                    // Before the source starts it: if that fails, this lease is released with the others.
-                    let held = Held {
-                        lease,
-                        kept: None,
-                        end: None,
-                        attempts: Attempts::default(),
-                        most: usize::MAX,
-                        refused: BTreeMap::new(),
-                        parked: HashSet::new(),
-                        letters: 0,
-                        acts: Acts::default(),
-                        _reported: self.meter.holds(),
-                    };
-                    self.held.insert(shard.clone(), held);
-                    self.learn(&shard, shutdown).await?;
-                    self.feed.start(&shard, &checkpoint).await?;
-                }
-                None => self.wanted.push(shard),
-            }
-        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use es_core::{
     EventOrder, Position, RecordedEvent,
-    backend::{Categories, Checkpoint, Delivery, EventFeed, EventSource, Shard, SourceError, Subscription},
+    backend::{Categories, Checkpoint, Delivery, EventFeed, EventSource, Shard, SourceError, Split, Subscription},
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig};
 
@@ -39,7 +39,8 @@ impl Reader {
         order: EventOrder,
         checkpoints: BTreeMap<Shard, Checkpoint>,
     ) -> Self {
-        let subscription = Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order };
+        let subscription =
+            Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order, split: Split::NONE };
         let feed = KafkaSource::new(config).open(&subscription).await.unwrap();
         Self { feed, checkpoints, events: Vec::new(), batches: 0, at_end: BTreeMap::new() }
     }
@@ -50,7 +51,8 @@ impl Reader {
         categories: Categories,
         order: EventOrder,
     ) -> SourceError {
-        let subscription = Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order };
+        let subscription =
+            Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order, split: Split::NONE };
         KafkaSource::new(config).open(&subscription).await.unwrap_err()
     }
 

@@ -4,7 +4,7 @@ use std::{error::Error, time::Instant};
 
 use es_core::{
     EventOrder, WorkerState,
-    backend::{Categories, EventSource, SourceError, Subscription},
+    backend::{Categories, EventSource, SourceError, Split, Subscription},
 };
 use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig, RelayError};
 
@@ -58,8 +58,13 @@ async fn a_property_that_does_not_exist_ends_relay_and_reader_and_is_named_witho
 
     let source = KafkaSource::new(KafkaSourceConfig { settings, ..house.source_config() });
     let reader = "reader".to_owned();
-    let subscription =
-        Subscription { reader, store: Uuid::nil(), categories: Categories::All, order: EventOrder::PerStream };
+    let subscription = Subscription {
+        reader,
+        store: Uuid::nil(),
+        categories: Categories::All,
+        order: EventOrder::PerStream,
+        split: Split::NONE,
+    };
     let refused = source.open(&subscription).await.map(drop).unwrap_err();
     assert!(!refused.is_transient() && matches!(refused, SourceError::Refused { .. }), "{refused:?}");
     assert!(refused.to_string().contains("sasl.pasword") && !format!("{refused:?}").contains("secret"), "{refused:?}");
@@ -86,8 +91,13 @@ async fn tls_is_compiled_in() {
     config.settings.insert("sasl.password", "secret");
     config.topic_prefix = house.prefix.clone();
     let reader = "reader".to_owned();
-    let subscription =
-        Subscription { reader, store: Uuid::nil(), categories: Categories::All, order: EventOrder::PerStream };
+    let subscription = Subscription {
+        reader,
+        store: Uuid::nil(),
+        categories: Categories::All,
+        order: EventOrder::PerStream,
+        split: Split::NONE,
+    };
     let asked = Instant::now();
     let failed = KafkaSource::new(config).open(&subscription).await.map(drop).unwrap_err();
     assert!(failed.is_transient() && asked.elapsed() < PATIENCE, "{failed:?}");

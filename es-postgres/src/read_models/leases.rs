@@ -7,7 +7,7 @@ use es_core::{
     DeadLetter, Generation, LetterPage, Pause, Position, RecordedEvent,
     backend::{
         Acts, Changeover, Changes, Checkpoint, CommitError, FieldChange, Lease, Leases, Progress, ReadModelError,
-        Shard, Situation, Taken, Takeover, Witness,
+        Shard, Share, Situation, Taken, Takeover, Witness,
     },
     read::read_model,
 };
@@ -171,6 +171,18 @@ impl Leases for PostgresStore {
         let pause = |row: &PgRow| Ok(Pause { actor: row.try_get(0)?, reason: row.try_get(1)?, at: row.try_get(2)? });
         rows.first().map(pause).transpose().map_err(error::read_model)
     }
+
+    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
+        let query = || sqlx::query(include_str!("../sql/shares.sql")).bind(generation.id);
+        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
+        rows.iter().map(share).collect::<Result<_, _>>().map_err(error::read_model)
+    }
+
+    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
+        let shards: Vec<_> = shards.iter().map(Shard::to_string).collect();
+        let ask = sqlx::query(include_str!("../sql/ask_for.sql")).bind(generation.id).bind(shards);
+        self.inner.connections.execute(ask).await.map(drop).map_err(error::read_model)
+    }
 }
 
 /// What became of a commit.
@@ -208,7 +220,13 @@ fn situation(row: &PgRow) -> Result<Situation, sqlx::Error> {
         _ => None,
     };
     let letters = usize::try_from(row.try_get::<i64, _>(6)?).unwrap_or(usize::MAX);
-    Ok(Situation { acts: Acts(row.try_get(0)?), paused, parked: row.try_get(4)?, retries: row.try_get(5)?, letters })
+    let (acts, parked, retries) = (Acts(row.try_get(0)?), row.try_get(4)?, row.try_get(5)?);
+    Ok(Situation { acts, paused, parked, retries, letters, is_asked_for: row.try_get(7)? })
+}
+
+fn share(row: &PgRow) -> Result<Share, sqlx::Error> {
+    let shard = Shard::from(row.try_get::<&str, _>(0)?);
+    Ok(Share { shard, owner: row.try_get(1)?, is_asked_for: row.try_get(2)? })
 }
 
 fn changeover(rows: &[PgRow]) -> Result<Changeover, sqlx::Error> {

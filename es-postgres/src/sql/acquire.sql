@@ -2,7 +2,7 @@
 -- No row when another owner holds it or there is no such shard (any more).
 -- Locks: the checkpoint's row, without waiting: who holds it is committing and keeps the lease.
 UPDATE checkpoints
-   SET owner = $3, fencing_token = fencing_token + 1, lease_until = clock_timestamp() + $4,
+   SET owner = $3, is_asked_for = false, fencing_token = fencing_token + 1, lease_until = clock_timestamp() + $4,
        leased_at = CASE WHEN owner = $3 THEN leased_at ELSE clock_timestamp() END
  WHERE {here} AND (generation, shard) IN (
        SELECT generation, shard FROM checkpoints

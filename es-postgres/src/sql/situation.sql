@@ -3,6 +3,6 @@
 SELECT c.acts, p.actor, p.reason, p.paused_at,
        ARRAY(SELECT k.key FROM parked_keys k WHERE k.generation = $1 ORDER BY k.key),
        ARRAY(SELECT k.key FROM parked_keys k WHERE k.generation = $1 AND k.shard = $2 AND k.is_retry_requested ORDER BY k.key),
-       (SELECT count(*) FROM dead_letters l WHERE l.generation = $1)
+       (SELECT count(*) FROM dead_letters l WHERE l.generation = $1), c.is_asked_for
   FROM checkpoints c LEFT JOIN paused_readers p ON p.reader = $4
  WHERE {here to read} AND c.generation = $1 AND c.shard = $2 AND c.fencing_token = $3

@@ -3,6 +3,6 @@
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
 UPDATE checkpoints
 SET leased_at_us = iif(owner = ?3, leased_at_us, CAST(unixepoch('subsec') * 1000 AS INTEGER) * 1000),
-    owner = ?3, process = ?4, ttl_ms = ?5, fencing_token = fencing_token + 1, beats = 0
+    owner = ?3, process = ?4, ttl_ms = ?5, fencing_token = fencing_token + 1, beats = 0, is_asked_for = 0
 WHERE generation = ?1 AND shard = ?2
 RETURNING fencing_token, position, event_id, recorded_at_us, cursor

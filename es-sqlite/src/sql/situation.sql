@@ -1,7 +1,7 @@
 -- What a worker must know beside its checkpoint; no row when the lease is lost.
 -- binds: ?1 generation, ?2 shard, ?3 fencing token, ?4 reader
 -- locks: none
-SELECT checkpoints.acts, paused_readers.actor, paused_readers.reason, paused_readers.paused_at_us,
+SELECT checkpoints.acts, checkpoints.is_asked_for, paused_readers.actor, paused_readers.reason, paused_readers.paused_at_us,
        (SELECT json_group_array(key) FROM parked_keys WHERE generation = ?1) AS parked,
        (SELECT json_group_array(key) FROM parked_keys WHERE generation = ?1 AND shard = ?2 AND is_retry_requested) AS retries,
        (SELECT count(*) FROM dead_letters WHERE generation = ?1) AS letters

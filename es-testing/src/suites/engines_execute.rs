@@ -114,6 +114,17 @@ macro_rules! engine_suite {
             a_slow_event_keeps_its_lease
             a_slow_reaction_keeps_its_lease
         }
+        $crate::__suite! { engines_shards, $make,
+            r9_a_policy_in_shards_reacts_to_each_stream_in_order
+            r9_another_number_of_shards_folds_nothing_twice
+            r9_another_number_of_shards_is_refused_where_the_former_ones_differ
+            r9_shards_are_folded_once_while_workers_come_and_go
+            r12_a_generation_is_built_by_several_workers
+            r13_a_read_waits_for_all_shards
+            r18_the_shards_of_a_killed_worker_are_taken_over_in_3_s
+            r18_workers_share_the_shards_evenly
+            r19_keys_are_parked_in_their_shards
+        }
         $crate::__suite! { engines_react, $make,
             r11_a_reaction_that_fails_for_good_stops_the_policy_before_it
             policies_react_once_although_they_are_killed

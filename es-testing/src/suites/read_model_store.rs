@@ -7,7 +7,8 @@ use chrono::DateTime;
 use es_core::{
     Generation, KeyRange, Position,
     backend::{
-        Changeover, Changes, Checkpoint, CommitError, GenerationState, Lease, ReadModelStore, Shard, Takeover, Witness,
+        Acts, Changeover, Changes, Checkpoint, CommitError, GenerationState, Lease, ReadModelStore, Shard, Takeover,
+        Witness,
     },
 };
 use tokio::task::JoinSet;
@@ -30,6 +31,7 @@ macro_rules! read_model_store_suite {
             r9_a_worker_is_told_that_its_lease_is_lost
             leases_exclude_others_until_released_or_expired
             a_lease_may_be_taken_for_ever
+            a_worker_learns_that_another_asks_for_its_shard
             a_store_has_an_id_of_its_own
             r13_reached_is_the_least_of_all_shards
             scans_follow_byte_order_within_their_range
@@ -320,6 +322,40 @@ pub async fn a_lease_may_be_taken_for_ever(store: &impl ReadModelStore) {
     assert!(acquire(Uuid::now_v7()).await.expect("asked").is_none());
     store.release(&lease).await.expect("released");
     assert!(acquire(Uuid::now_v7()).await.expect("asked").is_some());
+}
+
+/// With the next commit or renewal, once for all that ask, until another worker has the shard.
+pub async fn a_worker_learns_that_another_asks_for_its_shard(store: &impl ReadModelStore) {
+    let generation = serving(store).await;
+    let shards = Shard::split("log", 2);
+    assert_eq!(store.ensure_shards(&generation, &shards).await.expect("asked"), Changeover::Ready);
+    let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
+    let acquire =
+        async |shard, owner| store.acquire(&generation, shard, owner, Takeover::Always, TTL).await.expect("asked");
+    let mut lease = acquire(&shards[0], one).await.expect("taken");
+    let other = acquire(&shards[1], one).await.expect("taken");
+    let held = async || {
+        let mut held = store.shares(&generation).await.expect("asked");
+        held.sort_by(|one, other| one.shard.cmp(&other.shard));
+        held.into_iter().map(|share| (share.shard, share.owner, share.is_asked_for)).collect::<Vec<_>>()
+    };
+    let before = store.situation(&lease).await.expect("it holds");
+    assert!(!before.is_asked_for);
+    for _ in 0..2 {
+        store.ask_for(&generation, &shards[..1]).await.expect("asked");
+        assert_eq!(held().await, [(shards[0].clone(), one, true), (shards[1].clone(), one, false)]);
+    }
+    commit(store, &mut lease, changes(1, &[], &[])).await.expect("committed");
+    let after = store.situation(&lease).await.expect("it holds");
+    assert_eq!((after.is_asked_for, after.acts, lease.acts()), (true, Acts(before.acts.0 + 1), after.acts));
+    assert!(!store.situation(&other).await.expect("it holds").is_asked_for);
+    let taken = acquire(&shards[0], two).await.expect("taken");
+    assert!(!store.situation(&taken).await.expect("it holds").is_asked_for);
+    store.release(&other).await.expect("released");
+    assert_eq!(held().await, [(shards[0].clone(), two, false)]);
+    store.ask_for(&generation, &shards[1..]).await.expect("no one holds it");
+    let free = acquire(&shards[1], two).await.expect("taken");
+    assert!(!store.situation(&free).await.expect("it holds").is_asked_for);
 }
 
 /// R13

@@ -251,7 +251,10 @@ impl<P: Projection> Projector<P> {
             if names_any && touch.keys.is_empty() {
                 return Err(EngineError::OtherKeys { key: only.to_owned(), event: Location::of(event) });
             }
-        } else if !course.parked.is_empty() {
+            return Ok(touch);
+        }
+        touch.keys.retain(|key| course.slice.holds(key));
+        if !course.parked.is_empty() {
             touch.parked = touch.keys.extract_if(.., |key| is_parked(key)).collect();
         }
         Ok(touch)

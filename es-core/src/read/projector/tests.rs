@@ -9,6 +9,7 @@ use crate::{
     memory::MemoryStore,
     read::{
         engine_error::{EngineError, Location},
+        field::{Field, Fields},
         projection::{EventOrder, FoldResult, Keys, Projection},
         read_model::{GenerationState, Generations},
         scripted::Watched,
@@ -127,4 +128,31 @@ fn r17_a_document_that_is_encoded_again_counts_once() {
         documents.write(&Location::of(&event)).expect("written");
         assert_eq!(documents.written, "a".len() + "null".len());
     }
+}
+
+/// Two documents may not have the same amount.
+struct Distinct;
+
+impl Projection for Distinct {
+    const NAME: &'static str = "distinct";
+    const FIELDS: Fields<i64> = &[&Field::<i64, i64>::new("amount", |amount| Some(*amount)).unique()];
+    type Event = AccountEvent;
+    type Document = i64;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::one(event.stream.id())
+    }
+
+    fn fold(&self, _: &mut Option<i64>, _: &Recorded<AccountEvent>) -> FoldResult {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_read_model_with_unique_fields_has_one_shard() {
+    let store = MemoryStore::new();
+    let projector = || Projector::new(Distinct, LogSource::new(store.clone()), store.clone());
+    let refused = projector().shards(2).rebuild(CancellationToken::new()).await;
+    assert!(matches!(refused, Err(EngineError::UniqueInShards)), "{refused:?}");
+    assert!(projector().shards(1).rebuild(CancellationToken::new()).await.is_ok());
 }

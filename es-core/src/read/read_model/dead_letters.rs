@@ -10,8 +10,8 @@ use serde::de::IgnoredAny;
 use super::{
     error::ReadModelError,
     generations::Generation,
-    leases::Shard,
     operations::{Act, ActError},
+    shards::Shard,
 };
 use crate::{codec, event::RecordedEvent, stream::Position};
 

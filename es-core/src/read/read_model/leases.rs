@@ -21,6 +21,7 @@ use super::{
     fields::{FieldChange, Taken},
     generations::{Generation, GenerationState, Generations, Progress},
     operations::Pause,
+    shards::{Shard, Share},
 };
 use crate::{event::RecordedEvent, stream::Position, witness::Witness};
 
@@ -129,6 +130,19 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`ReadModelError`].
     async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError>;
+
+    /// The shards of `generation` whose leases hold, for workers that share them.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError>;
+
+    /// Asks the workers that hold `shards` to give them back. They see that as they see an act ([`Lease::acts`]), and
+    /// [`Situation::is_asked_for`] until another worker takes the shard.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError>;
 }
 
 #[async_trait]
@@ -183,6 +197,14 @@ impl<T: Leases + ?Sized> Leases for Arc<T> {
     async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError> {
         (**self).paused(reader).await
     }
+
+    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
+        (**self).shares(generation).await
+    }
+
+    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
+        (**self).ask_for(generation, shards).await
+    }
 }
 
 /// [`Leases::ensure_reader`] for a store that keeps such a reader as a generation that serves from the beginning.
@@ -201,45 +223,6 @@ pub async fn ensure_reader(
             Some(reader) => store.define(&reader.generation, definition, &[]).await?,
             None => drop(store.ensure_generation(name, 1, GenerationState::Serving).await?),
         }
-    }
-}
-
-/// A part of a source with an order of its own: the log, or one Kafka partition.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Shard {
-    /// The source that it is a part of: `log`, `merged`, or a Kafka topic. It holds no `/`.
-    pub source: String,
-    /// The number of the partition, if the source has several.
-    pub partition: Option<u32>,
-}
-
-impl Shard {
-    /// All of `source`.
-    pub fn whole(source: impl Into<String>) -> Self {
-        Self { source: source.into(), partition: None }
-    }
-
-    /// One partition of `source`.
-    pub fn partition(source: impl Into<String>, partition: u32) -> Self {
-        Self { source: source.into(), partition: Some(partition) }
-    }
-}
-
-/// As stores keep it: `log`, or `order-events/3`.
-impl fmt::Display for Shard {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.partition {
-            None => f.write_str(&self.source),
-            Some(partition) => write!(f, "{}/{partition}", self.source),
-        }
-    }
-}
-
-/// What stores keep.
-impl From<&str> for Shard {
-    fn from(stored: &str) -> Self {
-        let parts = stored.split_once('/').and_then(|(source, number)| Some((source, number.parse().ok()?)));
-        parts.map_or_else(|| Self::whole(stored), |(source, number)| Self::partition(source, number))
     }
 }
 
@@ -275,6 +258,8 @@ pub struct Situation {
     pub retries: Vec<String>,
     /// How many letters the generation has.
     pub letters: usize,
+    /// Whether another worker asks for the shard ([`Leases::ask_for`]).
+    pub is_asked_for: bool,
 }
 
 /// How far a reader has come in one shard.
@@ -433,20 +418,5 @@ impl CommitError {
     /// Whether sending the same commit again may help. A fenced lease stays fenced.
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Store(error) if error.is_transient())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_shard_is_read_as_it_is_written() {
-        for shard in [Shard::whole("log"), Shard::partition("order-events", 0), Shard::partition("a", u32::MAX)] {
-            assert_eq!(Shard::from(&*shard.to_string()), shard);
-        }
-        let mut sorted = [10, 9, 1].map(|partition| Shard::partition("topic", partition));
-        sorted.sort_unstable();
-        assert_eq!(sorted.map(|shard| shard.partition), [Some(1), Some(9), Some(10)]);
     }
 }

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{error::ReadModelError, leases::Shard};
+use super::{error::ReadModelError, shards::Shard};
 use crate::{codec::Misfit, stream::Position};
 
 /// Pauses, resumes and unblocks readers, and keeps the record of what operators did (R22).

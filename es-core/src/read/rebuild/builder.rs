@@ -27,7 +27,7 @@ use crate::{
         panics::{Panicked, caught},
         projection::Projection,
         projector::{Projector, keys},
-        read_model::{Generation, Shard},
+        read_model::{Generation, Shard, Slice},
         worker::{Events, Handled, Handler},
     },
     stream::Position,
@@ -87,7 +87,7 @@ impl<'a, P: Projection> Builder<'a, P> {
             if stop.is_cancelled() || self.is_due(kept) {
                 break;
             }
-            self.fold(generation, turn, kept).await?;
+            self.fold(generation, turn, events.course.slice, kept).await?;
             done += turn.len();
             tokio::task::yield_now().await;
         }
@@ -113,11 +113,12 @@ impl<'a, P: Projection> Builder<'a, P> {
         &self,
         generation: &Generation,
         events: &[RecordedEvent],
+        slice: Slice,
         kept: &mut Kept<P>,
     ) -> Result<(), EngineError> {
         let Some(first) = events.first() else { return Ok(()) };
         let panicked = |_: Panicked| EngineError::Panicked { event: Location::of(first) };
-        let touching = caught(|| touching(&self.projector.projection, events)).map_err(panicked)??;
+        let touching = caught(|| touching(&self.projector.projection, events, slice)).map_err(panicked)??;
         if !kept.is_all {
             let named = touching.iter().flat_map(|(_, keys)| keys);
             let missing: BTreeSet<_> = named.filter(|key| !kept.drafts.has(key)).cloned().collect();
@@ -229,12 +230,17 @@ impl<P: Projection> Handler for Builder<'_, P> {
 /// An event and the keys of its documents.
 type Touch<E> = (Recorded<E>, Vec<String>);
 
-/// The events that the projection knows.
-fn touching<P: Projection>(projection: &P, events: &[RecordedEvent]) -> Result<Vec<Touch<P::Event>>, EngineError> {
+/// The events that the projection knows, with their keys in `slice`.
+fn touching<P: Projection>(
+    projection: &P,
+    events: &[RecordedEvent],
+    slice: Slice,
+) -> Result<Vec<Touch<P::Event>>, EngineError> {
     let mut touching = Vec::with_capacity(events.len());
     for event in events {
         if let Some(event) = event.decode::<P::Event>()? {
-            let keys = keys(projection, &event)?;
+            let mut keys = keys(projection, &event)?;
+            keys.retain(|key| slice.holds(key));
             touching.push((event, keys));
         }
     }

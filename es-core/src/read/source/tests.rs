@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Batch, Delivery, EventFeed, EventSource, LogSource, SourceError, Subscription};
+use super::{Batch, Delivery, EventFeed, EventSource, LogSource, SourceError, Split, Subscription};
 use crate::{
     Append, EventData, EventOrder, EventStore, Expected, MemoryStore, NewEvent, Position, ReadError, StreamId,
     event::Categories,
@@ -23,8 +23,13 @@ async fn store(streams: &[(&str, usize)]) -> MemoryStore {
 }
 
 async fn opened(source: LogSource, categories: Categories) -> Box<dyn EventFeed> {
-    let subscription =
-        Subscription { reader: "test".into(), store: Uuid::nil(), categories, order: EventOrder::PerKey };
+    let subscription = Subscription {
+        reader: "test".into(),
+        store: Uuid::nil(),
+        categories,
+        order: EventOrder::PerKey,
+        split: Split::NONE,
+    };
     let mut feed = source.open(&subscription).await.expect("opened");
     let Delivery::Assigned(shards) = feed.next().await.expect("a delivery") else { panic!("no assignment") };
     assert_eq!(shards, [LogSource::shard()]);

@@ -14,7 +14,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         failure::FailureSettings,
-        read_model::{FieldChange, Generation, NewLetter, Shard},
+        read_model::{FieldChange, Generation, NewLetter, Shard, Slice},
     },
     stream::Position,
 };
@@ -54,6 +54,8 @@ pub(crate) struct Events<'a> {
 /// What a handler has to heed beside the events.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Course<'a> {
+    /// The keys of the shard: others are left to other shards.
+    pub(crate) slice: Slice,
     /// Keys whose events go to the dead letters.
     pub(crate) parked: &'a HashSet<String>,
     /// The event of which the keys that fail are parked.
@@ -80,7 +82,7 @@ impl Default for Course<'_> {
     fn default() -> Self {
         static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
         static NO_CAUSES: BTreeMap<String, String> = BTreeMap::new();
-        Self { parked: &NONE, gives_up: None, refused: &NO_CAUSES, attempts: 0, room: 0, only: None }
+        Self { slice: Slice::ALL, parked: &NONE, gives_up: None, refused: &NO_CAUSES, attempts: 0, room: 0, only: None }
     }
 }
 

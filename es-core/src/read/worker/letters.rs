@@ -10,14 +10,14 @@ use crate::read::{
 };
 
 impl Worker<'_> {
-    /// Takes the acts of operators into account that the store has noticed since.
+    /// Takes the acts of operators into account that the store has noticed since, and gives back the shards that others ask for.
     pub(super) async fn attend(&mut self, shutdown: &CancellationToken) -> Result<(), EngineError> {
         let news = self.held.values().filter(|held| held.lease.acts() > held.acts);
         let news: Vec<Shard> = news.map(|held| held.lease.shard.clone()).collect();
         for shard in news {
             self.learn(&shard, shutdown).await?;
         }
-        Ok(())
+        self.give_back(shutdown).await
     }
 
     /// Learns which keys are parked, and what operators want.
@@ -39,6 +39,7 @@ impl Worker<'_> {
         }
         held.parked = situation.parked.into_iter().collect();
         held.letters = situation.letters;
+        held.is_asked_for = situation.is_asked_for;
         held.acts = situation.acts;
         for key in situation.retries {
             self.redeem(shard, key, shutdown).await?;

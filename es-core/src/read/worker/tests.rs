@@ -18,7 +18,7 @@ use crate::{
         projection::EventOrder,
         read_model::{Generation, GenerationState, Generations, Lease, Leases, Shard, Takeover},
         scripted::{Say, Script, Watched, checkpoint},
-        source::{Batch, Delivery, SourceError, Subscription},
+        source::{Batch, Delivery, SourceError, Split, Subscription},
         worker_state::StateReport,
     },
     stream::Position,
@@ -72,7 +72,7 @@ async fn ended(
     let (shutdown, notes) = (CancellationToken::new(), Notes { at_a_time, handled: Mutex::default() });
     let source = Script::new(store.clone(), says, shutdown.clone());
     let (store_id, categories, order) = (Uuid::nil(), Categories::All, EventOrder::PerKey);
-    let subscription = Subscription { reader: "notes".into(), store: store_id, categories, order };
+    let subscription = Subscription { reader: "notes".into(), store: store_id, categories, order, split: Split::NONE };
     let (generation, leases) = (generation(&store.memory).await, Arc::new(store.clone()));
     let worker = Worker::open(&notes, &source, &subscription, leases, generation, TTL).await.expect("opened");
     let ends = Mutex::new(Vec::new());

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use es_core::{
     EventData, EventOrder, Metadata, Position, RecordedEvent, StreamId, Version,
-    backend::{Batch, Categories, Delivery, EventFeed, Takeover},
+    backend::{Batch, Categories, Delivery, EventFeed, Split, Takeover},
 };
 use uuid::Uuid;
 
@@ -43,6 +43,7 @@ fn group() -> (Group, KafkaSourceConfig, KafkaFeed) {
             store: Uuid::nil(),
             categories: Categories::All,
             order: EventOrder::PerStream,
+            split: Split::NONE,
         },
         observer: ClientConfig::new(),
         members: Mutex::new(BTreeMap::from([("order-events".to_owned(), members)])),

@@ -1,0 +1,190 @@
+//! What one reader gets of the log: the events of its shards.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+
+use crate::{
+    event::{Categories, RecordedEvent},
+    read::{
+        read_model::{Checkpoint, Shard, Slice, Takeover},
+        source::{Batch, Delivery, EventFeed, SourceError, Split, Subscription, pages::Sharer},
+    },
+    stream::Position,
+    witness::Witness,
+    write::store::{ReadError, check_contiguous, is_last_page},
+};
+
+/// How long a feed waits for new events before it returns an empty batch.
+const IDLE: Duration = Duration::from_millis(500);
+
+#[derive(Debug)]
+pub(super) struct LogFeed {
+    pages: Sharer,
+    batch: usize,
+    categories: Categories,
+    split: Split,
+    shards: Vec<Shard>,
+    assigned: bool,
+    started: Vec<Started>,
+    /// The page that was read last: the other shards at its beginning have the same events.
+    page: Option<Page>,
+    /// The page after it, which is read while the reader handles the one before.
+    ahead: JoinSet<Result<Page, ReadError>>,
+}
+
+/// A shard that the reader holds.
+#[derive(Debug)]
+struct Started {
+    shard: Shard,
+    after: Checkpoint,
+    /// Whether the reader knows that it has everything.
+    said_end: bool,
+    /// Whether a page may hold more of it: not from its end until the log was waited for.
+    has_more: bool,
+}
+
+/// A page of the log as it was read.
+#[derive(Debug)]
+struct Page {
+    after: Position,
+    /// The event at `after`, and those that follow it.
+    events: Vec<RecordedEvent>,
+    is_last: bool,
+}
+
+impl LogFeed {
+    pub(super) fn new(pages: Sharer, batch: usize, subscription: &Subscription, shards: Vec<Shard>) -> Self {
+        let Subscription { categories, split, .. } = subscription.clone();
+        let (started, page, ahead) = (Vec::new(), None, JoinSet::new());
+        Self { pages, batch, categories, split, shards, assigned: false, started, page, ahead }
+    }
+
+    /// Reads the page after `after`. Where it begins does not matter for where it ends, so readers that began apart share pages
+    /// after their first one. The last known event is read again, since a log that was restored from an older copy, or that lost
+    /// its end in a failover, may hold another event there, or none.
+    fn read(&self, after: Position) -> impl Future<Output = Result<Page, ReadError>> + use<> {
+        let begun = usize::try_from(after.get() % self.batch as u64).unwrap_or_default();
+        let limit = (self.batch - begun).saturating_add(usize::from(after > Position::ZERO));
+        let (pages, from) = (self.pages.pages(), Position::new(after.get().saturating_sub(1)));
+        async move {
+            let events = pages.read(from, limit).await?;
+            let is_last = is_last_page(&events, limit);
+            Ok(Page { after, events, is_last })
+        }
+    }
+
+    /// The page after `after`, which may have been read already.
+    async fn page(&mut self, after: Position) -> Result<Page, SourceError> {
+        if let Some(page) = self.page.take_if(|page| page.after == after) {
+            return Ok(page);
+        }
+        let ahead = match self.ahead.join_next().await {
+            Some(read) => Some(read.map_err(|cause| SourceError::Unavailable(cause.into()))??),
+            None => None,
+        };
+        // Another shard may begin elsewhere.
+        let page = match ahead.filter(|page| page.after == after) {
+            Some(page) => page,
+            None => self.read(after).await?,
+        };
+        if let Some(last) = page.events.last().filter(|_| !page.is_last) {
+            self.ahead.spawn(self.read(last.position));
+        }
+        Ok(page)
+    }
+
+    /// The next events of the started shard number `nth`; `None` if there are none and the reader knows that.
+    async fn batch(&mut self, nth: usize) -> Result<Option<Batch>, SourceError> {
+        let Started { shard, after, .. } = &self.started[nth];
+        let (shard, after) = (shard.clone(), after.clone());
+        let page = self.page(after.position).await?;
+        let known = usize::from(after.position > Position::ZERO);
+        if known > 0 {
+            let is_other = |last: &RecordedEvent| after.witness.is_some_and(|witness| witness != Witness::of(last));
+            if page.events.first().is_none_or(|last| last.position != after.position || is_other(last)) {
+                return Err(SourceError::OtherHistory { position: after.position });
+            }
+        }
+        let is_one_of_several = self.started.len() > 1;
+        let started = &mut self.started[nth];
+        let Some(last) = page.events[known..].last() else {
+            started.has_more = false;
+            let batch = (!started.said_end).then(|| {
+                started.said_end = true;
+                let end = Some(after.position);
+                Batch { shard, events: Vec::new(), checkpoint: after, end }
+            });
+            self.page = Some(page);
+            return Ok(batch);
+        };
+        check_contiguous(after.position, &page.events[known..])?;
+        let checkpoint = Checkpoint { position: last.position, witness: Some(Witness::of(last)), cursor: None };
+        (started.after, started.said_end) = (checkpoint.clone(), page.is_last);
+        let end = page.is_last.then_some(checkpoint.position);
+        let slice = if self.split.by_stream { shard.slice() } else { Slice::ALL };
+        let is_wanted =
+            |event: &RecordedEvent| self.categories.contains(event.stream.category()) && slice.holds(event.stream.id());
+        let events = if is_one_of_several {
+            let events = page.events[known..].iter().filter(|event| is_wanted(event)).cloned().collect();
+            self.page = Some(page);
+            events
+        } else {
+            page.events.into_iter().skip(known).filter(is_wanted).collect()
+        };
+        Ok(Some(Batch { shard, events, checkpoint, end }))
+    }
+
+    /// The shard that is furthest behind of those that may have more.
+    fn next_shard(&self) -> Option<usize> {
+        let more = self.started.iter().enumerate().filter(|(_, started)| started.has_more);
+        more.min_by_key(|(_, started)| started.after.position).map(|(nth, _)| nth)
+    }
+}
+
+#[async_trait]
+impl EventFeed for LogFeed {
+    fn shards(&self) -> Vec<Shard> {
+        self.shards.clone()
+    }
+
+    fn takeover(&self) -> Takeover {
+        Takeover::WhenFree
+    }
+
+    async fn next(&mut self) -> Result<Delivery, SourceError> {
+        if !self.assigned {
+            self.assigned = true;
+            return Ok(Delivery::Assigned(self.shards()));
+        }
+        while let Some(nth) = self.next_shard() {
+            if let Some(batch) = self.batch(nth).await? {
+                return Ok(Delivery::Batch(batch));
+            }
+        }
+        // The next call reads the new events, and sees whether the log still has the last ones.
+        self.page = None;
+        match self.started.iter().map(|started| started.after.position).min() {
+            None => tokio::time::sleep(IDLE).await,
+            Some(after) => {
+                if let Ok(waited) = tokio::time::timeout(IDLE, self.pages.store().wait_past(after)).await {
+                    waited?;
+                }
+            }
+        }
+        self.started.iter_mut().for_each(|started| started.has_more = true);
+        Ok(Delivery::Idle)
+    }
+
+    async fn start(&mut self, shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError> {
+        self.stop(shard);
+        let (shard, after) = (shard.clone(), checkpoint.clone());
+        self.started.push(Started { shard, after, said_end: false, has_more: true });
+        Ok(())
+    }
+
+    fn stop(&mut self, shard: &Shard) {
+        self.started.retain(|started| started.shard != *shard);
+    }
+}
