@@ -20,5 +20,6 @@ pub mod rebuild;
 pub mod refold;
 pub mod query;
 pub mod find;
+pub mod watch;
 #[cfg(test)]
 pub(crate) mod scripted;

@@ -14,6 +14,7 @@ pub mod engines_restored;
 pub mod engines_shards;
 pub mod engines_standby;
 pub mod engines_stop;
+pub mod engines_watch;
 pub mod event_store;
 pub mod event_store_boundary;
 pub mod event_store_input;

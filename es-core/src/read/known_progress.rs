@@ -128,6 +128,11 @@ impl Progresses {
         Self { store: store.clone(), projection, after, _looking: looking, looks }
     }
 
+    /// Which read model it is.
+    pub(crate) fn projection(&self) -> &'static str {
+        self.projection
+    }
+
     /// What the next look finds. The first one begins after this read model was followed, so it sees all that was committed before.
     ///
     /// # Cancel safety

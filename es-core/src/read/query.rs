@@ -12,9 +12,11 @@ use crate::{
         definition,
         known_progress::Progresses,
         projection::Projection,
-        read_model::{Documents, Generation, GenerationSet, KeyRange, ReadModelError, Served},
+        read_model::{Documents, Generation, GenerationSet, KeyRange, Progress, ReadModelError, Served},
+        watch::{Alone, Since, TouchedKeys, Watch, WatchError},
     },
     stream::{Position, ReadToken},
+    write::store::EventStore,
 };
 
 /// The documents of one projection, for queries.
@@ -26,14 +28,16 @@ use crate::{
 /// Its futures panic outside of a tokio runtime with time enabled.
 #[derive(Debug)]
 pub struct ReadModel<P> {
-    store: Arc<dyn Documents>,
+    pub(super) store: Arc<dyn Documents>,
+    pub(super) touched: Option<Arc<TouchedKeys>>,
     patience: Duration,
     projection: PhantomData<fn() -> P>,
 }
 
 impl<P> Clone for ReadModel<P> {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), patience: self.patience, projection: PhantomData }
+        let (store, touched) = (self.store.clone(), self.touched.clone());
+        Self { store, touched, patience: self.patience, projection: PhantomData }
     }
 }
 
@@ -41,13 +45,66 @@ impl<P: Projection> ReadModel<P> {
     /// The read model of `P` in `store`.
     pub fn new(store: impl Documents) -> Self {
         const { assert!(definition::is_name(P::NAME), "Projection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
-        Self { store: Arc::new(store), patience: Duration::ZERO, projection: PhantomData }
+        Self { store: Arc::new(store), touched: None, patience: Duration::ZERO, projection: PhantomData }
     }
 
     /// How long queries wait for a generation that this program can read (not at all, unless set
     /// otherwise).
     pub fn patience(self, patience: Duration) -> Self {
         Self { patience, ..self }
+    }
+
+    /// It can be [watched](Self::watch): `projection` tells what the events of `log` touch. (A service has done that for the
+    /// projections that are registered.) Clones share what they read of the log.
+    pub fn watched_with(self, projection: P, log: impl EventStore) -> Self {
+        self.touched(Some(Arc::new(TouchedKeys::new(Alone(projection), Arc::new(log)))))
+    }
+
+    pub(crate) fn touched(self, touched: Option<Arc<TouchedKeys>>) -> Self {
+        Self { touched, ..self }
+    }
+
+    /// The document under `key` now or [since](Since) a write or an earlier watch, and then each change of it.
+    ///
+    /// Its changes are found in the log, by the keys that the projection gives to each event. The log is read once for all watches
+    /// of a read model in this process, and only the document of a key that was touched is read.
+    ///
+    /// ```
+    /// # use es_core::testing::account::{Account, AccountCommand, Ledger};
+    /// use es_core::{MemoryStore, Service, Since};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let service = Service::builder("accounts", MemoryStore::new())
+    /// #     .aggregate::<Account>().projection(Ledger::<1>::default()).start().await?;
+    /// # service.settled(std::time::Duration::from_secs(5)).await?;
+    /// let mut watch = service.read_model::<Ledger<1>>().watch("all", Since::Now)?;
+    /// assert_eq!(watch.next().await?.document, None);
+    ///
+    /// service.repository::<Account>().execute("a", AccountCommand::Deposit(7)).await?;
+    /// let change = watch.next().await?;
+    /// assert!(change.document.is_some());
+    ///
+    /// // Later, perhaps in another process: what has changed since.
+    /// let _later = service.read_model::<Ledger<1>>().watch("all", change.token)?;
+    /// # service.shutdown(std::time::Duration::from_secs(10)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`WatchError::Unregistered`] when the read model does not know its projection; those of reading come from
+    /// [`Watch::next`].
+    pub fn watch(&self, key: impl Into<String>, since: impl Into<Since>) -> Result<Watch<P>, WatchError> {
+        Watch::key(self.clone(), key.into(), since.into())
+    }
+
+    /// As [`watch`](Self::watch), for all documents whose keys are in `range`. The current state comes in byte order of the keys.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    pub fn watch_range(&self, range: KeyRange, since: impl Into<Since>) -> Result<Watch<P>, WatchError> {
+        Watch::range(self.clone(), range, since.into())
     }
 
     /// The document under `key`.
@@ -213,8 +270,24 @@ fn readable<P: Projection>(found: &GenerationSet) -> Result<(), QueryError> {
     reached::<P>(found).map(drop)
 }
 
-fn failed(cause: &Arc<ReadModelError>) -> QueryError {
+pub(super) fn failed(cause: &Arc<ReadModelError>) -> QueryError {
     QueryError::Store(ReadModelError::shared(cause))
+}
+
+/// The generation that serves, as soon as this program can read it.
+pub(super) async fn serving<P: Projection>(
+    model: &ReadModel<P>,
+    progresses: &mut Progresses,
+) -> Result<Progress, QueryError> {
+    let mut wait = Wait::new(model.patience);
+    loop {
+        let found = progresses.next().await.map_err(|cause| failed(&cause))?;
+        match (readable::<P>(&found), &found.serving) {
+            (Ok(()), Some(serving)) => return Ok(serving.clone()),
+            (Ok(()), None) => {}
+            (Err(error), _) => wait.until(model, error, readable::<P>).await?,
+        }
+    }
 }
 
 /// The wait of one query.

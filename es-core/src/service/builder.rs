@@ -251,6 +251,7 @@ impl ServiceBuilder {
             Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)))
         };
         let parts: Vec<_> = registered.into_iter().map(make).collect();
+        resources.watch_through(&parts);
         let here = parts.iter().filter(|part| chosen.hold(part)).cloned().collect();
         Ok(Service::run(resources, categories, parts, here, self.backoff, self.thresholds))
     }

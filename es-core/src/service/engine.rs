@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     error::BoxError,
+    event::RecordedEvent,
     react::policy::{Policy, PolicyRunner},
     read::{
         engine_error::EngineError,
@@ -15,6 +16,7 @@ use crate::{
         read_model::Generation,
         refold::{self, Difference, DocumentAsOf, Moment, RefoldError, Verified},
         source::EventSource,
+        watch::keys_of,
         worker_state::StateReport,
     },
     stream::Position,
@@ -92,6 +94,9 @@ pub(super) trait AnyProjector: Engine {
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, EngineError>;
 
+    /// The keys of the documents that `event` touches.
+    fn touches(&self, event: &RecordedEvent) -> Result<Vec<String>, EngineError>;
+
     async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError>;
 
     async fn verify(
@@ -110,6 +115,10 @@ impl<P: Projection> AnyProjector for Projector<P> {
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, EngineError> {
         self.rebuild_from(&*source, shutdown).await
+    }
+
+    fn touches(&self, event: &RecordedEvent) -> Result<Vec<String>, EngineError> {
+        keys_of(&self.projection, event)
     }
 
     async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError> {

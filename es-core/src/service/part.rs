@@ -17,7 +17,10 @@ use super::engine::{AnyProjector, Engine, PartError};
 use crate::{
     backoff::{Backoff, Failures},
     error::with_causes,
-    read::{panics::caught_async, read_model::Pause, worker_state::WorkerState},
+    event::RecordedEvent,
+    read::{
+        engine_error::EngineError, panics::caught_async, read_model::Pause, watch::Touches, worker_state::WorkerState,
+    },
     telemetry,
 };
 
@@ -112,6 +115,12 @@ impl Body {
             Self::Projector(projector) => &**projector,
             Self::Other(engine) => &**engine,
         }
+    }
+}
+
+impl Touches for Arc<Part> {
+    fn touches(&self, event: &RecordedEvent) -> Result<Vec<String>, EngineError> {
+        self.projector().map_or(Ok(Vec::new()), |projector| projector.touches(event))
     }
 }
 

@@ -4,12 +4,12 @@ use std::{
     any::{Any, TypeId, type_name},
     collections::HashMap,
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
-use super::store::ServiceStore;
+use super::{part::Part, store::ServiceStore};
 use crate::{
-    read::{projection::Projection, query::ReadModel, source::EventSource, source::LogSource},
+    read::{projection::Projection, query::ReadModel, source::EventSource, source::LogSource, watch::TouchedKeys},
     write::{aggregate::Aggregate, execute::Repository},
 };
 
@@ -26,6 +26,8 @@ struct Shared {
     log: LogSource,
     source: Arc<dyn EventSource>,
     repositories: Repositories,
+    /// Of the read models, by their names.
+    touched: OnceLock<HashMap<String, Arc<TouchedKeys>>>,
 }
 
 /// A repository for each kind of aggregate, so that all of the service share its cache.
@@ -40,7 +42,7 @@ impl Resources {
     ) -> Self {
         let log = LogSource::new(store.clone());
         let source = source.unwrap_or_else(|| Arc::new(log.clone()));
-        Self(Arc::new(Shared { name, store, log, source, repositories }))
+        Self(Arc::new(Shared { name, store, log, source, repositories, touched: OnceLock::new() }))
     }
 
     /// The name of the service.
@@ -68,7 +70,16 @@ impl Resources {
 
     /// The read model of `P`, for queries.
     pub fn read_model<P: Projection>(&self) -> ReadModel<P> {
-        ReadModel::new(self.store())
+        let touched = self.0.touched.get().and_then(|touched| touched.get(P::NAME));
+        ReadModel::new(self.store()).touched(touched.cloned())
+    }
+
+    /// Read models that are asked for from now on can be watched through `parts`, which keep them.
+    pub(super) fn watch_through(&self, parts: &[Arc<Part>]) {
+        let kept = parts.iter().filter(|part| part.projector().is_some());
+        let touched = kept.map(|part| (part.name.clone(), Arc::new(TouchedKeys::new(part.clone(), self.store()))));
+        // It is set once, when the service starts.
+        let _ = self.0.touched.set(touched.collect());
     }
 
     /// The source of the readers of the service: the log, or the topics that the relay fills.

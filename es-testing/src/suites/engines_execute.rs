@@ -138,6 +138,13 @@ macro_rules! engine_suite {
             r16_a_source_that_cannot_start_a_shard_leaves_it_free
             r17_documents_are_folded_in_parts_and_too_many_for_one_event_are_an_error
         }
+        $crate::__suite! { engines_watch, $make,
+            r12_a_watch_ends_when_another_generation_is_promoted
+            r13_a_watch_of_a_key_tells_its_state_and_each_change
+            r13_a_watch_of_a_range_ends_with_the_fold_of_the_log
+            r13_a_watch_continues_where_another_one_was
+            r13_a_read_waits_for_several_read_models
+        }
     };
 }
 

@@ -126,7 +126,7 @@ pub async fn r9_a_document_that_is_named_twice_sees_the_event_once(store: &impl 
 }
 
 /// Keeps the balances that are not 0.
-struct Funded;
+pub(super) struct Funded;
 
 impl Projection for Funded {
     const NAME: &'static str = "funded";

@@ -1,0 +1,103 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    EngineError, LogSource, MemoryStore, Projector, ReadToken, Repository,
+    read::scripted::Watched,
+    testing::account::{Account, AccountCommand, Histories},
+};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn deposit(store: &MemoryStore, id: &str) -> ReadToken {
+    Repository::<Account>::new(store.clone()).execute(id, AccountCommand::Deposit(1)).await.expect("executed").token
+}
+
+fn project(store: &Watched, shutdown: &CancellationToken) -> JoinHandle<Result<(), EngineError>> {
+    let projector = Projector::new(Histories, LogSource::new(store.memory.clone()), store.clone());
+    let shutdown = shutdown.clone();
+    tokio::spawn(async move { projector.run(shutdown).await })
+}
+
+#[tokio::test]
+async fn r13_a_hundred_watches_read_no_document_but_that_of_the_key_that_has_changed() {
+    let (store, shutdown) = (Watched::default(), CancellationToken::new());
+    let running = project(&store, &shutdown);
+    let model = ReadModel::<Histories>::new(store.clone()).patience(PATIENCE);
+    let model = model.watched_with(Histories, store.memory.clone());
+    model.wait_for(deposit(&store.memory, "a7").await, PATIENCE).await.expect("it is folded");
+    let (mut watches, told) = (JoinSet::new(), Arc::new(tokio::sync::Barrier::new(101)));
+    for number in 0..100 {
+        let (mut watch, told) = (model.watch(format!("a{number}"), Since::Now).expect("it is known"), told.clone());
+        watches.spawn(async move {
+            watch.next().await.expect("its state");
+            told.wait().await;
+            watch.next().await.expect("a change").key
+        });
+    }
+    told.wait().await;
+    // Longer pauses, so that few looks are counted below.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let asked = store.asked();
+    deposit(&store.memory, "a7").await;
+    let changed = watches.join_next().await.expect("one of them ends").expect("it does not panic");
+    assert_eq!(changed, "a7");
+    // The document, and the looks that have found it.
+    let asked = store.asked() - asked;
+    assert!(asked < 20, "{asked}");
+    watches.abort_all();
+    shutdown.cancel();
+    running.await.expect("it does not panic").expect("it ends in good order");
+}
+
+#[tokio::test]
+async fn r17_a_watch_that_nothing_is_asked_of_keeps_the_keys_of_one_page() {
+    let (store, shutdown) = (Watched::default(), CancellationToken::new());
+    let running = project(&store, &shutdown);
+    let model = ReadModel::<Histories>::new(store.clone()).patience(PATIENCE);
+    let model = model.watched_with(Histories, store.memory.clone());
+    let first = deposit(&store.memory, "first").await;
+    model.wait_for(first, PATIENCE).await.expect("it is folded");
+    let mut watch = model.watch_range(KeyRange::default(), first).expect("it is known");
+    let mut last = first;
+    for number in 0..2_500 {
+        last = deposit(&store.memory, &number.to_string()).await;
+    }
+    model.wait_for(last, PATIENCE).await.expect("it is folded");
+    for number in 0..2_500 {
+        let change = watch.next().await.expect("a change");
+        assert_eq!(change.key, number.to_string());
+        let following = watch.following.as_ref().expect("it has begun");
+        assert!(following.pending.len() + following.ready.len() <= 1_000);
+        // It continues before the page, unless that is told as a whole.
+        assert_eq!(
+            change.token.map(|token| token.position.get()),
+            Some(1 + (number + 1) / 1_000 * 1_000).filter(|_| number < 2_499).or(Some(2_501))
+        );
+    }
+    shutdown.cancel();
+    running.await.expect("it does not panic").expect("it ends in good order");
+}
+
+#[tokio::test]
+async fn a_page_of_events_is_read_once_for_all_that_want_it() {
+    let store = MemoryStore::new();
+    let last = deposit(&store, "a").await.0;
+    let touched = TouchedKeys::new(Alone(Histories), Arc::new(store));
+    let (one, other) = tokio::join!(touched.page(Position::ZERO, last), touched.page(Position::ZERO, last));
+    assert!(Arc::ptr_eq(&one.expect("read"), &other.expect("read")));
+    touched.forget();
+    assert!(matches!(touched.page(last, last.next()).await, Err(WatchError::History { .. })));
+}
+
+#[tokio::test]
+async fn a_read_model_that_does_not_know_its_projection_cannot_be_watched() {
+    let model = ReadModel::<Histories>::new(MemoryStore::new());
+    assert!(matches!(model.watch("a", Since::Now), Err(WatchError::Unregistered { projection: "histories" })));
+    let known = model.watched_with(Histories, MemoryStore::new());
+    let unbuilt = known.watch("a", Since::Now).expect("it is known").next().await;
+    assert!(matches!(&unbuilt, Err(error @ WatchError::Query(QueryError::Building { .. })) if error.is_transient()));
+}
