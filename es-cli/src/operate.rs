@@ -74,7 +74,9 @@ impl Skip {
             return Ok(Outcome::No);
         }
         store.skip(&reader, &Shard::from(&*shard), Position::new(position), event, &act).await?;
-        output.line(format_args!("{reader} is past position {position}: start it again"))?;
+        output.line(format_args!(
+            "{reader} is past position {position}, and continues within some seconds where a service runs it"
+        ))?;
         output.flush()?;
         Ok(Outcome::Well)
     }

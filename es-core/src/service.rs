@@ -12,6 +12,7 @@ mod resources;
 mod settled;
 mod shutdown;
 mod status;
+mod stopped;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -126,7 +127,7 @@ impl Service {
         let stops = CancellationToken::new();
         let start = |part: Arc<Part>| {
             part.begins();
-            (part.clone(), tokio::spawn(part.supervise(stops.clone(), backoff)))
+            (part.clone(), tokio::spawn(part.supervise(resources.store(), stops.clone(), backoff)))
         };
         let running = Mutex::new(here.into_iter().map(start).collect());
         let over = AtomicBool::new(false);

@@ -85,7 +85,8 @@ impl FailurePolicy {
         Self::retry(Backoff::new(Duration::ZERO, Duration::ZERO), 0).then_stop()
     }
 
-    /// Parks the keys of an event at its first failure.
+    /// Parks the keys of an event at its first failure. The event is handled once more for that, to learn which of its keys fail: a
+    /// reaction may run twice.
     pub const fn park() -> Self {
         Self::retry(Backoff::new(Duration::ZERO, Duration::ZERO), 0).then_park()
     }

@@ -13,7 +13,11 @@ use serde::Serialize;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::engine::{AnyProjector, Engine, PartError};
+use super::{
+    engine::{AnyProjector, Engine, PartError},
+    stopped::until_passed,
+    store::ServiceStore,
+};
 use crate::{
     backoff::{Backoff, Failures},
     error::with_causes,
@@ -207,8 +211,14 @@ impl Part {
         }
     }
 
-    /// Runs it until `shutdown` or until it ends for good. After a transient error it starts again.
-    pub(super) async fn supervise(self: Arc<Self>, shutdown: CancellationToken, backoff: Backoff) {
+    /// Runs it until `shutdown`, or until it ends for good. After a transient error it starts again, and after it has stopped at an
+    /// event when that is no longer in its way.
+    pub(super) async fn supervise(
+        self: Arc<Self>,
+        store: Arc<dyn ServiceStore>,
+        shutdown: CancellationToken,
+        backoff: Backoff,
+    ) {
         let (name, kind) = (&*self.name, self.kind);
         let mut failures = Failures::default();
         loop {
@@ -226,14 +236,17 @@ impl Part {
                 // Logs it, unless the engine has done that.
                 self.engine().report().set(name, WorkerState::Stopped { reason: reason.clone() });
                 self.set(Supervision::Failed { reason });
-                return;
-            }
-            let pause = backoff.pause(failures.add(began.elapsed()));
-            tracing::warn!(name, %kind, reason, ?pause, "ended, and starts again after a pause");
-            self.set(Supervision::Pauses { reason });
-            tokio::select! {
-                () = shutdown.cancelled() => break,
-                () = tokio::time::sleep(pause) => {}
+                if !kind.is_reader() || shutdown.run_until_cancelled(until_passed(&*store, name)).await.is_none() {
+                    return;
+                }
+                tracing::warn!(name, %kind, "continues: the event at which it had stopped is no longer in its way");
+            } else {
+                let pause = backoff.pause(failures.add(began.elapsed()));
+                tracing::warn!(name, %kind, reason, ?pause, "ended, and starts again after a pause");
+                self.set(Supervision::Pauses { reason });
+                if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    break;
+                }
             }
             self.restarts.fetch_add(1, Ordering::Relaxed);
             telemetry::part_restarted(name);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use es_core::{
-    Policy, PolicyError, Position, Recorded, Repository, Service, ServiceBuilder, ServiceStore, reaction,
+    Act, Policy, PolicyError, Position, Projection, Recorded, Repository, Service, ServiceBuilder, ServiceStore,
+    reaction,
     service::{PartState, Parts},
     testing::account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
 };
@@ -20,6 +21,7 @@ macro_rules! service_suite {
             r13_a_service_shows_what_its_commands_have_written
             r16_a_service_ends_in_good_order_under_load
             r9_services_on_one_store_share_the_work_and_one_takes_over
+            r22_a_reader_that_has_stopped_continues_when_the_event_is_skipped
         }
         $crate::__suite! { refold, $make,
             r9_a_verification_finds_each_document_that_is_not_the_fold_of_the_log
@@ -105,6 +107,32 @@ pub async fn r16_a_service_ends_in_good_order_under_load<S: ServiceStore + Clone
     assert!(!health.live && !health.ready, "{health:?}");
     assert!(health.status.parts.iter().all(|part| part.state == PartState::Ended), "{health:?}");
     service.shutdown(PATIENCE).await.expect("again is the same");
+}
+
+/// R22: the process is not started again. A pause and a resumption, which concern no event, change nothing about the stop.
+///
+/// (Seen to fail, after as long as its patience, where a part that has stopped stays so.)
+pub async fn r22_a_reader_that_has_stopped_continues_when_the_event_is_skipped<S: ServiceStore + Clone>(store: &S) {
+    let ledger = Ledger::<1> { poison: Some(666) };
+    let service = Service::builder("accounts", store.clone()).aggregate::<Account>().projection(ledger);
+    let service = service.start().await.expect("it starts");
+    deposit(&service, "a").await;
+    let poison = service.repository::<Account>().execute("a", AccountCommand::Deposit(666)).await.expect("executed");
+    deposit(&service, "a").await;
+    let part = async || service.status().await.part(Ledger::<1>::NAME).expect("registered").clone();
+    let begun = Instant::now();
+    while !matches!(part().await.state, PartState::Stopped { .. }) {
+        assert!(begun.elapsed() < PATIENCE, "{service:?}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let stopped = store.stops(Ledger::<1>::NAME).await.expect("read").remove(0);
+    assert_eq!(Some(stopped.position), poison.position);
+    let act = Act::new("ada", "a test").expect("not blank");
+    store.skip(Ledger::<1>::NAME, &stopped.shard, stopped.position, stopped.event_id, &act).await.expect("skipped");
+    service.settled(PATIENCE).await.expect("it continues");
+    let part = part().await;
+    assert_eq!((part.state, part.restarts), (PartState::Running, 1));
+    service.shutdown(PATIENCE).await.expect("it ends");
 }
 
 /// R9: as several processes, except that they share one store.

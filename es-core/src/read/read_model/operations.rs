@@ -32,8 +32,8 @@ pub trait Operations: fmt::Debug + Send + Sync + 'static {
     async fn resume(&self, reader: &str, act: &Act) -> Result<(), ActError>;
 
     /// Moves the checkpoint of `reader` in `shard` past the event at `position`, if the reader has
-    /// [stopped](Self::stops) at this event and is still there. The event is never handled by this reader. Start the reader
-    /// again afterwards.
+    /// [stopped](Self::stops) at this event and is still there. The event is never handled by this reader. A
+    /// service that runs the reader continues it within about two seconds; an engine of your own must be run again.
     ///
     /// # Errors
     /// [`ActError::NotStopped`] when it is not, or no more, at this event.
