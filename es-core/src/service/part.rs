@@ -232,7 +232,14 @@ impl Part {
             };
             self.engine().report().failed(&error);
             let reason = with_causes(&error);
-            if !error.is_transient() {
+            if error.is_transient() {
+                let pause = backoff.pause(failures.add(began.elapsed()));
+                tracing::warn!(name, %kind, reason, ?pause, "ended, and starts again after a pause");
+                self.set(Supervision::Pauses { reason });
+                if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                    break;
+                }
+            } else {
                 // Logs it, unless the engine has done that.
                 self.engine().report().set(name, WorkerState::Stopped { reason: reason.clone() });
                 self.set(Supervision::Failed { reason });
@@ -240,13 +247,6 @@ impl Part {
                     return;
                 }
                 tracing::warn!(name, %kind, "continues: the event at which it had stopped is no longer in its way");
-            } else {
-                let pause = backoff.pause(failures.add(began.elapsed()));
-                tracing::warn!(name, %kind, reason, ?pause, "ended, and starts again after a pause");
-                self.set(Supervision::Pauses { reason });
-                if shutdown.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                    break;
-                }
             }
             self.restarts.fetch_add(1, Ordering::Relaxed);
             telemetry::part_restarted(name);
