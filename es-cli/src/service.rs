@@ -64,8 +64,20 @@ pub(crate) struct Rebuild {
     #[arg(long, value_enum, default_value_t = Origin::Source)]
     from: Origin,
 
+    /// Only says what there is to do
+    #[arg(long)]
+    dry_run: bool,
+
     #[command(flatten)]
     format: Format,
+}
+
+#[derive(Serialize)]
+struct Planned<'a> {
+    projection: &'a str,
+    events: u64,
+    bytes: u64,
+    seconds: f64,
 }
 
 /// Where a rebuild reads.
@@ -162,7 +174,20 @@ impl Rebuild {
         shutdown: CancellationToken,
         output: &mut Output,
     ) -> Result<Outcome, CommandError> {
-        let Self { projection, from, format } = self;
+        let Self { projection, from, dry_run, format } = self;
+        let plan = service.plan_rebuild(&projection).await?;
+        if dry_run && format.json {
+            let (events, bytes, seconds) = (plan.events, plan.bytes, plan.time.as_secs_f64());
+            output.json(&Planned { projection: &projection, events, bytes, seconds })?;
+        } else if dry_run {
+            output.line(format_args!("{projection}: {}", progress::plan(plan)))?;
+        } else {
+            eprintln!("{projection}: {}", progress::plan(plan));
+        }
+        if dry_run {
+            output.flush()?;
+            return Ok(Outcome::Well);
+        }
         let began = Instant::now();
         let rebuilding = async {
             match from {

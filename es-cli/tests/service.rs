@@ -106,6 +106,12 @@ async fn verify_names_each_document_that_differs_and_a_rebuild_corrects_it() {
     let (outcome, few) = lines(&store, &["verify", "histories", "--sample", "0.0001%", "--json"]).await;
     assert_eq!((outcome, &few[0]["compared"]), (Outcome::Well, &json!(0)));
 
+    let (outcome, planned) = lines(&store, &["rebuild", "histories", "--dry-run", "--json"]).await;
+    assert_eq!(
+        (outcome, &planned[0]["events"], &planned[0]["projection"]),
+        (Outcome::Well, &json!(3), &json!("histories"))
+    );
+    assert_eq!(lines(&store, &["verify", "histories", "--json"]).await.0, Outcome::No, "a dry run does nothing");
     let (outcome, rebuilt) = lines(&store, &["rebuild", "histories", "--from", "log", "--json"]).await;
     assert_eq!((outcome, &rebuilt[0]["projection"]), (Outcome::Well, &json!("histories")));
     assert_eq!(lines(&store, &["verify", "histories", "--json"]).await.0, Outcome::Well);

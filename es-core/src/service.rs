@@ -39,7 +39,7 @@ pub use self::{
     engine::{Engine, PartError, Relay},
     health::{Health, Thresholds},
     part::{PartKind, PartState},
-    rebuild::RebuildError,
+    rebuild::{RebuildError, RebuildPlan},
     resources::Resources,
     settled::Unsettled,
     shutdown::ShutdownError,

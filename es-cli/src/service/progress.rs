@@ -6,16 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::Service;
-use indicatif::{ProgressBar, ProgressStyle};
+use es_core::{Service, service::RebuildPlan};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
-/// How often a terminal is told.
+/// How often a terminal is told, and failures are looked for.
 const BAR: Duration = Duration::from_millis(250);
 
 /// How often a log is told.
 const LINE: Duration = Duration::from_secs(10);
 
-/// Shows how far the new generation of `projection` is, until it is dropped.
+/// What there is to do.
+pub(super) fn plan(plan: RebuildPlan) -> String {
+    let RebuildPlan { events, bytes, time, .. } = plan;
+    format!("{events} events, about {} of payload, about {:.1} s", HumanBytes(bytes), time.as_secs_f64())
+}
+
+/// Shows how far the rebuild of `projection` in this process has folded, and each of its failures, until it is dropped.
 pub(super) async fn show(service: &Service, projection: &str) -> Infallible {
     let (is_terminal, began) = (io::stderr().is_terminal(), Instant::now());
     let bar = if is_terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
@@ -24,19 +30,33 @@ pub(super) async fn show(service: &Service, projection: &str) -> Infallible {
         bar.set_style(style);
     }
     let bar = Ended(bar);
+    let tell = |line: String| if is_terminal { bar.0.println(line) } else { eprintln!("{line}") };
+    let mut first = None;
+    let mut told = began;
+    let mut known = service.failures_after(projection, 0).map_or(0, |(known, _)| known);
+    let mut head = 0;
     loop {
-        tokio::time::sleep(if is_terminal { BAR } else { LINE }).await;
-        // What the store does not answer is told by the rebuild itself.
-        let (Ok(found), Ok(head)) = (service.store().generations(projection).await, service.store().head().await)
-        else {
-            continue;
-        };
-        let Some(building) = found.building else { continue };
-        let (reached, head) = (building.reached.get(), head.get());
+        tokio::time::sleep(BAR).await;
+        if let Ok((count, failures)) = service.failures_after(projection, known) {
+            known = count;
+            failures.into_iter().for_each(|failure| tell(format!("trying again after a failure: {}", failure.error)));
+        }
+        let Ok(Some(reached)) = service.rebuilding(projection) else { continue };
+        let reached = reached.get();
+        if first.is_none() || reached > head {
+            // What the store does not answer is told by the rebuild itself.
+            head = service.store().head().await.map_or(head, |at| at.get());
+        }
+        // One that was interrupted does not begin at the first event.
+        let first = *first.get_or_insert_with(|| {
+            bar.0.reset_eta();
+            (reached, began.elapsed())
+        });
         bar.0.set_length(head);
         bar.0.set_position(reached);
-        if !is_terminal {
-            eprintln!("{}", line(reached, head, began.elapsed()));
+        if !is_terminal && told.elapsed() >= LINE {
+            told = Instant::now();
+            tell(line(first.0, reached, head, began.elapsed().saturating_sub(first.1)));
         }
     }
 }
@@ -51,8 +71,8 @@ impl Drop for Ended {
 }
 
 #[expect(clippy::cast_precision_loss, reason = "for people")]
-fn line(reached: u64, head: u64, elapsed: Duration) -> String {
-    let rate = reached as f64 / elapsed.as_secs_f64().max(0.001);
+fn line(from: u64, reached: u64, head: u64, elapsed: Duration) -> String {
+    let rate = reached.saturating_sub(from) as f64 / elapsed.as_secs_f64().max(0.001);
     let left =
         if rate > 0.0 { format!("{:.0} s", head.saturating_sub(reached) as f64 / rate) } else { "unknown".into() };
     format!("{reached} of {head} events, {rate:.0} a second, time left: {left}")
@@ -64,7 +84,11 @@ mod tests {
 
     #[test]
     fn a_line_tells_events_rate_and_time_left() {
-        assert_eq!(line(500, 2_000, Duration::from_secs(5)), "500 of 2000 events, 100 a second, time left: 15 s");
-        assert_eq!(line(0, 10, Duration::ZERO), "0 of 10 events, 0 a second, time left: unknown");
+        assert_eq!(line(0, 500, 2_000, Duration::from_secs(5)), "500 of 2000 events, 100 a second, time left: 15 s");
+        assert_eq!(
+            line(1_500, 2_000, 2_500, Duration::from_secs(5)),
+            "2000 of 2500 events, 100 a second, time left: 5 s"
+        );
+        assert_eq!(line(0, 0, 10, Duration::ZERO), "0 of 10 events, 0 a second, time left: unknown");
     }
 }

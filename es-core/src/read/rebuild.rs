@@ -2,8 +2,11 @@
 
 mod builder;
 mod drafts;
+mod plan;
 #[cfg(test)]
 mod texts;
+
+pub use plan::RebuildPlan;
 
 use std::ops::ControlFlow;
 
@@ -52,6 +55,7 @@ impl<P: Projection> Projector<P> {
         worker::persist(P::NAME, &self.report, &shutdown, || {
             Box::pin(async {
                 let built = self.build(source, &candidate, &shutdown, |_| {}).await;
+                self.report.built(None);
                 built.map_err(|error| match error {
                     EngineError::Replaced => EngineError::Discarded,
                     other => other,

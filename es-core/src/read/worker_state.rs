@@ -1,9 +1,13 @@
 //! What an engine is doing, for health checks and operators.
 
 use std::{
+    collections::VecDeque,
     error::Error,
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -73,9 +77,22 @@ impl fmt::Display for WorkerState {
 #[derive(Debug, Clone, Default)]
 pub struct StateReport {
     state: watch::Sender<WorkerState>,
-    last_failure: Arc<Mutex<Option<Failure>>>,
+    failures: Arc<Mutex<Failures>>,
+    built: Arc<AtomicU64>,
     handles: Arc<Mutex<Option<Handling>>>,
 }
+
+/// The failures of an engine.
+#[derive(Debug, Default)]
+struct Failures {
+    /// How many there were.
+    count: u64,
+    /// The last of them, at most [`FAILURES`].
+    last: VecDeque<Failure>,
+}
+
+/// How many failures are kept for those who look at them from time to time.
+const FAILURES: usize = 16;
 
 /// The event that an engine is handling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,12 +127,33 @@ impl StateReport {
 
     /// Reports that an attempt failed, also if another attempt follows.
     pub fn failed(&self, error: &dyn Error) {
-        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(Failure::of(error));
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.count += 1;
+        failures.last.truncate(FAILURES - 1);
+        failures.last.push_front(Failure::of(error));
     }
 
     /// The last failure that was reported.
     pub fn last_failure(&self) -> Option<Failure> {
-        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner).last.front().cloned()
+    }
+
+    /// How many failures were reported, and those after the first `known` of them, as far as they are kept: the last 16.
+    pub fn failures_after(&self, known: u64) -> (u64, Vec<Failure>) {
+        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = usize::try_from(failures.count.saturating_sub(known)).unwrap_or(usize::MAX);
+        let last = failures.last.iter().take(new).rev().cloned().collect();
+        (failures.count, last)
+    }
+
+    /// Reports that a rebuild has folded all events up to `position`, committed or not; `None`: none is at work.
+    pub fn built(&self, position: Option<Position>) {
+        self.built.store(position.map_or(0, Position::get), Ordering::Relaxed);
+    }
+
+    /// How far a rebuild has folded.
+    pub fn building(&self) -> Option<Position> {
+        Some(self.built.load(Ordering::Relaxed)).filter(|position| *position > 0).map(Position::new)
     }
 
     /// Reports the event that is handled from now on; `None`: none is.
@@ -157,6 +195,20 @@ impl StateReport {
 mod tests {
     use super::*;
     use crate::read::read_model::ReadModelError;
+
+    #[test]
+    fn failures_are_told_once_to_each_who_asks() {
+        let report = StateReport::default();
+        assert_eq!(report.failures_after(0), (0, Vec::new()));
+        for n in 0..20 {
+            report.failed(&ReadModelError(format!("{n}").into()));
+        }
+        let (known, failures) = report.failures_after(18);
+        let failures: Vec<_> = failures.iter().map(|failure| &*failure.error).collect();
+        assert_eq!((known, failures), (20, vec!["the read model store failed: 18", "the read model store failed: 19"]));
+        assert_eq!(report.failures_after(20), (20, Vec::new()));
+        assert_eq!(report.failures_after(0).1.len(), FAILURES, "older ones are forgotten");
+    }
 
     #[test]
     fn a_report_wakes_its_watchers_once_for_each_change() {

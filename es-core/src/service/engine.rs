@@ -14,6 +14,7 @@ use crate::{
         projection::Projection,
         projector::Projector,
         read_model::Generation,
+        rebuild::RebuildPlan,
         refold::{self, Difference, DocumentAsOf, Moment, RefoldError, Verified},
         source::EventSource,
         watch::keys_of,
@@ -97,6 +98,8 @@ pub(super) trait AnyProjector: Engine {
     /// The keys of the documents that `event` touches.
     fn touches(&self, event: &RecordedEvent) -> Result<Vec<String>, EngineError>;
 
+    async fn plan_rebuild(&self, log: &dyn EventStore) -> Result<RebuildPlan, EngineError>;
+
     async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError>;
 
     async fn verify(
@@ -119,6 +122,10 @@ impl<P: Projection> AnyProjector for Projector<P> {
 
     fn touches(&self, event: &RecordedEvent) -> Result<Vec<String>, EngineError> {
         keys_of(&self.projection, event)
+    }
+
+    async fn plan_rebuild(&self, log: &dyn EventStore) -> Result<RebuildPlan, EngineError> {
+        self.plan_rebuild(log).await
     }
 
     async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError> {

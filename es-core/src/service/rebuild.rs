@@ -4,8 +4,16 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use super::Service;
-use crate::read::{engine_error::EngineError, projection::Projection, read_model::Generation, source::EventSource};
+use super::{Service, engine::AnyProjector};
+use crate::{
+    read::{
+        engine_error::EngineError, projection::Projection, read_model::Generation, source::EventSource,
+        worker_state::Failure,
+    },
+    stream::Position,
+};
+
+pub use crate::read::rebuild::RebuildPlan;
 
 impl Service {
     /// Rebuilds the read model of `P` from the first event of `source` while the old one keeps serving, as
@@ -62,10 +70,7 @@ impl Service {
         source: impl EventSource,
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, RebuildError> {
-        let found = self.parts().iter().find(|part| part.name == name).and_then(|part| part.projector());
-        let Some(projector) = found else {
-            return Err(RebuildError::Unknown { name: name.to_owned(), known: self.read_model_names() });
-        };
+        let projector = self.rebuildable(name)?;
         let stop = self.stops().child_token();
         let rebuilding = projector.rebuild_from(Arc::new(source), stop.clone());
         tokio::pin!(rebuilding);
@@ -74,6 +79,41 @@ impl Service {
             () = shutdown.cancelled() => stop.cancel(),
         }
         Ok(rebuilding.await?)
+    }
+
+    /// What a rebuild of the read model `name` has to do, and about how long it takes, as
+    /// [`Projector::plan_rebuild`](crate::Projector::plan_rebuild) says.
+    ///
+    /// # Errors
+    /// [`RebuildError`].
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn plan_rebuild(&self, name: &str) -> Result<RebuildPlan, RebuildError> {
+        Ok(self.rebuildable(name)?.plan_rebuild(&self.store()).await?)
+    }
+
+    /// How far a rebuild of the read model `name` in this process has folded: further than its last commit. `None` when none is at
+    /// work, or it is yet to begin.
+    ///
+    /// # Errors
+    /// [`RebuildError::Unknown`].
+    pub fn rebuilding(&self, name: &str) -> Result<Option<Position>, RebuildError> {
+        Ok(self.rebuildable(name)?.report().building())
+    }
+
+    /// How many attempts of the part that keeps the read model `name`, or that rebuilds it, have failed in this process; and how,
+    /// those after the first `known` ones. Of many at once the last 16 are told.
+    ///
+    /// # Errors
+    /// [`RebuildError::Unknown`].
+    pub fn failures_after(&self, name: &str, known: u64) -> Result<(u64, Vec<Failure>), RebuildError> {
+        Ok(self.rebuildable(name)?.report().failures_after(known))
+    }
+
+    fn rebuildable(&self, name: &str) -> Result<&dyn AnyProjector, RebuildError> {
+        let found = self.parts().iter().find(|part| part.name == name).and_then(|part| part.projector());
+        found.ok_or_else(|| RebuildError::Unknown { name: name.to_owned(), known: self.read_model_names() })
     }
 }
 

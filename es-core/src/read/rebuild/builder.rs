@@ -58,6 +58,8 @@ struct Kept<P: Projection> {
     /// Whether the store has no documents but those that are kept.
     is_all: bool,
     written: Instant,
+    /// The last event that is folded.
+    at: Position,
 }
 
 impl<'a, P: Projection> Builder<'a, P> {
@@ -207,12 +209,16 @@ impl<P: Projection> Handler for Builder<'_, P> {
         // Taken out: if this future is dropped or fails, the next one starts from the last commit.
         let kept = self.shards().remove(events.shard);
         let is_all = events.after == Position::ZERO;
-        let mut kept = kept.unwrap_or_else(|| Kept { drafts: Drafts::new(), is_all, written: Instant::now() });
+        let mut kept =
+            kept.unwrap_or_else(|| Kept { drafts: Drafts::new(), is_all, written: Instant::now(), at: events.after });
         let built = self.build(generation, events, stop, &mut kept).await;
         self.projector.report.handles(None);
         match built {
             Ok(handled) => {
-                self.shards().insert(events.shard.clone(), kept);
+                kept.at = handled.done.checked_sub(1).map_or(kept.at, |last| events.list[last].position);
+                let mut shards = self.shards();
+                shards.insert(events.shard.clone(), kept);
+                self.projector.report.built(shards.values().map(|kept| kept.at).min());
                 handled
             }
             Err(error) => {

@@ -69,13 +69,12 @@ impl<P: Projection> Drafts<P> {
 
     /// Folds `event` into the document under `key`. One that was not added does not exist.
     pub(super) fn fold(&mut self, projection: &P, key: &str, event: &Recorded<P::Event>) -> Result<(), EngineError> {
-        let draft = match self.by_key.get_mut(key) {
-            Some(draft) => draft,
-            None => {
-                self.all += self.mean;
-                let draft = Draft { document: None, is_changed: false, size: self.mean };
-                self.by_key.entry(key.to_owned()).or_insert(draft)
-            }
+        let draft = if let Some(draft) = self.by_key.get_mut(key) {
+            draft
+        } else {
+            self.all += self.mean;
+            let draft = Draft { document: None, is_changed: false, size: self.mean };
+            self.by_key.entry(key.to_owned()).or_insert(draft)
         };
         fold(projection, key, &mut draft.document, event)?;
         if !std::mem::replace(&mut draft.is_changed, true) {

@@ -47,6 +47,7 @@ async fn documents_stay_in_memory_until_they_fill_a_commit_or_the_source_ends() 
     let events = Events { keeps_nothing: false, ..Events::of_log(&small) };
     let handled = built(&builder, &generation, events).await;
     assert_eq!((handled.done, handled.kept, handled.upserts.len()), (2, true, 0));
+    assert_eq!(projector.report.building(), Some(Position::new(2)), "before it is committed");
     let large = texts([("c", 5_000)]);
     let after = Position::new(2);
     let handled = built(&builder, &generation, Events { keeps_nothing: false, after, ..Events::of_log(&large) }).await;

@@ -1,0 +1,31 @@
+use std::time::Duration;
+
+use super::{Measured, RebuildPlan};
+use crate::{
+    Append, EventStore, Expected, LogSource, MemoryStore, NewEvent, Projector, StreamId,
+    testing::account::{AccountEvent, Histories},
+};
+
+#[test]
+fn what_was_measured_is_applied_to_all_events() {
+    let measured = Measured { events: 1_000, bytes: 200_000, took: Duration::from_millis(5) };
+    let plan = RebuildPlan { events: 10_000, bytes: 2_000_000, time: Duration::from_millis(50) };
+    assert_eq!(measured.plan(10_000), plan);
+    assert_eq!(Measured::default().plan(0), RebuildPlan::default());
+}
+
+/// The payloads of the two halves of the log have different lengths, so a sample of its beginning would not do.
+#[tokio::test]
+async fn a_plan_is_made_of_events_from_all_over_the_log() {
+    let store = MemoryStore::new();
+    let stream = StreamId::new("account", "a").expect("a stream");
+    for amount in [1, 1_000_000] {
+        let events = (0..10_000).map(|_| NewEvent::of(&AccountEvent::Deposited { amount }).expect("an event"));
+        store.append(Append::new(stream.clone(), Expected::Any, events.collect())).await.expect("appended");
+    }
+    let projector = Projector::new(Histories, LogSource::new(store.clone()), store.clone());
+    let plan = projector.plan_rebuild(&store).await.expect("planned");
+    let bytes: usize = [1, 1_000_000].map(|amount| format!("{{\"amount\":{amount}}}").len() * 10_000).iter().sum();
+    assert_eq!((plan.events, plan.bytes), (20_000, bytes as u64));
+    assert!(!plan.time.is_zero());
+}
