@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenfold::{ReadModel, Repository, Service};
+use evenfold::{CancellationToken, ReadModel, Repository, Service};
 
 use crate::{
     order::Order,
@@ -26,6 +26,8 @@ pub struct App {
     pub first_daily_revenue: Option<ReadModel<FirstDailyRevenue>>,
     pub audit_trail: ReadModel<AuditTrail>,
     pub service: Service,
+    /// Ends the answers that have no end.
+    pub stops: CancellationToken,
 }
 
 impl App {
@@ -40,7 +42,13 @@ impl App {
             first_daily_revenue: None,
             audit_trail: service.read_model().patience(PATIENCE),
             service: service.clone(),
+            stops: CancellationToken::new(),
         }
+    }
+
+    /// The same in a process that ends when `shutdown` is cancelled.
+    pub fn until(self, shutdown: CancellationToken) -> Self {
+        Self { stops: shutdown, ..self }
     }
 
     /// The same in the first release.

@@ -1,5 +1,6 @@
 //! The API over HTTP.
 
+mod changes;
 mod cursor;
 mod health;
 mod order_queries;
@@ -32,6 +33,7 @@ pub fn router(app: App) -> Router {
         .route("/api/orders", post(orders::place))
         .route("/api/orders/{id}", get(order_queries::order))
         .route("/api/orders/{id}/events", get(order_queries::events))
+        .route("/api/orders/{id}/changes", get(changes::changes))
         .route("/api/orders/{id}/pay", post(|order: Addressed| order.execute(OrderCommand::Pay)))
         .route("/api/orders/{id}/reserve", post(|order: Addressed| order.execute(OrderCommand::Reserve)))
         .route("/api/orders/{id}/ship", post(|order: Addressed| order.execute(OrderCommand::Ship)))

@@ -23,13 +23,14 @@ pub async fn serve(
 ) -> Result<(), RunError> {
     let listener = TcpListener::bind(options.listen).await?;
     greet(listener.local_addr()?)?;
+    let stops = shutdown.clone();
     let stop = async move {
         shutdown.cancelled().await;
         // The process that started this one may have closed its end of the pipe.
         writeln!(io::stdout(), "draining").ok();
     };
     // The parts continue meanwhile: requests may wait for them.
-    let app = App::new(service);
+    let app = App::new(service).until(stops);
     let app = if first_release { app.first_release() } else { app };
     let router = http::router(app).merge(metrics.routes());
     Ok(serve_until(listener, router, stop).await?)
@@ -72,6 +73,7 @@ drive it (pay, reserve, ship, complete, cancel)
 look at it; ?after=<token> waits for a write
   curl {url}/api/orders/ORD-…
   curl {url}/api/orders/ORD-…/events
+  curl -N {url}/api/orders/ORD-…/changes
   curl {url}/api/customers/USR-123/orders
   curl {url}/api/revenue
   curl {url}/api/audit

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "that is how a test fails")]
 
+mod changes;
 mod demo;
 mod driving;
 mod lifecycle;
