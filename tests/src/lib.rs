@@ -21,4 +21,10 @@ mod documents {
 
     #[doc = include_str!("../../CONTRIBUTING.md")]
     struct Contributing;
+
+    #[doc = include_str!("../../docs/failures.md")]
+    struct Failures;
+
+    #[doc = include_str!("../../docs/observability.md")]
+    struct Observability;
 }
