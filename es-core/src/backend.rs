@@ -1,7 +1,7 @@
 //! What a backend is built of: the ports that it implements, and the words in them that no application names.
 //!
 //! A store implements [`EventStore`](crate::EventStore), [`SnapshotStore`], [`AggregateStore`], [`Documents`], [`Generations`],
-//! [`Leases`] and [`Inspect`]; a source implements [`EventSource`]. The suites that it has to pass are in the crate `es-testing`.
+//! [`Leases`] and [`Inspect`], and [`TableStore`] if it is an SQL database; a source implements [`EventSource`]. The suites that it has to pass are in the crate `es-testing`.
 
 pub use crate::{
     codec::{Misfit, Unencodable},
@@ -21,6 +21,7 @@ pub use crate::{
             ensure_reader,
         },
         source::{Batch, Delivery, EventFeed, EventSource, SourceError, Split, Subscription},
+        tables::{CommitTablesError, CreateTablesError, TableReading, TableStore, TableWrite, WriteError},
         worker_state::{Failure, Handling, STANDBY_LIMIT, STANDBY_RETRY, StateReport},
     },
     schema::Undecodable,

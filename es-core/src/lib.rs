@@ -125,6 +125,7 @@ pub use read::read_model::{
     Operations, ParkedKey, Pause, StoppedAt,
 };
 pub use read::source::LogSource;
+pub use read::tables::{TableProjection, TableProjector, Tables};
 pub use read::watch::{Change, ChangeToken, Since, Watch, WatchError};
 pub use read::worker_state::WorkerState;
 pub use schema::DecodeError;

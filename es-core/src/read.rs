@@ -18,8 +18,10 @@ mod candidate;
 pub mod projector;
 pub mod rebuild;
 pub mod refold;
+pub(crate) mod reads;
 pub mod query;
 pub mod find;
 pub mod watch;
+pub mod tables;
 #[cfg(test)]
 pub(crate) mod scripted;

@@ -212,6 +212,7 @@ BEGIN
     UPDATE generations g SET state = 'retired' WHERE g.id = v_old;
     UPDATE generations g SET state = 'serving', withdrawn = CASE WHEN v_newest > v_version THEN v_newest ELSE 0 END
      WHERE g.id = a_id;
+    PERFORM swap_table_schemas(v_old, a_id);
     outcome := 'promoted';
 END
 $$;
@@ -264,6 +265,7 @@ BEGIN
     IF v_has_fields THEN
         DELETE FROM document_fields f WHERE f.generation = v_id AND f.key >= v_from;
     END IF;
+    PERFORM drop_table_schema(v_id);
     DELETE FROM generations g WHERE g.id = v_id;
     RETURN QUERY SELECT v_id + 1, '';
 END

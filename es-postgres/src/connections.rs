@@ -55,6 +55,11 @@ impl Connections {
         Self { session, places, idle: Arc::default() }
     }
 
+    /// How long an answer may take.
+    pub(crate) fn answer_within(&self) -> Duration {
+        self.session.answer_within()
+    }
+
     /// All rows of a read.
     pub(crate) async fn read<'q>(
         &self,
@@ -158,7 +163,7 @@ impl Connections {
 
     /// The outcome of `work`, which is dropped after `limit`, and with it the connection that it uses:
     /// an answer that comes later must not reach anybody else.
-    async fn within<T>(
+    pub(crate) async fn within<T>(
         &self,
         limit: Duration,
         work: impl Future<Output = Result<T, sqlx::Error>>,
@@ -174,7 +179,7 @@ impl Connections {
         self.places.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)
     }
 
-    async fn take(&self) -> Result<Taken, sqlx::Error> {
+    pub(crate) async fn take(&self) -> Result<Taken, sqlx::Error> {
         let place = self.place().await?;
         let idle = lock(&self.idle).pop_back();
         let was_idle = idle.is_some();
@@ -207,8 +212,8 @@ impl Connections {
 
 /// A connection in use. Dropped in the middle of a query it is gone: whatever the server still
 /// answers would belong to the next query.
-struct Taken {
-    connection: Guarded,
+pub(crate) struct Taken {
+    pub(crate) connection: Guarded,
     was_idle: bool,
     places: Arc<Semaphore>,
     idle: Arc<Mutex<VecDeque<Guarded>>>,
@@ -216,7 +221,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn give_back<T>(self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
+    pub(crate) fn give_back<T>(self, outcome: Result<T, sqlx::Error>) -> Result<T, sqlx::Error> {
         match &outcome {
             // What broke one has most likely broken all.
             Err(cause) if error::is_broken(cause) => lock(&self.idle).clear(),

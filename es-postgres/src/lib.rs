@@ -33,6 +33,7 @@ mod write;
 mod read;
 mod import;
 mod read_models;
+mod tables;
 mod inspect;
 
 pub use connect::ConnectError;
@@ -40,6 +41,7 @@ pub use error::{CloseError, OutcomeUnknown, SchemaMoved, StaleSnapshot, Unexpect
 pub use import::{Import, ImportError, ImportFailure, ImportProgress, Imported};
 pub use options::PostgresOptions;
 pub use store::PostgresStore;
+pub use tables::{PgReading, PgTables};
 
 #[doc = include_str!("../README.md")]
 pub mod operations {}

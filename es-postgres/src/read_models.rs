@@ -2,9 +2,11 @@
 
 mod fields;
 pub(crate) mod heartbeat;
-mod leases;
+pub(crate) mod leases;
 mod letters;
 mod operations;
+
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -18,6 +20,10 @@ use es_core::{
 use sqlx::{Row, postgres::PgRow};
 
 use crate::{error, store::PostgresStore};
+
+/// How often a sweep is tried while tables that it is to drop are being read, and the pause between two tries.
+const SWEEP_TRIES: u32 = 120;
+const SWEEP_PAUSE: Duration = Duration::from_millis(500);
 
 #[async_trait]
 impl Documents for PostgresStore {
@@ -145,9 +151,18 @@ impl PostgresStore {
     fn sweep(&self) {
         let (connections, schema) = (self.inner.connections.clone(), self.inner.schema.clone());
         tokio::spawn(async move {
-            if let Err(cause) = connections.sweep().await {
-                tracing::warn!(schema, error = %cause, "documents of a retired generation stay for now");
+            for _ in 0..SWEEP_TRIES {
+                match connections.sweep().await {
+                    // Tables of a retired generation are still being read.
+                    Err(cause) if error::is_lock_timeout(&cause) => tokio::time::sleep(SWEEP_PAUSE).await,
+                    Ok(()) => return,
+                    Err(cause) => {
+                        tracing::warn!(schema, error = %cause, "documents of a retired generation stay for now");
+                        return;
+                    }
+                }
             }
+            tracing::warn!(schema, "tables of a retired generation are still being read, and stay for now");
         });
     }
 }

@@ -134,7 +134,7 @@ fn mark() -> String {
 }
 
 /// `limit` as the server takes it: 0 means no limit at all.
-fn milliseconds(limit: Option<Duration>) -> String {
+pub(crate) fn milliseconds(limit: Option<Duration>) -> String {
     const MOST: u128 = i32::MAX as u128;
     limit.map_or(0, |limit| limit.as_millis().clamp(1, MOST)).to_string()
 }

@@ -28,6 +28,7 @@ mod postgres {
     mod settings;
     mod shutdown;
     mod snapshots;
+    mod tables;
     mod taken_over;
     mod tls;
     mod views;

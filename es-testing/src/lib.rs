@@ -3,6 +3,7 @@
 //! - [`event_store_suite!`], [`snapshot_store_suite!`] and [`read_model_store_suite!`], one for each port,
 //!   and [`inspect_suite!`] for what operators see;
 //! - [`engine_suite!`] for the engines on a store that implements all three, [`service_suite!`] for services on it;
+//! - [`table_suite!`] for table projections on an SQL store;
 //! - `wire` (feature `wire`): a wire to a server that a test can cut;
 //! - [`checker`], which runs random clients against an event store and checks every promise afterwards.
 //!

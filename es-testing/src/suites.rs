@@ -29,3 +29,4 @@ mod replaced;
 pub mod service;
 pub mod snapshot_store;
 mod standby;
+pub mod tables;

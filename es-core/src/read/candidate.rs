@@ -10,7 +10,7 @@ use crate::{
         definition,
         engine_error::EngineError,
         projection::Projection,
-        read_model::{Generation, GenerationState, Progress, PromoteError, Promotion, ReadModelStore},
+        read_model::{DeclaredField, Generation, GenerationState, Progress, PromoteError, Promotion, ReadModelStore},
         worker::Step,
     },
     stream::Position,
@@ -28,16 +28,32 @@ pub(crate) struct Candidate<'a> {
     target: OnceLock<Position>,
 }
 
+/// What a generation is kept for.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) name: &'static str,
+    pub(crate) version: u32,
+    pub(crate) definition: String,
+    pub(crate) fields: Vec<DeclaredField>,
+}
+
+impl Subject {
+    pub(crate) fn of<P: Projection>() -> Self {
+        let (definition, fields) = (definition::of_projection::<P>(), definition::fields::<P>());
+        Self { name: P::NAME, version: P::VERSION, definition, fields }
+    }
+}
+
 impl<'a> Candidate<'a> {
     /// The generation that serves, if it has this version; else one that is built meanwhile.
     ///
     /// # Errors
     /// [`EngineError::Outdated`] and [`EngineError::Withdrawn`] where this version must not serve.
-    pub(crate) async fn find<P: Projection>(store: &'a dyn ReadModelStore) -> Result<Self, EngineError> {
-        let (ours, definition) = (P::VERSION, definition::of_projection::<P>());
+    pub(crate) async fn find(store: &'a dyn ReadModelStore, subject: &Subject) -> Result<Self, EngineError> {
+        let (name, ours, definition) = (subject.name, subject.version, &*subject.definition);
         loop {
-            let found = store.generations(P::NAME).await?;
-            definition::admit(P::NAME, ours, &definition, found.iter())?;
+            let found = store.generations(name).await?;
+            definition::admit(name, ours, definition, found.iter())?;
             let (picked, serves) = match (found.serving, found.building) {
                 (Some(serving), _) if serving.generation.version > ours => {
                     return Err(EngineError::Outdated { newer: serving.generation.version, ours });
@@ -55,30 +71,30 @@ impl<'a> Candidate<'a> {
                     continue;
                 }
                 (_, None) => {
-                    store.ensure_generation(P::NAME, ours, GenerationState::Building).await?;
+                    store.ensure_generation(name, ours, GenerationState::Building).await?;
                     continue;
                 }
             };
-            if let Some(generation) = Self::defined::<P>(store, picked, &definition).await? {
+            if let Some(generation) = Self::defined(store, picked, subject).await? {
                 return Ok(Self::new(store, generation, Promotion::Automatic, serves));
             }
         }
     }
 
     /// A generation for a requested rebuild. One that other code has begun is discarded.
-    pub(crate) async fn begin<P: Projection>(store: &'a dyn ReadModelStore) -> Result<Self, EngineError> {
-        let (ours, definition) = (P::VERSION, definition::of_projection::<P>());
+    pub(crate) async fn begin(store: &'a dyn ReadModelStore, subject: &Subject) -> Result<Self, EngineError> {
+        let (name, ours, definition) = (subject.name, subject.version, &*subject.definition);
         loop {
-            let found = store.generations(P::NAME).await?;
-            definition::admit(P::NAME, ours, &definition, found.iter())?;
+            let found = store.generations(name).await?;
+            definition::admit(name, ours, definition, found.iter())?;
             match found.building {
                 Some(building) if building.generation.version == ours => {
-                    if let Some(generation) = Self::defined::<P>(store, building, &definition).await? {
+                    if let Some(generation) = Self::defined(store, building, subject).await? {
                         return Ok(Self::new(store, generation, Promotion::OnPurpose, false));
                     }
                 }
                 Some(other) => store.discard(&other.generation).await?,
-                None => drop(store.ensure_generation(P::NAME, ours, GenerationState::Building).await?),
+                None => drop(store.ensure_generation(name, ours, GenerationState::Building).await?),
             }
         }
     }
@@ -94,13 +110,13 @@ impl<'a> Candidate<'a> {
 
     /// The generation, if its definition is recorded. Otherwise it records the definition, and the caller must look again, since
     /// another program may have been faster.
-    async fn defined<P: Projection>(
+    async fn defined(
         store: &dyn ReadModelStore,
         picked: Progress,
-        definition: &str,
+        subject: &Subject,
     ) -> Result<Option<Generation>, EngineError> {
         if picked.definition.is_none() {
-            store.define(&picked.generation, definition, &definition::fields::<P>()).await?;
+            store.define(&picked.generation, &subject.definition, &subject.fields).await?;
             return Ok(None);
         }
         Ok(Some(picked.generation))
@@ -184,7 +200,7 @@ mod tests {
     #[tokio::test]
     async fn r12_a_generation_serves_only_when_all_of_its_shards_have_caught_up() {
         let store = MemoryStore::new();
-        let candidate = Candidate::find::<Histories>(&store).await.expect("found");
+        let candidate = Candidate::find(&store, &Subject::of::<Histories>()).await.expect("found");
         let shards = [Shard::from("topic/0"), Shard::from("topic/1")];
         store.ensure_shards(&candidate.generation, &shards).await.expect("ensured");
         let advance = async |shard: &Shard, to: u64| advance(&store, &candidate, shard, to).await;
@@ -203,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn r12_a_generation_serves_only_when_it_has_the_whole_log_and_not_only_its_source() {
         let store = MemoryStore::new();
-        let candidate = Candidate::find::<Histories>(&store).await.expect("found");
+        let candidate = Candidate::find(&store, &Subject::of::<Histories>()).await.expect("found");
         let shards = [Shard::from("topic/0"), Shard::from("topic/1")];
         store.ensure_shards(&candidate.generation, &shards).await.expect("ensured");
         for (position, serves) in [(3, false), (29, false), (30, true)] {
@@ -219,7 +235,7 @@ mod tests {
     #[tokio::test]
     async fn r12_an_end_that_the_log_has_lost_is_forgotten_with_the_source() {
         let store = MemoryStore::new();
-        let candidate = Candidate::begin::<Histories>(&store).await.expect("begun");
+        let candidate = Candidate::begin(&store, &Subject::of::<Histories>()).await.expect("begun");
         let shard = Shard::from("topic/0");
         store.ensure_shards(&candidate.generation, std::slice::from_ref(&shard)).await.expect("ensured");
         advance(&store, &candidate, &shard, 95).await;
@@ -235,7 +251,7 @@ mod tests {
         for state in [GenerationState::Serving, GenerationState::Building] {
             let store = MemoryStore::new();
             store.ensure_generation("ledger", 2, state).await.expect("made");
-            let found = Candidate::find::<Ledger<1>>(&store).await.map(|found| found.generation);
+            let found = Candidate::find(&store, &Subject::of::<Ledger<1>>()).await.map(|found| found.generation);
             assert!(matches!(found, Err(EngineError::Outdated { newer: 2, ours: 1 })), "{state:?}: {found:?}");
             let generations = store.generations("ledger").await.expect("asked");
             assert_eq!(generations.iter().map(|known| known.generation.version).collect::<Vec<_>>(), [2]);
@@ -246,7 +262,7 @@ mod tests {
     async fn r12_newer_code_discards_what_older_code_builds() {
         let store = MemoryStore::new();
         store.ensure_generation("ledger", 1, GenerationState::Building).await.expect("made");
-        let found = Candidate::find::<Ledger<2>>(&store).await.expect("found");
+        let found = Candidate::find(&store, &Subject::of::<Ledger<2>>()).await.expect("found");
         assert_eq!(found.generation.version, 2);
         let building = store.generations("ledger").await.expect("asked").building;
         assert_eq!(building.map(|building| building.generation), Some(found.generation));
@@ -256,11 +272,11 @@ mod tests {
     async fn a_worker_without_shards_notices_that_its_generation_was_replaced() {
         let store = MemoryStore::new();
         store.ensure_generation("histories", 1, GenerationState::Serving).await.expect("made");
-        let candidate = Candidate::find::<Histories>(&store).await.expect("found");
+        let candidate = Candidate::find(&store, &Subject::of::<Histories>()).await.expect("found");
         for step in [Step::Standby, Step::Worked, Step::AtEnd(Position::ZERO)] {
             assert!(candidate.after(step).await.expect("it serves"));
         }
-        let next = Candidate::begin::<Histories>(&store).await.expect("begun");
+        let next = Candidate::begin(&store, &Subject::of::<Histories>()).await.expect("begun");
         store.promote(&next.generation, Promotion::OnPurpose).await.expect("promoted");
         // One with shards is fenced when it commits.
         assert!(candidate.after(Step::Worked).await.expect("it is not asked"));

@@ -26,25 +26,35 @@ pub(crate) const fn is_name(name: &str) -> bool {
 
 /// `projection DailyRevenue of order, payment in per-key order`, and ` with day timestamp, total unique integer` if it has fields.
 pub(crate) fn of_projection<P: Projection>() -> String {
-    let categories = match P::Event::categories() {
+    let categories = categories::<P::Event>();
+    let order = match P::ORDER {
+        EventOrder::PerStream => "per-stream",
+        EventOrder::PerKey => "per-key",
+    };
+    format!("projection {} of {categories} in {order} order{}", type_name::<P>(), declared::<P>())
+}
+
+/// `order, payment`.
+pub(crate) fn categories<E: EventSet>() -> String {
+    match E::categories() {
         Categories::All => "all categories".to_owned(),
         Categories::Only(names) => {
             let mut names: Vec<_> = names.iter().map(ToString::to_string).collect();
             names.sort_unstable();
             names.join(", ")
         }
-    };
-    let order = match P::ORDER {
-        EventOrder::PerStream => "per-stream",
-        EventOrder::PerKey => "per-key",
-    };
+    }
+}
+
+/// ` with day timestamp, total unique integer` if the documents have fields.
+fn declared<P: Projection>() -> String {
     let mut fields = String::new();
     for field in P::FIELDS {
         fields.push_str(if fields.is_empty() { " with " } else { ", " });
         let unique = if field.is_unique() { "unique " } else { "" };
         let _ = write!(fields, "{} {unique}{}", field.name(), field.kind().as_str());
     }
-    format!("projection {} of {categories} in {order} order{fields}", type_name::<P>())
+    fields
 }
 
 /// The fields of the projection's documents.

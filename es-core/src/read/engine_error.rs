@@ -9,6 +9,7 @@ use crate::{
     read::{
         read_model::{CommitError, InvalidFieldValue, Pause, PromoteError, ReadModelError, Shard, Taken},
         source::SourceError,
+        tables::store::CreateTablesError,
     },
     schema::DecodeError,
     stream::Position,
@@ -161,6 +162,20 @@ pub enum EngineError {
         #[source]
         reason: BoxError,
     },
+    /// A table projection cannot write an event.
+    #[error("{event} cannot be written into the tables")]
+    Unwritten {
+        /// The event, or the first of several that were to be written together.
+        event: Location,
+        /// How many events were to be written.
+        events: usize,
+        /// The error of the projection, or of the database.
+        #[source]
+        reason: BoxError,
+    },
+    /// The tables of a table projection cannot be made. Nothing was changed.
+    #[error("the tables cannot be made")]
+    Tables(#[source] CreateTablesError),
     /// A stored document does not have the form that the code expects.
     #[error("the document {key:?} does not fit; was the projection's version increased when its form changed?")]
     Document {
@@ -292,6 +307,7 @@ impl EngineError {
             | Self::Key { .. }
             | Self::OtherKeys { .. }
             | Self::Unfoldable { .. }
+            | Self::Unwritten { .. }
             | Self::Unwritable { .. }
             | Self::FieldValue { .. }
             | Self::NotUnique { .. }

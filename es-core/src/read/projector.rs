@@ -16,7 +16,7 @@ use crate::{
     event::{Categories, EventSet, Recorded},
     limits::MAX_KEY_BYTES,
     read::{
-        candidate::Candidate,
+        candidate::{Candidate, Subject},
         definition,
         engine_error::{EngineError, Location},
         failure::{FailurePolicy, FailureSettings},
@@ -195,7 +195,7 @@ impl<P: Projection> Projector<P> {
         if let Some(pause) = self.store.paused(P::NAME).await? {
             return Err(EngineError::Paused(pause));
         }
-        let candidate = &Candidate::find::<P>(&*self.store).await?;
+        let candidate = &Candidate::find(&*self.store, &Subject::of::<P>()).await?;
         let opened = Instant::now();
         let report = |step| {
             if self.standby.is_over(step, opened.elapsed()) {
@@ -250,13 +250,17 @@ pub(crate) fn keys<P: Projection>(projection: &P, event: &Recorded<P::Event>) ->
     keys.sort_unstable();
     keys.dedup();
     for key in &keys {
-        let well_formed = !key.is_empty() && key.len() <= MAX_KEY_BYTES && !has_control(key);
         let allowed = P::ORDER == EventOrder::PerKey || key == event.stream.id();
-        if !well_formed || !allowed {
+        if !is_key(key) || !allowed {
             return Err(EngineError::Key { key: key.clone(), event: Location::of(event) });
         }
     }
     Ok(keys)
+}
+
+/// Whether `key` may be that of a document.
+pub(crate) fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.len() <= MAX_KEY_BYTES && !has_control(key)
 }
 
 /// Folds `event` into the document under `key`.

@@ -3,7 +3,6 @@
 use std::{marker::PhantomData, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::time::Instant;
 
 use crate::{
     codec::{self, Misfit},
@@ -12,7 +11,8 @@ use crate::{
         definition,
         known_progress::Progresses,
         projection::Projection,
-        read_model::{Documents, Generation, GenerationSet, KeyRange, Progress, ReadModelError, Served},
+        read_model::{Documents, GenerationSet, KeyRange, Progress, ReadModelError, Served},
+        reads::{Reads, Wait, failed},
         watch::{Alone, Since, TouchedKeys, Watch, WatchError},
     },
     stream::{Position, ReadToken},
@@ -113,12 +113,12 @@ impl<P: Projection> ReadModel<P> {
     /// [`QueryError::Building`] and [`QueryError::OtherVersion`] where no generation serves that this
     /// program can read, after [`patience`](Self::patience).
     pub async fn get(&self, key: &str) -> Result<Option<P::Document>, QueryError> {
-        let mut wait = Wait::new(self.patience);
+        let mut wait = self.reads().wait(self.patience);
         loop {
             let served = self.store.get(P::NAME, key).await?;
             match self.readable(served).await {
                 Ok(served) => return served.found.map(|bytes| open::<P>(key, &bytes)).transpose(),
-                Err(error) => wait.until(self, error, readable::<P>).await?,
+                Err(error) => wait.until_readable(error).await?,
             }
         }
     }
@@ -130,7 +130,7 @@ impl<P: Projection> ReadModel<P> {
     /// [`QueryError::Replaced`] when the generation that served the page before was replaced: begin with the first page. Others
     /// as for [`get`](Self::get).
     pub async fn scan(&self, range: KeyRange, limit: usize) -> Result<Page<P::Document>, QueryError> {
-        let mut wait = Wait::new(self.patience);
+        let mut wait = self.reads().wait(self.patience);
         loop {
             // One document more than `limit` shows whether there is a next page.
             let served = self.store.scan(P::NAME, range.clone(), limit.saturating_add(1)).await?;
@@ -139,7 +139,7 @@ impl<P: Projection> ReadModel<P> {
                     return Err(QueryError::Replaced { projection: P::NAME });
                 }
                 Ok(served) => return page::<P>(served, limit),
-                Err(error) => wait.until(self, error, readable::<P>).await?,
+                Err(error) => wait.until_readable(error).await?,
             }
         }
     }
@@ -150,13 +150,7 @@ impl<P: Projection> ReadModel<P> {
     /// # Errors
     /// As [`get`](Self::get).
     pub async fn reached(&self) -> Result<Position, QueryError> {
-        let mut wait = Wait::new(self.patience);
-        loop {
-            match self.reached_now().await {
-                Ok(reached) => return Ok(reached),
-                Err(error) => wait.until(self, error, readable::<P>).await?,
-            }
-        }
+        self.reads().reached(self.patience).await
     }
 
     /// Returns when the write that returned `token` is in the read model (R13). With [`Duration::MAX`] it waits without a
@@ -165,36 +159,27 @@ impl<P: Projection> ReadModel<P> {
     /// # Errors
     /// After `patience`: [`QueryError::Lagging`], or the reason why no generation serves that this program can read.
     pub async fn wait_for(&self, token: ReadToken, patience: Duration) -> Result<(), QueryError> {
-        let holds = |found: &GenerationSet| match reached::<P>(found)? {
-            reached if reached >= token.0 => Ok(()),
-            reached => Err(QueryError::Lagging { reached, wanted: token.0 }),
-        };
-        let mut wait = Wait::new(patience);
-        let found = wait.progresses(&self.store, P::NAME).next().await.map_err(|cause| failed(&cause))?;
-        match holds(&found) {
-            Ok(()) => Ok(()),
-            Err(error) => wait.until(self, error, holds).await,
-        }
+        self.reads().wait_for(token, patience).await
     }
 
-    async fn reached_now(&self) -> Result<Position, QueryError> {
-        reached::<P>(&self.store.generations(P::NAME).await?)
+    fn reads(&self) -> Reads<'_> {
+        Reads { store: &self.store, projection: P::NAME, since: P::READS_SINCE, version: P::VERSION }
     }
 
     pub(super) fn store(&self) -> &dyn Documents {
         &*self.store
     }
 
-    pub(super) fn wait(&self) -> Wait {
-        Wait::new(self.patience)
+    pub(super) fn wait(&self) -> Wait<'_> {
+        self.reads().wait(self.patience)
     }
 
     /// Returns when a search that ended with `error` may find something, within its `wait`.
-    pub(super) async fn wait_on(&self, wait: &mut Wait, error: QueryError) -> Result<(), QueryError> {
+    pub(super) async fn wait_on(&self, wait: &mut Wait<'_>, error: QueryError) -> Result<(), QueryError> {
         let lacking =
             if let QueryError::NoField { field, serving, .. } = error { Some((field, serving)) } else { None };
         let wanted = |found: &GenerationSet| {
-            readable::<P>(found)?;
+            self.reads().reached_in(found)?;
             let version = found.serving.as_ref().map(|serving| serving.generation.version);
             match lacking {
                 Some((field, serving)) if version == Some(serving) => {
@@ -203,7 +188,7 @@ impl<P: Projection> ReadModel<P> {
                 _ => Ok(()),
             }
         };
-        wait.until(self, error, wanted).await
+        wait.until(error, wanted).await
     }
 
     /// What was found by `field`, if this program can read it and the generation has the field.
@@ -222,9 +207,9 @@ impl<P: Projection> ReadModel<P> {
     /// What was served, if this program can read it.
     async fn readable<T>(&self, served: Option<Served<T>>) -> Result<Served<T>, QueryError> {
         let Some(served) = served else {
-            return Err(building::<P>(&self.store.generations(P::NAME).await?));
+            return Err(self.reads().building(&self.store.generations(P::NAME).await?));
         };
-        check::<P>(&served.generation)?;
+        self.reads().check(&served.generation)?;
         Ok(served)
     }
 }
@@ -247,87 +232,18 @@ fn page<P: Projection>(served: Served<Vec<(String, Bytes)>>, limit: usize) -> Re
     Ok(Page { documents: documents.collect::<Result<_, _>>()?, next })
 }
 
-fn check<P: Projection>(serving: &Generation) -> Result<(), QueryError> {
-    if (P::READS_SINCE..=P::VERSION).contains(&serving.version) {
-        return Ok(());
-    }
-    Err(QueryError::OtherVersion { projection: P::NAME, serving: serving.version, ours: P::VERSION })
-}
-
-fn building<P: Projection>(found: &GenerationSet) -> QueryError {
-    let progress = found.building.as_ref().or(found.serving.as_ref());
-    QueryError::Building { projection: P::NAME, reached: progress.map(|progress| progress.reached).unwrap_or_default() }
-}
-
-/// The position that the generation has reached that serves, if this program can read it.
-fn reached<P: Projection>(found: &GenerationSet) -> Result<Position, QueryError> {
-    let serving = found.serving.as_ref().ok_or_else(|| building::<P>(found))?;
-    check::<P>(&serving.generation)?;
-    Ok(serving.reached)
-}
-
-fn readable<P: Projection>(found: &GenerationSet) -> Result<(), QueryError> {
-    reached::<P>(found).map(drop)
-}
-
-pub(super) fn failed(cause: &Arc<ReadModelError>) -> QueryError {
-    QueryError::Store(ReadModelError::shared(cause))
-}
-
 /// The generation that serves, as soon as this program can read it.
 pub(super) async fn serving<P: Projection>(
     model: &ReadModel<P>,
     progresses: &mut Progresses,
 ) -> Result<Progress, QueryError> {
-    let mut wait = Wait::new(model.patience);
+    let (reads, mut wait) = (model.reads(), model.wait());
     loop {
         let found = progresses.next().await.map_err(|cause| failed(&cause))?;
-        match (readable::<P>(&found), &found.serving) {
-            (Ok(()), Some(serving)) => return Ok(serving.clone()),
-            (Ok(()), None) => {}
-            (Err(error), _) => wait.until(model, error, readable::<P>).await?,
-        }
-    }
-}
-
-/// The wait of one query.
-pub(super) struct Wait {
-    /// `None` means no deadline.
-    deadline: Option<Instant>,
-    progresses: Option<Progresses>,
-}
-
-impl Wait {
-    fn new(patience: Duration) -> Self {
-        Self { deadline: Instant::now().checked_add(patience), progresses: None }
-    }
-
-    fn progresses(&mut self, store: &Arc<dyn Documents>, projection: &'static str) -> &mut Progresses {
-        self.progresses.get_or_insert_with(|| Progresses::follow(store, projection))
-    }
-
-    /// Returns when the generations of `model` are as `wanted`; returns the last error if the time is over, and an error that
-    /// waiting does not mend at once.
-    async fn until<P: Projection>(
-        &mut self,
-        model: &ReadModel<P>,
-        mut error: QueryError,
-        wanted: impl Fn(&GenerationSet) -> Result<(), QueryError>,
-    ) -> Result<(), QueryError> {
-        let deadline = self.deadline;
-        loop {
-            let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
-            if is_over || !error.is_transient() || matches!(error, QueryError::Store(_)) {
-                return Err(error);
-            }
-            let Some(found) = self.progresses(&model.store, P::NAME).next_before(deadline).await else {
-                return Err(error);
-            };
-            let found = found.map_err(|cause| failed(&cause))?;
-            match wanted(&found) {
-                Ok(()) => return Ok(()),
-                Err(now) => error = now,
-            }
+        match (reads.reached_in(&found), &found.serving) {
+            (Ok(_), Some(serving)) => return Ok(serving.clone()),
+            (Ok(_), None) => {}
+            (Err(error), _) => wait.until_readable(error).await?,
         }
     }
 }
@@ -423,6 +339,8 @@ impl QueryError {
 #[cfg(test)]
 mod tests {
     use tokio::task::JoinSet;
+
+    use tokio::time::Instant;
 
     use super::*;
     use crate::{

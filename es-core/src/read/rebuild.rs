@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 use tokio_util::sync::CancellationToken;
 
 use crate::read::{
-    candidate::Candidate,
+    candidate::{Candidate, Subject},
     engine_error::EngineError,
     projection::Projection,
     projector::Projector,
@@ -49,7 +49,7 @@ impl<P: Projection> Projector<P> {
     ) -> Result<Option<Generation>, EngineError> {
         // It begins once and not with each attempt, so of two rebuilds of different versions the later one wins.
         let begun = worker::persist(P::NAME, &self.report, &shutdown, || {
-            Box::pin(async { Candidate::begin::<P>(&*self.store).await.map(Some) })
+            Box::pin(async { Candidate::begin(&*self.store, &Subject::of::<P>()).await.map(Some) })
         });
         let Some(candidate) = begun.await? else { return Ok(None) };
         worker::persist(P::NAME, &self.report, &shutdown, || {

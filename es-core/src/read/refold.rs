@@ -125,6 +125,12 @@ pub enum RefoldError {
         /// How many events the stream has.
         found: u64,
     },
+    /// The read model is kept in tables, which have no documents.
+    #[error("{name} is kept in tables: it has no documents to fold again")]
+    NoDocuments {
+        /// The name of the table projection.
+        name: &'static str,
+    },
     /// No generation of the read model serves.
     #[error("no generation of the read model serves yet")]
     NotServing,

@@ -21,6 +21,7 @@ use crate::{
         projection::Projection,
         query::{self, QueryError, ReadModel},
         read_model::{Documents, Generation, KeyRange, Progress, Served},
+        reads,
     },
     stream::Position,
 };
@@ -181,7 +182,7 @@ impl Following {
             }
             return Ok(());
         }
-        let found = self.progresses.next().await.map_err(|cause| query::failed(&cause))?;
+        let found = self.progresses.next().await.map_err(|cause| reads::failed(&cause))?;
         let Some(progress) = found.serving.as_ref().filter(|serving| serving.generation == self.generation) else {
             return Err(self.replaced());
         };

@@ -257,8 +257,10 @@ impl<'a> Worker<'a> {
             };
             let list = &batch.events[..batch.events.len().min(held.most)];
             let (shard, keeps_nothing) = (&batch.shard, keeps_nothing || batch.end.is_some());
-            let events = Events { list, shard, after: before.position, keeps_nothing, course };
-            handle(self.handler, &held.lease, events, shutdown).await
+            let (after, lease) = (before.position, &held.lease);
+            let changes = &|done| Changes { checkpoint: checkpoint_at(&batch, done, before), ..Changes::default() };
+            let events = Events { list, shard, after, keeps_nothing, course, lease, changes };
+            handle(self.handler, events, shutdown).await
         };
         if handled.failure.is_some() {
             // What the handler kept is lost.
@@ -266,16 +268,9 @@ impl<'a> Worker<'a> {
         }
         let before = held.kept.as_ref().unwrap_or(&held.lease.checkpoint);
         let is_whole = handled.done == batch.events.len();
-        let checkpoint = if is_whole {
-            batch.checkpoint.clone()
-        } else {
-            match handled.done.checked_sub(1) {
-                Some(last) => within(&batch.events[last], before),
-                None => before.clone(),
-            }
-        };
+        let checkpoint = checkpoint_at(&batch, handled.done, before);
         let parked: Vec<_> = handled.letters.iter().map(|letter| letter.key.clone()).collect();
-        let written = if handled.kept {
+        let written = if handled.kept || handled.is_committed {
             Ok(())
         } else if checkpoint.position > committed {
             let Handled { upserts, deletes, fields, letters, .. } = handled;
@@ -359,13 +354,13 @@ impl<'a> Worker<'a> {
 /// How long the worker waits at once for the next attempt at an event. In between it notices what the source tells it.
 const SLICE: Duration = Duration::from_millis(100);
 
-/// Passes `events` to `handler`, and lets it stop when `lease` is lost.
-async fn handle(handler: &dyn Handler, lease: &Lease, events: Events<'_>, shutdown: &CancellationToken) -> Handled {
+/// Passes `events` to `handler`, and lets it stop when their lease is lost.
+async fn handle(handler: &dyn Handler, events: Events<'_>, shutdown: &CancellationToken) -> Handled {
     let stop = shutdown.child_token();
-    let mut handling = handler.handle(&lease.generation, events, &stop);
+    let mut handling = handler.handle(&events.lease.generation, events, &stop);
     tokio::select! {
         biased;
-        () = lease.lost() => {
+        () = events.lease.lost() => {
             stop.cancel();
             handling.await
         }
@@ -373,9 +368,13 @@ async fn handle(handler: &dyn Handler, lease: &Lease, events: Events<'_>, shutdo
     }
 }
 
-/// The checkpoint within a batch. Its cursor is the one before the batch: events that the source delivers again from there are
-/// recognised by their positions.
-fn within(last: &RecordedEvent, before: &Checkpoint) -> Checkpoint {
+/// The checkpoint after the first `done` events of `batch`. Within the batch its cursor is the one before it: events that the source
+/// delivers again from there are recognised by their positions.
+fn checkpoint_at(batch: &Batch, done: usize, before: &Checkpoint) -> Checkpoint {
+    if done == batch.events.len() {
+        return batch.checkpoint.clone();
+    }
+    let Some(last) = done.checked_sub(1).map(|last| &batch.events[last]) else { return before.clone() };
     Checkpoint { position: last.position, witness: Some(Witness::of(last)), cursor: before.cursor.clone() }
 }
 

@@ -21,8 +21,13 @@ use crate::{
     event::Event,
     react::policy::{Policy, PolicyRunner},
     read::{
-        definition, failure::FailurePolicy, projection::Projection, projector::Projector, read_model::ReadModelError,
+        definition,
+        failure::FailurePolicy,
+        projection::Projection,
+        projector::Projector,
+        read_model::ReadModelError,
         source::EventSource,
+        tables::{TableProjection, TableProjector, TableStore},
     },
     write::{aggregate::Aggregate, execute::Repository},
 };
@@ -136,6 +141,31 @@ impl ServiceBuilder {
     ) -> Self {
         self.register(PartKind::Projection, P::NAME, |resources, readers| {
             let mut projector = Projector::new(projection, resources.source(), resources.store());
+            projector = projector.on_failure(readers.on_failure);
+            if let Some(ttl) = readers.lease {
+                projector = projector.lease(ttl);
+            }
+            if let Some(limit) = readers.standby_limit {
+                projector = projector.standby_limit(limit);
+            }
+            Body::Projector(Box::new(settings(projector)))
+        })
+    }
+
+    /// Adds a read model in tables of its own. `store` is the store of the service, by its own type.
+    pub fn table_projection<S: TableStore, P: TableProjection<S>>(self, projection: P, store: S) -> Self {
+        self.table_projection_with(projection, store, |projector| projector)
+    }
+
+    /// Adds a read model in tables of its own, with settings of its projector.
+    pub fn table_projection_with<S: TableStore, P: TableProjection<S>>(
+        self,
+        projection: P,
+        store: S,
+        settings: impl FnOnce(TableProjector<P, S>) -> TableProjector<P, S> + Send + 'static,
+    ) -> Self {
+        self.register(PartKind::Projection, P::NAME, |resources, readers| {
+            let mut projector = TableProjector::new(projection, resources.source(), store);
             projector = projector.on_failure(readers.on_failure);
             if let Some(ttl) = readers.lease {
                 projector = projector.lease(ttl);

@@ -17,6 +17,7 @@ use crate::{
         rebuild::RebuildPlan,
         refold::{self, Difference, DocumentAsOf, Moment, RefoldError, Verified},
         source::EventSource,
+        tables::{TableProjection, TableProjector, TableStore},
         watch::keys_of,
         worker_state::StateReport,
     },
@@ -86,7 +87,7 @@ impl PartError {
     }
 }
 
-/// A projector of any projection.
+/// A projector of any projection, of documents or of tables.
 #[async_trait]
 pub(super) trait AnyProjector: Engine {
     async fn rebuild_from(
@@ -144,6 +145,45 @@ impl<P: Projection> AnyProjector for Projector<P> {
 
 #[async_trait]
 impl<P: Projection> Engine for Projector<P> {
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError> {
+        Ok(self.run(shutdown).await?)
+    }
+
+    fn report(&self) -> &StateReport {
+        &self.report
+    }
+}
+
+#[async_trait]
+impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S> {
+    async fn rebuild_from(
+        &self,
+        source: Arc<dyn EventSource>,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Generation>, EngineError> {
+        self.rebuild_from(&*source, shutdown).await
+    }
+
+    fn touches(&self, _: &RecordedEvent) -> Result<Vec<String>, EngineError> {
+        Ok(Vec::new())
+    }
+
+    async fn as_of(&self, _: &dyn EventStore, _: &str, _: Moment) -> Result<DocumentAsOf, RefoldError> {
+        Err(RefoldError::NoDocuments { name: P::NAME })
+    }
+
+    async fn verify(
+        &self,
+        _: &dyn EventStore,
+        _: f64,
+        _: &mut (dyn FnMut(Difference) + Send),
+    ) -> Result<Verified, RefoldError> {
+        Err(RefoldError::NoDocuments { name: P::NAME })
+    }
+}
+
+#[async_trait]
+impl<S: TableStore, P: TableProjection<S>> Engine for TableProjector<P, S> {
     async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError> {
         Ok(self.run(shutdown).await?)
     }

@@ -7,11 +7,15 @@ use es_core::{
     DeadLetter, Generation, LetterPage, Pause, Position, RecordedEvent,
     backend::{
         Acts, Changeover, Changes, Checkpoint, CommitError, FieldChange, Lease, Leases, Progress, ReadModelError,
-        Shard, Share, Situation, Taken, Takeover, Witness,
+        Shard, Share, Situation, Takeover, Witness,
     },
     read::read_model,
 };
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{
+    Postgres, Row,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -85,54 +89,11 @@ impl Leases for PostgresStore {
     }
 
     async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
-        if let Some(taken) = FieldChange::taken_twice(&changes.fields) {
-            return Err(CommitError::Taken(taken));
-        }
-        let has_fields = !changes.fields.is_empty();
-        let is_plain = !has_fields && changes.letters.is_empty() && changes.redemption.is_none();
-        let (keys, documents): (Vec<&str>, Vec<&[u8]>) =
-            changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
-        let commit = match (is_plain, has_fields) {
-            (true, _) => include_str!("../sql/commit.sql"),
-            (false, false) => include_str!("../sql/commit_letters.sql"),
-            (false, true) => include_str!("../sql/commit_fields.sql"),
-        };
-        let mut commit = sqlx::query(commit)
-            .bind(lease.generation.id)
-            .bind(lease.shard.to_string())
-            .bind(lease.fencing_token)
-            .bind(lease.checkpoint.position.to_i64())
-            .bind(changes.checkpoint.position.to_i64())
-            .bind(changes.checkpoint.witness.map(|witness| witness.event_id))
-            .bind(changes.checkpoint.witness.map(|witness| witness.recorded_at))
-            .bind(&changes.checkpoint.cursor)
-            .bind(interval(lease.ttl))
-            .bind(keys)
-            .bind(documents)
-            .bind(&changes.deletes);
-        if !is_plain {
-            commit = letters::bind(commit, &changes.letters, changes.redemption.as_ref());
-        }
-        if has_fields {
-            commit = fields::bind(commit, &changes.fields);
-        }
         let sent = Instant::now();
-        let rows = self.inner.connections.write(commit).await.map_err(error::read_model)?;
-        let (outcome, acts) = one(&rows).and_then(|row| outcome(row, is_plain)).map_err(error::read_model)?;
-        match (outcome, acts) {
-            (Outcome::Edited, _) => {
-                Err(CommitError::Edited(changes.redemption.map(|redemption| redemption.key).unwrap_or_default()))
-            }
-            (Outcome::Taken(taken), _) => Err(CommitError::Taken(taken)),
-            (Outcome::Again, _) => Err(CommitError::Store(ReadModelError(ANOTHER_COMMIT.into()))),
-            (Outcome::Written, Some(acts)) => {
-                self.inner.leases.written(lease, sent);
-                lease.hold().note(Acts(acts));
-                self.inner.progress.moved(&lease.generation.projection);
-                Ok(())
-            }
-            _ => Err(CommitError::Fenced(lease.shard.clone())),
-        }
+        let rows = self.inner.connections.write(commit(lease, &changes)?).await.map_err(error::read_model)?;
+        let acts = committed(&rows, lease, &changes).map_err(error::read_model)??;
+        self.has_committed(lease, sent, acts);
+        Ok(())
     }
 
     async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
@@ -185,32 +146,78 @@ impl Leases for PostgresStore {
     }
 }
 
-/// What became of a commit.
-enum Outcome {
-    Written,
-    Fenced,
-    Edited,
-    /// Another document has the value.
-    Taken(Taken),
-    /// Another document had the value when this commit was to write it, and has another one now.
-    Again,
+impl PostgresStore {
+    /// A commit that was sent at the time `sent` has succeeded.
+    pub(crate) fn has_committed(&self, lease: &Lease, sent: Instant, acts: Acts) {
+        self.inner.leases.written(lease, sent);
+        lease.hold().note(acts);
+        self.inner.progress.moved(&lease.generation.projection);
+    }
+}
+
+fn is_plain(changes: &Changes) -> bool {
+    changes.fields.is_empty() && changes.letters.is_empty() && changes.redemption.is_none()
+}
+
+/// The statement that commits `changes`.
+///
+/// # Errors
+/// [`CommitError::Taken`] where two of them have the same unique value.
+pub(crate) fn commit<'q>(lease: &Lease, changes: &'q Changes) -> Result<Query<'q, Postgres, PgArguments>, CommitError> {
+    if let Some(taken) = FieldChange::taken_twice(&changes.fields) {
+        return Err(CommitError::Taken(taken));
+    }
+    let (is_plain, has_fields) = (is_plain(changes), !changes.fields.is_empty());
+    let (keys, documents): (Vec<&str>, Vec<&[u8]>) =
+        changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
+    let commit = match (is_plain, has_fields) {
+        (true, _) => include_str!("../sql/commit.sql"),
+        (false, false) => include_str!("../sql/commit_letters.sql"),
+        (false, true) => include_str!("../sql/commit_fields.sql"),
+    };
+    let mut commit = sqlx::query(commit)
+        .bind(lease.generation.id)
+        .bind(lease.shard.to_string())
+        .bind(lease.fencing_token)
+        .bind(lease.checkpoint.position.to_i64())
+        .bind(changes.checkpoint.position.to_i64())
+        .bind(changes.checkpoint.witness.map(|witness| witness.event_id))
+        .bind(changes.checkpoint.witness.map(|witness| witness.recorded_at))
+        .bind(&changes.checkpoint.cursor)
+        .bind(interval(lease.ttl))
+        .bind(keys)
+        .bind(documents)
+        .bind(&changes.deletes);
+    if !is_plain {
+        commit = letters::bind(commit, &changes.letters, changes.redemption.as_ref());
+    }
+    Ok(if has_fields { fields::bind(commit, &changes.fields) } else { commit })
 }
 
 const ANOTHER_COMMIT: &str = "another commit wrote the same value of a unique field";
 
-/// What a row of `commit.sql` (`is_plain`), `commit_letters.sql` or `commit_fields.sql` says.
-fn outcome(row: &PgRow, is_plain: bool) -> Result<(Outcome, Option<i64>), sqlx::Error> {
-    if is_plain {
-        return Ok((Outcome::Written, row.try_get(0)?));
+/// What `rows`, the answer to [`commit`], say.
+pub(crate) fn committed(
+    rows: &[PgRow],
+    lease: &Lease,
+    changes: &Changes,
+) -> Result<Result<Acts, CommitError>, sqlx::Error> {
+    let row = one(rows)?;
+    let is_plain = is_plain(changes);
+    let outcome = if is_plain { "committed" } else { row.try_get(0)? };
+    match outcome {
+        "edited" => {
+            let key = changes.redemption.as_ref().map(|redemption| redemption.key.clone());
+            return Ok(Err(CommitError::Edited(key.unwrap_or_default())));
+        }
+        // Another document has the value.
+        "taken" => return Ok(Err(CommitError::Taken(fields::taken(row)?))),
+        // Another document had the value when this commit was to write it, and has another one now.
+        "again" => return Ok(Err(CommitError::Store(ReadModelError(ANOTHER_COMMIT.into())))),
+        _ => {}
     }
-    let outcome = match row.try_get(0)? {
-        "committed" => Outcome::Written,
-        "edited" => Outcome::Edited,
-        "taken" => Outcome::Taken(fields::taken(row)?),
-        "again" => Outcome::Again,
-        _ => Outcome::Fenced,
-    };
-    Ok((outcome, row.try_get(1)?))
+    let acts: Option<i64> = row.try_get(usize::from(!is_plain))?;
+    Ok(acts.map(Acts).ok_or_else(|| CommitError::Fenced(lease.shard.clone())))
 }
 
 fn situation(row: &PgRow) -> Result<Situation, sqlx::Error> {

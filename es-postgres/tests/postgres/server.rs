@@ -12,7 +12,7 @@ use sqlx::{
 use uuid::Uuid;
 
 /// How long something may take that happens at once unless it never does.
-const SOON: Duration = Duration::from_mins(2);
+pub(crate) const SOON: Duration = Duration::from_mins(2);
 
 pub(crate) fn url() -> String {
     std::env::var("DATABASE_URL").expect("DATABASE_URL must name a Postgres server; `cargo xtask test` starts one")

@@ -14,7 +14,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         failure::FailureSettings,
-        read_model::{FieldChange, Generation, NewLetter, Shard, Slice},
+        read_model::{Changes, FieldChange, Generation, Lease, NewLetter, Shard, Slice},
     },
     stream::Position,
 };
@@ -39,7 +39,7 @@ pub(crate) trait Handler: Send + Sync {
 }
 
 /// What a handler gets at once.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub(crate) struct Events<'a> {
     pub(crate) list: &'a [RecordedEvent],
     /// Their shard.
@@ -49,6 +49,10 @@ pub(crate) struct Events<'a> {
     /// Whether all that is handled is to be committed now: the source has no more events, or the worker ends.
     pub(crate) keeps_nothing: bool,
     pub(crate) course: Course<'a>,
+    /// The lease on the shard, and what the worker commits beside the handler's own changes when so many of the events are handled:
+    /// for a handler that commits by itself.
+    pub(crate) lease: &'a Lease,
+    pub(crate) changes: &'a (dyn Fn(usize) -> Changes + Send + Sync),
 }
 
 /// What a handler has to heed beside the events.
@@ -91,8 +95,14 @@ impl<'a> Events<'a> {
     /// Events of the log.
     pub(crate) fn of_log(list: &'a [RecordedEvent]) -> Self {
         static LOG: LazyLock<Shard> = LazyLock::new(crate::read::source::LogSource::shard);
+        static LEASE: LazyLock<Lease> = LazyLock::new(|| {
+            let generation = Generation { id: 1, projection: "test".to_owned(), version: 1 };
+            let (owner, ttl) = (uuid::Uuid::nil(), std::time::Duration::ZERO);
+            Lease::new(generation, LOG.clone(), owner, 1, ttl, crate::read::read_model::Checkpoint::default())
+        });
         let after = list.first().map_or(Position::ZERO, |first| Position::new(first.position.get() - 1));
-        Self { list, shard: &LOG, after, keeps_nothing: false, course: Course::default() }
+        let (course, lease, changes) = (Course::default(), &*LEASE, &|_| Changes::default());
+        Self { list, shard: &LOG, after, keeps_nothing: false, course, lease, changes }
     }
 }
 
@@ -107,6 +117,8 @@ pub(crate) struct Handled {
     pub(crate) fields: Vec<FieldChange>,
     /// Of the events that it has handled.
     pub(crate) letters: Vec<NewLetter>,
+    /// The handler has committed them by itself.
+    pub(crate) is_committed: bool,
     /// The handler keeps their changes in memory, and returns them with those of later events.
     pub(crate) kept: bool,
     /// Why the next event stops the engine. What was kept before is lost.

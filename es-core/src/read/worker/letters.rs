@@ -62,10 +62,21 @@ impl Worker<'_> {
             let handled = if events.is_empty() || refused_first.is_some() {
                 Handled::default()
             } else {
-                let (after, course) = (held.lease.checkpoint.position, Course::only(&key));
-                let events = Events { list: &events, shard, after, keeps_nothing: true, course };
-                handle(self.handler, &held.lease, events, shutdown).await
+                let (after, course, lease) = (held.lease.checkpoint.position, Course::only(&key), &held.lease);
+                let changes = &|done: usize| {
+                    let handled =
+                        letters[..done].iter().map(|letter| (letter.event.position, letter.revision)).collect();
+                    let redemption = Redemption { key: key.clone(), handled, failed: None, is_whole: false };
+                    let checkpoint = lease.checkpoint.clone();
+                    Changes { checkpoint, redemption: Some(redemption), ..Changes::default() }
+                };
+                let events = Events { list: &events, shard, after, keeps_nothing: true, course, lease, changes };
+                handle(self.handler, events, shutdown).await
             };
+            if handled.is_committed {
+                held.letters = held.letters.saturating_sub(handled.done);
+                continue;
+            }
             let failed = match (handled.failure, letters.get(handled.done)) {
                 (None, first) => refused_first.zip(first).map(|((position, cause), first)| {
                     self.meter.failed(&first.event);

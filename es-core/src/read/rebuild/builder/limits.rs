@@ -9,7 +9,6 @@ use crate::{
         projection::{FoldResult, Keys},
         read_model::{GenerationState, Generations},
         source::LogSource,
-        worker::Course,
         worker_state::StateReport,
     },
     testing::{account::AccountEvent, recorded},
@@ -61,7 +60,7 @@ fn deposits(count: usize, amount: u64) -> Vec<RecordedEvent> {
 }
 
 fn part<'a>(list: &'a [RecordedEvent], shard: &'a Shard) -> Events<'a> {
-    Events { list, shard, after: Position::ZERO, keeps_nothing: false, course: Course::default() }
+    Events { shard, after: Position::ZERO, ..Events::of_log(list) }
 }
 
 /// Seen to fail where every 64th fold was measured: it was always one of the small document.

@@ -1,0 +1,197 @@
+//! The engine of a table projection.
+
+use std::{marker::PhantomData, ops::ControlFlow, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{CreateTablesError, TableProjection, TableStore, subject};
+use crate::{
+    event::EventSet,
+    read::{
+        candidate::Candidate,
+        definition,
+        engine_error::EngineError,
+        failure::{FailurePolicy, FailureSettings},
+        projection::EventOrder,
+        read_model::Generation,
+        source::{EventSource, Split, Subscription},
+        standby::Standby,
+        worker::{self, DEFAULT_LEASE, Step, Worker},
+        worker_state::{StateReport, WorkerState},
+    },
+};
+
+/// Keeps the tables of one projection up to date, as a [`Projector`](crate::Projector) does for documents.
+///
+/// # Delivery
+/// What the projection writes and the checkpoint commit together (R9).
+///
+/// # Panics
+/// Its futures panic outside of a tokio runtime with time enabled.
+#[derive(Debug)]
+pub struct TableProjector<P, S> {
+    pub(super) projection: P,
+    pub(crate) source: Arc<dyn EventSource>,
+    pub(super) store: Arc<S>,
+    lease: Duration,
+    standby: Standby,
+    pub(super) failures: FailureSettings,
+    pub(crate) report: StateReport,
+    database: PhantomData<fn() -> S>,
+}
+
+impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
+    /// Writes the events of `source` through `projection` into its tables in `store`.
+    pub fn new(projection: P, source: impl EventSource, store: S) -> Self {
+        const { assert!(definition::is_name(P::NAME), "TableProjection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
+        let (standby, report) = (Standby::default(), StateReport::default());
+        Self {
+            projection,
+            source: Arc::new(source),
+            store: Arc::new(store),
+            lease: DEFAULT_LEASE,
+            standby,
+            failures: FailureSettings::default(),
+            report,
+            database: PhantomData,
+        }
+    }
+
+    /// As [`Projector::lease`](crate::Projector::lease).
+    pub fn lease(self, ttl: Duration) -> Self {
+        Self { lease: ttl, ..self }
+    }
+
+    /// As [`Projector::standby`](crate::Projector::standby).
+    pub fn standby(self, retry: Duration) -> Self {
+        Self { standby: Standby { retry, ..self.standby }, ..self }
+    }
+
+    /// As [`Projector::standby_limit`](crate::Projector::standby_limit).
+    pub fn standby_limit(self, limit: Duration) -> Self {
+        Self { standby: Standby { limit, ..self.standby }, ..self }
+    }
+
+    /// What it does when it cannot write an event ([stops](FailurePolicy::stop) by default).
+    pub fn on_failure(mut self, policy: FailurePolicy) -> Self {
+        self.failures.policy = policy;
+        self
+    }
+
+    /// As [`Projector::most_letters`](crate::Projector::most_letters).
+    pub fn most_letters(mut self, letters: usize) -> Self {
+        self.failures.most_letters = letters;
+        self
+    }
+
+    /// How long one call of [`TableProjection::write`] may take (any time by default, within the limits of the store). A longer one
+    /// is interrupted and rolled back, and counts as a failure of the batch. It should be several times what a batch takes.
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.failures.time_limit = limit;
+        self
+    }
+
+    /// What [`run`](Self::run) is doing; the receiver sees each change.
+    pub fn state(&self) -> watch::Receiver<WorkerState> {
+        self.report.watch()
+    }
+
+    /// Runs until `shutdown`, as [`Projector::run`](crate::Projector::run).
+    ///
+    /// # Errors
+    /// A permanent error stops it at the event that it concerns (R11), unless the [`FailurePolicy`] says otherwise.
+    /// [`EngineError::Tables`] when its tables cannot be made: then nothing was changed, and what serves goes on.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the tables as of the last commit, and its leases expire. Prefer `shutdown`, which releases them.
+    pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
+        let serve = || Box::pin(self.serve(&shutdown)) as worker::Pending<'_, Option<()>>;
+        self.standby.run(P::NAME, &self.report, &self.failures, &shutdown, serve).await
+    }
+
+    async fn serve(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
+        if let Some(pause) = self.store.paused(P::NAME).await? {
+            return Err(EngineError::Paused(pause));
+        }
+        let candidate = &Candidate::find(&*self.store, &subject::<S, P>()).await?;
+        let opened = Instant::now();
+        let worker = self.worker(&*self.source, &candidate.generation).await?;
+        let steps = worker.run(shutdown, |step| {
+            Box::pin(async move {
+                candidate.after(step).await?;
+                if self.standby.is_over(step, opened.elapsed()) {
+                    self.report.set(P::NAME, WorkerState::Working);
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+        });
+        steps.await
+    }
+
+    /// Builds a new generation of the tables from the first event of the source, as
+    /// [`Projector::rebuild`](crate::Projector::rebuild).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and [`EngineError::Discarded`] when a rebuild of another version was begun later than this one.
+    ///
+    /// # Cancel safety
+    /// Dropping the future interrupts the rebuild, as `shutdown` does.
+    pub async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError> {
+        self.rebuild_from(&*self.source, shutdown).await
+    }
+
+    pub(crate) async fn rebuild_from(
+        &self,
+        source: &dyn EventSource,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Generation>, EngineError> {
+        let begun = worker::persist(P::NAME, &self.report, &shutdown, || {
+            Box::pin(async { Candidate::begin(&*self.store, &subject::<S, P>()).await.map(Some) })
+        });
+        let Some(candidate) = begun.await? else { return Ok(None) };
+        worker::persist(P::NAME, &self.report, &shutdown, || {
+            Box::pin(async {
+                let built = self.build(source, &candidate.again(), &shutdown).await;
+                built.map_err(|error| match error {
+                    EngineError::Replaced => EngineError::Discarded,
+                    other => other,
+                })
+            })
+        })
+        .await
+    }
+
+    async fn build(
+        &self,
+        source: &dyn EventSource,
+        candidate: &Candidate<'_>,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<Generation>, EngineError> {
+        let worker = self.worker(source, &candidate.generation).await?;
+        let steps = worker.run(shutdown, |step: Step| {
+            Box::pin(async move {
+                let serves = candidate.after(step).await?;
+                Ok(if serves { ControlFlow::Break(candidate.generation.clone()) } else { ControlFlow::Continue(()) })
+            })
+        });
+        steps.await
+    }
+
+    /// A worker for `generation`, whose tables are there.
+    async fn worker(&self, source: &dyn EventSource, generation: &Generation) -> Result<Worker<'_>, EngineError> {
+        self.store.create_tables(generation, P::MIGRATIONS).await.map_err(|error| match error {
+            CreateTablesError::Store(error) => error.into(),
+            CreateTablesError::Gone => EngineError::Replaced,
+            error => EngineError::Tables(error),
+        })?;
+        let subscription = Subscription {
+            reader: format!("{}-g{}", P::NAME, generation.id),
+            store: self.store.id().await?,
+            categories: P::Event::categories(),
+            order: EventOrder::PerKey,
+            split: Split::NONE,
+        };
+        Worker::open(self, source, &subscription, self.store.clone(), generation.clone(), self.lease).await
+    }
+}

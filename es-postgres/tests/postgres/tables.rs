@@ -1,0 +1,153 @@
+//! Table projections: the suite of all SQL stores, and what only Postgres has.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use async_trait::async_trait;
+use es_core::{
+    EngineError, LogSource, Recorded, Repository, TableProjection, TableProjector, Tables,
+    backend::{BoxError, CreateTablesError},
+    testing::account::{Account, AccountCommand, AccountEvent},
+};
+use es_postgres::{PgReading, PgTables, PostgresStore};
+use es_testing::suites::tables::{Entry, TableFixture};
+use sqlx::Row;
+use tokio_util::sync::CancellationToken;
+
+use super::server::{SOON, Schema, soon, store};
+
+struct Fixture;
+
+#[async_trait]
+impl TableFixture for Fixture {
+    type Store = PostgresStore;
+
+    const MIGRATIONS: &'static [&'static str] = &[
+        "CREATE TABLE entries (position bigint PRIMARY KEY, account text NOT NULL, amount bigint NOT NULL)",
+        "CREATE INDEX entries_account ON entries (account); CREATE TABLE others (id bigint)",
+    ];
+
+    const BROKEN: &'static [&'static str] =
+        &["CREATE TABLE entries (position bigint)", "CREATE TABLE entries (id bigint)"];
+
+    async fn insert(tables: &mut PgTables<'_>, entries: &[Entry]) -> Result<(), BoxError> {
+        let positions: Vec<_> = entries.iter().map(|entry| entry.position).collect();
+        let accounts: Vec<_> = entries.iter().map(|entry| &*entry.account).collect();
+        let amounts: Vec<_> = entries.iter().map(|entry| entry.amount).collect();
+        sqlx::query("INSERT INTO entries SELECT * FROM unnest($1::bigint[], $2::text[], $3::bigint[])")
+            .bind(positions)
+            .bind(accounts)
+            .bind(amounts)
+            .execute(tables.connection())
+            .await?;
+        Ok(())
+    }
+
+    async fn entries(reading: &mut PgReading, after: i64, limit: i64) -> Vec<Entry> {
+        let query = "SELECT position, account, amount FROM entries WHERE position > $1 ORDER BY position LIMIT $2";
+        let rows = sqlx::query(query).bind(after).bind(limit).fetch_all(reading.connection()).await.unwrap();
+        rows.iter().map(|row| Entry { position: row.get(0), account: row.get(1), amount: row.get(2) }).collect()
+    }
+
+    async fn remains(store: &PostgresStore, projection: &str) -> usize {
+        let debug = format!("{store:?}");
+        let schema = debug.split('"').nth(1).unwrap().to_owned();
+        let mut session = Schema(schema.clone()).session().await;
+        let name = format!("{schema}_{}", projection.replace('-', "_"));
+        let remains = format!("SELECT count(*) FROM pg_namespace WHERE nspname LIKE '{name}\\_g%'");
+        usize::try_from(session.number(&remains).await).unwrap()
+    }
+}
+
+es_testing::table_suite!(Fixture, store());
+
+/// Writes a row and then runs a statement that a projection should not run.
+struct Misuse {
+    statement: &'static str,
+    ignores_errors: bool,
+    /// How often it runs it.
+    times: AtomicU32,
+}
+
+#[async_trait]
+impl TableProjection<PostgresStore> for Misuse {
+    const NAME: &'static str = "misuse";
+    const MIGRATIONS: &'static [&'static str] = &["CREATE TABLE seen (
+        position bigint PRIMARY KEY, account text NOT NULL, before bigint REFERENCES seen DEFERRABLE INITIALLY DEFERRED)"];
+    type Event = AccountEvent;
+
+    async fn write(&self, tables: &mut PgTables<'_>, events: &[Recorded<AccountEvent>]) -> Result<(), BoxError> {
+        for event in events {
+            let insert = sqlx::query("INSERT INTO seen VALUES ($1, $2)").bind(event.position.to_i64());
+            insert.bind(event.stream.id()).execute(tables.connection()).await?;
+        }
+        if self.times.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |times| times.checked_sub(1)).is_err() {
+            return Ok(());
+        }
+        match sqlx::raw_sql(self.statement).execute(tables.connection()).await {
+            Err(cause) if !self.ignores_errors => Err(cause.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// R9, R11: a write that ends the transaction, ignores the error of a statement, or leaves a constraint violated is a failure of its
+/// event and not one of the store, which would be tried again for ever.
+#[tokio::test]
+async fn r11_a_write_that_cannot_be_committed_stops_the_projector_at_its_event() {
+    for (statement, ignores_errors) in [
+        ("SELECT 1 / 0", false),
+        ("SELECT 1 / 0", true),
+        ("COMMIT", true),
+        ("ROLLBACK", true),
+        ("UPDATE seen SET before = 77", false),
+        ("SELECT * FROM events", false),
+    ] {
+        let store = store().await;
+        Repository::<Account>::new(store.clone()).execute("a", AccountCommand::Deposit(1)).await.unwrap();
+        let misuse = Misuse { statement, ignores_errors, times: AtomicU32::new(u32::MAX) };
+        let projector = TableProjector::new(misuse, LogSource::new(store.clone()), store.clone());
+        let ended = soon(projector.run(CancellationToken::new())).await;
+        assert!(matches!(ended, Err(EngineError::Unwritten { .. })), "{statement}: {ended:?}");
+    }
+}
+
+/// The connection was lost in the middle of a write: nothing is counted as a failure, and each event is written once.
+#[tokio::test]
+async fn r9_a_write_whose_connection_is_lost_is_made_again() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    Repository::<Account>::new(store.clone()).execute("a", AccountCommand::Deposit(1)).await.unwrap();
+    // The first two writes end their own sessions.
+    let statement = "SELECT pg_terminate_backend(pg_backend_pid())";
+    let misuse = Misuse { statement, ignores_errors: false, times: AtomicU32::new(2) };
+    let projector = TableProjector::new(misuse, LogSource::new(store.clone()), store.clone());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { projector.run(shutdown).await }
+    });
+    let tables = Tables::<Misuse, _>::new(store.clone()).patience(SOON);
+    let mut reading = tables.read().await.unwrap();
+    let rows = sqlx::query("SELECT position FROM seen").fetch_all(reading.connection()).await.unwrap();
+    assert_eq!(rows.len(), 1);
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// A role that may not make schemas is told, and not tried again.
+#[tokio::test]
+async fn tables_need_a_role_that_may_make_schemas() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    store.close().await.unwrap();
+    let role = format!("r_{}", schema.0);
+    let mut owner = schema.session().await;
+    owner.run(&format!("CREATE ROLE {role} LOGIN; SELECT grant_application('{role}')")).await;
+    let url = schema.url_with(&format!("&user={role}&schema={}", schema.0));
+    let store = PostgresStore::options(&url).migrate(false).connect().await.unwrap();
+    let misuse = Misuse { statement: "SELECT 1", ignores_errors: false, times: AtomicU32::new(0) };
+    let projector = TableProjector::new(misuse, LogSource::new(store.clone()), store);
+    let ended = soon(projector.run(CancellationToken::new())).await;
+    assert!(matches!(ended, Err(EngineError::Tables(CreateTablesError::Forbidden(_)))), "{ended:?}");
+    owner.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
