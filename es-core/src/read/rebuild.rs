@@ -7,6 +7,7 @@ mod plan;
 mod texts;
 
 pub use plan::RebuildPlan;
+pub(crate) use plan::plan;
 
 use std::ops::ControlFlow;
 

@@ -168,6 +168,10 @@ impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S>
         Ok(Vec::new())
     }
 
+    async fn plan_rebuild(&self, log: &dyn EventStore) -> Result<RebuildPlan, EngineError> {
+        self.plan_rebuild(log).await
+    }
+
     async fn as_of(&self, _: &dyn EventStore, _: &str, _: Moment) -> Result<DocumentAsOf, RefoldError> {
         Err(RefoldError::NoDocuments { name: P::NAME })
     }

@@ -12,6 +12,7 @@ use crate::{
         panics::{Panicked, caught},
         projection::Projection,
         projector::{Projector, encode, fold, keys},
+        read_model::Documents,
         source::SourceError,
     },
     stream::Position,
@@ -53,6 +54,35 @@ impl Measured {
     }
 }
 
+/// What a rebuild of `version` of the read model `name` from `log` has to do, if it does to each event what `fold` does.
+pub(crate) async fn plan(
+    store: &dyn Documents,
+    name: &'static str,
+    version: u32,
+    log: &dyn EventStore,
+    fold: impl Fn(&[RecordedEvent]) + Send + Sync,
+) -> Result<RebuildPlan, EngineError> {
+    let building = store.generations(name).await?.building;
+    let building = building.filter(|building| building.generation.version == version);
+    let from = building.map_or(Position::ZERO, |building| building.reached);
+    let unread = |error| EngineError::Source(SourceError::Read(error));
+    let events = log.head().await.map_err(unread)?.get().saturating_sub(from.get());
+    let mut measured = Measured::default();
+    let step = (events / SAMPLES).max(EVENTS as u64);
+    for sample in (0..events).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
+        let began = Instant::now();
+        let page = log.read_log(Position::new(from.get() + sample), EVENTS).await.map_err(unread)?;
+        let folded = caught(|| fold(&page));
+        measured.took += began.elapsed();
+        measured.events += page.len() as u64;
+        measured.bytes += page.iter().map(|event| event.data.payload.len() as u64).sum::<u64>();
+        if let Err(Panicked) = folded {
+            tracing::debug!(projection = name, sample, "an event of the sample cannot be folded");
+        }
+    }
+    Ok(measured.plan(events))
+}
+
 impl<P: Projection> Projector<P> {
     /// What a rebuild from `log` has to do: how many events are there is known, since positions are dense; bytes and time are
     /// measured on up to 8,000 events from all over the log. They are read, folded and encoded one after the other. A rebuild does
@@ -65,25 +95,7 @@ impl<P: Projection> Projector<P> {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn plan_rebuild(&self, log: &dyn EventStore) -> Result<RebuildPlan, EngineError> {
-        let building = self.store.generations(P::NAME).await?.building;
-        let building = building.filter(|building| building.generation.version == P::VERSION);
-        let from = building.map_or(Position::ZERO, |building| building.reached);
-        let unread = |error| EngineError::Source(SourceError::Read(error));
-        let events = log.head().await.map_err(unread)?.get().saturating_sub(from.get());
-        let mut measured = Measured::default();
-        let step = (events / SAMPLES).max(EVENTS as u64);
-        for sample in (0..events).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
-            let began = Instant::now();
-            let page = log.read_log(Position::new(from.get() + sample), EVENTS).await.map_err(unread)?;
-            let folded = caught(|| self.try_folding(&page));
-            measured.took += began.elapsed();
-            measured.events += page.len() as u64;
-            measured.bytes += page.iter().map(|event| event.data.payload.len() as u64).sum::<u64>();
-            if let Err(Panicked) = folded {
-                tracing::debug!(projection = P::NAME, sample, "an event of the sample cannot be folded");
-            }
-        }
-        Ok(measured.plan(events))
+        plan(&*self.store, P::NAME, P::VERSION, log, |page| self.try_folding(page)).await
     }
 
     /// Folds the events as well as that goes without those before them.

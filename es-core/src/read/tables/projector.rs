@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{CreateTablesError, TableProjection, TableStore, subject};
 use crate::{
-    event::EventSet,
+    event::{EventSet, RecordedEvent},
     read::{
         candidate::Candidate,
         definition,
@@ -15,11 +15,13 @@ use crate::{
         failure::{FailurePolicy, FailureSettings},
         projection::EventOrder,
         read_model::Generation,
+        rebuild::{self, RebuildPlan},
         source::{EventSource, Split, Subscription},
         standby::Standby,
         worker::{self, DEFAULT_LEASE, Step, Worker},
         worker_state::{StateReport, WorkerState},
     },
+    write::store::EventStore,
 };
 
 /// Keeps the tables of one projection up to date, as a [`Projector`](crate::Projector) does for documents.
@@ -139,6 +141,19 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     /// Dropping the future interrupts the rebuild, as `shutdown` does.
     pub async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError> {
         self.rebuild_from(&*self.source, shutdown).await
+    }
+
+    /// What a rebuild from `log` has to do, as [`Projector::plan_rebuild`](crate::Projector::plan_rebuild). Its time is that of
+    /// reading and decoding: how long the tables take to be written is not known before.
+    ///
+    /// # Errors
+    /// As [`Projector::plan_rebuild`](crate::Projector::plan_rebuild).
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn plan_rebuild(&self, log: &dyn EventStore) -> Result<RebuildPlan, EngineError> {
+        let decode = |page: &[RecordedEvent]| page.iter().for_each(|event| drop(event.decode::<P::Event>()));
+        rebuild::plan(&*self.store, P::NAME, P::VERSION, log, decode).await
     }
 
     pub(crate) async fn rebuild_from(
