@@ -24,6 +24,7 @@ pub mod inspect;
 pub mod read_model_store;
 pub mod read_model_store_fields;
 pub mod read_model_store_generations;
+pub mod readers;
 pub mod refold;
 mod replaced;
 pub mod service;
