@@ -14,7 +14,8 @@ CREATE INDEX document_fields_value ON document_fields (generation, field, number
 CREATE UNIQUE INDEX document_fields_unique ON document_fields (generation, field, number, text) WHERE is_unique;
 
 -- A commit of documents with fields, and perhaps with dead letters: up to a_is_whole as for commit_letters(). The arrays after it are
--- all fields of all these documents; a number is null where there is no value.
+-- all fields of all these documents; a number is null where there is no value. The claims are values that documents had between two
+-- events of the commit: none that it does not change may have one of these.
 -- outcome: as for commit_letters(); 'taken' when another document, a_other, has the value that a_key was to get; 'again' when that
 -- was so for a moment only.
 -- Values that change are deleted first, so that two documents can exchange theirs.
@@ -29,6 +30,7 @@ CREATE FUNCTION commit_fields(
     a_attempts bigint[],
     a_key text, a_handled bigint[], a_revisions bigint[], a_failed bigint, a_cause text, a_is_whole boolean,
     a_field_keys text[], a_fields text[], a_unique boolean[], a_numbers bigint[], a_texts text[],
+    a_claim_keys text[], a_claims text[], a_claim_numbers bigint[], a_claim_texts text[],
     OUT outcome text, OUT acts bigint, OUT taken_field text, OUT taken_key text, OUT taken_other text)
 LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan
@@ -41,6 +43,17 @@ AS $$
 DECLARE
     v_constraint text;
 BEGIN
+    SELECT n.field, n.key, f.key INTO taken_field, taken_key, taken_other
+      FROM unnest(a_claim_keys, a_claims, a_claim_numbers, a_claim_texts) n(key, field, number, text)
+      JOIN document_fields f ON f.generation = a_generation AND f.field = n.field AND f.number = n.number AND f.text = n.text
+                            AND f.key <> n.key
+     WHERE NOT EXISTS (SELECT FROM unnest(a_field_keys, a_fields) c(key, field) WHERE c.key = f.key AND c.field = f.field)
+     ORDER BY n.key, n.field
+     LIMIT 1;
+    IF taken_key IS NOT NULL THEN
+        outcome := 'taken';
+        RETURN;
+    END IF;
     BEGIN
         IF cardinality(a_letter_keys) = 0 AND a_key IS NULL THEN
             acts := commit_changes(a_reader, a_shard, a_fencing_token, a_from, a_position, a_event_id, a_recorded_at,

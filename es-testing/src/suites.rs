@@ -6,6 +6,7 @@ pub mod engines_decide;
 pub mod engines_evolve;
 pub mod engines_execute;
 pub mod engines_failures;
+pub mod engines_fields;
 pub mod engines_leases;
 pub mod engines_letters;
 pub mod engines_project;

@@ -4,6 +4,7 @@ mod documents;
 mod part;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unique;
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -301,7 +302,13 @@ pub(crate) fn fields<P: Projection>(
                 reason,
             })?;
         }
-        Ok(FieldChange { key: key.to_owned(), field: field.name(), is_unique: field.is_unique(), value })
+        Ok(FieldChange {
+            key: key.to_owned(),
+            field: field.name(),
+            is_unique: field.is_unique(),
+            value,
+            passed: Vec::new(),
+        })
     };
     P::FIELDS.iter().map(change).collect()
 }

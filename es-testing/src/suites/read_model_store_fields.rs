@@ -22,7 +22,7 @@ const SINCE: Field<(), DateTime<Utc>> = Field::new("since", |()| None);
 
 fn value<T: FieldType>(field: Field<(), T>, key: &str, value: impl Into<Option<T>>) -> FieldChange {
     let (field, value) = (&field as &dyn DocumentField<()>, value.into().map(T::into_value));
-    FieldChange { key: key.to_owned(), field: field.name(), is_unique: field.is_unique(), value }
+    FieldChange { key: key.to_owned(), field: field.name(), is_unique: field.is_unique(), value, passed: Vec::new() }
 }
 
 fn named(key: &str, name: &str) -> FieldChange {
@@ -307,9 +307,16 @@ pub async fn a_value_of_a_unique_field_is_refused_to_a_second_document(store: &i
     assert_eq!(keys(store, &scan(NAME, ..)).await, ["b"]);
     // The lease still holds, and the checkpoint is where it was. The document keeps its value.
     commit(store, &mut first, with_fields(2, vec![mailed("a", "m@x"), mailed("b", "b@x")])).await.expect("committed");
+    // A value that it has only between two events is refused too, and not if this commit takes it from the other document.
+    let passing = FieldChange { passed: vec![String::from("b@x").into_value()], ..mailed("a", "m@x") };
+    let refused = with_fields(3, vec![passing.clone(), mailed("c", "c@x")]);
+    assert_eq!(taken(commit(store, &mut first, refused).await), pair("a", "b"));
+    let taking = with_fields(3, vec![passing, mailed("b", "other@x")]);
+    commit(store, &mut first, taking).await.expect("committed");
+    commit(store, &mut first, with_fields(4, vec![mailed("b", "b@x")])).await.expect("committed");
     // A value that was given up is free.
-    commit(store, &mut first, with_fields(3, vec![value(MAIL, "a", None)])).await.expect("committed");
-    commit(store, &mut first, with_fields(4, vec![mailed("c", "m@x")])).await.expect("committed");
+    commit(store, &mut first, with_fields(5, vec![value(MAIL, "a", None)])).await.expect("committed");
+    commit(store, &mut first, with_fields(6, vec![mailed("c", "m@x")])).await.expect("committed");
     let mut second = lease(store, &generation, "log/2").await;
     assert_eq!(taken(commit(store, &mut second, with_fields(9, vec![mailed("z", "m@x")])).await), pair("z", "c"));
     assert_eq!(keys(store, &scan(MAIL, ..)).await, ["b", "c"]);

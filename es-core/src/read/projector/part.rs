@@ -201,6 +201,8 @@ impl<P: Projection> Projector<P> {
                         pace.slice = Instant::now();
                     }
                 }
+                let settled = documents.settle(keys, event);
+                settled.map_err(|(key, error)| Obstacle::At(done, key, Box::new(error)))?;
             }
             for key in &touch.parked {
                 letters.push(NewLetter { key: key.clone(), event: raw.clone(), cause: None, attempts: 0 });

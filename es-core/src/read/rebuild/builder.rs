@@ -130,9 +130,10 @@ impl<'a, P: Projection> Builder<'a, P> {
             for (event, keys) in touching {
                 // A fold that never returns is seen.
                 self.projector.report.handles(Some(event.position));
-                for key in keys {
-                    self.fold_one(&key, &event, kept)?;
+                for key in &keys {
+                    self.fold_one(key, &event, kept)?;
                 }
+                kept.drafts.settle(&keys, &event)?;
             }
             Ok(())
         });
