@@ -2,6 +2,7 @@
 
 mod audit;
 mod progress;
+mod what_if;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,10 @@ use es_core::{
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use self::audit::{AsOf, Verify};
+pub(crate) use self::{
+    audit::{AsOf, Verify},
+    what_if::WhatIfCommand,
+};
 use crate::{
     command::StoreCommand,
     end::{CommandError, Outcome},
@@ -42,6 +46,10 @@ pub enum ServiceCommand {
     Verify(Verify),
     /// Folds a document of a read model up to a moment, and prints it as JSON
     AsOf(AsOf),
+    /// Folds a read model with events left out, replaced or added, and names each document that would be another one
+    ///
+    /// Nothing is written.
+    WhatIf(WhatIfCommand),
     /// A command on its store
     #[command(flatten)]
     Store(StoreCommand),
@@ -144,6 +152,7 @@ impl ServiceCommand {
                 Self::Rebuild(rebuild) => rebuild.run(service, shutdown.clone(), output).await,
                 Self::Verify(verify) => verify.run(service, output).await,
                 Self::AsOf(as_of) => as_of.run(service, output).await,
+                Self::WhatIf(what_if) => what_if.run(service, output).await,
                 Self::Store(command) => command.run(&service.store(), output).await,
             }
         };
@@ -205,7 +214,7 @@ impl Rebuild {
         };
         let (version, seconds) = (generation.version, began.elapsed().as_secs_f64());
         if format.json {
-            output.json(&Rebuilt { projection: &projection, version, generation: generation.reader.id, seconds })?;
+            output.json(&Rebuilt { projection: &projection, version, generation: generation.id, seconds })?;
         } else {
             output.line(format_args!(
                 "{projection} is rebuilt in version {version} and serves; it took {seconds:.1} s"

@@ -79,8 +79,7 @@ async fn lines(store: &MemoryStore, arguments: &[&str]) -> (Outcome, Vec<Value>)
 async fn forge(store: &MemoryStore) {
     let serving = store.generations("histories").await.unwrap().serving.unwrap().generation;
     let log = Shard::whole("log");
-    let lease =
-        store.acquire(&serving.reader, &log, Uuid::now_v7(), Takeover::Always, PATIENCE).await.unwrap().unwrap();
+    let lease = store.acquire(&serving, &log, Uuid::now_v7(), Takeover::Always, PATIENCE).await.unwrap().unwrap();
     let upserts = vec![("a".to_owned(), "[1,7]".into()), ("c".to_owned(), "[1]".into())];
     let checkpoint = lease.checkpoint.clone();
     let changes = Changes { upserts, deletes: vec!["b".to_owned()], checkpoint, ..Changes::default() };
@@ -135,6 +134,22 @@ async fn a_document_is_printed_as_of_a_moment() {
     }
     let (ended, _) = run(&store, &["as-of", "ledger", "all", "--version", "1"]).await;
     assert!(matches!(ended, Err(CommandError::Usage { .. })), "{ended:?}");
+}
+
+#[tokio::test]
+async fn documents_that_would_be_others_are_named() {
+    let store = filled().await;
+    let (outcome, found) = lines(&store, &["what-if", "histories", "--without", "3", "--json", "--data"]).await;
+    assert_eq!(outcome, Outcome::Well);
+    let differs = json!({"key": "a", "kind": "differs", "fields": ["/1"], "actual": [1, 2], "hypothetical": [1]});
+    assert_eq!(found, [differs]);
+    let added = r#"account-z account.deposited 1 {"amount":1}"#;
+    let (_, text) = run(&store, &["what-if", "histories", "--add", added]).await;
+    assert_eq!(text, "new      \"z\"\n1 documents would be others\n");
+    let (ended, _) = run(&store, &["what-if", "histories", "--without", "9"]).await;
+    assert!(matches!(ended, Err(CommandError::Missing(_))), "{ended:?}");
+    let (ended, _) = run(&store, &["what-if", "histories", "--replace", r#"1={"amount":"much"}"#]).await;
+    assert!(matches!(ended, Err(CommandError::Unfit { .. })), "{ended:?}");
 }
 
 #[tokio::test]

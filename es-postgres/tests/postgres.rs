@@ -15,7 +15,6 @@ mod postgres {
     mod exhaustion;
     mod failover;
     mod faults;
-    mod fields;
     mod imports;
     mod append_lock;
     mod large;

@@ -1,10 +1,7 @@
 //! Documents of read models.
 
 use bytes::Bytes;
-use es_core::{
-    KeyRange,
-    backend::{Reader, Served},
-};
+use es_core::{Generation, KeyRange, backend::Served};
 use sqlx::{Row, SqliteConnection};
 
 use crate::{
@@ -44,12 +41,12 @@ pub(crate) async fn write(
 /// The documents under the first of `keys`, in the order of `keys`, up to the one that reaches `budget` bytes.
 pub(crate) async fn load(
     connection: &mut SqliteConnection,
-    reader: &Reader,
+    generation: &Generation,
     keys: &[String],
     budget: usize,
 ) -> Result<Vec<Option<Bytes>>, sqlx::Error> {
     let query = sqlx::query_scalar(include_str!("sql/load_documents.sql"))
-        .bind(reader.id)
+        .bind(generation.id)
         .bind(json(&keys))
         .bind(i64::try_from(budget).unwrap_or(i64::MAX));
     let documents: Vec<Option<Vec<u8>>> = query.fetch_all(connection).await?;

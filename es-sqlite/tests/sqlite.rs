@@ -11,7 +11,6 @@ mod sqlite {
     mod closing;
     mod conformance;
     mod damaged;
-    mod fields;
     mod full;
     mod killed;
     mod opening;

@@ -19,9 +19,6 @@ mod documents {
     #[doc = include_str!("../../bench/README.md")]
     struct Bench;
 
-    #[doc = include_str!("../../docs/queries.md")]
-    struct Queries;
-
     #[doc = include_str!("../../CONTRIBUTING.md")]
     struct Contributing;
 
@@ -30,4 +27,7 @@ mod documents {
 
     #[doc = include_str!("../../docs/observability.md")]
     struct Observability;
+
+    #[doc = include_str!("../../docs/reading.md")]
+    struct Reading;
 }

@@ -88,7 +88,7 @@ impl Verify {
             output.json(&Summary {
                 projection: &projection,
                 version: verified.generation.version,
-                generation: verified.generation.reader.id,
+                generation: verified.generation.id,
                 position: verified.position.get(),
                 compared,
                 differing,
@@ -128,7 +128,7 @@ fn print(difference: &Difference, data: bool, format: Format, output: &mut Outpu
 }
 
 /// The fields in which two documents differ, as JSON pointers; the whole document is `/`.
-fn differing(stored: &[u8], folded: &[u8]) -> Vec<String> {
+pub(super) fn differing(stored: &[u8], folded: &[u8]) -> Vec<String> {
     let mut fields = Vec::new();
     match (serde_json::from_slice(stored), serde_json::from_slice(folded)) {
         (Ok(stored), Ok(folded)) => compare(&stored, &folded, &mut String::new(), &mut fields),
@@ -243,7 +243,7 @@ impl From<RefoldError> for CommandError {
         match error {
             RefoldError::Unknown { name, known } => unknown("read model", &name, &known),
             RefoldError::NoVersions { .. } => Self::usage(error.to_string(), "pass --position or --time"),
-            RefoldError::NoSuchVersion { .. } => Self::Missing(error.to_string()),
+            RefoldError::NoSuchVersion { .. } | RefoldError::NoSuchPosition { .. } => Self::Missing(error.to_string()),
             RefoldError::Log(error) => error.into(),
             RefoldError::ReadModel(error) => error.into(),
             RefoldError::NotServing | RefoldError::Replaced => {

@@ -4,7 +4,6 @@ mod documents;
 mod part;
 #[cfg(test)]
 mod tests;
-pub(crate) mod unique;
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -23,7 +22,7 @@ use crate::{
         failure::{FailurePolicy, FailureSettings},
         field::DocumentField,
         projection::{EventOrder, Projection},
-        read_model::{FieldChange, ReadModelStore, Reader},
+        read_model::{FieldChange, Generation, ReadModelStore},
         source::{EventSource, Split, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Handler, Worker},
@@ -206,7 +205,7 @@ impl<P: Projection> Projector<P> {
         if !candidate.serves() && self.build(&*self.source, candidate, shutdown, report).await?.is_none() {
             return Ok(None);
         }
-        let worker = self.worker(self, &*self.source, &candidate.generation.reader).await?;
+        let worker = self.worker(self, &*self.source, &candidate.generation).await?;
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
                 candidate.after(step).await?;
@@ -221,7 +220,7 @@ impl<P: Projection> Projector<P> {
         &'a self,
         handler: &'a dyn Handler,
         source: &dyn EventSource,
-        reader: &Reader,
+        generation: &Generation,
     ) -> Result<Worker<'a>, EngineError> {
         if P::ORDER == EventOrder::PerStream
             && !matches!(P::Event::categories(), Categories::Only(names) if names.len() == 1)
@@ -234,13 +233,13 @@ impl<P: Projection> Projector<P> {
         let subscription = Subscription {
             // Each generation is a reader of its own, so that a rebuild takes no shard from the
             // workers that serve.
-            reader: format!("{}-g{}", P::NAME, reader.id),
+            reader: format!("{}-g{}", P::NAME, generation.id),
             store: self.store.id().await?,
             categories: P::Event::categories(),
             order: P::ORDER,
             split: Split { shards: self.shards, by_stream: P::ORDER == EventOrder::PerStream },
         };
-        Worker::open(handler, source, &subscription, self.store.clone(), reader.clone(), self.lease).await
+        Worker::open(handler, source, &subscription, self.store.clone(), generation.clone(), self.lease).await
     }
 }
 
@@ -302,13 +301,7 @@ pub(crate) fn fields<P: Projection>(
                 reason,
             })?;
         }
-        Ok(FieldChange {
-            key: key.to_owned(),
-            field: field.name(),
-            is_unique: field.is_unique(),
-            value,
-            passed: Vec::new(),
-        })
+        Ok(FieldChange { key: key.to_owned(), field: field.name(), is_unique: field.is_unique(), value })
     };
     P::FIELDS.iter().map(change).collect()
 }

@@ -2,15 +2,17 @@
 
 mod as_of;
 mod verify;
+mod what_if;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-pub(crate) use self::{as_of::as_of, verify::verify};
+pub(crate) use self::{as_of::as_of, verify::verify, what_if::what_if};
 pub use self::{
     as_of::{DocumentAsOf, Moment},
     verify::{Difference, Verified},
+    what_if::{Alternative, WhatIf},
 };
 use crate::{
     event::RecordedEvent,
@@ -130,6 +132,14 @@ pub enum RefoldError {
     NoDocuments {
         /// The name of the table projection.
         name: &'static str,
+    },
+    /// The log has no such event.
+    #[error("the log has no position {position}: it ends at {head}")]
+    NoSuchPosition {
+        /// The position that was named.
+        position: Position,
+        /// The last position of the log.
+        head: Position,
     },
     /// No generation of the read model serves.
     #[error("no generation of the read model serves yet")]

@@ -15,7 +15,7 @@ use crate::{
         projector::Projector,
         read_model::Generation,
         rebuild::RebuildPlan,
-        refold::{self, Difference, DocumentAsOf, Moment, RefoldError, Verified},
+        refold::{self, Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
         source::EventSource,
         tables::{TableProjection, TableProjector, TableStore},
         watch::keys_of,
@@ -103,6 +103,8 @@ pub(super) trait AnyProjector: Engine {
 
     async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError>;
 
+    async fn what_if(&self, log: &dyn EventStore, changes: &WhatIf) -> Result<Vec<Alternative>, RefoldError>;
+
     async fn verify(
         &self,
         log: &dyn EventStore,
@@ -131,6 +133,10 @@ impl<P: Projection> AnyProjector for Projector<P> {
 
     async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError> {
         refold::as_of(&self.projection, log, key, moment).await
+    }
+
+    async fn what_if(&self, log: &dyn EventStore, changes: &WhatIf) -> Result<Vec<Alternative>, RefoldError> {
+        refold::what_if(&self.projection, log, changes).await
     }
 
     async fn verify(
@@ -173,6 +179,10 @@ impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S>
     }
 
     async fn as_of(&self, _: &dyn EventStore, _: &str, _: Moment) -> Result<DocumentAsOf, RefoldError> {
+        Err(RefoldError::NoDocuments { name: P::NAME })
+    }
+
+    async fn what_if(&self, _: &dyn EventStore, _: &WhatIf) -> Result<Vec<Alternative>, RefoldError> {
         Err(RefoldError::NoDocuments { name: P::NAME })
     }
 

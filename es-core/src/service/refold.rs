@@ -1,7 +1,7 @@
 //! Read models of a service that are folded again from the log: as of a moment, and to verify them.
 
 use super::{Service, engine::AnyProjector};
-use crate::read::refold::{Difference, DocumentAsOf, Moment, RefoldError, Verified};
+use crate::read::refold::{Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf};
 
 impl Service {
     /// The document under `key` of the read model `name`, folded from the log up to `moment`; the stored documents are not touched.
@@ -15,6 +15,18 @@ impl Service {
     /// Dropping the future changes nothing.
     pub async fn as_of_named(&self, name: &str, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError> {
         self.projector_named(name)?.as_of(&self.store(), key, moment).await
+    }
+
+    /// The documents of the read model `name` that would be others if the history was changed: both are folded from the log, on the
+    /// side; nothing is written. It reads the log twice, and keeps only documents in memory of which an event is changed.
+    ///
+    /// # Errors
+    /// [`RefoldError`]; [`RefoldError::Fold`] also when an event of the changed history cannot be folded.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    pub async fn what_if_named(&self, name: &str, changes: &WhatIf) -> Result<Vec<Alternative>, RefoldError> {
+        self.projector_named(name)?.what_if(&self.store(), changes).await
     }
 
     /// Folds the read model `name` again from the log, and tells `report` of each document that differs from what is stored. Its

@@ -1,4 +1,4 @@
--- What was a generation is no more seen. Its documents are deleted later.
--- binds: ?1 reader
+-- Hides a generation from readers. Its documents are deleted later.
+-- binds: ?1 generation, ?2 the state it must be in
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
-UPDATE readers SET is_retired = 1 WHERE id = ?1
+UPDATE generations SET state = 'retired' WHERE id = ?1 AND state = ?2

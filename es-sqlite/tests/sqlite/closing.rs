@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use es_core::{
-    AppendError, EventStore, Expected, Position,
-    backend::{Leases, Reader},
-};
+use es_core::{AppendError, EventStore, Expected, Position, backend::Leases};
 use es_sqlite::{CloseError, SqliteStore};
 use sqlx::Executor;
 
@@ -49,8 +46,8 @@ async fn r16_close_ends_in_bounded_time_although_another_program_holds_the_write
     assert!(matches!(outcome, Err(AppendError::Store(_))), "its outcome is unknown: {outcome:?}");
 }
 
-fn model() -> Reader {
-    Reader { id: 1, name: "model".into() }
+fn model() -> es_core::Generation {
+    es_core::Generation { id: 1, projection: "model".into(), version: 1 }
 }
 
 #[tokio::test]

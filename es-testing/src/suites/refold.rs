@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use es_core::{
-    Position, Service, ServiceStore, Version,
+    EventData, Position, Service, ServiceStore, StreamId, Version,
     backend::{Changes, ReadModelStore, Takeover},
-    read::refold::{Difference, Moment, RefoldError},
+    read::refold::{Difference, Moment, RefoldError, WhatIf},
     service::Parts,
     testing::account::{Account, AccountCommand, Histories, Ledger, Turnover},
 };
@@ -34,7 +34,7 @@ pub(super) async fn forge<S: ReadModelStore>(
     let serving = store.generations(model).await.expect("asked").serving.expect("it serves");
     let log = es_core::backend::Shard::whole("log");
     let ttl = Duration::from_mins(1);
-    let lease = store.acquire(&serving.generation.reader, &log, Uuid::now_v7(), Takeover::Always, ttl).await;
+    let lease = store.acquire(&serving.generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await;
     let lease = lease.expect("asked").expect("it is there");
     let changes = Changes {
         upserts: upserts.iter().map(|(key, document)| ((*key).to_owned(), Bytes::from(*document))).collect(),
@@ -155,4 +155,50 @@ pub async fn a_document_is_folded_up_to_a_moment<S: ServiceStore + Clone>(store:
     assert!(matches!(unknown, Err(RefoldError::Unknown { known, .. }) if known.len() == 3));
     let building = service.verify_named("ledger", 1.0, &mut |_| {}).await;
     assert!(matches!(building, Err(RefoldError::NotServing)), "{building:?}");
+}
+
+/// Events are left out, replaced and added; only the documents that differ are told, and the store stays as it is.
+pub async fn a_history_that_is_changed_on_the_side_shows_what_would_be_other<S: ServiceStore + Clone>(store: &S) {
+    let service = service(store, Parts::None).await;
+    for (id, amount) in [("a", 1), ("b", 2), ("a", 4), ("c", 8)] {
+        deposit(&service, id, amount).await;
+    }
+    let service = &service;
+    let at = Position::new;
+    let deposited = |amount: u64| format!(r#"{{"amount":{amount}}}"#);
+    let changed = |changes: WhatIf| async move {
+        let found = service.what_if_named("turnover", &changes).await.expect("folded");
+        let text = |document: Option<Bytes>| document.map(|text| String::from_utf8(text.to_vec()).expect("JSON"));
+        let found = found.into_iter().map(|found| (found.key, text(found.actual), text(found.hypothetical)));
+        found.collect::<Vec<_>>()
+    };
+    let differs = |key: &str, actual: &str, hypothetical: &str| {
+        let document = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        (key.to_owned(), document(actual), document(hypothetical))
+    };
+    assert_eq!(changed(WhatIf::default()).await, []);
+    let without = WhatIf::default().without(at(2)).without(at(3));
+    assert_eq!(changed(without).await, [differs("a", "5", "1"), differs("all", "15", "9"), differs("b", "2", "")]);
+    let replaced = WhatIf::default().replacing(at(4), deposited(9)).replacing(at(1), deposited(1));
+    assert_eq!(changed(replaced).await, [differs("all", "15", "16"), differs("c", "8", "9")]);
+
+    let log = store.read_log(Position::ZERO, 10).await.expect("read");
+    let added = EventData { payload: deposited(100).into(), ..log[0].data.clone() };
+    let (a, d) = (log[0].stream.clone(), StreamId::new(log[0].stream.category(), "d").expect("valid"));
+    let adding = WhatIf::default().adding(d.clone(), added.clone()).adding_after(at(1), a.clone(), added.clone());
+    let expected = [differs("a", "5", "105"), differs("all", "15", "215"), differs("d", "", "100")];
+    assert_eq!(changed(adding).await, expected);
+    // An event that is added gets the next version of its stream.
+    let last = WhatIf::default().adding(a, added.clone()).adding(d, added);
+    let histories = service.what_if_named("histories", &last).await.expect("folded");
+    let documents: Vec<_> = histories.iter().map(|found| found.hypothetical.as_deref()).collect();
+    assert_eq!(documents, [Some(&b"[1,2,3]"[..]), Some(b"[1]")]);
+
+    let broken = service.what_if_named("histories", &WhatIf::default().without(at(1))).await;
+    assert!(matches!(broken, Err(RefoldError::Fold(_))), "{broken:?}");
+    for missing in [0, 5] {
+        let missing = service.what_if_named("turnover", &WhatIf::default().without(at(missing))).await;
+        assert!(matches!(missing, Err(RefoldError::NoSuchPosition { .. })), "{missing:?}");
+    }
+    assert_eq!(store.read_log(Position::ZERO, 10).await.expect("read"), log);
 }

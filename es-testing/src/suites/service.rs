@@ -28,6 +28,7 @@ macro_rules! service_suite {
             r9_a_verification_beside_writers_finds_nothing
             a_sample_is_a_part_of_all_documents
             a_document_is_folded_up_to_a_moment
+            a_history_that_is_changed_on_the_side_shows_what_would_be_other
         }
     };
 }

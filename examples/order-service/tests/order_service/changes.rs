@@ -29,8 +29,8 @@ impl Events {
         loop {
             if let Some((event, rest)) = self.unread.split_once("\n\n") {
                 let field = |name: &str| event.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-                let (id, data) = (field("id: "), field("data: "));
-                self.unread = rest.to_owned();
+                let (id, data, rest) = (field("id: "), field("data: "), rest.to_owned());
+                self.unread = rest;
                 if let (Some(id), Some(data)) = (id, data) {
                     let order: Value = serde_json::from_str(&data).unwrap();
                     return Some((id, order["status"].as_str().unwrap().to_owned()));

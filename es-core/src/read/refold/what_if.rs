@@ -1,0 +1,186 @@
+//! The documents of a read model, had the history been another one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt,
+};
+
+use bytes::Bytes;
+use chrono::DateTime;
+use uuid::Uuid;
+
+use super::{PAGE, Refold, RefoldError};
+use crate::{
+    event::{EventData, Metadata, RecordedEvent},
+    read::{projection::Projection, watch::keys_of},
+    stream::{Position, StreamId, Version},
+    write::store::{EventStore, is_last_page},
+};
+
+/// Changes of the history of a store, for a fold that leaves the store as it is: events left out, replaced or added.
+#[derive(Debug, Clone, Default)]
+pub struct WhatIf {
+    /// The payload of the event at a position; `None` leaves it out.
+    instead: BTreeMap<Position, Option<Bytes>>,
+    /// By the position after which they stand.
+    added: BTreeMap<Position, Vec<(StreamId, EventData)>>,
+    last: Vec<(StreamId, EventData)>,
+}
+
+impl WhatIf {
+    /// Leaves out the event at `position`. The events after it keep their positions and versions.
+    pub fn without(mut self, position: Position) -> Self {
+        self.instead.insert(position, None);
+        self
+    }
+
+    /// Replaces the payload of the event at `position`; its name and schema version stay.
+    pub fn replacing(mut self, position: Position, payload: impl Into<Bytes>) -> Self {
+        self.instead.insert(position, Some(payload.into()));
+        self
+    }
+
+    /// Adds an event of `stream` after the event at `position`, with the same position, and the time of that event. Its version
+    /// is one more than that of the event of its stream before it.
+    pub fn adding_after(mut self, position: Position, stream: StreamId, event: EventData) -> Self {
+        self.added.entry(position).or_default().push((stream, event));
+        self
+    }
+
+    /// As [`adding_after`](Self::adding_after), after the last event of the log.
+    pub fn adding(mut self, stream: StreamId, event: EventData) -> Self {
+        self.last.push((stream, event));
+        self
+    }
+
+    /// A position that is named and at which a log that ends at `end` has no event.
+    fn missing(&self, end: Position) -> Option<Position> {
+        self.instead.keys().chain(self.added.keys()).find(|at| **at == Position::ZERO || **at > end).copied()
+    }
+}
+
+/// A document that would be another one.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Alternative {
+    /// Its key.
+    pub key: String,
+    /// Its JSON by the log as it is; `None` if there is no document.
+    pub actual: Option<Bytes>,
+    /// Its JSON by the changed history.
+    pub hypothetical: Option<Bytes>,
+}
+
+impl fmt::Debug for Alternative {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Documents may be large, or hold personal data.
+        let bytes = |document: &Option<Bytes>| document.as_ref().map_or(0, Bytes::len);
+        write!(f, "{:?}: {} bytes, {} in the other history", self.key, bytes(&self.actual), bytes(&self.hypothetical))
+    }
+}
+
+/// A step of both histories.
+enum Step<'a> {
+    Same(&'a RecordedEvent),
+    Other { actual: Option<&'a RecordedEvent>, hypothetical: Option<&'a RecordedEvent> },
+}
+
+/// The documents that differ between the fold of the log and that of the history with `changes`, in the order of their keys.
+///
+/// A document is the fold of the events of its key. So only those are folded of which an event is left out, replaced or added, and
+/// no others are kept in memory. It reads the log twice: for the keys, and for the documents.
+pub(crate) async fn what_if<P: Projection>(
+    projection: &P,
+    log: &dyn EventStore,
+    changes: &WhatIf,
+) -> Result<Vec<Alternative>, RefoldError> {
+    let mut keys = BTreeSet::new();
+    let end = log.head().await?;
+    walk(log, changes, end, |step| {
+        if let Step::Other { actual, hypothetical } = step {
+            for event in actual.into_iter().chain(hypothetical) {
+                keys.extend(keys_of(projection, event)?);
+            }
+        }
+        Ok(())
+    })
+    .await?;
+    let wanted = &keys;
+    let mut actual = Refold::new(projection, log, |key| wanted.contains(key));
+    let mut hypothetical = Refold::new(projection, log, |key| wanted.contains(key));
+    walk(log, changes, end, |step| {
+        let (one, other) = match step {
+            Step::Same(event) => (Some(event), Some(event)),
+            Step::Other { actual, hypothetical } => (actual, hypothetical),
+        };
+        one.map_or(Ok(()), |event| actual.fold(event, &mut |_, _| {}))?;
+        other.map_or(Ok(()), |event| hypothetical.fold(event, &mut |_, _| {}))?;
+        Ok(())
+    })
+    .await?;
+    let differing = keys.iter().filter(|key| actual.document(key) != hypothetical.document(key));
+    let alternative = |key: &String| {
+        let (actual, hypothetical) = (actual.encoded(key)?, hypothetical.encoded(key)?);
+        Ok(Alternative { key: key.clone(), actual, hypothetical })
+    };
+    differing.map(alternative).collect()
+}
+
+/// Goes through both histories, up to position `end` of the log.
+async fn walk(
+    log: &dyn EventStore,
+    changes: &WhatIf,
+    end: Position,
+    mut each: impl FnMut(Step<'_>) -> Result<(), RefoldError> + Send,
+) -> Result<(), RefoldError> {
+    if let Some(position) = changes.missing(end) {
+        return Err(RefoldError::NoSuchPosition { position, head: end });
+    }
+    let added: HashSet<_> = changes.added.values().flatten().chain(&changes.last).map(|(stream, _)| stream).collect();
+    let mut versions = HashMap::<StreamId, Version>::new();
+    let mut at = (Position::ZERO, DateTime::UNIX_EPOCH);
+    while at.0 < end {
+        let limit = usize::try_from(end.get() - at.0.get()).unwrap_or(usize::MAX).min(PAGE);
+        let events = log.read_log(at.0, limit).await?;
+        for event in &events {
+            match changes.instead.get(&event.position) {
+                None => each(Step::Same(event))?,
+                Some(None) => each(Step::Other { actual: Some(event), hypothetical: None })?,
+                Some(Some(payload)) => {
+                    let data = EventData { payload: payload.clone(), ..event.data.clone() };
+                    let other = RecordedEvent { data, ..event.clone() };
+                    each(Step::Other { actual: Some(event), hypothetical: Some(&other) })?;
+                }
+            }
+            if added.contains(&event.stream) {
+                versions.insert(event.stream.clone(), event.version);
+            }
+            at = (event.position, event.recorded_at);
+            for (stream, data) in changes.added.get(&event.position).into_iter().flatten() {
+                let event = made(stream, data, &mut versions, at);
+                each(Step::Other { actual: None, hypothetical: Some(&event) })?;
+            }
+        }
+        if is_last_page(&events, limit) && at.0 < end {
+            return Err(RefoldError::ShortLog { reached: end, head: at.0 });
+        }
+        tokio::task::yield_now().await;
+    }
+    for (stream, data) in &changes.last {
+        let event = made(stream, data, &mut versions, at);
+        each(Step::Other { actual: None, hypothetical: Some(&event) })?;
+    }
+    Ok(())
+}
+
+/// An event that was never written.
+fn made(
+    stream: &StreamId,
+    data: &EventData,
+    versions: &mut HashMap<StreamId, Version>,
+    (position, recorded_at): (Position, DateTime<chrono::Utc>),
+) -> RecordedEvent {
+    let version = versions.entry(stream.clone()).or_default();
+    *version = version.next();
+    let (version, data, stream) = (*version, data.clone(), stream.clone());
+    RecordedEvent { position, stream, version, id: Uuid::nil(), recorded_at, metadata: Metadata::default(), data }
+}
