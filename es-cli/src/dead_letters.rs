@@ -137,7 +137,7 @@ struct Line<'a> {
     #[serde(rename = "type")]
     name: &'a str,
     schema_version: u32,
-    generation: i64,
+    reader_id: i64,
     shard: String,
     attempts: u32,
     edited: bool,
@@ -161,7 +161,7 @@ impl<'a> Line<'a> {
             id: event.id,
             name: &event.data.name,
             schema_version: event.data.schema_version,
-            generation: letter.generation.id,
+            reader_id: letter.reader.id,
             shard: letter.shard.to_string(),
             attempts: letter.attempts,
             edited: letter.edited.is_some(),

@@ -76,9 +76,10 @@ fn left_alone(reader: &Reader) -> Option<Finding> {
         return None;
     }
     let Reader { name, state, lag_events, .. } = reader;
+    let state = state.map_or_else(String::new, |state| format!(" ({state})"));
     Some(Finding::warning(
         "readers",
-        format!("{name} ({state}) lags by {lag_events} events, and no worker holds it"),
+        format!("{name}{state} lags by {lag_events} events, and no worker holds it"),
         "start a process that runs it, or look into its log and at /readyz why it has stopped",
     ))
 }

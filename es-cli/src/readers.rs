@@ -32,9 +32,10 @@ pub(crate) struct Readers {
 pub(crate) struct Reader {
     pub(crate) name: String,
     kind: String,
-    version: u32,
-    generation: i64,
-    pub(crate) state: &'static str,
+    id: i64,
+    /// `None`: a policy has no generations.
+    version: Option<u32>,
+    pub(crate) state: Option<&'static str>,
     position: u64,
     pub(crate) lag_events: u64,
     pub(crate) lag_seconds: Option<f64>,
@@ -135,15 +136,18 @@ async fn behind(
     Ok(next.first().map(|event| (now - event.recorded_at).as_seconds_f64().max(0.0)))
 }
 
+/// In place of what a policy does not have.
+const NOTHING: &str = "-";
+
 impl Reader {
     fn new(found: ReaderSummary, head: Position, lag_seconds: Option<f64>, now: DateTime<Utc>) -> Self {
         let position = found.reached().get();
-        let kind = found.definition.as_deref().and_then(|definition| definition.split(' ').next()).unwrap_or("unknown");
+        let kind = found.definition.split(' ').next().unwrap_or_default();
         Self {
             kind: kind.to_owned(),
-            version: found.generation.version,
-            generation: found.generation.id,
-            state: found.state.as_str(),
+            id: found.reader.id,
+            version: found.generation.map(|generation| generation.version),
+            state: found.generation.map(|generation| generation.state.as_str()),
             position,
             lag_events: head.get().saturating_sub(position),
             lag_seconds,
@@ -152,7 +156,7 @@ impl Reader {
             parked_keys: 0,
             dead_letters: 0,
             shards: found.shards.iter().map(|shard| Shard::new(shard, now)).collect(),
-            name: found.generation.projection,
+            name: found.reader.name,
         }
     }
 
@@ -161,7 +165,7 @@ impl Reader {
         let paused = store.paused(&self.name).await?;
         self.paused = paused.map(|pause| Paused { actor: pause.actor, reason: pause.reason, at: time::text(pause.at) });
         let stops = store.stops(&self.name).await?;
-        let stops = stops.into_iter().filter(|stop| stop.generation == self.generation);
+        let stops = stops.into_iter().filter(|stop| stop.reader == self.id);
         self.stopped_at = stops
             .map(|stop| Stopped {
                 shard: stop.shard.to_string(),
@@ -172,18 +176,24 @@ impl Reader {
             })
             .collect();
         let mut parked = store.parked_keys(&self.name).await?;
-        parked.retain(|key| key.generation == self.generation);
+        parked.retain(|key| key.reader == self.id);
         self.parked_keys = parked.len();
         self.dead_letters = parked.iter().map(|key| key.letters).sum();
         Ok(())
     }
 
     fn state(&self) -> String {
-        match (&self.paused, &*self.stopped_at) {
-            (Some(_), _) => format!("{}, paused", self.state),
-            (None, [stop, ..]) => format!("{}, stopped at {}", self.state, stop.position),
-            (None, []) => self.state.to_owned(),
-        }
+        let hindered = match (&self.paused, &*self.stopped_at) {
+            (Some(_), _) => Some("paused".to_owned()),
+            (None, [stop, ..]) => Some(format!("stopped at {}", stop.position)),
+            (None, []) => None,
+        };
+        let words: Vec<_> = self.state.map(str::to_owned).into_iter().chain(hindered).collect();
+        if words.is_empty() { NOTHING.to_owned() } else { words.join(", ") }
+    }
+
+    fn version(&self) -> String {
+        self.version.map_or_else(|| NOTHING.to_owned(), |version| version.to_string())
     }
 
     /// How many of its shards a worker holds.
@@ -201,7 +211,7 @@ impl Reader {
         [
             self.name.clone(),
             self.kind.clone(),
-            self.version.to_string(),
+            self.version(),
             self.state(),
             self.position.to_string(),
             self.lag_events.to_string(),
@@ -214,7 +224,7 @@ impl Reader {
         let lease = shard.lease.as_ref();
         [
             self.name.clone(),
-            self.version.to_string(),
+            self.version(),
             self.state(),
             shard.name.clone(),
             shard.position.to_string(),

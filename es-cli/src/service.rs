@@ -214,7 +214,7 @@ impl Rebuild {
         };
         let (version, seconds) = (generation.version, began.elapsed().as_secs_f64());
         if format.json {
-            output.json(&Rebuilt { projection: &projection, version, generation: generation.id, seconds })?;
+            output.json(&Rebuilt { projection: &projection, version, generation: generation.reader.id, seconds })?;
         } else {
             output.line(format_args!(
                 "{projection} is rebuilt in version {version} and serves; it took {seconds:.1} s"

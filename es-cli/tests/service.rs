@@ -79,7 +79,8 @@ async fn lines(store: &MemoryStore, arguments: &[&str]) -> (Outcome, Vec<Value>)
 async fn forge(store: &MemoryStore) {
     let serving = store.generations("histories").await.unwrap().serving.unwrap().generation;
     let log = Shard::whole("log");
-    let lease = store.acquire(&serving, &log, Uuid::now_v7(), Takeover::Always, PATIENCE).await.unwrap().unwrap();
+    let lease =
+        store.acquire(&serving.reader, &log, Uuid::now_v7(), Takeover::Always, PATIENCE).await.unwrap().unwrap();
     let upserts = vec![("a".to_owned(), "[1,7]".into()), ("c".to_owned(), "[1]".into())];
     let checkpoint = lease.checkpoint.clone();
     let changes = Changes { upserts, deletes: vec!["b".to_owned()], checkpoint, ..Changes::default() };

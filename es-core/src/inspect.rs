@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use crate::{
     error::BoxError,
-    read::read_model::{Generation, GenerationState, ReadModelError, Shard},
+    read::read_model::{GenerationState, ReadModelError, Reader, Shard},
     stream::{Position, StreamId, Version},
     write::store::ReadError,
 };
@@ -83,12 +83,12 @@ pub struct StreamSummary {
 /// A reader: a generation of a read model, or a policy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReaderSummary {
-    /// Its name, its version and its number.
-    pub generation: Generation,
-    /// Whether it serves or is being built.
-    pub state: GenerationState,
-    /// Its definition, once that is recorded. The first word says its kind: `projection` or `policy`.
-    pub definition: Option<String>,
+    /// Its name and its number.
+    pub reader: Reader,
+    /// The generation that it is; `None` for a policy.
+    pub generation: Option<GenerationSummary>,
+    /// Its definition. The first word says its kind: `projection` or `policy`.
+    pub definition: String,
     /// Its checkpoints, in the order of the shards. There is none before its first worker has opened its source.
     pub shards: Vec<ShardSummary>,
 }
@@ -98,6 +98,15 @@ impl ReaderSummary {
     pub fn reached(&self) -> Position {
         self.shards.iter().map(|shard| shard.position).min().unwrap_or_default()
     }
+}
+
+/// What makes a reader a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GenerationSummary {
+    /// The version of the projection that folds it.
+    pub version: u32,
+    /// Whether it serves or is being built.
+    pub state: GenerationState,
 }
 
 /// A checkpoint and the lease on it.

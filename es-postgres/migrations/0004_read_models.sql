@@ -7,26 +7,36 @@ CREATE TABLE store_id (
 );
 INSERT INTO store_id DEFAULT VALUES;
 
--- Copies of read models. A retired one is invisible; its documents are on their way out.
-CREATE TABLE generations (
+-- What has checkpoints: policies, and the generations of read models. A retired one was a generation: it is invisible, and its
+-- documents are on their way out. Its row goes with the last of them.
+CREATE TABLE readers (
     id         bigint      GENERATED ALWAYS AS IDENTITY,
-    projection text        COLLATE "C" NOT NULL,
-    version    bigint      NOT NULL,        -- unsigned 32 bits
-    state      text        NOT NULL,
-    definition text,                        -- what it is folded by; null until its first worker has said so
-    fields     jsonb       NOT NULL DEFAULT '{}', -- of its documents: the kind of each by its name; recorded with the definition
-    withdrawn  bigint      NOT NULL DEFAULT 0, -- the newest version in whose place this one was promoted on purpose
+    name       text        COLLATE "C" NOT NULL, -- of the policy or projection
+    definition text        NOT NULL,             -- of the code that made it; the first word says its kind
+    is_retired boolean     NOT NULL DEFAULT false,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT generations_id PRIMARY KEY (id),
-    CONSTRAINT generations_state CHECK (state IN ('serving', 'building', 'retired'))
+    CONSTRAINT readers_id PRIMARY KEY (id)
 );
-CREATE UNIQUE INDEX generations_serving ON generations (projection) WHERE state = 'serving';
-CREATE UNIQUE INDEX generations_building ON generations (projection) WHERE state = 'building';
+CREATE INDEX readers_name ON readers (name) WHERE NOT is_retired;
 
--- How far a generation has come in each shard of its source, and who may advance it. Every commit
+-- Copies of read models: readers with documents.
+CREATE TABLE generations (
+    id         bigint NOT NULL,             -- of the reader
+    projection text   COLLATE "C" NOT NULL, -- the name of the reader
+    version    bigint NOT NULL,             -- unsigned 32 bits
+    state      text   NOT NULL,
+    fields     jsonb  NOT NULL,             -- of its documents: the kind of each by its name
+    withdrawn  bigint NOT NULL DEFAULT 0,   -- the newest version in whose place this one was promoted on purpose
+    CONSTRAINT generations_id PRIMARY KEY (id),
+    CONSTRAINT generations_reader FOREIGN KEY (id) REFERENCES readers ON DELETE CASCADE,
+    CONSTRAINT generations_state CHECK (state IN ('serving', 'building')),
+    CONSTRAINT generations_projection UNIQUE (projection, state)
+);
+
+-- How far a reader has come in each shard of its source, and who may advance it. Every commit
 -- updates one row in place: half of each page is left free for that.
 CREATE TABLE checkpoints (
-    generation  bigint  NOT NULL REFERENCES generations ON DELETE CASCADE,
+    reader      bigint  NOT NULL REFERENCES readers ON DELETE CASCADE,
     shard       text    COLLATE "C" NOT NULL,
     source      text    COLLATE "C" NOT NULL,  -- that the shard is a part of
     position    bigint  NOT NULL DEFAULT 0,
@@ -39,7 +49,7 @@ CREATE TABLE checkpoints (
     lease_until timestamptz,                -- by the clock of the database, the only one all owners share
     acts        bigint  NOT NULL DEFAULT 0, -- of operators: grows with each, so that the worker notices
     is_asked_for boolean NOT NULL DEFAULT false, -- another worker asks the owner to give it back
-    CONSTRAINT checkpoints_shard PRIMARY KEY (generation, shard)
+    CONSTRAINT checkpoints_shard PRIMARY KEY (reader, shard)
 ) WITH (fillfactor = 50);
 
 -- Documents as the projection's codec wrote them; bytea, because json would only parse them again on
@@ -65,30 +75,52 @@ SELECT g.projection, g.version, d.key, json_for_people(d.document) AS document
   FROM generations g JOIN documents d ON d.generation = g.id
  WHERE g.state = 'serving';
 
--- The generation in a_state of a_projection, made where there is none.
--- Locks: the new row's key; of two callers at once one inserts, the other waits for it and reads.
-CREATE FUNCTION ensure_generation(a_projection text, a_version bigint, a_state text)
-RETURNS TABLE (id bigint, version bigint)
+-- The reader of a_name, made where there is none: the oldest of the name, whose definition shows what it is.
+-- Locks: the table of readers against others that make one, where there is none yet. So of a policy and a projection at once one
+-- gets the name.
+CREATE FUNCTION ensure_reader(a_name text, a_definition text) RETURNS TABLE (id bigint, definition text)
 LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 BEGIN
-    LOOP
-        RETURN QUERY SELECT g.id, g.version FROM generations g WHERE g.projection = a_projection AND g.state = a_state;
+    FOR round IN 1..2 LOOP
+        RETURN QUERY SELECT r.id, r.definition FROM readers r WHERE r.name = a_name AND NOT r.is_retired ORDER BY r.id LIMIT 1;
         IF FOUND THEN RETURN; END IF;
-        RETURN QUERY INSERT INTO generations AS g (projection, version, state) VALUES (a_projection, a_version, a_state)
-                     ON CONFLICT DO NOTHING RETURNING g.id, g.version;
-        IF FOUND THEN RETURN; END IF;
+        LOCK TABLE readers IN SHARE ROW EXCLUSIVE MODE;
     END LOOP;
+    RETURN QUERY INSERT INTO readers AS r (name, definition) VALUES (a_name, a_definition) RETURNING r.id, r.definition;
 END
 $$;
 
--- Feeds a generation through a_shards, which belong to one source (what stands before the '/').
+-- The generation in a_state of a_projection, made where there is none. other: the definition of a reader that has the name and is
+-- no generation; then none is made.
+-- Locks: as ensure_reader().
+CREATE FUNCTION ensure_generation(a_projection text, a_version bigint, a_state text, a_definition text, a_fields jsonb)
+RETURNS TABLE (id bigint, version bigint, other text)
+LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    FOR round IN 1..2 LOOP
+        RETURN QUERY SELECT g.id, g.version, NULL::text FROM generations g WHERE g.projection = a_projection AND g.state = a_state;
+        IF FOUND THEN RETURN; END IF;
+        RETURN QUERY SELECT r.id, 0::bigint, r.definition FROM readers r
+                      WHERE r.name = a_projection AND NOT r.is_retired
+                        AND NOT EXISTS (SELECT FROM generations g WHERE g.id = r.id);
+        IF FOUND THEN RETURN; END IF;
+        LOCK TABLE readers IN SHARE ROW EXCLUSIVE MODE;
+    END LOOP;
+    INSERT INTO readers AS r (name, definition) VALUES (a_projection, a_definition) RETURNING r.id INTO id;
+    RETURN QUERY INSERT INTO generations AS g (id, projection, version, state, fields)
+                 VALUES (id, a_projection, a_version, a_state, a_fields) RETURNING g.id, g.version, NULL::text;
+END
+$$;
+
+-- Feeds a reader through a_shards, which belong to one source (what stands before the '/').
 -- outcome: 'ready'; 'busy' when a worker of another source holds a lease; 'uneven' when the shards of another
 -- source stand at different positions; 'parked' when keys are parked and there are several new shards, one of which is theirs.
 -- Otherwise the new shards go on where the former ones stood.
--- Locks: the generation, which keeps promotion and other changeovers out; then the former checkpoints, which
+-- Locks: the reader, which keeps promotion and other changeovers out; then the former checkpoints, which
 -- waits for the commits in flight; then the new rows.
-CREATE FUNCTION ensure_shards(a_generation bigint, a_source text, a_shards text[]) RETURNS text
+CREATE FUNCTION ensure_shards(a_reader bigint, a_source text, a_shards text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_seed   bigint := 0;
@@ -98,31 +130,31 @@ BEGIN
     -- Nothing to do: a worker that waits for a lease asks twice a second, and a lock on a row is a write to the disk.
     IF NOT EXISTS (SELECT FROM unnest(a_shards) s(shard)
                     WHERE NOT EXISTS (SELECT FROM checkpoints c
-                                       WHERE c.generation = a_generation AND c.shard = s.shard))
+                                       WHERE c.reader = a_reader AND c.shard = s.shard))
        AND NOT EXISTS (SELECT FROM checkpoints c
-                        WHERE c.generation = a_generation AND c.source <> a_source)
+                        WHERE c.reader = a_reader AND c.source <> a_source)
     THEN RETURN 'ready'; END IF;
-    PERFORM 1 FROM generations g WHERE g.id = a_generation AND g.state <> 'retired' FOR UPDATE;
+    PERFORM 1 FROM readers r WHERE r.id = a_reader AND NOT r.is_retired FOR NO KEY UPDATE;
     IF NOT FOUND THEN RETURN 'ready'; END IF;
-    PERFORM 1 FROM checkpoints c WHERE c.generation = a_generation AND c.source <> a_source
+    PERFORM 1 FROM checkpoints c WHERE c.reader = a_reader AND c.source <> a_source
       ORDER BY c.shard FOR UPDATE;
     IF FOUND THEN
         SELECT min(c.position) AS slowest, max(c.position) AS fastest, max(c.fencing_token) AS fencing_token,
                bool_or(c.owner IS NOT NULL AND c.lease_until > clock_timestamp()) AS leased
-          INTO v_former FROM checkpoints c WHERE c.generation = a_generation;
+          INTO v_former FROM checkpoints c WHERE c.reader = a_reader;
         IF v_former.leased THEN RETURN 'busy'; END IF;
         IF v_former.slowest <> v_former.fastest THEN RETURN 'uneven'; END IF;
-        IF cardinality(a_shards) > 1 AND EXISTS (SELECT FROM parked_keys k WHERE k.generation = a_generation)
+        IF cardinality(a_shards) > 1 AND EXISTS (SELECT FROM parked_keys k WHERE k.reader = a_reader)
         THEN RETURN 'parked'; END IF;
-        UPDATE parked_keys k SET shard = a_shards[1] WHERE k.generation = a_generation;
+        UPDATE parked_keys k SET shard = a_shards[1] WHERE k.reader = a_reader;
         v_seed := v_former.fastest;
-        -- A former lease does not come to life again when its source feeds the generation again.
+        -- A former lease does not come to life again when its source feeds the reader again.
         v_fencing_token := v_former.fencing_token + 1;
-        DELETE FROM checkpoints c WHERE c.generation = a_generation;
+        DELETE FROM checkpoints c WHERE c.reader = a_reader;
     END IF;
-    INSERT INTO checkpoints (generation, shard, source, position, fencing_token)
-    SELECT a_generation, s.shard, a_source, v_seed, v_fencing_token FROM unnest(a_shards) s(shard)
-        ON CONFLICT (generation, shard) DO NOTHING;
+    INSERT INTO checkpoints (reader, shard, source, position, fencing_token)
+    SELECT a_reader, s.shard, a_source, v_seed, v_fencing_token FROM unnest(a_shards) s(shard)
+        ON CONFLICT (reader, shard) DO NOTHING;
     RETURN 'ready';
 END
 $$;
@@ -132,7 +164,7 @@ $$;
 -- Locks: the checkpoint's row first, so that of two workers with equal claims one waits and then fails
 -- the comparison; then the documents' rows.
 CREATE FUNCTION commit_changes(
-    a_generation bigint, a_shard text, a_fencing_token bigint, a_from bigint,
+    a_reader bigint, a_shard text, a_fencing_token bigint, a_from bigint,
     a_position bigint, a_event_id uuid, a_recorded_at timestamptz, a_cursor text, a_ttl interval,
     a_keys text[], a_documents bytea[], a_deletes text[], OUT acts bigint)
 LANGUAGE plpgsql VOLATILE
@@ -145,19 +177,19 @@ BEGIN
     UPDATE checkpoints c
        SET position = a_position, event_id = a_event_id, recorded_at = a_recorded_at, cursor = a_cursor,
            lease_until = clock_timestamp() + a_ttl
-     WHERE c.generation = a_generation AND c.shard = a_shard AND c.fencing_token = a_fencing_token AND c.position = a_from
+     WHERE c.reader = a_reader AND c.shard = a_shard AND c.fencing_token = a_fencing_token AND c.position = a_from
     RETURNING c.acts INTO acts;
     IF NOT FOUND THEN RETURN; END IF;
     -- Half the work where there can be no conflict: in the first write of a generation, which may be all of its documents.
-    IF cardinality(a_keys) >= 500 AND NOT EXISTS (SELECT FROM documents d WHERE d.generation = a_generation) THEN
+    IF cardinality(a_keys) >= 500 AND NOT EXISTS (SELECT FROM documents d WHERE d.generation = a_reader) THEN
         INSERT INTO documents (generation, key, document)
-        SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document);
+        SELECT a_reader, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document);
     ELSE
         INSERT INTO documents AS d (generation, key, document)
-        SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document)
+        SELECT a_reader, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document)
             ON CONFLICT (generation, key) DO UPDATE SET document = excluded.document;
     END IF;
-    DELETE FROM documents d WHERE d.generation = a_generation AND d.key = ANY (a_deletes);
+    DELETE FROM documents d WHERE d.generation = a_reader AND d.key = ANY (a_deletes);
 END
 $$;
 
@@ -166,8 +198,8 @@ $$;
 -- another source, its slowest shard must; and its slowest shard must be as far as the slowest of the old one.
 -- Versions newer than it that served before are withdrawn: only a_on_purpose makes one of them serve again.
 -- outcome: 'promoted', 'behind', 'withdrawn' (serving is then the version that serves), 'not building'.
--- Locks, in this order: both generations, which keeps new checkpoints and other promotions out; then
--- their checkpoints, which waits for the commits in flight. Only then are positions compared. The old
+-- Locks, in this order: both readers, which keeps new checkpoints and other promotions out (NO KEY: a commit in flight may
+-- reference its reader); then their checkpoints, which waits for the commits in flight. Only then are positions compared. The old
 -- checkpoints go with the switch: a projector that still works on the old generation finds nothing to commit to.
 CREATE FUNCTION promote_generation(
     a_id bigint, a_on_purpose boolean, OUT outcome text, OUT building bigint, OUT serving bigint)
@@ -181,7 +213,7 @@ DECLARE
     v_slowest    bigint;
 BEGIN
     SELECT g.projection, g.version INTO v_projection, v_version FROM generations g WHERE g.id = a_id;
-    PERFORM 1 FROM generations g WHERE g.projection = v_projection ORDER BY g.id FOR UPDATE;
+    PERFORM 1 FROM readers r WHERE r.name = v_projection AND NOT r.is_retired ORDER BY r.id FOR NO KEY UPDATE;
     IF NOT EXISTS (SELECT 1 FROM generations g WHERE g.id = a_id AND g.state = 'building') THEN
         outcome := 'not building';
         RETURN;
@@ -193,23 +225,24 @@ BEGIN
         outcome := 'withdrawn';
         RETURN;
     END IF;
-    PERFORM 1 FROM checkpoints c WHERE c.generation IN (a_id, v_old) ORDER BY c.generation, c.shard FOR UPDATE;
-    SELECT coalesce(min(c.position), 0) INTO v_slowest FROM checkpoints c WHERE c.generation = a_id;
+    PERFORM 1 FROM checkpoints c WHERE c.reader IN (a_id, v_old) ORDER BY c.reader, c.shard FOR UPDATE;
+    SELECT coalesce(min(c.position), 0) INTO v_slowest FROM checkpoints c WHERE c.reader = a_id;
     SELECT coalesce(n.position, v_slowest), o.position INTO building, serving
       FROM checkpoints o
-      LEFT JOIN checkpoints n ON n.generation = a_id AND n.shard = o.shard
-     WHERE o.generation = v_old AND coalesce(n.position, v_slowest) < o.position
+      LEFT JOIN checkpoints n ON n.reader = a_id AND n.shard = o.shard
+     WHERE o.reader = v_old AND coalesce(n.position, v_slowest) < o.position
      ORDER BY o.shard
      LIMIT 1;
     IF NOT FOUND THEN
-        SELECT v_slowest, min(o.position) INTO building, serving FROM checkpoints o WHERE o.generation = v_old;
+        SELECT v_slowest, min(o.position) INTO building, serving FROM checkpoints o WHERE o.reader = v_old;
     END IF;
     IF building < serving THEN
         outcome := 'behind';
         RETURN;
     END IF;
-    DELETE FROM checkpoints c WHERE c.generation = v_old;
-    UPDATE generations g SET state = 'retired' WHERE g.id = v_old;
+    DELETE FROM checkpoints c WHERE c.reader = v_old;
+    DELETE FROM generations g WHERE g.id = v_old;
+    UPDATE readers r SET is_retired = true WHERE r.id = v_old;
     UPDATE generations g SET state = 'serving', withdrawn = CASE WHEN v_newest > v_version THEN v_newest ELSE 0 END
      WHERE g.id = a_id;
     PERFORM swap_table_schemas(v_old, a_id);
@@ -218,25 +251,27 @@ END
 $$;
 
 -- Takes a building generation out of sight; no-op where it is not building (any more).
--- Locks: the generation, then its checkpoints, which waits for the commits in flight.
+-- Locks: the reader, which keeps a promotion out; then its checkpoints, which waits for the commits in flight.
 CREATE FUNCTION discard_generation(a_id bigint) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    UPDATE generations g SET state = 'retired' WHERE g.id = a_id AND g.state = 'building';
+    PERFORM 1 FROM readers r WHERE r.id = a_id FOR NO KEY UPDATE;
+    DELETE FROM generations g WHERE g.id = a_id AND g.state = 'building';
     IF FOUND THEN
-        DELETE FROM checkpoints c WHERE c.generation = a_id;
+        UPDATE readers r SET is_retired = true WHERE r.id = a_id;
+        DELETE FROM checkpoints c WHERE c.reader = a_id;
     END IF;
 END
 $$;
 
--- Deletes at most a_most documents of a retired generation, with their fields, the first one from a_generation on that no other sweep is at,
--- from the key a_from on if it is that generation; with the last of them, the generation. Returns where to go on; no row when
+-- Deletes at most a_most documents of a retired generation, with their fields, the first one from a_generation on that no other
+-- sweep is at, from the key a_from on if it is that generation; with the last of them, its reader. Returns where to go on; no row when
 -- there is nothing left. It runs after the switch, which stays short; what a crash leaves is swept with the next one.
 --
 -- It goes on at a key, since one that began at the first would pass all that was deleted before, each time. A sweep goes
--- through a generation from its first key, so the generation itself is deleted last, even if another process sweeps it too.
+-- through a generation from its first key, so the reader is deleted last, even if another process sweeps it too.
 --
--- Locks: the retired generation, then the documents, until the end of the transaction.
+-- Locks: the retired reader, then the documents, until the end of the transaction.
 CREATE FUNCTION sweep_generations(a_generation bigint, a_from text, a_most bigint)
 RETURNS TABLE (next_generation bigint, next_key text)
 LANGUAGE plpgsql VOLATILE AS $$
@@ -244,10 +279,9 @@ DECLARE
     v_id   bigint;
     v_from text;
     v_end  text;
-    v_has_fields boolean;
 BEGIN
-    SELECT g.id, g.fields <> '{}' INTO v_id, v_has_fields FROM generations g
-     WHERE g.state = 'retired' AND g.id >= a_generation ORDER BY g.id LIMIT 1 FOR UPDATE SKIP LOCKED;
+    SELECT r.id INTO v_id FROM readers r
+     WHERE r.is_retired AND r.id >= a_generation ORDER BY r.id LIMIT 1 FOR UPDATE SKIP LOCKED;
     IF v_id IS NULL THEN
         RETURN;
     END IF;
@@ -255,18 +289,14 @@ BEGIN
     v_end := (SELECT d.key FROM documents d WHERE d.generation = v_id AND d.key >= v_from ORDER BY d.key OFFSET a_most LIMIT 1);
     IF v_end IS NOT NULL THEN
         DELETE FROM documents d WHERE d.generation = v_id AND d.key >= v_from AND d.key < v_end;
-        IF v_has_fields THEN
-            DELETE FROM document_fields f WHERE f.generation = v_id AND f.key >= v_from AND f.key < v_end;
-        END IF;
+        DELETE FROM document_fields f WHERE f.generation = v_id AND f.key >= v_from AND f.key < v_end;
         RETURN QUERY SELECT v_id, v_end;
         RETURN;
     END IF;
     DELETE FROM documents d WHERE d.generation = v_id AND d.key >= v_from;
-    IF v_has_fields THEN
-        DELETE FROM document_fields f WHERE f.generation = v_id AND f.key >= v_from;
-    END IF;
+    DELETE FROM document_fields f WHERE f.generation = v_id AND f.key >= v_from;
     PERFORM drop_table_schema(v_id);
-    DELETE FROM generations g WHERE g.id = v_id;
+    DELETE FROM readers r WHERE r.id = v_id;
     RETURN QUERY SELECT v_id + 1, '';
 END
 $$;

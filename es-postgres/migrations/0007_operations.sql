@@ -1,16 +1,16 @@
 -- Keys of which an event could not be handled. Only the worker that holds the shard adds and deletes rows; operators ask for a
--- retry. Rows of a retired generation are invisible and go with it.
+-- retry. Rows of a retired reader are invisible and go with it.
 CREATE TABLE parked_keys (
-    generation         bigint  NOT NULL REFERENCES generations ON DELETE CASCADE,
+    reader             bigint  NOT NULL REFERENCES readers ON DELETE CASCADE,
     key                text    COLLATE "C" NOT NULL,
     shard              text    COLLATE "C" NOT NULL,
     is_retry_requested boolean NOT NULL DEFAULT false,
-    CONSTRAINT parked_keys_key PRIMARY KEY (generation, key)
+    CONSTRAINT parked_keys_key PRIMARY KEY (reader, key)
 );
 
 -- The first event of a key that failed, and all later ones of the key.
 CREATE TABLE dead_letters (
-    generation     bigint      NOT NULL,
+    reader         bigint      NOT NULL,
     key            text        COLLATE "C" NOT NULL,
     position       bigint      NOT NULL,
     event_id       uuid        NOT NULL,    -- the event as the source delivered it, up to metadata
@@ -26,20 +26,20 @@ CREATE TABLE dead_letters (
     attempts       bigint      NOT NULL,
     parked_at      timestamptz NOT NULL DEFAULT clock_timestamp(),
     revision       bigint      NOT NULL DEFAULT 1, -- grows with each change
-    CONSTRAINT dead_letters_position PRIMARY KEY (generation, key, position),
-    CONSTRAINT dead_letters_key FOREIGN KEY (generation, key) REFERENCES parked_keys ON DELETE CASCADE
+    CONSTRAINT dead_letters_position PRIMARY KEY (reader, key, position),
+    CONSTRAINT dead_letters_key FOREIGN KEY (reader, key) REFERENCES parked_keys ON DELETE CASCADE
 );
 
 -- The last event at which a reader stopped, in each shard. It is there for as long as the checkpoint is before it.
 CREATE TABLE stops (
-    generation  bigint      NOT NULL REFERENCES generations ON DELETE CASCADE,
+    reader      bigint      NOT NULL REFERENCES readers ON DELETE CASCADE,
     shard       text        COLLATE "C" NOT NULL,
     position    bigint      NOT NULL,
     event_id    uuid        NOT NULL,
     recorded_at timestamptz NOT NULL,
     cause       text        NOT NULL,
     stopped_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    CONSTRAINT stops_shard PRIMARY KEY (generation, shard)
+    CONSTRAINT stops_shard PRIMARY KEY (reader, shard)
 );
 
 CREATE TABLE paused_readers (
@@ -72,10 +72,10 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     INSERT INTO acts (actor, reason, what, reader, target, position)
     VALUES (a_actor, a_reason, a_what, a_reader, a_target, a_position);
-    PERFORM 1 FROM checkpoints c JOIN generations g ON g.id = c.generation
-      WHERE g.projection = a_reader AND g.state <> 'retired' ORDER BY c.generation, c.shard FOR UPDATE OF c;
+    PERFORM 1 FROM checkpoints c JOIN readers r ON r.id = c.reader
+      WHERE r.name = a_reader AND NOT r.is_retired ORDER BY c.reader, c.shard FOR UPDATE OF c;
     UPDATE checkpoints c SET acts = c.acts + 1
-      FROM generations g WHERE g.id = c.generation AND g.projection = a_reader AND g.state <> 'retired';
+      FROM readers r WHERE r.id = c.reader AND r.name = a_reader AND NOT r.is_retired;
 END
 $$;
 
@@ -85,7 +85,7 @@ $$;
 -- outcome: 'committed'; 'edited' when one of the letters is not of that revision any more; 'fenced' as for commit_changes().
 -- Locks: the letters that were handled again; then as commit_changes(). (An operator's act takes them in the same order.)
 CREATE FUNCTION commit_letters(
-    a_generation bigint, a_shard text, a_fencing_token bigint, a_from bigint,
+    a_reader bigint, a_shard text, a_fencing_token bigint, a_from bigint,
     a_position bigint, a_event_id uuid, a_recorded_at timestamptz, a_cursor text, a_ttl interval,
     a_keys text[], a_documents bytea[], a_deletes text[],
     a_letter_keys text[], a_positions bigint[], a_event_ids uuid[], a_streams text[], a_versions bigint[], a_types text[],
@@ -96,38 +96,38 @@ CREATE FUNCTION commit_letters(
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM 1 FROM dead_letters l
-      WHERE l.generation = a_generation AND l.key = a_key AND l.position = ANY (a_handled) ORDER BY l.position FOR UPDATE;
+      WHERE l.reader = a_reader AND l.key = a_key AND l.position = ANY (a_handled) ORDER BY l.position FOR UPDATE;
     IF (SELECT count(*) FROM dead_letters l JOIN unnest(a_handled, a_revisions) h(position, revision) USING (position, revision)
-         WHERE l.generation = a_generation AND l.key = a_key) <> cardinality(a_handled)
+         WHERE l.reader = a_reader AND l.key = a_key) <> cardinality(a_handled)
     THEN
         outcome := 'edited';
         RETURN;
     END IF;
-    acts := commit_changes(a_generation, a_shard, a_fencing_token, a_from, a_position, a_event_id, a_recorded_at, a_cursor,
+    acts := commit_changes(a_reader, a_shard, a_fencing_token, a_from, a_position, a_event_id, a_recorded_at, a_cursor,
                            a_ttl, a_keys, a_documents, a_deletes);
     IF acts IS NULL THEN
         outcome := 'fenced';
         RETURN;
     END IF;
-    INSERT INTO parked_keys (generation, key, shard)
-    SELECT DISTINCT a_generation, n.key, a_shard FROM unnest(a_letter_keys) n(key)
+    INSERT INTO parked_keys (reader, key, shard)
+    SELECT DISTINCT a_reader, n.key, a_shard FROM unnest(a_letter_keys) n(key)
         ON CONFLICT DO NOTHING;
-    INSERT INTO dead_letters (generation, key, position, event_id, stream, version, type, schema_version, recorded_at,
+    INSERT INTO dead_letters (reader, key, position, event_id, stream, version, type, schema_version, recorded_at,
                               payload, metadata, cause, attempts)
-    SELECT a_generation, n.*
+    SELECT a_reader, n.*
       FROM unnest(a_letter_keys, a_positions, a_event_ids, a_streams, a_versions, a_types, a_schema_versions, a_times,
                   a_payloads, a_metadata, a_causes, a_attempts) n;
     DELETE FROM dead_letters l
-     WHERE l.generation = a_generation AND l.key = a_key AND l.position = ANY (a_handled)
+     WHERE l.reader = a_reader AND l.key = a_key AND l.position = ANY (a_handled)
        AND l.position IS DISTINCT FROM a_failed;
     IF a_failed IS NOT NULL THEN
         UPDATE dead_letters l SET cause = a_cause, attempts = l.attempts + 1, revision = l.revision + 1
-         WHERE l.generation = a_generation AND l.key = a_key AND l.position = a_failed;
-        UPDATE parked_keys k SET is_retry_requested = false WHERE k.generation = a_generation AND k.key = a_key;
+         WHERE l.reader = a_reader AND l.key = a_key AND l.position = a_failed;
+        UPDATE parked_keys k SET is_retry_requested = false WHERE k.reader = a_reader AND k.key = a_key;
     END IF;
     DELETE FROM parked_keys k
-     WHERE a_is_whole AND k.generation = a_generation AND k.key = a_key
-       AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.generation = a_generation AND l.key = a_key);
+     WHERE a_is_whole AND k.reader = a_reader AND k.key = a_key
+       AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.reader = a_reader AND l.key = a_key);
     outcome := 'committed';
 END
 $$;
@@ -138,7 +138,7 @@ CREATE FUNCTION request_retry(a_reader text, a_key text, a_actor text, a_reason 
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     UPDATE parked_keys k SET is_retry_requested = true
-      FROM generations g WHERE g.id = k.generation AND g.projection = a_reader AND g.state <> 'retired' AND k.key = a_key;
+      FROM readers r WHERE r.id = k.reader AND r.name = a_reader AND NOT r.is_retired AND k.key = a_key;
     IF NOT FOUND THEN RETURN false; END IF;
     PERFORM note_act('retry', a_reader, a_key, NULL, a_actor, a_reason);
     RETURN true;
@@ -152,20 +152,20 @@ CREATE FUNCTION discard_letters(
     a_reader text, a_key text, a_position bigint, a_actor text, a_reason text, OUT discarded bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM parked_keys k JOIN generations g ON g.id = k.generation
-                    WHERE g.projection = a_reader AND g.state <> 'retired' AND k.key = a_key)
+    IF NOT EXISTS (SELECT FROM parked_keys k JOIN readers r ON r.id = k.reader
+                    WHERE r.name = a_reader AND NOT r.is_retired AND k.key = a_key)
     THEN RETURN; END IF;
     WITH gone AS (
-        DELETE FROM dead_letters l USING generations g
-         WHERE g.id = l.generation AND g.projection = a_reader AND g.state <> 'retired' AND l.key = a_key
+        DELETE FROM dead_letters l USING readers r
+         WHERE r.id = l.reader AND r.name = a_reader AND NOT r.is_retired AND l.key = a_key
            AND (a_position IS NULL OR l.position = a_position)
         RETURNING 1
     )
     SELECT count(*) INTO discarded FROM gone;
     IF discarded = 0 AND a_position IS NOT NULL THEN RETURN; END IF;
     UPDATE parked_keys k SET is_retry_requested = true
-      FROM generations g WHERE g.id = k.generation AND g.projection = a_reader AND g.state <> 'retired' AND k.key = a_key
-       AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.generation = k.generation AND l.key = k.key);
+      FROM readers r WHERE r.id = k.reader AND r.name = a_reader AND NOT r.is_retired AND k.key = a_key
+       AND NOT EXISTS (SELECT FROM dead_letters l WHERE l.reader = k.reader AND l.key = k.key);
     PERFORM note_act('discard', a_reader, a_key, a_position, a_actor, a_reason);
 END
 $$;
@@ -178,7 +178,7 @@ RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     UPDATE dead_letters l SET edited = a_payload, revision = l.revision + 1
-      FROM generations g WHERE g.id = l.generation AND g.projection = a_reader AND g.state <> 'retired'
+      FROM readers r WHERE r.id = l.reader AND r.name = a_reader AND NOT r.is_retired
        AND l.key = a_key AND l.position = a_position;
     IF NOT FOUND THEN RETURN false; END IF;
     PERFORM note_act('edit', a_reader, a_key, a_position, a_actor, a_reason);
@@ -191,7 +191,7 @@ $$;
 CREATE FUNCTION pause_reader(a_reader text, a_actor text, a_reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM generations g WHERE g.projection = a_reader AND g.state <> 'retired')
+    IF NOT EXISTS (SELECT FROM readers r WHERE r.name = a_reader AND NOT r.is_retired)
     THEN RETURN false; END IF;
     INSERT INTO paused_readers (reader, actor, reason) VALUES (a_reader, a_actor, a_reason) ON CONFLICT DO NOTHING;
     PERFORM note_act('pause', a_reader, NULL, NULL, a_actor, a_reason);
@@ -219,12 +219,12 @@ CREATE FUNCTION skip_event(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM 1 FROM checkpoints c JOIN generations g ON g.id = c.generation
-      WHERE g.projection = a_reader AND g.state <> 'retired' ORDER BY c.generation, c.shard FOR UPDATE OF c;
+    PERFORM 1 FROM checkpoints c JOIN readers r ON r.id = c.reader
+      WHERE r.name = a_reader AND NOT r.is_retired ORDER BY c.reader, c.shard FOR UPDATE OF c;
     UPDATE checkpoints c SET position = s.position, event_id = s.event_id, recorded_at = s.recorded_at
-      FROM generations g, stops s
-     WHERE g.id = c.generation AND g.projection = a_reader AND g.state <> 'retired'
-       AND s.generation = c.generation AND s.shard = c.shard
+      FROM readers r, stops s
+     WHERE r.id = c.reader AND r.name = a_reader AND NOT r.is_retired
+       AND s.reader = c.reader AND s.shard = c.shard
        AND c.shard = a_shard AND s.position = a_position AND s.event_id = a_event_id AND c.position < a_position;
     IF NOT FOUND THEN RETURN false; END IF;
     PERFORM note_act('skip', a_reader, a_shard, a_position, a_actor, a_reason);

@@ -14,14 +14,15 @@ CREATE INDEX document_fields_value ON document_fields (generation, field, number
 CREATE UNIQUE INDEX document_fields_unique ON document_fields (generation, field, number, text) WHERE is_unique;
 
 -- A commit of documents with fields, and perhaps with dead letters: up to a_is_whole as for commit_letters(). The arrays after it are
--- all fields of all these documents; a number is null where there is no value.
+-- all fields of all these documents; a number is null where there is no value. The claims are values that documents had between two
+-- events of the commit: none that it does not change may have one of these.
 -- outcome: as for commit_letters(); 'taken' when another document, a_other, has the value that a_key was to get; 'again' when that
 -- was so for a moment only.
 -- Values that change are deleted first, so that two documents can exchange theirs.
 -- Locks: as commit_letters(); then the fields' rows, in the order of the values. It waits for other commits that write the same
 -- value of a unique field.
 CREATE FUNCTION commit_fields(
-    a_generation bigint, a_shard text, a_fencing_token bigint, a_from bigint,
+    a_reader bigint, a_shard text, a_fencing_token bigint, a_from bigint,
     a_position bigint, a_event_id uuid, a_recorded_at timestamptz, a_cursor text, a_ttl interval,
     a_keys text[], a_documents bytea[], a_deletes text[],
     a_letter_keys text[], a_positions bigint[], a_event_ids uuid[], a_streams text[], a_versions bigint[], a_types text[],
@@ -29,6 +30,7 @@ CREATE FUNCTION commit_fields(
     a_attempts bigint[],
     a_key text, a_handled bigint[], a_revisions bigint[], a_failed bigint, a_cause text, a_is_whole boolean,
     a_field_keys text[], a_fields text[], a_unique boolean[], a_numbers bigint[], a_texts text[],
+    a_claim_keys text[], a_claims text[], a_claim_numbers bigint[], a_claim_texts text[],
     OUT outcome text, OUT acts bigint, OUT taken_field text, OUT taken_key text, OUT taken_other text)
 LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan
@@ -41,14 +43,25 @@ AS $$
 DECLARE
     v_constraint text;
 BEGIN
+    SELECT n.field, n.key, f.key INTO taken_field, taken_key, taken_other
+      FROM unnest(a_claim_keys, a_claims, a_claim_numbers, a_claim_texts) n(key, field, number, text)
+      JOIN document_fields f ON f.generation = a_generation AND f.field = n.field AND f.number = n.number AND f.text = n.text
+                            AND f.key <> n.key
+     WHERE NOT EXISTS (SELECT FROM unnest(a_field_keys, a_fields) c(key, field) WHERE c.key = f.key AND c.field = f.field)
+     ORDER BY n.key, n.field
+     LIMIT 1;
+    IF taken_key IS NOT NULL THEN
+        outcome := 'taken';
+        RETURN;
+    END IF;
     BEGIN
         IF cardinality(a_letter_keys) = 0 AND a_key IS NULL THEN
-            acts := commit_changes(a_generation, a_shard, a_fencing_token, a_from, a_position, a_event_id, a_recorded_at,
+            acts := commit_changes(a_reader, a_shard, a_fencing_token, a_from, a_position, a_event_id, a_recorded_at,
                                    a_cursor, a_ttl, a_keys, a_documents, a_deletes);
             outcome := CASE WHEN acts IS NULL THEN 'fenced' ELSE 'committed' END;
         ELSE
             SELECT c.outcome, c.acts INTO outcome, acts
-              FROM commit_letters(a_generation, a_shard, a_fencing_token, a_from, a_position, a_event_id, a_recorded_at,
+              FROM commit_letters(a_reader, a_shard, a_fencing_token, a_from, a_position, a_event_id, a_recorded_at,
                                   a_cursor, a_ttl, a_keys, a_documents, a_deletes, a_letter_keys, a_positions, a_event_ids,
                                   a_streams, a_versions, a_types, a_schema_versions, a_times, a_payloads, a_metadata, a_causes,
                                   a_attempts, a_key, a_handled, a_revisions, a_failed, a_cause, a_is_whole) c;
@@ -56,10 +69,10 @@ BEGIN
         IF outcome <> 'committed' THEN RETURN; END IF;
         DELETE FROM document_fields f
          USING unnest(a_field_keys, a_fields, a_numbers, a_texts) n(key, field, number, text)
-         WHERE f.generation = a_generation AND f.key = n.key AND f.field = n.field
+         WHERE f.generation = a_reader AND f.key = n.key AND f.field = n.field
            AND (n.number IS NULL OR (n.number, n.text) <> (f.number, f.text));
         INSERT INTO document_fields (generation, key, field, is_unique, number, text)
-        SELECT a_generation, n.* FROM unnest(a_field_keys, a_fields, a_unique, a_numbers, a_texts) n(key, field, is_unique, number, text)
+        SELECT a_reader, n.* FROM unnest(a_field_keys, a_fields, a_unique, a_numbers, a_texts) n(key, field, is_unique, number, text)
          WHERE n.number IS NOT NULL
          ORDER BY n.field, n.number, n.text
             ON CONFLICT (generation, key, field) DO NOTHING;
@@ -72,7 +85,7 @@ BEGIN
     acts := NULL;
     SELECT n.field, n.key, f.key INTO taken_field, taken_key, taken_other
       FROM unnest(a_field_keys, a_fields, a_unique, a_numbers, a_texts) n(key, field, is_unique, number, text)
-      JOIN document_fields f ON f.generation = a_generation AND f.field = n.field AND f.number = n.number AND f.text = n.text
+      JOIN document_fields f ON f.generation = a_reader AND f.field = n.field AND f.number = n.number AND f.text = n.text
                             AND f.key <> n.key
      WHERE n.is_unique
        AND NOT EXISTS (SELECT FROM unnest(a_field_keys, a_fields) c(key, field) WHERE c.key = f.key AND c.field = f.field)

@@ -1,7 +1,7 @@
 -- The schemas in which table projections have their tables: <name> for the generation that serves, <name>_g<generation> for each
 -- other one. Each holds a table es_generation, which every reading keeps locked until it ends.
 CREATE TABLE table_schemas (
-    generation bigint NOT NULL REFERENCES generations ON DELETE CASCADE,
+    generation bigint NOT NULL REFERENCES readers ON DELETE CASCADE, -- also one that is retired
     name       text   COLLATE "C" NOT NULL,
     CONSTRAINT table_schemas_generation PRIMARY KEY (generation)
 );
@@ -10,15 +10,15 @@ CREATE TABLE table_schemas (
 -- the tables in it, in the same transaction.
 -- outcome: 'created'; 'there' when it is there; 'gone' when the generation was replaced or discarded; 'taken' when another schema
 -- has the name.
--- Locks: the generation, which keeps promotion, discarding and other callers out.
+-- Locks: the reader, which keeps promotion, discarding and other callers out.
 CREATE FUNCTION create_table_schema(a_generation bigint, a_name text, OUT outcome text, OUT own_name text)
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_state   text;
     v_version bigint;
 BEGIN
-    SELECT g.state, g.version INTO v_state, v_version
-      FROM generations g WHERE g.id = a_generation AND g.state <> 'retired' FOR UPDATE;
+    PERFORM 1 FROM readers r WHERE r.id = a_generation FOR NO KEY UPDATE;
+    SELECT g.state, g.version INTO v_state, v_version FROM generations g WHERE g.id = a_generation;
     IF NOT FOUND THEN
         outcome := 'gone';
         RETURN;

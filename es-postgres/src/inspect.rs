@@ -4,10 +4,10 @@ mod examine;
 
 use async_trait::async_trait;
 use es_core::{
-    Generation, KeyRange, Position, ReadError, Version,
+    KeyRange, Position, ReadError, Version,
     backend::{
-        Finding, GenerationState, Inspect, LeaseSummary, ReadModelError, ReaderSummary, Shard, ShardSummary,
-        StreamSummary,
+        Finding, GenerationState, GenerationSummary, Inspect, LeaseSummary, ReadModelError, Reader, ReaderSummary,
+        Shard, ShardSummary, StreamSummary,
     },
     error::BoxError,
 };
@@ -58,13 +58,10 @@ fn readers(rows: &[PgRow]) -> Result<Vec<ReaderSummary>, sqlx::Error> {
     let mut readers: Vec<ReaderSummary> = Vec::new();
     for row in rows {
         let id: i64 = row.try_get("id")?;
-        if readers.last().is_none_or(|last| last.generation.id != id) {
-            let version = row.try_get::<i64, _>("version")?;
-            let version = u32::try_from(version).map_err(|reason| sqlx::Error::Decode(reason.into()))?;
-            let state = GenerationState::from_stored(row.try_get("state")?);
+        if readers.last().is_none_or(|last| last.reader.id != id) {
             readers.push(ReaderSummary {
-                generation: Generation { id, projection: row.try_get("projection")?, version },
-                state: state.ok_or_else(|| sqlx::Error::Protocol("a generation has no state".into()))?,
+                reader: Reader { id, name: row.try_get("name")? },
+                generation: generation(row)?,
                 definition: row.try_get("definition")?,
                 shards: Vec::new(),
             });
@@ -77,6 +74,15 @@ fn readers(rows: &[PgRow]) -> Result<Vec<ReaderSummary>, sqlx::Error> {
         reader.shards.sort_unstable_by(|one, other| one.shard.cmp(&other.shard));
     }
     Ok(readers)
+}
+
+fn generation(row: &PgRow) -> Result<Option<GenerationSummary>, sqlx::Error> {
+    let Some(state) = row.try_get::<Option<&str>, _>("state")? else { return Ok(None) };
+    let version = row.try_get::<i64, _>("version")?;
+    let version = u32::try_from(version).map_err(|reason| sqlx::Error::Decode(reason.into()))?;
+    let state = GenerationState::from_stored(state);
+    let state = state.ok_or_else(|| sqlx::Error::Protocol("a generation has no such state".into()))?;
+    Ok(Some(GenerationSummary { version, state }))
 }
 
 fn shard_of(row: &PgRow, shard: &str) -> Result<ShardSummary, sqlx::Error> {

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use es_core::{
     Generation, KeyRange, Position,
     backend::{
-        DeclaredField, Documents, FieldScan, FoundDocument, GenerationSet, GenerationState, Generations, KnownProgress,
-        Progress, PromoteError, Promotion, ReadModelError, Served,
+        DeclaredField, Documents, EnsureError, FieldScan, FoundDocument, GenerationSet, GenerationState, Generations,
+        KnownProgress, Progress, PromoteError, Promotion, ReadModelError, Reader, Served,
     },
 };
 use sqlx::{Row, postgres::PgRow};
@@ -71,12 +71,12 @@ impl Documents for PostgresStore {
 
     async fn load(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         keys: &[String],
         budget: usize,
     ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
         let budget = i64::try_from(budget).unwrap_or(i64::MAX);
-        let load = || sqlx::query(include_str!("sql/load.sql")).bind(generation.id).bind(keys).bind(budget);
+        let load = || sqlx::query(include_str!("sql/load.sql")).bind(reader.id).bind(keys).bind(budget);
         let rows = self.inner.connections.read(load).await.map_err(error::read_model)?;
         // Each row goes when its document is copied out of it, so that not all of them are there twice.
         rows.into_iter().map(|row| document(&row, 0)).collect::<Result<_, _>>().map_err(error::read_model)
@@ -100,28 +100,21 @@ impl Generations for PostgresStore {
         projection: &str,
         version: u32,
         state: GenerationState,
-    ) -> Result<Generation, ReadModelError> {
+        definition: &str,
+        fields: &[DeclaredField],
+    ) -> Result<Generation, EnsureError> {
         let ensure = sqlx::query(include_str!("sql/ensure_generation.sql"))
             .bind(projection)
             .bind(i64::from(version))
-            .bind(state.as_str());
+            .bind(state.as_str())
+            .bind(definition)
+            .bind(fields::declared(fields));
         let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
-        one(&rows).and_then(|row| generation(row, projection)).map_err(error::read_model)
-    }
-
-    async fn define(
-        &self,
-        generation: &Generation,
-        definition: &str,
-        fields: &[DeclaredField],
-    ) -> Result<(), ReadModelError> {
-        let fields = fields::declared(fields);
-        let define = sqlx::query(include_str!("sql/define.sql")).bind(generation.id).bind(definition).bind(fields);
-        self.inner.connections.execute(define).await.map(drop).map_err(error::read_model)
+        ensured(&rows, projection).map_err(error::read_model)?
     }
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
-        let query = || sqlx::query(include_str!("sql/state.sql")).bind(generation.id);
+        let query = || sqlx::query(include_str!("sql/state.sql")).bind(generation.reader.id);
         let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
         let stored = rows.first().map(|row| row.try_get::<&str, _>(0)).transpose().map_err(error::read_model)?;
         Ok(stored.and_then(GenerationState::from_stored))
@@ -129,16 +122,16 @@ impl Generations for PostgresStore {
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
         let on_purpose = promotion == Promotion::OnPurpose;
-        let promote = sqlx::query(include_str!("sql/promote.sql")).bind(building.id).bind(on_purpose);
+        let promote = sqlx::query(include_str!("sql/promote.sql")).bind(building.reader.id).bind(on_purpose);
         let rows = self.inner.connections.write(promote).await.map_err(error::read_model)?;
         promoted(&rows).map_err(error::read_model)??;
-        self.inner.progress.moved(&building.projection);
+        self.inner.progress.moved(&building.reader.name);
         self.sweep();
         Ok(())
     }
 
     async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
-        let discard = sqlx::query(include_str!("sql/discard.sql")).bind(building.id);
+        let discard = sqlx::query(include_str!("sql/discard.sql")).bind(building.reader.id);
         self.inner.connections.execute(discard).await.map_err(error::read_model)?;
         self.sweep();
         Ok(())
@@ -190,7 +183,16 @@ fn one(rows: &[PgRow]) -> Result<&PgRow, sqlx::Error> {
 }
 
 fn generation(row: &PgRow, projection: &str) -> Result<Generation, sqlx::Error> {
-    Ok(Generation { id: row.try_get(0)?, projection: projection.to_owned(), version: version(row, 1)? })
+    let reader = Reader { id: row.try_get(0)?, name: projection.to_owned() };
+    Ok(Generation { reader, version: version(row, 1)? })
+}
+
+fn ensured(rows: &[PgRow], projection: &str) -> Result<Result<Generation, EnsureError>, sqlx::Error> {
+    let row = one(rows)?;
+    match row.try_get(2)? {
+        Some(definition) => Ok(Err(EnsureError::OtherReader { definition })),
+        None => generation(row, projection).map(Ok),
+    }
 }
 
 fn version(row: &PgRow, column: usize) -> Result<u32, sqlx::Error> {

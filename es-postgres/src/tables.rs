@@ -55,7 +55,7 @@ impl TableStore for PostgresStore {
         generation: &Generation,
         migrations: &'static [&'static str],
     ) -> Result<(), CreateTablesError> {
-        let name = format!("{}_{}", self.inner.schema, generation.projection.replace('-', "_"));
+        let name = format!("{}_{}", self.inner.schema, generation.reader.name.replace('-', "_"));
         if name.len() > MAX_NAME_BYTES {
             return Err(refused_name(generation, name, "longer than 48 bytes"));
         }
@@ -112,7 +112,7 @@ async fn create(
     migrations: &'static [&'static str],
 ) -> Result<Result<(), CreateTablesError>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
-    let create = sqlx::query(include_str!("sql/create_tables.sql")).bind(generation.id).bind(name);
+    let create = sqlx::query(include_str!("sql/create_tables.sql")).bind(generation.reader.id).bind(name);
     let rows = guard.query(create)?.fetch_all(&mut *transaction).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let ended = match row.try_get(0)? {
@@ -131,7 +131,7 @@ async fn create(
             if error::fault(&cause) == Fault::Lost {
                 return Err(cause);
             }
-            let (projection, reason) = (generation.projection.clone(), cause.into());
+            let (projection, reason) = (generation.reader.name.clone(), cause.into());
             return Ok(Err(CreateTablesError::Migration { projection, number, reason }));
         }
     }
@@ -147,7 +147,7 @@ async fn run(transaction: &mut PgConnection, script: &'static str) -> Result<(),
 }
 
 fn refused_name(generation: &Generation, name: String, why: &'static str) -> CreateTablesError {
-    CreateTablesError::Name { projection: generation.projection.clone(), name, why }
+    CreateTablesError::Name { projection: generation.reader.name.clone(), name, why }
 }
 
 /// Why nothing was committed.
@@ -179,7 +179,7 @@ async fn commit(
             return Ok(Err(Refusal { reason: error.into(), is_rolled_back: true }));
         }
     };
-    let schema = sqlx::query(include_str!("sql/tables_of.sql")).bind(lease.generation.id);
+    let schema = sqlx::query(include_str!("sql/tables_of.sql")).bind(lease.reader.id);
     let rows = guard.query(schema)?.fetch_all(&mut *transaction).await?;
     enter(&mut transaction, rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?).await?;
     if let Some(limit) = write.time_limit() {

@@ -15,6 +15,7 @@ mod postgres {
     mod exhaustion;
     mod failover;
     mod faults;
+    mod fields;
     mod imports;
     mod append_lock;
     mod large;

@@ -76,22 +76,31 @@ CREATE TABLE snapshots (
     recorded_at_us INTEGER            -- the time of the event; null where its id alone identifies it
 ) STRICT;
 
--- AUTOINCREMENT: the id of a deleted generation is never used again, so a worker of that generation can never write to
--- another one.
-CREATE TABLE generations (
+-- What has checkpoints: policies, and the generations of read models. A retired one was a generation: no query sees it, and its
+-- documents are deleted in the background, with the last of them its row.
+--
+-- AUTOINCREMENT: the id of a deleted reader is never used again, so a worker of that reader can never write to another one.
+CREATE TABLE readers (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
-    projection TEXT    NOT NULL,
-    version    INTEGER NOT NULL,
-    state      TEXT    NOT NULL CHECK (state IN ('serving', 'building', 'retired')),
-    definition TEXT,                       -- the projection code that folds it; null until its first worker has recorded it
-    withdrawn  INTEGER NOT NULL DEFAULT 0  -- the newest version that the promotion of this one withdrew on purpose
+    name       TEXT    NOT NULL,           -- of the policy or projection
+    definition TEXT    NOT NULL,           -- of the code that created it; the first word is its kind
+    is_retired INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
-CREATE UNIQUE INDEX one_generation_serves ON generations (projection) WHERE state = 'serving';
-CREATE UNIQUE INDEX one_generation_is_built ON generations (projection) WHERE state = 'building';
+CREATE INDEX readers_by_name ON readers (name);
+
+-- Copies of read models: readers with documents.
+CREATE TABLE generations (
+    id         INTEGER PRIMARY KEY REFERENCES readers (id) ON DELETE CASCADE,
+    projection TEXT    NOT NULL,           -- the name of the reader
+    version    INTEGER NOT NULL,
+    state      TEXT    NOT NULL CHECK (state IN ('serving', 'building')),
+    withdrawn  INTEGER NOT NULL DEFAULT 0, -- the newest version that the promotion of this one withdrew on purpose
+    UNIQUE (projection, state)
+) STRICT;
 
 CREATE TABLE checkpoints (
-    generation    INTEGER NOT NULL REFERENCES generations (id) ON DELETE CASCADE,
+    reader        INTEGER NOT NULL REFERENCES readers (id) ON DELETE CASCADE,
     shard         TEXT    NOT NULL,
     position      INTEGER NOT NULL DEFAULT 0,
     event_id      BLOB,                       -- the last event that was folded
@@ -105,7 +114,7 @@ CREATE TABLE checkpoints (
     ttl_ms        INTEGER NOT NULL DEFAULT 0, -- how long the heartbeat may pause before the lease is free
     acts          INTEGER NOT NULL DEFAULT 0, -- of operators: grows with each, so that the worker notices
     is_asked_for  INTEGER NOT NULL DEFAULT 0, -- another worker asks the owner to give it back
-    PRIMARY KEY (generation, shard)
+    PRIMARY KEY (reader, shard)
 ) STRICT, WITHOUT ROWID;
 
 -- The identity of this store. It is a part of the names of its readers' consumer groups.
@@ -118,7 +127,7 @@ INSERT INTO store_id (singleton, id) VALUES (1, randomblob(16));
 -- A table with rowids: in a table WITHOUT ROWID the documents are stored in the B-tree of the keys, so a page holds few
 -- keys, and with documents of 1,000 bytes or more a load takes several times as long.
 CREATE TABLE documents (
-    generation INTEGER NOT NULL REFERENCES generations (id) ON DELETE CASCADE,
+    generation INTEGER NOT NULL REFERENCES readers (id) ON DELETE CASCADE, -- also one that is retired
     key        TEXT    NOT NULL COLLATE BINARY,
     document   BLOB    NOT NULL,
     PRIMARY KEY (generation, key)

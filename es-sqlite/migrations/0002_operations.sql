@@ -1,16 +1,16 @@
 -- Keys of which an event could not be handled. Only the worker that holds the shard adds and deletes rows; operators ask for a
--- retry. Rows of a retired generation are invisible and are deleted with it.
+-- retry. Rows of a retired reader are invisible and are deleted with it.
 CREATE TABLE parked_keys (
-    generation         INTEGER NOT NULL REFERENCES generations (id) ON DELETE CASCADE,
+    reader             INTEGER NOT NULL REFERENCES readers (id) ON DELETE CASCADE,
     key                TEXT    NOT NULL COLLATE BINARY,
     shard              TEXT    NOT NULL,
     is_retry_requested INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (generation, key)
+    PRIMARY KEY (reader, key)
 ) STRICT, WITHOUT ROWID;
 
 -- The first event of a key that failed, and all later ones of the key.
 CREATE TABLE dead_letters (
-    generation     INTEGER NOT NULL,
+    reader         INTEGER NOT NULL,
     key            TEXT    NOT NULL COLLATE BINARY,
     position       INTEGER NOT NULL,
     stream         TEXT    NOT NULL, -- the event as the source delivered it, up to recorded_at_us
@@ -26,20 +26,20 @@ CREATE TABLE dead_letters (
     attempts       INTEGER NOT NULL,
     parked_at_us   INTEGER NOT NULL, -- microseconds since 1970
     revision       INTEGER NOT NULL DEFAULT 1, -- grows with each change
-    PRIMARY KEY (generation, key, position),
-    FOREIGN KEY (generation, key) REFERENCES parked_keys (generation, key) ON DELETE CASCADE
+    PRIMARY KEY (reader, key, position),
+    FOREIGN KEY (reader, key) REFERENCES parked_keys (reader, key) ON DELETE CASCADE
 ) STRICT;
 
 -- The last event at which a reader stopped, in each shard. It is there for as long as the checkpoint is before it.
 CREATE TABLE stops (
-    generation     INTEGER NOT NULL REFERENCES generations (id) ON DELETE CASCADE,
+    reader         INTEGER NOT NULL REFERENCES readers (id) ON DELETE CASCADE,
     shard          TEXT    NOT NULL,
     position       INTEGER NOT NULL,
     event_id       BLOB    NOT NULL,
     recorded_at_us INTEGER NOT NULL,
     cause          TEXT    NOT NULL,
     stopped_at_us  INTEGER NOT NULL,
-    PRIMARY KEY (generation, shard)
+    PRIMARY KEY (reader, shard)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE paused_readers (

@@ -1,7 +1,10 @@
 //! Documents of read models.
 
 use bytes::Bytes;
-use es_core::{Generation, KeyRange, backend::Served};
+use es_core::{
+    KeyRange,
+    backend::{Reader, Served},
+};
 use sqlx::{Row, SqliteConnection};
 
 use crate::{
@@ -41,12 +44,12 @@ pub(crate) async fn write(
 /// The documents under the first of `keys`, in the order of `keys`, up to the one that reaches `budget` bytes.
 pub(crate) async fn load(
     connection: &mut SqliteConnection,
-    generation: &Generation,
+    reader: &Reader,
     keys: &[String],
     budget: usize,
 ) -> Result<Vec<Option<Bytes>>, sqlx::Error> {
     let query = sqlx::query_scalar(include_str!("sql/load_documents.sql"))
-        .bind(generation.id)
+        .bind(reader.id)
         .bind(json(&keys))
         .bind(i64::try_from(budget).unwrap_or(i64::MAX));
     let documents: Vec<Option<Vec<u8>>> = query.fetch_all(connection).await?;

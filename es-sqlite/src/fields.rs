@@ -44,7 +44,11 @@ pub(crate) async fn taken(
     if let Some(taken) = FieldChange::taken_twice(changes) {
         return Ok(Some(taken));
     }
-    let query = sqlx::query(include_str!("sql/taken_field.sql")).bind(generation).bind(rows(changes));
+    let claims = changes.iter().flat_map(|change| {
+        change.claims().map(|FieldValue { number, text }| (&*change.key, change.field, *number, &**text))
+    });
+    let claims = json(&claims.collect::<Vec<_>>());
+    let query = sqlx::query(include_str!("sql/taken_field.sql")).bind(generation).bind(claims).bind(rows(changes));
     let taken = |row: SqliteRow| {
         Ok(Taken { field: row.try_get("field")?, key: row.try_get("key")?, other: row.try_get("other")? })
     };

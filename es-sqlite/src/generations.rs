@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use es_core::{
     Generation, Position,
-    backend::{GenerationSet, GenerationState, Progress, PromoteError, Promotion},
+    backend::{EnsureError, GenerationSet, GenerationState, Progress, PromoteError, Promotion, Reader},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
@@ -54,23 +54,8 @@ pub(crate) async fn of_projection(
 
 /// The generation in a row.
 pub(crate) fn read(row: &SqliteRow, projection: &str) -> Result<Generation, sqlx::Error> {
-    Ok(Generation { id: row.try_get("id")?, projection: projection.to_owned(), version: row.try_get("version")? })
-}
-
-/// Records the definition by which `generation` is folded, and its fields, unless one is recorded. The caller holds the write lock.
-pub(crate) async fn define(
-    connection: &mut SqliteConnection,
-    generation: i64,
-    definition: &str,
-    fields: &str,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(include_str!("sql/define.sql"))
-        .bind(generation)
-        .bind(definition)
-        .bind(fields)
-        .execute(connection)
-        .await?;
-    Ok(())
+    let reader = Reader { id: row.try_get("id")?, name: projection.to_owned() };
+    Ok(Generation { reader, version: row.try_get("version")? })
 }
 
 /// The state of `generation`; `None` when it was replaced or discarded.
@@ -95,14 +80,52 @@ pub(crate) async fn ensure(
     projection: &str,
     version: u32,
     state: &str,
-) -> Result<Generation, sqlx::Error> {
+    definition: &str,
+    fields: &str,
+) -> Result<Result<Generation, EnsureError>, sqlx::Error> {
+    if let Some(found) = find(connection, projection, state).await? {
+        return Ok(Ok(found));
+    }
+    let oldest = sqlx::query(include_str!("sql/find_reader.sql")).bind(projection);
+    if let Some(row) = oldest.fetch_optional(&mut *connection).await?
+        && !row.try_get::<bool, _>("is_generation")?
+    {
+        return Ok(Err(EnsureError::OtherReader { definition: row.try_get("definition")? }));
+    }
+    let reader = add_reader(connection, projection, definition).await?;
     sqlx::query(include_str!("sql/add_generation.sql"))
+        .bind(reader.id)
         .bind(projection)
         .bind(version)
         .bind(state)
-        .execute(&mut *connection)
+        .bind(fields)
+        .execute(connection)
         .await?;
-    find(connection, projection, state).await?.ok_or(sqlx::Error::RowNotFound)
+    Ok(Ok(Generation { reader, version }))
+}
+
+/// The oldest reader of this name and its definition, created if there is none. The caller holds the write lock.
+pub(crate) async fn ensure_reader(
+    connection: &mut SqliteConnection,
+    name: &str,
+    definition: &str,
+) -> Result<(Reader, String), sqlx::Error> {
+    let oldest = sqlx::query(include_str!("sql/find_reader.sql")).bind(name);
+    match oldest.fetch_optional(&mut *connection).await? {
+        Some(row) => Ok((Reader { id: row.try_get("id")?, name: name.to_owned() }, row.try_get("definition")?)),
+        None => Ok((add_reader(connection, name, definition).await?, definition.to_owned())),
+    }
+}
+
+async fn add_reader(connection: &mut SqliteConnection, name: &str, definition: &str) -> Result<Reader, sqlx::Error> {
+    let add = sqlx::query_scalar(include_str!("sql/add_reader.sql")).bind(name).bind(definition);
+    Ok(Reader { id: add.fetch_one(connection).await?, name: name.to_owned() })
+}
+
+/// The position up to which the reader `name` has everything.
+pub(crate) async fn reached(connection: &mut SqliteConnection, name: &str) -> Result<Position, sqlx::Error> {
+    let query = sqlx::query_scalar(include_str!("sql/reached.sql")).bind(name);
+    query.fetch_one(connection).await.map(Position::from_i64)
 }
 
 /// Replaces the serving generation with `building`, unless readers would go back in time (R12). The caller holds the
@@ -147,8 +170,9 @@ pub(crate) async fn retire(
     generation: i64,
     state: GenerationState,
 ) -> Result<(), sqlx::Error> {
-    let query = sqlx::query(include_str!("sql/retire.sql")).bind(generation).bind(state.as_str());
+    let query = sqlx::query(include_str!("sql/delete_generation.sql")).bind(generation).bind(state.as_str());
     if query.execute(&mut *connection).await?.rows_affected() > 0 {
+        sqlx::query(include_str!("sql/retire.sql")).bind(generation).execute(&mut *connection).await?;
         sqlx::query(include_str!("sql/fence.sql")).bind(generation).execute(connection).await?;
     }
     Ok(())
@@ -196,7 +220,7 @@ fn sweep_some(connection: &mut SqliteConnection, generation: i64) -> Work<'_, bo
             done &= query.execute(&mut *connection).await?.rows_affected() < SWEEP.unsigned_abs();
         }
         if done {
-            sqlx::query(include_str!("sql/sweep_generation.sql")).bind(generation).execute(connection).await?;
+            sqlx::query(include_str!("sql/sweep_reader.sql")).bind(generation).execute(connection).await?;
         }
         Ok(done)
     })

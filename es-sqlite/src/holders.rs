@@ -17,7 +17,7 @@ use crate::presence::Presence;
 /// A shard's lease as the file has it.
 #[derive(Debug, Clone)]
 pub(crate) struct Holder {
-    pub(crate) generation: i64,
+    pub(crate) reader: i64,
     pub(crate) shard: Shard,
     /// `None`: the lease is free.
     pub(crate) owner: Option<Uuid>,
@@ -72,7 +72,7 @@ impl Holders {
     pub(crate) fn is_held(&self, holder: &Holder) -> bool {
         match (holder.owner, holder.process) {
             (Some(_), Some(process)) if process == self.presence.id() => {
-                self.heartbeat.is_kept(holder.generation, &holder.shard, holder.fencing_token)
+                self.heartbeat.is_kept(holder.reader, &holder.shard, holder.fencing_token)
             }
             (Some(_), Some(process)) => self.presence.lives(process) && !self.stands_still(holder),
             _ => false,
@@ -81,7 +81,7 @@ impl Holders {
 
     fn stands_still(&self, holder: &Holder) -> bool {
         let mut sightings = self.sightings.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = sightings.entry((holder.generation, holder.shard.clone())).or_insert_with(|| Sighting {
+        let seen = sightings.entry((holder.reader, holder.shard.clone())).or_insert_with(|| Sighting {
             fencing_token: holder.fencing_token,
             beats: holder.beats,
             since: Instant::now(),

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{
-    Generation, KeyRange, Position, ReadError, Version,
+    KeyRange, Position, ReadError, Version,
     backend::{
-        Finding, GenerationState, Inspect, LeaseSummary, ReadModelError, ReaderSummary, Shard, ShardSummary,
-        StreamSummary,
+        Finding, GenerationState, GenerationSummary, Inspect, LeaseSummary, ReadModelError, Reader, ReaderSummary,
+        Shard, ShardSummary, StreamSummary,
     },
     error::BoxError,
 };
@@ -78,11 +78,10 @@ fn readers(holders: &Holders, rows: &[SqliteRow]) -> Result<Vec<ReaderSummary>, 
     let mut readers: Vec<ReaderSummary> = Vec::new();
     for row in rows {
         let id: i64 = row.try_get("id")?;
-        if readers.last().is_none_or(|last| last.generation.id != id) {
-            let state = GenerationState::from_stored(row.try_get("state")?);
+        if readers.last().is_none_or(|last| last.reader.id != id) {
             readers.push(ReaderSummary {
-                generation: Generation { id, projection: row.try_get("projection")?, version: row.try_get("version")? },
-                state: state.ok_or_else(|| damaged("state", "a generation has no such state"))?,
+                reader: Reader { id, name: row.try_get("name")? },
+                generation: generation(row)?,
                 definition: row.try_get("definition")?,
                 shards: Vec::new(),
             });
@@ -97,9 +96,16 @@ fn readers(holders: &Holders, rows: &[SqliteRow]) -> Result<Vec<ReaderSummary>, 
     Ok(readers)
 }
 
-fn shard_of(holders: &Holders, row: &SqliteRow, generation: i64, shard: Shard) -> Result<ShardSummary, sqlx::Error> {
+fn generation(row: &SqliteRow) -> Result<Option<GenerationSummary>, sqlx::Error> {
+    let Some(state) = row.try_get::<Option<&str>, _>("state")? else { return Ok(None) };
+    let state = GenerationState::from_stored(state);
+    let state = state.ok_or_else(|| damaged("state", "a generation has no such state"))?;
+    Ok(Some(GenerationSummary { version: row.try_get("version")?, state }))
+}
+
+fn shard_of(holders: &Holders, row: &SqliteRow, reader: i64, shard: Shard) -> Result<ShardSummary, sqlx::Error> {
     let holder = Holder {
-        generation,
+        reader,
         shard: shard.clone(),
         owner: row.try_get("owner")?,
         process: row.try_get("process")?,

@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::DateTime;
 use es_core::{
-    Generation, Position,
-    backend::{Acts, Changeover, Checkpoint, Lease, Shard, Share, Takeover, Witness},
+    Position,
+    backend::{Acts, Changeover, Checkpoint, Lease, Reader, Shard, Share, Takeover, Witness},
     read::heartbeat::{AFTER_FAILURE, Beat, Heartbeat},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
@@ -21,16 +21,16 @@ use crate::{
     packed::json,
 };
 
-/// Gives each of `shards` a checkpoint. If another source fed the generation before, the new shards start from the
+/// Gives each of `shards` a checkpoint. If another source fed the reader before, the new shards start from the
 /// checkpoints of that source.
 pub(crate) async fn ensure_shards(
     connection: &mut SqliteConnection,
     holders: &Holders,
-    generation: i64,
+    reader: i64,
     shards: &[Shard],
 ) -> Result<Changeover, sqlx::Error> {
     let Some(source) = shards.first().map(|shard| &shard.source) else { return Ok(Changeover::Ready) };
-    let all = self::holders(connection, generation).await?;
+    let all = self::holders(connection, reader).await?;
     let former: Vec<_> = all.iter().filter(|(holder, _)| holder.shard.source != *source).collect();
     let (mut position, mut fencing_token) = (0, 0);
     if let Some((_, first)) = former.first() {
@@ -41,16 +41,16 @@ pub(crate) async fn ensure_shards(
         if former.iter().any(|(_, other)| *other != position) {
             return Ok(Changeover::Uneven);
         }
-        if !letters::follow(connection, generation, shards).await? {
+        if !letters::follow(connection, reader, shards).await? {
             return Ok(Changeover::Parked);
         }
-        // A former lease must not become valid again when its source feeds the generation again.
+        // A former lease must not become valid again when its source feeds the reader again.
         fencing_token = former.iter().map(|(holder, _)| holder.fencing_token + 1).max().unwrap_or_default();
-        sqlx::query(include_str!("sql/fence.sql")).bind(generation).execute(&mut *connection).await?;
+        sqlx::query(include_str!("sql/fence.sql")).bind(reader).execute(&mut *connection).await?;
     }
     let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
     let query = sqlx::query(include_str!("sql/ensure_shards.sql"))
-        .bind(generation)
+        .bind(reader)
         .bind(json(&names))
         .bind(position)
         .bind(fencing_token);
@@ -58,15 +58,15 @@ pub(crate) async fn ensure_shards(
     Ok(Changeover::Ready)
 }
 
-/// Who holds the shards of `generation`, and their positions.
-async fn holders(connection: &mut SqliteConnection, generation: i64) -> Result<Vec<(Holder, i64)>, sqlx::Error> {
-    let rows = sqlx::query(include_str!("sql/holders.sql")).bind(generation).fetch_all(connection).await?;
-    rows.iter().map(|row| holder(generation, row)).collect()
+/// Who holds the shards of `reader`, and their positions.
+async fn holders(connection: &mut SqliteConnection, reader: i64) -> Result<Vec<(Holder, i64)>, sqlx::Error> {
+    let rows = sqlx::query(include_str!("sql/holders.sql")).bind(reader).fetch_all(connection).await?;
+    rows.iter().map(|row| holder(reader, row)).collect()
 }
 
-fn holder(generation: i64, row: &SqliteRow) -> Result<(Holder, i64), sqlx::Error> {
+fn holder(reader: i64, row: &SqliteRow) -> Result<(Holder, i64), sqlx::Error> {
     let holder = Holder {
-        generation,
+        reader,
         shard: Shard::from(row.try_get::<&str, _>("shard")?),
         owner: row.try_get("owner")?,
         process: row.try_get("process")?,
@@ -77,17 +77,17 @@ fn holder(generation: i64, row: &SqliteRow) -> Result<(Holder, i64), sqlx::Error
     Ok((holder, row.try_get("position")?))
 }
 
-/// The shards of `generation` whose leases hold. Without the write lock, so a commit in flight may be missed: a worker that is
+/// The shards of `reader` whose leases hold. Without the write lock, so a commit in flight may be missed: a worker that is
 /// asked for nothing loses nothing.
 pub(crate) async fn shares(
     connection: &mut SqliteConnection,
     holders: &Holders,
-    generation: i64,
+    reader: i64,
 ) -> Result<Vec<Share>, sqlx::Error> {
-    let rows = sqlx::query(include_str!("sql/holders.sql")).bind(generation).fetch_all(connection).await?;
+    let rows = sqlx::query(include_str!("sql/holders.sql")).bind(reader).fetch_all(connection).await?;
     let mut shares = Vec::new();
     for row in &rows {
-        let (holder, _) = holder(generation, row)?;
+        let (holder, _) = holder(reader, row)?;
         if let Some(owner) = holder.owner
             && holders.is_held(&holder)
         {
@@ -100,11 +100,11 @@ pub(crate) async fn shares(
 /// Asks the workers that hold `shards` to give them back.
 pub(crate) async fn ask_for(
     connection: &mut SqliteConnection,
-    generation: i64,
+    reader: i64,
     shards: &[Shard],
 ) -> Result<(), sqlx::Error> {
     let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
-    let query = sqlx::query(include_str!("sql/ask_for.sql")).bind(generation).bind(json(&names));
+    let query = sqlx::query(include_str!("sql/ask_for.sql")).bind(reader).bind(json(&names));
     query.execute(connection).await.map(drop)
 }
 
@@ -112,20 +112,20 @@ pub(crate) async fn ask_for(
 pub(crate) async fn acquire(
     connection: &mut SqliteConnection,
     holders: &Holders,
-    (generation, shard): (Generation, Shard),
+    (reader, shard): (Reader, Shard),
     owner: Uuid,
     takeover: Takeover,
     ttl: Duration,
 ) -> Result<Option<Lease>, sqlx::Error> {
     if takeover == Takeover::WhenFree {
-        let all = self::holders(connection, generation.id).await?;
+        let all = self::holders(connection, reader.id).await?;
         let other = |(holder, _): &&(Holder, i64)| holder.shard == shard && holder.owner != Some(owner);
         if all.iter().find(other).is_some_and(|(holder, _)| holders.is_held(holder)) {
             return Ok(None);
         }
     }
     let query = sqlx::query(include_str!("sql/acquire.sql"))
-        .bind(generation.id)
+        .bind(reader.id)
         .bind(shard.to_string())
         .bind(owner)
         .bind(holders.process())
@@ -137,7 +137,7 @@ pub(crate) async fn acquire(
         cursor: row.try_get("cursor")?,
     };
     let fencing_token = row.try_get("fencing_token")?;
-    let lease = Lease::new(generation, shard, owner, fencing_token, ttl, checkpoint);
+    let lease = Lease::new(reader, shard, owner, fencing_token, ttl, checkpoint);
     // Recorded before the next caller gets the write lock and looks.
     holders.heartbeat.written(&lease, Instant::now());
     Ok(Some(lease))
@@ -152,7 +152,7 @@ fn witness(row: &SqliteRow) -> Result<Option<Witness>, sqlx::Error> {
 /// Whether `lease` still holds.
 pub(crate) async fn holds(connection: &mut SqliteConnection, lease: &Lease) -> Result<bool, sqlx::Error> {
     let query = sqlx::query(include_str!("sql/holds.sql"))
-        .bind(lease.generation.id)
+        .bind(lease.reader.id)
         .bind(lease.shard.to_string())
         .bind(lease.fencing_token);
     Ok(query.fetch_optional(connection).await?.is_some())
@@ -181,7 +181,7 @@ pub(crate) async fn keep_alive(holders: Arc<Holders>, connections: Arc<Connectio
 async fn renew(connection: &mut SqliteConnection, heartbeat: &Heartbeat, beats: &[Beat]) -> Result<(), sqlx::Error> {
     for beat in beats {
         let query = sqlx::query_scalar(include_str!("sql/renew.sql"))
-            .bind(beat.generation)
+            .bind(beat.reader)
             .bind(beat.shard.to_string())
             .bind(beat.fencing_token);
         match query.fetch_optional(&mut *connection).await? {
@@ -195,7 +195,7 @@ async fn renew(connection: &mut SqliteConnection, heartbeat: &Heartbeat, beats: 
 /// Releases `lease`.
 pub(crate) async fn release(connection: &mut SqliteConnection, lease: &Lease) -> Result<(), sqlx::Error> {
     let query = sqlx::query(include_str!("sql/release.sql"))
-        .bind(lease.generation.id)
+        .bind(lease.reader.id)
         .bind(lease.shard.to_string())
         .bind(lease.fencing_token);
     query.execute(connection).await?;
@@ -211,7 +211,7 @@ pub(crate) async fn advance(
     after: &Checkpoint,
 ) -> Result<Option<Acts>, sqlx::Error> {
     let query = sqlx::query_scalar(include_str!("sql/advance.sql"))
-        .bind(lease.generation.id)
+        .bind(lease.reader.id)
         .bind(lease.shard.to_string())
         .bind(lease.fencing_token)
         .bind(lease.checkpoint.position.to_i64())

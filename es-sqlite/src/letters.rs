@@ -2,8 +2,8 @@
 
 use chrono::Utc;
 use es_core::{
-    DeadLetter, Generation, LetterPage, Pause,
-    backend::{Acts, Lease, NewLetter, PAGE_BYTES, ReadModelError, Redemption, Shard, Situation},
+    DeadLetter, LetterPage, Pause,
+    backend::{Acts, Lease, NewLetter, PAGE_BYTES, ReadModelError, Reader, Redemption, Shard, Situation},
 };
 use futures_util::TryStreamExt;
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
@@ -16,10 +16,10 @@ pub(crate) async fn situation(
     lease: &Lease,
 ) -> Result<Option<Situation>, sqlx::Error> {
     let query = sqlx::query(include_str!("sql/situation.sql"))
-        .bind(lease.generation.id)
+        .bind(lease.reader.id)
         .bind(lease.shard.to_string())
         .bind(lease.fencing_token)
-        .bind(&lease.generation.projection);
+        .bind(&lease.reader.name);
     let Some(row) = query.fetch_optional(connection).await? else { return Ok(None) };
     let keys = |column| -> Result<Vec<String>, sqlx::Error> {
         let keys: &str = row.try_get(column)?;
@@ -49,13 +49,11 @@ pub(crate) async fn park(
 ) -> Result<(), sqlx::Error> {
     let now = Utc::now().timestamp_micros();
     for NewLetter { key, event, cause, attempts } in letters {
-        let query = sqlx::query(include_str!("sql/park_key.sql"))
-            .bind(lease.generation.id)
-            .bind(key)
-            .bind(lease.shard.to_string());
+        let query =
+            sqlx::query(include_str!("sql/park_key.sql")).bind(lease.reader.id).bind(key).bind(lease.shard.to_string());
         query.execute(&mut *connection).await?;
         let query = sqlx::query(include_str!("sql/park_letter.sql"))
-            .bind(lease.generation.id)
+            .bind(lease.reader.id)
             .bind(key)
             .bind(event.position.to_i64())
             .bind(event.stream.as_str())
@@ -77,13 +75,13 @@ pub(crate) async fn park(
 /// Whether each letter of `redemption` still has the revision that the worker read. The caller holds the write lock.
 pub(crate) async fn are_as_read(
     connection: &mut SqliteConnection,
-    generation: i64,
+    reader: i64,
     redemption: &Redemption,
 ) -> Result<bool, sqlx::Error> {
     let failed = redemption.failed.as_ref().map(|failed| (failed.position, failed.revision));
     for (position, revision) in redemption.handled.iter().copied().chain(failed) {
         let query = sqlx::query_scalar::<_, i64>(include_str!("sql/letter_revision.sql"))
-            .bind(generation)
+            .bind(reader)
             .bind(&redemption.key)
             .bind(position.to_i64());
         if query.fetch_optional(&mut *connection).await? != Some(revision) {
@@ -97,56 +95,56 @@ pub(crate) async fn are_as_read(
 /// follows from them.
 pub(crate) async fn redeem(
     connection: &mut SqliteConnection,
-    generation: i64,
+    reader: i64,
     Redemption { key, handled, failed, is_whole }: &Redemption,
 ) -> Result<(), sqlx::Error> {
     for (position, _) in handled {
-        let query = sqlx::query(include_str!("sql/letter_handled.sql")).bind(generation).bind(key);
+        let query = sqlx::query(include_str!("sql/letter_handled.sql")).bind(reader).bind(key);
         query.bind(position.to_i64()).execute(&mut *connection).await?;
     }
     if let Some(failed) = failed {
-        let query = sqlx::query(include_str!("sql/letter_failed.sql")).bind(generation).bind(key);
+        let query = sqlx::query(include_str!("sql/letter_failed.sql")).bind(reader).bind(key);
         query.bind(failed.position.to_i64()).bind(&failed.cause).execute(&mut *connection).await?;
-        sqlx::query(include_str!("sql/end_retry.sql")).bind(generation).bind(key).execute(&mut *connection).await?;
+        sqlx::query(include_str!("sql/end_retry.sql")).bind(reader).bind(key).execute(&mut *connection).await?;
     }
     if *is_whole {
-        sqlx::query(include_str!("sql/free_key.sql")).bind(generation).bind(key).execute(connection).await?;
+        sqlx::query(include_str!("sql/free_key.sql")).bind(reader).bind(key).execute(connection).await?;
     }
     Ok(())
 }
 
-/// Gives the parked keys of `generation` to its new source; `false` if that has several shards, one of which is theirs. The
+/// Gives the parked keys of `reader` to its new source; `false` if that has several shards, one of which is theirs. The
 /// caller holds the write lock.
 pub(crate) async fn follow(
     connection: &mut SqliteConnection,
-    generation: i64,
+    reader: i64,
     shards: &[Shard],
 ) -> Result<bool, sqlx::Error> {
     if let [shard] = shards {
-        let query = sqlx::query(include_str!("sql/move_parked_keys.sql")).bind(generation).bind(shard.to_string());
+        let query = sqlx::query(include_str!("sql/move_parked_keys.sql")).bind(reader).bind(shard.to_string());
         query.execute(connection).await?;
         return Ok(true);
     }
-    let query = sqlx::query(include_str!("sql/has_parked_keys.sql")).bind(generation);
+    let query = sqlx::query(include_str!("sql/has_parked_keys.sql")).bind(reader);
     Ok(query.fetch_optional(connection).await?.is_none())
 }
 
 impl SqliteStore {
-    /// The letters of `reader` on `page`, up to the one with which their payloads reach [`PAGE_BYTES`]; only those of
-    /// `generation`, if it is given.
+    /// The letters of the readers of this `name` on `page`, up to the one with which their payloads reach [`PAGE_BYTES`]; only those
+    /// of the reader `id`, if it is given.
     pub(crate) async fn dead_letters_of(
         &self,
-        reader: &str,
+        name: &str,
         LetterPage { key, after, limit }: &LetterPage,
-        generation: Option<i64>,
+        id: Option<i64>,
     ) -> Result<Vec<DeadLetter>, ReadModelError> {
         let query = sqlx::query(include_str!("sql/letters.sql"))
-            .bind(reader)
+            .bind(name)
             .bind(key.as_deref())
-            .bind(after.as_ref().map(|after| after.generation))
+            .bind(after.as_ref().map(|after| after.reader))
             .bind(after.as_ref().map(|after| after.key.as_str()))
             .bind(after.as_ref().map(|after| after.position.to_i64()))
-            .bind(generation)
+            .bind(id)
             .bind(rows_limit(*limit));
         let mut connection = self.connections().reader().await?;
         let (mut letters, mut bytes) = (Vec::new(), 0);
@@ -154,7 +152,7 @@ impl SqliteStore {
         while bytes < PAGE_BYTES
             && let Some(row) = found.try_next().await.map_err(Failure::from)?
         {
-            let letter = letter(&row, reader)?;
+            let letter = letter(&row, name)?;
             bytes += letter.event.data.payload.len() + letter.edited.as_ref().map_or(0, bytes::Bytes::len);
             letters.push(letter);
         }
@@ -164,15 +162,11 @@ impl SqliteStore {
     }
 }
 
-fn letter(row: &SqliteRow, reader: &str) -> Result<DeadLetter, ReadModelError> {
+fn letter(row: &SqliteRow, name: &str) -> Result<DeadLetter, ReadModelError> {
     let event = rows::event(row).map_err(|error| ReadModelError(error.into()))?;
     let letter = || {
         Ok(DeadLetter {
-            generation: Generation {
-                id: row.try_get("generation")?,
-                projection: reader.to_owned(),
-                version: row.try_get("projection_version")?,
-            },
+            reader: Reader { id: row.try_get("reader")?, name: name.to_owned() },
             shard: Shard::from(row.try_get::<&str, _>("shard")?),
             key: row.try_get("key")?,
             event,

@@ -222,7 +222,7 @@ pub(crate) async fn stopped(
     cause: &str,
 ) -> Result<(), sqlx::Error> {
     let query = sqlx::query(include_str!("sql/stopped.sql"))
-        .bind(lease.generation.id)
+        .bind(lease.reader.id)
         .bind(lease.shard.to_string())
         .bind(lease.fencing_token)
         .bind(event.position.to_i64())
@@ -249,7 +249,7 @@ fn done(is_done: bool, refused: impl FnOnce() -> ActError) -> Result<(), ActErro
 
 fn parked_key(row: &SqliteRow) -> Result<ParkedKey, sqlx::Error> {
     Ok(ParkedKey {
-        generation: row.try_get("generation")?,
+        reader: row.try_get("reader")?,
         shard: Shard::from(row.try_get::<&str, _>("shard")?),
         key: row.try_get("key")?,
         letters: row.try_get::<i64, _>("letters")?.unsigned_abs(),
@@ -259,7 +259,7 @@ fn parked_key(row: &SqliteRow) -> Result<ParkedKey, sqlx::Error> {
 
 fn stopped_at(row: &SqliteRow) -> Result<StoppedAt, sqlx::Error> {
     Ok(StoppedAt {
-        generation: row.try_get("generation")?,
+        reader: row.try_get("reader")?,
         shard: Shard::from(row.try_get::<&str, _>("shard")?),
         position: Position::from_i64(row.try_get("position")?),
         event_id: row.try_get("event_id")?,

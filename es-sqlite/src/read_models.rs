@@ -5,13 +5,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
-    DeadLetter, Generation, KeyRange, LetterPage, Pause, RecordedEvent,
+    DeadLetter, Generation, KeyRange, LetterPage, Pause, Position, RecordedEvent,
     backend::{
-        Changeover, Changes, CommitError, DeclaredField, Documents, FieldScan, FoundDocument, GenerationSet,
-        GenerationState, Generations, KnownProgress, Lease, Leases, Progress, PromoteError, Promotion, ReadModelError,
-        Served, Shard, Share, Situation, Takeover,
+        Changeover, Changes, CommitError, DeclaredField, Documents, EnsureError, FieldScan, FoundDocument,
+        GenerationSet, GenerationState, Generations, KnownProgress, Lease, Leases, PromoteError, Promotion,
+        ReadModelError, Reader, Served, Shard, Share, Situation, Takeover,
     },
-    read::read_model,
 };
 use uuid::Uuid;
 
@@ -62,13 +61,13 @@ impl Documents for SqliteStore {
 
     async fn load(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         keys: &[String],
         budget: usize,
     ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
-        let mut reader = self.connections().reader().await?;
-        let loaded = documents::load(reader.connection(), generation, keys, budget).await.map_err(Failure::from)?;
-        reader.give_back();
+        let mut connection = self.connections().reader().await?;
+        let loaded = documents::load(connection.connection(), reader, keys, budget).await.map_err(Failure::from)?;
+        connection.give_back();
         Ok(loaded)
     }
 
@@ -91,47 +90,39 @@ impl Generations for SqliteStore {
         projection: &str,
         version: u32,
         state: GenerationState,
-    ) -> Result<Generation, ReadModelError> {
-        let projection = projection.to_owned();
-        let ensured = self.connections().write(move |connection| {
-            Box::pin(async move { generations::ensure(connection, &projection, version, state.as_str()).await })
-        });
-        Ok(ensured.await?)
-    }
-
-    async fn define(
-        &self,
-        generation: &Generation,
         definition: &str,
         fields: &[DeclaredField],
-    ) -> Result<(), ReadModelError> {
-        let (id, definition, fields) = (generation.id, definition.to_owned(), fields::declared(fields));
-        let defined = self.connections().write(move |connection| {
-            Box::pin(async move { generations::define(connection, id, &definition, &fields).await })
+    ) -> Result<Generation, EnsureError> {
+        let (projection, definition) = (projection.to_owned(), definition.to_owned());
+        let fields = fields::declared(fields);
+        let ensured = self.connections().write(move |connection| {
+            Box::pin(async move {
+                generations::ensure(connection, &projection, version, state.as_str(), &definition, &fields).await
+            })
         });
-        Ok(defined.await?)
+        ensured.await.map_err(ReadModelError::from)?
     }
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
         let mut reader = self.connections().reader().await?;
-        let state = generations::state(reader.connection(), generation.id).await.map_err(Failure::from)?;
+        let state = generations::state(reader.connection(), generation.reader.id).await.map_err(Failure::from)?;
         reader.give_back();
         Ok(state)
     }
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
-        let id = building.id;
+        let id = building.reader.id;
         let promoted = self
             .connections()
             .write(move |connection| Box::pin(async move { generations::promote(connection, id, promotion).await }));
         promoted.await??;
-        self.progress().moved(&building.projection);
+        self.progress().moved(&building.reader.name);
         self.sweep().await;
         Ok(())
     }
 
     async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
-        let id = building.id;
+        let id = building.reader.id;
         let retired = self.connections().write(move |connection| {
             Box::pin(async move { generations::retire(connection, id, GenerationState::Building).await })
         });
@@ -150,12 +141,23 @@ impl Leases for SqliteStore {
         Ok(id)
     }
 
-    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
-        read_model::ensure_reader(self, name, definition).await
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<(Reader, String), ReadModelError> {
+        let (name, definition) = (name.to_owned(), definition.to_owned());
+        let ensured = self.connections().write(move |connection| {
+            Box::pin(async move { generations::ensure_reader(connection, &name, &definition).await })
+        });
+        Ok(ensured.await?)
     }
 
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
-        let (holders, id, shards) = (self.holders().clone(), generation.id, shards.to_vec());
+    async fn reached(&self, name: &str) -> Result<Position, ReadModelError> {
+        let mut reader = self.connections().reader().await?;
+        let reached = generations::reached(reader.connection(), name).await.map_err(Failure::from)?;
+        reader.give_back();
+        Ok(reached)
+    }
+
+    async fn ensure_shards(&self, reader: &Reader, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        let (holders, id, shards) = (self.holders().clone(), reader.id, shards.to_vec());
         let ensured = self.connections().write(move |connection| {
             Box::pin(async move { leases::ensure_shards(connection, &holders, id, &shards).await })
         });
@@ -164,13 +166,13 @@ impl Leases for SqliteStore {
 
     async fn acquire(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         shard: &Shard,
         owner: Uuid,
         takeover: Takeover,
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError> {
-        let (holders, place) = (self.holders().clone(), (generation.clone(), shard.clone()));
+        let (holders, place) = (self.holders().clone(), (reader.clone(), shard.clone()));
         let acquired = self.connections().write(move |connection| {
             Box::pin(async move { leases::acquire(connection, &holders, place, owner, takeover, ttl).await })
         });
@@ -199,22 +201,22 @@ impl Leases for SqliteStore {
             Box::pin(async move {
                 let Changes { upserts, deletes, fields, checkpoint, letters, redemption } = changes;
                 if let Some(redemption) = &redemption
-                    && !letters::are_as_read(connection, held.generation.id, redemption).await?
+                    && !letters::are_as_read(connection, held.reader.id, redemption).await?
                 {
                     return Ok(Err(CommitError::Edited(redemption.key.clone())));
                 }
                 // Nothing else is written until this transaction ends, so what is found is what the unique index would refuse.
-                if let Some(taken) = fields::taken(connection, held.generation.id, &fields).await? {
+                if let Some(taken) = fields::taken(connection, held.reader.id, &fields).await? {
                     return Ok(Err(CommitError::Taken(taken)));
                 }
                 // Before all that is written, the compare-and-set: a zombie writes nothing (R9).
                 let acts = leases::advance(connection, &holders, &held, &checkpoint).await?;
                 if acts.is_some() {
-                    documents::write(connection, held.generation.id, &upserts, &deletes).await?;
-                    fields::write(connection, held.generation.id, &fields).await?;
+                    documents::write(connection, held.reader.id, &upserts, &deletes).await?;
+                    fields::write(connection, held.reader.id, &fields).await?;
                     letters::park(connection, &held, &letters).await?;
                     if let Some(redemption) = &redemption {
-                        letters::redeem(connection, held.generation.id, redemption).await?;
+                        letters::redeem(connection, held.reader.id, redemption).await?;
                     }
                 }
                 Ok(Ok(acts))
@@ -222,7 +224,7 @@ impl Leases for SqliteStore {
         });
         let acts = committed.await??.ok_or_else(|| CommitError::Fenced(lease.shard.clone()))?;
         lease.hold().note(acts);
-        self.progress().moved(&lease.generation.projection);
+        self.progress().moved(&lease.reader.name);
         Ok(())
     }
 
@@ -235,7 +237,7 @@ impl Leases for SqliteStore {
 
     async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
         let page = LetterPage::first(LETTERS).of_key(key);
-        self.dead_letters_of(&lease.generation.projection, &page, Some(lease.generation.id)).await
+        self.dead_letters_of(&lease.reader.name, &page, Some(lease.reader.id)).await
     }
 
     async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
@@ -253,15 +255,15 @@ impl Leases for SqliteStore {
         Ok(pause)
     }
 
-    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
-        let mut reader = self.connections().reader().await?;
-        let shares = leases::shares(reader.connection(), self.holders(), generation.id).await.map_err(Failure::from)?;
-        reader.give_back();
+    async fn shares(&self, reader: &Reader) -> Result<Vec<Share>, ReadModelError> {
+        let mut connection = self.connections().reader().await?;
+        let shares = leases::shares(connection.connection(), self.holders(), reader.id).await.map_err(Failure::from)?;
+        connection.give_back();
         Ok(shares)
     }
 
-    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
-        let (id, shards) = (generation.id, shards.to_vec());
+    async fn ask_for(&self, reader: &Reader, shards: &[Shard]) -> Result<(), ReadModelError> {
+        let (id, shards) = (reader.id, shards.to_vec());
         let asked = self
             .connections()
             .write(move |connection| Box::pin(async move { leases::ask_for(connection, id, &shards).await }));

@@ -11,6 +11,7 @@ mod sqlite {
     mod closing;
     mod conformance;
     mod damaged;
+    mod fields;
     mod full;
     mod killed;
     mod opening;

@@ -19,6 +19,9 @@ mod documents {
     #[doc = include_str!("../../bench/README.md")]
     struct Bench;
 
+    #[doc = include_str!("../../docs/queries.md")]
+    struct Queries;
+
     #[doc = include_str!("../../CONTRIBUTING.md")]
     struct Contributing;
 

@@ -88,7 +88,7 @@ impl Verify {
             output.json(&Summary {
                 projection: &projection,
                 version: verified.generation.version,
-                generation: verified.generation.id,
+                generation: verified.generation.reader.id,
                 position: verified.position.get(),
                 compared,
                 differing,

@@ -20,7 +20,8 @@ fn park(place: &Place, position: u64, cause: Option<String>) {
         let store = place.store().await;
         let generation = store.generations("all").await.unwrap().serving.unwrap().generation;
         let (log, ttl) = (Shard::whole("log"), Duration::from_mins(1));
-        let lease = store.acquire(&generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+        let lease =
+            store.acquire(&generation.reader, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
         let event = store.read_log(Position::new(position - 1), 1).await.unwrap().remove(0);
         let checkpoint = Checkpoint { position: event.position, ..Checkpoint::default() };
         let letters = vec![NewLetter { key: "k".to_owned(), event, cause, attempts: 1 }];

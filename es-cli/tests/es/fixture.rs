@@ -122,12 +122,15 @@ fn event(stream: &str, number: u64) -> Append {
 
 /// Lets the reader `name` reach `position`.
 async fn reach(store: &dyn ServiceStore, name: &str, definition: &str, position: u64) {
-    let generation = store.ensure_generation(name, 3, GenerationState::Serving).await.unwrap();
-    store.define(&generation, definition, &[]).await.unwrap();
+    let reader = if definition.starts_with("policy") {
+        store.ensure_reader(name, definition).await.unwrap().0
+    } else {
+        store.ensure_generation(name, 3, GenerationState::Serving, definition, &[]).await.unwrap().reader
+    };
     let log = Shard::whole("log");
-    store.ensure_shards(&generation, std::slice::from_ref(&log)).await.unwrap();
+    store.ensure_shards(&reader, std::slice::from_ref(&log)).await.unwrap();
     let ttl = Duration::from_mins(1);
-    let lease = store.acquire(&generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+    let lease = store.acquire(&reader, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
     let checkpoint = Checkpoint { position: Position::new(position), ..Checkpoint::default() };
     store.commit(&lease, Changes { checkpoint, ..Changes::default() }).await.unwrap();
     store.release(&lease).await.unwrap();

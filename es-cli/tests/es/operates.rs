@@ -21,7 +21,7 @@ fn act(place: &Place, arguments: &[&str]) -> Run {
 async fn lease(store: &dyn ServiceStore) -> Lease {
     let generation = store.generations("all").await.unwrap().serving.unwrap().generation;
     let (log, ttl) = (Shard::whole("log"), Duration::from_mins(1));
-    store.acquire(&generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap()
+    store.acquire(&generation.reader, &log, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap()
 }
 
 /// The reader `all` parks the event at position 5, and the one at position 6 waits behind it.

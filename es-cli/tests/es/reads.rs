@@ -151,19 +151,20 @@ fn readers_are_listed_with_lag_and_holder() {
         assert_eq!((&all["position"], &all["lagEvents"]), (&json!(4), &json!(6)));
         assert!(all["lagSeconds"].as_f64().unwrap() > 0.0);
         assert_eq!((&all["shards"][0]["shard"], &all["shards"][0]["lease"]), (&json!("log"), &Value::Null));
+        let mail = &readers[1];
         assert_eq!(
-            (&readers[1]["kind"], &readers[1]["lagEvents"], &readers[1]["lagSeconds"]),
+            (&mail["kind"], &mail["lagEvents"], &mail["lagSeconds"]),
             (&json!("policy"), &json!(0), &json!(0.0))
         );
+        assert_eq!((&mail["state"], &mail["version"]), (&Value::Null, &Value::Null), "a policy has no generations");
         assert!(place.es(&["readers"]).out.contains("no worker"));
 
         let (store, owner) = place.runtime.block_on(async {
             let store = place.store().await;
-            let generation = store.generations("mail").await.unwrap().serving.unwrap().generation;
+            let (reader, _) = store.ensure_reader("mail", "policy").await.unwrap();
             let log = es_core::backend::Shard::whole("log");
             let takeover = es_core::backend::Takeover::Always;
-            let lease =
-                store.acquire(&generation, &log, uuid::Uuid::now_v7(), takeover, std::time::Duration::from_mins(1));
+            let lease = store.acquire(&reader, &log, uuid::Uuid::now_v7(), takeover, std::time::Duration::from_mins(1));
             (store.clone(), lease.await.unwrap().unwrap())
         });
         let readers = place.es(&["readers", "--json"]).json();

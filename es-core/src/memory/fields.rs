@@ -40,8 +40,8 @@ impl FieldIndex {
     pub(super) fn taken(&self, changes: &[FieldChange]) -> Option<Taken> {
         let changed = |key: &str, field| changes.iter().any(|change| change.key == key && change.field == field);
         FieldChange::taken_twice(changes).or_else(|| {
-            changes.iter().filter(|change| change.is_unique).find_map(|change| {
-                let value = change.value.as_ref()?;
+            let claims = changes.iter().flat_map(|change| change.claims().map(move |value| (change, value)));
+            claims.into_iter().find_map(|(change, value)| {
                 let from = FieldPlace { value: value.clone(), key: String::new() };
                 let same = self.places.get(change.field)?.range(from..).take_while(|place| place.value == *value);
                 let other = same.map(|place| &place.key).find(|key| !changed(key, change.field))?;

@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use super::{MemoryStore, log::index, read_models::Stored};
 use crate::{
     error::BoxError,
-    inspect::{Finding, Inspect, LeaseSummary, ReaderSummary, ShardSummary, StreamSummary},
+    inspect::{Finding, GenerationSummary, Inspect, LeaseSummary, ReaderSummary, ShardSummary, StreamSummary},
     read::read_model::{GenerationState, KeyRange, ReadModelError},
     stream::Version,
     write::store::ReadError,
@@ -38,11 +38,10 @@ impl Inspect for MemoryStore {
 
     async fn list_readers(&self) -> Result<Vec<ReaderSummary>, ReadModelError> {
         let models = &self.lock().read_models;
-        let mut readers: Vec<_> = models.generations.values().map(Stored::summary).collect();
-        readers.sort_unstable_by(|one, other| {
-            let place = |reader: &ReaderSummary| (reader.state != GenerationState::Serving, reader.generation.id);
-            (&one.generation.projection, place(one)).cmp(&(&other.generation.projection, place(other)))
-        });
+        let mut readers: Vec<_> = models.readers.values().collect();
+        // Of one name first the generation that serves.
+        readers.sort_by_key(|stored| (&stored.reader.name, stored.is(GenerationState::Building)));
+        let readers = readers.into_iter().map(Stored::summary).collect();
         Ok(readers)
     }
 
@@ -67,8 +66,8 @@ impl Stored {
             }),
         };
         ReaderSummary {
-            generation: self.generation.clone(),
-            state: self.state,
+            reader: self.reader.clone(),
+            generation: self.copy.as_ref().map(|copy| GenerationSummary { version: copy.version, state: copy.state }),
             definition: self.definition.clone(),
             shards: shards.into_iter().map(summary).collect(),
         }

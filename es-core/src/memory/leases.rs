@@ -9,14 +9,14 @@ use uuid::Uuid;
 
 use super::{
     MemoryStore,
-    read_models::{Held, Parked, ReadModels, StoredShard},
+    read_models::{Held, Parked, ReadModels, Stored, StoredShard},
 };
 use crate::{
     event::RecordedEvent,
     limits::PAGE_BYTES,
     read::read_model::{
-        self, Acts, Changeover, Changes, Checkpoint, CommitError, DeadLetter, Generation, Lease, Leases, NewLetter,
-        Pause, Progress, ReadModelError, Redemption, Shard, Share, Situation, StoppedAt, Takeover,
+        Acts, Changeover, Changes, Checkpoint, CommitError, DeadLetter, GenerationState, Lease, Leases, NewLetter,
+        Pause, ReadModelError, Reader, Redemption, Shard, Share, Situation, StoppedAt, Takeover,
     },
     stream::Position,
 };
@@ -27,13 +27,23 @@ impl Leases for MemoryStore {
         Ok(self.lock().read_models.id)
     }
 
-    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
-        read_model::ensure_reader(self, name, definition).await
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<(Reader, String), ReadModelError> {
+        let models = &mut self.lock().read_models;
+        if let Some(stored) = models.of(name).next() {
+            return Ok((stored.reader.clone(), stored.definition.clone()));
+        }
+        Ok((models.add(name, definition, None), definition.to_owned()))
     }
 
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+    async fn reached(&self, name: &str) -> Result<Position, ReadModelError> {
+        let models = &self.lock().read_models;
+        let found = models.of(name).find(|stored| !stored.is(GenerationState::Building));
+        Ok(found.map_or(Position::ZERO, Stored::reached))
+    }
+
+    async fn ensure_shards(&self, reader: &Reader, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
         let models = &mut self.lock().read_models;
-        let (Some(stored), Some(first)) = (models.generations.get_mut(&generation.id), shards.first()) else {
+        let (Some(stored), Some(first)) = (models.readers.get_mut(&reader.id), shards.first()) else {
             return Ok(Changeover::Ready);
         };
         let (mut seed, mut fencing_token) = (Position::ZERO, 0);
@@ -68,21 +78,21 @@ impl Leases for MemoryStore {
 
     async fn acquire(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         shard: &Shard,
         owner: Uuid,
         takeover: Takeover,
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError> {
         let models = &mut self.lock().read_models;
-        let Some(stored) = models.shards(generation).and_then(|shards| shards.get_mut(shard)) else { return Ok(None) };
+        let Some(stored) = models.shards(reader).and_then(|shards| shards.get_mut(shard)) else { return Ok(None) };
         let taken = stored.held.as_ref().is_some_and(|held| held.owner != owner && held.is_live());
         if taken && takeover == Takeover::WhenFree {
             return Ok(None);
         }
         stored.fencing_token += 1;
         let (fencing_token, checkpoint) = (stored.fencing_token, stored.checkpoint.clone());
-        let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
+        let lease = Lease::new(reader.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
         stored.held = Some(Held::by(&lease, stored.held.as_ref()));
         stored.is_asked_for = false;
         Ok(Some(lease))
@@ -105,7 +115,7 @@ impl Leases for MemoryStore {
         if models.leased(lease)?.checkpoint.position != lease.checkpoint.position {
             return Err(fenced());
         }
-        let stored = models.generations.get(&lease.generation.id).ok_or_else(fenced)?;
+        let stored = models.readers.get(&lease.reader.id).ok_or_else(fenced)?;
         if let Some(taken) = stored.fields.taken(&changes.fields) {
             return Err(CommitError::Taken(taken));
         }
@@ -113,23 +123,23 @@ impl Leases for MemoryStore {
             models.redeem(lease, redemption)?;
         }
         models.park(lease, changes.letters);
-        let stored = models.generations.get_mut(&lease.generation.id).ok_or_else(fenced)?;
+        let stored = models.readers.get_mut(&lease.reader.id).ok_or_else(fenced)?;
         stored.documents.extend(changes.upserts);
         for key in &changes.deletes {
             stored.documents.remove(key);
         }
         stored.fields.write(changes.fields);
         models.leased(lease)?.checkpoint = changes.checkpoint;
-        self.progress.moved(&lease.generation.projection);
+        self.progress.moved(&lease.reader.name);
         Ok(())
     }
 
     async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
         let models = &mut self.lock().read_models;
         let StoredShard { acts, is_asked_for, .. } = *models.leased(lease)?;
-        let paused = models.pauses.get(&lease.generation.projection).cloned();
+        let paused = models.pauses.get(&lease.reader.name).cloned();
         let mut situation = Situation { acts, paused, is_asked_for, ..Situation::default() };
-        for (key, parked) in models.generations.get(&lease.generation.id).iter().flat_map(|stored| &stored.parked) {
+        for (key, parked) in models.readers.get(&lease.reader.id).iter().flat_map(|stored| &stored.parked) {
             situation.parked.push(key.clone());
             situation.letters += parked.letters.len();
             if parked.is_retry_requested && parked.shard == lease.shard {
@@ -141,14 +151,14 @@ impl Leases for MemoryStore {
 
     async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
         let models = &self.lock().read_models;
-        let parked = models.generations.get(&lease.generation.id).and_then(|stored| stored.parked.get(key));
+        let parked = models.readers.get(&lease.reader.id).and_then(|stored| stored.parked.get(key));
         Ok(page(parked.iter().flat_map(|parked| parked.letters.values()), 100))
     }
 
     async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
         if let Ok(shard) = self.lock().read_models.leased(lease) {
             shard.stopped = Some(StoppedAt {
-                generation: lease.generation.id,
+                reader: lease.reader.id,
                 shard: lease.shard.clone(),
                 position: event.position,
                 event_id: event.id,
@@ -164,9 +174,9 @@ impl Leases for MemoryStore {
         Ok(self.lock().read_models.pauses.get(reader).cloned())
     }
 
-    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
+    async fn shares(&self, reader: &Reader) -> Result<Vec<Share>, ReadModelError> {
         let models = &mut self.lock().read_models;
-        let stored = models.shards(generation).into_iter().flatten();
+        let stored = models.shards(reader).into_iter().flatten();
         let share = |(shard, stored): (&Shard, &mut StoredShard)| {
             let held = stored.held.as_ref().filter(|held| held.is_live())?;
             Some(Share { shard: shard.clone(), owner: held.owner, is_asked_for: stored.is_asked_for })
@@ -174,9 +184,9 @@ impl Leases for MemoryStore {
         Ok(stored.filter_map(share).collect())
     }
 
-    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
+    async fn ask_for(&self, reader: &Reader, shards: &[Shard]) -> Result<(), ReadModelError> {
         let models = &mut self.lock().read_models;
-        let Some(stored) = models.shards(generation) else { return Ok(()) };
+        let Some(stored) = models.shards(reader) else { return Ok(()) };
         for shard in shards {
             if let Some(stored) = stored.get_mut(shard).filter(|stored| !stored.is_asked_for)
                 && let Some(held) = &stored.held
@@ -203,23 +213,23 @@ pub(super) fn page<'a>(letters: impl Iterator<Item = &'a DeadLetter>, limit: usi
 
 impl ReadModels {
     fn park(&mut self, lease: &Lease, letters: Vec<NewLetter>) {
-        let Some(stored) = self.generations.get_mut(&lease.generation.id) else { return };
+        let Some(stored) = self.readers.get_mut(&lease.reader.id) else { return };
         for NewLetter { key, event, cause, attempts } in letters {
             let parked = stored.parked.entry(key.clone()).or_insert_with(|| Parked {
                 shard: lease.shard.clone(),
                 is_retry_requested: false,
                 letters: BTreeMap::new(),
             });
-            let (generation, shard, parked_at) = (lease.generation.clone(), lease.shard.clone(), Utc::now());
+            let (reader, shard, parked_at) = (lease.reader.clone(), lease.shard.clone(), Utc::now());
             let (position, edited, revision) = (event.position, None, 1);
-            let letter = DeadLetter { generation, shard, key, event, edited, cause, attempts, parked_at, revision };
+            let letter = DeadLetter { reader, shard, key, event, edited, cause, attempts, parked_at, revision };
             parked.letters.insert(position, letter);
         }
     }
 
     fn redeem(&mut self, lease: &Lease, redemption: &Redemption) -> Result<(), CommitError> {
         let edited = || CommitError::Edited(redemption.key.clone());
-        let stored = self.generations.get_mut(&lease.generation.id);
+        let stored = self.readers.get_mut(&lease.reader.id);
         let stored = stored.ok_or_else(|| CommitError::Fenced(lease.shard.clone()))?;
         let parked = stored.parked.get_mut(&redemption.key).ok_or_else(edited)?;
         let failed = redemption.failed.as_ref().map(|failed| (failed.position, failed.revision));

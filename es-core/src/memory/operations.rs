@@ -5,11 +5,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::{
-    MemoryStore,
-    leases::page,
-    read_models::{ReadModels, Stored},
-};
+use super::{MemoryStore, leases::page, read_models::ReadModels};
 use crate::{
     read::read_model::{
         Act, ActError, ActRecord, Acts, Checkpoint, DeadLetter, DeadLetters, LetterPage, Operations, ParkedKey, Pause,
@@ -36,7 +32,7 @@ impl DeadLetters for MemoryStore {
         let models = &self.lock().read_models;
         let parked = models.of(reader).flat_map(|stored| {
             stored.parked.iter().map(|(key, parked)| ParkedKey {
-                generation: stored.generation.id,
+                reader: stored.reader.id,
                 shard: parked.shard.clone(),
                 key: key.clone(),
                 letters: parked.letters.len() as u64,
@@ -164,7 +160,7 @@ impl Operations for MemoryStore {
         let is_there = |(at, position): &(&StoppedAt, Position)| at.position > *position;
         let stops = shards.filter_map(|shard| Some((shard.stopped.as_ref()?, shard.checkpoint.position)));
         let mut stops: Vec<_> = stops.filter(is_there).map(|(at, _)| at.clone()).collect();
-        stops.sort_by(|one, other| (one.generation, &one.shard).cmp(&(other.generation, &other.shard)));
+        stops.sort_by(|one, other| (one.reader, &one.shard).cmp(&(other.reader, &other.shard)));
         Ok(stops)
     }
 
@@ -181,14 +177,6 @@ impl Operations for MemoryStore {
 }
 
 impl ReadModels {
-    fn of(&self, reader: &str) -> impl Iterator<Item = &Stored> {
-        self.generations.values().filter(move |stored| stored.generation.projection == reader)
-    }
-
-    fn of_mut(&mut self, reader: &str) -> impl Iterator<Item = &mut Stored> {
-        self.generations.values_mut().filter(move |stored| stored.generation.projection == reader)
-    }
-
     /// Records an act and lets the workers of the reader know.
     fn note(&mut self, what: &str, reader: &str, target: Option<&str>, position: Option<Position>, act: &Act) {
         for shard in self.of_mut(reader).flat_map(|stored| stored.shards.values_mut()) {

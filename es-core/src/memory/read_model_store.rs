@@ -1,19 +1,19 @@
 //! Documents and generations in memory.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    ops::Bound,
-};
+use std::ops::Bound;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{MemoryStore, fields::FieldIndex, read_models::Stored};
+use super::{
+    MemoryStore,
+    read_models::{Stored, StoredCopy},
+};
 use crate::read::{
     known_progress::KnownProgress,
     read_model::{
-        DeclaredField, Documents, FieldScan, FoundDocument, Generation, GenerationSet, GenerationState, Generations,
-        KeyRange, PromoteError, Promotion, ReadModelError, Served,
+        DeclaredField, Documents, EnsureError, FieldScan, FoundDocument, Generation, GenerationSet, GenerationState,
+        Generations, KeyRange, PromoteError, Promotion, ReadModelError, Reader, Served,
     },
 };
 
@@ -22,7 +22,7 @@ impl Documents for MemoryStore {
     async fn get(&self, projection: &str, key: &str) -> Result<Option<Served<Option<Bytes>>>, ReadModelError> {
         let state = self.lock();
         let serving = state.read_models.find(projection, GenerationState::Serving);
-        Ok(serving.map(|stored| stored.served(stored.documents.get(key).cloned())))
+        Ok(serving.and_then(|stored| stored.served(stored.documents.get(key).cloned())))
     }
 
     async fn scan(
@@ -39,7 +39,7 @@ impl Documents for MemoryStore {
             .filter(|(key, _)| range.contains(key))
             .take(limit)
             .map(|(key, document)| (key.clone(), document.clone()));
-        Ok(Some(stored.served(found.collect())))
+        Ok(stored.served(found.collect()))
     }
 
     async fn find(
@@ -55,24 +55,24 @@ impl Documents for MemoryStore {
             let document = |key| stored.documents.get(key).cloned().unwrap_or_default();
             places.map(|place| FoundDocument { place: place.clone(), document: document(&place.key) }).collect()
         });
-        Ok(Some(stored.served(found)))
+        Ok(stored.served(found))
     }
 
     async fn count(&self, projection: &str, scan: &FieldScan) -> Result<Option<Served<Option<u64>>>, ReadModelError> {
         let state = self.lock();
         let Some(stored) = state.read_models.find(projection, GenerationState::Serving) else { return Ok(None) };
         let counted = stored.fields.has(scan).then(|| stored.fields.covered(scan).count() as u64);
-        Ok(Some(stored.served(counted)))
+        Ok(stored.served(counted))
     }
 
     async fn load(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         keys: &[String],
         budget: usize,
     ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
         let state = self.lock();
-        let stored = state.read_models.generations.get(&generation.id);
+        let stored = state.read_models.readers.get(&reader.id);
         let (mut loaded, mut bytes) = (Vec::new(), 0);
         for key in keys {
             if bytes >= budget {
@@ -89,9 +89,9 @@ impl Documents for MemoryStore {
         let models = &self.lock().read_models;
         let serving = models.find(projection, GenerationState::Serving);
         Ok(GenerationSet {
-            serving: serving.map(Stored::progress),
-            building: models.find(projection, GenerationState::Building).map(Stored::progress),
-            withdrawn: serving.map_or(0, |stored| stored.withdrawn),
+            serving: serving.and_then(Stored::progress),
+            building: models.find(projection, GenerationState::Building).and_then(Stored::progress),
+            withdrawn: serving.and_then(|stored| stored.copy.as_ref()).map_or(0, |copy| copy.withdrawn),
         })
     }
 
@@ -107,56 +107,41 @@ impl Generations for MemoryStore {
         projection: &str,
         version: u32,
         state: GenerationState,
-    ) -> Result<Generation, ReadModelError> {
-        let models = &mut self.lock().read_models;
-        if let Some(stored) = models.find(projection, state) {
-            return Ok(stored.generation.clone());
-        }
-        models.last_id += 1;
-        let generation = Generation { id: models.last_id, projection: projection.to_owned(), version };
-        let stored = Stored {
-            generation: generation.clone(),
-            state,
-            definition: None,
-            withdrawn: 0,
-            shards: HashMap::new(),
-            documents: BTreeMap::new(),
-            fields: FieldIndex::default(),
-            parked: BTreeMap::new(),
-        };
-        models.generations.insert(generation.id, stored);
-        Ok(generation)
-    }
-
-    async fn define(
-        &self,
-        generation: &Generation,
         definition: &str,
         fields: &[DeclaredField],
-    ) -> Result<(), ReadModelError> {
-        if let Some(stored) = self.lock().read_models.generations.get_mut(&generation.id)
-            && stored.definition.is_none()
-        {
-            stored.definition = Some(definition.to_owned());
+    ) -> Result<Generation, EnsureError> {
+        let models = &mut self.lock().read_models;
+        if let Some(found) = models.find(projection, state).and_then(Stored::generation) {
+            return Ok(found);
+        }
+        if let Some(other) = models.of(projection).find(|stored| stored.copy.is_none()) {
+            return Err(EnsureError::OtherReader { definition: other.definition.clone() });
+        }
+        let reader = models.add(projection, definition, Some(StoredCopy { version, state, withdrawn: 0 }));
+        if let Some(stored) = models.readers.get_mut(&reader.id) {
             stored.fields.declare(fields);
         }
-        Ok(())
+        Ok(Generation { reader, version })
     }
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
-        Ok(self.lock().read_models.generations.get(&generation.id).map(|stored| stored.state))
+        let models = &self.lock().read_models;
+        Ok(models.readers.get(&generation.reader.id).and_then(|stored| Some(stored.copy.as_ref()?.state)))
     }
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
         let models = &mut self.lock().read_models;
-        let is_building = |stored: &&Stored| stored.state == GenerationState::Building;
-        let new = models.generations.get(&building.id).filter(is_building).ok_or(PromoteError::NotBuilding)?;
-        let mut withdrawn = 0;
-        if let Some(old) = models.find(&building.projection, GenerationState::Serving) {
-            let newest = old.withdrawn.max(old.generation.version);
-            let is_newer = old.generation.version <= building.version && old.withdrawn < building.version;
+        let Generation { reader, version } = building;
+        let is_building = |stored: &&Stored| stored.is(GenerationState::Building);
+        let new = models.readers.get(&reader.id).filter(is_building).ok_or(PromoteError::NotBuilding)?;
+        let (mut withdrawn, mut replaced) = (0, None);
+        if let Some(old) = models.find(&reader.name, GenerationState::Serving)
+            && let Some(copy) = &old.copy
+        {
+            let newest = copy.withdrawn.max(copy.version);
+            let is_newer = copy.version <= *version && copy.withdrawn < *version;
             if !is_newer && promotion == Promotion::Automatic {
-                return Err(PromoteError::Withdrawn { serving: old.generation.version });
+                return Err(PromoteError::Withdrawn { serving: copy.version });
             }
             let slowest = new.reached();
             for (shard, stored) in &old.shards {
@@ -169,21 +154,19 @@ impl Generations for MemoryStore {
             if slowest < old.reached() {
                 return Err(PromoteError::Behind { building: slowest, serving: old.reached() });
             }
-            withdrawn = if newest > building.version { newest } else { 0 };
-            let old = old.generation.id;
-            models.generations.remove(&old);
+            (withdrawn, replaced) = (if newest > *version { newest } else { 0 }, Some(old.reader.id));
         }
-        if let Some(stored) = models.generations.get_mut(&building.id) {
-            stored.state = GenerationState::Serving;
-            stored.withdrawn = withdrawn;
+        models.readers.retain(|id, _| Some(*id) != replaced);
+        if let Some(copy) = models.readers.get_mut(&reader.id).and_then(|stored| stored.copy.as_mut()) {
+            (copy.state, copy.withdrawn) = (GenerationState::Serving, withdrawn);
         }
-        self.progress.moved(&building.projection);
+        self.progress.moved(&building.reader.name);
         Ok(())
     }
 
     async fn discard(&self, building: &Generation) -> Result<(), ReadModelError> {
-        let models = &mut self.lock().read_models;
-        models.generations.retain(|id, stored| *id != building.id || stored.state != GenerationState::Building);
+        let readers = &mut self.lock().read_models.readers;
+        readers.retain(|id, stored| *id != building.reader.id || !stored.is(GenerationState::Building));
         Ok(())
     }
 }

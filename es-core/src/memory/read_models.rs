@@ -10,7 +10,7 @@ use super::fields::FieldIndex;
 use crate::{
     read::read_model::{
         ActRecord, Acts, Checkpoint, CommitError, DeadLetter, Generation, GenerationState, Hold, Lease, Pause,
-        Progress, Served, Shard, StoppedAt,
+        Progress, Reader, Served, Shard, StoppedAt,
     },
     stream::Position,
 };
@@ -19,28 +19,37 @@ use crate::{
 pub(super) struct ReadModels {
     pub(super) id: Uuid,
     pub(super) last_id: i64,
-    pub(super) generations: BTreeMap<i64, Stored>,
+    pub(super) readers: BTreeMap<i64, Stored>,
     pub(super) pauses: HashMap<String, Pause>,
     pub(super) acts: Vec<ActRecord>,
 }
 
 impl Default for ReadModels {
     fn default() -> Self {
-        let (id, last_id, generations) = (Uuid::now_v7(), 0, BTreeMap::new());
-        Self { id, last_id, generations, pauses: HashMap::new(), acts: Vec::new() }
+        let (id, last_id, readers) = (Uuid::now_v7(), 0, BTreeMap::new());
+        Self { id, last_id, readers, pauses: HashMap::new(), acts: Vec::new() }
     }
 }
 
+/// A reader with what is kept for it.
 #[derive(Debug)]
 pub(super) struct Stored {
-    pub(super) generation: Generation,
-    pub(super) state: GenerationState,
-    pub(super) definition: Option<String>,
-    pub(super) withdrawn: u32,
+    pub(super) reader: Reader,
+    pub(super) definition: String,
     pub(super) shards: HashMap<Shard, StoredShard>,
+    pub(super) parked: BTreeMap<String, Parked>,
+    /// What makes it a generation.
+    pub(super) copy: Option<StoredCopy>,
     pub(super) documents: BTreeMap<String, Bytes>,
     pub(super) fields: FieldIndex,
-    pub(super) parked: BTreeMap<String, Parked>,
+}
+
+/// A copy of a read model.
+#[derive(Debug)]
+pub(super) struct StoredCopy {
+    pub(super) version: u32,
+    pub(super) state: GenerationState,
+    pub(super) withdrawn: u32,
 }
 
 #[derive(Debug, Default)]
@@ -97,33 +106,60 @@ impl Stored {
         self.shards.values().map(|shard| shard.checkpoint.position).min().unwrap_or_default()
     }
 
-    pub(super) fn progress(&self) -> Progress {
+    pub(super) fn is(&self, state: GenerationState) -> bool {
+        self.copy.as_ref().is_some_and(|copy| copy.state == state)
+    }
+
+    pub(super) fn generation(&self) -> Option<Generation> {
+        self.copy.as_ref().map(|copy| Generation { reader: self.reader.clone(), version: copy.version })
+    }
+
+    pub(super) fn progress(&self) -> Option<Progress> {
         let positions = self.shards.values().map(|shard| shard.checkpoint.position);
-        Progress {
-            generation: self.generation.clone(),
+        Some(Progress {
+            generation: self.generation()?,
             definition: self.definition.clone(),
             reached: self.reached(),
             furthest: positions.max().unwrap_or_default(),
-        }
+        })
     }
 
-    pub(super) fn served<T>(&self, found: T) -> Served<T> {
-        Served { generation: self.generation.clone(), found }
+    pub(super) fn served<T>(&self, found: T) -> Option<Served<T>> {
+        self.generation().map(|generation| Served { generation, found })
     }
 }
 
 impl ReadModels {
-    pub(super) fn find(&self, projection: &str, state: GenerationState) -> Option<&Stored> {
-        self.generations.values().find(|stored| stored.state == state && stored.generation.projection == projection)
+    /// The readers of this name, the oldest first.
+    pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &Stored> {
+        self.readers.values().filter(move |stored| stored.reader.name == name)
     }
 
-    pub(super) fn shards(&mut self, generation: &Generation) -> Option<&mut HashMap<Shard, StoredShard>> {
-        self.generations.get_mut(&generation.id).map(|stored| &mut stored.shards)
+    pub(super) fn of_mut(&mut self, name: &str) -> impl Iterator<Item = &mut Stored> {
+        self.readers.values_mut().filter(move |stored| stored.reader.name == name)
+    }
+
+    pub(super) fn find(&self, projection: &str, state: GenerationState) -> Option<&Stored> {
+        self.of(projection).find(|stored| stored.is(state))
+    }
+
+    pub(super) fn add(&mut self, name: &str, definition: &str, copy: Option<StoredCopy>) -> Reader {
+        self.last_id += 1;
+        let reader = Reader { id: self.last_id, name: name.to_owned() };
+        let (shards, parked, documents) = (HashMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (definition, fields) = (definition.to_owned(), FieldIndex::default());
+        let stored = Stored { reader: reader.clone(), definition, shards, parked, copy, documents, fields };
+        self.readers.insert(reader.id, stored);
+        reader
+    }
+
+    pub(super) fn shards(&mut self, reader: &Reader) -> Option<&mut HashMap<Shard, StoredShard>> {
+        self.readers.get_mut(&reader.id).map(|stored| &mut stored.shards)
     }
 
     /// The shard of `lease`, if the lease still holds.
     pub(super) fn leased(&mut self, lease: &Lease) -> Result<&mut StoredShard, CommitError> {
-        self.shards(&lease.generation)
+        self.shards(&lease.reader)
             .and_then(|shards| shards.get_mut(&lease.shard))
             .filter(|shard| shard.fencing_token == lease.fencing_token)
             .ok_or_else(|| CommitError::Fenced(lease.shard.clone()))

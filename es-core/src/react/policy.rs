@@ -19,7 +19,7 @@ use crate::{
         failure::{FailurePolicy, FailureSettings, cause_of},
         panics::{Panicked, caught, caught_async},
         projection::EventOrder,
-        read_model::{Generation, Leases, NewLetter},
+        read_model::{Leases, NewLetter, Reader},
         source::{EventSource, Split, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Worker},
@@ -265,13 +265,12 @@ impl<P: Policy> PolicyRunner<P> {
         if let Some(pause) = self.leases.paused(P::NAME).await? {
             return Err(EngineError::Paused(pause));
         }
-        let generation = self.reader().await?;
-        let (reader, categories) = (P::NAME.to_owned(), P::Event::categories());
-        let leases = self.leases.clone();
-        let (store, order) = (leases.id().await?, EventOrder::PerKey);
+        let reader = self.reader().await?;
+        let (leases, categories) = (self.leases.clone(), P::Event::categories());
+        let (name, store, order) = (P::NAME.to_owned(), leases.id().await?, EventOrder::PerKey);
         let split = Split { shards: self.shards, by_stream: true };
-        let subscription = Subscription { reader, store, categories, order, split };
-        let worker = Worker::open(self, &*self.source, &subscription, leases, generation, self.lease).await?;
+        let subscription = Subscription { reader: name, store, categories, order, split };
+        let worker = Worker::open(self, &*self.source, &subscription, leases, reader, self.lease).await?;
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
@@ -284,18 +283,17 @@ impl<P: Policy> PolicyRunner<P> {
         steps.await
     }
 
-    /// The row that holds its checkpoint.
-    async fn reader(&self) -> Result<Generation, EngineError> {
-        let definition = definition_of::<P>();
-        let reader = self.leases.ensure_reader(P::NAME, &definition).await?;
-        definition::admit(P::NAME, 1, &definition, [&reader])?;
-        Ok(reader.generation)
+    /// What its checkpoint belongs to.
+    async fn reader(&self) -> Result<Reader, EngineError> {
+        let ours = definition_of::<P>();
+        let (reader, stored) = self.leases.ensure_reader(P::NAME, &ours).await?;
+        if stored == ours { Ok(reader) } else { Err(EngineError::OtherDefinition { name: P::NAME, stored, ours }) }
     }
 }
 
 #[async_trait]
 impl<P: Policy> Handler for PolicyRunner<P> {
-    async fn handle(&self, _: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
+    async fn handle(&self, _: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
         let Events { list: events, course, .. } = events;
         let (began, mut handled) = (Instant::now(), Handled::default());
         for event in events {

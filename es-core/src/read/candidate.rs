@@ -10,7 +10,10 @@ use crate::{
         definition,
         engine_error::EngineError,
         projection::Projection,
-        read_model::{DeclaredField, Generation, GenerationState, Progress, PromoteError, Promotion, ReadModelStore},
+        read_model::{
+            DeclaredField, EnsureError, Generation, GenerationSet, GenerationState, PromoteError, Promotion,
+            ReadModelStore, Reader,
+        },
         worker::Step,
     },
     stream::Position,
@@ -42,6 +45,25 @@ impl Subject {
         let (definition, fields) = (definition::of_projection::<P>(), definition::fields::<P>());
         Self { name: P::NAME, version: P::VERSION, definition, fields }
     }
+
+    /// The generations of its name, if none of them was folded by another definition.
+    async fn admitted(&self, store: &dyn ReadModelStore) -> Result<GenerationSet, EngineError> {
+        let found = store.generations(self.name).await?;
+        definition::admit(self.name, self.version, &self.definition, found.iter())?;
+        Ok(found)
+    }
+
+    /// Begins to build a generation, unless another worker has just begun.
+    async fn ensure(&self, store: &dyn ReadModelStore) -> Result<(), EngineError> {
+        let Self { name, version, definition, fields } = self;
+        match store.ensure_generation(name, *version, GenerationState::Building, definition, fields).await {
+            Ok(_) => Ok(()),
+            Err(EnsureError::OtherReader { definition: stored }) => {
+                Err(EngineError::OtherDefinition { name, stored, ours: definition.clone() })
+            }
+            Err(EnsureError::Store(error)) => Err(error.into()),
+        }
+    }
 }
 
 impl<'a> Candidate<'a> {
@@ -50,10 +72,9 @@ impl<'a> Candidate<'a> {
     /// # Errors
     /// [`EngineError::Outdated`] and [`EngineError::Withdrawn`] where this version must not serve.
     pub(crate) async fn find(store: &'a dyn ReadModelStore, subject: &Subject) -> Result<Self, EngineError> {
-        let (name, ours, definition) = (subject.name, subject.version, &*subject.definition);
+        let ours = subject.version;
         loop {
-            let found = store.generations(name).await?;
-            definition::admit(name, ours, definition, found.iter())?;
+            let found = subject.admitted(store).await?;
             let (picked, serves) = match (found.serving, found.building) {
                 (Some(serving), _) if serving.generation.version > ours => {
                     return Err(EngineError::Outdated { newer: serving.generation.version, ours });
@@ -71,30 +92,23 @@ impl<'a> Candidate<'a> {
                     continue;
                 }
                 (_, None) => {
-                    store.ensure_generation(name, ours, GenerationState::Building).await?;
+                    subject.ensure(store).await?;
                     continue;
                 }
             };
-            if let Some(generation) = Self::defined(store, picked, subject).await? {
-                return Ok(Self::new(store, generation, Promotion::Automatic, serves));
-            }
+            return Ok(Self::new(store, picked.generation, Promotion::Automatic, serves));
         }
     }
 
     /// A generation for a requested rebuild. One that other code has begun is discarded.
     pub(crate) async fn begin(store: &'a dyn ReadModelStore, subject: &Subject) -> Result<Self, EngineError> {
-        let (name, ours, definition) = (subject.name, subject.version, &*subject.definition);
         loop {
-            let found = store.generations(name).await?;
-            definition::admit(name, ours, definition, found.iter())?;
-            match found.building {
-                Some(building) if building.generation.version == ours => {
-                    if let Some(generation) = Self::defined(store, building, subject).await? {
-                        return Ok(Self::new(store, generation, Promotion::OnPurpose, false));
-                    }
+            match subject.admitted(store).await?.building {
+                Some(building) if building.generation.version == subject.version => {
+                    return Ok(Self::new(store, building.generation, Promotion::OnPurpose, false));
                 }
                 Some(other) => store.discard(&other.generation).await?,
-                None => drop(store.ensure_generation(name, ours, GenerationState::Building).await?),
+                None => subject.ensure(store).await?,
             }
         }
     }
@@ -106,20 +120,6 @@ impl<'a> Candidate<'a> {
 
     fn new(store: &'a dyn ReadModelStore, generation: Generation, promotion: Promotion, serves: bool) -> Self {
         Self { generation, store, promotion, serves: AtomicBool::new(serves), target: OnceLock::new() }
-    }
-
-    /// The generation, if its definition is recorded. Otherwise it records the definition, and the caller must look again, since
-    /// another program may have been faster.
-    async fn defined(
-        store: &dyn ReadModelStore,
-        picked: Progress,
-        subject: &Subject,
-    ) -> Result<Option<Generation>, EngineError> {
-        if picked.definition.is_none() {
-            store.define(&picked.generation, &subject.definition, &subject.fields).await?;
-            return Ok(None);
-        }
-        Ok(Some(picked.generation))
     }
 
     pub(crate) fn serves(&self) -> bool {
@@ -166,16 +166,16 @@ impl<'a> Candidate<'a> {
     /// Whether every shard of it, also those of other workers, has come as far as the log went when this
     /// worker first reached the end of the source.
     async fn is_complete(&self, end: Position) -> Result<bool, EngineError> {
-        let found = self.store.generations(&self.generation.projection).await?;
+        let found = self.store.generations(&self.generation.reader.name).await?;
         let building = found.building.filter(|building| building.generation == self.generation);
         // It is gone or promoted; the promotion detects which.
         let Some(progress) = building else { return Ok(true) };
         let target = *self.target.get_or_init(|| {
             let target = progress.furthest.max(end);
             if progress.reached < target {
-                let Generation { projection, id, .. } = &self.generation;
+                let Reader { id, name } = &self.generation.reader;
                 let reached = progress.reached;
-                tracing::info!(projection, generation = %id, %reached, %target, "it has all of the source, and is built until it has what the log held");
+                tracing::info!(projection = name, generation = %id, %reached, %target, "it has all of the source, and is built until it has what the log held");
             }
             target
         });
@@ -202,7 +202,7 @@ mod tests {
         let store = MemoryStore::new();
         let candidate = Candidate::find(&store, &Subject::of::<Histories>()).await.expect("found");
         let shards = [Shard::from("topic/0"), Shard::from("topic/1")];
-        store.ensure_shards(&candidate.generation, &shards).await.expect("ensured");
+        store.ensure_shards(&candidate.generation.reader, &shards).await.expect("ensured");
         let advance = async |shard: &Shard, to: u64| advance(&store, &candidate, shard, to).await;
         advance(&shards[0], 9).await;
         let end = Step::AtEnd(Position::new(9));
@@ -221,7 +221,7 @@ mod tests {
         let store = MemoryStore::new();
         let candidate = Candidate::find(&store, &Subject::of::<Histories>()).await.expect("found");
         let shards = [Shard::from("topic/0"), Shard::from("topic/1")];
-        store.ensure_shards(&candidate.generation, &shards).await.expect("ensured");
+        store.ensure_shards(&candidate.generation.reader, &shards).await.expect("ensured");
         for (position, serves) in [(3, false), (29, false), (30, true)] {
             for shard in &shards {
                 advance(&store, &candidate, shard, position).await;
@@ -237,7 +237,7 @@ mod tests {
         let store = MemoryStore::new();
         let candidate = Candidate::begin(&store, &Subject::of::<Histories>()).await.expect("begun");
         let shard = Shard::from("topic/0");
-        store.ensure_shards(&candidate.generation, std::slice::from_ref(&shard)).await.expect("ensured");
+        store.ensure_shards(&candidate.generation.reader, std::slice::from_ref(&shard)).await.expect("ensured");
         advance(&store, &candidate, &shard, 95).await;
         let [told, lost] = [100, 95].map(|end| Step::AtEnd(Position::new(end)));
         for end in [told, lost] {
@@ -250,7 +250,7 @@ mod tests {
     async fn r12_older_code_leaves_what_newer_code_keeps_or_builds() {
         for state in [GenerationState::Serving, GenerationState::Building] {
             let store = MemoryStore::new();
-            store.ensure_generation("ledger", 2, state).await.expect("made");
+            store.ensure_generation("ledger", 2, state, "projection Ledger", &[]).await.expect("made");
             let found = Candidate::find(&store, &Subject::of::<Ledger<1>>()).await.map(|found| found.generation);
             assert!(matches!(found, Err(EngineError::Outdated { newer: 2, ours: 1 })), "{state:?}: {found:?}");
             let generations = store.generations("ledger").await.expect("asked");
@@ -261,7 +261,7 @@ mod tests {
     #[tokio::test]
     async fn r12_newer_code_discards_what_older_code_builds() {
         let store = MemoryStore::new();
-        store.ensure_generation("ledger", 1, GenerationState::Building).await.expect("made");
+        store.ensure_generation("ledger", 1, GenerationState::Building, "projection Ledger", &[]).await.expect("made");
         let found = Candidate::find(&store, &Subject::of::<Ledger<2>>()).await.expect("found");
         assert_eq!(found.generation.version, 2);
         let building = store.generations("ledger").await.expect("asked").building;
@@ -271,8 +271,10 @@ mod tests {
     #[tokio::test]
     async fn a_worker_without_shards_notices_that_its_generation_was_replaced() {
         let store = MemoryStore::new();
-        store.ensure_generation("histories", 1, GenerationState::Serving).await.expect("made");
-        let candidate = Candidate::find(&store, &Subject::of::<Histories>()).await.expect("found");
+        let subject = Subject::of::<Histories>();
+        let serving = GenerationState::Serving;
+        store.ensure_generation(subject.name, 1, serving, &subject.definition, &[]).await.expect("made");
+        let candidate = Candidate::find(&store, &subject).await.expect("found");
         for step in [Step::Standby, Step::Worked, Step::AtEnd(Position::ZERO)] {
             assert!(candidate.after(step).await.expect("it serves"));
         }
@@ -285,7 +287,7 @@ mod tests {
 
     async fn advance(store: &MemoryStore, candidate: &Candidate<'_>, shard: &Shard, to: u64) {
         let (owner, ttl) = (Uuid::now_v7(), Duration::from_mins(1));
-        let taken = store.acquire(&candidate.generation, shard, owner, Takeover::Always, ttl).await;
+        let taken = store.acquire(&candidate.generation.reader, shard, owner, Takeover::Always, ttl).await;
         let lease: Lease = taken.expect("asked").expect("taken");
         let checkpoint = Checkpoint { position: Position::new(to), ..Checkpoint::default() };
         store.commit(&lease, Changes { checkpoint, ..Changes::default() }).await.expect("committed");

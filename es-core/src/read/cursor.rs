@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The last key of a page, and the generation of the read model. As text (`3.order-7`) it is given to clients.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Cursor {
-    /// [`Generation::id`](crate::Generation::id) of the generation that served the page.
+    /// The generation that served the page: the [id](crate::backend::Reader::id) of its reader.
     pub generation: i64,
     /// The last key of the page.
     pub key: String,

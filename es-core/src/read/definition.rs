@@ -73,15 +73,12 @@ pub(crate) fn type_name<T>() -> &'static str {
 pub(crate) fn admit<'a>(
     name: &'static str,
     version: u32,
-    definition: &str,
+    ours: &str,
     found: impl IntoIterator<Item = &'a Progress>,
 ) -> Result<(), EngineError> {
-    for progress in found {
-        let Some(stored) = &progress.definition else { continue };
-        let same_kind = kind(stored) == kind(definition);
-        if !same_kind || (progress.generation.version == version && stored != definition) {
-            let (stored, ours) = (stored.clone(), definition.to_owned());
-            return Err(EngineError::OtherDefinition { name, version: progress.generation.version, stored, ours });
+    for Progress { generation, definition: stored, .. } in found {
+        if kind(stored) != kind(ours) || (generation.version == version && stored != ours) {
+            return Err(EngineError::OtherDefinition { name, stored: stored.clone(), ours: ours.to_owned() });
         }
     }
     Ok(())
@@ -95,7 +92,7 @@ fn kind(definition: &str) -> &str {
 mod tests {
     use super::*;
     use crate::{
-        read::read_model::Generation,
+        read::read_model::{Generation, Reader},
         stream::Position,
         testing::account::{Histories, Ledger},
     };
@@ -114,8 +111,8 @@ mod tests {
     #[test]
     fn a_name_is_kept_for_the_kind_and_a_version_for_the_definition() {
         let stored = Progress {
-            generation: Generation { id: 1, projection: "ledger".into(), version: 1 },
-            definition: Some("projection Ledger of account".into()),
+            generation: Generation { reader: Reader { id: 1, name: "ledger".into() }, version: 1 },
+            definition: "projection Ledger of account".into(),
             reached: Position::ZERO,
             furthest: Position::ZERO,
         };
@@ -123,7 +120,7 @@ mod tests {
         assert!(admits(1, "projection Ledger of account"));
         assert!(!admits(1, "projection Ledger of account, loan"));
         assert!(admits(2, "projection Ledger of account, loan"));
-        assert!(!admits(2, "policy Ledger of account"));
+        assert!(!admits(2, "tables Ledger of account"));
     }
 
     #[test]

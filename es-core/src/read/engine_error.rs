@@ -95,14 +95,12 @@ pub enum EngineError {
     /// What keeps the read model or checkpoint of this name was defined in another way: two
     /// projections or policies share the name, or the definition was changed.
     #[error(
-        "{name:?} version {version} is kept by another definition, {stored:?}, than this program's, {ours:?}: give it \
-         another NAME or, if it is the same projection and was changed, a higher VERSION"
+        "{name:?} is kept by another definition, {stored:?}, than this program's, {ours:?}: give it another NAME or, if it \
+         is the same projection and was changed, a higher VERSION"
     )]
     OtherDefinition {
         /// The name.
         name: &'static str,
-        /// The version that has the other definition.
-        version: u32,
         /// The other definition.
         stored: String,
         /// The definition in this program.

@@ -55,8 +55,8 @@ impl<D, T: FieldType> Field<D, T> {
     /// No two documents may have the same value. An event after which two have it fails: its
     /// [`FailurePolicy`](crate::FailurePolicy) decides on it ([`EngineError::NotUnique`](crate::EngineError::NotUnique)).
     ///
-    /// It is checked with each commit, by the database, also between workers of several processes. Values that are the same only
-    /// between two commits are not noticed.
+    /// It is checked after each event, and by the database with each commit, also between workers of several processes. An event may
+    /// exchange values between documents.
     #[must_use]
     pub const fn unique(self) -> Self {
         Self { name: self.name, of: self.of, is_unique: true }

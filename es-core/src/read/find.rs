@@ -121,7 +121,7 @@ impl<D> FieldRange<D> {
             Some((_, field)) if *field != self.scan.field => {
                 Err(QueryError::OtherCursor { projection: P::NAME, field: self.scan.field })
             }
-            Some((generation, _)) if *generation != served.generation.id => {
+            Some((generation, _)) if *generation != served.generation.reader.id => {
                 Err(QueryError::Replaced { projection: P::NAME })
             }
             _ => Ok(served),
@@ -183,7 +183,7 @@ fn page<P: Projection>(
     let more = found.len() > limit;
     found.truncate(limit);
     let next = found.last().filter(|_| more).map(|last| FieldCursor {
-        generation: generation.id,
+        generation: generation.reader.id,
         field: field.to_owned(),
         place: last.place.clone(),
     });

@@ -90,8 +90,8 @@ impl Kept {
 /// A lease that is to be renewed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Beat {
-    /// The generation's id.
-    pub generation: i64,
+    /// The reader's id.
+    pub reader: i64,
     /// Its shard.
     pub shard: Shard,
     /// The fencing token.
@@ -101,7 +101,7 @@ pub struct Beat {
 }
 
 fn key(lease: &Lease) -> Key {
-    (lease.generation.id, lease.shard.clone(), lease.fencing_token)
+    (lease.reader.id, lease.shard.clone(), lease.fencing_token)
 }
 
 impl Heartbeat {
@@ -122,14 +122,14 @@ impl Heartbeat {
 
     /// A lease that [`due`](Self::due) has returned is lost. Its worker is told.
     pub fn lost(&self, beat: &Beat) {
-        if let Some(kept) = self.lock().remove(&(beat.generation, beat.shard.clone(), beat.fencing_token)) {
+        if let Some(kept) = self.lock().remove(&(beat.reader, beat.shard.clone(), beat.fencing_token)) {
             kept.hold.lose();
         }
     }
 
     /// A lease that [`due`](Self::due) has returned is renewed. Its worker is told of the acts of operators.
     pub fn renewed(&self, beat: &Beat, acts: Acts) {
-        if let Some(kept) = self.lock().get(&(beat.generation, beat.shard.clone(), beat.fencing_token)) {
+        if let Some(kept) = self.lock().get(&(beat.reader, beat.shard.clone(), beat.fencing_token)) {
             kept.hold.note(acts);
         }
     }
@@ -138,7 +138,7 @@ impl Heartbeat {
     pub fn failed(&self, beats: &[Beat]) {
         let mut all = self.lock();
         for beat in beats {
-            if let Some(kept) = all.get_mut(&(beat.generation, beat.shard.clone(), beat.fencing_token)) {
+            if let Some(kept) = all.get_mut(&(beat.reader, beat.shard.clone(), beat.fencing_token)) {
                 kept.written = kept.written.checked_sub(kept.pause()).unwrap_or(kept.written);
             }
         }
@@ -166,8 +166,8 @@ impl Heartbeat {
     }
 
     /// Whether a worker of this process keeps the lease with `fencing_token` on this shard.
-    pub fn is_kept(&self, generation: i64, shard: &Shard, fencing_token: i64) -> bool {
-        self.lock().get(&(generation, shard.clone(), fencing_token)).is_some_and(|kept| kept.hold.is_kept())
+    pub fn is_kept(&self, reader: i64, shard: &Shard, fencing_token: i64) -> bool {
+        self.lock().get(&(reader, shard.clone(), fencing_token)).is_some_and(|kept| kept.hold.is_kept())
     }
 
     /// Waits until a lease is due and returns all leases of the process, so that one statement renews them together. Those that no
@@ -195,9 +195,9 @@ impl Heartbeat {
             if !all.values().any(|kept| kept.due() <= now) {
                 continue;
             }
-            let beats = all.iter_mut().map(|((generation, shard, fencing_token), kept)| {
+            let beats = all.iter_mut().map(|((reader, shard, fencing_token), kept)| {
                 kept.written = now;
-                Beat { generation: *generation, shard: shard.clone(), fencing_token: *fencing_token, ttl: kept.ttl }
+                Beat { reader: *reader, shard: shard.clone(), fencing_token: *fencing_token, ttl: kept.ttl }
             });
             return Some(beats.collect());
         }
@@ -212,13 +212,13 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::read::read_model::{Checkpoint, Generation};
+    use crate::read::read_model::{Checkpoint, Reader};
 
     const TTL: Duration = Duration::from_millis(100);
 
     fn lease_of(shard: &str, fencing_token: i64, ttl: Duration) -> Lease {
-        let generation = Generation { id: 1, projection: "model".into(), version: 1 };
-        Lease::new(generation, Shard::from(shard), Uuid::nil(), fencing_token, ttl, Checkpoint::default())
+        let reader = Reader { id: 1, name: "model".into() };
+        Lease::new(reader, Shard::from(shard), Uuid::nil(), fencing_token, ttl, Checkpoint::default())
     }
 
     fn lease(shard: &str, fencing_token: i64) -> Lease {

@@ -4,6 +4,7 @@ mod documents;
 mod part;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unique;
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
@@ -22,7 +23,7 @@ use crate::{
         failure::{FailurePolicy, FailureSettings},
         field::DocumentField,
         projection::{EventOrder, Projection},
-        read_model::{FieldChange, Generation, ReadModelStore},
+        read_model::{FieldChange, ReadModelStore, Reader},
         source::{EventSource, Split, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Handler, Worker},
@@ -205,7 +206,7 @@ impl<P: Projection> Projector<P> {
         if !candidate.serves() && self.build(&*self.source, candidate, shutdown, report).await?.is_none() {
             return Ok(None);
         }
-        let worker = self.worker(self, &*self.source, &candidate.generation).await?;
+        let worker = self.worker(self, &*self.source, &candidate.generation.reader).await?;
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
                 candidate.after(step).await?;
@@ -220,7 +221,7 @@ impl<P: Projection> Projector<P> {
         &'a self,
         handler: &'a dyn Handler,
         source: &dyn EventSource,
-        generation: &Generation,
+        reader: &Reader,
     ) -> Result<Worker<'a>, EngineError> {
         if P::ORDER == EventOrder::PerStream
             && !matches!(P::Event::categories(), Categories::Only(names) if names.len() == 1)
@@ -233,13 +234,13 @@ impl<P: Projection> Projector<P> {
         let subscription = Subscription {
             // Each generation is a reader of its own, so that a rebuild takes no shard from the
             // workers that serve.
-            reader: format!("{}-g{}", P::NAME, generation.id),
+            reader: format!("{}-g{}", P::NAME, reader.id),
             store: self.store.id().await?,
             categories: P::Event::categories(),
             order: P::ORDER,
             split: Split { shards: self.shards, by_stream: P::ORDER == EventOrder::PerStream },
         };
-        Worker::open(handler, source, &subscription, self.store.clone(), generation.clone(), self.lease).await
+        Worker::open(handler, source, &subscription, self.store.clone(), reader.clone(), self.lease).await
     }
 }
 
@@ -301,7 +302,13 @@ pub(crate) fn fields<P: Projection>(
                 reason,
             })?;
         }
-        Ok(FieldChange { key: key.to_owned(), field: field.name(), is_unique: field.is_unique(), value })
+        Ok(FieldChange {
+            key: key.to_owned(),
+            field: field.name(),
+            is_unique: field.is_unique(),
+            value,
+            passed: Vec::new(),
+        })
     };
     P::FIELDS.iter().map(change).collect()
 }

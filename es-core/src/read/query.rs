@@ -135,7 +135,7 @@ impl<P: Projection> ReadModel<P> {
             // One document more than `limit` shows whether there is a next page.
             let served = self.store.scan(P::NAME, range.clone(), limit.saturating_add(1)).await?;
             match self.readable(served).await {
-                Ok(served) if range.generation.is_some_and(|wanted| wanted != served.generation.id) => {
+                Ok(served) if range.generation.is_some_and(|wanted| wanted != served.generation.reader.id) => {
                     return Err(QueryError::Replaced { projection: P::NAME });
                 }
                 Ok(served) => return page::<P>(served, limit),
@@ -227,7 +227,8 @@ fn page<P: Projection>(served: Served<Vec<(String, Bytes)>>, limit: usize) -> Re
     let Served { generation, mut found } = served;
     let more = found.len() > limit;
     found.truncate(limit);
-    let next = found.last().filter(|_| more).map(|(key, _)| Cursor { generation: generation.id, key: key.clone() });
+    let next =
+        found.last().filter(|_| more).map(|(key, _)| Cursor { generation: generation.reader.id, key: key.clone() });
     let documents = found.into_iter().map(|(key, bytes)| open::<P>(&key, &bytes).map(|document| (key, document)));
     Ok(Page { documents: documents.collect::<Result<_, _>>()?, next })
 }
@@ -391,9 +392,9 @@ mod tests {
     #[tokio::test]
     async fn r13_what_is_committed_here_is_seen_at_once_after_a_long_wait() {
         let store = Watched::default();
-        let generation = store.memory.ensure_generation(Histories::NAME, 1, GenerationState::Serving).await;
-        let model = ReadModel::<Histories>::new(store.clone());
-        let generation = generation.expect("made");
+        let serving =
+            store.memory.ensure_generation(Histories::NAME, 1, GenerationState::Serving, "projection", &[]).await;
+        let (model, reader) = (ReadModel::<Histories>::new(store.clone()), serving.expect("made").reader);
         let waiting =
             tokio::spawn(async move { model.wait_for(ReadToken(Position::ZERO.next()), Duration::MAX).await });
         // After that the pauses take more than 40 ms.
@@ -401,7 +402,7 @@ mod tests {
         let begun = Instant::now();
         for _ in 0..20 {
             let asked = store.asked();
-            store.has(&generation, [("a", 4)]).await;
+            store.has(&reader, [("a", 4)]).await;
             while store.asked() == asked {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

@@ -1,7 +1,8 @@
 //! The ports to read models: documents, and the checkpoints that commit with them.
 //!
 //! A read model is a projection's documents in one or more *generations*: one serves queries, another may be under
-//! construction. A generation is fed through *shards* of its source, each with a checkpoint of its own.
+//! construction. A *reader* is what has checkpoints: a generation, or a policy. It is fed through *shards* of its source, each with
+//! a checkpoint of its own.
 
 mod dead_letters;
 mod documents;
@@ -10,11 +11,12 @@ mod fields;
 mod generations;
 mod leases;
 mod operations;
+mod reader;
 mod shards;
 
 pub use self::{
     dead_letters::*, documents::*, error::ReadModelError, fields::*, generations::*, leases::*, operations::*,
-    shards::*,
+    reader::Reader, shards::*,
 };
 
 /// Keeps the documents of read models together with the checkpoints of their projectors, and what operators need for both. It is

@@ -98,7 +98,7 @@ impl<P: Projection> Projector<P> {
         after_step: &(impl Fn(Step) + Send + Sync),
     ) -> Result<Option<Generation>, EngineError> {
         let candidate = &candidate.again();
-        let worker = self.worker(handler, source, &candidate.generation).await?;
+        let worker = self.worker(handler, source, &candidate.generation.reader).await?;
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
                 after_step(step);

@@ -21,9 +21,9 @@ use crate::{
         known_progress::KnownProgress,
         read_model::{
             Act, ActError, ActRecord, Changeover, Changes, Checkpoint, CommitError, DeadLetter, DeadLetters,
-            DeclaredField, Documents, FieldScan, FoundDocument, Generation, GenerationSet, GenerationState,
-            Generations, Hold, KeyRange, Lease, Leases, LetterPage, Operations, ParkedKey, Pause, Progress,
-            PromoteError, Promotion, ReadModelError, Served, Shard, Share, Situation, StoppedAt, Takeover,
+            DeclaredField, Documents, EnsureError, FieldScan, FoundDocument, Generation, GenerationSet,
+            GenerationState, Generations, Hold, KeyRange, Lease, Leases, LetterPage, Operations, ParkedKey, Pause,
+            PromoteError, Promotion, ReadModelError, Reader, Served, Shard, Share, Situation, StoppedAt, Takeover,
         },
         source::{Delivery, EventFeed, EventSource, SourceError, Subscription},
     },
@@ -54,11 +54,11 @@ impl Watched {
         self.noted.is_broken.store(true, Ordering::SeqCst);
     }
 
-    /// Puts texts into a generation, so that they have so many bytes with their quotes.
-    pub(crate) async fn has<const N: usize>(&self, generation: &Generation, texts: [(&str, usize); N]) {
+    /// Puts texts into the generation `reader`, so that they have so many bytes with their quotes.
+    pub(crate) async fn has<const N: usize>(&self, reader: &Reader, texts: [(&str, usize); N]) {
         let (shard, ttl) = (Shard::whole("test"), Duration::from_mins(1));
-        self.memory.ensure_shards(generation, std::slice::from_ref(&shard)).await.expect("ensured");
-        let lease = self.memory.acquire(generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await;
+        self.memory.ensure_shards(reader, std::slice::from_ref(&shard)).await.expect("ensured");
+        let lease = self.memory.acquire(reader, &shard, Uuid::now_v7(), Takeover::Always, ttl).await;
         let text = |bytes: usize| format!("\"{}\"", "x".repeat(bytes - 2)).into();
         let upserts = texts.map(|(key, bytes)| (key.to_owned(), text(bytes))).to_vec();
         let changes = Changes { upserts, ..Changes::default() };
@@ -134,11 +134,11 @@ impl Documents for Watched {
 
     async fn load(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         keys: &[String],
         budget: usize,
     ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
-        self.reader()?.load(generation, keys, budget).await
+        self.reader()?.load(reader, keys, budget).await
     }
 
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
@@ -157,17 +157,10 @@ impl Generations for Watched {
         projection: &str,
         version: u32,
         state: GenerationState,
-    ) -> Result<Generation, ReadModelError> {
-        self.memory.ensure_generation(projection, version, state).await
-    }
-
-    async fn define(
-        &self,
-        generation: &Generation,
         definition: &str,
         fields: &[DeclaredField],
-    ) -> Result<(), ReadModelError> {
-        self.memory.define(generation, definition, fields).await
+    ) -> Result<Generation, EnsureError> {
+        self.memory.ensure_generation(projection, version, state, definition, fields).await
     }
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
@@ -189,24 +182,28 @@ impl Leases for Watched {
         self.memory.id().await
     }
 
-    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<(Reader, String), ReadModelError> {
         self.memory.ensure_reader(name, definition).await
     }
 
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
-        self.memory.ensure_shards(generation, shards).await
+    async fn reached(&self, name: &str) -> Result<Position, ReadModelError> {
+        self.memory.reached(name).await
+    }
+
+    async fn ensure_shards(&self, reader: &Reader, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        self.memory.ensure_shards(reader, shards).await
     }
 
     async fn acquire(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         shard: &Shard,
         owner: Uuid,
         takeover: Takeover,
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError> {
         *self.noted.ttl.lock().expect("nothing panics under it") = Some(ttl);
-        let acquired = self.memory.acquire(generation, shard, owner, takeover, ttl).await?;
+        let acquired = self.memory.acquire(reader, shard, owner, takeover, ttl).await?;
         let hold = acquired.as_ref().map(Lease::hold);
         self.noted.holds.lock().expect("nothing panics under it").extend(hold);
         Ok(acquired)
@@ -244,12 +241,12 @@ impl Leases for Watched {
         self.memory.paused(reader).await
     }
 
-    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
-        self.memory.shares(generation).await
+    async fn shares(&self, reader: &Reader) -> Result<Vec<Share>, ReadModelError> {
+        self.memory.shares(reader).await
     }
 
-    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
-        self.memory.ask_for(generation, shards).await
+    async fn ask_for(&self, reader: &Reader, shards: &[Shard]) -> Result<(), ReadModelError> {
+        self.memory.ask_for(reader, shards).await
     }
 }
 

@@ -134,7 +134,7 @@ impl<P: Projection> Watch<P> {
                     following.told = Some(following.at);
                 }
                 let document = document.map(|bytes| query::open::<P>(&key, &bytes)).transpose()?;
-                let generation = following.generation.id;
+                let generation = following.generation.reader.id;
                 let token = following.told.map(|position| ChangeToken { generation, position });
                 return Ok(Change { key, document, position, token });
             }
@@ -150,7 +150,7 @@ impl<P: Projection> Watch<P> {
             (Since::Now, Scope::Range(range)) => (reached, None, Some(range.clone())),
             (Since::Now, Scope::Key(_)) => (reached, None, None),
             (Since::Write(token), _) => (token.0, Some(token.0), None),
-            (Since::Change(token), _) if token.generation == generation.id => {
+            (Since::Change(token), _) if token.generation == generation.reader.id => {
                 (token.position, Some(token.position), None)
             }
             (Since::Change(_), _) => return Err(WatchError::Replaced { projection: P::NAME }),
@@ -216,7 +216,7 @@ impl Following {
             let served = store.get(self.projection(), key).await.map_err(QueryError::from)?;
             vec![self.of_this(served)?]
         } else {
-            let loaded = store.load(&self.generation, &keys, LOAD_BYTES).await.map_err(QueryError::from)?;
+            let loaded = store.load(&self.generation.reader, &keys, LOAD_BYTES).await.map_err(QueryError::from)?;
             // The documents of a generation that was replaced meanwhile may have been deleted already.
             let now = store.generations(self.projection()).await.map_err(QueryError::from)?;
             if now.serving.is_none_or(|serving| serving.generation != self.generation) {

@@ -29,7 +29,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         failure::{Attempts, Decision, cause_of},
-        read_model::{Acts, Changes, Checkpoint, CommitError, Generation, Lease, Leases, Shard},
+        read_model::{Acts, Changes, Checkpoint, CommitError, Lease, Leases, Reader, Shard},
         source::{Batch, Delivery, EventFeed, EventSource, Subscription},
         worker_state::StateReport,
     },
@@ -55,7 +55,7 @@ pub(crate) const DEFAULT_LEASE: Duration = Duration::from_secs(2);
 pub(crate) struct Worker<'a> {
     handler: &'a dyn Handler,
     store: Arc<dyn Leases>,
-    generation: Generation,
+    reader: Reader,
     feed: Box<dyn EventFeed>,
     owner: Uuid,
     ttl: Duration,
@@ -80,9 +80,9 @@ struct Held {
     most: usize,
     /// The keys of the event that is given up whose values of unique fields are taken, and the causes for their letters.
     refused: BTreeMap<String, String>,
-    /// The keys of the generation that are parked. Those of other shards do not matter here.
+    /// The keys of the reader that are parked. Those of other shards do not matter here.
     parked: HashSet<String>,
-    /// How many letters the generation has, as far as is known here.
+    /// How many letters the reader has, as far as is known here.
     letters: usize,
     /// Whether another worker asks for the shard.
     is_asked_for: bool,
@@ -109,14 +109,14 @@ impl<'a> Worker<'a> {
         source: &dyn EventSource,
         subscription: &Subscription,
         store: Arc<dyn Leases>,
-        generation: Generation,
+        reader: Reader,
         ttl: Duration,
     ) -> Result<Self, EngineError> {
         let feed = source.open(subscription).await?;
-        let meter = ReaderMeter::of(&generation.projection);
+        let meter = ReaderMeter::of(&reader.name);
         let (held, wanted, waiting) = (HashMap::new(), HashMap::new(), VecDeque::new());
         let (owner, asks) = (Uuid::now_v7(), Instant::now());
-        Ok(Self { handler, store, generation, feed, owner, ttl, meter, held, wanted, asks, waiting })
+        Ok(Self { handler, store, reader, feed, owner, ttl, meter, held, wanted, asks, waiting })
     }
 
     /// Makes steps until the shutdown (`None`), or until `after` returns a value.
@@ -169,7 +169,7 @@ impl<'a> Worker<'a> {
             return Ok(None);
         }
         if let Some(batch) = self.waiting.pop_front()
-            && let span = spans::fold(&self.generation.projection, &batch.events)
+            && let span = spans::fold(&self.reader.name, &batch.events)
             && let Some(rest) = self.fold(batch, false, shutdown).instrument(span).await?
         {
             self.waiting.push_front(rest);
@@ -329,7 +329,7 @@ impl<'a> Worker<'a> {
         // Nothing but the pause is left to do here about a reaction that fails for now: the shard is kept.
         let is_decided_here = !failure.is_transient() || matches!(failure, EngineError::Reaction { .. });
         let Some(settings) = self.handler.failures().filter(|_| is_decided_here) else { return Err(failure) };
-        let (name, cause) = (&self.generation.projection, cause_of(&failure));
+        let (name, cause) = (&self.reader.name, cause_of(&failure));
         match settings.decide(&mut held.attempts, event.position, &failure) {
             Decision::Retry(pause) => {
                 if failure.is_transient() {
@@ -357,7 +357,7 @@ const SLICE: Duration = Duration::from_millis(100);
 /// Passes `events` to `handler`, and lets it stop when their lease is lost.
 async fn handle(handler: &dyn Handler, events: Events<'_>, shutdown: &CancellationToken) -> Handled {
     let stop = shutdown.child_token();
-    let mut handling = handler.handle(&events.lease.generation, events, &stop);
+    let mut handling = handler.handle(&events.lease.reader, events, &stop);
     tokio::select! {
         biased;
         () = events.lease.lost() => {

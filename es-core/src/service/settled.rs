@@ -9,7 +9,7 @@ use super::{
     part::{Part, PartState},
 };
 use crate::{
-    read::read_model::{Documents, ReadModelError},
+    read::read_model::{Leases, ReadModelError},
     read::worker_state::Failure,
     stream::Position,
     write::store::{EventStore, ReadError},

@@ -92,7 +92,7 @@ impl Status {
 impl Service {
     /// What each registered part is doing, whether this process runs it or not: state, position, lag, last error.
     ///
-    /// It asks the store once for the head of the log and twice for each reader, for at most
+    /// It asks the store once for the head of the log and up to three times for each reader, for at most
     /// [`Thresholds::answer_within`](super::Thresholds::answer_within). What is not known by then is `None`.
     pub async fn status(&self) -> Status {
         let mut status = Status {
@@ -117,8 +117,8 @@ impl Service {
         let store = self.store();
         // The head is read last, so no position is greater than it.
         for part in status.parts.iter_mut().filter(|part| part.kind.is_reader()) {
+            part.position = Some(store.reached(&part.name).await.map_err(|error| with_causes(&error))?);
             let found = store.generations(&part.name).await.map_err(|error| with_causes(&error))?;
-            part.position = Some(found.serving.map_or(Position::ZERO, |serving| serving.reached));
             part.building = found.building.map(|building| building.reached);
             let parked = store.parked_keys(&part.name).await.map_err(|error| with_causes(&error))?;
             part.parked_keys = Some(parked.len() as u64);

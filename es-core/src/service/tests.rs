@@ -24,7 +24,7 @@ use crate::{
     react::policy::{Policy, PolicyError, reaction},
     read::{
         query::QueryError,
-        read_model::Documents,
+        read_model::Leases,
         source::{EventFeed, EventSource, LogSource, SourceError, Subscription},
         worker_state::StateReport,
     },
@@ -326,7 +326,7 @@ async fn a_process_runs_chosen_parts_and_knows_the_others() {
     // A read model can be rebuilt in any process.
     let token = CancellationToken::new;
     let rebuilt = http.rebuild::<Ledger<1>>(http.log(), token()).await.expect("rebuilt").expect("not interrupted");
-    assert_eq!((&*rebuilt.projection, store.reached("ledger").await.expect("asked")), ("ledger", Position::new(1)));
+    assert_eq!((&*rebuilt.reader.name, store.reached("ledger").await.expect("asked")), ("ledger", Position::new(1)));
     let unknown = http.rebuild_named("ledgers", http.source(), token()).await;
     let unknown = unknown.expect_err("there is no such read model");
     assert!(!unknown.is_transient());

@@ -21,12 +21,17 @@ pub(super) fn declared(fields: &[DeclaredField]) -> String {
 /// Binds what `commit_fields.sql` has beyond `commit_letters.sql`.
 pub(super) fn bind<'q>(statement: Statement<'q>, changes: &'q [FieldChange]) -> Statement<'q> {
     let values = || changes.iter().map(|change| change.value.as_ref());
+    let passed = || changes.iter().flat_map(|change| change.passed.iter().map(move |value| (change, value)));
     statement
         .bind(changes.iter().map(|change| change.key.as_str()).collect::<Vec<_>>())
         .bind(changes.iter().map(|change| change.field).collect::<Vec<_>>())
         .bind(changes.iter().map(|change| change.is_unique).collect::<Vec<_>>())
         .bind(values().map(|value| value.map(|value| value.number)).collect::<Vec<_>>())
         .bind(values().map(|value| value.map_or("", |value| value.text.as_str())).collect::<Vec<_>>())
+        .bind(passed().map(|(change, _)| change.key.as_str()).collect::<Vec<_>>())
+        .bind(passed().map(|(change, _)| change.field).collect::<Vec<_>>())
+        .bind(passed().map(|(_, value)| value.number).collect::<Vec<_>>())
+        .bind(passed().map(|(_, value)| value.text.as_str()).collect::<Vec<_>>())
 }
 
 /// What a row of `commit_fields.sql` says of a value that is taken.

@@ -68,7 +68,7 @@ async fn renew(
     connection: &mut Option<Guarded>,
     beats: &[Beat],
 ) -> Result<HashMap<i64, Acts>, sqlx::Error> {
-    let generations: Vec<i64> = beats.iter().map(|beat| beat.generation).collect();
+    let readers: Vec<i64> = beats.iter().map(|beat| beat.reader).collect();
     let shards: Vec<_> = beats.iter().map(|beat| beat.shard.to_string()).collect();
     let fencing_tokens: Vec<i64> = beats.iter().map(|beat| beat.fencing_token).collect();
     let ttls: Vec<_> = beats.iter().map(|beat| interval(beat.ttl)).collect();
@@ -78,7 +78,7 @@ async fn renew(
         None => session.open_within(WITHIN).await?,
     };
     let renew =
-        sqlx::query(include_str!("../sql/renew.sql")).bind(generations).bind(shards).bind(fencing_tokens).bind(ttls);
+        sqlx::query(include_str!("../sql/renew.sql")).bind(readers).bind(shards).bind(fencing_tokens).bind(ttls);
     let rows = open.rows(renew).await?;
     *connection = Some(open);
     rows.iter().map(|row| Ok((row.try_get(0)?, Acts(row.try_get(1)?)))).collect()

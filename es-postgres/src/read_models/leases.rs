@@ -4,12 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use es_core::{
-    DeadLetter, Generation, LetterPage, Pause, Position, RecordedEvent,
+    DeadLetter, LetterPage, Pause, Position, RecordedEvent,
     backend::{
-        Acts, Changeover, Changes, Checkpoint, CommitError, FieldChange, Lease, Leases, Progress, ReadModelError,
-        Shard, Share, Situation, Takeover, Witness,
+        Acts, Changeover, Changes, Checkpoint, CommitError, FieldChange, Lease, Leases, ReadModelError, Reader, Shard,
+        Share, Situation, Takeover, Witness,
     },
-    read::read_model,
 };
 use sqlx::{
     Postgres, Row,
@@ -34,21 +33,30 @@ impl Leases for PostgresStore {
         row.try_get(0).map_err(error::read_model)
     }
 
-    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
-        read_model::ensure_reader(self, name, definition).await
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<(Reader, String), ReadModelError> {
+        let ensure = sqlx::query(include_str!("../sql/ensure_reader.sql")).bind(name).bind(definition);
+        let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
+        let reader = |row: &PgRow| Ok((Reader { id: row.try_get(0)?, name: name.to_owned() }, row.try_get(1)?));
+        one(&rows).and_then(reader).map_err(error::read_model)
     }
 
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+    async fn reached(&self, name: &str) -> Result<Position, ReadModelError> {
+        let query = || sqlx::query(include_str!("../sql/reached.sql")).bind(name);
+        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
+        one(&rows).and_then(|row| row.try_get(0)).map(Position::from_i64).map_err(error::read_model)
+    }
+
+    async fn ensure_shards(&self, reader: &Reader, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
         let Some(Shard { source, .. }) = shards.first() else { return Ok(Changeover::Ready) };
         let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
-        let ensure = sqlx::query(include_str!("../sql/ensure_shards.sql")).bind(generation.id).bind(source).bind(names);
+        let ensure = sqlx::query(include_str!("../sql/ensure_shards.sql")).bind(reader.id).bind(source).bind(names);
         let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
         changeover(&rows).map_err(error::read_model)
     }
 
     async fn acquire(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         shard: &Shard,
         owner: Uuid,
         takeover: Takeover,
@@ -58,12 +66,12 @@ impl Leases for PostgresStore {
             Takeover::WhenFree => include_str!("../sql/acquire.sql"),
             Takeover::Always => include_str!("../sql/take_over.sql"),
         };
-        let acquire = sqlx::query(acquire).bind(generation.id).bind(shard.to_string()).bind(owner).bind(interval(ttl));
+        let acquire = sqlx::query(acquire).bind(reader.id).bind(shard.to_string()).bind(owner).bind(interval(ttl));
         let asked = Instant::now();
         let rows = self.inner.connections.write(acquire).await.map_err(error::read_model)?;
         let Some(row) = rows.first() else { return Ok(None) };
         let (fencing_token, checkpoint) = leased(row).map_err(error::read_model)?;
-        let lease = Lease::new(generation.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
+        let lease = Lease::new(reader.clone(), shard.clone(), owner, fencing_token, ttl, checkpoint);
         self.inner.leases.written(&lease, asked);
         Ok(Some(lease))
     }
@@ -71,7 +79,7 @@ impl Leases for PostgresStore {
     async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
         let holds = || {
             sqlx::query(include_str!("../sql/holds.sql"))
-                .bind(lease.generation.id)
+                .bind(lease.reader.id)
                 .bind(lease.shard.to_string())
                 .bind(lease.fencing_token)
         };
@@ -82,7 +90,7 @@ impl Leases for PostgresStore {
     async fn release(&self, lease: &Lease) -> Result<(), ReadModelError> {
         self.inner.leases.ended(lease);
         let release = sqlx::query(include_str!("../sql/release.sql"))
-            .bind(lease.generation.id)
+            .bind(lease.reader.id)
             .bind(lease.shard.to_string())
             .bind(lease.fencing_token);
         self.inner.connections.execute(release).await.map(drop).map_err(error::read_model)
@@ -99,10 +107,10 @@ impl Leases for PostgresStore {
     async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {
         let query = || {
             sqlx::query(include_str!("../sql/situation.sql"))
-                .bind(lease.generation.id)
+                .bind(lease.reader.id)
                 .bind(lease.shard.to_string())
                 .bind(lease.fencing_token)
-                .bind(&lease.generation.projection)
+                .bind(&lease.reader.name)
         };
         let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
         let row = rows.first().ok_or_else(|| CommitError::Fenced(lease.shard.clone()))?;
@@ -111,12 +119,12 @@ impl Leases for PostgresStore {
 
     async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
         let page = LetterPage::first(LETTERS).of_key(key);
-        letters::read(&self.inner.connections, &lease.generation.projection, &page, Some(lease.generation.id)).await
+        letters::read(&self.inner.connections, &lease.reader.name, &page, Some(lease.reader.id)).await
     }
 
     async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
         let stopped = sqlx::query(include_str!("../sql/stopped.sql"))
-            .bind(lease.generation.id)
+            .bind(lease.reader.id)
             .bind(lease.shard.to_string())
             .bind(lease.fencing_token)
             .bind(event.position.to_i64())
@@ -133,15 +141,15 @@ impl Leases for PostgresStore {
         rows.first().map(pause).transpose().map_err(error::read_model)
     }
 
-    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
-        let query = || sqlx::query(include_str!("../sql/shares.sql")).bind(generation.id);
+    async fn shares(&self, reader: &Reader) -> Result<Vec<Share>, ReadModelError> {
+        let query = || sqlx::query(include_str!("../sql/shares.sql")).bind(reader.id);
         let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
         rows.iter().map(share).collect::<Result<_, _>>().map_err(error::read_model)
     }
 
-    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
+    async fn ask_for(&self, reader: &Reader, shards: &[Shard]) -> Result<(), ReadModelError> {
         let shards: Vec<_> = shards.iter().map(Shard::to_string).collect();
-        let ask = sqlx::query(include_str!("../sql/ask_for.sql")).bind(generation.id).bind(shards);
+        let ask = sqlx::query(include_str!("../sql/ask_for.sql")).bind(reader.id).bind(shards);
         self.inner.connections.execute(ask).await.map(drop).map_err(error::read_model)
     }
 }
@@ -151,7 +159,7 @@ impl PostgresStore {
     pub(crate) fn has_committed(&self, lease: &Lease, sent: Instant, acts: Acts) {
         self.inner.leases.written(lease, sent);
         lease.hold().note(acts);
-        self.inner.progress.moved(&lease.generation.projection);
+        self.inner.progress.moved(&lease.reader.name);
     }
 }
 
@@ -176,7 +184,7 @@ pub(crate) fn commit<'q>(lease: &Lease, changes: &'q Changes) -> Result<Query<'q
         (false, true) => include_str!("../sql/commit_fields.sql"),
     };
     let mut commit = sqlx::query(commit)
-        .bind(lease.generation.id)
+        .bind(lease.reader.id)
         .bind(lease.shard.to_string())
         .bind(lease.fencing_token)
         .bind(lease.checkpoint.position.to_i64())

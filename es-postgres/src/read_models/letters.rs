@@ -1,8 +1,8 @@
 //! Dead letters as rows.
 
 use es_core::{
-    DeadLetter, EventData, Generation, LetterPage, Metadata, Position, RecordedEvent, Version,
-    backend::{NewLetter, PAGE_BYTES, ReadModelError, Redemption, Shard},
+    DeadLetter, EventData, LetterPage, Metadata, Position, RecordedEvent, Version,
+    backend::{NewLetter, PAGE_BYTES, ReadModelError, Reader, Redemption, Shard},
 };
 use sqlx::{
     Postgres, Row,
@@ -47,30 +47,30 @@ pub(super) fn bind<'q>(
         .bind(redemption.is_some_and(|redemption| redemption.is_whole))
 }
 
-/// The letters of `reader` on `page`; only those of `generation`, if it is given.
+/// The letters of the readers of this `name` on `page`; only those of the reader `id`, if it is given.
 pub(super) async fn read(
     connections: &Connections,
-    reader: &str,
+    name: &str,
     page: &LetterPage,
-    generation: Option<i64>,
+    id: Option<i64>,
 ) -> Result<Vec<DeadLetter>, ReadModelError> {
     let LetterPage { key, after, limit } = page;
     let query = || {
         sqlx::query(include_str!("../sql/letters.sql"))
-            .bind(reader)
+            .bind(name)
             .bind(key)
-            .bind(after.as_ref().map(|after| after.generation))
+            .bind(after.as_ref().map(|after| after.reader))
             .bind(after.as_ref().map(|after| after.key.as_str()))
             .bind(after.as_ref().map(|after| after.position.to_i64()))
-            .bind(generation)
+            .bind(id)
             .bind(i64::try_from(*limit).unwrap_or(i64::MAX))
             .bind(i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX))
     };
     let rows = connections.read(query).await.map_err(error::read_model)?;
-    rows.iter().map(|row| letter(row, reader)).collect::<Result<_, _>>().map_err(error::read_model)
+    rows.iter().map(|row| letter(row, name)).collect::<Result<_, _>>().map_err(error::read_model)
 }
 
-fn letter(row: &PgRow, reader: &str) -> Result<DeadLetter, sqlx::Error> {
+fn letter(row: &PgRow, name: &str) -> Result<DeadLetter, sqlx::Error> {
     let decode = |reason: sqlx::error::BoxDynError| sqlx::Error::Decode(reason);
     let unsigned = |number: i64| u32::try_from(number).map_err(|reason| decode(reason.into()));
     let event = RecordedEvent {
@@ -87,11 +87,7 @@ fn letter(row: &PgRow, reader: &str) -> Result<DeadLetter, sqlx::Error> {
         },
     };
     Ok(DeadLetter {
-        generation: Generation {
-            id: row.try_get("id")?,
-            projection: reader.to_owned(),
-            version: unsigned(row.try_get("projection_version")?)?,
-        },
+        reader: Reader { id: row.try_get("reader")?, name: name.to_owned() },
         shard: Shard::from(row.try_get::<&str, _>("shard")?),
         key: row.try_get("key")?,
         event,

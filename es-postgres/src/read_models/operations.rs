@@ -142,7 +142,7 @@ fn done(is_done: bool, refused: impl FnOnce() -> ActError) -> Result<(), ActErro
 
 fn parked_key(row: &PgRow) -> Result<ParkedKey, sqlx::Error> {
     Ok(ParkedKey {
-        generation: row.try_get(0)?,
+        reader: row.try_get(0)?,
         shard: Shard::from(row.try_get::<&str, _>(1)?),
         key: row.try_get(2)?,
         is_retry_requested: row.try_get(3)?,
@@ -152,7 +152,7 @@ fn parked_key(row: &PgRow) -> Result<ParkedKey, sqlx::Error> {
 
 fn stopped_at(row: &PgRow) -> Result<StoppedAt, sqlx::Error> {
     Ok(StoppedAt {
-        generation: row.try_get(0)?,
+        reader: row.try_get(0)?,
         shard: Shard::from(row.try_get::<&str, _>(1)?),
         position: Position::from_i64(row.try_get(2)?),
         event_id: row.try_get(3)?,

@@ -1,2 +1,2 @@
 -- $1 generation. No locks.
-SELECT state FROM generations WHERE {here} AND id = $1 AND state <> 'retired'
+SELECT state FROM generations WHERE {here} AND id = $1

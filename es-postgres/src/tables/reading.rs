@@ -1,6 +1,9 @@
 //! Transactions that read the tables of one generation.
 
-use es_core::{Generation, backend::TableReading};
+use es_core::{
+    Generation,
+    backend::{Reader, TableReading},
+};
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{PLANNER, quoted};
@@ -94,5 +97,5 @@ async fn try_begin(taken: &mut Taken, projection: &str) -> Result<Begun, sqlx::E
     let (own, public) = (quoted(&format!("{name}_g{id}")), quoted(name));
     let enter = format!("SET LOCAL search_path TO {own}, {public}, pg_temp; {PLANNER}");
     sqlx::raw_sql(AssertSqlSafe(enter)).execute(&mut guarded.connection).await?;
-    Ok(Begun::In(Generation { id, projection: projection.to_owned(), version }))
+    Ok(Begun::In(Generation { reader: Reader { id, name: projection.to_owned() }, version }))
 }

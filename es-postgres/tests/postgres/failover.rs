@@ -66,7 +66,7 @@ async fn r3_a_projector_stops_where_the_tail_was_lost() {
         async move { projector.rebuild(CancellationToken::new()).await }
     });
     let folded =
-        "SELECT coalesce(max(position), 0) FROM checkpoints JOIN generations ON id = generation AND state = 'building'";
+        "SELECT coalesce(max(position), 0) FROM checkpoints JOIN generations ON id = reader AND state = 'building'";
     schema.session().await.until(folded, 3).await;
     assert_eq!(store.generations("histories").await.unwrap().serving.map(|serving| serving.generation), former);
     deposits(&store, "b", 2).await;

@@ -188,7 +188,7 @@ async fn r16_a_server_that_never_answers_is_given_up() {
             store.wait_past(Position::new(3)),
             store.load_snapshot(&stream),
             store.get("model", "key"),
-            store.ensure_generation("model", 1, GenerationState::Serving),
+            store.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]),
         )
     };
     let (read, waited, loaded, got, ensured) = soon(stuck).await;
@@ -233,9 +233,10 @@ async fn r13_the_sweep_after_a_promotion_may_take_long_and_the_promotion_does_no
     let store = schema.options().answer_within(SHORT).connect().await.unwrap();
     let (shard, ttl) = (Shard::from("log"), Duration::from_mins(1));
     for state in [GenerationState::Serving, GenerationState::Building] {
-        let generation = store.ensure_generation("model", 1, state).await.unwrap();
-        store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
-        let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+        let generation = store.ensure_generation("model", 1, state, "projection", &[]).await.unwrap();
+        store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
+        let lease =
+            store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
         let changes = Changes {
             upserts: vec![("key".to_owned(), Bytes::from_static(b"1"))],
             checkpoint: Checkpoint { position: Position::new(1), ..Checkpoint::default() },
@@ -243,7 +244,7 @@ async fn r13_the_sweep_after_a_promotion_may_take_long_and_the_promotion_does_no
         };
         store.commit(&lease, changes).await.unwrap();
     }
-    let building = store.ensure_generation("model", 1, GenerationState::Building).await.unwrap();
+    let building = store.ensure_generation("model", 1, GenerationState::Building, "projection", &[]).await.unwrap();
     let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
     holder.run("BEGIN; SELECT FROM documents FOR UPDATE").await;
     soon(store.promote(&building, Promotion::Automatic)).await.unwrap();

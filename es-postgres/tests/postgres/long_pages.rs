@@ -88,7 +88,7 @@ async fn r7_a_cancelled_long_page_leaves_no_trace() {
         drop(read);
         let other = soon(store.read_stream(&stream("a"), Version::new(EVENTS as u64 - 1), 10)).await.unwrap();
         assert_eq!(other.len(), 1, "after {polls} polls");
-        soon(store.ensure_generation("model", polls, GenerationState::Building)).await.unwrap();
+        soon(store.ensure_generation("model", polls, GenerationState::Building, "projection", &[])).await.unwrap();
         if let Some(page) = done {
             assert_eq!(page.unwrap().len(), all);
             assert!(polls > 3, "it was done after {polls} polls");
@@ -122,7 +122,7 @@ async fn r16_a_connection_whose_long_page_failed_is_not_used_again() {
     holder.run("BEGIN; LOCK TABLE events IN ACCESS EXCLUSIVE MODE").await;
     // The server gives it up a little before the client does.
     assert!(soon(store.read_log(Position::ZERO, EVENTS)).await.is_err());
-    soon(store.ensure_generation("model", 1, GenerationState::Building)).await.unwrap();
+    soon(store.ensure_generation("model", 1, GenerationState::Building, "projection", &[])).await.unwrap();
     holder.run("COMMIT").await;
     let waiting = "SELECT (count(*) = 0)::int::bigint FROM pg_locks WHERE NOT granted";
     watcher.until(waiting, 1).await;

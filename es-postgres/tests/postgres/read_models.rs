@@ -20,13 +20,13 @@ const MODEL: &str = "model";
 const TTL: Duration = Duration::from_mins(1);
 
 async fn generation(store: &PostgresStore, state: GenerationState) -> Generation {
-    store.ensure_generation(MODEL, 1, state).await.unwrap()
+    store.ensure_generation(MODEL, 1, state, "projection", &[]).await.unwrap()
 }
 
 async fn lease(store: &PostgresStore, generation: &Generation) -> Lease {
     let shard = Shard::from("log");
-    store.ensure_shards(generation, std::slice::from_ref(&shard)).await.unwrap();
-    store.acquire(generation, &shard, Uuid::now_v7(), Takeover::Always, TTL).await.unwrap().unwrap()
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
+    store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::Always, TTL).await.unwrap().unwrap()
 }
 
 fn changes(position: u64, documents: impl IntoIterator<Item = (String, String)>) -> Changes {
@@ -130,7 +130,7 @@ async fn r12_promotion_waits_for_commits_in_flight() {
         store.commit(&held, changes(position, [])).await.unwrap();
     }
     let (mut worker, mut watcher) = (schema.session().await, schema.session().await);
-    worker.run(&format!("BEGIN; UPDATE checkpoints SET position = 9 WHERE generation = {}", serving.id)).await;
+    worker.run(&format!("BEGIN; UPDATE checkpoints SET position = 9 WHERE reader = {}", serving.reader.id)).await;
     let promotion = tokio::spawn({
         let (store, building) = (store.clone(), building.clone());
         async move { store.promote(&building, Promotion::Automatic).await }
@@ -152,14 +152,14 @@ async fn r12_what_a_crashed_promotion_left_is_swept_by_the_next() {
     let held = lease(&store, &first).await;
     store.commit(&held, changes(1, [("k".into(), "1".into())])).await.unwrap();
     let mut session = schema.session().await;
-    session.run("DELETE FROM checkpoints; UPDATE generations SET state = 'retired'").await;
+    session.run("DELETE FROM checkpoints; DELETE FROM generations; UPDATE readers SET is_retired = true").await;
     assert!(matches!(store.commit(&held, changes(2, [])).await, Err(CommitError::Fenced(_))));
-    store.ensure_shards(&first, std::slice::from_ref(&held.shard)).await.unwrap();
-    let again = store.acquire(&first, &held.shard, held.owner, Takeover::Always, TTL).await.unwrap();
+    store.ensure_shards(&first.reader, std::slice::from_ref(&held.shard)).await.unwrap();
+    let again = store.acquire(&first.reader, &held.shard, held.owner, Takeover::Always, TTL).await.unwrap();
     assert!(again.is_none(), "a retired generation cannot be worked on");
     let second = generation(&store, GenerationState::Building).await;
     store.promote(&second, Promotion::Automatic).await.unwrap();
-    let swept = "SELECT ((SELECT count(*) FROM documents) = 0 AND (SELECT count(*) FROM generations) = 1)::int::bigint";
+    let swept = "SELECT ((SELECT count(*) FROM documents) = 0 AND (SELECT count(*) FROM readers) = 1)::int::bigint";
     session.until(swept, 1).await;
 }
 
@@ -207,7 +207,7 @@ async fn r13_a_replaced_generation_is_deleted_in_parts() {
         store.commit(&lease, changes(1, [])).await.unwrap();
         let fill = format!(
             "INSERT INTO documents SELECT {}, n::text, '1' FROM generate_series(1, {documents}) n",
-            generation.id
+            generation.reader.id
         );
         owner.run(&fill).await;
         generations.push(generation);
@@ -219,7 +219,7 @@ async fn r13_a_replaced_generation_is_deleted_in_parts() {
              FOR EACH STATEMENT EXECUTE FUNCTION count_deleted()";
     owner.run(count).await;
     store.promote(&generations[1], Promotion::Automatic).await.unwrap();
-    owner.until("SELECT (count(*) = 1)::int::bigint FROM generations", 1).await;
+    owner.until("SELECT (count(*) = 1)::int::bigint FROM readers", 1).await;
     assert_eq!(owner.number("SELECT count(*) FROM documents").await, 1, "the new one's");
     assert_eq!(owner.number("SELECT max(documents) FROM deleted").await, 10_000);
     assert_eq!(owner.number("SELECT sum(documents)::bigint FROM deleted").await, 20_000);

@@ -14,17 +14,17 @@ use tokio_util::sync::CancellationToken;
 use super::server::{Schema, Session, append, appended, event, exact, log, soon, stream};
 
 /// A role of one test, with the rights of an application in one schema. It is not removed.
-struct Role(String);
+pub(super) struct Role(String);
 
 impl Role {
-    async fn new(schema: &Schema) -> Self {
+    pub(super) async fn new(schema: &Schema) -> Self {
         let role = Self(format!("app_{}", schema.0));
         let mut owner = schema.session().await;
         owner.run(&format!("CREATE ROLE {0} LOGIN PASSWORD '{0}'; SELECT grant_application('{0}')", role.0)).await;
         role
     }
 
-    fn options(&self, schema: &Schema) -> PostgresOptions {
+    pub(super) fn options(&self, schema: &Schema) -> PostgresOptions {
         schema.options_with(&format!("&user={0}&password={0}", self.0))
     }
 

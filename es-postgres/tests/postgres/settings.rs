@@ -82,7 +82,7 @@ async fn no_default_of_a_role_changes_what_a_store_does() {
     }
     let history: Vec<_> = store.read_log(Position::ZERO, 100).await.unwrap().into_iter().map(Imported::from).collect();
     assert_eq!(store.import("copy").events(history).await.unwrap().events, 25);
-    store.ensure_generation("model", 1, GenerationState::Building).await.unwrap();
+    store.ensure_generation("model", 1, GenerationState::Building, "projection", &[]).await.unwrap();
     assert_eq!(log(&store).await.len(), 50);
     let mut caller = schema.session().await;
     for setting in PERVERSE.iter().filter(|setting| !setting.contains("timeout")) {

@@ -108,10 +108,10 @@ async fn r18_a_process_without_news_makes_one_write_a_second_for_all_its_leases(
 }
 
 async fn acquire(store: &PostgresStore, ttl: Duration) -> Option<Lease> {
-    let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    let generation = store.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap();
     let shard = Shard::from("log");
-    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
-    store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap()
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
+    store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap()
 }
 
 /// (Seen to fail where each question locked the generation's row, which the server writes to its log and syncs.)
@@ -121,7 +121,7 @@ async fn r18_a_worker_that_waits_for_a_lease_writes_nothing() {
     let store = schema.store().await;
     let held = acquire(&store, Duration::from_mins(1)).await.expect("free");
     let mut session = schema.session().await;
-    session.run(&format!("BEGIN; SELECT ensure_shards({}, 'log', ARRAY['log'])", held.generation.id)).await;
+    session.run(&format!("BEGIN; SELECT ensure_shards({}, 'log', ARRAY['log'])", held.reader.id)).await;
     let wrote = session.number("SELECT (pg_current_xact_id_if_assigned() IS NOT NULL)::int::bigint").await;
     session.run("ROLLBACK").await;
     assert_eq!(wrote, 0);
@@ -131,7 +131,7 @@ async fn r18_a_worker_that_waits_for_a_lease_writes_nothing() {
 async fn no_other_store_gets_it(rival: &PostgresStore, lease: &Lease, ttl: Duration) {
     let begun = Instant::now();
     while begun.elapsed() < ttl * 3 {
-        let taken = rival.acquire(&lease.generation, &lease.shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await;
+        let taken = rival.acquire(&lease.reader, &lease.shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await;
         assert!(taken.unwrap().is_none(), "after {:?}", begun.elapsed());
         tokio::time::sleep(ttl / 20).await;
     }
@@ -147,8 +147,8 @@ async fn r18_a_lease_is_kept_while_all_connections_are_busy() {
     let (mut foreign, mut watcher) = (schema.session().await, schema.session().await);
     foreign.run("BEGIN; LOCK TABLE documents").await;
     let reading = tokio::spawn({
-        let (owner, generation) = (owner.clone(), lease.generation.clone());
-        async move { owner.load(&generation, &["key".to_owned()], usize::MAX).await }
+        let (owner, reader) = (owner.clone(), lease.reader.clone());
+        async move { owner.load(&reader, &["key".to_owned()], usize::MAX).await }
     });
     let confirming = tokio::spawn({
         let lease = lease.clone();

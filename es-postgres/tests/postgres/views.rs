@@ -30,11 +30,12 @@ async fn r15_a_row_that_jsonb_refuses_ends_no_scan() {
     let seen = "SELECT concat_ws(' ', count(*), count(data), count(metadata)) FROM event_log";
     assert_eq!(session.text(seen).await, "9 1 0");
 
-    let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    let generation = store.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap();
     let shard = Shard::from("log");
-    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
     let ttl = std::time::Duration::from_mins(1);
-    let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+    let lease =
+        store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
     let upserts = vec![("bad".to_owned(), deep.clone().into()), ("good".to_owned(), r#"{"a":1}"#.into())];
     let checkpoint = Checkpoint { position: Position::new(1), ..Checkpoint::default() };
     store.commit(&lease, Changes { upserts, checkpoint, ..Changes::default() }).await.unwrap();

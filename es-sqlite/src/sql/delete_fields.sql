@@ -1,5 +1,5 @@
 -- Deletes values that change, so that two documents can exchange theirs.
--- binds: as in taken_field.sql
+-- binds: ?1 generation, ?2 JSON array of [key, field, is unique, number or null, text]
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
 DELETE FROM document_fields
 WHERE generation = ?1

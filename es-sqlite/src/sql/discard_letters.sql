@@ -2,4 +2,4 @@
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
 DELETE FROM dead_letters
 WHERE key = ?2 AND (?3 IS NULL OR position = ?3)
-  AND generation IN (SELECT id FROM generations WHERE projection = ?1 AND state <> 'retired')
+  AND reader IN (SELECT id FROM readers WHERE name = ?1 AND NOT is_retired)

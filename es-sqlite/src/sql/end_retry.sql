@@ -1,3 +1,3 @@
--- binds: ?1 generation, ?2 key
+-- binds: ?1 reader, ?2 key
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
-UPDATE parked_keys SET is_retry_requested = 0 WHERE generation = ?1 AND key = ?2
+UPDATE parked_keys SET is_retry_requested = 0 WHERE reader = ?1 AND key = ?2

@@ -1,4 +1,4 @@
--- Deletes the checkpoints of a generation, so that its workers cannot commit any more.
--- binds: ?1 generation
+-- Deletes the checkpoints of a reader, so that its workers cannot commit any more.
+-- binds: ?1 reader
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
-DELETE FROM checkpoints WHERE generation = ?1
+DELETE FROM checkpoints WHERE reader = ?1

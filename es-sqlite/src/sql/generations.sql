@@ -1,12 +1,13 @@
 -- One statement, one snapshot: a promotion falls before it or after it.
 -- binds: ?1 projection
 -- locks: none
-SELECT id,
+SELECT generations.id,
        version,
        state,
        definition,
        withdrawn,
-       (SELECT coalesce(min(position), 0) FROM checkpoints WHERE generation = generations.id) AS reached,
-       (SELECT coalesce(max(position), 0) FROM checkpoints WHERE generation = generations.id) AS furthest
+       (SELECT coalesce(min(position), 0) FROM checkpoints WHERE reader = generations.id) AS reached,
+       (SELECT coalesce(max(position), 0) FROM checkpoints WHERE reader = generations.id) AS furthest
 FROM generations
-WHERE projection = ?1 AND state <> 'retired'
+JOIN readers ON readers.id = generations.id
+WHERE projection = ?1

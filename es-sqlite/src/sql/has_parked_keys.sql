@@ -1,4 +1,4 @@
--- A row if a key of the generation is parked.
--- binds: ?1 generation
+-- A row if a key of the reader is parked.
+-- binds: ?1 reader
 -- locks: none
-SELECT 1 FROM parked_keys WHERE generation = ?1 LIMIT 1
+SELECT 1 FROM parked_keys WHERE reader = ?1 LIMIT 1

@@ -2,5 +2,5 @@
 -- binds: ?1 reader, ?2 key
 -- locks: none
 SELECT 1 FROM parked_keys
-WHERE key = ?2 AND generation IN (SELECT id FROM generations WHERE projection = ?1 AND state <> 'retired')
+WHERE key = ?2 AND reader IN (SELECT id FROM readers WHERE name = ?1 AND NOT is_retired)
 LIMIT 1

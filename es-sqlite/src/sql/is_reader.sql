@@ -1,4 +1,4 @@
 -- A row if there is a reader of this name.
 -- binds: ?1 reader
 -- locks: none
-SELECT 1 FROM generations WHERE projection = ?1 AND state <> 'retired' LIMIT 1
+SELECT 1 FROM readers WHERE name = ?1 AND NOT is_retired LIMIT 1

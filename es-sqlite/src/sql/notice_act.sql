@@ -2,4 +2,4 @@
 -- binds: ?1 reader
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
 UPDATE checkpoints SET acts = acts + 1
-WHERE generation IN (SELECT id FROM generations WHERE projection = ?1 AND state <> 'retired')
+WHERE reader IN (SELECT id FROM readers WHERE name = ?1 AND NOT is_retired)

@@ -6,17 +6,17 @@
 -- locks: the caller's write lock keeps the answer true until the switch
 WITH shards AS (
     SELECT old.position AS serving_at,
-           coalesce((SELECT position FROM checkpoints WHERE generation = ?1 AND shard = old.shard),
-                    (SELECT min(position) FROM checkpoints WHERE generation = ?1), 0) AS building_at
+           coalesce((SELECT position FROM checkpoints WHERE reader = ?1 AND shard = old.shard),
+                    (SELECT min(position) FROM checkpoints WHERE reader = ?1), 0) AS building_at
     FROM generations AS building
     JOIN generations AS serving ON serving.projection = building.projection AND serving.state = 'serving'
-    JOIN checkpoints AS old ON old.generation = serving.id
+    JOIN checkpoints AS old ON old.reader = serving.id
     WHERE building.id = ?1
 ), worst AS (
     SELECT building_at, serving_at
     FROM (SELECT building_at, serving_at FROM shards
           UNION ALL
-          SELECT coalesce((SELECT min(position) FROM checkpoints WHERE generation = ?1), 0), min(serving_at) FROM shards)
+          SELECT coalesce((SELECT min(position) FROM checkpoints WHERE reader = ?1), 0), min(serving_at) FROM shards)
     ORDER BY serving_at - building_at DESC
     LIMIT 1
 )

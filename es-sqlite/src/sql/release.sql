@@ -1,3 +1,3 @@
--- binds: ?1 generation, ?2 shard, ?3 fencing token
+-- binds: ?1 reader, ?2 shard, ?3 fencing token
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
-UPDATE checkpoints SET owner = NULL WHERE generation = ?1 AND shard = ?2 AND fencing_token = ?3
+UPDATE checkpoints SET owner = NULL WHERE reader = ?1 AND shard = ?2 AND fencing_token = ?3

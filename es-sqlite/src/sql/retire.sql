@@ -1,4 +1,4 @@
--- Hides a generation from readers. Its documents are deleted later.
--- binds: ?1 generation, ?2 the state it must be in
+-- What was a generation is no more seen. Its documents are deleted later.
+-- binds: ?1 reader
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
-UPDATE generations SET state = 'retired' WHERE id = ?1 AND state = ?2
+UPDATE readers SET is_retired = 1 WHERE id = ?1

@@ -1,3 +1,3 @@
 -- binds: none
 -- locks: none
-SELECT id FROM generations WHERE state = 'retired' ORDER BY id
+SELECT id FROM readers WHERE is_retired ORDER BY id

@@ -3,6 +3,6 @@
 -- locks: the caller holds the write lock (BEGIN IMMEDIATE)
 UPDATE parked_keys SET is_retry_requested = 1
 WHERE key = ?2
-  AND generation IN (SELECT id FROM generations WHERE projection = ?1 AND state <> 'retired')
+  AND reader IN (SELECT id FROM readers WHERE name = ?1 AND NOT is_retired)
   AND NOT EXISTS (SELECT 1 FROM dead_letters
-                  WHERE dead_letters.generation = parked_keys.generation AND dead_letters.key = parked_keys.key)
+                  WHERE dead_letters.reader = parked_keys.reader AND dead_letters.key = parked_keys.key)

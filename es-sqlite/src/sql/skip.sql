@@ -4,6 +4,6 @@
 UPDATE checkpoints
 SET position = stops.position, event_id = stops.event_id, recorded_at_us = stops.recorded_at_us
 FROM stops
-WHERE stops.generation = checkpoints.generation AND stops.shard = checkpoints.shard
+WHERE stops.reader = checkpoints.reader AND stops.shard = checkpoints.shard
   AND stops.shard = ?2 AND stops.position = ?3 AND stops.event_id = ?4 AND checkpoints.position < ?3
-  AND checkpoints.generation IN (SELECT id FROM generations WHERE projection = ?1 AND state <> 'retired')
+  AND checkpoints.reader IN (SELECT id FROM readers WHERE name = ?1 AND NOT is_retired)

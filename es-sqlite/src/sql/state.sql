@@ -1,3 +1,3 @@
 -- binds: ?1 generation
 -- locks: none
-SELECT state FROM generations WHERE id = ?1 AND state <> 'retired'
+SELECT state FROM generations WHERE id = ?1

@@ -40,22 +40,22 @@ async fn r7_a_dropped_append_leaves_nothing_or_the_whole() {
 async fn r7_a_dropped_commit_leaves_nothing_or_the_whole() {
     let store = new_store().await;
     let (shard, ttl) = (Shard::from("log"), Duration::from_mins(1));
-    let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    let generation = store.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap();
     let owner = Uuid::now_v7();
     let keys = ["a".to_owned(), "b".to_owned()];
     for polls in 0..40 {
-        store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
-        let lease = store.acquire(&generation, &shard, owner, Takeover::WhenFree, ttl).await.unwrap().unwrap();
+        store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
+        let lease = store.acquire(&generation.reader, &shard, owner, Takeover::WhenFree, ttl).await.unwrap().unwrap();
         let position = lease.checkpoint.position.next();
         let document = Bytes::from(position.to_string());
         let upserts = keys.iter().map(|key| (key.clone(), document.clone())).collect();
         let checkpoint = Checkpoint { position, ..Checkpoint::default() };
         drop_after(polls, store.commit(&lease, Changes { upserts, checkpoint, ..Changes::default() })).await;
         // Writes have an order, so once this one is done the dropped one has ended too.
-        store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
+        store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
         let reached = store.reached("model").await.unwrap();
         let expected = (reached > Position::ZERO).then(|| Bytes::from(reached.to_string()));
-        assert_eq!(store.load(&generation, &keys, usize::MAX).await.unwrap(), [expected.clone(), expected]);
+        assert_eq!(store.load(&generation.reader, &keys, usize::MAX).await.unwrap(), [expected.clone(), expected]);
     }
 }
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use es_core::{AppendError, EventStore, Expected, Position, backend::Leases};
+use es_core::{
+    AppendError, EventStore, Expected, Position,
+    backend::{Leases, Reader},
+};
 use es_sqlite::{CloseError, SqliteStore};
 use sqlx::Executor;
 
@@ -46,8 +49,8 @@ async fn r16_close_ends_in_bounded_time_although_another_program_holds_the_write
     assert!(matches!(outcome, Err(AppendError::Store(_))), "its outcome is unknown: {outcome:?}");
 }
 
-fn model() -> es_core::Generation {
-    es_core::Generation { id: 1, projection: "model".into(), version: 1 }
+fn model() -> Reader {
+    Reader { id: 1, name: "model".into() }
 }
 
 #[tokio::test]

@@ -18,8 +18,9 @@ const DOCUMENTS: usize = 2_500;
 
 async fn fill(store: &SqliteStore, generation: &Generation, document: &'static str) {
     let (shard, ttl) = (Shard::from("log"), Duration::from_mins(1));
-    store.ensure_shards(generation, std::slice::from_ref(&shard)).await.unwrap();
-    let lease = store.acquire(generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
+    let lease =
+        store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
     let changes = Changes {
         upserts: (0..DOCUMENTS).map(|key| (format!("{key:05}"), Bytes::from_static(document.as_bytes()))).collect(),
         checkpoint: Checkpoint { position: lease.checkpoint.position.next(), ..Checkpoint::default() },
@@ -42,9 +43,9 @@ async fn until_none(foreign: &mut SqliteConnection, count: &str) {
 async fn r12_readers_see_the_whole_old_or_the_whole_new_generation() {
     let path = new_path();
     let store = SqliteStore::open(&path).await.unwrap();
-    let old = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    let old = store.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap();
     fill(&store, &old, "old").await;
-    let new = store.ensure_generation("model", 2, GenerationState::Building).await.unwrap();
+    let new = store.ensure_generation("model", 2, GenerationState::Building, "projection", &[]).await.unwrap();
     fill(&store, &new, "new").await;
     let reader = tokio::spawn({
         let store = store.clone();
@@ -66,7 +67,7 @@ async fn r12_readers_see_the_whole_old_or_the_whole_new_generation() {
     assert_eq!(store.reached("model").await.unwrap(), Position::new(1));
     // SQL users see the same.
     let mut foreign = foreign_connection(&path).await;
-    let old = format!("SELECT count(*) FROM documents WHERE generation = {}", old.id);
+    let old = format!("SELECT count(*) FROM documents WHERE generation = {}", old.reader.id);
     until_none(&mut foreign, &old).await;
     let query = "SELECT count(*) FROM read_models WHERE projection = 'model' AND version = 2 AND document = 'new'";
     assert_eq!(foreign.fetch_one(query).await.unwrap().get::<i64, _>(0), i64::try_from(DOCUMENTS).unwrap());
@@ -76,14 +77,17 @@ async fn r12_readers_see_the_whole_old_or_the_whole_new_generation() {
 async fn r12_what_an_interrupted_promotion_left_is_swept_at_the_next_start() {
     let path = new_path();
     let store = SqliteStore::open(&path).await.unwrap();
-    let old = store.ensure_generation("model", 1, GenerationState::Building).await.unwrap();
+    let old = store.ensure_generation("model", 1, GenerationState::Building, "projection", &[]).await.unwrap();
     fill(&store, &old, "old").await;
     store.close().await.unwrap();
     // The state after a promotion and before the end of its sweep.
     let mut foreign = foreign_connection(&path).await;
-    foreign.execute("UPDATE generations SET state = 'retired'; DELETE FROM checkpoints").await.unwrap();
+    foreign
+        .execute("DELETE FROM generations; UPDATE readers SET is_retired = 1; DELETE FROM checkpoints")
+        .await
+        .unwrap();
     let store = SqliteStore::open(&path).await.unwrap();
-    until_none(&mut foreign, "SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM generations)").await;
-    let new = store.ensure_generation("model", 2, GenerationState::Building).await.unwrap();
-    assert_ne!(new.id, old.id, "an id never comes back");
+    until_none(&mut foreign, "SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM readers)").await;
+    let new = store.ensure_generation("model", 2, GenerationState::Building, "projection", &[]).await.unwrap();
+    assert_ne!(new.reader.id, old.reader.id, "an id never comes back");
 }

@@ -24,7 +24,7 @@ async fn r5_what_is_written_to_an_unlinked_file_is_not_acknowledged() {
     is_replaced(store.append(append("a", Expected::Any, 1)).await);
     let read = store.head().await.expect_err("a service that asks for the head is not ready");
     assert!(!read.is_transient() && with_causes(&read).contains("was removed or replaced"), "{read:?}");
-    let made = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap_err();
+    let made = store.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap_err();
     assert!(!made.is_transient() && with_causes(&made).contains("was removed or replaced"), "{made:?}");
     let closed = store.close().await.unwrap_err();
     assert!(matches!(closed, CloseError::Replaced(_)), "{closed:?}");

@@ -55,10 +55,10 @@ async fn r6_a_retry_after_a_restart_returns_the_first_outcome() {
 async fn r9_a_reopened_read_model_continues_at_its_checkpoint() {
     let (path, shard, ttl) = (new_path(), Shard::from("log"), Duration::from_mins(1));
     let store = SqliteStore::open(&path).await.unwrap();
-    let generation = store.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    let generation = store.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap();
     let owner = Uuid::now_v7();
-    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
-    let lease = store.acquire(&generation, &shard, owner, Takeover::WhenFree, ttl).await.unwrap().unwrap();
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
+    let lease = store.acquire(&generation.reader, &shard, owner, Takeover::WhenFree, ttl).await.unwrap().unwrap();
     let recorded_at = DateTime::from_timestamp_micros(1_767_225_600_123_456).unwrap();
     let witness = Witness { event_id: Uuid::now_v7(), recorded_at };
     let checkpoint = Checkpoint { position: Position::new(7), witness: Some(witness), cursor: Some("offset 7".into()) };
@@ -75,7 +75,7 @@ async fn r9_a_reopened_read_model_continues_at_its_checkpoint() {
     assert_eq!(store.get("model", "key").await.unwrap().unwrap().found.as_deref(), Some(&b"{}"[..]));
     assert_eq!(store.get("model", "empty").await.unwrap().unwrap().found.as_deref(), Some(&b""[..]));
     let rival = Uuid::now_v7();
-    let again = store.acquire(&generation, &shard, rival, Takeover::WhenFree, ttl).await.unwrap();
+    let again = store.acquire(&generation.reader, &shard, rival, Takeover::WhenFree, ttl).await.unwrap();
     let again = again.expect("the lease has ended with its store");
     assert_eq!(again.checkpoint, checkpoint);
     assert!(again.fencing_token > lease.fencing_token);

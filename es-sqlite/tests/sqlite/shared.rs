@@ -111,12 +111,16 @@ async fn r9_a_former_lease_holder_in_another_process_cannot_commit() {
         checkpoint: Checkpoint { position: Position::new(position), ..Checkpoint::default() },
         ..Changes::default()
     };
-    let generation = zombie.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    let generation = zombie.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap();
     // It stalls until its lease has run out. (A lease of length zero runs out at once.)
-    zombie.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
-    let expired =
-        zombie.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, Duration::ZERO).await.unwrap().unwrap();
-    let lease = successor.acquire(&generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
+    zombie.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
+    let expired = zombie
+        .acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::WhenFree, Duration::ZERO)
+        .await
+        .unwrap()
+        .unwrap();
+    let lease =
+        successor.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap().unwrap();
     // Both are at the same position, and the former holder commits first: only the fencing token tells them apart.
     let refused = zombie.commit(&expired, changes(1, "zombie")).await;
     assert!(matches!(refused, Err(CommitError::Fenced(_))), "{refused:?}");

@@ -111,23 +111,23 @@ async fn r18_a_process_that_waits_takes_over_within_a_second_after_a_kill() {
 
 async fn acquire(store: &SqliteStore, generation: &Generation, ttl: Duration) -> Option<Lease> {
     let shard = Shard::from("log");
-    let ready = store.ensure_shards(generation, std::slice::from_ref(&shard)).await.unwrap();
+    let ready = store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
     assert_eq!(ready, Changeover::Ready);
-    store.acquire(generation, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap()
+    store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::WhenFree, ttl).await.unwrap()
 }
 
 #[tokio::test]
 async fn r18_the_leases_of_a_store_are_free_as_soon_as_it_is_dropped() {
     let path = new_path();
     let [gone, next] = [SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap()];
-    let generation = next.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    let generation = next.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap();
     let hour = Duration::from_hours(1);
     acquire(&gone, &generation, hour).await.unwrap();
     assert!(acquire(&next, &generation, hour).await.is_none());
     let copy = [Shard::from("copy")];
-    assert_eq!(next.ensure_shards(&generation, &copy).await.unwrap(), Changeover::Busy);
+    assert_eq!(next.ensure_shards(&generation.reader, &copy).await.unwrap(), Changeover::Busy);
     drop(gone);
-    assert_eq!(next.ensure_shards(&generation, &copy).await.unwrap(), Changeover::Ready);
+    assert_eq!(next.ensure_shards(&generation.reader, &copy).await.unwrap(), Changeover::Ready);
     assert!(acquire(&next, &generation, hour).await.is_some());
 }
 
@@ -136,7 +136,7 @@ async fn r18_the_leases_of_a_store_are_free_as_soon_as_it_is_dropped() {
 async fn r18_a_lease_without_a_heartbeat_for_its_length_is_free() {
     let path = new_path();
     let [hung, next] = [SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap()];
-    let generation = next.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    let generation = next.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap();
     let (ttl, asked) = (Duration::from_millis(200), Instant::now());
     acquire(&hung, &generation, ttl).await.unwrap();
     while acquire(&next, &generation, ttl).await.is_none() {
@@ -150,7 +150,7 @@ async fn r18_a_lease_without_a_heartbeat_for_its_length_is_free() {
 async fn r18_the_heartbeat_keeps_a_lease_although_its_owner_blocks_the_runtime() {
     let path = new_path();
     let [owner, rival] = [SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap()];
-    let generation = rival.ensure_generation("model", 1, GenerationState::Serving).await.unwrap();
+    let generation = rival.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap();
     let ttl = Duration::from_secs(1);
     let lease = acquire(&owner, &generation, ttl).await.unwrap();
     assert!(acquire(&rival, &generation, ttl).await.is_none());

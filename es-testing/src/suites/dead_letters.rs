@@ -13,7 +13,7 @@ use es_core::{
 };
 use uuid::Uuid;
 
-use super::read_model_store::{MODEL, TTL, at, building, changes, commit, fenced, lease, serving, shard};
+use super::read_model_store::{MODEL, TTL, at, building, changes, commit, fenced, lease, lease_of, serving, shard};
 
 fn act() -> Act {
     Act::new("ada", "ticket 7").expect("valid")
@@ -80,7 +80,7 @@ pub async fn r19_letters_commit_with_the_checkpoint_and_come_back_as_they_were(s
     assert_eq!(stored, expected);
     assert_eq!(found[0].cause.as_deref(), Some("it does not fit"));
     assert_eq!((&found[1].cause, &found[0].edited, found[0].revision), (&None, &None, 1));
-    assert_eq!((&found[0].generation, &found[0].shard), (&lease.generation, &lease.shard));
+    assert_eq!((&found[0].reader, &found[0].shard), (&lease.reader, &lease.shard));
     let keys = store.parked_keys(MODEL).await.expect("read");
     let keys: Vec<_> = keys.iter().map(|parked| (&*parked.key, parked.letters, parked.is_retry_requested)).collect();
     assert_eq!(keys, [("a", 3, false), ("b", 1, false)]);
@@ -94,7 +94,7 @@ pub async fn r19_letters_commit_with_the_checkpoint_and_come_back_as_they_were(s
 /// R9, R19
 pub async fn r9_a_fenced_worker_parks_and_redeems_nothing(store: &impl ReadModelStore) {
     let (zombie, events) = parked(store).await;
-    let next = lease(store, &zombie.generation, "log").await;
+    let next = lease_of(store, &zombie.reader, "log").await;
     let late = Changes { letters: vec![waiting("late", &events[0])], ..changes(5, &[], &[]) };
     fenced(store.commit(&zombie, late).await);
     let again = redeem(&zombie, redemption("a", &[(1, 1), (3, 1), (4, 1)], None, true), &[("a", "6")]);
@@ -106,7 +106,7 @@ pub async fn r9_a_fenced_worker_parks_and_redeems_nothing(store: &impl ReadModel
     assert_eq!(store.situation(&next).await.expect("asked").letters, 4);
 }
 
-/// Pages follow the order of generation, key and position, and have bounded bytes (R17).
+/// Pages follow the order of reader, key and position, and have bounded bytes (R17).
 pub async fn r17_pages_of_letters_join_and_have_bounded_bytes(store: &impl ReadModelStore) {
     let (mut lease, events) = parked(store).await;
     let (mut page, mut found) = (LetterPage::first(3), Vec::new());
@@ -208,7 +208,7 @@ pub async fn r12_letters_of_a_generation_go_with_it(store: &impl ReadModelStore)
     }
     store.promote(&new, Promotion::Automatic).await.expect("promoted");
     let found = letters(store).await;
-    assert_eq!((found.len(), &found[0].generation), (1, &new));
+    assert_eq!((found.len(), &found[0].reader), (1, &new.reader));
     let newer = building(store).await;
     let mut discarded = lease(store, &newer, "log").await;
     let parking = Changes { letters: vec![failing("b", &events[1])], ..changes(4, &[], &[]) };
@@ -223,11 +223,11 @@ pub async fn r19_parked_keys_follow_to_another_source_only_if_it_has_one_shard(s
     let (lease, _) = parked(store).await;
     store.release(&lease).await.expect("released");
     let partitions = [shard("topic/0"), shard("topic/1")];
-    let refused = store.ensure_shards(&lease.generation, &partitions).await.expect("asked");
+    let refused = store.ensure_shards(&lease.reader, &partitions).await.expect("asked");
     assert_eq!(refused, Changeover::Parked);
     let merged = [shard("merged")];
-    assert_eq!(store.ensure_shards(&lease.generation, &merged).await.expect("asked"), Changeover::Ready);
-    let taken = store.acquire(&lease.generation, &merged[0], Uuid::now_v7(), Takeover::WhenFree, TTL).await;
+    assert_eq!(store.ensure_shards(&lease.reader, &merged).await.expect("asked"), Changeover::Ready);
+    let taken = store.acquire(&lease.reader, &merged[0], Uuid::now_v7(), Takeover::WhenFree, TTL).await;
     let next = taken.expect("asked").expect("free");
     store.request_retry(MODEL, "a", &act()).await.expect("parked");
     let situation = store.situation(&next).await.expect("asked");

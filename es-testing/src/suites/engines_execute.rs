@@ -100,6 +100,13 @@ macro_rules! engine_suite {
             r19_a_failing_reaction_holds_up_its_stream_and_nothing_else
             r22_a_paused_reader_waits_until_it_is_resumed
         }
+        $crate::__suite! { engines_fields, $make,
+            r9_fields_are_those_of_the_documents
+            r12_all_pages_of_found_documents_are_of_one_generation
+            r12_a_search_waits_for_a_generation_with_the_field
+            r11_an_event_that_gives_a_taken_value_stops_the_projector
+            r19_a_key_whose_value_is_taken_is_parked
+        }
         $crate::__suite! { engines_letters, $make,
             r19_a_key_whose_letters_are_discarded_continues
             r19_a_retry_deletes_what_its_letters_delete

@@ -16,9 +16,8 @@ use uuid::Uuid;
 
 use super::engines_project::{Store, assert_equals_the_fold, deposit, source};
 use es_core::{
-    FoldResult, Generation, Keys, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector,
-    Recorded,
-    backend::Takeover,
+    FoldResult, Keys, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector, Recorded,
+    backend::{Reader, Takeover},
     testing::account::{AccountEvent, Ledger, LedgerPage},
 };
 
@@ -26,20 +25,19 @@ use es_core::{
 const LEASE: Duration = Duration::from_secs(1);
 
 /// A second owner, whose own leases expire at once, asks for the lease on the log.
-async fn is_free(store: &impl Store, generation: &Generation) -> bool {
+async fn is_free(store: &impl Store, reader: &Reader) -> bool {
     let (shard, rival) = (LogSource::shard(), Uuid::now_v7());
-    store.ensure_shards(generation, std::slice::from_ref(&shard)).await.expect("asked");
-    let taken = store.acquire(generation, &shard, rival, Takeover::WhenFree, Duration::ZERO).await.expect("asked");
+    store.ensure_shards(reader, std::slice::from_ref(&shard)).await.expect("asked");
+    let taken = store.acquire(reader, &shard, rival, Takeover::WhenFree, Duration::ZERO).await.expect("asked");
     taken.is_some()
 }
 
 /// Asks for three times the length of the lease.
 async fn assert_it_is_kept(store: &impl Store, name: &str) {
-    let found = store.generations(name).await.expect("asked");
-    let generation = found.serving.or(found.building).expect("a worker has begun").generation;
+    let (reader, _) = store.ensure_reader(name, "a worker has begun").await.expect("asked");
     let began = Instant::now();
     while began.elapsed() < LEASE * 3 {
-        assert!(!is_free(store, &generation).await, "after {:?} the worker still lives", began.elapsed());
+        assert!(!is_free(store, &reader).await, "after {:?} the worker still lives", began.elapsed());
         tokio::time::sleep(LEASE / 20).await;
     }
 }

@@ -23,6 +23,9 @@ use uuid::Uuid;
 /// How long a read waits for its write. Only a failing test waits this long.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The definition of [`Ledger`].
+pub(super) const LEDGER: &str = "projection Ledger of account in per-key order";
+
 /// All three ports in one.
 pub trait Store: AggregateStore + ReadModelStore + Clone {}
 impl<S: AggregateStore + ReadModelStore + Clone> Store for S {}
@@ -277,7 +280,7 @@ pub async fn r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log(store: &
         }
     });
     let rebuilt = projector(Ledger::<1>::default(), store).rebuild(shutdown.clone()).await.expect("rebuilt");
-    assert_ne!(rebuilt.expect("it was not interrupted").id, before.id);
+    assert_ne!(rebuilt.expect("it was not interrupted").reader, before.reader);
     clients.join_all().await;
     // The worker of the old generation was fenced and follows the new one.
     assert_equals_the_fold(Ledger::<1>::default(), store).await;
@@ -346,7 +349,7 @@ pub async fn r12_an_interrupted_rebuild_continues(store: &impl Store) {
     let poisoned = Ledger::<1> { poison: Some(666) };
     deposit(store, 666).await;
     projector(poisoned, store).rebuild(CancellationToken::new()).await.expect_err("it cannot pass the poison");
-    let building = store.ensure_generation("ledger", 1, GenerationState::Building).await.expect("asked");
+    let building = store.ensure_generation("ledger", 1, GenerationState::Building, LEDGER, &[]).await.expect("asked");
     let reached = store.generations("ledger").await.expect("asked").building.expect("it is there").reached;
     assert!(reached > Position::ZERO, "what was folded is kept");
     assert_eq!(store.generations("ledger").await.expect("asked").serving.map(|serving| serving.generation), None);
@@ -412,10 +415,10 @@ pub async fn r16_shutdown_hands_the_shards_over_at_once(store: &impl Store) {
 /// After a restore from an older copy, the log has another event at the checkpoint.
 pub async fn a_checkpoint_of_another_history_is_refused(store: &impl Store) {
     deposit(store, 1).await;
-    let generation = store.ensure_generation("ledger", 1, GenerationState::Serving).await.expect("made");
+    let generation = store.ensure_generation("ledger", 1, GenerationState::Serving, LEDGER, &[]).await.expect("made");
     let ttl = Duration::ZERO;
-    store.ensure_shards(&generation, &[LogSource::shard()]).await.expect("ensured");
-    let lease = store.acquire(&generation, &LogSource::shard(), Uuid::now_v7(), Takeover::Always, ttl).await;
+    store.ensure_shards(&generation.reader, &[LogSource::shard()]).await.expect("ensured");
+    let lease = store.acquire(&generation.reader, &LogSource::shard(), Uuid::now_v7(), Takeover::Always, ttl).await;
     let foreign = Witness { event_id: Uuid::now_v7(), recorded_at: DateTime::UNIX_EPOCH };
     let checkpoint = Checkpoint { position: Position::new(1), witness: Some(foreign), cursor: None };
     let changes = Changes { checkpoint, ..Changes::default() };

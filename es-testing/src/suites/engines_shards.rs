@@ -8,9 +8,9 @@ use std::{
 
 use async_trait::async_trait;
 use es_core::{
-    EngineError, FailurePolicy, Generation, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection,
-    Projector, QueryError, Recorded,
-    backend::{Changes, Checkpoint, Shard, Takeover},
+    EngineError, FailurePolicy, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector,
+    QueryError, Recorded,
+    backend::{Changes, Checkpoint, Reader, Shard, Takeover},
     testing::account::{AccountEvent, Histories},
 };
 use tokio_util::sync::CancellationToken;
@@ -30,18 +30,18 @@ fn projector<P: Projection>(projection: P, store: &impl Store) -> Projector<P> {
     engines_project::projector(projection, store).shards(SHARDS)
 }
 
-async fn generation(store: &impl Store, name: &str) -> Generation {
+async fn generation(store: &impl Store, name: &str) -> Reader {
     let generation = eventually("it begins", async || {
         let found = store.generations(name).await.expect("asked");
-        found.serving.or(found.building).map(|progress| progress.generation)
+        found.serving.or(found.building).map(|progress| progress.generation.reader)
     });
     generation.await
 }
 
 /// How many shards each worker holds, the smallest number first.
-async fn shares(store: &impl Store, generation: &Generation) -> Vec<usize> {
+async fn shares(store: &impl Store, reader: &Reader) -> Vec<usize> {
     let mut held = BTreeMap::<Uuid, usize>::new();
-    for share in store.shares(generation).await.expect("asked") {
+    for share in store.shares(reader).await.expect("asked") {
         *held.entry(share.owner).or_default() += 1;
     }
     let mut counts: Vec<_> = held.into_values().collect();
@@ -49,11 +49,11 @@ async fn shares(store: &impl Store, generation: &Generation) -> Vec<usize> {
     counts
 }
 
-async fn until_shared(store: &impl Store, generation: &Generation, wanted: &[usize]) {
+async fn until_shared(store: &impl Store, reader: &Reader, wanted: &[usize]) {
     let mut seen = Vec::new();
     let began = Instant::now();
     while began.elapsed() < PATIENCE {
-        seen = shares(store, generation).await;
+        seen = shares(store, reader).await;
         if seen == wanted {
             return;
         }
@@ -63,9 +63,9 @@ async fn until_shared(store: &impl Store, generation: &Generation, wanted: &[usi
 }
 
 /// Another worker takes `shard`, for as long as the lease is kept.
-async fn taken(store: &impl Store, generation: &Generation, shard: &Shard) -> es_core::backend::Lease {
+async fn taken(store: &impl Store, reader: &Reader, shard: &Shard) -> es_core::backend::Lease {
     let (owner, ttl) = (Uuid::now_v7(), Duration::from_mins(1));
-    let lease = store.acquire(generation, shard, owner, Takeover::Always, ttl).await.expect("asked");
+    let lease = store.acquire(reader, shard, owner, Takeover::Always, ttl).await.expect("asked");
     lease.expect("there is such a shard")
 }
 
@@ -157,7 +157,7 @@ pub async fn r12_a_generation_is_built_by_several_workers(store: &impl Store) {
     let built =
         [one.await, other.await].map(|built| built.expect("no panic").expect("built").expect("not interrupted"));
     assert_eq!(built[0], built[1]);
-    assert_ne!(built[0], generation);
+    assert_ne!(built[0].reader, generation);
     clients.join_all().await;
     shutdown.cancel();
     // It was in one shard, and has stopped at its promotion or at the shutdown.
@@ -302,13 +302,9 @@ pub async fn r9_a_policy_in_shards_reacts_to_each_stream_in_order(store: &impl S
     for (account, versions) in noted {
         assert!(versions.iter().copied().eq(1..=20), "{account}: {versions:?}");
     }
-    let slices: BTreeSet<_> = store
-        .shares(&generation(store, Noting::NAME).await)
-        .await
-        .expect("asked")
-        .into_iter()
-        .map(|share| share.shard)
-        .collect();
+    let (reader, _) = store.ensure_reader(Noting::NAME, "it has begun").await.expect("asked");
+    let slices: BTreeSet<_> =
+        store.shares(&reader).await.expect("asked").into_iter().map(|share| share.shard).collect();
     assert_eq!(slices.into_iter().collect::<Vec<_>>(), Shard::split("log", SHARDS));
     shutdown.cancel();
     for worker in workers {

@@ -63,10 +63,9 @@ async fn append_of_newer_code(store: &impl Store, name: &str, schema_version: u3
 
 /// Whether the lease on the log's shard is free.
 async fn is_free(store: &impl Store, name: &str) -> bool {
-    let found = store.generations(name).await.expect("asked");
-    let generation = found.serving.or(found.building).expect("it has begun").generation;
+    let (reader, _) = store.ensure_reader(name, "it has begun").await.expect("asked");
     let (rival, ttl) = (Uuid::now_v7(), Duration::ZERO);
-    let taken = store.acquire(&generation, &LogSource::shard(), rival, Takeover::WhenFree, ttl).await.expect("asked");
+    let taken = store.acquire(&reader, &LogSource::shard(), rival, Takeover::WhenFree, ttl).await.expect("asked");
     taken.is_some()
 }
 
@@ -115,8 +114,7 @@ pub async fn r11_a_policy_stands_by_at_an_event_that_only_newer_code_knows(store
     while !is_free(store, Idle::NAME).await {
         tokio::task::yield_now().await;
     }
-    let reached = store.generations(Idle::NAME).await.expect("asked").serving.expect("it serves at once").reached;
-    assert_eq!(reached, Position::ZERO);
+    assert_eq!(store.reached(Idle::NAME).await.expect("asked"), Position::ZERO);
     shutdown.cancel();
     runner.await.expect("no panic").expect("it stops in order");
 }

@@ -6,13 +6,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use es_core::{
     Append, EventData, EventStore, Expected, NewEvent, Position, StreamId, Version,
     backend::{
-        Changes, Checkpoint, GenerationState, Inspect, LeaseSummary, Promotion, ReadModelStore, ReaderSummary,
-        Takeover, Witness,
+        Changes, Checkpoint, GenerationState, GenerationSummary, Inspect, LeaseSummary, Promotion, ReadModelStore,
+        ReaderSummary, Takeover, Witness,
     },
 };
 use uuid::Uuid;
 
-use super::read_model_store::{MODEL, TTL, building, lease, serving, shard};
+use super::read_model_store::{DEFINITION, MODEL, TTL, building, lease, serving, shard};
 
 /// Tests what operators see of a store: `inspect_suite!(async { … })` with an expression that makes an empty store which
 /// implements [`Inspect`], `EventStore` and `ReadModelStore`.
@@ -90,28 +90,28 @@ pub async fn readers_are_listed_with_their_checkpoints<S: ReadModelStore + Inspe
     assert_eq!(store.list_readers().await.expect("listed"), []);
     let new = building(store).await;
     let old = serving(store).await;
-    store.define(&old, "projection Suite of all categories in per-key order", &[]).await.expect("defined");
-    store.ensure_reader("a-policy", "policy Suite of all categories").await.expect("made");
+    let (policy, _) = store.ensure_reader("a-policy", "policy Suite").await.expect("made");
     let shards: Vec<_> = (0..11).map(|number| shard(&format!("topic/{number}"))).collect();
-    store.ensure_shards(&old, &shards).await.expect("ensured");
+    store.ensure_shards(&old.reader, &shards).await.expect("ensured");
     let recorded_at = DateTime::from_timestamp_micros(1_700_000_000_123_456).expect("a time");
     for (shard, position) in shards.iter().zip(5..) {
-        let held = store.acquire(&old, shard, Uuid::now_v7(), Takeover::Always, TTL).await.expect("asked");
+        let held = store.acquire(&old.reader, shard, Uuid::now_v7(), Takeover::Always, TTL).await.expect("asked");
         let witness = Some(Witness { event_id: Uuid::now_v7(), recorded_at });
         let checkpoint = Checkpoint { position: Position::new(position), witness, cursor: Some("c".into()) };
         store.commit(&held.expect("free"), Changes { checkpoint, ..Changes::default() }).await.expect("committed");
     }
     let readers = store.list_readers().await.expect("listed");
-    let heads: Vec<_> = readers.iter().map(|reader| (&*reader.generation.projection, reader.state)).collect();
-    let (serves, builds) = (GenerationState::Serving, GenerationState::Building);
-    assert_eq!(heads, [("a-policy", serves), (MODEL, serves), (MODEL, builds)]);
-    assert_eq!(readers[0].definition.as_deref(), Some("policy Suite of all categories"));
+    let heads: Vec<_> = readers.iter().map(|found| (&found.reader, found.generation)).collect();
+    let summary = |version, state| Some(GenerationSummary { version, state });
+    let (serves, builds) = (summary(1, GenerationState::Serving), summary(2, GenerationState::Building));
+    assert_eq!(heads, [(&policy, None), (&old.reader, serves), (&new.reader, builds)]);
+    let definitions: Vec<_> = readers.iter().map(|found| found.definition.as_str()).collect();
+    assert_eq!(definitions, ["policy Suite", DEFINITION, DEFINITION]);
     assert_eq!(readers[0].shards, []);
-    assert_eq!((&readers[1].generation, readers[1].reached()), (&old, Position::new(5)));
+    assert_eq!(readers[1].reached(), Position::new(5));
     assert_eq!(readers[1].shards.iter().map(|found| found.shard.clone()).collect::<Vec<_>>(), shards);
     assert_eq!(readers[1].shards[10].position, Position::new(15));
     assert_eq!(readers[1].shards[10].recorded_at, Some(recorded_at));
-    assert_eq!((&readers[2].generation, readers[2].definition.as_deref()), (&new, None));
     assert_eq!(readers[2].reached(), Position::ZERO);
 }
 
@@ -136,7 +136,7 @@ pub async fn a_lease_is_shown_as_long_as_it_holds<S: ReadModelStore + Inspect>(s
     assert_eq!(only(store).await.shards[0].lease, None);
 
     let brief = Duration::from_millis(1);
-    let taken = store.acquire(&generation, &shard("log"), Uuid::now_v7(), Takeover::Always, brief).await;
+    let taken = store.acquire(&generation.reader, &shard("log"), Uuid::now_v7(), Takeover::Always, brief).await;
     taken.expect("asked").expect("free");
     // What keeps leases alive for a store renews none that its worker has not asked for since.
     let expired = async {
@@ -152,10 +152,11 @@ pub async fn a_replaced_generation_is_not_listed<S: ReadModelStore + Inspect>(st
     serving(store).await;
     let new = building(store).await;
     store.promote(&new, Promotion::Automatic).await.expect("promoted");
-    assert_eq!(only(store).await.generation, new);
-    let third = store.ensure_generation(MODEL, 3, GenerationState::Building).await.expect("a generation");
+    assert_eq!(only(store).await.reader, new.reader);
+    let third =
+        store.ensure_generation(MODEL, 3, GenerationState::Building, DEFINITION, &[]).await.expect("a generation");
     store.discard(&third).await.expect("discarded");
-    assert_eq!(only(store).await.generation, new);
+    assert_eq!(only(store).await.reader, new.reader);
 }
 
 /// Whatever is not in order comes with advice.

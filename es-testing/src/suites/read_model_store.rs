@@ -7,8 +7,8 @@ use chrono::DateTime;
 use es_core::{
     Generation, KeyRange, Position,
     backend::{
-        Acts, Changeover, Changes, Checkpoint, CommitError, GenerationState, Lease, ReadModelStore, Shard, Takeover,
-        Witness,
+        Acts, Changeover, Changes, Checkpoint, CommitError, GenerationState, Lease, ReadModelStore, Reader, Shard,
+        Takeover, Witness,
     },
 };
 use tokio::task::JoinSet;
@@ -40,7 +40,6 @@ macro_rules! read_model_store_suite {
         $crate::__suite! { read_model_store_generations, $make,
             generations_are_created_once
             the_first_definition_of_a_generation_stays
-            a_reader_without_documents_is_made_once_and_takes_no_name_of_a_projection
             r12_a_rebuild_is_invisible_until_promoted
             r12_promotion_refuses_to_go_back_in_time
             r12_promotion_compares_shard_by_shard
@@ -63,6 +62,12 @@ macro_rules! read_model_store_suite {
             two_documents_exchange_values_in_one_commit
             of_concurrent_commits_of_one_value_one_is_refused
         }
+        $crate::__suite! { readers, $make,
+            a_policy_is_made_once_and_is_no_generation
+            a_name_belongs_to_a_policy_or_to_a_projection
+            of_a_policy_and_a_projection_at_once_one_gets_the_name
+            r22_a_policy_has_letters_stops_and_pauses
+        }
         $crate::__suite! { dead_letters, $make,
             r19_letters_commit_with_the_checkpoint_and_come_back_as_they_were
             r9_a_fenced_worker_parks_and_redeems_nothing
@@ -80,6 +85,7 @@ macro_rules! read_model_store_suite {
 }
 
 pub(super) const MODEL: &str = "suite";
+pub(super) const DEFINITION: &str = "projection Suite of all categories in per-key order";
 pub(super) const TTL: Duration = Duration::from_mins(1);
 
 /// The store's id distinguishes the readers of one service from those of another with the same names.
@@ -90,11 +96,11 @@ pub async fn a_store_has_an_id_of_its_own<S: ReadModelStore + Clone>(store: &S) 
 }
 
 pub(super) async fn serving(store: &impl ReadModelStore) -> Generation {
-    store.ensure_generation(MODEL, 1, GenerationState::Serving).await.expect("a generation")
+    store.ensure_generation(MODEL, 1, GenerationState::Serving, DEFINITION, &[]).await.expect("a generation")
 }
 
 pub(super) async fn building(store: &impl ReadModelStore) -> Generation {
-    store.ensure_generation(MODEL, 2, GenerationState::Building).await.expect("a generation")
+    store.ensure_generation(MODEL, 2, GenerationState::Building, DEFINITION, &[]).await.expect("a generation")
 }
 
 pub(super) fn shard(name: &str) -> Shard {
@@ -102,10 +108,14 @@ pub(super) fn shard(name: &str) -> Shard {
 }
 
 pub(super) async fn lease(store: &impl ReadModelStore, generation: &Generation, name: &str) -> Lease {
-    let ready = store.ensure_shards(generation, &[shard(name)]).await.expect("asked");
+    lease_of(store, &generation.reader, name).await
+}
+
+pub(super) async fn lease_of(store: &impl ReadModelStore, reader: &Reader, name: &str) -> Lease {
+    let ready = store.ensure_shards(reader, &[shard(name)]).await.expect("asked");
     assert_eq!(ready, Changeover::Ready);
     let owner = Uuid::now_v7();
-    let lease = store.acquire(generation, &shard(name), owner, Takeover::Always, TTL).await.expect("a lease");
+    let lease = store.acquire(reader, &shard(name), owner, Takeover::Always, TTL).await.expect("a lease");
     lease.expect("it is taken from its holder")
 }
 
@@ -163,7 +173,7 @@ pub async fn r9_documents_and_checkpoint_commit_together(store: &impl ReadModelS
     commit(store, &mut lease, changes(5, &[("a", "4")], &["b", "never there"])).await.expect("committed");
     assert_eq!((get(store, "a").await, get(store, "b").await), (Some("4".into()), None));
     let keys = ["c".to_owned(), "b".to_owned(), "a".to_owned()];
-    let loaded = store.load(&generation, &keys, usize::MAX).await.expect("loaded");
+    let loaded = store.load(&generation.reader, &keys, usize::MAX).await.expect("loaded");
     assert_eq!(loaded, [Some(Bytes::from("3")), None, Some(Bytes::from("4"))], "in the order of the keys");
     assert_eq!(reached(store, &generation).await, 5);
 }
@@ -229,13 +239,13 @@ pub async fn r9_another_source_continues_where_the_former_one_was(store: &impl R
     commit(store, &mut log, changes(7, &[("a", "1")], &[])).await.expect("committed");
     give_back(store, &log).await;
     let parts = [shard("topic/0"), shard("topic/1")];
-    assert_eq!(store.ensure_shards(&generation, &parts).await.expect("asked"), Changeover::Ready);
+    assert_eq!(store.ensure_shards(&generation.reader, &parts).await.expect("asked"), Changeover::Ready);
     assert_eq!(reached(store, &generation).await, 7);
     let mut part = lease(store, &generation, "topic/1").await;
     assert_eq!(part.checkpoint, Checkpoint { position: Position::new(7), ..Checkpoint::default() });
     // No worker continues with the former source.
     fenced(store.commit(&log, changes(8, &[], &[])).await);
-    let gone = store.acquire(&generation, &shard("log"), Uuid::now_v7(), Takeover::Always, TTL).await;
+    let gone = store.acquire(&generation.reader, &shard("log"), Uuid::now_v7(), Takeover::Always, TTL).await;
     assert!(gone.expect("asked").is_none());
     // A partition that is added later starts from the beginning, and the others stay where they are.
     commit(store, &mut part, changes(9, &[], &[])).await.expect("committed");
@@ -252,11 +262,11 @@ pub async fn r9_another_source_does_not_start_from_uneven_shards(store: &impl Re
         give_back(store, &part).await;
     }
     let log = [shard("log")];
-    assert_eq!(store.ensure_shards(&generation, &log).await.expect("asked"), Changeover::Uneven);
+    assert_eq!(store.ensure_shards(&generation.reader, &log).await.expect("asked"), Changeover::Uneven);
     let mut slow = lease(store, &generation, "topic/1").await;
     commit(store, &mut slow, changes(7, &[], &[])).await.expect("it is as it was, and catches up");
     give_back(store, &slow).await;
-    assert_eq!(store.ensure_shards(&generation, &log).await.expect("asked"), Changeover::Ready);
+    assert_eq!(store.ensure_shards(&generation.reader, &log).await.expect("asked"), Changeover::Ready);
     assert_eq!(reached(store, &generation).await, 7);
 }
 
@@ -265,12 +275,12 @@ pub async fn r9_another_source_waits_for_live_leases(store: &impl ReadModelStore
     let generation = serving(store).await;
     let mut log = lease(store, &generation, "log").await;
     let merged = [shard("merged")];
-    assert_eq!(store.ensure_shards(&generation, &merged).await.expect("asked"), Changeover::Busy);
+    assert_eq!(store.ensure_shards(&generation.reader, &merged).await.expect("asked"), Changeover::Busy);
     commit(store, &mut log, changes(3, &[], &[])).await.expect("it continues undisturbed");
     give_back(store, &log).await;
-    assert_eq!(store.ensure_shards(&generation, &merged).await.expect("asked"), Changeover::Ready);
+    assert_eq!(store.ensure_shards(&generation.reader, &merged).await.expect("asked"), Changeover::Ready);
     // A former lease does not become valid again with the former source.
-    assert_eq!(store.ensure_shards(&generation, &[shard("log")]).await.expect("asked"), Changeover::Ready);
+    assert_eq!(store.ensure_shards(&generation.reader, &[shard("log")]).await.expect("asked"), Changeover::Ready);
     fenced(store.commit(&log, changes(4, &[], &[])).await);
     assert!(lease(store, &generation, "log").await.fencing_token > log.fencing_token);
 }
@@ -279,30 +289,33 @@ pub async fn r9_another_source_waits_for_live_leases(store: &impl ReadModelStore
 pub async fn leases_exclude_others_until_released_or_expired(store: &impl ReadModelStore) {
     let generation = serving(store).await;
     let shard = shard("log");
-    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.expect("ensured");
     let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
-    let first = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("free");
-    assert!(store.acquire(&generation, &shard, two, Takeover::WhenFree, TTL).await.expect("asked").is_none());
+    let first =
+        store.acquire(&generation.reader, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("free");
+    assert!(store.acquire(&generation.reader, &shard, two, Takeover::WhenFree, TTL).await.expect("asked").is_none());
     let again =
-        store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("its own");
+        store.acquire(&generation.reader, &shard, one, Takeover::WhenFree, TTL).await.expect("asked").expect("its own");
     assert!(again.fencing_token > first.fencing_token);
     store.confirm(&again).await.expect("it holds");
     store.release(&again).await.expect("released");
-    let second = store.acquire(&generation, &shard, two, Takeover::WhenFree, Duration::ZERO).await.expect("asked");
+    let second =
+        store.acquire(&generation.reader, &shard, two, Takeover::WhenFree, Duration::ZERO).await.expect("asked");
     let second = second.expect("it was released");
     fenced(store.commit(&again, changes(1, &[], &[])).await);
     // A lease of length zero that is not kept has expired.
     let former = second.fencing_token;
     drop(second);
-    let third = store.acquire(&generation, &shard, one, Takeover::WhenFree, TTL).await.expect("asked");
+    let third = store.acquire(&generation.reader, &shard, one, Takeover::WhenFree, TTL).await.expect("asked");
     assert!(third.expect("it has expired").fencing_token > former);
 }
 
 /// R9: also a worker that has nothing to commit.
 pub async fn r9_a_worker_is_told_that_its_lease_is_lost(store: &impl ReadModelStore) {
     let (generation, shard) = (serving(store).await, shard("log"));
-    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
-    let acquire = || store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, Duration::from_secs(1));
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.expect("ensured");
+    let acquire =
+        || store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::Always, Duration::from_secs(1));
     let former = acquire().await.expect("asked").expect("taken");
     let present = acquire().await.expect("asked").expect("taken over");
     tokio::time::timeout(Duration::from_secs(30), former.lost()).await.expect("it is told");
@@ -313,8 +326,8 @@ pub async fn r9_a_worker_is_told_that_its_lease_is_lost(store: &impl ReadModelSt
 /// The greatest duration that there is.
 pub async fn a_lease_may_be_taken_for_ever(store: &impl ReadModelStore) {
     let (generation, shard) = (serving(store).await, shard("log"));
-    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.expect("ensured");
-    let acquire = |owner| store.acquire(&generation, &shard, owner, Takeover::WhenFree, Duration::MAX);
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.expect("ensured");
+    let acquire = |owner| store.acquire(&generation.reader, &shard, owner, Takeover::WhenFree, Duration::MAX);
     let mut lease = acquire(Uuid::now_v7()).await.expect("asked").expect("free");
     store.confirm(&lease).await.expect("it holds");
     store.commit(&lease, changes(1, &[("a", "1")], &[])).await.expect("committed");
@@ -328,21 +341,22 @@ pub async fn a_lease_may_be_taken_for_ever(store: &impl ReadModelStore) {
 pub async fn a_worker_learns_that_another_asks_for_its_shard(store: &impl ReadModelStore) {
     let generation = serving(store).await;
     let shards = Shard::split("log", 2);
-    assert_eq!(store.ensure_shards(&generation, &shards).await.expect("asked"), Changeover::Ready);
+    assert_eq!(store.ensure_shards(&generation.reader, &shards).await.expect("asked"), Changeover::Ready);
     let (one, two) = (Uuid::now_v7(), Uuid::now_v7());
-    let acquire =
-        async |shard, owner| store.acquire(&generation, shard, owner, Takeover::Always, TTL).await.expect("asked");
+    let acquire = async |shard, owner| {
+        store.acquire(&generation.reader, shard, owner, Takeover::Always, TTL).await.expect("asked")
+    };
     let mut lease = acquire(&shards[0], one).await.expect("taken");
     let other = acquire(&shards[1], one).await.expect("taken");
     let held = async || {
-        let mut held = store.shares(&generation).await.expect("asked");
+        let mut held = store.shares(&generation.reader).await.expect("asked");
         held.sort_by(|one, other| one.shard.cmp(&other.shard));
         held.into_iter().map(|share| (share.shard, share.owner, share.is_asked_for)).collect::<Vec<_>>()
     };
     let before = store.situation(&lease).await.expect("it holds");
     assert!(!before.is_asked_for);
     for _ in 0..2 {
-        store.ask_for(&generation, &shards[..1]).await.expect("asked");
+        store.ask_for(&generation.reader, &shards[..1]).await.expect("asked");
         assert_eq!(held().await, [(shards[0].clone(), one, true), (shards[1].clone(), one, false)]);
     }
     commit(store, &mut lease, changes(1, &[], &[])).await.expect("committed");
@@ -353,7 +367,7 @@ pub async fn a_worker_learns_that_another_asks_for_its_shard(store: &impl ReadMo
     assert!(!store.situation(&taken).await.expect("it holds").is_asked_for);
     store.release(&other).await.expect("released");
     assert_eq!(held().await, [(shards[0].clone(), two, false)]);
-    store.ask_for(&generation, &shards[1..]).await.expect("no one holds it");
+    store.ask_for(&generation.reader, &shards[1..]).await.expect("no one holds it");
     let free = acquire(&shards[1], two).await.expect("taken");
     assert!(!store.situation(&free).await.expect("it holds").is_asked_for);
 }
@@ -362,13 +376,13 @@ pub async fn a_worker_learns_that_another_asks_for_its_shard(store: &impl ReadMo
 pub async fn r13_reached_is_the_least_of_all_shards(store: &impl ReadModelStore) {
     let generation = serving(store).await;
     assert_eq!(reached(store, &generation).await, 0);
-    store.ensure_shards(&generation, &[shard("topic/0"), shard("topic/1")]).await.expect("ensured");
+    store.ensure_shards(&generation.reader, &[shard("topic/0"), shard("topic/1")]).await.expect("ensured");
     let mut zero = lease(store, &generation, "topic/0").await;
     commit(store, &mut zero, changes(7, &[], &[])).await.expect("committed");
     assert_eq!(reached(store, &generation).await, 0, "the other has not begun");
     let mut one = lease(store, &generation, "topic/1").await;
     commit(store, &mut one, changes(4, &[], &[])).await.expect("committed");
-    store.ensure_shards(&generation, &[shard("topic/0"), shard("topic/1")]).await.expect("no-op");
+    store.ensure_shards(&generation.reader, &[shard("topic/0"), shard("topic/1")]).await.expect("no-op");
     assert_eq!(reached(store, &generation).await, 4);
 }
 
@@ -401,7 +415,7 @@ pub async fn r17_a_load_ends_with_the_document_that_reaches_its_budget(store: &i
     commit(store, &mut lease, changes(1, &[("a", ten), ("b", ten), ("c", ten)], &[])).await.expect("committed");
     let keys = ["b", "not there", "a", "c"].map(str::to_owned);
     for (budget, loaded) in [(0, 0), (1, 1), (10, 1), (11, 3), (20, 3), (21, 4), (usize::MAX, 4)] {
-        let documents = store.load(&generation, &keys, budget).await.expect("loaded");
+        let documents = store.load(&generation.reader, &keys, budget).await.expect("loaded");
         let all = [Some(ten), None, Some(ten), Some(ten)].map(|document| document.map(Bytes::from));
         assert_eq!(documents, all[..loaded], "{budget}");
     }

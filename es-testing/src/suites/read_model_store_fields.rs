@@ -6,13 +6,13 @@ use chrono::{DateTime, Utc};
 use es_core::{
     DocumentField, Field, FieldType, Generation,
     backend::{
-        Changes, CommitError, DeclaredField, FieldChange, FieldPlace, FieldScan, Promotion, ReadModelError,
-        ReadModelStore, Taken,
+        Changes, CommitError, DeclaredField, FieldChange, FieldPlace, FieldScan, GenerationState, Promotion,
+        ReadModelError, ReadModelStore, Taken,
     },
 };
 use tokio::task::JoinSet;
 
-use super::read_model_store::{MODEL, building, changes, commit, fenced, lease, serving};
+use super::read_model_store::{DEFINITION, MODEL, changes, commit, fenced, lease, serving};
 
 const NAME: Field<(), String> = Field::new("name", |()| None);
 const MAIL: Field<(), String> = Field::new("mail", |()| None).unique();
@@ -22,7 +22,7 @@ const SINCE: Field<(), DateTime<Utc>> = Field::new("since", |()| None);
 
 fn value<T: FieldType>(field: Field<(), T>, key: &str, value: impl Into<Option<T>>) -> FieldChange {
     let (field, value) = (&field as &dyn DocumentField<()>, value.into().map(T::into_value));
-    FieldChange { key: key.to_owned(), field: field.name(), is_unique: field.is_unique(), value }
+    FieldChange { key: key.to_owned(), field: field.name(), is_unique: field.is_unique(), value, passed: Vec::new() }
 }
 
 fn named(key: &str, name: &str) -> FieldChange {
@@ -40,16 +40,16 @@ fn with_fields(position: u64, fields: Vec<FieldChange>) -> Changes {
     Changes { fields: fields.clone(), ..changes(position, &upserts, &[]) }
 }
 
-async fn define(store: &impl ReadModelStore, generation: &Generation) {
+/// A generation with these fields.
+async fn made(store: &impl ReadModelStore, version: u32, state: GenerationState) -> Generation {
     let fields: [&dyn DocumentField<()>; 5] = [&NAME, &MAIL, &SIZE, &OPEN, &SINCE];
     let fields = fields.map(|field| DeclaredField { name: field.name(), kind: field.kind() });
-    store.define(generation, "projection Suite", &fields).await.expect("defined");
+    store.ensure_generation(MODEL, version, state, DEFINITION, &fields).await.expect("made")
 }
 
 /// The serving generation with these fields.
 async fn searched(store: &impl ReadModelStore, fields: Vec<FieldChange>) -> Generation {
-    let generation = serving(store).await;
-    define(store, &generation).await;
+    let generation = made(store, 1, GenerationState::Serving).await;
     let mut lease = lease(store, &generation, "log").await;
     commit(store, &mut lease, with_fields(1, fields)).await.expect("committed");
     generation
@@ -237,8 +237,7 @@ pub async fn r9_a_fenced_worker_writes_no_field(store: &impl ReadModelStore) {
 pub async fn r12_fields_are_those_of_the_generation_that_serves(store: &impl ReadModelStore) {
     let old = searched(store, vec![named("a", "old"), mailed("a", "m")]).await;
     for is_discarded in [true, false] {
-        let new = building(store).await;
-        define(store, &new).await;
+        let new = made(store, 2, GenerationState::Building).await;
         let mut held = lease(store, &new, "log").await;
         commit(store, &mut held, with_fields(5, vec![named("b", "new"), mailed("b", "m")])).await.expect("committed");
         let served = store.find(MODEL, &scan(NAME, ..), 10).await.expect("a search").expect("one serves");
@@ -261,20 +260,22 @@ pub async fn r12_fields_are_those_of_the_generation_that_serves(store: &impl Rea
 pub async fn r12_a_field_that_the_generation_does_not_have_is_not_searched(store: &impl ReadModelStore) {
     let other_kind: Field<(), i64> = Field::new("name", |()| None);
     let unknown: Field<(), String> = Field::new("unknown", |()| None);
-    let generation = serving(store).await;
+    let (old, new) = (serving(store).await, made(store, 2, GenerationState::Building).await);
     let scans = [scan(NAME, ..), scan(other_kind, ..), scan(unknown, ..)];
-    for has_fields in [[false, false, false], [true, false, false]] {
+    for (generation, has_fields) in [(&old, [false, false, false]), (&new, [true, false, false])] {
+        if generation == &new {
+            store.promote(&new, Promotion::Automatic).await.expect("promoted");
+        }
         for (scan, has_field) in scans.iter().zip(has_fields) {
             let served = store.find(MODEL, scan, 10).await.expect("a search").expect("one serves");
             let counted = store.count(MODEL, scan).await.expect("a count").expect("one serves");
             assert_eq!((served.found, counted.found), (has_field.then(Vec::new), has_field.then_some(0)), "{scan:?}");
-            assert_eq!((&served.generation, &counted.generation), (&generation, &generation));
+            assert_eq!((&served.generation, &counted.generation), (generation, generation));
         }
-        define(store, &generation).await;
     }
     // The first definition stays.
     let others = [DeclaredField { name: other_kind.name(), kind: other_kind.kind() }];
-    store.define(&generation, "another", &others).await.expect("no-op");
+    store.ensure_generation(MODEL, 2, GenerationState::Serving, "another", &others).await.expect("asked");
     assert_eq!(count(store, &scans[0]).await, 0);
 }
 
@@ -306,9 +307,16 @@ pub async fn a_value_of_a_unique_field_is_refused_to_a_second_document(store: &i
     assert_eq!(keys(store, &scan(NAME, ..)).await, ["b"]);
     // The lease still holds, and the checkpoint is where it was. The document keeps its value.
     commit(store, &mut first, with_fields(2, vec![mailed("a", "m@x"), mailed("b", "b@x")])).await.expect("committed");
+    // A value that it has only between two events is refused too, and not if this commit takes it from the other document.
+    let passing = FieldChange { passed: vec![String::from("b@x").into_value()], ..mailed("a", "m@x") };
+    let refused = with_fields(3, vec![passing.clone(), mailed("c", "c@x")]);
+    assert_eq!(taken(commit(store, &mut first, refused).await), pair("a", "b"));
+    let taking = with_fields(3, vec![passing, mailed("b", "other@x")]);
+    commit(store, &mut first, taking).await.expect("committed");
+    commit(store, &mut first, with_fields(4, vec![mailed("b", "b@x")])).await.expect("committed");
     // A value that was given up is free.
-    commit(store, &mut first, with_fields(3, vec![value(MAIL, "a", None)])).await.expect("committed");
-    commit(store, &mut first, with_fields(4, vec![mailed("c", "m@x")])).await.expect("committed");
+    commit(store, &mut first, with_fields(5, vec![value(MAIL, "a", None)])).await.expect("committed");
+    commit(store, &mut first, with_fields(6, vec![mailed("c", "m@x")])).await.expect("committed");
     let mut second = lease(store, &generation, "log/2").await;
     assert_eq!(taken(commit(store, &mut second, with_fields(9, vec![mailed("z", "m@x")])).await), pair("z", "c"));
     assert_eq!(keys(store, &scan(MAIL, ..)).await, ["b", "c"]);

@@ -9,7 +9,7 @@ use es_core::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::read_model_store::{MODEL, TTL, building, changes, commit, fenced, get, lease, serving, shard};
+use super::read_model_store::{DEFINITION, MODEL, TTL, building, changes, commit, fenced, get, lease, serving, shard};
 
 /// Also if many workers ask at once.
 pub async fn generations_are_created_once<S: ReadModelStore + Clone>(store: &S) {
@@ -22,13 +22,14 @@ pub async fn generations_are_created_once<S: ReadModelStore + Clone>(store: &S) 
     let made = racers.join_all().await;
     assert!(made.iter().all(|generations| *generations == made[0]));
     let (serving, building) = &made[0];
-    assert_ne!(serving.id, building.id);
+    assert_ne!(serving.reader.id, building.reader.id);
     assert_eq!((serving.version, building.version), (1, 2));
     assert_eq!(
         store.generations(MODEL).await.expect("asked").serving.map(|serving| serving.generation).as_ref(),
         Some(serving)
     );
-    let asked_for_three = store.ensure_generation(MODEL, 3, GenerationState::Serving).await.expect("asked");
+    let asked_for_three =
+        store.ensure_generation(MODEL, 3, GenerationState::Serving, DEFINITION, &[]).await.expect("asked");
     assert_eq!(&asked_for_three, serving, "what exists keeps its version");
 }
 
@@ -112,7 +113,7 @@ pub async fn r12_workers_of_a_replaced_generation_are_fenced(store: &impl ReadMo
     store.promote(&new, Promotion::Automatic).await.expect("promoted");
     fenced(store.commit(&old_lease, changes(2, &[("a", "zombie")], &[])).await);
     fenced(store.confirm(&old_lease).await);
-    let late = store.acquire(&old, &shard("log"), Uuid::now_v7(), Takeover::WhenFree, TTL).await.expect("asked");
+    let late = store.acquire(&old.reader, &shard("log"), Uuid::now_v7(), Takeover::WhenFree, TTL).await.expect("asked");
     assert!(late.is_none(), "the old generation can no longer be leased");
     assert_eq!(get(store, "a").await, Some("new".into()));
 }
@@ -128,8 +129,8 @@ pub async fn r12_a_discarded_rebuild_leaves_no_trace(store: &impl ReadModelStore
     assert_eq!(store.state(&first).await.expect("asked"), None);
     fenced(store.commit(&first_lease, changes(4, &[], &[])).await);
     let second = building(store).await;
-    assert_ne!(second.id, first.id);
-    assert_eq!(store.load(&second, &["a".to_owned()], usize::MAX).await.expect("loaded"), [None]);
+    assert_ne!(second.reader.id, first.reader.id);
+    assert_eq!(store.load(&second.reader, &["a".to_owned()], usize::MAX).await.expect("loaded"), [None]);
     assert_eq!(lease(store, &second, "log").await.checkpoint, Checkpoint::default());
 }
 
@@ -143,7 +144,7 @@ pub async fn r12_what_is_read_comes_with_its_generation(store: &impl ReadModelSt
     assert_eq!(store.get(MODEL, "a").await.expect("a read"), None, "what is built is not there yet");
     assert_eq!(store.scan(MODEL, KeyRange::default(), 10).await.expect("a scan"), None);
     let (reached, furthest) = (Position::new(3), Position::new(3));
-    let progress = Progress { generation: new.clone(), definition: None, reached, furthest };
+    let progress = Progress { generation: new.clone(), definition: DEFINITION.into(), reached, furthest };
     let found = store.generations(MODEL).await.expect("asked");
     assert_eq!(found, GenerationSet { building: Some(progress.clone()), ..GenerationSet::default() });
     store.promote(&new, Promotion::Automatic).await.expect("promoted");
@@ -157,8 +158,9 @@ pub async fn r12_what_is_read_comes_with_its_generation(store: &impl ReadModelSt
 
 /// R12
 pub async fn r12_the_promotion_of_an_older_version_withdraws_the_newer_ones(store: &impl ReadModelStore) {
-    let build =
-        async |version| store.ensure_generation(MODEL, version, GenerationState::Building).await.expect("a generation");
+    let build = async |version| {
+        store.ensure_generation(MODEL, version, GenerationState::Building, DEFINITION, &[]).await.expect("a generation")
+    };
     let withdrawn = async || store.generations(MODEL).await.expect("asked").withdrawn;
     let refused = async |generation: &Generation, serves: u32| {
         match store.promote(generation, Promotion::Automatic).await {
@@ -214,43 +216,17 @@ pub async fn r13_a_promotion_never_lets_reached_fall(store: &impl ReadModelStore
 
 /// Of two programs at once too.
 pub async fn the_first_definition_of_a_generation_stays<S: ReadModelStore + Clone>(store: &S) {
-    let generation = serving(store).await;
+    let mut racers = JoinSet::new();
+    for racer in 0..8 {
+        let (store, definition) = (store.clone(), format!("projection {racer}"));
+        racers
+            .spawn(async move { store.ensure_generation(MODEL, 1, GenerationState::Serving, &definition, &[]).await });
+    }
+    let made: Vec<_> = racers.join_all().await.into_iter().map(|made| made.expect("made")).collect();
+    assert!(made.iter().all(|generation| *generation == made[0]), "{made:?}");
     let definition = async || store.generations(MODEL).await.expect("asked").serving.expect("one serves").definition;
-    assert_eq!(definition().await, None);
-    let mut racers = JoinSet::new();
-    for racer in 0..8 {
-        let (store, generation) = (store.clone(), generation.clone());
-        racers.spawn(async move { store.define(&generation, &format!("projection {racer}"), &[]).await });
-    }
-    racers.join_all().await.into_iter().for_each(|defined| defined.expect("defined"));
     let first = definition().await;
-    assert!(first.is_some());
-    store.define(&generation, "another", &[]).await.expect("no-op");
+    assert!(first.starts_with("projection "), "{first}");
+    store.ensure_generation(MODEL, 1, GenerationState::Serving, "another", &[]).await.expect("asked");
     assert_eq!(definition().await, first);
-}
-
-/// Also if many workers ask at once, each with a definition of its own.
-pub async fn a_reader_without_documents_is_made_once_and_takes_no_name_of_a_projection<S>(store: &S)
-where
-    S: ReadModelStore + Clone,
-{
-    let mut racers = JoinSet::new();
-    for racer in 0..8 {
-        let store = store.clone();
-        racers.spawn(async move { store.ensure_reader("reader", &format!("policy {racer}")).await.expect("made") });
-    }
-    let made = racers.join_all().await;
-    assert!(made[0].definition.is_some() && made.iter().all(|reader| *reader == made[0]), "{made:?}");
-    // Its checkpoint is kept and shows its position.
-    let mut lease = lease(store, &made[0].generation, "log").await;
-    commit(store, &mut lease, changes(5, &[], &[])).await.expect("committed");
-    assert_eq!(store.reached("reader").await.expect("asked"), Position::new(5));
-    let again = store.ensure_reader("reader", "policy").await.expect("asked");
-    assert_eq!((again.reached, &again.definition), (Position::new(5), &made[0].definition));
-
-    let building = building(store).await;
-    store.define(&building, "projection", &[]).await.expect("defined");
-    let found = store.ensure_reader(MODEL, "policy").await.expect("asked");
-    assert_eq!((found.generation, found.definition.as_deref()), (building, Some("projection")));
-    assert_eq!(store.generations(MODEL).await.expect("asked").serving, None, "nothing is made beside it");
 }

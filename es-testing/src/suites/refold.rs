@@ -34,7 +34,7 @@ pub(super) async fn forge<S: ReadModelStore>(
     let serving = store.generations(model).await.expect("asked").serving.expect("it serves");
     let log = es_core::backend::Shard::whole("log");
     let ttl = Duration::from_mins(1);
-    let lease = store.acquire(&serving.generation, &log, Uuid::now_v7(), Takeover::Always, ttl).await;
+    let lease = store.acquire(&serving.generation.reader, &log, Uuid::now_v7(), Takeover::Always, ttl).await;
     let lease = lease.expect("asked").expect("it is there");
     let changes = Changes {
         upserts: upserts.iter().map(|(key, document)| ((*key).to_owned(), Bytes::from(*document))).collect(),

@@ -316,7 +316,7 @@ pub async fn r12_readings_see_one_generation_while_others_are_promoted<F: TableF
                     entries.extend(F::entries(&mut reading, 10, 10).await);
                     let amounts: Vec<_> = entries.iter().map(|entry| entry.amount).collect();
                     assert_eq!(amounts, (1..=20).map(|amount| amount * version).collect::<Vec<_>>());
-                    seen.insert(reading.generation().id);
+                    seen.insert(reading.generation().reader.id);
                 }
                 seen.len()
             })
@@ -342,7 +342,7 @@ pub async fn r12_a_reading_lasts_across_a_promotion_and_its_next_page_is_told<F:
     build::<F, 1>(store).await;
     let model = tables::<F, 1>(store);
     let mut reading = model.read().await.expect("it serves");
-    let generation = reading.generation().id;
+    let generation = reading.generation().reader.id;
     assert_eq!(F::entries(&mut reading, 0, 1).await[0].amount, 1);
     model.read_in(generation).await.expect("the same generation");
     build::<F, 1>(store).await;

@@ -5,7 +5,7 @@ use crate::{
     error::StoreMoved,
     memory::MemoryStore,
     read::{
-        read_model::{Act, DeadLetters, Documents, GenerationState, Generations, Operations},
+        read_model::{Act, DeadLetters, Leases, Operations},
         scripted::Watched,
         source::LogSource,
     },
@@ -39,15 +39,15 @@ impl Policy for Patient {
 #[tokio::test]
 async fn r9_earlier_reactions_are_committed_before_one_is_retried() {
     let store = MemoryStore::new();
-    let generation = store.ensure_generation("patient", 1, GenerationState::Serving).await.expect("made");
+    let (reader, _) = store.ensure_reader("patient", "policy").await.expect("made");
     let runner = PolicyRunner::new(Patient, LogSource::new(store.clone()), store);
     let events = recorded([1, 1, 2, 1].map(|amount| ("a", AccountEvent::Deposited { amount })));
     let stop = CancellationToken::new();
-    let handled = runner.handle(&generation, Events::of_log(&events), &stop).await;
+    let handled = runner.handle(&reader, Events::of_log(&events), &stop).await;
     assert_eq!(handled.done, 2);
     assert!(handled.failure.is_some_and(|failure| failure.is_transient()));
     stop.cancel();
-    let handled = runner.handle(&generation, Events::of_log(&events[2..]), &stop).await;
+    let handled = runner.handle(&reader, Events::of_log(&events[2..]), &stop).await;
     assert_eq!((handled.done, handled.failure.is_none()), (0, true));
 }
 
@@ -76,11 +76,7 @@ async fn a_reaction_that_fails_for_now_is_tried_again_until_it_succeeds() {
     let runner = runner.on_failure(FailurePolicy::park());
     let shutdown = CancellationToken::new();
     let handled = async {
-        let reached = async || {
-            let found = store.generations("fifth").await.expect("read");
-            found.serving.map(|reader| reader.reached.get())
-        };
-        while reached().await != Some(1) {
+        while store.reached("fifth").await.expect("read").get() != 1 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         shutdown.cancel();
@@ -131,10 +127,10 @@ async fn a_reaction_that_fails_for_good_is_not_tried_again() {
     }
 
     let store = MemoryStore::new();
-    let generation = store.ensure_generation("strict", 1, GenerationState::Serving).await.expect("made");
+    let (reader, _) = store.ensure_reader("strict", "policy").await.expect("made");
     let runner = PolicyRunner::new(Strict, LogSource::new(store.clone()), store);
     let events = recorded([1, 2].map(|amount| ("a", AccountEvent::Deposited { amount })));
-    let handled = runner.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
+    let handled = runner.handle(&reader, Events::of_log(&events), &CancellationToken::new()).await;
     assert_eq!(handled.done, 1);
     assert!(matches!(handled.failure, Some(EngineError::Reaction { transient: false, .. })), "{handled:?}");
 }
@@ -187,12 +183,12 @@ async fn r19_what_follows_an_event_that_is_given_up_waits_until_that_is_known() 
         }
     }
     let store = MemoryStore::new();
-    let generation = store.ensure_generation("choosy", 1, GenerationState::Serving).await.expect("made");
+    let (reader, _) = store.ensure_reader("choosy", "policy").await.expect("made");
     let runner = PolicyRunner::new(Choosy, LogSource::new(store.clone()), store);
     let events = recorded([1, 2].map(|amount| ("a", AccountEvent::Deposited { amount })));
     let mut batch = Events::of_log(&events);
     (batch.course.gives_up, batch.course.room) = (Some(events[0].position), 10);
-    let handled = runner.handle(&generation, batch, &CancellationToken::new()).await;
+    let handled = runner.handle(&reader, batch, &CancellationToken::new()).await;
     assert_eq!((handled.done, handled.letters.len(), handled.failure.is_none()), (1, 1, true));
     runner.failed(&EngineError::NotPerStream);
     assert!(runner.report.last_failure().is_some(), "operators are told");

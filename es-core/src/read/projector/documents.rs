@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::{encode, fields, fold};
+use super::{encode, fields, fold, unique::UniqueValues};
 use crate::{
     codec,
     event::Recorded,
@@ -30,6 +30,7 @@ pub(super) struct Documents<P: Projection> {
     largest: usize,
     /// How many are folded and were never encoded.
     fresh: usize,
+    unique: UniqueValues,
 }
 
 struct Draft<D> {
@@ -60,7 +61,7 @@ impl<D: DeserializeOwned> Draft<D> {
 
 impl<P: Projection> Documents<P> {
     pub(super) fn new() -> Self {
-        Self { drafts: HashMap::new(), written: 0, largest: 0, fresh: 0 }
+        Self { drafts: HashMap::new(), written: 0, largest: 0, fresh: 0, unique: UniqueValues::default() }
     }
 
     /// Adds what the store has under each key.
@@ -69,9 +70,46 @@ impl<P: Projection> Documents<P> {
             let loaded = bytes.as_ref().map_or(0, Bytes::len);
             self.largest = self.largest.max(loaded);
             let (fields, document) = (Vec::new(), None);
-            let draft = Draft { bytes, fields, document, is_read: false, is_folded: false, loaded, written: 0 };
+            let mut draft = Draft { bytes, fields, document, is_read: false, is_folded: false, loaded, written: 0 };
+            if UniqueValues::are_declared::<P>() {
+                self.learn(&key, &mut draft);
+            }
             self.drafts.insert(key, draft);
         }
+    }
+
+    /// Knows the values of unique fields in a document before the first event that touches it. What cannot be decoded fails then.
+    fn learn(&mut self, key: &str, draft: &mut Draft<P::Document>) {
+        let read = caught(|| {
+            let document = draft.bytes.as_deref().map(codec::decode).transpose().ok()?;
+            let values = UniqueValues::in_document::<P>(document.as_ref());
+            Some((document, values))
+        });
+        if let Ok(Some((document, values))) = read {
+            (draft.document, draft.is_read, draft.bytes) = (document, true, None);
+            self.unique.learn(key, values);
+        }
+    }
+
+    /// Checks the unique fields of the documents under `keys`, which have `event` now.
+    ///
+    /// # Errors
+    /// The key of the document that failed.
+    pub(super) fn settle(&mut self, keys: &[String], event: &Recorded<P::Event>) -> Result<(), (String, EngineError)> {
+        if !UniqueValues::are_declared::<P>() {
+            return Ok(());
+        }
+        let mut documents = Vec::with_capacity(keys.len());
+        for key in keys {
+            let Some(draft) = self.drafts.get(key) else { continue };
+            let values = caught(|| match draft.is_read {
+                true => UniqueValues::in_document::<P>(draft.document.as_ref()),
+                false => UniqueValues::in_changes(&draft.fields),
+            });
+            let panicked = |_: Panicked| (key.clone(), EngineError::Panicked { event: Location::of(event) });
+            documents.push((key.as_str(), values.map_err(panicked)?));
+        }
+        self.unique.settle(event, documents)
     }
 
     /// How many bytes of the documents under `keys` were loaded from the store.
@@ -147,9 +185,10 @@ impl<P: Projection> Documents<P> {
     }
 
     /// The folded documents in the order of the keys, so that two commits lock rows in the same order.
-    pub(super) fn into_handled(self, done: usize, failure: Option<EngineError>) -> Handled {
+    pub(super) fn into_handled(mut self, done: usize, failure: Option<EngineError>) -> Handled {
         let mut handled = Handled { done, failure, ..Handled::default() };
-        for (key, draft) in self.drafts.into_iter().filter(|(_, draft)| draft.is_folded) {
+        for (key, mut draft) in self.drafts.into_iter().filter(|(_, draft)| draft.is_folded) {
+            self.unique.add_passed(&key, &mut draft.fields);
             match draft.bytes {
                 Some(bytes) => handled.upserts.push((key, bytes)),
                 None => handled.deletes.push(key),

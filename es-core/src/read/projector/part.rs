@@ -20,7 +20,7 @@ use crate::{
         failure::{FailureSettings, cause_of},
         panics::{Panicked, caught},
         projection::{EventOrder, Projection},
-        read_model::{Generation, NewLetter, ReadModelError},
+        read_model::{NewLetter, ReadModelError, Reader},
         worker::{Course, Events, HANDLE_FOR, Handled, Handler},
     },
 };
@@ -42,13 +42,11 @@ enum Obstacle {
 
 #[async_trait]
 impl<P: Projection> Handler for Projector<P> {
-    async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
+    async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
         let Events { list: events, course, .. } = events;
         let handled = match events.first() {
-            Some(event) if course.gives_up == Some(event.position) => {
-                self.give_up(generation, event, &course, stop).await
-            }
-            _ => self.fold(generation, events, &course, stop).await,
+            Some(event) if course.gives_up == Some(event.position) => self.give_up(reader, event, &course, stop).await,
+            _ => self.fold(reader, events, &course, stop).await,
         };
         self.report.handles(None);
         handled
@@ -77,14 +75,14 @@ impl<P: Projection> Projector<P> {
     /// Folds the first of `events`, as many as fit into one commit.
     async fn fold(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         events: &[RecordedEvent],
         course: &Course<'_>,
         stop: &CancellationToken,
     ) -> Handled {
         let (mut most, mut failure) = (events.len(), None);
         while most > 0 {
-            match self.part(generation, &events[..most], course, stop).await {
+            match self.part(reader, &events[..most], course, stop).await {
                 Ok(part) if part.done == most => return Handled { failure, ..part },
                 // It ended before the event that failed. The next part begins with that event.
                 Ok(part) => return part,
@@ -100,7 +98,7 @@ impl<P: Projection> Projector<P> {
     /// Folds `event` into those of its documents for which that works, and parks the other keys.
     async fn give_up(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         event: &RecordedEvent,
         course: &Course<'_>,
         stop: &CancellationToken,
@@ -109,7 +107,7 @@ impl<P: Projection> Projector<P> {
         parked.extend(causes.keys().cloned());
         loop {
             let course = Course { parked: &parked, ..*course };
-            let (key, failure) = match self.part(generation, slice::from_ref(event), &course, stop).await {
+            let (key, failure) = match self.part(reader, slice::from_ref(event), &course, stop).await {
                 Ok(Handled { failure: Some(failure), .. }) if failure.is_of_event() => (None, failure),
                 Ok(mut part) => {
                     for letter in &mut part.letters {
@@ -150,14 +148,14 @@ impl<P: Projection> Projector<P> {
     /// documents as large as the earlier ones would exceed the limit.
     async fn part(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         events: &[RecordedEvent],
         course: &Course<'_>,
         stop: &CancellationToken,
     ) -> Result<Handled, Obstacle> {
         let (touching, mut failure) = self.touching(events, course);
         let mut documents = Documents::new();
-        if let Err(error) = self.load(generation, wanted(&touching), self.document_bytes, &mut documents).await {
+        if let Err(error) = self.load(reader, wanted(&touching), self.document_bytes, &mut documents).await {
             return Ok(Handled { failure: Some(error.into()), ..Handled::default() });
         }
         let first = Location::of(&events[0]);
@@ -175,7 +173,7 @@ impl<P: Projection> Projector<P> {
             }
             if let Some(event) = &touch.event {
                 let keys = &touch.keys;
-                match self.read(generation, keys, event, done == 0, &mut documents).await {
+                match self.read(reader, keys, event, done == 0, &mut documents).await {
                     Ok(true) => {}
                     Ok(false) => {
                         failure = None;
@@ -203,6 +201,8 @@ impl<P: Projection> Projector<P> {
                         pace.slice = Instant::now();
                     }
                 }
+                let settled = documents.settle(keys, event);
+                settled.map_err(|(key, error)| Obstacle::At(done, key, Box::new(error)))?;
             }
             for key in &touch.parked {
                 letters.push(NewLetter { key: key.clone(), event: raw.clone(), cause: None, attempts: 0 });
@@ -264,7 +264,7 @@ impl<P: Projection> Projector<P> {
     /// as one event may touch.
     async fn read(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         keys: &[String],
         event: &Recorded<P::Event>,
         is_first: bool,
@@ -282,7 +282,7 @@ impl<P: Projection> Projector<P> {
         let wanted = missing.len();
         let limit = self.most_document_bytes();
         let budget = limit.saturating_sub(documents.loaded(keys));
-        let loaded = self.load(generation, missing, budget, documents).await?;
+        let loaded = self.load(reader, missing, budget, documents).await?;
         // Only its own documents: a part also holds those of later events.
         let bytes = documents.loaded(keys);
         if loaded < wanted || bytes > limit {
@@ -298,7 +298,7 @@ impl<P: Projection> Projector<P> {
     /// Loads the first documents under `keys` until they hold `budget` bytes, and returns how many these are.
     async fn load(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         keys: Vec<String>,
         budget: usize,
         documents: &mut Documents<P>,
@@ -306,7 +306,7 @@ impl<P: Projection> Projector<P> {
         if keys.is_empty() {
             return Ok(0);
         }
-        let stored = self.store.load(generation, &keys, budget).await?;
+        let stored = self.store.load(reader, &keys, budget).await?;
         let loaded = stored.len();
         documents.add(keys.into_iter().zip(stored));
         Ok(loaded)

@@ -81,14 +81,16 @@ fn r17_a_commit_writes_32_mebibytes_at_once_and_512_for_one_event_at_most() {
 #[tokio::test]
 async fn in_per_stream_order_a_projection_listens_to_one_category() {
     let store = Watched::default();
-    let generation = store.ensure_generation("fixed", 1, GenerationState::Serving).await.expect("made");
+    let generation =
+        store.ensure_generation("fixed", 1, GenerationState::Serving, "projection", &[]).await.expect("made");
+    let reader = generation.reader;
     let source = LogSource::new(store.memory.clone());
     let opened = Projector::new(Fixed::<true>(Vec::new()), source.clone(), store.clone());
-    assert!(matches!(opened.worker(&opened, &source, &generation).await.err(), Some(EngineError::NotPerStream)));
+    assert!(matches!(opened.worker(&opened, &source, &reader).await.err(), Some(EngineError::NotPerStream)));
     let opened = Projector::new(Fixed::<false>(Vec::new()), source.clone(), store.clone());
-    assert!(opened.worker(&opened, &source, &generation).await.is_ok());
+    assert!(opened.worker(&opened, &source, &reader).await.is_ok());
     let opened = Projector::new(Histories, source.clone(), store);
-    assert!(opened.worker(&opened, &source, &generation).await.is_ok());
+    assert!(opened.worker(&opened, &source, &reader).await.is_ok());
 }
 
 #[tokio::test]
@@ -110,11 +112,13 @@ async fn a_projector_has_leases_of_the_length_that_was_set() {
 #[tokio::test]
 async fn documents_that_cannot_be_loaded_are_a_failure_before_the_first_event() {
     let store = Watched::default();
-    let generation = store.ensure_generation("histories", 1, GenerationState::Serving).await.expect("made");
+    let generation =
+        store.ensure_generation("histories", 1, GenerationState::Serving, "projection", &[]).await.expect("made");
+    let reader = generation.reader;
     let projector = Projector::new(Histories, LogSource::new(store.memory.clone()), store.clone());
     let events = recorded([("a", AccountEvent::Deposited { amount: 1 })]);
     store.breaks();
-    let handled = projector.handle(&generation, Events::of_log(&events), &CancellationToken::new()).await;
+    let handled = projector.handle(&reader, Events::of_log(&events), &CancellationToken::new()).await;
     assert_eq!((handled.done, handled.upserts.len()), (0, 0));
     assert!(matches!(handled.failure, Some(EngineError::Store(_))), "{handled:?}");
 }

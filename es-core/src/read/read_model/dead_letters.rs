@@ -9,8 +9,8 @@ use serde::de::IgnoredAny;
 
 use super::{
     error::ReadModelError,
-    generations::Generation,
     operations::{Act, ActError},
+    reader::Reader,
     shards::Shard,
 };
 use crate::{codec, event::RecordedEvent, stream::Position};
@@ -21,22 +21,22 @@ use crate::{codec, event::RecordedEvent, stream::Position};
 /// failed. From then on all later events of that key follow, in order, and other keys continue (R19). The key of a projection is a
 /// document's key, that of a policy is a stream.
 ///
-/// A call concerns the reader `reader`: the generation that serves and the one that is being built. Letters go with their
-/// generation: they are deleted when it is replaced or discarded. Each act is recorded in the transaction in which it takes
-/// effect (R22).
+/// A call names its reader. If that is a projection, the call concerns the generation that serves and the one that is being built.
+/// Letters go with their generation: they are deleted when it is replaced or discarded. Each act is recorded in the transaction in
+/// which it takes effect (R22).
 ///
 /// # Cancel safety
 /// Dropping the future of any call leaves either nothing or the whole.
 #[async_trait]
 pub trait DeadLetters: fmt::Debug + Send + Sync + 'static {
-    /// Dead letters of `reader`, in the order of generation, key and position. A page ends early with the letter with which its
+    /// Dead letters of `reader`, in the order of reader, key and position. A page ends early with the letter with which its
     /// payloads reach [`PAGE_BYTES`](crate::limits::PAGE_BYTES) (R17). Only an empty page means that there are no more.
     ///
     /// # Errors
     /// [`ReadModelError`].
     async fn dead_letters(&self, reader: &str, page: &LetterPage) -> Result<Vec<DeadLetter>, ReadModelError>;
 
-    /// The parked keys of `reader`, in the order of generation and key.
+    /// The parked keys of `reader`, in the order of reader and key.
     ///
     /// # Errors
     /// [`ReadModelError`].
@@ -119,8 +119,8 @@ impl<T: DeadLetters + ?Sized> DeadLetters for Arc<T> {
 /// An event that a reader could not handle for one of its keys, or that waits behind such an event.
 #[derive(Clone, PartialEq, Eq)]
 pub struct DeadLetter {
-    /// The reader's generation.
-    pub generation: Generation,
+    /// The reader.
+    pub reader: Reader,
     /// The shard of the source from which the event came.
     pub shard: Shard,
     /// The parked key.
@@ -143,7 +143,7 @@ pub struct DeadLetter {
 impl DeadLetter {
     /// Its name.
     pub fn id(&self) -> LetterId {
-        LetterId { generation: self.generation.id, key: self.key.clone(), position: self.event.position }
+        LetterId { reader: self.reader.id, key: self.key.clone(), position: self.event.position }
     }
 
     /// The event that a retry handles: with the edited payload, if there is one.
@@ -159,9 +159,9 @@ impl DeadLetter {
 impl fmt::Debug for DeadLetter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // An edited payload may hold personal data, like the recorded one.
-        let Self { generation, shard, key, event, edited, cause, attempts, parked_at, revision } = self;
+        let Self { reader, shard, key, event, edited, cause, attempts, parked_at, revision } = self;
         f.debug_struct("DeadLetter")
-            .field("generation", &generation.id)
+            .field("reader", reader)
             .field("shard", shard)
             .field("key", key)
             .field("event", event)
@@ -177,8 +177,8 @@ impl fmt::Debug for DeadLetter {
 /// The name of a dead letter, and the place between one page and the next.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LetterId {
-    /// [`Generation::id`].
-    pub generation: i64,
+    /// [`Reader::id`].
+    pub reader: i64,
     /// The parked key.
     pub key: String,
     /// The position of the event.
@@ -216,8 +216,8 @@ impl LetterPage {
 /// A key whose later events go to the dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParkedKey {
-    /// [`Generation::id`].
-    pub generation: i64,
+    /// [`Reader::id`].
+    pub reader: i64,
     /// The shard from which its events come.
     pub shard: Shard,
     /// The key.

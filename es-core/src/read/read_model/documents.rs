@@ -9,11 +9,9 @@ use super::{
     error::ReadModelError,
     fields::{FieldScan, FoundDocument},
     generations::{Generation, GenerationSet},
+    reader::Reader,
 };
-use crate::{
-    read::{cursor::Cursor, known_progress::KnownProgress},
-    stream::Position,
-};
+use crate::read::{cursor::Cursor, known_progress::KnownProgress};
 
 /// Reads the documents of read models and the positions that they have reached: what queries need.
 ///
@@ -58,18 +56,14 @@ pub trait Documents: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn count(&self, projection: &str, scan: &FieldScan) -> Result<Option<Served<Option<u64>>>, ReadModelError>;
 
-    /// The documents under the first of `keys` in `generation`, in the order of `keys`: all of them, or as many
+    /// The documents under the first of `keys` in the generation `reader`, in the order of `keys`: all of them, or as many
     /// as hold `budget` bytes together, including the one with which they reach it. No more than that is loaded into memory
     /// (R17).
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn load(
-        &self,
-        generation: &Generation,
-        keys: &[String],
-        budget: usize,
-    ) -> Result<Vec<Option<Bytes>>, ReadModelError>;
+    async fn load(&self, reader: &Reader, keys: &[String], budget: usize)
+    -> Result<Vec<Option<Bytes>>, ReadModelError>;
 
     /// The generations of `projection` and the position that each has reached, all at one moment: a promotion is seen as a
     /// whole or not at all.
@@ -81,14 +75,6 @@ pub trait Documents: fmt::Debug + Send + Sync + 'static {
     /// The read models for which callers wait: the same one for all clones of the store. The store tells it after each
     /// [commit](super::Leases::commit) and promotion that a read model has [moved](KnownProgress::moved).
     fn known_progress(&self) -> &KnownProgress;
-
-    /// The position up to which the generation that serves `projection` holds everything; 0 where none serves.
-    ///
-    /// # Errors
-    /// [`ReadModelError`].
-    async fn reached(&self, projection: &str) -> Result<Position, ReadModelError> {
-        Ok(self.generations(projection).await?.serving.map_or(Position::ZERO, |serving| serving.reached))
-    }
 }
 
 #[async_trait]
@@ -121,11 +107,11 @@ impl<T: Documents + ?Sized> Documents for Arc<T> {
 
     async fn load(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         keys: &[String],
         budget: usize,
     ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
-        (**self).load(generation, keys, budget).await
+        (**self).load(reader, keys, budget).await
     }
 
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {
@@ -134,10 +120,6 @@ impl<T: Documents + ?Sized> Documents for Arc<T> {
 
     fn known_progress(&self) -> &KnownProgress {
         (**self).known_progress()
-    }
-
-    async fn reached(&self, projection: &str) -> Result<Position, ReadModelError> {
-        (**self).reached(projection).await
     }
 }
 
@@ -159,7 +141,7 @@ pub struct KeyRange {
     pub after: Option<String>,
     /// The first key that no longer belongs to the range.
     pub before: Option<String>,
-    /// The only [`Generation::id`] in which the range may be read: that of the page before.
+    /// The only generation (the [id](Reader::id) of its reader) in which the range may be read: that of the page before.
     pub generation: Option<i64>,
 }
 

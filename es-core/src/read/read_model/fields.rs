@@ -95,9 +95,17 @@ pub struct FieldChange {
     pub is_unique: bool,
     /// The value from now on; `None`: the document is not found by the field.
     pub value: Option<FieldValue>,
+    /// Other values that the document had after an event of this commit, if it is unique: no document that this commit does not
+    /// change may have one of these either.
+    pub passed: Vec<FieldValue>,
 }
 
 impl FieldChange {
+    /// The values that no other document may have: those of unique fields.
+    pub fn claims(&self) -> impl Iterator<Item = &FieldValue> {
+        self.value.iter().chain(&self.passed).filter(|_| self.is_unique)
+    }
+
     /// Two documents to which `changes` give the same value of a unique field. Stores find those that were written before.
     pub fn taken_twice(changes: &[Self]) -> Option<Taken> {
         let mut owners = HashMap::new();
@@ -187,6 +195,7 @@ mod tests {
             field,
             is_unique,
             value: value.map(text),
+            passed: Vec::new(),
         };
         let fine = [
             change("a", "mail", true, Some("x")),

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
 
-use super::{error::ReadModelError, fields::DeclaredField};
+use super::{error::ReadModelError, fields::DeclaredField, reader::Reader};
 use crate::stream::Position;
 
 /// Keeps the copies of a read model: one *generation* serves queries, another may be building at the same time.
@@ -13,29 +13,19 @@ use crate::stream::Position;
 /// Dropping the future of any call leaves either nothing or the whole.
 #[async_trait]
 pub trait Generations: fmt::Debug + Send + Sync + 'static {
-    /// The generation in `state` of `projection`; where there is none, a new and empty one of
-    /// `version`. Two callers at once get the same one.
+    /// The generation in `state` of `projection`; where there is none, a new and empty one of `version` that is folded by
+    /// `definition` and whose documents have `fields`. Two callers at once get the same one, with what the first has declared.
     ///
     /// # Errors
-    /// [`ReadModelError`].
+    /// [`EnsureError::OtherReader`] when a policy has the name.
     async fn ensure_generation(
         &self,
         projection: &str,
         version: u32,
         state: GenerationState,
-    ) -> Result<Generation, ReadModelError>;
-
-    /// Records the definition by which `generation` is folded, and the fields of its documents, unless it has a definition
-    /// already: the first one stays.
-    ///
-    /// # Errors
-    /// [`ReadModelError`].
-    async fn define(
-        &self,
-        generation: &Generation,
         definition: &str,
         fields: &[DeclaredField],
-    ) -> Result<(), ReadModelError>;
+    ) -> Result<Generation, EnsureError>;
 
     /// The state of `generation`; `None` when it was replaced or discarded.
     ///
@@ -72,17 +62,10 @@ impl<T: Generations + ?Sized> Generations for Arc<T> {
         projection: &str,
         version: u32,
         state: GenerationState,
-    ) -> Result<Generation, ReadModelError> {
-        (**self).ensure_generation(projection, version, state).await
-    }
-
-    async fn define(
-        &self,
-        generation: &Generation,
         definition: &str,
         fields: &[DeclaredField],
-    ) -> Result<(), ReadModelError> {
-        (**self).define(generation, definition, fields).await
+    ) -> Result<Generation, EnsureError> {
+        (**self).ensure_generation(projection, version, state, definition, fields).await
     }
 
     async fn state(&self, generation: &Generation) -> Result<Option<GenerationState>, ReadModelError> {
@@ -98,13 +81,11 @@ impl<T: Generations + ?Sized> Generations for Arc<T> {
     }
 }
 
-/// One copy of a read model.
+/// One copy of a read model: a reader with documents.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Generation {
-    /// Its number, unique in the store.
-    pub id: i64,
-    /// [`Projection::NAME`](crate::Projection::NAME).
-    pub projection: String,
+    /// What its checkpoints belong to. It has the name of the projection.
+    pub reader: Reader,
     /// [`Projection::VERSION`](crate::Projection::VERSION) that folds it.
     pub version: u32,
 }
@@ -161,8 +142,8 @@ impl GenerationSet {
 pub struct Progress {
     /// Which one.
     pub generation: Generation,
-    /// The definition by which it is folded, once that is recorded.
-    pub definition: Option<String>,
+    /// The definition by which it is folded.
+    pub definition: String,
     /// Every event up to this position is in it: the least of its checkpoints, 0 where it has none.
     pub reached: Position,
     /// The greatest of its checkpoints.
@@ -176,6 +157,28 @@ pub enum Promotion {
     Automatic,
     /// An operator, also over a newer version.
     OnPurpose,
+}
+
+/// Why there is no generation.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EnsureError {
+    /// A reader without documents has the name.
+    #[error("another reader has the name: {definition}")]
+    OtherReader {
+        /// Its definition.
+        definition: String,
+    },
+    /// The store failed; the outcome is unknown.
+    #[error(transparent)]
+    Store(#[from] ReadModelError),
+}
+
+impl EnsureError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Store(error) if error.is_transient())
+    }
 }
 
 /// Why a generation was not promoted.

@@ -16,19 +16,18 @@ use uuid::Uuid;
 
 use super::{
     dead_letters::{DeadLetter, NewLetter, Redemption},
-    documents::Documents,
     error::ReadModelError,
     fields::{FieldChange, Taken},
-    generations::{Generation, GenerationState, Generations, Progress},
     operations::Pause,
+    reader::Reader,
     shards::{Shard, Share},
 };
 use crate::{event::RecordedEvent, stream::Position, witness::Witness};
 
 /// Keeps the checkpoints of readers, one for each *shard* of the source that a reader follows, and the leases to advance them.
 ///
-/// A reader is a generation of a read model, or a policy, which has checkpoints and no documents. The [`Generation`] of a policy is
-/// the row that holds its checkpoints.
+/// It is all that a policy needs of a store. A projector also needs [`Generations`](super::Generations): each generation of its read
+/// model is a reader.
 ///
 /// # Cancel safety
 /// Dropping the future of any call leaves either nothing or the whole (R7).
@@ -41,24 +40,30 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn id(&self) -> Result<Uuid, ReadModelError>;
 
-    /// The reader `name`, which has checkpoints and no documents, and its progress. If there is none, it is created with
-    /// `definition`; two callers at once get the same one. If another reader or read model has the name, that one is returned, which
-    /// its definition shows.
+    /// The reader `name` and the definition by which it was created. If there is none, it is created with `definition`; two callers
+    /// at once get the same one. If a read model has the name, its oldest generation is returned, which the definition shows.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError>;
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<(Reader, String), ReadModelError>;
 
-    /// Makes sure that `generation` is fed through `shards`, which all belong to one source
+    /// The position up to which the reader `name` has everything: the least of its checkpoints. Of a read model that is the
+    /// generation that serves. 0 if there is none.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn reached(&self, name: &str) -> Result<Position, ReadModelError>;
+
+    /// Makes sure that `reader` is fed through `shards`, which all belong to one source
     /// ([`Shard::source`]), and that each of them has a checkpoint.
     ///
-    /// A generation is fed by one source at a time. If it was fed by another one and all of the old shards have reached the same
+    /// A reader is fed by one source at a time. If it was fed by another one and all of the old shards have reached the same
     /// position, the new shards replace them and continue from there, so that nothing is folded twice. Parked keys go to the new
     /// shard if there is only one.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError>;
+    async fn ensure_shards(&self, reader: &Reader, shards: &[Shard]) -> Result<Changeover, ReadModelError>;
 
     /// Takes the lease on a shard and fences its former owner: later commits under the former
     /// fencing token fail (R9).
@@ -75,7 +80,7 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn acquire(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         shard: &Shard,
         owner: Uuid,
         takeover: Takeover,
@@ -111,7 +116,7 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// [`CommitError::Fenced`] when the lease is lost.
     async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError>;
 
-    /// The first letters under `key` in the generation of `lease`, in order. They end with the one with which their payloads
+    /// The first letters under `key` of the reader of `lease`, in order. They end with the one with which their payloads
     /// reach [`PAGE_BYTES`](crate::limits::PAGE_BYTES), or with the hundredth (R17).
     ///
     /// # Errors
@@ -131,18 +136,18 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn paused(&self, reader: &str) -> Result<Option<Pause>, ReadModelError>;
 
-    /// The shards of `generation` whose leases hold, for workers that share them.
+    /// The shards of `reader` whose leases hold, for workers that share them.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError>;
+    async fn shares(&self, reader: &Reader) -> Result<Vec<Share>, ReadModelError>;
 
     /// Asks the workers that hold `shards` to give them back. They see that as they see an act ([`Lease::acts`]), and
     /// [`Situation::is_asked_for`] until another worker takes the shard.
     ///
     /// # Errors
     /// [`ReadModelError`].
-    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError>;
+    async fn ask_for(&self, reader: &Reader, shards: &[Shard]) -> Result<(), ReadModelError>;
 }
 
 #[async_trait]
@@ -151,23 +156,27 @@ impl<T: Leases + ?Sized> Leases for Arc<T> {
         (**self).id().await
     }
 
-    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<Progress, ReadModelError> {
+    async fn ensure_reader(&self, name: &str, definition: &str) -> Result<(Reader, String), ReadModelError> {
         (**self).ensure_reader(name, definition).await
     }
 
-    async fn ensure_shards(&self, generation: &Generation, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
-        (**self).ensure_shards(generation, shards).await
+    async fn reached(&self, name: &str) -> Result<Position, ReadModelError> {
+        (**self).reached(name).await
+    }
+
+    async fn ensure_shards(&self, reader: &Reader, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
+        (**self).ensure_shards(reader, shards).await
     }
 
     async fn acquire(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         shard: &Shard,
         owner: Uuid,
         takeover: Takeover,
         ttl: Duration,
     ) -> Result<Option<Lease>, ReadModelError> {
-        (**self).acquire(generation, shard, owner, takeover, ttl).await
+        (**self).acquire(reader, shard, owner, takeover, ttl).await
     }
 
     async fn confirm(&self, lease: &Lease) -> Result<(), CommitError> {
@@ -198,35 +207,16 @@ impl<T: Leases + ?Sized> Leases for Arc<T> {
         (**self).paused(reader).await
     }
 
-    async fn shares(&self, generation: &Generation) -> Result<Vec<Share>, ReadModelError> {
-        (**self).shares(generation).await
+    async fn shares(&self, reader: &Reader) -> Result<Vec<Share>, ReadModelError> {
+        (**self).shares(reader).await
     }
 
-    async fn ask_for(&self, generation: &Generation, shards: &[Shard]) -> Result<(), ReadModelError> {
-        (**self).ask_for(generation, shards).await
-    }
-}
-
-/// [`Leases::ensure_reader`] for a store that keeps such a reader as a generation that serves from the beginning.
-///
-/// # Errors
-/// [`ReadModelError`].
-pub async fn ensure_reader(
-    store: &(impl Documents + Generations),
-    name: &str,
-    definition: &str,
-) -> Result<Progress, ReadModelError> {
-    loop {
-        let found = store.generations(name).await?;
-        match found.serving.or(found.building) {
-            Some(reader) if reader.definition.is_some() => return Ok(reader),
-            Some(reader) => store.define(&reader.generation, definition, &[]).await?,
-            None => drop(store.ensure_generation(name, 1, GenerationState::Serving).await?),
-        }
+    async fn ask_for(&self, reader: &Reader, shards: &[Shard]) -> Result<(), ReadModelError> {
+        (**self).ask_for(reader, shards).await
     }
 }
 
-/// Whether a generation is fed by the given source.
+/// Whether a reader is fed by the given source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Changeover {
     /// It is.
@@ -252,11 +242,11 @@ pub struct Situation {
     pub acts: Acts,
     /// The pause of the reader.
     pub paused: Option<Pause>,
-    /// The keys of the generation that are parked, of all shards.
+    /// The keys of the reader that are parked, of all shards.
     pub parked: Vec<String>,
     /// Those of this shard for which a retry is requested.
     pub retries: Vec<String>,
-    /// How many letters the generation has.
+    /// How many letters the reader has.
     pub letters: usize,
     /// Whether another worker asks for the shard ([`Leases::ask_for`]).
     pub is_asked_for: bool,
@@ -282,12 +272,12 @@ pub enum Takeover {
     Always,
 }
 
-/// The right to advance one shard of one generation, for as long as it or a clone of it is kept.
+/// The right to advance one shard of one reader, for as long as it or a clone of it is kept.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Lease {
-    /// The generation.
-    pub generation: Generation,
+    /// The reader.
+    pub reader: Reader,
     /// The shard.
     pub shard: Shard,
     /// The owner.
@@ -311,14 +301,14 @@ struct Kept {
 impl Lease {
     /// A lease that a store has just granted.
     pub fn new(
-        generation: Generation,
+        reader: Reader,
         shard: Shard,
         owner: Uuid,
         fencing_token: i64,
         ttl: Duration,
         checkpoint: Checkpoint,
     ) -> Self {
-        Self { generation, shard, owner, fencing_token, ttl, checkpoint, kept: Arc::default() }
+        Self { reader, shard, owner, fencing_token, ttl, checkpoint, kept: Arc::default() }
     }
 
     /// What the store that granted it keeps of it.

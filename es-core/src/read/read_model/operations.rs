@@ -181,8 +181,8 @@ pub struct Pause {
 /// An event at which a reader has stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoppedAt {
-    /// [`Generation::id`](crate::Generation::id).
-    pub generation: i64,
+    /// [`Reader::id`](super::Reader::id).
+    pub reader: i64,
     /// The shard.
     pub shard: Shard,
     /// The position of the event.

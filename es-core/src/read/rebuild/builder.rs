@@ -27,7 +27,7 @@ use crate::{
         panics::{Panicked, caught},
         projection::Projection,
         projector::{Projector, keys},
-        read_model::{Generation, Shard, Slice},
+        read_model::{Reader, Shard, Slice},
         worker::{Events, Handled, Handler},
     },
     stream::Position,
@@ -79,7 +79,7 @@ impl<'a, P: Projection> Builder<'a, P> {
     /// Folds as many of the events as fit into memory, and writes if it is time for that.
     async fn build(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         events: Events<'_>,
         stop: &CancellationToken,
         kept: &mut Kept<P>,
@@ -89,7 +89,7 @@ impl<'a, P: Projection> Builder<'a, P> {
             if stop.is_cancelled() || self.is_due(kept) {
                 break;
             }
-            self.fold(generation, turn, events.course.slice, kept).await?;
+            self.fold(reader, turn, events.course.slice, kept).await?;
             done += turn.len();
             tokio::task::yield_now().await;
         }
@@ -113,7 +113,7 @@ impl<'a, P: Projection> Builder<'a, P> {
 
     async fn fold(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         events: &[RecordedEvent],
         slice: Slice,
         kept: &mut Kept<P>,
@@ -124,15 +124,16 @@ impl<'a, P: Projection> Builder<'a, P> {
         if !kept.is_all {
             let named = touching.iter().flat_map(|(_, keys)| keys);
             let missing: BTreeSet<_> = named.filter(|key| !kept.drafts.has(key)).cloned().collect();
-            self.load(generation, missing.into_iter().collect(), first, kept).await?;
+            self.load(reader, missing.into_iter().collect(), first, kept).await?;
         }
         let folded = caught(|| {
             for (event, keys) in touching {
                 // A fold that never returns is seen.
                 self.projector.report.handles(Some(event.position));
-                for key in keys {
-                    self.fold_one(&key, &event, kept)?;
+                for key in &keys {
+                    self.fold_one(key, &event, kept)?;
                 }
+                kept.drafts.settle(&keys, &event)?;
             }
             Ok(())
         });
@@ -151,7 +152,7 @@ impl<'a, P: Projection> Builder<'a, P> {
 
     async fn load(
         &self,
-        generation: &Generation,
+        reader: &Reader,
         keys: Vec<String>,
         first: &RecordedEvent,
         kept: &mut Kept<P>,
@@ -160,7 +161,7 @@ impl<'a, P: Projection> Builder<'a, P> {
             return Ok(());
         }
         let limit = self.projector.most_document_bytes();
-        let stored = self.projector.store.load(generation, &keys, limit).await?;
+        let stored = self.projector.store.load(reader, &keys, limit).await?;
         if stored.len() < keys.len() {
             let bytes = stored.iter().flatten().map(Bytes::len).sum();
             return Err(EngineError::TooLarge { event: Location::of(first), documents: keys.len(), bytes, limit });
@@ -199,7 +200,7 @@ impl<'a, P: Projection> Builder<'a, P> {
 
 #[async_trait]
 impl<P: Projection> Handler for Builder<'_, P> {
-    async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
+    async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
         if !events.course.parked.is_empty() || events.course.only.is_some() {
             self.has_given_up.store(true, Ordering::Relaxed);
             // It is not reported: the projector's own handler continues.
@@ -211,7 +212,7 @@ impl<P: Projection> Handler for Builder<'_, P> {
         let is_all = events.after == Position::ZERO;
         let mut kept =
             kept.unwrap_or_else(|| Kept { drafts: Drafts::new(), is_all, written: Instant::now(), at: events.after });
-        let built = self.build(generation, events, stop, &mut kept).await;
+        let built = self.build(reader, events, stop, &mut kept).await;
         self.projector.report.handles(None);
         match built {
             Ok(handled) => {

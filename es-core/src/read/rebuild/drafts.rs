@@ -13,7 +13,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         projection::Projection,
-        projector::{encode, fields, fold},
+        projector::{encode, fields, fold, unique::UniqueValues},
         read_model::FieldChange,
     },
 };
@@ -38,6 +38,7 @@ pub(super) struct Drafts<P: Projection> {
     folds: u64,
     /// The mean size of a document with its key, of those measured last.
     mean: usize,
+    unique: UniqueValues,
 }
 
 struct Draft<D> {
@@ -50,7 +51,7 @@ struct Draft<D> {
 
 impl<P: Projection> Drafts<P> {
     pub(super) fn new() -> Self {
-        Self { by_key: HashMap::new(), changed: 0, all: 0, folds: 0, mean: 0 }
+        Self { by_key: HashMap::new(), changed: 0, all: 0, folds: 0, mean: 0, unique: UniqueValues::default() }
     }
 
     pub(super) fn has(&self, key: &str) -> bool {
@@ -63,6 +64,9 @@ impl<P: Projection> Drafts<P> {
         let document = document.map_err(|reason| EngineError::Document { key: key.clone(), reason })?;
         let size = key.len() + stored.map_or(0, Bytes::len);
         self.all += size;
+        if UniqueValues::are_declared::<P>() {
+            self.unique.learn(&key, UniqueValues::in_document::<P>(document.as_ref()));
+        }
         self.by_key.insert(key, Draft { document, is_changed: false, size });
         Ok(())
     }
@@ -101,7 +105,7 @@ impl<P: Projection> Drafts<P> {
 
     /// About how many bytes all of them are.
     pub(super) fn bytes(&self) -> usize {
-        self.all + self.by_key.len() * (ENTRY + size_of::<Draft<P::Document>>())
+        self.all + self.by_key.len() * (ENTRY + size_of::<Draft<P::Document>>()) + self.unique.len() * ENTRY
     }
 
     /// The keys of those that were folded since they were written, in order: two commits lock rows in the same order.
@@ -112,9 +116,21 @@ impl<P: Projection> Drafts<P> {
         keys
     }
 
-    /// The fields of the document under `key`.
-    pub(super) fn fields(&self, key: &str) -> Result<Vec<FieldChange>, EngineError> {
-        fields::<P>(key, self.by_key.get(key).and_then(|draft| draft.document.as_ref()))
+    /// Checks the unique fields of the documents under `keys`, which have `event` now.
+    pub(super) fn settle(&mut self, keys: &[String], event: &Recorded<P::Event>) -> Result<(), EngineError> {
+        if !UniqueValues::are_declared::<P>() {
+            return Ok(());
+        }
+        let document = |key: &String| self.by_key.get(key).and_then(|draft| draft.document.as_ref());
+        let documents = keys.iter().map(|key| (key.as_str(), UniqueValues::in_document::<P>(document(key)))).collect();
+        self.unique.settle(event, documents).map_err(|(_, error)| error)
+    }
+
+    /// What is written of the fields of the document under `key`.
+    pub(super) fn fields(&mut self, key: &str) -> Result<Vec<FieldChange>, EngineError> {
+        let mut changes = fields::<P>(key, self.by_key.get(key).and_then(|draft| draft.document.as_ref()))?;
+        self.unique.add_passed(key, &mut changes);
+        Ok(changes)
     }
 
     /// What is written of the document under `key`; `None` if it is to be deleted.

@@ -76,7 +76,8 @@ pub(crate) async fn verify<P: Projection>(
     loop {
         let before = progress(store, &verified.generation).await?.reached;
         refold.advance(before, &mut |_, _| {}).await?;
-        let range = KeyRange { after: after.clone(), generation: Some(verified.generation.id), ..KeyRange::default() };
+        let range =
+            KeyRange { after: after.clone(), generation: Some(verified.generation.reader.id), ..KeyRange::default() };
         let page = store.scan(P::NAME, range, DOCUMENTS).await?;
         let page = page.filter(|page| page.generation == verified.generation).ok_or(RefoldError::Replaced)?.found;
         let reached = progress(store, &verified.generation).await?.furthest;
@@ -112,7 +113,7 @@ pub(crate) async fn verify<P: Projection>(
 }
 
 async fn progress(store: &dyn ReadModelStore, generation: &Generation) -> Result<Progress, RefoldError> {
-    let serving = store.generations(&generation.projection).await?.serving;
+    let serving = store.generations(&generation.reader.name).await?.serving;
     serving.filter(|serving| serving.generation == *generation).ok_or(RefoldError::Replaced)
 }
 

@@ -13,14 +13,14 @@ use crate::{
         failure::{FailureSettings, cause_of},
         panics::{Panicked, caught, caught_async},
         projector::is_key,
-        read_model::{Generation, NewLetter},
+        read_model::{NewLetter, Reader},
         worker::{Events, HANDLE_FOR, Handled, Handler},
     },
 };
 
 #[async_trait]
 impl<S: TableStore, P: TableProjection<S>> Handler for TableProjector<P, S> {
-    async fn handle(&self, _: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled {
+    async fn handle(&self, _: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
         let handled = match events.list.first() {
             Some(first) if events.course.gives_up == Some(first.position) => self.give_up(first, &events, stop).await,
             _ => self.write(&events, stop).await,

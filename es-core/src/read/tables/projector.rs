@@ -201,12 +201,12 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
             error => EngineError::Tables(error),
         })?;
         let subscription = Subscription {
-            reader: format!("{}-g{}", P::NAME, generation.id),
+            reader: format!("{}-g{}", P::NAME, generation.reader.id),
             store: self.store.id().await?,
             categories: P::Event::categories(),
             order: EventOrder::PerKey,
             split: Split::NONE,
         };
-        Worker::open(self, source, &subscription, self.store.clone(), generation.clone(), self.lease).await
+        Worker::open(self, source, &subscription, self.store.clone(), generation.reader.clone(), self.lease).await
     }
 }

@@ -65,7 +65,7 @@ impl<S: TableStore, P: TableProjection<S>> Tables<P, S> {
     /// [`QueryError::Replaced`] when that generation was replaced: begin with the first page. Others as for [`read`](Self::read).
     pub async fn read_in(&self, generation: i64) -> Result<S::Reading, QueryError> {
         let reading = self.read().await?;
-        if reading.generation().id == generation {
+        if reading.generation().reader.id == generation {
             Ok(reading)
         } else {
             Err(QueryError::Replaced { projection: P::NAME })

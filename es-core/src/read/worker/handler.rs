@@ -14,7 +14,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         failure::FailureSettings,
-        read_model::{Changes, FieldChange, Generation, Lease, NewLetter, Shard, Slice},
+        read_model::{Changes, FieldChange, Lease, NewLetter, Reader, Shard, Slice},
     },
     stream::Position,
 };
@@ -24,7 +24,7 @@ use crate::{
 pub(crate) trait Handler: Send + Sync {
     /// Handles the first of the events, as many as fit into one commit; it is called again for the rest. When `stop` is
     /// cancelled it handles no further event and returns what it has.
-    async fn handle(&self, generation: &Generation, events: Events<'_>, stop: &CancellationToken) -> Handled;
+    async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled;
 
     /// What it does about failures; `None`: it ends at any of them.
     fn failures(&self) -> Option<&FailureSettings> {
@@ -96,9 +96,9 @@ impl<'a> Events<'a> {
     pub(crate) fn of_log(list: &'a [RecordedEvent]) -> Self {
         static LOG: LazyLock<Shard> = LazyLock::new(crate::read::source::LogSource::shard);
         static LEASE: LazyLock<Lease> = LazyLock::new(|| {
-            let generation = Generation { id: 1, projection: "test".to_owned(), version: 1 };
+            let reader = Reader { id: 1, name: "test".to_owned() };
             let (owner, ttl) = (uuid::Uuid::nil(), std::time::Duration::ZERO);
-            Lease::new(generation, LOG.clone(), owner, 1, ttl, crate::read::read_model::Checkpoint::default())
+            Lease::new(reader, LOG.clone(), owner, 1, ttl, crate::read::read_model::Checkpoint::default())
         });
         let after = list.first().map_or(Position::ZERO, |first| Position::new(first.position.get() - 1));
         let (course, lease, changes) = (Course::default(), &*LEASE, &|_| Changes::default());

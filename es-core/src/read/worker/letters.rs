@@ -84,7 +84,7 @@ impl Worker<'_> {
                 }),
                 (Some(failure), Some(letter)) if failure.is_of_event() => {
                     self.meter.failed(&letter.event);
-                    let (name, cause) = (&self.generation.projection, cause_of(&failure));
+                    let (name, cause) = (&self.reader.name, cause_of(&failure));
                     let (position, revision) = (letter.event.position, letter.revision);
                     tracing::error!(name, key, %position, cause, "a dead letter failed again");
                     Some(FailedLetter { position, revision, cause })

@@ -41,7 +41,7 @@ impl Worker<'_> {
         if !self.shares_shards() || self.held.is_empty() {
             // All shards of the source, not only the assigned ones: `reached` counts them all.
             let shards: Vec<Shard> = self.feed.shards().into_iter().chain(due.iter().cloned()).collect();
-            match self.store.ensure_shards(&self.generation, &shards).await? {
+            match self.store.ensure_shards(&self.reader, &shards).await? {
                 Changeover::Ready => {}
                 Changeover::Busy => return Ok(()),
                 Changeover::Uneven => return Err(EngineError::OtherSource(shards[0].source.clone())),
@@ -55,7 +55,7 @@ impl Worker<'_> {
             return Ok(());
         }
         // One question for all of them.
-        let shares = self.store.shares(&self.generation).await?;
+        let shares = self.store.shares(&self.reader).await?;
         for shard in due {
             self.wanted.insert(shard.clone(), now + TRIES_AFTER);
             if !shares.iter().any(|share| share.shard == shard && share.owner != self.owner) {
@@ -65,7 +65,7 @@ impl Worker<'_> {
         let wanted = to_ask_for(&shares, self.owner);
         if now >= self.asks && !wanted.is_empty() {
             self.asks = now + ASKS_AFTER;
-            self.store.ask_for(&self.generation, &wanted).await?;
+            self.store.ask_for(&self.reader, &wanted).await?;
         }
         Ok(())
     }
@@ -76,7 +76,7 @@ impl Worker<'_> {
     }
 
     async fn take(&mut self, shard: Shard, shutdown: &CancellationToken) -> Result<(), EngineError> {
-        let acquired = self.store.acquire(&self.generation, &shard, self.owner, self.feed.takeover(), self.ttl).await?;
+        let acquired = self.store.acquire(&self.reader, &shard, self.owner, self.feed.takeover(), self.ttl).await?;
         let Some(lease) = acquired else { return Ok(()) };
         self.wanted.remove(&shard);
         let checkpoint = lease.checkpoint.clone();
@@ -112,7 +112,7 @@ impl Worker<'_> {
             self.waiting.retain(|batch| batch.shard != shard);
             self.handler.forget(&shard);
             self.store.release(&held.lease).await?;
-            tracing::info!(name = self.generation.projection, %shard, "gave the shard back to another worker");
+            tracing::info!(name = self.reader.name, %shard, "gave the shard back to another worker");
             self.wanted.insert(shard, Instant::now() + LEAVES_FOR);
         }
         Ok(())

@@ -16,7 +16,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         projection::EventOrder,
-        read_model::{Generation, GenerationState, Generations, Lease, Leases, Shard, Takeover},
+        read_model::{Lease, Leases, Reader, Shard, Takeover},
         scripted::{Say, Script, Watched, checkpoint},
         source::{Batch, Delivery, SourceError, Split, Subscription},
         worker_state::StateReport,
@@ -36,7 +36,7 @@ struct Notes {
 
 #[async_trait]
 impl Handler for Notes {
-    async fn handle(&self, _: &Generation, events: Events<'_>, _: &CancellationToken) -> Handled {
+    async fn handle(&self, _: &Reader, events: Events<'_>, _: &CancellationToken) -> Handled {
         let done = events.list.len().min(self.at_a_time);
         let positions = events.list[..done].iter().map(|event| event.position.get());
         self.handled.lock().expect("nothing panics under it").extend(positions);
@@ -53,8 +53,8 @@ struct Done {
     commits: Vec<u64>,
 }
 
-async fn generation(store: &MemoryStore) -> Generation {
-    store.ensure_generation("notes", 1, GenerationState::Serving).await.expect("made")
+async fn reader(store: &MemoryStore) -> Reader {
+    store.ensure_reader("notes", "projection").await.expect("made").0
 }
 
 /// What a worker does with these deliveries, if it handles so many events at a time.
@@ -73,8 +73,8 @@ async fn ended(
     let source = Script::new(store.clone(), says, shutdown.clone());
     let (store_id, categories, order) = (Uuid::nil(), Categories::All, EventOrder::PerKey);
     let subscription = Subscription { reader: "notes".into(), store: store_id, categories, order, split: Split::NONE };
-    let (generation, leases) = (generation(&store.memory).await, Arc::new(store.clone()));
-    let worker = Worker::open(&notes, &source, &subscription, leases, generation, TTL).await.expect("opened");
+    let (reader, leases) = (reader(&store.memory).await, Arc::new(store.clone()));
+    let worker = Worker::open(&notes, &source, &subscription, leases, reader, TTL).await.expect("opened");
     let ends = Mutex::new(Vec::new());
     let outcome = worker.run::<()>(&shutdown, |step| {
         let end = if let Step::AtEnd(end) = step { Some(end.get()) } else { None };
@@ -110,9 +110,9 @@ fn batch(number: u32, positions: std::ops::RangeInclusive<u64>) -> Say {
 
 /// A lease that another worker has on this shard.
 async fn taken(store: &MemoryStore, number: u32) -> Lease {
-    let generation = generation(store).await;
-    store.ensure_shards(&generation, &[shard(number)]).await.expect("ensured");
-    let lease = store.acquire(&generation, &shard(number), Uuid::now_v7(), Takeover::WhenFree, TTL).await;
+    let reader = reader(store).await;
+    store.ensure_shards(&reader, &[shard(number)]).await.expect("ensured");
+    let lease = store.acquire(&reader, &shard(number), Uuid::now_v7(), Takeover::WhenFree, TTL).await;
     lease.expect("asked").expect("free")
 }
 

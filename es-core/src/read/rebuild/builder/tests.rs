@@ -8,7 +8,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         projector::Projector,
-        read_model::{Generation, GenerationState, Generations},
+        read_model::{GenerationState, Generations, Reader},
         rebuild::texts::Texts,
         scripted::Watched,
         source::LogSource,
@@ -19,11 +19,13 @@ use crate::{
 };
 
 /// Commits have 1,000 bytes, and memory holds 8,000.
-async fn made() -> (Projector<Texts>, Generation, Watched) {
+async fn made() -> (Projector<Texts>, Reader, Watched) {
     let store = Watched::default();
-    let generation = store.ensure_generation("texts", 1, GenerationState::Building).await.expect("made");
+    let generation =
+        store.ensure_generation("texts", 1, GenerationState::Building, "projection", &[]).await.expect("made");
+    let reader = generation.reader;
     let projector = Projector::new(Texts, LogSource::new(store.memory.clone()), store.clone()).document_bytes(1_000);
-    (projector, generation, store)
+    (projector, reader, store)
 }
 
 fn texts<const N: usize>(texts: [(&'static str, u64); N]) -> Vec<RecordedEvent> {
@@ -35,84 +37,84 @@ fn end(events: &[RecordedEvent]) -> Events<'_> {
     Events { keeps_nothing: true, ..Events::of_log(events) }
 }
 
-async fn built(builder: &Builder<'_, Texts>, generation: &Generation, events: Events<'_>) -> Handled {
-    builder.handle(generation, events, &CancellationToken::new()).await
+async fn built(builder: &Builder<'_, Texts>, reader: &Reader, events: Events<'_>) -> Handled {
+    builder.handle(reader, events, &CancellationToken::new()).await
 }
 
 #[tokio::test]
 async fn documents_stay_in_memory_until_they_fill_a_commit_or_the_source_ends() {
-    let (projector, generation, store) = made().await;
+    let (projector, reader, store) = made().await;
     let builder = Builder::new(&projector);
     let small = texts([("a", 10), ("b", 10)]);
     let events = Events { keeps_nothing: false, ..Events::of_log(&small) };
-    let handled = built(&builder, &generation, events).await;
+    let handled = built(&builder, &reader, events).await;
     assert_eq!((handled.done, handled.kept, handled.upserts.len()), (2, true, 0));
     assert_eq!(projector.report.building(), Some(Position::new(2)), "before it is committed");
     let large = texts([("c", 5_000)]);
     let after = Position::new(2);
-    let handled = built(&builder, &generation, Events { keeps_nothing: false, after, ..Events::of_log(&large) }).await;
+    let handled = built(&builder, &reader, Events { keeps_nothing: false, after, ..Events::of_log(&large) }).await;
     assert_eq!((handled.done, handled.kept, handled.upserts.len()), (1, false, 3));
     let end = Events { keeps_nothing: true, after, ..Events::of_log(&small) };
-    let handled = built(&builder, &generation, end).await;
+    let handled = built(&builder, &reader, end).await;
     assert_eq!((handled.done, handled.kept, handled.upserts.len()), (2, false, 2));
     assert_eq!(store.asked(), 0, "the store has no others");
 }
 
 #[tokio::test]
 async fn r16_a_builder_that_is_told_to_stop_folds_no_more() {
-    let (projector, generation, _) = made().await;
+    let (projector, reader, _) = made().await;
     let (builder, events, stop) = (Builder::new(&projector), texts([("a", 10)]), CancellationToken::new());
     stop.cancel();
-    assert_eq!(builder.handle(&generation, Events::of_log(&events), &stop).await.done, 0);
+    assert_eq!(builder.handle(&reader, Events::of_log(&events), &stop).await.done, 0);
 }
 
 #[tokio::test]
 async fn r17_documents_that_are_too_many_for_memory_are_read_again() {
-    let (projector, generation, store) = made().await;
+    let (projector, reader, store) = made().await;
     let builder = Builder::new(&projector);
-    built(&builder, &generation, end(&texts([("a", 10)]))).await;
-    built(&builder, &generation, end(&texts([("a", 20)]))).await;
+    built(&builder, &reader, end(&texts([("a", 10)]))).await;
+    built(&builder, &reader, end(&texts([("a", 20)]))).await;
     assert_eq!(store.asked(), 0, "it is kept");
-    built(&builder, &generation, end(&texts([("a", 2_600), ("b", 2_600), ("c", 2_600)]))).await;
-    built(&builder, &generation, end(&texts([("a", 20)]))).await;
+    built(&builder, &reader, end(&texts([("a", 2_600), ("b", 2_600), ("c", 2_600)]))).await;
+    built(&builder, &reader, end(&texts([("a", 20)]))).await;
     assert_eq!(store.asked(), 1);
     // So it is with the documents of a shard that another worker had meanwhile.
     let builder = Builder::new(&projector);
-    built(&builder, &generation, end(&texts([("a", 10)]))).await;
+    built(&builder, &reader, end(&texts([("a", 10)]))).await;
     builder.forget(end(&[]).shard);
-    built(&builder, &generation, Events { after: Position::new(1), ..end(&texts([("a", 10)])) }).await;
+    built(&builder, &reader, Events { after: Position::new(1), ..end(&texts([("a", 10)])) }).await;
     assert_eq!(store.asked(), 2);
 }
 
 #[tokio::test]
 async fn a_builder_gives_up_at_what_does_not_fit_and_not_at_a_store_that_fails() {
-    let (projector, generation, store) = made().await;
-    store.has(&generation, [("a", 8_000), ("b", 10)]).await;
+    let (projector, reader, store) = made().await;
+    store.has(&reader, [("a", 8_000), ("b", 10)]).await;
     let events = texts([("a", 1), ("b", 1)]);
     let events = Events { after: Position::new(1), ..Events::of_log(&events) };
     let builder = Builder::new(&projector);
-    let handled = built(&builder, &generation, events).await;
+    let handled = built(&builder, &reader, events).await;
     assert!(matches!(handled.failure, Some(EngineError::TooLarge { documents: 2, .. })), "{handled:?}");
     assert!(builder.has_given_up());
     let builder = Builder::new(&projector);
     let one = texts([("b", 1)]);
-    let handled = built(&builder, &generation, Events { list: &one, ..events }).await;
+    let handled = built(&builder, &reader, Events { list: &one, ..events }).await;
     assert_eq!((handled.done, handled.failure.is_none()), (1, true));
     store.breaks();
     let builder = Builder::new(&projector);
-    let handled = built(&builder, &generation, events).await;
+    let handled = built(&builder, &reader, events).await;
     assert!(matches!(handled.failure, Some(EngineError::Store(_))), "{handled:?}");
     assert!(!builder.has_given_up(), "its own handler would not do better");
 }
 
 #[tokio::test]
 async fn a_builder_leaves_parked_keys_and_their_letters_to_the_other_handler() {
-    let (projector, generation, _) = made().await;
+    let (projector, reader, _) = made().await;
     let (events, parked) = (texts([("a", 1)]), HashSet::from(["a".to_owned()]));
     let with_parked = Course { parked: &parked, ..Course::default() };
     for course in [with_parked, Course::only("a")] {
         let builder = Builder::new(&projector);
-        let handled = built(&builder, &generation, Events { course, ..Events::of_log(&events) }).await;
+        let handled = built(&builder, &reader, Events { course, ..Events::of_log(&events) }).await;
         assert!(matches!(handled.failure, Some(EngineError::ParkedKeys(_))), "{handled:?}");
         assert!(handled.done == 0 && builder.has_given_up());
     }
