@@ -38,13 +38,13 @@ impl FieldIndex {
 
     /// The first of `changes` whose value another document has and keeps.
     pub(super) fn taken(&self, changes: &[FieldChange]) -> Option<Taken> {
-        let changed = |key: &str, field| changes.iter().any(|change| change.key == key && change.field == field);
+        let is_written = |key: &str, field| changes.iter().any(|change| change.key == key && change.field == field);
         FieldChange::taken_twice(changes).or_else(|| {
             let claims = changes.iter().flat_map(|change| change.claims().map(move |value| (change, value)));
             claims.into_iter().find_map(|(change, value)| {
                 let from = FieldPlace { value: value.clone(), key: String::new() };
                 let same = self.places.get(change.field)?.range(from..).take_while(|place| place.value == *value);
-                let other = same.map(|place| &place.key).find(|key| !changed(key, change.field))?;
+                let other = same.map(|place| &place.key).find(|key| !is_written(key, change.field))?;
                 let (field, key, other) = (change.field.to_owned(), change.key.clone(), other.clone());
                 Some(Taken { field, key, other })
             })

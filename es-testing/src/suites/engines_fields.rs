@@ -146,7 +146,7 @@ pub async fn r12_a_search_waits_for_a_generation_with_the_field(store: &impl Sto
     assert!(matches!(found, Err(QueryError::NoField { field: "last", serving: 1, .. })), "{found:?}");
     assert!(matches!(model.count(LAST.is(1)).await, Err(QueryError::NoField { .. })));
     let changed = projector(Slots::<1, true>, store, FailurePolicy::stop()).run(CancellationToken::new()).await;
-    assert!(matches!(changed, Err(EngineError::OtherDefinition { version: 1, .. })), "{changed:?}");
+    assert!(matches!(changed, Err(EngineError::OtherDefinition { .. })), "{changed:?}");
     let waiting = tokio::spawn({
         let model = model.patience(PATIENCE);
         async move { model.find(LAST.is(1), 10).await }

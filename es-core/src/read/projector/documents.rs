@@ -8,7 +8,10 @@ use std::{
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
-use super::{encode, fields, fold, unique::UniqueValues};
+use super::{
+    encode, fields, fold,
+    unique::{UniqueValues, Unsettled},
+};
 use crate::{
     codec,
     event::Recorded,
@@ -95,18 +98,21 @@ impl<P: Projection> Documents<P> {
     ///
     /// # Errors
     /// The key of the document that failed.
-    pub(super) fn settle(&mut self, keys: &[String], event: &Recorded<P::Event>) -> Result<(), (String, EngineError)> {
+    pub(super) fn settle(&mut self, keys: &[String], event: &Recorded<P::Event>) -> Result<(), Unsettled> {
         if !UniqueValues::are_declared::<P>() {
             return Ok(());
         }
         let mut documents = Vec::with_capacity(keys.len());
         for key in keys {
             let Some(draft) = self.drafts.get(key) else { continue };
-            let values = caught(|| match draft.is_read {
-                true => UniqueValues::in_document::<P>(draft.document.as_ref()),
-                false => UniqueValues::in_changes(&draft.fields),
+            let values = caught(|| {
+                if draft.is_read {
+                    UniqueValues::in_document::<P>(draft.document.as_ref())
+                } else {
+                    UniqueValues::in_changes(&draft.fields)
+                }
             });
-            let panicked = |_: Panicked| (key.clone(), EngineError::Panicked { event: Location::of(event) });
+            let panicked = |_: Panicked| (key.clone(), Box::new(EngineError::Panicked { event: Location::of(event) }));
             documents.push((key.as_str(), values.map_err(panicked)?));
         }
         self.unique.settle(event, documents)

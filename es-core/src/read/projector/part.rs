@@ -202,7 +202,7 @@ impl<P: Projection> Projector<P> {
                     }
                 }
                 let settled = documents.settle(keys, event);
-                settled.map_err(|(key, error)| Obstacle::At(done, key, Box::new(error)))?;
+                settled.map_err(|(key, error)| Obstacle::At(done, key, error))?;
             }
             for key in &touch.parked {
                 letters.push(NewLetter { key: key.clone(), event: raw.clone(), cause: None, attempts: 0 });

@@ -24,6 +24,9 @@ pub(crate) struct UniqueValues {
 /// A value of a field.
 type Value = (&'static str, FieldValue);
 
+/// The key of the document that failed, and why.
+pub(crate) type Unsettled = (String, Box<EngineError>);
+
 impl UniqueValues {
     pub(crate) fn are_declared<P: Projection>() -> bool {
         P::FIELDS.iter().any(|field| field.is_unique())
@@ -60,7 +63,7 @@ impl UniqueValues {
         &mut self,
         event: &Recorded<E>,
         documents: Vec<(&str, Vec<Value>)>,
-    ) -> Result<(), (String, EngineError)> {
+    ) -> Result<(), Unsettled> {
         for (key, _) in &documents {
             for value in self.of.remove(*key).unwrap_or_default() {
                 self.owners.remove(&value);
@@ -70,7 +73,8 @@ impl UniqueValues {
             for value in &values {
                 if let Some(other) = self.owners.insert(value.clone(), key.to_owned()) {
                     let taken = Taken { field: value.0.to_owned(), key: key.to_owned(), other };
-                    return Err((key.to_owned(), EngineError::NotUnique { event: Location::of(event), taken }));
+                    let failure = EngineError::NotUnique { event: Location::of(event), taken };
+                    return Err((key.to_owned(), Box::new(failure)));
                 }
             }
             let passed = self.passed.entry(key.to_owned()).or_default();

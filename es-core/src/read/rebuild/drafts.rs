@@ -123,7 +123,7 @@ impl<P: Projection> Drafts<P> {
         }
         let document = |key: &String| self.by_key.get(key).and_then(|draft| draft.document.as_ref());
         let documents = keys.iter().map(|key| (key.as_str(), UniqueValues::in_document::<P>(document(key)))).collect();
-        self.unique.settle(event, documents).map_err(|(_, error)| error)
+        self.unique.settle(event, documents).map_err(|(_, error)| *error)
     }
 
     /// What is written of the fields of the document under `key`.
