@@ -5,6 +5,7 @@ mod disintegrate;
 mod esrs;
 mod evento;
 mod eventually;
+mod happenstance;
 
 use std::time::Duration;
 
@@ -23,11 +24,13 @@ pub(crate) enum Peer {
     Esrs,
     Evento,
     Eventually,
+    Happenstance,
 }
 
 impl Peer {
     /// All of them.
-    pub(crate) const ALL: [Self; 5] = [Self::CqrsEs, Self::Disintegrate, Self::Esrs, Self::Evento, Self::Eventually];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::CqrsEs, Self::Disintegrate, Self::Esrs, Self::Evento, Self::Eventually, Self::Happenstance];
 
     /// The name of its crate.
     pub(crate) fn name(self) -> &'static str {
@@ -37,6 +40,7 @@ impl Peer {
             Self::Esrs => "esrs",
             Self::Evento => "evento",
             Self::Eventually => "eventually",
+            Self::Happenstance => "happenstance",
         }
     }
 
@@ -48,6 +52,7 @@ impl Peer {
             Self::Esrs => &["esrs"],
             Self::Evento => &["evento", "evento-sql"],
             Self::Eventually => &["eventually", "eventually-postgres"],
+            Self::Happenstance => &["happenstance", "happenstance-postgres"],
         }
     }
 
@@ -57,6 +62,8 @@ impl Peer {
             (Self::CqrsEs | Self::Disintegrate | Self::Esrs | Self::Eventually, _) if is_embedded => {
                 Some("has no store on SQLite")
             }
+            (Self::Happenstance, Work::Boundary) => None,
+            (Self::Happenstance, _) => Some("is measured where a condition goes beyond a stream"),
             (Self::Esrs | Self::Eventually, Work::LoadSnapshot) => Some("has no snapshots"),
             (Self::CqrsEs | Self::Esrs | Self::Evento | Self::Eventually, Work::Boundary) => {
                 Some("has no conditions beyond a stream")
@@ -74,6 +81,7 @@ impl Peer {
             Self::Esrs => esrs::create_tables(task).await,
             Self::Evento => evento::create_tables(task).await,
             Self::Eventually => eventually::create_tables(task).await,
+            Self::Happenstance => happenstance::create_tables(task).await,
         }
     }
 
@@ -85,6 +93,7 @@ impl Peer {
             Self::Esrs => esrs::connect(task).await,
             Self::Evento => evento::connect(task).await,
             Self::Eventually => eventually::connect(task).await,
+            Self::Happenstance => happenstance::connect(task).await,
         }
     }
 }

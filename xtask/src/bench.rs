@@ -19,7 +19,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
     let target = workspace.join("target/bench");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = children::mortal(Path::new(&cargo), Signal::TERM);
-    build.args(["build", "--release", "--locked", "--manifest-path"]).arg(workspace.join("bench/Cargo.toml"));
+    build
+        .args(["build", "--release", "--locked", "--ignore-rust-version", "--manifest-path"])
+        .arg(workspace.join("bench/Cargo.toml"));
     build.arg("--target-dir").arg(&target);
     tools::forget_this_package(&mut build);
     let code = children::run_to_end(build, Group::Own, &interrupt)?;
