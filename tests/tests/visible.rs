@@ -6,12 +6,12 @@
 use std::{env, time::Duration};
 
 use es_core::{
-    LogSource, Projector, ReadModel, Repository, ServiceStore,
+    LogSource, Projector, ReadModel, Repository, ServiceStore, Since,
     testing::account::{Account, AccountCommand, Ledger},
 };
 use es_postgres::PostgresStore;
 use es_sqlite::SqliteStore;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -60,6 +60,36 @@ async fn visible<S: ServiceStore + Clone>(stores: [&S; 2], place: Place, a_secon
     times
 }
 
+/// The share of a processor that this process takes while a projector and a watch have nothing to do.
+async fn idle<S: ServiceStore + Clone>(stores: [&S; 2]) -> f64 {
+    let [here, there] = stores;
+    let projector = Projector::new(Ledger::<1>::default(), LogSource::new(there.clone()), there.clone());
+    let stop = CancellationToken::new();
+    let running = tokio::spawn({
+        let stop = stop.clone();
+        async move { projector.run(stop).await }
+    });
+    let model = ReadModel::<Ledger>::new(here.clone()).patience(PATIENCE);
+    let mut watch = model.watched_with(Ledger::default(), here.clone()).watch("all", Since::Now).expect("it is known");
+    watch.next().await.expect("its state");
+    let quiet = Duration::from_secs(5);
+    assert!(timeout(quiet, watch.next()).await.is_err(), "nothing happens");
+    let before = processor_seconds();
+    assert!(timeout(quiet, watch.next()).await.is_err(), "nothing happens");
+    let share = (processor_seconds() - before) / quiet.as_secs_f64();
+    stop.cancel();
+    running.await.expect("it does not panic").expect("it ends in good order");
+    share
+}
+
+/// What this process has used, in user and in system mode.
+fn processor_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux");
+    let fields = stat.rsplit(") ").next().expect("the fields after the name").split(' ');
+    // In hundredths of a second, as on every Linux.
+    fields.skip(11).take(2).map(|ticks| ticks.parse::<f64>().expect("a number") / 100.0).sum()
+}
+
 /// With pauses that doubled up to 100 ms the median was 38 ms on `SQLite` and 72 ms on Postgres at five a second from another
 /// process.
 async fn is_visible_soon<S: ServiceStore + Clone>(name: &str, stores: [&S; 2]) {
@@ -71,6 +101,10 @@ async fn is_visible_soon<S: ServiceStore + Clone>(name: &str, stores: [&S; 2]) {
             assert!(median < Duration::from_millis(30), "{name} {place:?} {a_second}/s: {median:?}");
         }
     }
+    let share = idle(stores).await;
+    println!("{name}: {:.2} % of a processor while idle", share * 100.0);
+    // Without optimisation, and beside other programs. Looks at the shortest pause take more.
+    assert!(share < 0.05, "{name}: {share}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
