@@ -45,7 +45,7 @@ DECLARE
 BEGIN
     SELECT n.field, n.key, f.key INTO taken_field, taken_key, taken_other
       FROM unnest(a_claim_keys, a_claims, a_claim_numbers, a_claim_texts) n(key, field, number, text)
-      JOIN document_fields f ON f.generation = a_generation AND f.field = n.field AND f.number = n.number AND f.text = n.text
+      JOIN document_fields f ON f.generation = a_reader AND f.field = n.field AND f.number = n.number AND f.text = n.text
                             AND f.key <> n.key
      WHERE NOT EXISTS (SELECT FROM unnest(a_field_keys, a_fields) c(key, field) WHERE c.key = f.key AND c.field = f.field)
      ORDER BY n.key, n.field

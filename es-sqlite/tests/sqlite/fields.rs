@@ -28,14 +28,15 @@ fn value<T: FieldType>(field: &Field<(), T>, key: &str, value: T) -> FieldChange
 
 /// A generation with a document under `key`, and with `fields`.
 async fn filled(store: &SqliteStore, state: GenerationState, key: &str, fields: Vec<FieldChange>) -> Generation {
-    let generation = store.ensure_generation("big-orders", 1, state).await.unwrap();
     let declared: [&dyn DocumentField<()>; 4] = [&NAME, &SIZE, &OPEN, &SINCE];
     let declared = declared.map(|field| DeclaredField { name: field.name(), kind: field.kind() });
-    store.define(&generation, "projection Orders", &declared).await.unwrap();
+    let definition = "projection Orders";
+    let generation = store.ensure_generation("big-orders", 1, state, definition, &declared).await.unwrap();
     let shard = Shard::from("log");
-    store.ensure_shards(&generation, std::slice::from_ref(&shard)).await.unwrap();
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.unwrap();
     let ttl = Duration::from_mins(1);
-    let lease = store.acquire(&generation, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+    let lease =
+        store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
     let upserts = vec![(key.to_owned(), r#"{"n":7}"#.into()), ("bare".to_owned(), "1".into())];
     let checkpoint = Checkpoint { position: Position::new(1), ..Checkpoint::default() };
     store.commit(&lease, Changes { upserts, fields, checkpoint, ..Changes::default() }).await.unwrap();
