@@ -30,6 +30,12 @@ use crate::{
 /// How many events are read at a time.
 const PAGE: usize = 1_000;
 
+/// About how many bytes a document takes in memory beside what is written of it.
+const ENTRY: usize = 128;
+
+/// One of so many folds measures the size of its document, and each of as many first ones. A prime number: see `MEASURED` of builds.
+const MEASURED: usize = 61;
+
 /// Called with each key whose document an event has changed, and with the document.
 type Seen<'a, D> = &'a mut (dyn FnMut(&str, Option<&D>) + Send);
 
@@ -41,7 +47,14 @@ pub(crate) struct Refold<'a, P: Projection> {
     at: Position,
     /// The documents up to this key are not needed any more.
     done: Option<String>,
+    /// Those after this key did not fit into memory.
+    until: Option<String>,
     documents: BTreeMap<String, Option<P::Document>>,
+    /// About how many bytes they may have.
+    limit: usize,
+    /// The mean size of a document, of those measured last.
+    mean: usize,
+    folds: usize,
 }
 
 impl<'a, P: Projection> Refold<'a, P> {
@@ -50,7 +63,30 @@ impl<'a, P: Projection> Refold<'a, P> {
         log: &'a dyn EventStore,
         wanted: impl Fn(&str) -> bool + Send + Sync + 'a,
     ) -> Self {
-        Self { projection, log, wanted: Box::new(wanted), at: Position::ZERO, done: None, documents: BTreeMap::new() }
+        Self {
+            projection,
+            log,
+            wanted: Box::new(wanted),
+            at: Position::ZERO,
+            done: None,
+            until: None,
+            documents: BTreeMap::new(),
+            limit: usize::MAX,
+            mean: 0,
+            folds: 0,
+        }
+    }
+
+    /// Keeps documents of about so many bytes: if there are more, those with the greatest keys are given up, see `until`.
+    fn within(self, limit: usize) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Whether the document under `key` is one of those that are kept.
+    fn keeps(&self, key: &str) -> bool {
+        (self.wanted)(key)
+            && self.done.as_ref().is_none_or(|done| key > done.as_str())
+            && self.until.as_ref().is_none_or(|until| key <= until.as_str())
     }
 
     /// Folds all events up to position `until`.
@@ -76,15 +112,31 @@ impl<'a, P: Projection> Refold<'a, P> {
         let folded = caught(|| {
             let Some(event) = event.decode::<P::Event>()? else { return Ok(()) };
             for key in keys(self.projection, &event)? {
-                if (self.wanted)(&key) && self.done.as_ref().is_none_or(|done| key > *done) {
+                if self.keeps(&key) {
                     let document = self.documents.entry(key.clone()).or_default();
                     projector::fold(self.projection, &key, document, &event)?;
                     seen(&key, document.as_ref());
+                    self.folds += 1;
+                    if self.folds <= MEASURED || self.folds.is_multiple_of(MEASURED) {
+                        let size = document.as_ref().map_or(0, |document| encoded_bytes::<P>(&key, document));
+                        self.mean = if self.folds == 1 { size } else { (self.mean * 15 + size) / 16 };
+                    }
+                    self.shrink();
                 }
             }
             Ok(())
         });
         folded.unwrap_or_else(|Panicked| Err(EngineError::Panicked { event: Location::of(event) }))
+    }
+
+    /// Gives up half of the documents if they are too many, those with the greatest keys.
+    fn shrink(&mut self) {
+        let count = self.documents.len();
+        if count > 1 && (self.mean + ENTRY).saturating_mul(count) > self.limit {
+            let middle = self.documents.keys().nth(count / 2).cloned().unwrap_or_default();
+            drop(self.documents.split_off(&middle));
+            self.until = self.documents.keys().next_back().cloned();
+        }
     }
 
     fn document(&self, key: &str) -> Option<&P::Document> {
@@ -95,6 +147,11 @@ impl<'a, P: Projection> Refold<'a, P> {
     fn encoded(&self, key: &str) -> Result<Option<Bytes>, EngineError> {
         self.document(key).map(|document| projector::encode::<P>(key, document)).transpose()
     }
+}
+
+/// How many bytes are written of a document under `key`; of one that cannot be written now the next event may change that.
+fn encoded_bytes<P: Projection>(key: &str, document: &P::Document) -> usize {
+    key.len() + projector::encode::<P>(key, document).map_or(0, |bytes| bytes.len())
 }
 
 /// Why a read model could not be folded again.

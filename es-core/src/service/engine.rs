@@ -145,7 +145,7 @@ impl<P: Projection> AnyProjector for Projector<P> {
         share: f64,
         report: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError> {
-        refold::verify(&self.projection, log, &*self.store, share, report).await
+        refold::verify(&self.projection, log, &*self.store, share, self.most_document_bytes(), report).await
     }
 }
 

@@ -33,8 +33,9 @@ impl Service {
     /// projector may go on meanwhile. `share` is the part of all keys that is compared, from 0 to 1: always the same ones, chosen
     /// by a hash.
     ///
-    /// It reads the log once, and keeps the documents that are not compared yet in memory: with a share of 0.01 a hundredth of the
-    /// read model.
+    /// It reads the log once, and keeps the documents that are not compared yet in memory, up to eight times
+    /// [`Projector::document_bytes`](crate::Projector::document_bytes). Of those that do not fit it reads the log again. With a share
+    /// of 0.01 it keeps a hundredth of the read model.
     ///
     /// # Errors
     /// [`RefoldError`].

@@ -191,7 +191,8 @@ impl<'a, P: Projection> Builder<'a, P> {
             tokio::task::yield_now().await;
         }
         if kept.drafts.bytes() >= self.share(limit) {
-            (kept.drafts, kept.is_all) = (Drafts::new(), false);
+            kept.drafts.forget();
+            kept.is_all = false;
         }
         kept.written = Instant::now();
         Ok(handled)

@@ -54,6 +54,12 @@ impl<P: Projection> Drafts<P> {
         Self { by_key: HashMap::new(), changed: 0, all: 0, folds: 0, mean: 0, unique: UniqueValues::default() }
     }
 
+    /// Forgets all documents, but not how large they were.
+    pub(super) fn forget(&mut self) {
+        let Self { folds, mean, .. } = *self;
+        *self = Self { folds, mean, ..Self::new() };
+    }
+
     pub(super) fn has(&self, key: &str) -> bool {
         self.by_key.contains_key(key)
     }
@@ -62,7 +68,8 @@ impl<P: Projection> Drafts<P> {
     pub(super) fn add(&mut self, key: String, stored: Option<&Bytes>) -> Result<(), EngineError> {
         let document = stored.map(|stored| codec::decode(stored)).transpose();
         let document = document.map_err(|reason| EngineError::Document { key: key.clone(), reason })?;
-        let size = key.len() + stored.map_or(0, Bytes::len);
+        // One that is not there yet will be as large as the others.
+        let size = stored.map_or(self.mean, |stored| key.len() + stored.len());
         self.all += size;
         if UniqueValues::are_declared::<P>() {
             self.unique.learn(&key, UniqueValues::in_document::<P>(document.as_ref()));

@@ -55,6 +55,8 @@ impl fmt::Debug for Difference {
 /// Compares the documents of the generation that serves with a fold of the log, while its projector goes on. Each document that
 /// differs is told to `report`. Of all keys only the given share is compared, always the same ones.
 ///
+/// About `limit` bytes of documents are kept in memory. If the log makes more of them, it is read again for the next ones.
+///
 /// A page of documents is of one moment, and its position lies between those that the generation had reached before and after it
 /// was read. So a document is right if it is equal to the fold at one of these positions.
 pub(crate) async fn verify<P: Projection>(
@@ -62,6 +64,7 @@ pub(crate) async fn verify<P: Projection>(
     log: &dyn EventStore,
     store: &dyn ReadModelStore,
     share: f64,
+    limit: usize,
     report: &mut (dyn FnMut(Difference) + Send),
 ) -> Result<Verified, RefoldError> {
     let serving = store.generations(P::NAME).await?.serving.ok_or(RefoldError::NotServing)?;
@@ -70,7 +73,7 @@ pub(crate) async fn verify<P: Projection>(
         return Err(RefoldError::OtherVersion { serving: generation.version, ours: P::VERSION });
     }
     let is_sampled = move |key: &str| share >= 1.0 || place(key) < share;
-    let mut refold = Refold::new(projection, log, is_sampled);
+    let mut refold = Refold::new(projection, log, is_sampled).within(limit);
     let mut verified = Verified { generation, position: Position::ZERO, compared: 0, differing: 0 };
     let mut after: Option<String> = None;
     loop {
@@ -82,14 +85,18 @@ pub(crate) async fn verify<P: Projection>(
         let page = page.filter(|page| page.generation == verified.generation).ok_or(RefoldError::Replaced)?.found;
         let reached = progress(store, &verified.generation).await?.furthest;
         let end = if page.len() < DOCUMENTS { None } else { page.last().map(|(key, _)| key.clone()) };
+        let end = refold.cut(end);
 
         // What the store has under each key of the page, and under those that only the fold has.
-        let mut stored: BTreeMap<String, Option<Bytes>> =
-            page.into_iter().filter(|(key, _)| is_sampled(key)).map(|(key, document)| (key, Some(document))).collect();
+        let mut stored: BTreeMap<String, Option<Bytes>> = page
+            .into_iter()
+            .filter(|(key, _)| refold.keeps(key))
+            .map(|(key, document)| (key, Some(document)))
+            .collect();
         for key in refold.keys_between(after.as_deref(), end.as_deref()) {
             stored.entry(key).or_insert(None);
         }
-        verified.compared += stored.len() as u64;
+        let keys: Vec<String> = stored.keys().cloned().collect();
         stored.retain(|key, stored| !is_same::<P>(stored.as_deref(), refold.document(key)));
         refold
             .advance(reached, &mut |key, folded| {
@@ -98,13 +105,19 @@ pub(crate) async fn verify<P: Projection>(
                 }
             })
             .await?;
-        for (key, stored) in stored {
+        // Documents that were given up meanwhile are compared after the next reading of the log.
+        let end = refold.cut(end);
+        verified.compared += keys.iter().filter(|key| refold.keeps(key)).count() as u64;
+        for (key, stored) in stored.into_iter().filter(|(key, _)| refold.keeps(key)).collect::<Vec<_>>() {
             verified.differing += 1;
             let folded = refold.encoded(&key)?;
             report(Difference { key, stored, folded });
         }
         verified.position = verified.position.max(reached);
         refold.forget(end.as_deref());
+        if end.is_some() && end == refold.until {
+            refold.begin_again();
+        }
         match end {
             Some(end) => after = Some(end),
             None => return Ok(verified),
@@ -141,6 +154,20 @@ impl<P: Projection> Refold<'_, P> {
         documents.map(|(key, _)| key.clone()).collect()
     }
 
+    /// The key up to which can be compared, if the store's page ends with `end`.
+    fn cut(&self, end: Option<String>) -> Option<String> {
+        match (end, self.until.clone()) {
+            (Some(end), Some(until)) => Some(end.min(until)),
+            (end, until) => end.or(until),
+        }
+    }
+
+    /// Begins at the first event, for the documents that were given up.
+    fn begin_again(&mut self) {
+        (self.at, self.until) = (Position::ZERO, None);
+        self.documents.clear();
+    }
+
     /// Forgets the documents up to `end`, which were compared; all of them where it is `None`.
     fn forget(&mut self, end: Option<&str>) {
         match end {
@@ -158,7 +185,10 @@ impl<P: Projection> Refold<'_, P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio_util::sync::CancellationToken;
+
     use crate::{
+        Append, Expected, LogSource, NewEvent, Projector, StreamId,
         memory::MemoryStore,
         testing::{
             account::{AccountEvent, Histories},
@@ -182,6 +212,38 @@ mod tests {
         }
         refold.forget(None);
         assert!(refold.documents.is_empty());
+    }
+
+    /// R17: of 200 documents only some fit, so the log is read several times. Each document is compared once.
+    #[tokio::test]
+    async fn r17_a_verification_keeps_to_its_memory() {
+        let store = MemoryStore::new();
+        for round in 0..3 {
+            for n in 0..200_u64 {
+                let stream = StreamId::new("account", &format!("{n:03}")).expect("a stream");
+                let event = NewEvent::of(&AccountEvent::Deposited { amount: n + round }).expect("an event");
+                store.append(Append::new(stream, Expected::Any, vec![event])).await.expect("appended");
+            }
+        }
+        let projector = Projector::new(Histories, LogSource::new(store.clone()), store.clone());
+        projector.rebuild(CancellationToken::new()).await.expect("rebuilt").expect("it serves");
+        let verified = async |limit| {
+            let mut found = Vec::new();
+            let mut report = |difference: Difference| found.push(difference.key);
+            let verified = verify(&Histories, &store, &store, 1.0, limit, &mut report).await.expect("verified");
+            (verified.compared, verified.differing, found)
+        };
+        for limit in [usize::MAX, 10_000, 1_000, 1] {
+            assert_eq!(verified(limit).await, (200, 0, Vec::new()), "{limit} bytes");
+        }
+        let mut refold = Refold::new(&Histories, &store, |_| true).within(10_000);
+        let mut most = 0;
+        for position in 1..=600 {
+            refold.advance(Position::new(position), &mut |_, _| {}).await.expect("folded");
+            most = most.max(refold.documents.len());
+        }
+        assert!((30..100).contains(&most) && refold.until.is_some(), "{most} documents of about 135 bytes each");
+        assert!(refold.documents.values().all(|document| document.as_ref().is_some_and(|sums| sums.len() == 3)));
     }
 
     #[test]
