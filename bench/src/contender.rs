@@ -23,8 +23,10 @@ pub(crate) enum Work {
     Boundary,
     /// Writing a history from elsewhere into the log.
     Import,
-    /// Folding the whole log into a read model.
+    /// Folding the whole log into a read model, before anyone may read it.
     Rebuild,
+    /// Folding the whole log into the read model that serves.
+    CatchUp,
     /// Asking for the log's last position.
     Head,
     /// Reading a page of the log.
@@ -39,7 +41,7 @@ impl Work {
 
     /// Whether it is one piece of work and no closed loop of clients.
     pub(crate) fn is_one_piece(self) -> bool {
-        matches!(self, Self::Import | Self::Rebuild)
+        matches!(self, Self::Import | Self::Rebuild | Self::CatchUp)
     }
 
     /// Whether it is about the log as a whole.
@@ -97,6 +99,11 @@ pub(crate) trait Client: Send {
 
     /// Folds the log into a read model with one document for each stream, which are durable then.
     async fn rebuild(&mut self) -> Result<()> {
+        bail!("there is no read model here");
+    }
+
+    /// As `rebuild`, but what was folded is to be seen early: after a thousand events, or some thousand.
+    async fn catch_up(&mut self) -> Result<()> {
         bail!("there is no read model here");
     }
 

@@ -24,6 +24,8 @@ use crate::{
 pub(crate) enum Entrant {
     /// The framework.
     Ours,
+    /// The framework with five read models at once.
+    Five,
     /// The framework on a file of SQLite.
     Embedded,
     /// The framework while a projector follows the log.
@@ -61,6 +63,8 @@ pub(crate) enum Bare {
     Copy,
     /// One COPY out, a fold in memory, and one COPY of the documents.
     Fold,
+    /// Pages, a fold in memory, and an upsert for each page.
+    Upsert,
 }
 
 impl Entrant {
@@ -68,6 +72,7 @@ impl Entrant {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Ours | Self::Embedded => "es-core",
+            Self::Five => "es-core, five",
             Self::Projected => "es-core, projecting",
             Self::Watched => "es-core, with metrics",
             Self::Unconditional => "es-core, no condition",
@@ -79,10 +84,15 @@ impl Entrant {
         }
     }
 
+    /// How many read models it keeps.
+    pub(crate) fn read_models(self) -> usize {
+        if self == Self::Five { 5 } else { 1 }
+    }
+
     /// Creates what the contender needs in its empty database.
     pub(crate) async fn prepare(self, task: &Task) -> Result<()> {
         match self {
-            Self::Ours | Self::Projected | Self::Watched | Self::Unconditional | Self::Sized(_) => {
+            Self::Ours | Self::Five | Self::Projected | Self::Watched | Self::Unconditional | Self::Sized(_) => {
                 Ours::connect(task).await.map(drop)
             }
             Self::Embedded => Ours::embedded(task).await.map(drop),
@@ -99,7 +109,8 @@ impl Entrant {
             Self::Ours | Self::Sized(_) if task.work.reads_the_log() => Box::new(Log::connect(task).await?),
             Self::Ours if task.work == Work::Boundary => Box::new(Tagged::connect(task, true).await?),
             Self::Unconditional => Box::new(Tagged::connect(task, false).await?),
-            Self::Ours if task.work.is_one_piece() => Box::new(Importer::connect(task).await?),
+            Self::Ours if task.work.is_one_piece() => Box::new(Importer::connect(task, 1).await?),
+            Self::Five => Box::new(Importer::connect(task, 5).await?),
             Self::Ours | Self::Watched | Self::Sized(_) => Box::new(Ours::connect(task).await?),
             Self::Projected => Box::new(Projected::connect(task).await?),
             Self::Embedded => Box::new(Ours::embedded(task).await?),
@@ -110,7 +121,7 @@ impl Entrant {
             Self::Bare(Bare::TaggedBatch) => Box::new(Batch::connect(task, Statement::Tagged).await?),
             Self::Bare(Bare::OneStream) => Box::new(OneStream::connect(task).await?),
             Self::Bare(Bare::Read) => Box::new(Read::new(task)),
-            Self::Bare(Bare::Copy | Bare::Fold) => Box::new(Copy::new(task)),
+            Self::Bare(Bare::Copy | Bare::Fold | Bare::Upsert) => Box::new(Copy::new(task)),
             Self::Peer(peer) => peer.connect(task).await?,
         })
     }

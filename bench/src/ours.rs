@@ -1,14 +1,17 @@
 //! The framework under test.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use es_core::{
-    Append, CommandContext, Condition, Event, EventOrder, EventQuery, EventStore, ExecuteError, Expected, FoldResult,
-    Keys, LogSource, NewEvent, Position, Projection, Projector, Recorded, Repository, StreamId, Tag, Version,
-    backend::AggregateStore,
+    Append, CommandContext, Condition, EngineError, Event, EventOrder, EventQuery, EventStore, ExecuteError, Expected,
+    FoldResult, Generation, Keys, LogSource, NewEvent, Position, Projection, Projector, QueryError, ReadModel,
+    ReadToken, Recorded, Repository, StreamId, Tag, Version, backend::AggregateStore,
 };
 use es_postgres::PostgresStore;
 use es_sqlite::SqliteStore;
+use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use uuid::Uuid;
 
@@ -83,11 +86,11 @@ impl Client for Ours {
     }
 }
 
-/// The balance of every account, as a read model.
-struct Balances;
+/// The balance of every account, as a read model; there may be several of them.
+struct Balances<const N: usize = 0>;
 
-impl Projection for Balances {
-    const NAME: &'static str = "balances";
+impl<const N: usize> Projection for Balances<N> {
+    const NAME: &'static str = ["balances", "balances-1", "balances-2", "balances-3", "balances-4"][N];
     const ORDER: EventOrder = EventOrder::PerStream;
     type Event = AccountEvent;
     type Document = Account;
@@ -112,7 +115,7 @@ impl Projected {
     pub(crate) async fn connect(task: &Task) -> Result<Self> {
         let store = open(task).await?;
         let source = LogSource::new(store.clone());
-        let projector = Projector::new(Balances, source, store.clone());
+        let projector = Projector::new(Balances::<0>, source, store.clone());
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         tokio::spawn(async move { projector.run(stopped).await });
@@ -178,11 +181,23 @@ impl Client for Tagged {
 #[derive(Clone)]
 pub(crate) struct Importer {
     store: PostgresStore,
+    /// How many read models are rebuilt at once.
+    models: usize,
 }
 
 impl Importer {
-    pub(crate) async fn connect(task: &Task) -> Result<Self> {
-        Ok(Self { store: open(task).await? })
+    pub(crate) async fn connect(task: &Task, models: usize) -> Result<Self> {
+        Ok(Self { store: open(task).await?, models })
+    }
+
+    /// Begins a rebuild beside others from the same source.
+    fn rebuild_one<const N: usize>(
+        &self,
+        rebuilds: &mut JoinSet<Result<Option<Generation>, EngineError>>,
+        source: &LogSource,
+    ) {
+        let projector = Projector::new(Balances::<N>, source.clone(), self.store.clone());
+        rebuilds.spawn(async move { projector.rebuild(CancellationToken::new()).await });
     }
 }
 
@@ -203,9 +218,34 @@ impl Client for Importer {
     }
 
     async fn rebuild(&mut self) -> Result<()> {
-        let projector = Projector::new(Balances, LogSource::new(self.store.clone()), self.store.clone());
-        projector.rebuild(CancellationToken::new()).await?.context("it was interrupted")?;
+        let (source, mut rebuilds) = (LogSource::new(self.store.clone()), JoinSet::new());
+        self.rebuild_one::<0>(&mut rebuilds, &source);
+        if self.models == 5 {
+            self.rebuild_one::<1>(&mut rebuilds, &source);
+            self.rebuild_one::<2>(&mut rebuilds, &source);
+            self.rebuild_one::<3>(&mut rebuilds, &source);
+            self.rebuild_one::<4>(&mut rebuilds, &source);
+        }
+        while let Some(rebuilt) = rebuilds.join_next().await {
+            rebuilt??.context("it was interrupted")?;
+        }
         Ok(())
+    }
+
+    async fn catch_up(&mut self) -> Result<()> {
+        let projector = Projector::new(Balances::<0>, LogSource::new(self.store.clone()), self.store.clone());
+        let (end, stop) = (ReadToken(self.store.head().await?), CancellationToken::new());
+        let running = tokio::spawn({
+            let stop = stop.clone();
+            async move { projector.run(stop).await }
+        });
+        let model = ReadModel::<Balances>::new(self.store.clone());
+        // While the first generation is being built, none serves.
+        while let Err(QueryError::Building { .. }) = model.wait_for(end, Duration::from_mins(10)).await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+        Ok(running.await??)
     }
 }
 

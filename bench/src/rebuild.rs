@@ -1,4 +1,4 @@
-//! The measurement of a rebuild: one piece of work in each round, on a log that was filled before.
+//! The measurement of a rebuild and of a catch-up: one piece of work in each round, on a log that was filled before.
 
 use std::time::Duration;
 
@@ -19,23 +19,32 @@ const STREAMS: usize = 50_000;
 /// Measures a read model of all streams from the first event until the last document is durable.
 ///
 /// Fails unless each document is the fold of its stream.
-pub(crate) async fn measure(server: &Server, entrant: Entrant) -> Result<Measurement> {
+pub(crate) async fn measure(server: &Server, entrant: Entrant, work: Work) -> Result<Measurement> {
     let url = server.create(entrant.name(), Duration::ZERO).await?;
-    let task = Task { url, work: Work::Rebuild, clients: 1 };
+    let task = Task { url, work, clients: 1 };
     entrant.prepare(&task).await?;
     let contender = entrant.connect(&task).await?;
     let mut client = contender.client().await?;
+    if work == Work::CatchUp {
+        // A read model that does not serve yet would be rebuilt.
+        client.catch_up().await?;
+    }
     client.import("history", History::of(STREAMS)?).await?;
     let mut database = Database::open(&task.url).await?;
     database.analyze().await?;
     // Where the clients of the closed loops are: on a thread of the pool.
-    let work = tokio::spawn(async move { client.rebuild().await });
+    let work = tokio::spawn(async move {
+        match work {
+            Work::CatchUp => client.catch_up().await,
+            _ => client.rebuild().await,
+        }
+    });
     let events = STREAMS * EVENTS_PER_STREAM;
     let measured = measure::piece(&mut database, events, async { work.await? }).await?;
     let found: (i64, i64) =
         sqlx::query_as(include_str!("sql/documents.sql")).fetch_one(&mut bare::connect(&task.url).await?).await?;
     ensure!(
-        found == (i64::try_from(STREAMS)?, i64::try_from(events)?),
+        found == (i64::try_from(STREAMS * entrant.read_models())?, i64::try_from(events * entrant.read_models())?),
         "documents and the events they tell of: {found:?}"
     );
     drop(contender);

@@ -45,7 +45,7 @@ pub(crate) async fn run(server: &Server, workload: &Workload, rounds: usize, tim
     if workload.work.is_one_piece() {
         // Each time in a new database.
         let measure = async |entrant: &Entrant| match workload.work {
-            Work::Rebuild => rebuild::measure(server, *entrant).await,
+            Work::Rebuild | Work::CatchUp => rebuild::measure(server, *entrant, workload.work).await,
             _ => import::measure(server, *entrant).await,
         };
         return rotate(workload, &workload.entrants(), rounds, measure).await;
@@ -129,7 +129,7 @@ impl Prepared {
             Work::Load => accounts(&*entrant.connect(&task).await?, 0).await?,
             Work::LoadSnapshot => accounts(&*entrant.connect(&task).await?, TAIL).await?,
             Work::Head | Work::Page => Loop::Read,
-            Work::Import | Work::Rebuild => bail!("it is no closed loop"),
+            Work::Import | Work::Rebuild | Work::CatchUp => bail!("it is no closed loop"),
         };
         Ok(Self { entrant, task, work })
     }

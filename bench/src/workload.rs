@@ -194,6 +194,22 @@ pub(crate) fn all() -> Vec<Workload> {
             Bare::Fold,
         )
         .claims(0.7, None, None),
+        Workload {
+            name: "rebuild-five",
+            title: "Rebuild five read models at once, and one: 500,000 events, 50,000 documents each",
+            ours: Entrant::Five,
+            reference: Entrant::Ours,
+            ..Workload::new("", "", Work::Rebuild, 1, Bare::Fold)
+        }
+        .claims(0.5, None, None),
+        Workload::new(
+            "catch-up",
+            "Keep a read model: 500,000 events, 50,000 documents",
+            Work::CatchUp,
+            1,
+            Bare::Upsert,
+        )
+        .claims(0.9, None, None),
     ]
 }
 

@@ -69,6 +69,10 @@ impl Client for Copier {
     async fn rebuild(&mut self) -> Result<()> {
         fold::rebuild(&mut self.connection).await
     }
+
+    async fn catch_up(&mut self) -> Result<()> {
+        fold::catch_up(&mut self.connection).await
+    }
 }
 
 /// Adds a row of nine columns, the last of which is null.

@@ -1,12 +1,12 @@
 //! A rebuild: one `COPY` of the log, which is parsed and folded in memory while it comes in, and one `COPY` of the documents in
-//! the order of their keys.
+//! the order of their keys. And catching up: pages, each followed by one upsert of the documents that it touches.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use anyhow::{Context, Result};
 use es_core::Event;
 use futures::TryStreamExt;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
 
 use crate::{
     account::{Account, AccountEvent},
@@ -56,6 +56,31 @@ pub(super) async fn rebuild(connection: &mut PgConnection) -> Result<()> {
     documents.send(rows.as_slice()).await?;
     documents.finish().await?;
     Ok(())
+}
+
+/// Reads a thousand events at a time, folds them in memory, and writes the documents that they touch with one statement.
+pub(super) async fn catch_up(connection: &mut PgConnection) -> Result<()> {
+    let schema = AccountEvent::SCHEMAS[0];
+    let mut accounts = HashMap::<String, Account>::new();
+    let mut after = 0_i64;
+    loop {
+        let page = sqlx::query(include_str!("../sql/bare_page.sql")).bind(after).fetch_all(&mut *connection).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = last.try_get(0)?;
+        let mut touched = BTreeSet::new();
+        for row in &page {
+            let (key, payload): (&str, &[u8]) = (row.try_get(1)?, row.try_get(2)?);
+            let event = AccountEvent::decode(schema.name, schema.version, payload)?;
+            match accounts.get_mut(key) {
+                Some(account) => account.fold(&event),
+                None => accounts.entry(key.to_owned()).or_default().fold(&event),
+            }
+            touched.insert(key);
+        }
+        let documents = touched.iter().map(|key| serde_json::to_vec(&accounts[*key])).collect::<Result<Vec<_>, _>>()?;
+        let upsert = sqlx::query(include_str!("../sql/bare_upsert.sql"));
+        upsert.bind(touched.into_iter().collect::<Vec<_>>()).bind(documents).execute(&mut *connection).await?;
+    }
 }
 
 fn field<'a>(row: &mut &'a [u8]) -> Result<&'a [u8]> {
