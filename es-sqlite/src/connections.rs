@@ -7,7 +7,7 @@ use std::{
 };
 
 use sqlx::{Connection, SqliteConnection};
-use tokio::sync::{Mutex as TurnLock, OwnedMutexGuard, Semaphore, SemaphorePermit};
+use tokio::sync::{Mutex as TurnLock, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::{
     error::Failure,
@@ -31,7 +31,7 @@ pub(crate) struct Connections {
     file: File,
     identity: Arc<Identity>,
     writer: Arc<TurnLock<Writer>>,
-    readers: Semaphore,
+    readers: Arc<Semaphore>,
     idle: Mutex<Vec<SqliteConnection>>,
 }
 
@@ -50,7 +50,7 @@ impl Connections {
             identity: Arc::new(Identity::of(file.path())?),
             file,
             writer: Arc::new(TurnLock::new(Writer::Open(writer))),
-            readers: Semaphore::new(readers),
+            readers: Arc::new(Semaphore::new(readers)),
             idle: Mutex::default(),
         })
     }
@@ -62,6 +62,16 @@ impl Connections {
     /// A connection to read with, as soon as one is free.
     pub(crate) async fn reader(&self) -> Result<Reader<'_>, Failure> {
         let permit = self.readers.acquire().await.map_err(|_| Failure::Closed)?;
+        Ok(Reader { connections: self, connection: self.connection().await?, _permit: permit })
+    }
+
+    /// The same, which keeps the connections alive.
+    pub(crate) async fn owned_reader(self: &Arc<Self>) -> Result<OwnedReader, Failure> {
+        let permit = self.readers.clone().acquire_owned().await.map_err(|_| Failure::Closed)?;
+        Ok(OwnedReader { connections: self.clone(), connection: self.connection().await?, _permit: permit })
+    }
+
+    async fn connection(&self) -> Result<SqliteConnection, Failure> {
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // Otherwise reads of a removed file would succeed, and the service would count as ready.
         self.identity.check()?;
@@ -73,7 +83,16 @@ impl Connections {
             self.identity.check()?;
             connection
         };
-        Ok(Reader { connections: self, connection, _permit: permit })
+        Ok(connection)
+    }
+
+    /// Keeps `connection` for the next query.
+    fn keep(&self, connection: SqliteConnection) {
+        // The lock is taken before the check: `close` takes the lock last, so it finds each connection pushed here.
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.readers.is_closed() {
+            idle.push(connection);
+        }
     }
 
     /// The connection for writes, once all callers that asked earlier are done.
@@ -156,11 +175,26 @@ impl Reader<'_> {
 
     /// Keeps the connection for the next query. A connection that is dropped without this call is closed.
     pub(crate) fn give_back(self) {
-        // The lock is taken before the check: `close` takes the lock last, so it finds each connection pushed here.
-        let mut idle = self.connections.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if !self.connections.readers.is_closed() {
-            idle.push(self.connection);
-        }
+        self.connections.keep(self.connection);
+    }
+}
+
+/// As [`Reader`], for a reading that lasts.
+#[derive(Debug)]
+pub(crate) struct OwnedReader {
+    connections: Arc<Connections>,
+    connection: SqliteConnection,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl OwnedReader {
+    pub(crate) fn connection(&mut self) -> &mut SqliteConnection {
+        &mut self.connection
+    }
+
+    /// As [`Reader::give_back`].
+    pub(crate) fn give_back(self) {
+        self.connections.keep(self.connection);
     }
 }
 

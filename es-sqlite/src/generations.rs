@@ -12,6 +12,7 @@ use uuid::Uuid;
 use crate::{
     connections::{Connections, Work},
     error::Failure,
+    tables,
 };
 
 /// How many documents of a retired generation one transaction deletes, and how many values of fields. Every append waits while a transaction runs, so
@@ -154,9 +155,11 @@ pub(crate) async fn promote(
         return Ok(Err(PromoteError::Behind { building: building_at, serving: serving_at }));
     }
     // The old one is retired first: a unique index allows only one that serves.
-    if let Some(serving) = row.try_get("serving")? {
+    let serving = row.try_get("serving")?;
+    if let Some(serving) = serving {
         retire(connection, serving, GenerationState::Serving).await?;
     }
+    tables::swap(connection, serving, building).await?;
     let newest = serving_version.unwrap_or(0).max(withdrawn);
     let withdrawn = if newest > version { newest } else { 0 };
     sqlx::query(include_str!("sql/promote.sql")).bind(building).bind(withdrawn).execute(connection).await?;
@@ -220,6 +223,7 @@ fn sweep_some(connection: &mut SqliteConnection, generation: i64) -> Work<'_, bo
             done &= query.execute(&mut *connection).await?.rows_affected() < SWEEP.unsigned_abs();
         }
         if done {
+            tables::drop_tables(connection, generation).await?;
             sqlx::query(include_str!("sql/sweep_reader.sql")).bind(generation).execute(connection).await?;
         }
         Ok(done)

@@ -60,6 +60,7 @@ mod letters;
 mod operations;
 mod presence;
 mod read_models;
+mod tables;
 
 // What operators see.
 mod inspect;
@@ -70,3 +71,4 @@ pub use error::{CloseError, OpenError};
 pub use identity::FileReplaced;
 pub use options::SqliteOptions;
 pub use store::SqliteStore;
+pub use tables::{SqliteReading, SqliteTables};

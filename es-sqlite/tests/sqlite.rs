@@ -22,6 +22,7 @@ mod sqlite {
     mod replaced;
     mod restarted;
     mod shared;
+    mod tables;
     mod taken_over;
     mod view;
 }
