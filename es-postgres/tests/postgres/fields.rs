@@ -86,8 +86,8 @@ async fn people_see_fields_as_columns_of_the_generation_that_serves() {
     store.close().await.unwrap();
 }
 
-/// Two workers of different shards write the value before either has committed. The second one waits for the first.
-/// (Seen to fail without the unique index: both commit.)
+/// Two workers of different shards write the value before either has committed: the second one waits for the first. (Without the unique
+/// index it waits for nothing.)
 #[tokio::test(flavor = "multi_thread")]
 async fn a_value_that_another_commit_is_writing_is_waited_for() {
     let schema = Schema::new();

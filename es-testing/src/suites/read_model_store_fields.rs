@@ -331,8 +331,8 @@ pub async fn two_documents_exchange_values_in_one_commit(store: &impl ReadModelS
     assert_eq!(keys(store, &scan(MAIL, ..)).await, ["c", "a", "b"]);
 }
 
-/// Workers of several shards and processes are kept apart by the database. (Without a unique index on Postgres both commit: each
-/// looks before the other has committed.)
+/// Workers of several shards and processes are kept apart by the database. (Seen to fail on Postgres without the unique index:
+/// each looks before the other has committed.)
 pub async fn of_concurrent_commits_of_one_value_one_is_refused<S: ReadModelStore + Clone>(store: &S) {
     let generation = searched(store, Vec::new()).await;
     for round in 0..20 {
