@@ -31,6 +31,26 @@ impl Who {
     }
 }
 
+/// Who does it, and why, where it must not fail because that is not said.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct MaybeWho {
+    /// Why you do it; it is recorded
+    #[arg(long, value_name = "TEXT", default_value = "none given")]
+    reason: String,
+
+    /// Who you are; it is recorded [default: the user of this machine]
+    #[arg(long, value_name = "NAME", env = "ES_ACTOR", hide_env = true)]
+    actor: Option<String>,
+}
+
+impl MaybeWho {
+    pub(crate) fn act(self) -> Result<Act, CommandError> {
+        let Self { reason, actor } = self;
+        let actor = actor.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "unknown".to_owned());
+        Who { reason, actor: Some(actor) }.act()
+    }
+}
+
 /// Whether it is meant.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Consent {

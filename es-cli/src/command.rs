@@ -8,7 +8,7 @@ use crate::{
     doctor::Doctor,
     end::{CommandError, Outcome},
     log::Log,
-    operate::{Actions, Skip, Switch},
+    operate::{Actions, CancelRebuild, Skip, Switch},
     output::Output,
     readers::Readers,
     stream::Stream,
@@ -41,6 +41,10 @@ pub enum StoreCommand {
     Resume(Switch),
     /// Moves a reader that has stopped at an event past it
     Skip(Skip),
+    /// Discards the read model that a rebuild has begun; the old one goes on
+    ///
+    /// A program whose read model has a newer version, or serves for the first time, begins again: pause the reader first.
+    CancelRebuild(CancelRebuild),
     /// Shows the events that a reader could not handle, and retries, discards or edits them
     #[command(subcommand)]
     DeadLetters(DeadLetters),
@@ -66,6 +70,7 @@ impl StoreCommand {
             Self::Pause(reader) => reader.pause(store, output).await,
             Self::Resume(reader) => reader.resume(store, output).await,
             Self::Skip(skip) => skip.run(store, output).await,
+            Self::CancelRebuild(cancel) => cancel.run(store, output).await,
             Self::DeadLetters(letters) => letters.run(store, output).await,
             Self::Actions(actions) => actions.run(store, output).await,
         }

@@ -1,7 +1,7 @@
-//! `es pause | resume | skip | actions`.
+//! `es pause | resume | skip | cancel-rebuild | actions`.
 
 use clap::Args;
-use es_core::{Position, ServiceStore, backend::Shard};
+use es_core::{ActError, Position, ServiceStore, backend::Shard};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -77,6 +77,36 @@ impl Skip {
         output.line(format_args!(
             "{reader} is past position {position}, and continues within some seconds where a service runs it"
         ))?;
+        output.flush()?;
+        Ok(Outcome::Well)
+    }
+}
+
+/// A rebuild to cancel.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CancelRebuild {
+    /// The read model
+    reader: String,
+
+    #[command(flatten)]
+    who: Who,
+
+    #[command(flatten)]
+    consent: Consent,
+}
+
+impl CancelRebuild {
+    pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+        let Self { reader, who, consent } = self;
+        let act = who.act()?;
+        let building = store.generations(&reader).await?.building;
+        let building = building.ok_or_else(|| ActError::NotBuilding(reader.clone()))?;
+        let reached = building.reached;
+        if !consent.to(&format!("what is built of {reader}, up to position {reached}, will be deleted"))? {
+            return Ok(Outcome::No);
+        }
+        store.cancel_rebuild(&reader, &act).await?;
+        output.line(format_args!("the rebuild of {reader} is cancelled"))?;
         output.flush()?;
         Ok(Outcome::Well)
     }

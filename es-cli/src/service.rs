@@ -20,6 +20,7 @@ pub(crate) use self::{
     what_if::WhatIfCommand,
 };
 use crate::{
+    act::MaybeWho,
     command::StoreCommand,
     end::{CommandError, Outcome},
     output::{Format, Output},
@@ -38,7 +39,8 @@ pub enum ServiceCommand {
     Run(Run),
     /// Folds a read model again from the first event, while the old one serves, and then replaces it
     ///
-    /// If it is interrupted, the same command continues from there.
+    /// If it is interrupted, the same command continues from there. While the reader is paused it waits. `cancel-rebuild` ends it
+    /// from elsewhere.
     Rebuild(Rebuild),
     /// Compares a read model with a fold of the log, and names each document that differs
     ///
@@ -75,6 +77,9 @@ pub(crate) struct Rebuild {
     /// Only says what there is to do
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    who: MaybeWho,
 
     #[command(flatten)]
     format: Format,
@@ -183,7 +188,7 @@ impl Rebuild {
         shutdown: CancellationToken,
         output: &mut Output,
     ) -> Result<Outcome, CommandError> {
-        let Self { projection, from, dry_run, format } = self;
+        let Self { projection, from, dry_run, who, format } = self;
         let plan = service.plan_rebuild(&projection).await?;
         if dry_run && format.json {
             let (events, bytes, seconds) = (plan.events, plan.bytes, plan.time.as_secs_f64());
@@ -197,11 +202,12 @@ impl Rebuild {
             output.flush()?;
             return Ok(Outcome::Well);
         }
+        let act = who.act()?;
         let began = Instant::now();
         let rebuilding = async {
             match from {
-                Origin::Source => service.rebuild_named(&projection, service.source(), shutdown).await,
-                Origin::Log => service.rebuild_named(&projection, service.log(), shutdown).await,
+                Origin::Source => service.rebuild_by(&projection, service.source(), &act, shutdown).await,
+                Origin::Log => service.rebuild_by(&projection, service.log(), &act, shutdown).await,
             }
         };
         let rebuilt = tokio::select! {

@@ -10,10 +10,9 @@ use std::{
 
 use clap::Parser;
 use es_cli::{CommandError, Outcome, Output, ServiceCommand};
-use es_core::backend::Documents;
 use es_core::{
     MemoryStore, Service, ServiceBuilder,
-    backend::{Changes, Leases, Shard, Takeover},
+    backend::{Changes, Documents, GenerationState, Generations, Leases, Shard, Takeover},
     service::Parts,
     testing::account::{Account, AccountCommand, Histories, Ledger},
 };
@@ -113,9 +112,32 @@ async fn verify_names_each_document_that_differs_and_a_rebuild_corrects_it() {
         (Outcome::Well, &json!(3), &json!("histories"))
     );
     assert_eq!(lines(&store, &["verify", "histories", "--json"]).await.0, Outcome::No, "a dry run does nothing");
-    let (outcome, rebuilt) = lines(&store, &["rebuild", "histories", "--from", "log", "--json"]).await;
+    let (outcome, rebuilt) =
+        lines(&store, &["rebuild", "histories", "--from", "log", "--reason", "ticket 7", "--actor", "ada", "--json"])
+            .await;
     assert_eq!((outcome, &rebuilt[0]["projection"]), (Outcome::Well, &json!("histories")));
     assert_eq!(lines(&store, &["verify", "histories", "--json"]).await.0, Outcome::Well);
+    let (_, acts) = lines(&store, &["actions", "--json"]).await;
+    let told: Vec<_> = acts.iter().map(|act| (&act["what"], &act["actor"], &act["reason"])).collect();
+    let by_ada = |what| (what, &acts[0]["actor"], &acts[0]["reason"]);
+    assert_eq!((told, &acts[0]["actor"]), (vec![by_ada(&json!("promote")), by_ada(&json!("rebuild"))], &json!("ada")));
+}
+
+/// R22
+#[tokio::test]
+async fn r22_a_rebuild_is_cancelled_from_another_process_if_that_is_meant() {
+    let store = filled().await;
+    let cancel = ["cancel-rebuild", "histories", "--reason", "too slow", "--actor", "ada"];
+    let yes = [&cancel[..], &["--yes"]].concat();
+    assert!(matches!(run(&store, &yes).await.0, Err(CommandError::Missing(_))), "there is none");
+    let definition = "projection Histories of account in per-stream order";
+    store.ensure_generation("histories", 1, GenerationState::Building, definition, &[]).await.unwrap();
+    assert!(matches!(run(&store, &cancel).await.0, Err(CommandError::Usage { .. })), "it is not said that it is meant");
+    assert!(store.generations("histories").await.unwrap().building.is_some());
+    assert_eq!(run(&store, &yes).await.0.unwrap(), Outcome::Well);
+    assert!(store.generations("histories").await.unwrap().building.is_none());
+    let (_, acts) = lines(&store, &["actions", "--json"]).await;
+    assert_eq!((acts.len(), &acts[0]["what"], &acts[0]["reason"]), (1, &json!("cancel-rebuild"), &json!("too slow")));
 }
 
 #[tokio::test]

@@ -231,3 +231,20 @@ BEGIN
     RETURN true;
 END
 $$;
+
+-- Takes the generation of a_reader that is being built out of sight; false when none is.
+-- Locks: as discard_generation(), then as note_act().
+CREATE FUNCTION cancel_rebuild(a_reader text, a_actor text, a_reason text) RETURNS boolean
+LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    v_id bigint;
+BEGIN
+    SELECT g.id INTO v_id FROM generations g WHERE g.projection = a_reader AND g.state = 'building';
+    IF NOT FOUND THEN RETURN false; END IF;
+    PERFORM discard_generation(v_id);
+    -- It was promoted meanwhile.
+    IF EXISTS (SELECT FROM generations g WHERE g.id = v_id) THEN RETURN false; END IF;
+    PERFORM note_act('cancel-rebuild', a_reader, NULL, NULL, a_actor, a_reason);
+    RETURN true;
+END
+$$;

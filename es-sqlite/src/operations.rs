@@ -6,12 +6,12 @@ use chrono::Utc;
 use es_core::{
     Act, ActError, ActRecord, DeadLetter, DeadLetters, LetterPage, Operations, ParkedKey, Pause, Position,
     RecordedEvent, StoppedAt,
-    backend::{Lease, ReadModelError, Shard, check_payload},
+    backend::{GenerationState, Lease, ReadModelError, Shard, check_payload},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use crate::{SqliteStore, error::Failure, letters::pause, log::rows_limit, rows};
+use crate::{SqliteStore, error::Failure, generations, letters::pause, log::rows_limit, rows};
 
 #[async_trait]
 impl DeadLetters for SqliteStore {
@@ -154,6 +154,23 @@ impl Operations for SqliteStore {
         });
         let refused = || ActError::NotStopped { reader: reader.to_owned(), shard: shard.clone(), position, event_id };
         done(skipped.await?, refused)
+    }
+
+    async fn cancel_rebuild(&self, reader: &str, act: &Act) -> Result<(), ActError> {
+        let (noted, name) = (Note::new("cancel-rebuild", reader, None, None, act), reader.to_owned());
+        let cancelled = self.connections().write(move |connection| {
+            Box::pin(async move {
+                let query = sqlx::query_scalar(include_str!("sql/building.sql")).bind(&name);
+                let building: Option<i64> = query.fetch_optional(&mut *connection).await?;
+                if let Some(building) = building {
+                    generations::retire(connection, building, GenerationState::Building).await?;
+                }
+                noted.write_if(building.is_some(), connection).await
+            })
+        });
+        done(cancelled.await?, || ActError::NotBuilding(reader.to_owned()))?;
+        self.sweep().await;
+        Ok(())
     }
 
     async fn stops(&self, reader: &str) -> Result<Vec<StoppedAt>, ReadModelError> {

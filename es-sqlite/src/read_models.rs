@@ -274,7 +274,7 @@ impl Leases for SqliteStore {
 impl SqliteStore {
     /// Deletes what retired generations hold. The promotion is already committed, so a failure here is only logged: the
     /// next sweep, at the latest when the file is opened again, deletes the rest.
-    async fn sweep(&self) {
+    pub(crate) async fn sweep(&self) {
         if let Err(error) = generations::sweep(self.connections()).await {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "documents of a retired generation were not deleted; the next sweep tries again");

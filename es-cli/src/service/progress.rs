@@ -32,7 +32,7 @@ pub(super) async fn show(service: &Service, projection: &str) -> Infallible {
     let bar = Ended(bar);
     let tell = |line: String| if is_terminal { bar.0.println(line) } else { eprintln!("{line}") };
     let mut first = None;
-    let mut told = began;
+    let (mut told, mut asked) = (began, began);
     let mut known = service.failures_after(projection, 0).map_or(0, |(known, _)| known);
     let mut head = 0;
     loop {
@@ -40,6 +40,12 @@ pub(super) async fn show(service: &Service, projection: &str) -> Infallible {
         if let Ok((count, failures)) = service.failures_after(projection, known) {
             known = count;
             failures.into_iter().for_each(|failure| tell(format!("trying again after a failure: {}", failure.error)));
+        }
+        if asked.elapsed() >= LINE {
+            asked = Instant::now();
+            if let Ok(Some(pause)) = service.store().paused(projection).await {
+                tell(format!("it waits: paused by {} ({})", pause.actor, pause.reason));
+            }
         }
         let Ok(Some(reached)) = service.rebuilding(projection) else { continue };
         let reached = reached.get();

@@ -8,8 +8,8 @@ use uuid::Uuid;
 use super::{MemoryStore, leases::page, read_models::ReadModels};
 use crate::{
     read::read_model::{
-        Act, ActError, ActRecord, Acts, Checkpoint, DeadLetter, DeadLetters, LetterPage, Operations, ParkedKey, Pause,
-        ReadModelError, Shard, StoppedAt, check_payload,
+        Act, ActError, ActRecord, Acts, Checkpoint, DeadLetter, DeadLetters, GenerationState, LetterPage, Operations,
+        ParkedKey, Pause, ReadModelError, Shard, StoppedAt, check_payload,
     },
     stream::Position,
     witness::Witness,
@@ -151,6 +151,15 @@ impl Operations for MemoryStore {
             return Err(ActError::NotStopped { reader, shard, position, event_id });
         }
         models.note("skip", reader, Some(&shard.to_string()), Some(position), act);
+        Ok(())
+    }
+
+    async fn cancel_rebuild(&self, reader: &str, act: &Act) -> Result<(), ActError> {
+        let models = &mut self.lock().read_models;
+        let building = models.find(reader, GenerationState::Building).and_then(|stored| stored.generation());
+        let building = building.ok_or_else(|| ActError::NotBuilding(reader.to_owned()))?;
+        models.readers.remove(&building.reader.id);
+        models.note("cancel-rebuild", reader, None, None, act);
         Ok(())
     }
 

@@ -89,8 +89,9 @@ pub enum EngineError {
         /// [`Projection::VERSION`](crate::Projection::VERSION) of this program.
         ours: u32,
     },
-    /// The generation that was being rebuilt is gone: a later rebuild has discarded or replaced it.
-    #[error("a later rebuild has discarded or replaced the new generation")]
+    /// The generation that was being rebuilt is gone: an operator has cancelled the rebuild, or a later one has discarded or replaced
+    /// it.
+    #[error("an operator or a later rebuild has discarded the new generation, or a later rebuild has replaced it")]
     Discarded,
     /// What keeps the read model or checkpoint of this name was defined in another way: two
     /// projections or policies share the name, or the definition was changed.

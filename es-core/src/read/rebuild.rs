@@ -21,6 +21,7 @@ use crate::read::{
     read_model::Generation,
     rebuild::builder::Builder,
     source::EventSource,
+    standby::waits_while_paused,
     worker::{self, Handler, Step},
 };
 
@@ -32,9 +33,12 @@ impl<P: Projection> Projector<P> {
     /// It also replaces a newer [`Projection::VERSION`]: this is the way back to an older program. The newer version is
     /// withdrawn, so its workers stand by and do not rebuild it. A rebuild by the newer program makes it serve again.
     ///
+    /// While an operator has [paused](crate::Operations::pause) the reader it waits, without a lease; what was folded since the last
+    /// write, at most five seconds, is then folded again.
+    ///
     /// # Errors
     /// As [`run`](Self::run), and [`EngineError::Discarded`] when a rebuild of another version was begun
-    /// later than this one; the old generation keeps serving.
+    /// later than this one, or an operator has [cancelled](crate::Operations::cancel_rebuild) it; the old generation keeps serving.
     ///
     /// # Cancel safety
     /// Dropping the future interrupts the rebuild, as `shutdown` does.
@@ -53,15 +57,17 @@ impl<P: Projection> Projector<P> {
             Box::pin(async { Candidate::begin(&*self.store, &Subject::of::<P>()).await.map(Some) })
         });
         let Some(candidate) = begun.await? else { return Ok(None) };
-        worker::persist(P::NAME, &self.report, &shutdown, || {
-            Box::pin(async {
-                let built = self.build(source, &candidate, &shutdown, |_| {}).await;
-                self.report.built(None);
-                built.map_err(|error| match error {
-                    EngineError::Replaced => EngineError::Discarded,
-                    other => other,
+        waits_while_paused(P::NAME, &shutdown, || {
+            Box::pin(worker::persist(P::NAME, &self.report, &shutdown, || {
+                Box::pin(async {
+                    let built = self.build(source, &candidate, &shutdown, |_| {}).await;
+                    self.report.built(None);
+                    built.map_err(|error| match error {
+                        EngineError::Replaced => EngineError::Discarded,
+                        other => other,
+                    })
                 })
-            })
+            }))
         })
         .await
     }

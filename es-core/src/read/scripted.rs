@@ -307,6 +307,10 @@ impl Operations for Watched {
         self.memory.skip(reader, shard, position, event_id, act).await
     }
 
+    async fn cancel_rebuild(&self, reader: &str, act: &Act) -> Result<(), ActError> {
+        self.memory.cancel_rebuild(reader, act).await
+    }
+
     async fn stops(&self, reader: &str) -> Result<Vec<StoppedAt>, ReadModelError> {
         self.memory.stops(reader).await
     }

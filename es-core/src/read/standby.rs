@@ -9,6 +9,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         failure::FailureSettings,
+        read_model::Pause,
         worker::{self, Pending, Step},
         worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
     },
@@ -79,6 +80,27 @@ impl Standby {
                 () = shutdown.cancelled() => return Ok(()),
                 () = tokio::time::sleep(self.retry) => {}
             }
+        }
+    }
+}
+
+/// Makes attempts until one ends otherwise than by a pause: a rebuild waits until its reader is resumed. Each attempt finds the
+/// pause when it has taken a lease.
+pub(crate) async fn waits_while_paused<'a, T>(
+    name: &'static str,
+    shutdown: &CancellationToken,
+    attempt: impl Fn() -> Pending<'a, Option<T>>,
+) -> Result<Option<T>, EngineError> {
+    loop {
+        match attempt().await {
+            Err(EngineError::Paused(Pause { actor, reason, .. })) => {
+                tracing::info!(name, actor, reason, "the rebuild waits while its reader is paused");
+                tokio::select! {
+                    () = shutdown.cancelled() => return Ok(None),
+                    () = tokio::time::sleep(PAUSED_RETRY) => {}
+                }
+            }
+            ended => return ended,
         }
     }
 }

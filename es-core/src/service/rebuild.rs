@@ -7,7 +7,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Service, engine::AnyProjector};
 use crate::{
     read::{
-        engine_error::EngineError, projection::Projection, read_model::Generation, source::EventSource,
+        engine_error::EngineError,
+        projection::Projection,
+        read_model::{Act, Generation, Operations},
+        source::EventSource,
         worker_state::Failure,
     },
     stream::Position,
@@ -55,6 +58,34 @@ impl Service {
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, RebuildError> {
         self.rebuild_named(P::NAME, source, shutdown).await
+    }
+
+    /// As [`rebuild_named`](Self::rebuild_named), for an operator: `rebuild` is recorded before it begins, and `promote` when the new
+    /// generation serves (R22). Each call records it, also one that continues a rebuild.
+    ///
+    /// # Errors
+    /// [`RebuildError`]; the old generation keeps serving.
+    ///
+    /// # Cancel safety
+    /// As [`rebuild`](Self::rebuild). Between the promotion and its record the record is missing.
+    pub async fn rebuild_by(
+        &self,
+        name: &str,
+        source: impl EventSource,
+        act: &Act,
+        shutdown: CancellationToken,
+    ) -> Result<Option<Generation>, RebuildError> {
+        self.rebuildable(name)?;
+        let store = self.store();
+        store.record("rebuild", name, act).await.map_err(EngineError::Store)?;
+        let built = self.rebuild_named(name, source, shutdown).await?;
+        if built.is_some()
+            && let Err(error) = store.record("promote", name, act).await
+        {
+            // It serves, and the record of the rebuild tells who wanted that.
+            tracing::warn!(name, error = &error as &dyn std::error::Error, "the promotion was not recorded");
+        }
+        Ok(built)
     }
 
     /// As [`rebuild`](Self::rebuild), by the name of the projection.
@@ -111,6 +142,7 @@ impl Service {
         Ok(self.rebuildable(name)?.report().failures_after(known))
     }
 
+    /// The projector of the read model `name`.
     fn rebuildable(&self, name: &str) -> Result<&dyn AnyProjector, RebuildError> {
         let found = self.parts().iter().find(|part| part.name == name).and_then(|part| part.projector());
         found.ok_or_else(|| RebuildError::Unknown { name: name.to_owned(), known: self.read_model_names() })

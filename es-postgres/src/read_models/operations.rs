@@ -104,6 +104,13 @@ impl Operations for PostgresStore {
         done(is_there, refused)
     }
 
+    async fn cancel_rebuild(&self, reader: &str, act: &Act) -> Result<(), ActError> {
+        let was_building = self.act(sqlx::query(include_str!("../sql/cancel_rebuild.sql")).bind(reader), act).await?;
+        done(was_building, || ActError::NotBuilding(reader.to_owned()))?;
+        self.sweep();
+        Ok(())
+    }
+
     async fn stops(&self, reader: &str) -> Result<Vec<StoppedAt>, ReadModelError> {
         let query = || sqlx::query(include_str!("../sql/stops.sql")).bind(reader);
         let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;

@@ -309,6 +309,10 @@ pub async fn r22_what_operators_did_is_recorded(store: &impl ReadModelStore) {
     store.stopped(&lease, &next, "it does not fit").await.expect("recorded");
     store.skip(MODEL, &lease.shard, next.position, next.id, &act).await.expect("skipped");
     store.record("rebuild", MODEL, &act).await.expect("recorded");
+    building(store).await;
+    store.cancel_rebuild(MODEL, &act).await.expect("cancelled");
+    assert!(store.generations(MODEL).await.expect("asked").building.is_none());
+    assert!(matches!(store.cancel_rebuild(MODEL, &act).await, Err(ActError::NotBuilding(_))));
     assert!(store.request_retry(MODEL, "never", &act).await.is_err());
     assert!(store.discard_letters(MODEL, "never", None, &act).await.is_err());
     assert!(store.discard_letters(MODEL, "a", Some(Position::new(9)), &act).await.is_err());
@@ -328,6 +332,7 @@ pub async fn r22_what_operators_did_is_recorded(store: &impl ReadModelStore) {
             ("resume", None, None),
             ("skip", Some("log"), at(5)),
             ("rebuild", None, None),
+            ("cancel-rebuild", None, None),
         ]
     );
     for record in &all {

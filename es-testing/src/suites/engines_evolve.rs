@@ -6,14 +6,15 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    engines_failures::act,
     engines_project::{
         LEDGER, PATIENCE, Store, assert_equals_the_fold, deposit, load, projector, read_model, source, spawn,
     },
     standby::{Idle, RETRY, idle, until_standing_by, until_working},
 };
 use es_core::{
-    EngineError, FoldResult, KeyRange, Keys, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection,
-    Projector, QueryError, ReadToken, Recorded,
+    ActError, EngineError, FoldResult, KeyRange, Keys, LogSource, Policy, PolicyError, PolicyRunner, Position,
+    Projection, Projector, QueryError, ReadToken, Recorded,
     backend::{
         Batch, Checkpoint, Delivery, EventFeed, EventSource, GenerationSet, Shard, SourceError, Subscription, Takeover,
     },
@@ -375,4 +376,33 @@ async fn follow<P: Policy>(runner: PolicyRunner<P>, store: &impl Store) {
     let (ran, stopped) = tokio::join!(runner.run(shutdown.clone()), tokio::time::timeout(PATIENCE, stop));
     ran.expect("it stops in order");
     stopped.expect("in time");
+}
+
+/// R22: a rebuild waits while its reader is paused, and ends when an operator cancels it; the old generation serves.
+pub async fn r22_a_rebuild_can_be_paused_and_cancelled(store: &impl Store) {
+    projector(Histories, store).rebuild(CancellationToken::new()).await.expect("rebuilt").expect("not interrupted");
+    deposit(store, 1).await;
+    let begin = async || {
+        store.pause(Histories::NAME, &act()).await.expect("paused");
+        let worker = projector(Histories, store);
+        let rebuilding = tokio::spawn(async move { worker.rebuild(CancellationToken::new()).await });
+        while store.generations(Histories::NAME).await.expect("asked").building.is_none() {
+            tokio::task::yield_now().await;
+        }
+        rebuilding
+    };
+    let rebuilding = begin().await;
+    store.resume(Histories::NAME, &act()).await.expect("resumed");
+    let rebuilt = rebuilding.await.expect("no panic").expect("rebuilt").expect("not interrupted");
+    let rebuilding = begin().await;
+    // One that has just begun looks for its generation again, and begins another.
+    while !rebuilding.is_finished() {
+        let cancelled = store.cancel_rebuild(Histories::NAME, &act()).await;
+        assert!(matches!(cancelled, Ok(()) | Err(ActError::NotBuilding(_))), "{cancelled:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let cancelled = rebuilding.await.expect("no panic");
+    assert!(matches!(cancelled, Err(EngineError::Discarded)), "{cancelled:?}");
+    let left = store.generations(Histories::NAME).await.expect("asked");
+    assert_eq!(left.iter().map(|progress| progress.generation.clone()).collect::<Vec<_>>(), [rebuilt]);
 }

@@ -90,6 +90,7 @@ macro_rules! engine_suite {
             r12_the_later_of_two_rebuilds_wins
             r12_all_pages_of_a_scan_are_of_one_generation
             r13_reached_never_falls_while_generations_are_promoted
+            r22_a_rebuild_can_be_paused_and_cancelled
             a_name_belongs_to_one_projection_or_policy
         }
         $crate::__suite! { engines_failures, $make,

@@ -46,6 +46,14 @@ pub trait Operations: fmt::Debug + Send + Sync + 'static {
         act: &Act,
     ) -> Result<(), ActError>;
 
+    /// Discards the generation of `reader` that is being built, with its documents; the one that serves goes on. A
+    /// [rebuild](crate::Projector::rebuild) of it ends with [`EngineError::Discarded`](crate::EngineError::Discarded). A projector
+    /// of a newer version, or of a read model that does not serve yet, begins another one unless it is paused.
+    ///
+    /// # Errors
+    /// [`ActError::NotBuilding`].
+    async fn cancel_rebuild(&self, reader: &str, act: &Act) -> Result<(), ActError>;
+
     /// The events at which `reader` has stopped and that it has not passed.
     ///
     /// # Errors
@@ -85,6 +93,10 @@ impl<T: Operations + ?Sized> Operations for Arc<T> {
         act: &Act,
     ) -> Result<(), ActError> {
         (**self).skip(reader, shard, position, event_id, act).await
+    }
+
+    async fn cancel_rebuild(&self, reader: &str, act: &Act) -> Result<(), ActError> {
+        (**self).cancel_rebuild(reader, act).await
     }
 
     async fn stops(&self, reader: &str) -> Result<Vec<StoppedAt>, ReadModelError> {
@@ -157,7 +169,8 @@ pub struct ActRecord {
     pub actor: String,
     /// Why.
     pub reason: String,
-    /// `pause`, `resume`, `skip`, `retry`, `discard`, `edit`, or the word given to [`Operations::record`].
+    /// `pause`, `resume`, `skip`, `retry`, `discard`, `edit`, `cancel-rebuild`, `rebuild` and `promote`
+    /// ([`Service::rebuild_by`](crate::Service::rebuild_by)), or another word given to [`Operations::record`].
     pub what: String,
     /// The reader.
     pub reader: String,
@@ -207,6 +220,9 @@ pub enum ActError {
     /// The reader is not paused.
     #[error("the reader {0:?} is not paused")]
     NotPaused(String),
+    /// No generation of the reader is being built.
+    #[error("no generation of the reader {0:?} is being built")]
+    NotBuilding(String),
     /// The key is not parked.
     #[error("the reader {reader:?} has not parked the key {key:?}")]
     NotParked {

@@ -17,7 +17,7 @@ use crate::{
         read_model::Generation,
         rebuild::{self, RebuildPlan},
         source::{EventSource, Split, Subscription},
-        standby::Standby,
+        standby::{Standby, waits_while_paused},
         worker::{self, DEFAULT_LEASE, Step, Worker},
         worker_state::{StateReport, WorkerState},
     },
@@ -165,14 +165,16 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
             Box::pin(async { Candidate::begin(&*self.store, &subject::<S, P>()).await.map(Some) })
         });
         let Some(candidate) = begun.await? else { return Ok(None) };
-        worker::persist(P::NAME, &self.report, &shutdown, || {
-            Box::pin(async {
-                let built = self.build(source, &candidate.again(), &shutdown).await;
-                built.map_err(|error| match error {
-                    EngineError::Replaced => EngineError::Discarded,
-                    other => other,
+        waits_while_paused(P::NAME, &shutdown, || {
+            Box::pin(worker::persist(P::NAME, &self.report, &shutdown, || {
+                Box::pin(async {
+                    let built = self.build(source, &candidate.again(), &shutdown).await;
+                    built.map_err(|error| match error {
+                        EngineError::Replaced => EngineError::Discarded,
+                        other => other,
+                    })
                 })
-            })
+            }))
         })
         .await
     }
