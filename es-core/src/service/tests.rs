@@ -1,5 +1,6 @@
 //! The service on a store in memory, with a relay that each test scripts.
 
+mod clock;
 mod failures;
 mod shutdown;
 

@@ -1,19 +1,21 @@
 //! A clock that a test moves.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
+use tokio::time::Instant;
 
 use crate::memory::MemoryStore;
 
-/// A clock that stands still until a test moves it, and stores whose events are recorded at its time. Clones are the same
-/// clock.
+/// A clock that a test moves, and stores whose events are recorded at its time. Clones are the same clock.
 ///
-/// It sets [`recorded_at`](crate::Recorded::recorded_at). Leases, pauses and time limits follow the clock of tokio, which
-/// does not wait either in a test with `#[tokio::test(start_paused = true)]` (tokio's feature `test-util`).
+/// It sets [`recorded_at`](crate::Recorded::recorded_at). All that a service waits for (pauses between attempts, standby, time limits,
+/// leases of a store in memory) follows the clock of tokio. In a test with `#[tokio::test(start_paused = true)]` (tokio's feature
+/// `test-util`) that one jumps to the next time for which anything waits, so an hour takes no time, and a clock that is
+/// [`running`](Self::running) moves with it. Leases of a store on a server or file follow the clock of that.
 ///
 /// ```
 /// # use es_core::{Aggregate, Event, FoldResult, Keys, Projection, Recorded};
@@ -66,12 +68,24 @@ use crate::memory::MemoryStore;
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-pub struct TestClock(Arc<Mutex<DateTime<Utc>>>);
+pub struct TestClock(Arc<Mutex<Shown>>);
+
+#[derive(Debug)]
+struct Shown {
+    time: DateTime<Utc>,
+    /// When it showed that; `None`: it stands still.
+    since: Option<Instant>,
+}
 
 impl TestClock {
-    /// A clock that shows `time`.
+    /// A clock that shows `time`, and stands still until the test moves it.
     pub fn at(time: DateTime<Utc>) -> Self {
-        Self(Arc::new(Mutex::new(time)))
+        Self(Arc::new(Mutex::new(Shown { time, since: None })))
+    }
+
+    /// A clock that shows `time` and goes as fast as that of tokio.
+    pub fn running(time: DateTime<Utc>) -> Self {
+        Self(Arc::new(Mutex::new(Shown { time, since: Some(Instant::now()) })))
     }
 
     /// An empty store whose events are recorded at the time of this clock.
@@ -82,7 +96,8 @@ impl TestClock {
 
     /// The time that it shows.
     pub fn now(&self) -> DateTime<Utc> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let shown = self.lock();
+        shown.time + shown.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     /// Moves it forward by `time`.
@@ -90,11 +105,17 @@ impl TestClock {
     /// # Panics
     /// When the sum is later than the year 262142, the last one that `chrono` knows.
     pub fn advance(&self, time: Duration) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) += time;
+        self.lock().time += time;
     }
 
     /// Moves it to `time`, which may be in its past: that happens to the clocks of servers too.
     pub fn set(&self, time: DateTime<Utc>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = time;
+        let mut shown = self.lock();
+        let since = shown.since.map(|_| Instant::now());
+        *shown = Shown { time, since };
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shown> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

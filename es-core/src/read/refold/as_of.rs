@@ -1,5 +1,8 @@
 //! A document as of a moment.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 
 use bytes::Bytes;

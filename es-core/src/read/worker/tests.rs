@@ -14,9 +14,9 @@ use crate::{
     event::Categories,
     memory::MemoryStore,
     read::{
-        engine_error::EngineError,
+        engine_error::{EngineError, Location},
         projection::EventOrder,
-        read_model::{Lease, Leases, Reader, Shard, Takeover},
+        read_model::{Lease, Leases, Operations, Reader, Shard, Takeover},
         scripted::{Say, Script, Watched, checkpoint},
         source::{Batch, Delivery, SourceError, Split, Subscription},
         worker_state::StateReport,
@@ -41,6 +41,17 @@ impl Handler for Notes {
         let positions = events.list[..done].iter().map(|event| event.position.get());
         self.handled.lock().expect("nothing panics under it").extend(positions);
         Handled { done, ..Handled::default() }
+    }
+}
+
+/// Fails, and says nothing of what to do about it.
+struct Fails;
+
+#[async_trait]
+impl Handler for Fails {
+    async fn handle(&self, _: &Reader, events: Events<'_>, _: &CancellationToken) -> Handled {
+        let failure = events.list.first().map(|event| EngineError::Panicked { event: Location::of(event) });
+        Handled { failure, ..Handled::default() }
     }
 }
 
@@ -69,12 +80,23 @@ async fn ended(
     at_a_time: usize,
     says: impl IntoIterator<Item = Say>,
 ) -> (Result<Option<()>, EngineError>, Done) {
-    let (shutdown, notes) = (CancellationToken::new(), Notes { at_a_time, handled: Mutex::default() });
+    let notes = Notes { at_a_time, handled: Mutex::default() };
+    let (outcome, done) = ended_with(&notes, store, says).await;
+    (outcome, Done { handled: notes.handled.into_inner().expect("nothing panics under it"), ..done })
+}
+
+/// The same with another handler, of which it does not know what it has handled.
+async fn ended_with(
+    handler: &dyn Handler,
+    store: Watched,
+    says: impl IntoIterator<Item = Say>,
+) -> (Result<Option<()>, EngineError>, Done) {
+    let shutdown = CancellationToken::new();
     let source = Script::new(store.clone(), says, shutdown.clone());
     let (store_id, categories, order) = (Uuid::nil(), Categories::All, EventOrder::PerKey);
     let subscription = Subscription { reader: "notes".into(), store: store_id, categories, order, split: Split::NONE };
     let (reader, leases) = (reader(&store.memory).await, Arc::new(store.clone()));
-    let worker = Worker::open(&notes, &source, &subscription, leases, reader, TTL).await.expect("opened");
+    let worker = Worker::open(handler, &source, &subscription, leases, reader, TTL).await.expect("opened");
     let ends = Mutex::new(Vec::new());
     let outcome = worker.run::<()>(&shutdown, |step| {
         let end = if let Step::AtEnd(end) = step { Some(end.get()) } else { None };
@@ -82,9 +104,8 @@ async fn ended(
         Box::pin(async { Ok(ControlFlow::Continue(())) })
     });
     let outcome = outcome.await;
-    let handled = notes.handled.into_inner().expect("nothing panics under it");
     let ends = ends.into_inner().expect("nothing panics under it");
-    (outcome, Done { handled, started: source.started(), ends, commits: store.commits() })
+    (outcome, Done { handled: Vec::new(), started: source.started(), ends, commits: store.commits() })
 }
 
 fn shard(number: u32) -> Shard {
@@ -114,6 +135,16 @@ async fn taken(store: &MemoryStore, number: u32) -> Lease {
     store.ensure_shards(&reader, &[shard(number)]).await.expect("ensured");
     let lease = store.acquire(&reader, &shard(number), Uuid::now_v7(), Takeover::WhenFree, TTL).await;
     lease.expect("asked").expect("free")
+}
+
+/// As that of a build does: the projector's own handler decides then. Seen to fail where the default is to stop.
+#[tokio::test]
+async fn r19_a_handler_that_does_not_say_what_to_do_about_failures_ends_and_records_no_stop() {
+    let store = Watched::default();
+    let (outcome, done) = ended_with(&Fails, store.clone(), [assigned([0]), batch(0, 1..=2)]).await;
+    assert!(matches!(outcome, Err(EngineError::Panicked { .. })), "{outcome:?}");
+    assert!(done.commits.is_empty());
+    assert_eq!(store.memory.stops("notes").await.expect("read"), []);
 }
 
 #[tokio::test]
