@@ -227,8 +227,7 @@ pub async fn r9_killed_workers_write_each_event_once<F: TableFixture>(store: &F:
     }
 }
 
-/// R9: what `write` did before it failed is rolled back, also when it panicked or was interrupted. Seen to fail where the store
-/// commits after a failure.
+/// R9: what `write` did before it failed is rolled back, also when it panicked or was interrupted.
 pub async fn r9_a_failed_batch_leaves_nothing<F: TableFixture>(store: &F::Store) {
     build::<F, 1>(store).await;
     deposit(store, &[("a", 1), ("b", 2)]).await;
