@@ -33,8 +33,11 @@ const PAGE: usize = 1_000;
 /// About how many bytes a document takes in memory beside what is written of it.
 const ENTRY: usize = 128;
 
-/// One of so many folds measures the size of its document, and each of as many first ones. A prime number: see `MEASURED` of builds.
-const MEASURED: usize = 61;
+/// Each of so many first folds measures the size of its document, and later one of [`MEASURED`].
+const MEASURED_FIRST: usize = 16;
+
+/// A prime number, so that documents that take turns are measured in turn. Large documents are written for that, so it is seldom.
+const MEASURED: usize = 1_021;
 
 /// Called with each key whose document an event has changed, and with the document.
 type Seen<'a, D> = &'a mut (dyn FnMut(&str, Option<&D>) + Send);
@@ -117,7 +120,7 @@ impl<'a, P: Projection> Refold<'a, P> {
                     projector::fold(self.projection, &key, document, &event)?;
                     seen(&key, document.as_ref());
                     self.folds += 1;
-                    if self.folds <= MEASURED || self.folds.is_multiple_of(MEASURED) {
+                    if self.folds <= MEASURED_FIRST || self.folds.is_multiple_of(MEASURED) {
                         let size = document.as_ref().map_or(0, |document| encoded_bytes::<P>(&key, document));
                         self.mean = if self.folds == 1 { size } else { (self.mean * 15 + size) / 16 };
                     }
@@ -151,7 +154,7 @@ impl<'a, P: Projection> Refold<'a, P> {
 
 /// How many bytes are written of a document under `key`; of one that cannot be written now the next event may change that.
 fn encoded_bytes<P: Projection>(key: &str, document: &P::Document) -> usize {
-    key.len() + projector::encode::<P>(key, document).map_or(0, |bytes| bytes.len())
+    key.len() + serde_json::to_vec(document).map_or(0, |text| text.len())
 }
 
 /// Why a read model could not be folded again.
