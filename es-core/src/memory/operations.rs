@@ -5,7 +5,11 @@ use bytes::Bytes;
 use chrono::Utc;
 use uuid::Uuid;
 
-use super::{MemoryStore, leases::page, read_models::ReadModels};
+use super::{
+    MemoryStore,
+    leases::page,
+    read_models::{ReadModels, Stored},
+};
 use crate::{
     read::read_model::{
         Act, ActError, ActRecord, Acts, Checkpoint, DeadLetter, DeadLetters, GenerationState, LetterPage, Operations,
@@ -156,7 +160,7 @@ impl Operations for MemoryStore {
 
     async fn cancel_rebuild(&self, reader: &str, act: &Act) -> Result<(), ActError> {
         let models = &mut self.lock().read_models;
-        let building = models.find(reader, GenerationState::Building).and_then(|stored| stored.generation());
+        let building = models.find(reader, GenerationState::Building).and_then(Stored::generation);
         let building = building.ok_or_else(|| ActError::NotBuilding(reader.to_owned()))?;
         models.readers.remove(&building.reader.id);
         models.note("cancel-rebuild", reader, None, None, act);
