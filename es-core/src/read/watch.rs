@@ -151,6 +151,11 @@ impl<P: Projection> Watch<P> {
             (Since::Now, Scope::Key(_)) => (reached, None, None),
             (Since::Write(token), _) => (token.0, Some(token.0), None),
             (Since::Change(token), _) if token.generation == generation.reader.id => {
+                if token.position > reached {
+                    // The log ended later when that was told.
+                    self.touched.forget();
+                    return Err(WatchError::History { reached: token.position, end: reached });
+                }
                 (token.position, Some(token.position), None)
             }
             (Since::Change(_), _) => return Err(WatchError::Replaced { projection: P::NAME }),

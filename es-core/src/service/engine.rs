@@ -85,6 +85,11 @@ impl PartError {
             Self::Permanent(_) | Self::Panicked => false,
         }
     }
+
+    /// Whether a reader has stopped at an event.
+    pub(super) fn is_of_event(&self) -> bool {
+        matches!(self, Self::Engine(error) if error.is_of_event())
+    }
 }
 
 /// A projector of any projection, of documents or of tables.

@@ -243,7 +243,8 @@ impl Part {
                 // Logs it, unless the engine has done that.
                 self.engine().report().set(name, WorkerState::Stopped { reason: reason.clone() });
                 self.set(Supervision::Failed { reason });
-                if !kind.is_reader() || shutdown.run_until_cancelled(until_passed(&*store, name)).await.is_none() {
+                let passed = until_passed(&*store, name, error.is_of_event());
+                if !kind.is_reader() || shutdown.run_until_cancelled(passed).await.is_none() {
                     return;
                 }
                 tracing::warn!(name, %kind, "continues: the event at which it had stopped is no longer in its way");

@@ -166,7 +166,9 @@ impl<'a, P: Projection> Builder<'a, P> {
             let bytes = stored.iter().flatten().map(Bytes::len).sum();
             return Err(EngineError::TooLarge { event: Location::of(first), documents: keys.len(), bytes, limit });
         }
-        keys.into_iter().zip(stored).try_for_each(|(key, stored)| kept.drafts.add(key, stored.as_ref()))
+        let mut stored = keys.into_iter().zip(stored);
+        let added = caught(|| stored.try_for_each(|(key, stored)| kept.drafts.add(key, stored.as_ref())));
+        added.map_err(|Panicked| EngineError::Panicked { event: Location::of(first) })?
     }
 
     /// Encodes what has changed, up to the event at `last`, and forgets the documents if there are too many for memory.
@@ -175,8 +177,10 @@ impl<'a, P: Projection> Builder<'a, P> {
         let limit = self.projector.most_document_bytes();
         for turn in kept.drafts.changed().chunks(ENCODED) {
             for key in turn {
-                handled.fields.extend(kept.drafts.fields(key)?);
-                let document = kept.drafts.write(key)?;
+                let encoded =
+                    caught(|| -> Result<_, EngineError> { Ok((kept.drafts.fields(key)?, kept.drafts.write(key)?)) });
+                let (fields, document) = encoded.map_err(|Panicked| EngineError::Panicked { event: up_to(last) })??;
+                handled.fields.extend(fields);
                 bytes += key.len() + document.as_ref().map_or(0, Bytes::len);
                 match document {
                     Some(document) => handled.upserts.push((key.clone(), document)),
@@ -184,7 +188,7 @@ impl<'a, P: Projection> Builder<'a, P> {
                 }
             }
             if bytes > limit {
-                let event = Location { position: last, event: "an event up to the last one".to_owned() };
+                let event = up_to(last);
                 let documents = handled.upserts.len() + handled.deletes.len();
                 return Err(EngineError::TooLarge { event, documents, bytes, limit });
             }
@@ -233,6 +237,11 @@ impl<P: Projection> Handler for Builder<'_, P> {
     fn forget(&self, shard: &Shard) {
         self.shards().remove(shard);
     }
+}
+
+/// One of the events up to `last`: it is not known which.
+fn up_to(last: Position) -> Location {
+    Location { position: last, event: "an event up to the last one".to_owned() }
 }
 
 /// An event and the keys of its documents.

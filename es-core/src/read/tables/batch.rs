@@ -182,7 +182,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         Err(match failure {
             WriteError::Failed(reason) => Some(EngineError::Unwritten { event, events: part.events.len(), reason }),
             WriteError::Panicked => Some(EngineError::Panicked { event }),
-            WriteError::TooSlow(took) => Some(EngineError::TooSlow { event, took, limit }),
+            WriteError::TooSlow(took) => Some(EngineError::TooSlow { event, took, limit: limit.min(took) }),
             WriteError::Stopped => None,
         })
     }

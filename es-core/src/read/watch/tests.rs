@@ -101,3 +101,22 @@ async fn a_read_model_that_does_not_know_its_projection_cannot_be_watched() {
     let unbuilt = known.watch("a", Since::Now).expect("it is known").next().await;
     assert!(matches!(&unbuilt, Err(error @ WatchError::Query(QueryError::Building { .. })) if error.is_transient()));
 }
+
+/// R3: the store was restored from an older copy while the client was away. (Seen to fail: the watch waited until the new past had come
+/// as far as the old one, and told nothing of what had happened up to there.)
+#[tokio::test]
+async fn r3_a_watch_does_not_continue_beyond_the_end_of_the_read_model() {
+    let (store, shutdown) = (Watched::default(), CancellationToken::new());
+    let running = project(&store, &shutdown);
+    let model = ReadModel::<Histories>::new(store.clone()).patience(PATIENCE);
+    let model = model.watched_with(Histories, store.memory.clone());
+    model.wait_for(deposit(&store.memory, "a").await, PATIENCE).await.expect("it is folded");
+    let told = model.watch("a", Since::Now).expect("it is known").next().await.expect("its state");
+    let token = told.token.expect("it is complete");
+    let later = ChangeToken { position: token.position.next(), ..token };
+    let mut watch = model.watch("a", later).expect("it is known");
+    let ended = tokio::time::timeout(PATIENCE, watch.next()).await.expect("it ends");
+    assert!(matches!(ended, Err(WatchError::History { .. })), "{ended:?}");
+    shutdown.cancel();
+    running.await.expect("it does not panic").expect("it ends in good order");
+}

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Builder;
 use crate::{
+    FailurePolicy, Field, Fields, FoldResult, Keys, MemoryStore, Projection, ReadModel, Recorded, Repository,
     event::RecordedEvent,
     read::{
         engine_error::EngineError,
@@ -15,7 +16,10 @@ use crate::{
         worker::{Course, Events, Handled, Handler},
     },
     stream::Position,
-    testing::{account::AccountEvent, recorded},
+    testing::{
+        account::{Account, AccountCommand, AccountEvent},
+        recorded,
+    },
 };
 
 /// Commits have 1,000 bytes, and memory holds 8,000.
@@ -118,4 +122,45 @@ async fn a_builder_leaves_parked_keys_and_their_letters_to_the_other_handler() {
         assert!(matches!(handled.failure, Some(EngineError::ParkedKeys(_))), "{handled:?}");
         assert!(handled.done == 0 && builder.has_given_up());
     }
+}
+
+/// The value of its field cannot be told for every document.
+struct Cursed;
+
+const CURSE: Field<u64, i64> = Field::new("curse", |amount| {
+    assert!(*amount != 666, "cursed");
+    Some(1)
+});
+
+impl Projection for Cursed {
+    const NAME: &'static str = "cursed";
+    const FIELDS: Fields<u64> = &[&CURSE];
+    type Event = AccountEvent;
+    type Document = u64;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::one(event.stream.id())
+    }
+
+    fn fold(&self, last: &mut Option<u64>, event: &Recorded<AccountEvent>) -> FoldResult {
+        let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
+        *last = Some(amount);
+        Ok(())
+    }
+}
+
+/// Code of the application that panics while documents are written is a failure of one of the events, as in the projector. (Seen to
+/// fail: the panic ended the reader, whatever its failure policy.)
+#[tokio::test]
+async fn r19_a_panic_while_a_build_is_written_is_left_to_the_failure_policy() {
+    let store = MemoryStore::new();
+    let repository = Repository::<Account>::new(store.clone());
+    for (id, amount) in [("a", 1), ("b", 666), ("c", 1)] {
+        repository.execute(id, AccountCommand::Deposit(amount)).await.expect("executed");
+    }
+    let projector = Projector::new(Cursed, LogSource::new(store.clone()), store.clone());
+    let projector = projector.on_failure(FailurePolicy::park());
+    projector.rebuild(CancellationToken::new()).await.expect("built").expect("no shutdown");
+    let found = ReadModel::<Cursed>::new(store).find(CURSE.is(1), 10).await.expect("it serves");
+    assert_eq!(found.documents, [("a".to_owned(), 1), ("c".to_owned(), 1)]);
 }
