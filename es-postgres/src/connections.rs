@@ -214,7 +214,8 @@ impl Connections {
 /// answers would belong to the next query.
 pub(crate) struct Taken {
     pub(crate) connection: Guarded,
-    was_idle: bool,
+    /// The server may have ended it meanwhile: then it is worth another attempt.
+    pub(crate) was_idle: bool,
     places: Arc<Semaphore>,
     idle: Arc<Mutex<VecDeque<Guarded>>>,
     _place: OwnedSemaphorePermit,

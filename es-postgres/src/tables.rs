@@ -2,7 +2,7 @@
 
 mod reading;
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
 use async_trait::async_trait;
 use es_core::{
@@ -85,7 +85,7 @@ impl TableStore for PostgresStore {
         let sent = Instant::now();
         let commit = async {
             let mut taken = connections.take().await?;
-            match commit(&mut taken.connection, lease, &changes, write).await {
+            match commit(&mut taken.connection, lease, &changes, write, connections.answer_within()).await {
                 Ok(Ok(acts)) => taken.give_back(Ok(Ok(acts))),
                 Ok(Err(Refusal { reason, is_rolled_back: true })) => taken.give_back(Ok(Err(reason))),
                 // Its transaction may be open, and it may be in the middle of a statement.
@@ -157,12 +157,13 @@ struct Refusal {
     is_rolled_back: bool,
 }
 
-/// Commits `changes` and what `write` does. `Err` is an error of the store.
+/// Commits `changes` and what `write` does, all within `limit`. `Err` is an error of the store.
 async fn commit(
     Guarded { connection, guard, .. }: &mut Guarded,
     lease: &Lease,
     changes: &Changes,
     write: &dyn TableWrite<PostgresStore>,
+    limit: Duration,
 ) -> Result<Result<Acts, Refusal>, sqlx::Error> {
     let mut transaction = connection.begin().await?;
     // Before all that the application writes, the compare-and-set: a former lease holder writes nothing (R9). It also locks the
@@ -187,7 +188,7 @@ async fn commit(
         let limit = format!("SET LOCAL statement_timeout TO {}", session::milliseconds(Some(limit)));
         sqlx::raw_sql(AssertSqlSafe(limit)).execute(&mut *transaction).await?;
     }
-    match written(&mut transaction, write).await? {
+    match written(&mut transaction, write, limit / 10 * 8).await? {
         Ok(()) => transaction.commit().await?,
         Err(reason) => {
             let is_whole = matches!(reason, CommitTablesError::Write(WriteError::Failed(_)));
@@ -199,14 +200,18 @@ async fn commit(
     Ok(Ok(acts))
 }
 
-/// Lets `write` write. `Err` is an error of the store.
+/// Lets `write` write, for no longer than `limit`: if the store gave up, the same events would be written again. `Err` is an error of
+/// the store.
 async fn written(
     transaction: &mut PgConnection,
     write: &dyn TableWrite<PostgresStore>,
+    limit: Duration,
 ) -> Result<Result<(), CommitTablesError>, sqlx::Error> {
     // Ending it shows whether the application has ended the transaction, or has ignored the error of a statement.
     let mut savepoint = transaction.begin().await?;
-    match write.write(&mut PgTables { connection: &mut savepoint }).await {
+    let mut tables = PgTables { connection: &mut savepoint };
+    let writing = tokio::time::timeout(limit, write.write(&mut tables)).await;
+    match writing.unwrap_or(Err(WriteError::TooSlow(limit))) {
         Ok(()) => {}
         Err(WriteError::Failed(reason)) if may_pass(&*reason) => {
             return Ok(Err(CommitError::Store(ReadModelError(reason)).into()));

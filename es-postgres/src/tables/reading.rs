@@ -7,7 +7,10 @@ use es_core::{
 use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use super::{PLANNER, quoted};
-use crate::connections::{Connections, Taken};
+use crate::{
+    connections::{Connections, Taken},
+    error,
+};
 
 /// A transaction that only reads, in which the tables of one generation have their plain names. All its statements see the same
 /// moment.
@@ -64,7 +67,15 @@ pub(super) async fn begin(connections: &Connections, projection: &str) -> Result
                         return Ok(None);
                     }
                 }
-                Err(cause) => return taken.give_back(Err(cause)),
+                Err(cause) if error::is_broken(&cause) => {
+                    let was_idle = taken.was_idle;
+                    let failed = taken.give_back(Err(cause));
+                    if !was_idle {
+                        return failed;
+                    }
+                }
+                // Its transaction is open.
+                Err(cause) => return Err(cause),
             }
         }
     };

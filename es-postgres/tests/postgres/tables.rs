@@ -1,6 +1,9 @@
 //! Table projections: the suite of all SQL stores, and what only Postgres has.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use es_core::{
@@ -150,4 +153,56 @@ async fn tables_need_a_role_that_may_make_schemas() {
     let ended = soon(projector.run(CancellationToken::new())).await;
     assert!(matches!(ended, Err(EngineError::Tables(CreateTablesError::Forbidden(_)))), "{ended:?}");
     owner.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+/// Takes 20 ms for each event.
+struct Slow;
+
+#[async_trait]
+impl TableProjection<PostgresStore> for Slow {
+    const NAME: &'static str = "slow";
+    const MIGRATIONS: &'static [&'static str] = &["CREATE TABLE seen (position bigint PRIMARY KEY)"];
+    type Event = AccountEvent;
+
+    async fn write(&self, tables: &mut PgTables<'_>, events: &[Recorded<AccountEvent>]) -> Result<(), BoxError> {
+        for event in events {
+            let insert = sqlx::query("INSERT INTO seen SELECT $1 FROM pg_sleep(0.02)").bind(event.position.to_i64());
+            insert.execute(tables.connection()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// R11: what takes longer than the store waits for an answer is written in smaller batches. (Seen to fail where that was an error of
+/// the store: the same batch was tried again for ever.)
+#[tokio::test]
+async fn r11_a_batch_that_takes_too_long_for_the_store_is_halved() {
+    let store = Schema::new().options().answer_within(Duration::from_secs(1)).connect().await.unwrap();
+    let repository = Repository::<Account>::new(store.clone());
+    for _ in 0..80 {
+        repository.execute("a", AccountCommand::Deposit(1)).await.unwrap();
+    }
+    let projector = TableProjector::new(Slow, LogSource::new(store.clone()), store.clone());
+    soon(projector.rebuild(CancellationToken::new())).await.unwrap();
+    let mut reading = Tables::<Slow, _>::new(store).read().await.unwrap();
+    let rows = sqlx::query("SELECT position FROM seen").fetch_all(reading.connection()).await.unwrap();
+    assert_eq!(rows.len(), 80);
+}
+
+/// R16: a reading that could not begin leaves its connection in a failed transaction. (Seen to fail where the connection was used
+/// again: then all reads of the store failed, for good.)
+#[tokio::test]
+async fn r16_a_connection_whose_reading_could_not_begin_is_not_used_again() {
+    let schema = Schema::new();
+    let store = schema.options().answer_within(Duration::from_secs(1)).connect().await.unwrap();
+    let misuse = Misuse { statement: "SELECT 1", ignores_errors: false, times: AtomicU32::new(0) };
+    let projector = TableProjector::new(misuse, LogSource::new(store.clone()), store.clone());
+    soon(projector.rebuild(CancellationToken::new())).await.unwrap();
+    let mut session = schema.session().await;
+    session.run(&format!("BEGIN; LOCK TABLE {}_misuse.es_generation IN ACCESS EXCLUSIVE MODE", schema.0)).await;
+    let tables = Tables::<Misuse, _>::new(store.clone());
+    tables.read().await.expect_err("the table is locked for longer than the server waits");
+    session.run("COMMIT").await;
+    store.find_command(&"account-a".parse().unwrap(), &"a".parse().unwrap()).await.unwrap();
+    tables.read().await.unwrap();
 }
