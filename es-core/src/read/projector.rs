@@ -101,7 +101,7 @@ impl<P: Projection> Projector<P> {
     /// Each shard reads the whole log. In [per-stream order](EventOrder::PerStream) it decodes only its own events, otherwise all
     /// of them, to learn their keys. Kafka has partitions, and keeps these.
     ///
-    /// A read model with [unique](crate::Field::unique) fields has one shard.
+    /// A read model with [unique](crate::Field::unique) fields has one shard, also from Kafka: it gets the events in log order.
     ///
     /// All processes give the same number. Another one begins when all processes with the former one have ended, and where the
     /// former shards have stopped: they must have reached the same position, as they do when all is read. Otherwise the projector
@@ -228,7 +228,8 @@ impl<P: Projection> Projector<P> {
         {
             return Err(EngineError::NotPerStream);
         }
-        if self.shards > 1 && P::FIELDS.iter().any(|field| field.is_unique()) {
+        let has_unique = P::FIELDS.iter().any(|field| field.is_unique());
+        if self.shards > 1 && has_unique {
             return Err(EngineError::UniqueInShards);
         }
         let subscription = Subscription {
@@ -237,7 +238,8 @@ impl<P: Projection> Projector<P> {
             reader: format!("{}-g{}", P::NAME, reader.id),
             store: self.store.id().await?,
             categories: P::Event::categories(),
-            order: P::ORDER,
+            // One document may get the value that another one has lost before.
+            order: if has_unique { EventOrder::PerKey } else { P::ORDER },
             split: Split { shards: self.shards, by_stream: P::ORDER == EventOrder::PerStream },
         };
         Worker::open(handler, source, &subscription, self.store.clone(), reader.clone(), self.lease).await

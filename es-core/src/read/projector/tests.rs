@@ -1,5 +1,9 @@
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
+use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use super::{Projector, documents::Documents, keys};
@@ -13,7 +17,7 @@ use crate::{
         projection::{EventOrder, FoldResult, Keys, Projection},
         read_model::{GenerationState, Generations},
         scripted::Watched,
-        source::LogSource,
+        source::{EventFeed, EventSource, LogSource, SourceError, Subscription},
         worker::{Events, Handler},
     },
     testing::{
@@ -140,6 +144,7 @@ struct Distinct;
 impl Projection for Distinct {
     const NAME: &'static str = "distinct";
     const FIELDS: Fields<i64> = &[&Field::<i64, i64>::new("amount", |amount| Some(*amount)).unique()];
+    const ORDER: EventOrder = EventOrder::PerStream;
     type Event = AccountEvent;
     type Document = i64;
 
@@ -159,4 +164,30 @@ async fn a_read_model_with_unique_fields_has_one_shard() {
     let refused = projector().shards(2).rebuild(CancellationToken::new()).await;
     assert!(matches!(refused, Err(EngineError::UniqueInShards)), "{refused:?}");
     assert!(projector().shards(1).rebuild(CancellationToken::new()).await.is_ok());
+}
+
+/// Notes the order in which it is asked to deliver, and refuses.
+#[derive(Debug, Default)]
+struct Asked(Arc<Mutex<Vec<EventOrder>>>);
+
+#[async_trait]
+impl EventSource for Asked {
+    async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        self.0.lock().expect("nothing panics under it").push(subscription.order);
+        Err(SourceError::Order(subscription.order))
+    }
+}
+
+/// In the order per stream, Kafka delivers each partition by itself. (Seen to fail: a document that got the value which another one
+/// had lost in a partition that lagged behind stopped the reader.)
+#[tokio::test]
+async fn r11_a_read_model_with_unique_fields_is_folded_in_log_order() {
+    let (store, asked) = (MemoryStore::new(), Asked::default());
+    let orders = asked.0.clone();
+    let refused = Projector::new(Distinct, asked, store).rebuild(CancellationToken::new()).await;
+    assert!(matches!(refused, Err(EngineError::Source(SourceError::Order(_)))), "{refused:?}");
+    assert_eq!(
+        (Distinct::ORDER, &orders.lock().expect("nothing panics under it")[..]),
+        (EventOrder::PerStream, &[EventOrder::PerKey][..])
+    );
 }
