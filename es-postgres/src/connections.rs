@@ -180,8 +180,28 @@ impl Connections {
     }
 
     pub(crate) async fn take(&self) -> Result<Taken, sqlx::Error> {
+        self.take_one(|_| true).await
+    }
+
+    /// A connection that has worked with no tables but those of `generation`. Types that its migrations make have other oids in
+    /// each generation, and the driver asks for the oid of a name once.
+    pub(crate) async fn take_for(&self, generation: i64) -> Result<Taken, sqlx::Error> {
+        let suits = |connection: &Guarded| connection.tables_of.is_none_or(|other| other == generation);
+        let mut taken = self.take_one(suits).await?;
+        taken.connection.tables_of = Some(generation);
+        Ok(taken)
+    }
+
+    async fn take_one(&self, suits: impl Fn(&Guarded) -> bool + Send) -> Result<Taken, sqlx::Error> {
         let place = self.place().await?;
-        let idle = lock(&self.idle).pop_back();
+        let idle = {
+            let mut idle = lock(&self.idle);
+            match idle.iter().rposition(suits) {
+                Some(nth) => idle.remove(nth),
+                // A fresh one takes the place of another one.
+                None => idle.pop_front().and(None),
+            }
+        };
         let was_idle = idle.is_some();
         let connection = match idle {
             Some(connection) => connection,

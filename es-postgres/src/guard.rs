@@ -39,6 +39,8 @@ pub(crate) struct Guarded {
     /// The session's process on the server.
     pub(crate) process: i32,
     pub(crate) guard: Guard,
+    /// The generation whose tables it has worked with: the driver keeps what it knows of the types in their schema.
+    pub(crate) tables_of: Option<i64>,
 }
 
 impl Guarded {

@@ -107,7 +107,7 @@ impl Session {
             return Err(sqlx::Error::Configuration(moved.into()));
         }
         let (process, guard) = (row.try_get("process")?, Guard::new(mark, self.schema.clone()));
-        Ok(Guarded { connection, process, guard })
+        Ok(Guarded { connection, process, guard, tables_of: None })
     }
 
     /// The settings are made by a statement, since poolers refuse them as start-up parameters.

@@ -84,7 +84,7 @@ impl TableStore for PostgresStore {
         let connections = &self.inner.connections;
         let sent = Instant::now();
         let commit = async {
-            let mut taken = connections.take().await?;
+            let mut taken = connections.take_for(lease.reader.id).await?;
             match commit(&mut taken.connection, lease, &changes, write, connections.answer_within()).await {
                 Ok(Ok(acts)) => taken.give_back(Ok(Ok(acts))),
                 Ok(Err(Refusal { reason, is_rolled_back: true })) => taken.give_back(Ok(Err(reason))),

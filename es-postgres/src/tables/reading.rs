@@ -60,6 +60,7 @@ pub(super) async fn begin(connections: &Connections, projection: &str) -> Result
             let mut taken = connections.take().await?;
             match try_begin(&mut taken, projection).await {
                 Ok(Begun::In(generation)) => return Ok(Some(PgReading { taken, generation })),
+                Ok(Begun::Elsewhere) => drop(taken),
                 Ok(begun) => {
                     let ended = sqlx::raw_sql("ROLLBACK").execute(&mut taken.connection.connection).await;
                     taken.give_back(ended)?;
@@ -86,6 +87,8 @@ enum Begun {
     In(Generation),
     /// Another generation was promoted meanwhile.
     Late,
+    /// The connection has worked with the tables of another generation: see [`Connections::take_for`].
+    Elsewhere,
     Nothing,
 }
 
@@ -103,6 +106,9 @@ async fn try_begin(taken: &mut Taken, projection: &str) -> Result<Begun, sqlx::E
     let found = sqlx::raw_sql(AssertSqlSafe(marker)).fetch_all(&mut guarded.connection).await?;
     if found.first().map(|row| row.try_get::<i64, _>(0)).transpose()? != Some(id) {
         return Ok(Begun::Late);
+    }
+    if guarded.tables_of.replace(id).is_some_and(|other| other != id) {
+        return Ok(Begun::Elsewhere);
     }
     // When another generation takes the public name, this one gets the first of the two.
     let (own, public) = (quoted(&format!("{name}_g{id}")), quoted(name));
