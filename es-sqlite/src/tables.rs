@@ -3,7 +3,7 @@
 mod names;
 mod reading;
 
-use std::error::Error as StdError;
+use std::{error::Error as StdError, time::Duration};
 
 use async_trait::async_trait;
 use es_core::{
@@ -24,6 +24,10 @@ use crate::{
     generations, leases, letters,
 };
 
+/// How long one call of a projection may take: appends wait meanwhile, and one that the projection itself waits for would wait for
+/// good.
+const WRITE_WITHIN: Duration = Duration::from_secs(10);
+
 /// The tables of a generation, in the transaction that commits its checkpoint.
 #[derive(Debug)]
 pub struct SqliteTables<'c> {
@@ -34,7 +38,8 @@ pub struct SqliteTables<'c> {
 impl SqliteTables<'_> {
     /// The connection. Savepoints (`connection.begin()`) may be set; the transaction itself must not be ended.
     ///
-    /// It is the connection that makes all writes of the store, so appends wait meanwhile.
+    /// It is the connection that makes all writes of the store, so appends wait meanwhile: a write must wait for none. After 10 s it is
+    /// interrupted.
     pub fn connection(&mut self) -> &mut SqliteConnection {
         self.connection
     }
@@ -114,7 +119,9 @@ impl SqliteStore {
         let names = Names::of(connection, generation).await?.ok_or(sqlx::Error::RowNotFound)?;
         // Ending it shows whether the application has ended the transaction.
         let mut savepoint = connection.begin().await?;
-        match write.write(&mut SqliteTables { connection: &mut savepoint, names }).await {
+        let mut tables = SqliteTables { connection: &mut savepoint, names };
+        let writing = tokio::time::timeout(WRITE_WITHIN, write.write(&mut tables)).await;
+        match writing.unwrap_or(Err(WriteError::TooSlow(WRITE_WITHIN))) {
             Ok(()) => {}
             Err(WriteError::Failed(reason)) if is_for_now(&*reason) => {
                 return Ok(Err(CommitError::Store(ReadModelError(reason)).into()));

@@ -106,3 +106,31 @@ async fn the_tables_that_serve_have_public_names() {
         assert_eq!(seen, 1);
     }
 }
+
+/// Appends to the store in which it writes.
+struct Appends(Repository<Account>);
+
+#[async_trait]
+impl TableProjection<SqliteStore> for Appends {
+    const NAME: &'static str = "appends";
+    const MIGRATIONS: &'static [&'static str] = &["CREATE TABLE {seen} (position INTEGER PRIMARY KEY)"];
+    type Event = AccountEvent;
+
+    async fn write(&self, _: &mut SqliteTables<'_>, _: &[Recorded<AccountEvent>]) -> Result<(), BoxError> {
+        self.0.execute("b", AccountCommand::Deposit(1)).await?;
+        Ok(())
+    }
+}
+
+/// R11: a write that waits for what waits for it ends, and appends go on. (Seen to fail: both waited for good, and so did all appends.)
+#[tokio::test]
+async fn r11_a_write_that_waits_for_an_append_is_interrupted() {
+    let store = new_store().await;
+    let accounts = Repository::<Account>::new(store.clone());
+    accounts.execute("a", AccountCommand::Deposit(1)).await.unwrap();
+    let projector = TableProjector::new(Appends(accounts.clone()), LogSource::new(store.clone()), store.clone());
+    let ended = projector.run(CancellationToken::new());
+    let ended = tokio::time::timeout(std::time::Duration::from_mins(1), ended).await.expect("it is stuck");
+    assert!(matches!(ended, Err(EngineError::TooSlow { .. })), "{ended:?}");
+    accounts.execute("a", AccountCommand::Deposit(1)).await.unwrap();
+}
