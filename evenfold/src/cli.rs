@@ -6,6 +6,7 @@
 //! use clap::{Parser, Subcommand};
 //! use evenfold::{cli::{self, ServiceCommand}, prelude::*};
 //!
+//! /// Sells seats
 //! #[derive(Parser)]
 //! struct Program {
 //!     #[command(subcommand)]
@@ -29,6 +30,11 @@
 //!     }
 //! }
 //! ```
+//!
+//! It needs `clap` 4 with `derive`. Without a comment above `Program`, `--help` begins with that of [`ServiceCommand`].
+//!
+//! For commands that only look, open the store with `migrate(false)`, an option of `SqliteOptions` and `PostgresOptions`. Otherwise a
+//! mistyped path makes a new file, and an older schema is brought up to date.
 
 use std::process::ExitCode;
 

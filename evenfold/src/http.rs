@@ -8,6 +8,7 @@
 //! | `?after=p17` | [`ReadAfter`], which waits until a read model holds that write |
 //! | `application/problem+json` | [`Problem`], from every error of a command or query |
 //! | a body in JSON, or none | [`JsonBody`], [`NoBody`], whose problems name the field |
+//! | server-sent events, `Last-Event-ID` | a [`Watch`](crate::Watch): see [below](#changes-as-server-sent-events) |
 //! | SIGTERM, Ctrl-C | [`serve`], which answers what has begun and ends the [`Service`](crate::Service) |
 //! | `GET /healthz`, `/readyz` | [`health_routes`], from the health of a [`Service`](crate::Service) |
 //!
@@ -28,7 +29,9 @@
 //! | anything else, for example a stored event that cannot be read | 500, with the causes in the log |
 //!
 //! The log is `tracing`: without a subscriber in the program the causes are lost. Other errors, such as
-//! [`RebuildError`](crate::service::RebuildError), are converted with [`Problem::failed`] or [`Problem::unavailable`].
+//! [`RebuildError`](crate::service::RebuildError) and [`WatchError`](crate::WatchError), are converted with [`Problem::failed`] or
+//! [`Problem::unavailable`]. So is a search by a field that the version which serves does not have yet
+//! ([`QueryError::NoField`](crate::QueryError::NoField)): it is a 500 unless the application answers it.
 //!
 //! ```
 //! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};
@@ -75,6 +78,56 @@
 //! }
 //! # let _: axum::Router = axum::Router::new().route("/seats/{seat}", axum::routing::post(take)).with_state(Repository::new(MemoryStore::new()));
 //! ```
+//!
+//! # Changes as server-sent events
+//!
+//! A [`Watch`](crate::Watch) becomes a stream, and the token of each change its id. A browser that connects again sends the last id, and
+//! gets what has changed since. Changes without a token, in the middle of the current state of a range, have no id.
+//!
+//! ```
+//! use std::convert::Infallible;
+//!
+//! use axum::{extract::{Path, State}, http::{HeaderMap, StatusCode}, response::sse::{Event, KeepAlive, Sse}};
+//! use evenfold::{ChangeToken, KeyRange, Since, Watch, http::Problem, prelude::*};
+//! use futures_util::stream::{Stream, unfold};
+//! # use evenfold::testing::account::Histories;
+//!
+//! /// The documents whose keys begin with `prefix`, and each change of them.
+//! async fn changes(
+//!     State(service): State<Service>,
+//!     Path(prefix): Path<String>,
+//!     headers: HeaderMap,
+//! ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
+//!     let since = match headers.get("last-event-id") {
+//!         None => Since::Now,
+//!         Some(id) => match id.to_str().ok().and_then(|id| id.parse::<ChangeToken>().ok()) {
+//!             Some(token) => token.into(),
+//!             None => return Err(Problem::new(StatusCode::BAD_REQUEST, "about:blank", "Last-Event-ID is no token")),
+//!         },
+//!     };
+//!     let watch = service.read_model::<Histories>().watch_range(KeyRange::prefix(prefix), since); // or `watch(key, since)`
+//!     let watch = watch.map_err(|error| Problem::failed(&error))?;
+//!     Ok(Sse::new(unfold(Some(watch), next)).keep_alive(KeepAlive::default()))
+//! }
+//!
+//! /// The next event, and the watch if it goes on.
+//! async fn next(watch: Option<Watch<Histories>>) -> Option<(Result<Event, Infallible>, Option<Watch<Histories>>)> {
+//!     let mut watch = watch?;
+//!     let Ok(change) = watch.next().await else {
+//!         // Another generation, for example. An empty id makes the browser forget the last one: it begins with the current state.
+//!         return Some((Ok(Event::default().event("ended").id("").data("")), None));
+//!     };
+//!     let event = Event::default().event("change").json_data((change.key, change.document)).expect("documents are JSON");
+//!     let event = match change.token {
+//!         Some(token) => event.id(token.to_string()),
+//!         None => event,
+//!     };
+//!     Some((Ok(event), Some(watch)))
+//! }
+//! # let _: axum::Router<Service> = axum::Router::new().route("/changes/{prefix}", axum::routing::get(changes));
+//! ```
+//!
+//! An open stream holds up the end of [`serve`] for six seconds.
 //!
 //! # Tests over HTTP
 //!

@@ -111,6 +111,8 @@
 //! |---|---|
 //! | `serde` 1 with `derive`, `tokio` 1 with `full`, `thiserror` 2 | every service |
 //! | `axum` 0.8 | the feature `axum` |
+//! | `clap` 4 with `derive` | the feature `cli` |
+//! | `chrono` 0.4 with `serde` | documents and [fields](Field) that hold a `DateTime<Utc>`, such as [`Recorded::recorded_at`] |
 //! | `tracing-subscriber` | logs: what a 500 or 503 hides from clients goes to `tracing`, and without a subscriber it is lost |
 //!
 //! # Where to find what
@@ -124,6 +126,10 @@
 //! | decide on events of several aggregates | [`Decisions`], [`DecisionModel`] |
 //! | change the shape of an event | [`Event`](derive@Event): `version`, `upcast` |
 //! | keep read models | [`Projection`], [`ReadModel`] |
+//! | find documents by values, in pages, and count them | [`Field`], [`Projection::FIELDS`], [`ReadModel::find`] |
+//! | see each change of a document, or of a range of keys | [`ReadModel::watch`], [`Since`]; as server-sent events: `http` |
+//! | see a document as it was or would be | [`Service::as_of_named`], [`Service::what_if_named`] |
+//! | fold a read model in several processes at once | [`Projector::shards`], by [`ServiceBuilder::projection_with`] |
 //! | keep one bad event from holding up the others | [`FailurePolicy`], [`DeadLetters`], [`Operations`] |
 //! | react to events | [`Policy`], [`reaction`] |
 //! | start, watch, rebuild, end | [`Service`] |
