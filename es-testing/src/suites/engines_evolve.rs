@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,8 +14,8 @@ use super::{
     standby::{Idle, RETRY, idle, until_standing_by, until_working},
 };
 use es_core::{
-    ActError, EngineError, FoldResult, KeyRange, Keys, LogSource, Policy, PolicyError, PolicyRunner, Position,
-    Projection, Projector, QueryError, ReadToken, Recorded,
+    ActError, EngineError, FoldResult, Generation, KeyRange, Keys, LogSource, Policy, PolicyError, PolicyRunner,
+    Position, Projection, Projector, QueryError, ReadToken, Recorded,
     backend::{
         Batch, Checkpoint, Delivery, EventFeed, EventSource, GenerationSet, Shard, SourceError, Subscription, Takeover,
     },
@@ -378,23 +379,25 @@ async fn follow<P: Policy>(runner: PolicyRunner<P>, store: &impl Store) {
     stopped.expect("in time");
 }
 
+/// A rebuild that has begun and waits, since its reader is paused.
+async fn paused_rebuild(store: &impl Store) -> JoinHandle<Result<Option<Generation>, EngineError>> {
+    store.pause(Histories::NAME, &act()).await.expect("paused");
+    let worker = projector(Histories, store);
+    let rebuilding = tokio::spawn(async move { worker.rebuild(CancellationToken::new()).await });
+    while store.generations(Histories::NAME).await.expect("asked").building.is_none() {
+        tokio::task::yield_now().await;
+    }
+    rebuilding
+}
+
 /// R22: a rebuild waits while its reader is paused, and ends when an operator cancels it; the old generation serves.
 pub async fn r22_a_rebuild_can_be_paused_and_cancelled(store: &impl Store) {
     projector(Histories, store).rebuild(CancellationToken::new()).await.expect("rebuilt").expect("not interrupted");
     deposit(store, 1).await;
-    let begin = async || {
-        store.pause(Histories::NAME, &act()).await.expect("paused");
-        let worker = projector(Histories, store);
-        let rebuilding = tokio::spawn(async move { worker.rebuild(CancellationToken::new()).await });
-        while store.generations(Histories::NAME).await.expect("asked").building.is_none() {
-            tokio::task::yield_now().await;
-        }
-        rebuilding
-    };
-    let rebuilding = begin().await;
+    let rebuilding = paused_rebuild(store).await;
     store.resume(Histories::NAME, &act()).await.expect("resumed");
     let rebuilt = rebuilding.await.expect("no panic").expect("rebuilt").expect("not interrupted");
-    let rebuilding = begin().await;
+    let rebuilding = paused_rebuild(store).await;
     // One that has just begun looks for its generation again, and begins another.
     while !rebuilding.is_finished() {
         let cancelled = store.cancel_rebuild(Histories::NAME, &act()).await;

@@ -35,9 +35,9 @@ fn mailed(key: &str, mail: &str) -> FieldChange {
 
 /// A commit that writes the documents of `fields` with them.
 fn with_fields(position: u64, fields: Vec<FieldChange>) -> Changes {
-    let keys: BTreeSet<_> = fields.iter().map(|change| change.key.as_str()).collect();
-    let upserts: Vec<_> = keys.into_iter().map(|key| (key, key)).collect();
-    Changes { fields: fields.clone(), ..changes(position, &upserts, &[]) }
+    let keys: BTreeSet<_> = fields.iter().map(|change| change.key.clone()).collect();
+    let upserts: Vec<_> = keys.iter().map(|key| (key.as_str(), key.as_str())).collect();
+    Changes { fields, ..changes(position, &upserts, &[]) }
 }
 
 /// A generation with these fields.
