@@ -25,13 +25,12 @@
 //! | the read model was replaced after the page before | 410 |
 //! | a body is too large; a body is not JSON | 413; 415 |
 //! | a body in JSON has not the fields that the request needs; the key belongs to another request; an append exceeds a limit; an event would be read back as another one (NaN, for example); a tag rule of an event makes no valid tag | 422 |
-//! | the store is closed or fails, other commands were faster each time, a read model lags, is being built, or has another version | 503, with the causes of the store's failure in the log |
+//! | the store is closed or fails, other commands were faster each time, a read model lags, is being built, or has another version, such as an older one without the field of a search | 503, with the causes of the store's failure in the log |
 //! | anything else, for example a stored event that cannot be read | 500, with the causes in the log |
 //!
 //! The log is `tracing`: without a subscriber in the program the causes are lost. Other errors, such as
 //! [`RebuildError`](crate::service::RebuildError) and [`WatchError`](crate::WatchError), are converted with [`Problem::failed`] or
-//! [`Problem::unavailable`]. So is a search by a field that the version which serves does not have yet
-//! ([`QueryError::NoField`](crate::QueryError::NoField)): it is a 500 unless the application answers it.
+//! [`Problem::unavailable`].
 //!
 //! ```
 //! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};

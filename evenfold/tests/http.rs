@@ -182,6 +182,19 @@ async fn r13_a_read_that_cannot_wait_long_enough_says_how_far_the_model_is() {
     assert_eq!(problem["reached"], 0);
 }
 
+/// Seen to fail where every search by a missing field was answered with 500.
+#[test]
+fn r13_a_search_by_a_field_that_does_not_serve_yet_may_be_tried_again() {
+    let search = |serving| {
+        let error = evenfold::QueryError::NoField { projection: "seats", field: "by", serving, ours: 2 };
+        Problem::from(error).into_response()
+    };
+    let early = search(1);
+    assert_eq!(early.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(early.headers()[header::RETRY_AFTER], "1");
+    assert_eq!(search(2).status(), StatusCode::INTERNAL_SERVER_ERROR, "the projection does not declare it");
+}
+
 #[tokio::test]
 async fn health_routes_say_whether_the_service_lives_and_is_ready() {
     let seats = Service::builder("seats", MemoryStore::new()).aggregate::<Seat>().projection(Seats);

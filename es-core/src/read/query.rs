@@ -183,7 +183,7 @@ impl<P: Projection> ReadModel<P> {
             let version = found.serving.as_ref().map(|serving| serving.generation.version);
             match lacking {
                 Some((field, serving)) if version == Some(serving) => {
-                    Err(QueryError::NoField { projection: P::NAME, field, serving })
+                    Err(QueryError::NoField { projection: P::NAME, field, serving, ours: P::VERSION })
                 }
                 _ => Ok(()),
             }
@@ -200,7 +200,10 @@ impl<P: Projection> ReadModel<P> {
         let Served { generation, found } = self.readable(served).await?;
         match found {
             Some(found) => Ok(Served { generation, found }),
-            None => Err(QueryError::NoField { projection: P::NAME, field, serving: generation.version }),
+            None => {
+                let serving = generation.version;
+                Err(QueryError::NoField { projection: P::NAME, field, serving, ours: P::VERSION })
+            }
         }
     }
 
@@ -286,7 +289,7 @@ pub enum QueryError {
         projection: &'static str,
     },
     /// The generation that serves was folded without this field, by an older version that this program
-    /// [reads](Projection::READS_SINCE), or the projection does not declare it.
+    /// [reads](Projection::READS_SINCE) (trying again later may help), or the projection does not declare it.
     #[error("version {serving} of the read model {projection} has no field {field:?} of this type")]
     NoField {
         /// Which one.
@@ -295,6 +298,8 @@ pub enum QueryError {
         field: &'static str,
         /// The version that serves.
         serving: u32,
+        /// [`Projection::VERSION`] of this program. If it serves, the projection does not declare the field.
+        ours: u32,
     },
     /// The cursor is one of another field.
     #[error("the cursor is not one of the field {field:?} of {projection}")]
@@ -331,7 +336,8 @@ impl QueryError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Store(error) => error.is_transient(),
-            Self::Building { .. } | Self::OtherVersion { .. } | Self::NoField { .. } | Self::Lagging { .. } => true,
+            Self::Building { .. } | Self::OtherVersion { .. } | Self::Lagging { .. } => true,
+            Self::NoField { serving, ours, .. } => serving != ours,
             _ => false,
         }
     }

@@ -132,7 +132,7 @@ impl From<QueryError> for Problem {
                 problem(StatusCode::SERVICE_UNAVAILABLE, "urn:evenfold:building", "The read model is being built")
                     .member("reached", reached)
             }
-            QueryError::OtherVersion { .. } => problem(
+            QueryError::OtherVersion { .. } | QueryError::NoField { .. } if error.is_transient() => problem(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "urn:evenfold:other-version",
                 "Another version of the read model serves",
