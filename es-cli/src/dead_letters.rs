@@ -17,7 +17,7 @@ use crate::{
     end::{CommandError, Outcome},
     event::Data,
     output::{Format, Output},
-    time,
+    readers, time,
 };
 
 /// How many letters are asked for at a time.
@@ -174,7 +174,15 @@ impl<'a> Line<'a> {
 }
 
 impl DeadLetters {
+    fn reader(&self) -> &str {
+        match self {
+            Self::List { reader, .. } | Self::Retry { reader, .. } | Self::Edit { reader, .. } => reader,
+            Self::Show { letters, .. } | Self::Discard { letters, .. } => &letters.reader,
+        }
+    }
+
     pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+        readers::exists(store, self.reader()).await?;
         match self {
             Self::List { reader, key, limit, format } => {
                 let letters = read(store, &reader, key.as_deref(), None, limit).await?;

@@ -9,7 +9,7 @@ use crate::{
     act::{Consent, Who},
     end::{CommandError, Outcome},
     output::{Format, Output},
-    time,
+    readers, time,
 };
 
 /// How many records are asked for at a time.
@@ -27,14 +27,21 @@ pub(crate) struct Switch {
 
 impl Switch {
     pub(crate) async fn pause(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
-        store.pause(&self.reader, &self.who.act()?).await?;
+        let act = self.who.act()?;
+        readers::exists(store, &self.reader).await?;
+        store.pause(&self.reader, &act).await?;
         output.line(format_args!("{} is paused: its workers finish their batch and wait", self.reader))?;
         output.flush()?;
         Ok(Outcome::Well)
     }
 
     pub(crate) async fn resume(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
-        store.resume(&self.reader, &self.who.act()?).await?;
+        let resumed = store.resume(&self.reader, &self.who.act()?).await;
+        if let Err(ActError::NotPaused(_)) = resumed {
+            // Not before: the pause of a read model whose first build was cancelled is there without it.
+            readers::exists(store, &self.reader).await?;
+        }
+        resumed?;
         output.line(format_args!("{} continues", self.reader))?;
         output.flush()?;
         Ok(Outcome::Well)
@@ -70,6 +77,7 @@ impl Skip {
     pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
         let Self { reader, position, event, shard, who, consent } = self;
         let act = who.act()?;
+        readers::exists(store, &reader).await?;
         if !consent.to(&format!("{reader} will never handle the event {event} at position {position}"))? {
             return Ok(Outcome::No);
         }
@@ -99,6 +107,7 @@ impl CancelRebuild {
     pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
         let Self { reader, who, consent } = self;
         let act = who.act()?;
+        readers::exists(store, &reader).await?;
         let building = store.generations(&reader).await?.building;
         let building = building.ok_or_else(|| ActError::NotBuilding(reader.clone()))?;
         let reached = building.reached;

@@ -122,6 +122,22 @@ pub(crate) async fn look(store: &dyn ServiceStore) -> Result<Vec<Reader>, Comman
     Ok(readers)
 }
 
+/// That `store` has a reader `name`; the error names those that it has.
+pub(crate) async fn exists(store: &dyn ServiceStore, name: &str) -> Result<(), CommandError> {
+    let mut known: Vec<_> = store.list_readers().await?.into_iter().map(|found| found.reader.name).collect();
+    if known.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    // A read model that is rebuilt is there twice.
+    known.dedup();
+    let known = if known.is_empty() {
+        "this store has no readers".to_owned()
+    } else {
+        format!("name one of {}", known.join(", "))
+    };
+    Err(CommandError::Missing(format!("there is no reader {name:?}: {known}")))
+}
+
 /// The age of the first event after `position`; clocks of two machines differ.
 async fn behind(
     store: &dyn ServiceStore,

@@ -125,6 +125,32 @@ fn dead_letters_are_listed_shown_edited_retried_and_discarded() {
     }
 }
 
+/// Seen to fail where the list of a reader that does not exist was empty, with exit code 0.
+#[test]
+fn r22_a_reader_that_does_not_exist_is_told_with_those_that_do() {
+    let file = Place::on_a_file();
+    file.runtime.block_on(async { file.store().await.close().await.unwrap() });
+    for place in [file].into_iter().chain(Place::filled()) {
+        let known = if place.es(&["readers", "--json"]).json().is_empty() { "has no readers" } else { "all, mail" };
+        let letters = |what, extra: &[&'static str]| [&["dead-letters", what, "nope"][..], extra].concat();
+        for arguments in [
+            letters("list", &[]),
+            letters("list", &["--json"]),
+            letters("show", &["k"]),
+            [&letters("retry", &["k"])[..], &WHY].concat(),
+            [&letters("discard", &["k", "--yes"])[..], &WHY].concat(),
+            [&letters("edit", &["k", "--position", "5", "--file", "/dev/null", "--yes"])[..], &WHY].concat(),
+            [&["pause", "nope"][..], &WHY].concat(),
+            [&["resume", "nope"][..], &WHY].concat(),
+            [&["skip", "nope", "--position", "5", "--event", &Uuid::nil().to_string(), "--yes"][..], &WHY].concat(),
+            [&["cancel-rebuild", "nope", "--yes"][..], &WHY].concat(),
+        ] {
+            let run = place.es(&arguments);
+            assert_eq!((run.code, &*run.out, run.err.contains(known)), (1, "", true), "{arguments:?}: {}", run.err);
+        }
+    }
+}
+
 /// From a pipe there is no terminal to ask, so `--yes` is needed.
 #[test]
 fn a_payload_may_come_from_a_pipe() {
