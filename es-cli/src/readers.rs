@@ -204,7 +204,12 @@ impl Reader {
             (None, [stop, ..]) => Some(format!("stopped at {}", stop.position)),
             (None, []) => None,
         };
-        let words: Vec<_> = self.state.map(str::to_owned).into_iter().chain(hindered).collect();
+        let parked = match self.parked_keys {
+            0 => None,
+            1 => Some("1 key parked".to_owned()),
+            keys => Some(format!("{keys} keys parked")),
+        };
+        let words: Vec<_> = self.state.map(str::to_owned).into_iter().chain(hindered).chain(parked).collect();
         if words.is_empty() { NOTHING.to_owned() } else { words.join(", ") }
     }
 

@@ -91,6 +91,8 @@ fn dead_letters_are_listed_shown_edited_retried_and_discarded() {
         assert!(shown.contains("the order was never placed") && shown.contains(r#""total":"9.90""#), "{shown}");
         assert_eq!(place.es(&["dead-letters", "show", "all", "other"]).code, 1);
         assert!(place.es(&["doctor"]).out.contains("2 dead letters"));
+        assert!(place.es(&["readers"]).out.contains("serving, 1 key parked  "));
+        assert!(place.es(&["readers", "--shards"]).out.contains("serving, 1 key parked  "));
 
         let file = place.directory.path().join("payload.json");
         let file = file.to_str().unwrap();
