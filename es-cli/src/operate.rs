@@ -1,7 +1,9 @@
 //! `es pause | resume | skip | cancel-rebuild | actions`.
 
+use std::fmt::Write;
+
 use clap::Args;
-use es_core::{ActError, Position, ServiceStore, backend::Shard};
+use es_core::{ActError, Position, ServiceStore, StoppedAt, backend::Shard};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -62,9 +64,9 @@ pub(crate) struct Skip {
     #[arg(long, value_name = "ID")]
     event: Uuid,
 
-    /// The shard of the reader
-    #[arg(long, value_name = "SHARD", default_value = "log")]
-    shard: String,
+    /// The shard of the reader [default: the one in which it has stopped at the event]
+    #[arg(long, value_name = "SHARD")]
+    shard: Option<String>,
 
     #[command(flatten)]
     who: Who,
@@ -78,16 +80,45 @@ impl Skip {
         let Self { reader, position, event, shard, who, consent } = self;
         let act = who.act()?;
         readers::exists(store, &reader).await?;
+        let position = Position::new(position);
+        let stops = store.stops(&reader).await?;
+        let is_it = |stop: &&StoppedAt| {
+            (stop.position, stop.event_id) == (position, event)
+                && shard.as_ref().is_none_or(|shard| stop.shard.to_string() == *shard)
+        };
+        let mut shards: Vec<_> = stops.iter().filter(is_it).map(|stop| stop.shard.clone()).collect();
+        // A read model that is rebuilt may have stopped at it twice; both are moved past it.
+        shards.sort_unstable();
+        shards.dedup();
+        let shard = match &*shards {
+            [shard] => shard,
+            [] => return Err(CommandError::Missing(not_stopped(&reader, position, event, shard.as_deref(), &stops))),
+            several => {
+                let several: Vec<_> = several.iter().map(Shard::to_string).collect();
+                let what = format!("{reader} has stopped at this event in the shards {}", several.join(", "));
+                return Err(CommandError::usage(what, "pass --shard, once for each of them"));
+            }
+        };
         if !consent.to(&format!("{reader} will never handle the event {event} at position {position}"))? {
             return Ok(Outcome::No);
         }
-        store.skip(&reader, &Shard::from(&*shard), Position::new(position), event, &act).await?;
+        store.skip(&reader, shard, position, event, &act).await?;
         output.line(format_args!(
-            "{reader} is past position {position}, and continues within some seconds where a service runs it"
+            "{reader} is past position {position} in shard {shard}, and continues within some seconds where a service runs it"
         ))?;
         output.flush()?;
         Ok(Outcome::Well)
     }
+}
+
+/// That `reader` has not stopped at an event, and at which events it has.
+fn not_stopped(reader: &str, position: Position, event: Uuid, shard: Option<&str>, stops: &[StoppedAt]) -> String {
+    let place = shard.map(|shard| format!(" of shard {shard}")).unwrap_or_default();
+    let mut text = format!("{reader} has not stopped at the event {event} at position {position}{place}");
+    for StoppedAt { shard, position, event_id, .. } in stops {
+        let _ = write!(text, "\n  it has stopped in --shard {shard} --position {position} --event {event_id}");
+    }
+    text
 }
 
 /// A rebuild to cancel.

@@ -193,13 +193,51 @@ fn r22_an_event_at_which_a_reader_has_stopped_is_found_and_skipped() {
     }
 }
 
+/// The reader `halves` has two shards, and stops at the event at position 5 in `shard`.
+fn stop_in(place: &Place, shard: &str) {
+    place.runtime.block_on(async {
+        let store = place.store().await;
+        let reader = store.ensure_reader("halves", "policy Halves of order").await.unwrap().0;
+        store.ensure_shards(&reader, &Shard::split("log", 2)).await.unwrap();
+        let (shard, ttl) = (Shard::from(shard), Duration::from_mins(1));
+        let lease = store.acquire(&reader, &shard, Uuid::now_v7(), Takeover::Always, ttl).await.unwrap().unwrap();
+        let events = store.read_log(Position::new(4), 1).await.unwrap();
+        store.stopped(&lease, &events[0], "the order was never placed").await.unwrap();
+        store.release(&lease).await.unwrap();
+        store.close().await.unwrap();
+    });
+}
+
+#[test]
+fn r22_the_shard_in_which_a_reader_has_stopped_is_found_or_named() {
+    for place in Place::filled() {
+        let id = place.es(&["log", "tail", "--from", "5", "--limit", "1", "--json"]).json()[0]["id"].clone();
+        let skip = |position: &str, extra: &[&str]| {
+            let event = ["skip", "halves", "--position", position, "--event", id.as_str().unwrap()];
+            act(&place, &[&event[..], extra].concat())
+        };
+        stop_in(&place, "log:2/0");
+        stop_in(&place, "log:2/1");
+        let ambiguous = skip("5", &["--yes"]);
+        assert_eq!((ambiguous.code, ambiguous.err.contains("log:2/0, log:2/1")), (2, true), "{}", ambiguous.err);
+        assert_eq!(skip("5", &["--shard", "log:2/0", "--yes"]).code, 0);
+        for wrong in [skip("5", &["--shard", "log", "--yes"]), skip("4", &["--yes"])] {
+            assert_eq!((wrong.code, wrong.err.contains("--shard log:2/1 --position 5")), (1, true), "{}", wrong.err);
+        }
+        let unasked = skip("5", &[]);
+        assert_eq!((unasked.code, unasked.err.contains("no terminal")), (2, true), "{}", unasked.err);
+        let skipped = skip("5", &["--yes"]);
+        assert_eq!((skipped.code, skipped.out.contains("in shard log:2/1")), (0, true), "{}", skipped.err);
+        assert_eq!(place.es(&["actions", "--json"]).json()[0]["target"], "log:2/1");
+    }
+}
+
 /// Only an event at which the reader has stopped can be skipped.
 #[test]
 fn an_event_at_which_no_reader_has_stopped_is_not_skipped() {
     for place in Place::filled() {
         let id = place.es(&["log", "tail", "--from", "5", "--limit", "1", "--json"]).json()[0]["id"].clone();
         let skip = ["skip", "all", "--position", "5", "--event", id.as_str().unwrap()];
-        assert_eq!(act(&place, &skip).code, 2, "there is no terminal to ask");
         let skipped = act(&place, &[&skip[..], &["--yes"]].concat());
         assert_eq!((skipped.code, skipped.err.contains("has not stopped")), (1, true), "{}", skipped.err);
         assert_eq!(place.es(&["readers", "--json"]).json()[0]["position"], 4);
