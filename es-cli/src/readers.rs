@@ -152,6 +152,15 @@ async fn behind(
     Ok(next.first().map(|event| (now - event.recorded_at).as_seconds_f64().max(0.0)))
 }
 
+/// How many keys are parked; `None` if none is.
+pub(crate) fn parked(keys: usize) -> Option<String> {
+    match keys {
+        0 => None,
+        1 => Some("1 key parked".to_owned()),
+        keys => Some(format!("{keys} keys parked")),
+    }
+}
+
 /// In place of what a policy does not have.
 const NOTHING: &str = "-";
 
@@ -204,12 +213,8 @@ impl Reader {
             (None, [stop, ..]) => Some(format!("stopped at {}", stop.position)),
             (None, []) => None,
         };
-        let parked = match self.parked_keys {
-            0 => None,
-            1 => Some("1 key parked".to_owned()),
-            keys => Some(format!("{keys} keys parked")),
-        };
-        let words: Vec<_> = self.state.map(str::to_owned).into_iter().chain(hindered).chain(parked).collect();
+        let words = self.state.map(str::to_owned).into_iter().chain(hindered).chain(parked(self.parked_keys));
+        let words: Vec<_> = words.collect();
         if words.is_empty() { NOTHING.to_owned() } else { words.join(", ") }
     }
 

@@ -24,6 +24,7 @@ use crate::{
     command::StoreCommand,
     end::{CommandError, Outcome},
     output::{Format, Output},
+    readers,
 };
 
 /// How long the parts and the store may take to end.
@@ -40,7 +41,7 @@ pub enum ServiceCommand {
     /// Folds a read model again from the first event, while the old one serves, and then replaces it
     ///
     /// If it is interrupted, the same command continues from there. While the reader is paused it waits. `cancel-rebuild` ends it
-    /// from elsewhere.
+    /// from elsewhere. Keys that are parked in the new one are told, and the exit code is 0.
     Rebuild(Rebuild),
     /// Compares a read model with a fold of the log, and names each document that differs
     ///
@@ -104,11 +105,14 @@ enum Origin {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Rebuilt<'a> {
     projection: &'a str,
     version: u32,
     generation: i64,
     seconds: f64,
+    /// `None`: the store did not answer.
+    parked_keys: Option<usize>,
 }
 
 impl ServiceCommand {
@@ -218,13 +222,23 @@ impl Rebuild {
             eprintln!("interrupted: the same command continues from here");
             return Ok(Outcome::No);
         };
-        let (version, seconds) = (generation.version, began.elapsed().as_secs_f64());
+        let (version, id, seconds) = (generation.version, generation.reader.id, began.elapsed().as_secs_f64());
+        // That this cannot be read does not undo the rebuild.
+        let parked = service.store().parked_keys(&projection).await.ok();
+        let parked_keys = parked.map(|parked| parked.iter().filter(|key| key.reader == id).count());
         if format.json {
-            output.json(&Rebuilt { projection: &projection, version, generation: generation.reader.id, seconds })?;
+            output.json(&Rebuilt { projection: &projection, version, generation: id, seconds, parked_keys })?;
         } else {
             output.line(format_args!(
                 "{projection} is rebuilt in version {version} and serves; it took {seconds:.1} s"
             ))?;
+            match parked_keys.map(readers::parked) {
+                Some(None) => {}
+                Some(Some(parked)) => {
+                    output.line(format_args!("{parked} in it: `dead-letters list {projection}` shows the events"))?;
+                }
+                None => output.line("whether it has parked keys is not known: `readers` shows it")?,
+            }
         }
         output.flush()?;
         Ok(Outcome::Well)

@@ -11,7 +11,7 @@ use std::{
 use clap::Parser;
 use es_cli::{CommandError, Outcome, Output, ServiceCommand};
 use es_core::{
-    MemoryStore, Service, ServiceBuilder,
+    Append, EventData, EventStore, Expected, FailurePolicy, MemoryStore, NewEvent, Service, ServiceBuilder,
     backend::{Changes, Documents, GenerationState, Generations, Leases, Shard, Takeover},
     service::Parts,
     testing::account::{Account, AccountCommand, Histories, Ledger},
@@ -45,6 +45,7 @@ impl Write for Paper {
 fn accounts(store: &MemoryStore) -> ServiceBuilder {
     Service::builder("accounts", store.clone())
         .aggregate::<Account>()
+        .on_failure(FailurePolicy::park())
         .projection(Histories)
         .projection(Ledger::<1>::default())
 }
@@ -121,6 +122,23 @@ async fn verify_names_each_document_that_differs_and_a_rebuild_corrects_it() {
     let told: Vec<_> = acts.iter().map(|act| (&act["what"], &act["actor"], &act["reason"])).collect();
     let by_ada = |what| (what, &acts[0]["actor"], &acts[0]["reason"]);
     assert_eq!((told, &acts[0]["actor"]), (vec![by_ada(&json!("promote")), by_ada(&json!("rebuild"))], &json!("ada")));
+}
+
+/// Seen to fail where it said only that the read model is rebuilt.
+#[tokio::test]
+async fn a_rebuild_tells_how_many_keys_are_parked_in_it() {
+    let store = filled().await;
+    let (_, rebuilt) = lines(&store, &["rebuild", "histories", "--json"]).await;
+    assert_eq!(rebuilt[0]["parkedKeys"], 0);
+    let data =
+        EventData { name: "account.deposited".into(), schema_version: 1, payload: r#"{"amount":"much"}"#.into() };
+    let append = Append::new("account-b".parse().unwrap(), Expected::Any, vec![NewEvent::new(data)]);
+    store.append(append).await.unwrap();
+    let (outcome, rebuilt) = lines(&store, &["rebuild", "histories", "--json"]).await;
+    assert_eq!((outcome, &rebuilt[0]["parkedKeys"]), (Outcome::Well, &json!(1)), "it serves");
+    let (_, text) = run(&store, &["rebuild", "histories"]).await;
+    assert!(text.contains("1 key parked in it: `dead-letters list histories`"), "{text}");
+    assert_eq!(lines(&store, &["dead-letters", "list", "histories", "--json"]).await.1.len(), 1);
 }
 
 /// R22
