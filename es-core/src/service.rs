@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::part::Part;
 #[cfg(any(test, feature = "testing"))]
-pub(crate) use self::resources::Repositories;
+pub(crate) use self::resources::ByType;
 pub use self::{
     builder::{Parts, RELAY, ServiceBuilder, StartError},
     engine::{Engine, PartError, Relay},
@@ -52,6 +52,7 @@ use crate::{
         projection::Projection,
         query::ReadModel,
         source::{EventSource, LogSource},
+        tables::{TableProjection, TableStore, Tables},
     },
     write::{aggregate::Aggregate, execute::Repository},
 };
@@ -148,6 +149,12 @@ impl Service {
     /// When the aggregate was not registered with [`ServiceBuilder::aggregate`].
     pub fn repository<A: Aggregate>(&self) -> Repository<A> {
         self.resources().repository()
+    }
+
+    /// The tables of `P` on a store `S`, for queries; `None` when `P` was not registered with a store of this type
+    /// ([`ServiceBuilder::table_projection`]).
+    pub fn tables<P: TableProjection<S>, S: TableStore>(&self) -> Option<Tables<P, S>> {
+        self.resources().tables()
     }
 
     /// The read model of `P`, for queries.

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Service, service::RebuildPlan};
+use es_core::{Position, Service, service::RebuildPlan};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 /// How often a terminal is told, and failures are looked for.
@@ -39,7 +39,9 @@ pub(super) async fn show(service: &Service, projection: &str) -> Infallible {
         tokio::time::sleep(BAR).await;
         if let Ok((count, failures)) = service.failures_after(projection, known) {
             known = count;
-            failures.into_iter().for_each(|failure| tell(format!("trying again after a failure: {}", failure.error)));
+            for failure in failures {
+                tell(format!("trying again after a failure: {}", failure.error));
+            }
         }
         if asked.elapsed() >= LINE {
             asked = Instant::now();
@@ -51,7 +53,7 @@ pub(super) async fn show(service: &Service, projection: &str) -> Infallible {
         let reached = reached.get();
         if first.is_none() || reached > head {
             // What the store does not answer is told by the rebuild itself.
-            head = service.store().head().await.map_or(head, |at| at.get());
+            head = service.store().head().await.map_or(head, Position::get);
         }
         // One that was interrupted does not begin at the first event.
         let first = *first.get_or_insert_with(|| {

@@ -13,7 +13,7 @@ use super::{
     engine::Relay,
     health::Thresholds,
     part::{Body, Part, PartKind},
-    resources::{Repositories, Resources},
+    resources::{ByType, Resources},
     store::ServiceStore,
 };
 use crate::{
@@ -27,7 +27,7 @@ use crate::{
         projector::Projector,
         read_model::ReadModelError,
         source::EventSource,
-        tables::{TableProjection, TableProjector, TableStore},
+        tables::{TableProjection, TableProjector, TableStore, Tables},
     },
     write::{aggregate::Aggregate, execute::Repository},
 };
@@ -40,7 +40,7 @@ pub struct ServiceBuilder {
     name: String,
     store: Arc<dyn ServiceStore>,
     categories: Vec<&'static str>,
-    repositories: Repositories,
+    by_type: ByType,
     registered: Vec<Registered>,
     source: Option<Arc<dyn EventSource>>,
     relay: Option<Arc<dyn Relay>>,
@@ -104,7 +104,7 @@ impl ServiceBuilder {
             name,
             store,
             categories: Vec::new(),
-            repositories: HashMap::new(),
+            by_type: HashMap::new(),
             registered: Vec::new(),
             source: None,
             relay: None,
@@ -124,7 +124,7 @@ impl ServiceBuilder {
     pub fn aggregate_with<A: Aggregate>(mut self, settings: impl FnOnce(Repository<A>) -> Repository<A>) -> Self {
         let repository = settings(Repository::<A>::new(self.store.clone()));
         self.categories.push(<A::Event as Event>::CATEGORY);
-        self.repositories.insert(TypeId::of::<A>(), Box::new(repository));
+        self.by_type.insert(TypeId::of::<Repository<A>>(), Box::new(repository));
         self
     }
 
@@ -153,17 +153,19 @@ impl ServiceBuilder {
     }
 
     /// Adds a read model in tables of its own. `store` is the store of the service, by its own type.
-    pub fn table_projection<S: TableStore, P: TableProjection<S>>(self, projection: P, store: S) -> Self {
+    pub fn table_projection<S: TableStore + Clone, P: TableProjection<S>>(self, projection: P, store: S) -> Self {
         self.table_projection_with(projection, store, |projector| projector)
     }
 
     /// Adds a read model in tables of its own, with settings of its projector.
-    pub fn table_projection_with<S: TableStore, P: TableProjection<S>>(
-        self,
+    pub fn table_projection_with<S: TableStore + Clone, P: TableProjection<S>>(
+        mut self,
         projection: P,
         store: S,
         settings: impl FnOnce(TableProjector<P, S>) -> TableProjector<P, S> + Send + 'static,
     ) -> Self {
+        let tables = Tables::<P, S>::new(store.clone());
+        self.by_type.insert(TypeId::of::<Tables<P, S>>(), Box::new(tables));
         self.register(PartKind::Projection, P::NAME, |resources, readers| {
             let mut projector = TableProjector::new(projection, resources.source(), store);
             projector = projector.on_failure(readers.on_failure);
@@ -274,9 +276,9 @@ impl ServiceBuilder {
     pub async fn start(self) -> Result<Service, StartError> {
         self.check()?;
         self.store.id().await?;
-        let Self { name, store, categories, repositories, registered, source, relay, parts: chosen, .. } = self;
+        let Self { name, store, categories, by_type, registered, source, relay, parts: chosen, .. } = self;
         let source = source.or_else(|| relay.map(|relay| relay.source(&name)));
-        let resources = Resources::new(name, store, source, repositories);
+        let resources = Resources::new(name, store, source, by_type);
         let make = |Registered { kind, name, make }| {
             Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)))
         };

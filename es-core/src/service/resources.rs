@@ -9,7 +9,13 @@ use std::{
 
 use super::{part::Part, store::ServiceStore};
 use crate::{
-    read::{projection::Projection, query::ReadModel, source::EventSource, source::LogSource, watch::TouchedKeys},
+    read::{
+        projection::Projection,
+        query::ReadModel,
+        source::{EventSource, LogSource},
+        tables::{TableProjection, TableStore, Tables},
+        watch::TouchedKeys,
+    },
     write::{aggregate::Aggregate, execute::Repository},
 };
 
@@ -25,24 +31,24 @@ struct Shared {
     store: Arc<dyn ServiceStore>,
     log: LogSource,
     source: Arc<dyn EventSource>,
-    repositories: Repositories,
+    by_type: ByType,
     /// Of the read models, by their names.
     touched: OnceLock<HashMap<String, Arc<TouchedKeys>>>,
 }
 
-/// A repository for each kind of aggregate, so that all of the service share its cache.
-pub(crate) type Repositories = HashMap<TypeId, Box<dyn Any + Send + Sync>>;
+/// The repository of each kind of aggregate, so that all of the service share its cache, and the tables of each table projection.
+pub(crate) type ByType = HashMap<TypeId, Box<dyn Any + Send + Sync>>;
 
 impl Resources {
     pub(crate) fn new(
         name: String,
         store: Arc<dyn ServiceStore>,
         source: Option<Arc<dyn EventSource>>,
-        repositories: Repositories,
+        by_type: ByType,
     ) -> Self {
         let log = LogSource::new(store.clone());
         let source = source.unwrap_or_else(|| Arc::new(log.clone()));
-        Self(Arc::new(Shared { name, store, log, source, repositories, touched: OnceLock::new() }))
+        Self(Arc::new(Shared { name, store, log, source, by_type, touched: OnceLock::new() }))
     }
 
     /// The name of the service.
@@ -60,12 +66,22 @@ impl Resources {
     /// # Panics
     /// When the aggregate was not registered with [`ServiceBuilder::aggregate`](super::ServiceBuilder::aggregate).
     pub fn repository<A: Aggregate>(&self) -> Repository<A> {
-        let found = self.0.repositories.get(&TypeId::of::<A>()).and_then(|found| found.downcast_ref::<Repository<A>>());
+        let found = self.by_type::<Repository<A>>();
         let Some(repository) = found else {
             let (name, service) = (type_name::<A>(), self.name());
             panic!("the service {service:?} does not know the aggregate {name}: register it with `.aggregate::<…>()`")
         };
         repository.clone()
+    }
+
+    /// The tables of `P` on a store `S`, for queries; `None` when `P` was not registered with a store of this type
+    /// ([`ServiceBuilder::table_projection`](super::ServiceBuilder::table_projection)).
+    pub fn tables<P: TableProjection<S>, S: TableStore>(&self) -> Option<Tables<P, S>> {
+        self.by_type::<Tables<P, S>>().cloned()
+    }
+
+    fn by_type<T: 'static>(&self) -> Option<&T> {
+        self.0.by_type.get(&TypeId::of::<T>())?.downcast_ref()
     }
 
     /// The read model of `P`, for queries.

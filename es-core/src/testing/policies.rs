@@ -8,7 +8,7 @@ use crate::{
     event::{NewEvent, RecordedEvent},
     memory::MemoryStore,
     react::policy::{Policy, PolicyError},
-    service::{Repositories, Resources},
+    service::{ByType, Resources},
     stream::{Expected, Position},
     write::{aggregate::Aggregate, append::Append, execute::Repository, store::EventStore},
 };
@@ -19,7 +19,7 @@ const MOST: usize = 1_000;
 impl History {
     /// These events, for a policy whose commands go to aggregates of the kind `A`.
     pub fn aggregate<A: Aggregate>(self) -> Reacting {
-        Reacting { history: self, store: MemoryStore::new(), repositories: Repositories::new() }.aggregate::<A>()
+        Reacting { history: self, store: MemoryStore::new(), repositories: ByType::new() }.aggregate::<A>()
     }
 
     /// Lets a policy without commands react to each of these events: see [`Reacting::when_reacting`].
@@ -27,7 +27,7 @@ impl History {
     /// # Panics
     /// As [`Reacting::when_reacting`].
     pub async fn when_reacting<P: Policy>(self, policy: impl FnOnce(&Resources) -> P) -> Reacted<P> {
-        let (store, repositories) = (MemoryStore::new(), Repositories::new());
+        let (store, repositories) = (MemoryStore::new(), ByType::new());
         Reacting { history: self, store, repositories }.when_reacting(policy).await
     }
 }
@@ -37,7 +37,7 @@ impl History {
 pub struct Reacting {
     history: History,
     store: MemoryStore,
-    repositories: Repositories,
+    repositories: ByType,
 }
 
 impl Reacting {

@@ -7,7 +7,7 @@ use evenfold::{CancellationToken, ReadModel, Repository, Service};
 use crate::{
     order::Order,
     placing::Placing,
-    read_models::{AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrdersByCustomer},
+    read_models::{AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderTables, OrdersByCustomer},
 };
 
 /// How long a query waits until a read model serves. A new read model on an empty or short log needs less.
@@ -25,6 +25,7 @@ pub struct App {
     /// In the first release, the daily revenue as it was.
     pub first_daily_revenue: Option<ReadModel<FirstDailyRevenue>>,
     pub audit_trail: ReadModel<AuditTrail>,
+    pub order_search: OrderTables,
     pub service: Service,
     /// Ends the answers that have no end.
     pub stops: CancellationToken,
@@ -41,6 +42,7 @@ impl App {
             daily_revenue: service.read_model().patience(PATIENCE),
             first_daily_revenue: None,
             audit_trail: service.read_model().patience(PATIENCE),
+            order_search: OrderTables::of(service, PATIENCE),
             service: service.clone(),
             stops: CancellationToken::new(),
         }

@@ -8,6 +8,7 @@ mod orders;
 mod parameters;
 mod problem;
 mod queries;
+mod search;
 
 use std::sync::Arc;
 
@@ -31,6 +32,7 @@ pub const MAX_BODY_BYTES: usize = 64 * 1024;
 pub fn router(app: App) -> Router {
     Router::new()
         .route("/api/orders", post(orders::place))
+        .route("/api/orders/search", get(search::search))
         .route("/api/orders/{id}", get(order_queries::order))
         .route("/api/orders/{id}/events", get(order_queries::events))
         .route("/api/orders/{id}/changes", get(changes::changes))

@@ -1,6 +1,6 @@
 //! Exact amounts of money.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 use serde::{Deserialize, Serialize};
@@ -57,6 +57,14 @@ impl From<Decimal> for Money {
             amount.rescale(2);
         }
         Self(amount)
+    }
+}
+
+impl FromStr for Money {
+    type Err = rust_decimal::Error;
+
+    fn from_str(digits: &str) -> Result<Self, rust_decimal::Error> {
+        Decimal::from_str_exact(digits).map(Self::from)
     }
 }
 

@@ -1,9 +1,12 @@
 //! An order. It decides which step comes next; payment, inventory and shipment follow its events.
 
-use std::fmt;
+use std::{fmt, str::FromStr};
 
 use evenfold::{Aggregate, Event};
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Serialize,
+    de::{IntoDeserializer, value},
+};
 
 use crate::{ids::CustomerId, line::Line, money::Money, placing::MOST_OPEN_ORDERS};
 
@@ -23,6 +26,14 @@ pub enum Status {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)
+    }
+}
+
+impl FromStr for Status {
+    type Err = value::Error;
+
+    fn from_str(text: &str) -> Result<Self, value::Error> {
+        Self::deserialize(text.into_deserializer())
     }
 }
 

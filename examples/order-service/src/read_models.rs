@@ -3,14 +3,17 @@
 mod audit_trail;
 mod daily_revenue;
 mod order_details;
+mod order_search;
 mod orders_by_customer;
 
 pub use audit_trail::{AuditEntry, AuditTrail};
 pub use daily_revenue::{DailyRevenue, Day, DayInCents, FirstDailyRevenue, SalesEvent};
 pub use order_details::{OrderDetails, OrderView};
+pub use order_search::{Found, OrderSearch, OrderTables, SearchError, Sort, Wanted};
 pub use orders_by_customer::{OrderSummary, OrdersByCustomer};
 
 use evenfold::Projection;
 
 /// The names of all read models.
-pub const NAMES: [&str; 4] = [OrderDetails::NAME, OrdersByCustomer::NAME, DailyRevenue::NAME, AuditTrail::NAME];
+pub const NAMES: [&str; 5] =
+    [OrderDetails::NAME, OrdersByCustomer::NAME, DailyRevenue::NAME, AuditTrail::NAME, OrderSearch::NAME];

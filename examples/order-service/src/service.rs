@@ -1,12 +1,10 @@
 //! The parts of the service, its store (an embedded file or Postgres) and its source (the log or Kafka).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use evenfold::postgres::{ConnectError, PostgresStore};
 use evenfold::sqlite::{OpenError, SqliteStore};
-use evenfold::{
-    Backoff, FailurePolicy, Service, ServiceBuilder, ServiceStore, backend::STANDBY_LIMIT, service::StartError,
-};
+use evenfold::{Backoff, FailurePolicy, Service, ServiceBuilder, backend::STANDBY_LIMIT, service::StartError};
 
 use crate::{
     cli::Parts,
@@ -14,9 +12,12 @@ use crate::{
     order::Order,
     payment::Payment,
     policy::Fulfilment,
-    read_models::{AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrdersByCustomer},
+    read_models::{AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderSearch, OrdersByCustomer},
     shipment::Shipment,
 };
+
+/// The name of the service.
+const NAME: &str = "order-service";
 
 /// An event that cannot be handled is tried again a few times; then only its own key waits, and an operator sees it.
 const RETRIES: u32 = 3;
@@ -27,7 +28,8 @@ const RETRY_PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration:
 /// # Errors
 /// [`ServiceError`] when the store cannot be opened, or this program was built without Kafka.
 pub async fn builder(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
-    let service = Service::builder("order-service", store(parts).await?)
+    let service = on_store(parts)
+        .await?
         .aggregate::<Order>()
         .aggregate::<Payment>()
         .aggregate::<InventoryItem>()
@@ -46,12 +48,14 @@ pub async fn builder(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
     }
 }
 
-async fn store(parts: &Parts) -> Result<Arc<dyn ServiceStore>, ServiceError> {
+/// The service on its store, with the read model whose SQL depends on it.
+async fn on_store(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
     if let Some(url) = &parts.store {
-        return Ok(Arc::new(PostgresStore::connect(url).await?));
+        let store = PostgresStore::connect(url).await?;
+        return Ok(Service::builder(NAME, store.clone()).table_projection(OrderSearch, store));
     }
-    let file = parts.db.as_deref().unwrap_or("orders.db".as_ref());
-    Ok(Arc::new(SqliteStore::open(file).await?))
+    let store = SqliteStore::open(parts.db.as_deref().unwrap_or("orders.db".as_ref())).await?;
+    Ok(Service::builder(NAME, store.clone()).table_projection(OrderSearch, store))
 }
 
 #[cfg(feature = "kafka")]

@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// How long `?after=` waits for a read model.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The largest number of days in one answer.
 const MAX_DAYS: usize = 366;
@@ -131,7 +131,8 @@ pub(super) async fn audit(
     Ok(Json(Page { entries, next }))
 }
 
-fn limit(parameters: &mut Parameters) -> Result<usize, Problem> {
+/// The most entries of a page.
+pub(super) fn limit(parameters: &mut Parameters) -> Result<usize, Problem> {
     let limit = parameters.take("limit")?.unwrap_or(20);
     if (1..=100).contains(&limit) {
         Ok(limit)

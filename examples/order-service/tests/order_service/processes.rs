@@ -20,7 +20,9 @@ async fn each_role_runs_in_a_process_of_its_own() {
     let path = service.directory.path().to_owned();
     let _policy = program(&path, &["policy"]).spawn().unwrap();
     let _revenue = program(&path, &["project", "daily-revenue"]).spawn().unwrap();
-    let _others = program(&path, &["project", "order-details", "orders-by-customer", "audit-trail"]).spawn().unwrap();
+    let _others = program(&path, &["project", "order-details", "orders-by-customer", "audit-trail", "order-search"])
+        .spawn()
+        .unwrap();
     let placed = service.place("USR-123").await;
     service.drive(placed["orderId"].as_str().unwrap(), &["pay"]).await;
     service.settle().await;
@@ -122,7 +124,7 @@ async fn every_command_of_a_service_is_there() {
     let (code, first) = run(&["as-of", "order-details", id, "--version", "1"]).await;
     assert_eq!((code, &serde_json::from_str::<Value>(&first).unwrap()["status"]), (Some(0), &"PENDING".into()));
     let (code, readers) = run(&["readers", "--json"]).await;
-    assert_eq!((code, readers.lines().count()), (Some(0), 5), "four read models and a policy");
+    assert_eq!((code, readers.lines().count()), (Some(0), 6), "five read models and a policy");
     assert_eq!(run(&["stream", "show", "order-unknown"]).await.0, Some(1));
     assert_eq!(run(&["verify", "weekly-revenue"]).await.0, Some(2));
     service.interrupt().await;

@@ -1,8 +1,9 @@
 //! The queries.
 
+use reqwest::StatusCode;
 use serde_json::{Value, json};
 
-use crate::service::{Service, problem};
+use crate::service::{Service, answer, order, problem};
 
 #[tokio::test]
 async fn an_order_is_shown_as_of_each_version() {
@@ -98,4 +99,39 @@ async fn the_audit_trail_comes_in_pages() {
     let positions: Vec<_> = positions.iter().map(|entry| entry["position"].as_u64().unwrap()).collect();
     assert_eq!(positions, [1, 2, 3, 4, 5]);
     assert_eq!(service.json("/api/audit?cursor=5").await, json!({ "entries": [], "next": 5 }));
+}
+
+#[tokio::test]
+async fn orders_are_searched_sorted_and_paged() {
+    let service = Service::start().await;
+    for quantity in [3, 1, 2, 2, 5] {
+        let placed = service.post("/api/orders").json(&order(if quantity == 2 { "USR-2" } else { "USR-1" }, quantity));
+        let placed = answer(placed.send().await.unwrap(), StatusCode::CREATED).await;
+        if quantity == 5 {
+            service.drive(placed["orderId"].as_str().unwrap(), &["pay", "cancel"]).await;
+        }
+    }
+    service.settle().await;
+    let amounts = |page: &Value| -> Vec<f64> {
+        page["orders"].as_array().unwrap().iter().map(|order| order["totalAmount"].as_f64().unwrap()).collect()
+    };
+    let search = async |query: &str| service.json(&format!("/api/orders/search?{query}")).await;
+    let all = search("sort=amount").await;
+    assert_eq!(amounts(&all), [49.99, 99.98, 99.98, 149.97, 249.95]);
+    let first = search("sort=amount&descending=true&limit=2").await;
+    let second =
+        search(&format!("sort=amount&descending=true&limit=2&cursor={}", first["next"].as_str().unwrap())).await;
+    assert_eq!((amounts(&first), &first["count"]), (vec![249.95, 149.97], &json!(5)));
+    assert_eq!((amounts(&second), &second["count"]), (vec![99.98, 99.98], &json!(5)));
+    assert_eq!(amounts(&search("customer=USR-2").await), [99.98, 99.98]);
+    assert_eq!(amounts(&search("status=CANCELLED").await), [249.95]);
+    assert_eq!(amounts(&search("least=99.98&most=149.97&customer=USR-1").await), [149.97]);
+    assert_eq!(search("until=2000-01-01T00:00:00Z").await["count"], 0);
+    assert_eq!(search("since=2000-01-01T00:00:00Z").await["count"], 5);
+    for (parameter, field) in
+        [("status=PAID", "status"), ("sort=size", "sort"), ("cursor=x", "cursor"), ("least=x", "least")]
+    {
+        problem(service.get(&format!("/api/orders/search?{parameter}")), 400, Some(field)).await;
+    }
+    problem(service.get(&format!("/api/orders/search?cursor=999-{}", "ORD-1")), 410, None).await;
 }

@@ -1,0 +1,225 @@
+//! Orders found by status, customer, amount and time, in an SQL table of its own.
+
+mod postgres;
+mod sqlite;
+
+use std::{collections::BTreeMap, str::FromStr, time::Duration};
+
+use chrono::{DateTime, Utc};
+use evenfold::{
+    QueryError, ReadToken, Recorded, Service, Tables, backend::BoxError, postgres::PostgresStore, sqlite::SqliteStore,
+};
+
+use crate::{
+    ids::{CustomerId, OrderId},
+    money::Money,
+    order::{OrderEvent, Status},
+    read_models::OrderSummary,
+};
+
+/// Keeps a row for each order. The two files hold the SQL of the two stores.
+#[derive(Debug, Clone, Copy)]
+pub struct OrderSearch;
+
+impl OrderSearch {
+    /// The name of the read model, on both stores.
+    pub const NAME: &'static str = "order-search";
+}
+
+/// What orders are looked for. What is `None` does not matter.
+#[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Wanted {
+    pub status: Option<Status>,
+    pub customer: Option<CustomerId>,
+    pub least: Option<Money>,
+    pub most: Option<Money>,
+    pub since: Option<DateTime<Utc>>,
+    pub until: Option<DateTime<Utc>>,
+    pub sort: Sort,
+    /// The last first.
+    pub descending: bool,
+    /// The order after which the page begins, and the generation in which that one was found.
+    pub after: Option<(i64, OrderId)>,
+    pub limit: i64,
+}
+
+/// By what orders are sorted; those that are equal in it by their ids.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// By the time at which they were placed.
+    #[default]
+    Placed,
+    /// By their amounts.
+    Amount,
+}
+
+impl Sort {
+    fn column(self) -> &'static str {
+        match self {
+            Self::Placed => "placed_at",
+            Self::Amount => "amount",
+        }
+    }
+}
+
+impl FromStr for Sort {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "placed" => Ok(Self::Placed),
+            "amount" => Ok(Self::Amount),
+            _ => Err("expected placed or amount"),
+        }
+    }
+}
+
+/// A page of orders.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names say it")]
+pub struct Found {
+    pub orders: Vec<(CustomerId, OrderSummary)>,
+    /// How many orders there are on all pages.
+    pub count: i64,
+    pub generation: i64,
+}
+
+/// The search on the store of the service.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "the names say it")]
+pub enum OrderTables {
+    Postgres(Tables<OrderSearch, PostgresStore>),
+    Sqlite(Tables<OrderSearch, SqliteStore>),
+}
+
+impl OrderTables {
+    /// The search of `service`.
+    pub fn of(service: &Service, patience: Duration) -> Self {
+        let postgres = service.tables().map(|tables| Self::Postgres(tables.patience(patience)));
+        let sqlite = || service.tables().map(|tables| Self::Sqlite(tables.patience(patience)));
+        postgres.or_else(sqlite).expect("the service registers it on one of the two stores")
+    }
+
+    /// Returns when the write that returned `token` can be found (R13).
+    ///
+    /// # Errors
+    /// As [`Tables::wait_for`].
+    pub async fn wait_for(&self, token: ReadToken, patience: Duration) -> Result<(), QueryError> {
+        match self {
+            Self::Postgres(tables) => tables.wait_for(token, patience).await,
+            Self::Sqlite(tables) => tables.wait_for(token, patience).await,
+        }
+    }
+
+    /// A page of the orders that are wanted. Page and count are of one moment.
+    ///
+    /// # Errors
+    /// [`SearchError`].
+    pub async fn find(&self, wanted: &Wanted) -> Result<Found, SearchError> {
+        match self {
+            Self::Postgres(tables) => postgres::find(tables, wanted).await,
+            Self::Sqlite(tables) => sqlite::find(tables, wanted).await,
+        }
+    }
+}
+
+/// Why orders cannot be searched.
+#[derive(Debug, thiserror::Error)]
+pub enum SearchError {
+    /// The tables cannot be read now, or they were replaced after the page before.
+    #[error(transparent)]
+    Query(#[from] QueryError),
+    /// The database failed.
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    /// A row cannot be read.
+    #[error("a row cannot be read")]
+    Row(#[source] BoxError),
+}
+
+/// The columns of a page.
+const COLUMNS: &str = "id, customer, status, total, placed_at";
+
+/// The filters, in the SQL of both stores, with the parameters 1 to 6 of [`Bound`]; `number` is the type of amounts.
+fn filters(number: &str) -> String {
+    format!(
+        "(CAST($1 AS text) IS NULL OR status = $1) AND (CAST($2 AS text) IS NULL OR customer = $2)
+         AND (CAST($3 AS text) IS NULL OR amount >= CAST($3 AS {number}))
+         AND (CAST($4 AS text) IS NULL OR amount <= CAST($4 AS {number}))
+         AND (CAST($5 AS bigint) IS NULL OR placed_at >= $5) AND (CAST($6 AS bigint) IS NULL OR placed_at < $6)"
+    )
+}
+
+/// The query of a page of `orders`, with the parameters 7, the order before the page, and 8, the limit.
+fn page(wanted: &Wanted, orders: &str, number: &str) -> String {
+    let (sort, filters) = (wanted.sort.column(), filters(number));
+    let (order, than) = if wanted.descending { ("DESC", "<") } else { ("ASC", ">") };
+    // What an order is sorted by never changes, so the order itself is the place.
+    let begins = format!("({sort}, id) {than} (SELECT {sort}, id FROM {orders} WHERE id = $7)");
+    format!(
+        "SELECT {COLUMNS} FROM {orders} WHERE {filters} AND (CAST($7 AS text) IS NULL OR {begins})
+         ORDER BY {sort} {order}, id {order} LIMIT $8"
+    )
+}
+
+/// The query of the number of orders on all pages.
+fn count(orders: &str, number: &str) -> String {
+    format!("SELECT count(*) FROM {orders} WHERE {}", filters(number))
+}
+
+/// What is wanted, as the queries take it.
+struct Bound {
+    status: Option<String>,
+    customer: Option<String>,
+    least: Option<String>,
+    most: Option<String>,
+    since: Option<i64>,
+    until: Option<i64>,
+}
+
+impl Bound {
+    fn of(wanted: &Wanted) -> Self {
+        Self {
+            status: wanted.status.map(|status| status.to_string()),
+            customer: wanted.customer.as_ref().map(CustomerId::to_string),
+            least: wanted.least.map(|amount| amount.to_string()),
+            most: wanted.most.map(|amount| amount.to_string()),
+            since: wanted.since.map(|time| time.timestamp_micros()),
+            until: wanted.until.map(|time| time.timestamp_micros()),
+        }
+    }
+}
+
+/// The order in a row of [`COLUMNS`].
+fn order(
+    (id, customer, status, total, placed_at): (String, String, String, String, i64),
+) -> Result<(CustomerId, OrderSummary), SearchError> {
+    let read = || -> Result<_, BoxError> {
+        let placed_at = DateTime::from_timestamp_micros(placed_at).ok_or("no time")?;
+        let summary =
+            OrderSummary { order_id: id.parse()?, status: status.parse()?, total_amount: total.parse()?, placed_at };
+        Ok((customer.parse()?, summary))
+    };
+    read().map_err(SearchError::Row)
+}
+
+/// What the events of a batch come to: new orders, and the last status of each order.
+#[derive(Debug, Default)]
+struct Batch<'e> {
+    placed: Vec<(&'e Recorded<OrderEvent>, &'e CustomerId, Money)>,
+    statuses: BTreeMap<&'e str, Status>,
+}
+
+impl<'e> Batch<'e> {
+    fn of(events: &'e [Recorded<OrderEvent>]) -> Self {
+        let mut batch = Self::default();
+        for event in events {
+            if let OrderEvent::Placed { customer, total, .. } = &event.data {
+                batch.placed.push((event, customer, *total));
+            }
+            batch.statuses.insert(event.stream.id(), event.data.status());
+        }
+        batch
+    }
+}

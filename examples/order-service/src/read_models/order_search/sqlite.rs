@@ -1,0 +1,62 @@
+//! On an embedded file.
+
+use evenfold::{
+    Recorded, TableProjection, Tables, async_trait,
+    backend::{BoxError, TableReading},
+    sqlite::{SqliteStore, SqliteTables},
+};
+use serde_json::json;
+
+use super::{Batch, Bound, Found, OrderSearch, SearchError, Wanted, count, order, page};
+use crate::order::OrderEvent;
+
+#[async_trait]
+impl TableProjection<SqliteStore> for OrderSearch {
+    const NAME: &'static str = Self::NAME;
+    const MIGRATIONS: &'static [&'static str] = &[
+        "CREATE TABLE {orders} (id TEXT PRIMARY KEY, customer TEXT NOT NULL, status TEXT NOT NULL,
+                                total TEXT NOT NULL, amount REAL NOT NULL, placed_at INTEGER NOT NULL) STRICT",
+        "CREATE INDEX {orders_customer} ON {orders} (customer, placed_at, id);
+         CREATE INDEX {orders_status} ON {orders} (status, placed_at, id);
+         CREATE INDEX {orders_placed_at} ON {orders} (placed_at, id);
+         CREATE INDEX {orders_amount} ON {orders} (amount, id)",
+    ];
+    type Event = OrderEvent;
+
+    async fn write(&self, tables: &mut SqliteTables<'_>, events: &[Recorded<OrderEvent>]) -> Result<(), BoxError> {
+        let Batch { placed, statuses } = Batch::of(events);
+        let placed = placed.into_iter().map(|(event, customer, total)| {
+            json!([event.stream.id(), customer, total, event.recorded_at.timestamp_micros()])
+        });
+        let insert = tables.sql(
+            "INSERT INTO {orders} SELECT value ->> 0, value ->> 1, '', value ->> 2, CAST(value ->> 2 AS REAL), value ->> 3
+               FROM json_each($1)",
+        );
+        sqlx::query(insert)
+            .bind(placed.collect::<serde_json::Value>().to_string())
+            .execute(tables.connection())
+            .await?;
+        let update =
+            tables.sql("UPDATE {orders} SET status = new.value FROM json_each($1) AS new WHERE {orders}.id = new.key");
+        sqlx::query(update).bind(serde_json::to_string(&statuses)?).execute(tables.connection()).await?;
+        Ok(())
+    }
+}
+
+pub(super) async fn find(tables: &Tables<OrderSearch, SqliteStore>, wanted: &Wanted) -> Result<Found, SearchError> {
+    let mut reading = match &wanted.after {
+        Some((generation, _)) => tables.read_in(*generation).await?,
+        None => tables.read().await?,
+    };
+    let Bound { status, customer, least, most, since, until } = &Bound::of(wanted);
+    let after = wanted.after.as_ref().map(|(_, order)| order.to_string());
+    let rows = sqlx::query_as(reading.sql_of(&page(wanted, "{orders}", "REAL")));
+    let rows = rows.bind(status).bind(customer).bind(least).bind(most).bind(since).bind(until);
+    let rows = rows.bind(after).bind(wanted.limit).fetch_all(reading.connection()).await?;
+    let number = sqlx::query_scalar(reading.sql_of(&count("{orders}", "REAL")));
+    let number = number.bind(status).bind(customer).bind(least).bind(most).bind(since).bind(until);
+    let count = number.fetch_one(reading.connection()).await?;
+    let generation = reading.generation().reader.id;
+    reading.end().await?;
+    Ok(Found { orders: rows.into_iter().map(order).collect::<Result<_, _>>()?, count, generation })
+}
