@@ -165,7 +165,10 @@ async fn commit(
     write: &dyn TableWrite<PostgresStore>,
     limit: Duration,
 ) -> Result<Result<Acts, Refusal>, sqlx::Error> {
-    let mut transaction = connection.begin().await?;
+    // A process that is frozen in the middle of the transaction must not hold its locks for ever, since no other one could take over.
+    let begin =
+        format!("BEGIN; SET LOCAL idle_in_transaction_session_timeout TO {}", session::milliseconds(Some(limit)));
+    let mut transaction = connection.begin_with(AssertSqlSafe(begin)).await?;
     // Before all that the application writes, the compare-and-set: a former lease holder writes nothing (R9). It also locks the
     // checkpoint, so that the generation is not promoted meanwhile.
     let commit = match leases::commit(lease, changes) {

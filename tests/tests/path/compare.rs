@@ -7,7 +7,7 @@ use es_core::{
     testing::project,
 };
 use es_kafka::Topics;
-use order_service::read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer};
+use order_service::read_models::{AuditTrail, DailyRevenue, OrderDetails, OrderTables, OrdersByCustomer, Wanted};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -55,6 +55,16 @@ pub(crate) async fn read_models_equal_the_fold(service: &Service) {
     read_model_equals_the_fold(OrdersByCustomer, service, &log).await;
     read_model_equals_the_fold(DailyRevenue, service, &log).await;
     read_model_equals_the_fold(AuditTrail, service, &log).await;
+    tables_equal_the_fold(service, &log).await;
+}
+
+/// The table of the search holds what is folded of each order.
+async fn tables_equal_the_fold(service: &Service, log: &[RecordedEvent]) {
+    let all = Wanted { limit: i64::MAX, ..Wanted::default() };
+    let found = OrderTables::of(service, PATIENCE).find(&all).await.expect("it serves");
+    let found = found.orders.into_iter().map(|(customer, order)| (format!("{customer}/{}", order.order_id), order));
+    let folded = project(&OrdersByCustomer, log).expect("folded");
+    assert_eq!(found.collect::<BTreeMap<_, _>>(), folded.into_iter().collect(), "order-search");
 }
 
 async fn read_model_equals_the_fold<P: Projection>(projection: P, service: &Service, log: &[RecordedEvent])

@@ -40,8 +40,9 @@ async fn poison_payments(ground: &Ground) {
 async fn r11_read_models_rebuilt_from_the_log_continue_in_kafka_after_a_record_that_cannot_be_read() {
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
-    let _others = [vec!["relay"], vec!["policy"], vec!["project", "order-details", "orders-by-customer"]]
-        .map(|role| ground.spawn(&role));
+    let _others =
+        [vec!["relay"], vec!["policy"], vec!["project", "order-details", "orders-by-customer", "order-search"]]
+            .map(|role| ground.spawn(&role));
 
     let stopping = ground.start(POISONED).await;
     Clients::start(&url, 4, 40).done().await;
