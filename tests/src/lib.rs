@@ -25,6 +25,9 @@ mod documents {
     #[doc = include_str!("../../CONTRIBUTING.md")]
     struct Contributing;
 
+    #[doc = include_str!("../../docs/tables.md")]
+    struct Tables;
+
     #[doc = include_str!("../../docs/failures.md")]
     struct Failures;
 
