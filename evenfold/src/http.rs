@@ -22,15 +22,14 @@
 //! | a header, a parameter or a body in JSON cannot be read; an id cannot name a stream; a decision gets `If-Match` | 400 |
 //! | a decision meets a stream that is not as it expects | 409 |
 //! | `If-Match` names another version | 412 |
-//! | the read model was replaced after the page before | 410 |
+//! | the read model was replaced after the page before; a watch cannot go on where it was: begin with the current state | 410 |
 //! | a body is too large; a body is not JSON | 413; 415 |
 //! | a body in JSON has not the fields that the request needs; the key belongs to another request; an append exceeds a limit; an event would be read back as another one (NaN, for example); a tag rule of an event makes no valid tag | 422 |
 //! | the store is closed or fails, other commands were faster each time, a read model lags, is being built, or has another version, such as an older one without the field of a search | 503, with the causes of the store's failure in the log |
 //! | anything else, for example a stored event that cannot be read | 500, with the causes in the log |
 //!
 //! The log is `tracing`: without a subscriber in the program the causes are lost. Other errors, such as
-//! [`RebuildError`](crate::service::RebuildError) and [`WatchError`](crate::WatchError), are converted with [`Problem::failed`] or
-//! [`Problem::unavailable`].
+//! [`RebuildError`](crate::service::RebuildError), are converted with [`Problem::failed`] or [`Problem::unavailable`].
 //!
 //! ```
 //! use axum::{Json, extract::{Path, State}, http::StatusCode, response::IntoResponse};
@@ -104,8 +103,7 @@
 //!             None => return Err(Problem::new(StatusCode::BAD_REQUEST, "about:blank", "Last-Event-ID is no token")),
 //!         },
 //!     };
-//!     let watch = service.read_model::<Histories>().watch_range(KeyRange::prefix(prefix), since); // or `watch(key, since)`
-//!     let watch = watch.map_err(|error| Problem::failed(&error))?;
+//!     let watch = service.read_model::<Histories>().watch_range(KeyRange::prefix(prefix), since)?; // or `watch(key, since)`
 //!     Ok(Sse::new(unfold(Some(watch), next)).keep_alive(KeepAlive::default()))
 //! }
 //!

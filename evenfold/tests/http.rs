@@ -11,7 +11,7 @@ use axum::{
     routing::{get, post},
 };
 use evenfold::{
-    FoldResult,
+    FoldResult, Position, WatchError,
     http::{CommandHeaders, ETag, Problem, ReadAfter, health_routes},
     prelude::*,
 };
@@ -193,6 +193,23 @@ fn r13_a_search_by_a_field_that_does_not_serve_yet_may_be_tried_again() {
     assert_eq!(early.status(), StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(early.headers()[header::RETRY_AFTER], "1");
     assert_eq!(search(2).status(), StatusCode::INTERNAL_SERVER_ERROR, "the projection does not declare it");
+}
+
+#[test]
+fn a_watch_that_ends_says_whether_it_may_go_on() {
+    let lost = || evenfold::ReadError::Store("the connection was lost".into());
+    let building = evenfold::QueryError::Building { projection: "seats", reached: Position::ZERO };
+    let at = Position::new(1);
+    for (error, status) in [
+        (WatchError::Unregistered { projection: "seats" }, StatusCode::INTERNAL_SERVER_ERROR),
+        (WatchError::Query(building), StatusCode::SERVICE_UNAVAILABLE),
+        (WatchError::Log(lost()), StatusCode::SERVICE_UNAVAILABLE),
+        (WatchError::Replaced { projection: "seats" }, StatusCode::GONE),
+        (WatchError::History { reached: at, end: Position::ZERO }, StatusCode::GONE),
+    ] {
+        let text = error.to_string();
+        assert_eq!(Problem::from(error).status(), status, "{text}");
+    }
 }
 
 #[tokio::test]

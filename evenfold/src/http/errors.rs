@@ -5,7 +5,7 @@ use std::error::Error;
 use axum::http::StatusCode;
 use es_core::{
     AppendError, DecideError, DecodeError, EncodeError, ExecuteError, InvalidStream, InvalidTag, LoadError, QueryError,
-    ReadError, backend::InvalidAppend,
+    ReadError, WatchError, backend::InvalidAppend,
 };
 
 use super::problem::Problem;
@@ -143,6 +143,22 @@ impl From<QueryError> for Problem {
                 "The read model was replaced since the page before: begin with the first page",
             ),
             QueryError::Store(_) => Self::unavailable(&error),
+            _ => Self::failed(&error),
+        }
+    }
+}
+
+impl From<WatchError> for Problem {
+    fn from(error: WatchError) -> Self {
+        match error {
+            WatchError::Query(error) => error.into(),
+            WatchError::Log(error) => error.into(),
+            WatchError::Replaced { .. } | WatchError::History { .. } => Self::new(
+                StatusCode::GONE,
+                "urn:evenfold:watch-ended",
+                "The watch cannot go on from here: begin with the current state",
+            )
+            .detail(error.to_string()),
             _ => Self::failed(&error),
         }
     }

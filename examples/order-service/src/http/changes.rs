@@ -47,7 +47,7 @@ pub(super) async fn changes(
         return Err(unknown_order());
     }
     let (model, stops) = (app.order_details.clone(), app.stops.clone());
-    let watch = model.watch(id.as_ref(), last).map_err(|error| Problem::failed(&error))?;
+    let watch = model.watch(id.as_ref(), last)?;
     let changes = Changes { model, id, watch, has_told: true, stops };
     let events = stream::unfold(changes, async |mut changes| {
         changes.next().await.map(|event| (Ok::<_, Infallible>(event), changes))
