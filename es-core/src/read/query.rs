@@ -198,13 +198,8 @@ impl<P: Projection> ReadModel<P> {
         field: &'static str,
     ) -> Result<Served<T>, QueryError> {
         let Served { generation, found } = self.readable(served).await?;
-        match found {
-            Some(found) => Ok(Served { generation, found }),
-            None => {
-                let serving = generation.version;
-                Err(QueryError::NoField { projection: P::NAME, field, serving, ours: P::VERSION })
-            }
-        }
+        let lacking = QueryError::NoField { projection: P::NAME, field, serving: generation.version, ours: P::VERSION };
+        found.map(|found| Served { generation, found }).ok_or(lacking)
     }
 
     /// What was served, if this program can read it.
