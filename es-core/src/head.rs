@@ -63,8 +63,8 @@ impl KnownHead {
     /// As [`past`](Self::past), also for what other processes append: `look` asks the store for the end of the log, and
     /// [raises](Self::raise) or [lowers](Self::lower) the head accordingly.
     ///
-    /// One caller at a time looks, for all of them, at a [`Pace`]. When it leaves, because its news have come or its future is
-    /// dropped, the next one continues at the same pace.
+    /// One caller at a time looks, for all of them, at a pace that depends on the time since the last news. When it leaves,
+    /// because its news have come or its future is dropped, the next one continues at the same pace.
     ///
     /// # Errors
     /// Those of `look`.

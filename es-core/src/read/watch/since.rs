@@ -40,7 +40,7 @@ impl From<Option<ChangeToken>> for Since {
 /// It names the generation: a client that holds documents of one that was replaced meanwhile must begin with the current state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ChangeToken {
-    /// [`Generation::id`](crate::Generation::id) of the generation that was watched.
+    /// The id of the reader ([`Generation::reader`](crate::Generation::reader)) whose generation was watched.
     pub generation: i64,
     /// All changes up to this position were returned.
     pub position: Position,
