@@ -1,6 +1,7 @@
 //! One module for each suite; each public function is a claim, and the macros turn them into tests.
 
 pub mod dead_letters;
+mod engines;
 pub mod engines_codec;
 pub mod engines_decide;
 pub mod engines_evolve;
