@@ -1,12 +1,6 @@
 //! The registration of a service.
 
-use std::{
-    any::TypeId,
-    collections::{BTreeSet, HashMap},
-    fmt,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
     Service,
@@ -104,7 +98,7 @@ impl ServiceBuilder {
             name,
             store,
             categories: Vec::new(),
-            by_type: HashMap::new(),
+            by_type: ByType::default(),
             registered: Vec::new(),
             source: None,
             relay: None,
@@ -124,7 +118,7 @@ impl ServiceBuilder {
     pub fn aggregate_with<A: Aggregate>(mut self, settings: impl FnOnce(Repository<A>) -> Repository<A>) -> Self {
         let repository = settings(Repository::<A>::new(self.store.clone()));
         self.categories.push(<A::Event as Event>::CATEGORY);
-        self.by_type.insert(TypeId::of::<Repository<A>>(), Box::new(repository));
+        self.by_type.insert(repository);
         self
     }
 
@@ -164,8 +158,7 @@ impl ServiceBuilder {
         store: S,
         settings: impl FnOnce(TableProjector<P, S>) -> TableProjector<P, S> + Send + 'static,
     ) -> Self {
-        let tables = Tables::<P, S>::new(store.clone());
-        self.by_type.insert(TypeId::of::<Tables<P, S>>(), Box::new(tables));
+        self.by_type.insert(Tables::<P, S>::new(store.clone()));
         self.register(PartKind::Projection, P::NAME, |resources, readers| {
             let mut projector = TableProjector::new(projection, resources.source(), store);
             projector = projector.on_failure(readers.on_failure);

@@ -36,8 +36,20 @@ struct Shared {
     touched: OnceLock<HashMap<String, Arc<TouchedKeys>>>,
 }
 
-/// The repository of each kind of aggregate, so that all of the service share its cache, and the tables of each table projection.
-pub(crate) type ByType = HashMap<TypeId, Box<dyn Any + Send + Sync>>;
+/// What the parts share, a value of each type: the repository of each kind of aggregate, so that all use its cache, and the tables of
+/// each table projection.
+#[derive(Debug, Default)]
+pub(crate) struct ByType(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
+
+impl ByType {
+    pub(crate) fn insert<T: Send + Sync + 'static>(&mut self, value: T) {
+        self.0.insert(TypeId::of::<T>(), Box::new(value));
+    }
+
+    fn get<T: 'static>(&self) -> Option<&T> {
+        self.0.get(&TypeId::of::<T>())?.downcast_ref()
+    }
+}
 
 impl Resources {
     pub(crate) fn new(
@@ -66,7 +78,7 @@ impl Resources {
     /// # Panics
     /// When the aggregate was not registered with [`ServiceBuilder::aggregate`](super::ServiceBuilder::aggregate).
     pub fn repository<A: Aggregate>(&self) -> Repository<A> {
-        let found = self.by_type::<Repository<A>>();
+        let found = self.0.by_type.get::<Repository<A>>();
         let Some(repository) = found else {
             let (name, service) = (type_name::<A>(), self.name());
             panic!("the service {service:?} does not know the aggregate {name}: register it with `.aggregate::<…>()`")
@@ -77,11 +89,7 @@ impl Resources {
     /// The tables of `P` on a store `S`, for queries; `None` when `P` was not registered with a store of this type
     /// ([`ServiceBuilder::table_projection`](super::ServiceBuilder::table_projection)).
     pub fn tables<P: TableProjection<S>, S: TableStore>(&self) -> Option<Tables<P, S>> {
-        self.by_type::<Tables<P, S>>().cloned()
-    }
-
-    fn by_type<T: 'static>(&self) -> Option<&T> {
-        self.0.by_type.get(&TypeId::of::<T>())?.downcast_ref()
+        self.0.by_type.get::<Tables<P, S>>().cloned()
     }
 
     /// The read model of `P`, for queries.

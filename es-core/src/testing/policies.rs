@@ -1,6 +1,6 @@
 //! `history().event(…).when_reacting(policy).await.then(…)`.
 
-use std::{any::TypeId, sync::Arc};
+use std::sync::Arc;
 
 use super::{History, history::described};
 use crate::{
@@ -19,7 +19,7 @@ const MOST: usize = 1_000;
 impl History {
     /// These events, for a policy whose commands go to aggregates of the kind `A`.
     pub fn aggregate<A: Aggregate>(self) -> Reacting {
-        Reacting { history: self, store: MemoryStore::new(), repositories: ByType::new() }.aggregate::<A>()
+        Reacting { history: self, store: MemoryStore::new(), repositories: ByType::default() }.aggregate::<A>()
     }
 
     /// Lets a policy without commands react to each of these events: see [`Reacting::when_reacting`].
@@ -27,7 +27,7 @@ impl History {
     /// # Panics
     /// As [`Reacting::when_reacting`].
     pub async fn when_reacting<P: Policy>(self, policy: impl FnOnce(&Resources) -> P) -> Reacted<P> {
-        let (store, repositories) = (MemoryStore::new(), ByType::new());
+        let (store, repositories) = (MemoryStore::new(), ByType::default());
         Reacting { history: self, store, repositories }.when_reacting(policy).await
     }
 }
@@ -43,7 +43,7 @@ pub struct Reacting {
 impl Reacting {
     /// Adds the aggregates of one more kind.
     pub fn aggregate<A: Aggregate>(mut self) -> Self {
-        self.repositories.insert(TypeId::of::<A>(), Box::new(Repository::<A>::new(self.store.clone())));
+        self.repositories.insert(Repository::<A>::new(self.store.clone()));
         self
     }
 
