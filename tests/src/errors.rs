@@ -3,13 +3,14 @@
 use std::{fs, path::Path};
 
 /// Errors about an input alone: the same input is refused again.
-const OF_INPUT: [&str; 15] = [
+const OF_INPUT: [&str; 16] = [
     "Conflict",
     "DecodeError",
     "EncodeError",
     "InvalidAct",
     "InvalidAppend",
     "InvalidCursor",
+    "InvalidFieldValue",
     "InvalidKey",
     "InvalidQuery",
     "InvalidStream",

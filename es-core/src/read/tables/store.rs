@@ -99,6 +99,13 @@ pub enum WriteError {
     Stopped,
 }
 
+impl WriteError {
+    /// Whether writing the same events again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Stopped)
+    }
+}
+
 /// Why a commit with tables did not happen.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -115,8 +122,7 @@ impl CommitTablesError {
     /// Whether sending the same commit again may help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Write(WriteError::Stopped) => true,
-            Self::Write(_) => false,
+            Self::Write(error) => error.is_transient(),
             Self::Commit(error) => error.is_transient(),
         }
     }
