@@ -50,6 +50,20 @@ struct Registered {
     make: Make,
 }
 
+/// Gives the settings of all readers of a service to one of them. Its own settings come after these.
+macro_rules! with_settings {
+    ($reader:ident, $readers:ident) => {{
+        let mut reader = $reader.on_failure($readers.on_failure);
+        if let Some(ttl) = $readers.lease {
+            reader = reader.lease(ttl);
+        }
+        if let Some(limit) = $readers.standby_limit {
+            reader = reader.standby_limit(limit);
+        }
+        reader
+    }};
+}
+
 type Make = Box<dyn FnOnce(&Resources, Readers) -> Body + Send>;
 
 /// The settings of all readers; `None` means the default of the engine.
@@ -134,14 +148,8 @@ impl ServiceBuilder {
         settings: impl FnOnce(Projector<P>) -> Projector<P> + Send + 'static,
     ) -> Self {
         self.register(PartKind::Projection, P::NAME, |resources, readers| {
-            let mut projector = Projector::new(projection, resources.source(), resources.store());
-            projector = projector.on_failure(readers.on_failure);
-            if let Some(ttl) = readers.lease {
-                projector = projector.lease(ttl);
-            }
-            if let Some(limit) = readers.standby_limit {
-                projector = projector.standby_limit(limit);
-            }
+            let projector = Projector::new(projection, resources.source(), resources.store());
+            let projector = with_settings!(projector, readers);
             Body::Projector(Box::new(settings(projector)))
         })
     }
@@ -160,14 +168,8 @@ impl ServiceBuilder {
     ) -> Self {
         self.by_type.insert(Tables::<P, S>::new(store.clone()));
         self.register(PartKind::Projection, P::NAME, |resources, readers| {
-            let mut projector = TableProjector::new(projection, resources.source(), store);
-            projector = projector.on_failure(readers.on_failure);
-            if let Some(ttl) = readers.lease {
-                projector = projector.lease(ttl);
-            }
-            if let Some(limit) = readers.standby_limit {
-                projector = projector.standby_limit(limit);
-            }
+            let projector = TableProjector::new(projection, resources.source(), store);
+            let projector = with_settings!(projector, readers);
             Body::Projector(Box::new(settings(projector)))
         })
     }
@@ -184,14 +186,8 @@ impl ServiceBuilder {
         settings: impl FnOnce(PolicyRunner<P>) -> PolicyRunner<P> + Send + 'static,
     ) -> Self {
         self.register(PartKind::Policy, P::NAME, |resources, readers| {
-            let mut runner = PolicyRunner::new(make(resources), resources.source(), resources.store());
-            runner = runner.on_failure(readers.on_failure);
-            if let Some(ttl) = readers.lease {
-                runner = runner.lease(ttl);
-            }
-            if let Some(limit) = readers.standby_limit {
-                runner = runner.standby_limit(limit);
-            }
+            let runner = PolicyRunner::new(make(resources), resources.source(), resources.store());
+            let runner = with_settings!(runner, readers);
             Body::Other(Box::new(settings(runner)))
         })
     }

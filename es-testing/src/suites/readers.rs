@@ -44,7 +44,7 @@ pub async fn a_name_belongs_to_a_policy_or_to_a_projection(store: &impl ReadMode
     assert_eq!(store.generations("policy").await.expect("asked"), GenerationSet::default());
 }
 
-/// Of two programs at once too. (Seen to fail on Postgres where readers are made without a lock.)
+/// Of two programs at once too.
 pub async fn of_a_policy_and_a_projection_at_once_one_gets_the_name<S: ReadModelStore + Clone>(store: &S) {
     for round in 0..20 {
         let name = format!("contested-{round}");
