@@ -102,8 +102,11 @@ pub trait EventFeed: fmt::Debug + Send {
     /// [`SourceError`], among them [`SourceError::OtherHistory`].
     async fn start(&mut self, shard: &Shard, checkpoint: &Checkpoint) -> Result<(), SourceError>;
 
-    /// The reader has given the shard up, and wants no more of its batches until it is started again.
-    fn stop(&mut self, _shard: &Shard) {}
+    /// The reader wants no more batches of the shard until it starts it again. Returns whether the source can leave the shard out;
+    /// one that assigns shards itself need not.
+    fn stop(&mut self, _shard: &Shard) -> bool {
+        false
+    }
 }
 
 /// What a source tells its reader.

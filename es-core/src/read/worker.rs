@@ -3,6 +3,7 @@
 
 mod handler;
 mod letters;
+mod rest;
 mod shards;
 mod unique;
 #[cfg(test)]
@@ -76,6 +77,8 @@ struct Held {
     /// The end of the log when the source had no more events of the shard.
     end: Option<Position>,
     attempts: Attempts,
+    /// Whether the source leaves the shard out until the next attempt at an event.
+    rests: bool,
     /// The most events for the next commit: fewer where one of them is looked for that makes it fail.
     most: usize,
     /// The keys of the event that is given up whose values of unique fields are taken, and the causes for their letters.
@@ -155,16 +158,19 @@ impl<'a> Worker<'a> {
 
     /// Handles what the source delivers next; `None` means the shutdown. What was folded by then is committed (R16).
     async fn step(&mut self, shutdown: &CancellationToken) -> Result<Option<Step>, EngineError> {
+        self.end_rests().await?;
         if self.waiting.is_empty() {
+            let until = self.rests_until();
             let delivery = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return Ok(None),
-                delivery = self.feed.next() => delivery?,
+                delivery = self.feed.next() => Some(delivery?),
+                () = until => None,
             };
-            if matches!(delivery, Delivery::Idle) {
+            if matches!(delivery, Some(Delivery::Idle)) {
                 self.commit_kept(shutdown).await?;
             }
-            self.take_in(delivery);
+            delivery.into_iter().for_each(|delivery| self.take_in(delivery));
         } else if shutdown.is_cancelled() {
             return Ok(None);
         }
@@ -230,13 +236,8 @@ impl<'a> Worker<'a> {
     ) -> Result<Option<Batch>, EngineError> {
         // If the shard was revoked after the batch was sent, the batch belongs to another worker.
         let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(None) };
-        let wait = held.attempts.wait().min(SLICE);
-        if !wait.is_zero() {
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(wait) => {}
-            }
-            return Ok(Some(batch));
+        if !held.attempts.wait().is_zero() {
+            return Ok(self.rest(batch, shutdown).await);
         }
         let committed = held.lease.checkpoint.position;
         let before = held.kept.as_ref().unwrap_or(&held.lease.checkpoint);
@@ -350,9 +351,6 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 }
-
-/// How long the worker waits at once for the next attempt at an event. In between it notices what the source tells it.
-const SLICE: Duration = Duration::from_millis(100);
 
 /// Passes `events` to `handler`, and lets it stop when their lease is lost.
 async fn handle(handler: &dyn Handler, events: Events<'_>, shutdown: &CancellationToken) -> Handled {

@@ -116,6 +116,7 @@ macro_rules! engine_suite {
             r13_a_read_waits_for_all_shards
             r18_the_shards_of_a_killed_worker_are_taken_over_in_3_s
             r18_workers_share_the_shards_evenly
+            r19_an_event_that_is_tried_again_holds_up_its_shard_alone
             r19_keys_are_parked_in_their_shards
         }
         $crate::__suite! { engines_react, $make,

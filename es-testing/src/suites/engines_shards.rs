@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use es_core::{
-    EngineError, FailurePolicy, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector,
+    Backoff, EngineError, FailurePolicy, LogSource, Policy, PolicyError, PolicyRunner, Position, Projection, Projector,
     QueryError, Recorded,
     backend::{Changes, Checkpoint, Reader, Shard, Takeover},
     testing::account::{AccountEvent, Histories},
@@ -268,6 +268,30 @@ pub async fn r19_keys_are_parked_in_their_shards(store: &impl Store) {
     assert_equals_the_fold(projection.clone(), store).await;
     stops(one, &one_ends).await;
     stops(other, &other_ends).await;
+}
+
+/// R19: while an event is tried again, the shards of other keys go on in the same worker. Seen to fail where the worker waits.
+pub async fn r19_an_event_that_is_tried_again_holds_up_its_shard_alone(store: &impl Store) {
+    let projection = Amounts { faults: Faults::of([(2, Fault::Refuse)]), ..Amounts::default() };
+    let hour = Duration::from_hours(1);
+    let shutdown = CancellationToken::new();
+    let again = FailurePolicy::retry(Backoff::new(hour, hour), 1).then_park();
+    let worker = spawn(projector(projection, store).on_failure(again), &shutdown);
+    let first = deposit(store, &[("a", 1)]).await;
+    reaches::<Amounts>(store, first).await;
+    let held_up = Shard::split("log", SHARDS).into_iter().find(|shard| shard.slice().holds("a")).expect("one has it");
+    let accounts = ["b", "c", "d", "e", "f", "g"];
+    let deposits: Vec<_> = [("a", 2)].into_iter().chain(accounts.map(|account| (account, 11))).collect();
+    deposit(store, &deposits).await;
+    let others: Vec<_> = accounts.into_iter().filter(|account| !held_up.slice().holds(account)).collect();
+    assert!(!others.is_empty());
+    eventually("the other shards go on", async || {
+        let documents = documents::<Amounts>(store).await;
+        others.iter().all(|account| documents.contains_key(*account)).then_some(())
+    })
+    .await;
+    assert_eq!(documents::<Amounts>(store).await["a"], expected(&[("a", &[1])])["a"], "it waits for the next attempt");
+    stops(worker, &shutdown).await;
 }
 
 /// Notes the versions of each account as it reacts to them.

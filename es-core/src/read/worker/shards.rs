@@ -86,6 +86,7 @@ impl Worker<'_> {
             kept: None,
             end: None,
             attempts: Attempts::default(),
+            rests: false,
             most: usize::MAX,
             refused: BTreeMap::new(),
             parked: HashSet::new(),

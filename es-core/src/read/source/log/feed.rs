@@ -184,7 +184,8 @@ impl EventFeed for LogFeed {
         Ok(())
     }
 
-    fn stop(&mut self, shard: &Shard) {
+    fn stop(&mut self, shard: &Shard) -> bool {
         self.started.retain(|started| started.shard != *shard);
+        true
     }
 }
