@@ -63,11 +63,11 @@ impl Names {
         query.fetch_all(connection).await
     }
 
-    /// A public name that something else has.
+    /// A public name that something else has, or that the tables of another projection will have.
     pub(crate) async fn taken(&self, connection: &mut SqliteConnection) -> Result<Option<String>, sqlx::Error> {
         for table in self.tables(connection).await? {
             let name = format!("{}{table}", self.public);
-            let query = sqlx::query(include_str!("../sql/other_than_view.sql")).bind(&name);
+            let query = sqlx::query(include_str!("../sql/taken_name.sql")).bind(&name).bind(&self.public);
             if query.fetch_optional(&mut *connection).await?.is_some() {
                 return Ok(Some(name));
             }

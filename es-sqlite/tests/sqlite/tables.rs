@@ -107,6 +107,52 @@ async fn the_tables_that_serve_have_public_names() {
     }
 }
 
+/// Both give their tables the public name `daily_sums_rows`.
+struct Daily;
+
+#[async_trait]
+impl TableProjection<SqliteStore> for Daily {
+    const NAME: &'static str = "daily";
+    const MIGRATIONS: &'static [&'static str] = &["CREATE TABLE {sums_rows} (id INTEGER PRIMARY KEY)"];
+    type Event = AccountEvent;
+
+    async fn write(&self, _: &mut SqliteTables<'_>, _: &[Recorded<AccountEvent>]) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+struct DailySums;
+
+#[async_trait]
+impl TableProjection<SqliteStore> for DailySums {
+    const NAME: &'static str = "daily-sums";
+    const MIGRATIONS: &'static [&'static str] = &["CREATE TABLE {rows} (id INTEGER PRIMARY KEY)"];
+    type Event = AccountEvent;
+
+    async fn write(&self, _: &mut SqliteTables<'_>, _: &[Recorded<AccountEvent>]) -> Result<(), BoxError> {
+        Ok(())
+    }
+}
+
+/// Otherwise it could be built, and never promoted.
+#[tokio::test]
+async fn two_projections_cannot_have_one_public_name() {
+    let store = new_store().await;
+    let build = async |is_daily: bool| {
+        let source = LogSource::new(store.clone());
+        if is_daily {
+            TableProjector::new(Daily, source, store.clone()).rebuild(CancellationToken::new()).await
+        } else {
+            TableProjector::new(DailySums, source, store.clone()).rebuild(CancellationToken::new()).await
+        }
+    };
+    build(true).await.expect("the name is free");
+    let refused = build(false).await.expect_err("the name is taken");
+    let cause = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+    assert!(format!("{refused}: {cause}").contains("daily_sums_rows"), "{refused}: {cause}");
+    build(true).await.expect("its own name is no other");
+}
+
 /// Appends to the store in which it writes.
 struct Appends(Repository<Account>);
 
