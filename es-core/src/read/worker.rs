@@ -170,7 +170,9 @@ impl<'a> Worker<'a> {
             if matches!(delivery, Some(Delivery::Idle)) {
                 self.commit_kept(shutdown).await?;
             }
-            delivery.into_iter().for_each(|delivery| self.take_in(delivery));
+            if let Some(delivery) = delivery {
+                self.take_in(delivery);
+            }
         } else if shutdown.is_cancelled() {
             return Ok(None);
         }
