@@ -123,7 +123,7 @@ $$;
 CREATE FUNCTION ensure_shards(a_reader bigint, a_source text, a_shards text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
-    v_seed   bigint := 0;
+    v_seed   record;
     v_fencing_token bigint := 0;
     v_former record;
 BEGIN
@@ -136,6 +136,7 @@ BEGIN
     THEN RETURN 'ready'; END IF;
     PERFORM 1 FROM readers r WHERE r.id = a_reader AND NOT r.is_retired FOR NO KEY UPDATE;
     IF NOT FOUND THEN RETURN 'ready'; END IF;
+    SELECT 0::bigint AS position, NULL::uuid AS event_id, NULL::timestamptz AS recorded_at INTO v_seed;
     PERFORM 1 FROM checkpoints c WHERE c.reader = a_reader AND c.source <> a_source
       ORDER BY c.shard FOR UPDATE;
     IF FOUND THEN
@@ -147,13 +148,16 @@ BEGIN
         IF cardinality(a_shards) > 1 AND EXISTS (SELECT FROM parked_keys k WHERE k.reader = a_reader)
         THEN RETURN 'parked'; END IF;
         UPDATE parked_keys k SET shard = a_shards[1] WHERE k.reader = a_reader;
-        v_seed := v_former.fastest;
+        -- All are at one position, and the event there is the same.
+        SELECT c.position, c.event_id, c.recorded_at INTO v_seed FROM checkpoints c
+         WHERE c.reader = a_reader ORDER BY c.event_id NULLS LAST LIMIT 1;
         -- A former lease does not come to life again when its source feeds the reader again.
         v_fencing_token := v_former.fencing_token + 1;
         DELETE FROM checkpoints c WHERE c.reader = a_reader;
     END IF;
-    INSERT INTO checkpoints (reader, shard, source, position, fencing_token)
-    SELECT a_reader, s.shard, a_source, v_seed, v_fencing_token FROM unnest(a_shards) s(shard)
+    INSERT INTO checkpoints (reader, shard, source, position, event_id, recorded_at, fencing_token)
+    SELECT a_reader, s.shard, a_source, v_seed.position, v_seed.event_id, v_seed.recorded_at, v_fencing_token
+      FROM unnest(a_shards) s(shard)
         ON CONFLICT (reader, shard) DO NOTHING;
     RETURN 'ready';
 END

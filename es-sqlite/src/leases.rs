@@ -32,7 +32,7 @@ pub(crate) async fn ensure_shards(
     let Some(source) = shards.first().map(|shard| &shard.source) else { return Ok(Changeover::Ready) };
     let all = self::holders(connection, reader).await?;
     let former: Vec<_> = all.iter().filter(|(holder, _)| holder.shard.source != *source).collect();
-    let (mut position, mut fencing_token) = (0, 0);
+    let (mut position, mut fencing_token, mut last) = (0, 0, None);
     if let Some((_, first)) = former.first() {
         if former.iter().any(|(holder, _)| holders.is_held(holder)) {
             return Ok(Changeover::Busy);
@@ -46,6 +46,7 @@ pub(crate) async fn ensure_shards(
         }
         // A former lease must not become valid again when its source feeds the reader again.
         fencing_token = former.iter().map(|(holder, _)| holder.fencing_token + 1).max().unwrap_or_default();
+        last = last_event(connection, reader).await?;
         sqlx::query(include_str!("sql/fence.sql")).bind(reader).execute(&mut *connection).await?;
     }
     let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
@@ -53,9 +54,17 @@ pub(crate) async fn ensure_shards(
         .bind(reader)
         .bind(json(&names))
         .bind(position)
-        .bind(fencing_token);
+        .bind(fencing_token)
+        .bind(last.map(|last| last.event_id))
+        .bind(last.map(|last| last.recorded_at.timestamp_micros()));
     query.execute(connection).await?;
     Ok(Changeover::Ready)
+}
+
+/// The last event that `reader` has folded, where all of its shards are at one position.
+async fn last_event(connection: &mut SqliteConnection, reader: i64) -> Result<Option<Witness>, sqlx::Error> {
+    let row = sqlx::query(include_str!("sql/last_event.sql")).bind(reader).fetch_optional(connection).await?;
+    row.map_or(Ok(None), |row| witness(&row))
 }
 
 /// Who holds the shards of `reader`, and their positions.

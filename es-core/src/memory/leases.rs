@@ -46,14 +46,15 @@ impl Leases for MemoryStore {
         let (Some(stored), Some(first)) = (models.readers.get_mut(&reader.id), shards.first()) else {
             return Ok(Changeover::Ready);
         };
-        let (mut seed, mut fencing_token) = (Position::ZERO, 0);
+        let (mut seed, mut fencing_token) = (Checkpoint::default(), 0);
         if stored.shards.keys().any(|shard| shard.source != first.source) {
             if stored.shards.values().filter_map(|shard| shard.held.as_ref()).any(Held::is_live) {
                 return Ok(Changeover::Busy);
             }
-            let positions = || stored.shards.values().map(|shard| shard.checkpoint.position);
-            seed = positions().max().unwrap_or_default();
-            if positions().any(|position| position != seed) {
+            let former = || stored.shards.values().map(|shard| &shard.checkpoint);
+            let witnessed = former().find(|checkpoint| checkpoint.witness.is_some()).or_else(|| former().next());
+            seed = witnessed.map(|known| Checkpoint { cursor: None, ..known.clone() }).unwrap_or_default();
+            if former().any(|checkpoint| checkpoint.position != seed.position) {
                 return Ok(Changeover::Uneven);
             }
             if shards.len() > 1 && !stored.parked.is_empty() {
@@ -68,7 +69,7 @@ impl Leases for MemoryStore {
         }
         for shard in shards {
             stored.shards.entry(shard.clone()).or_insert_with(|| StoredShard {
-                checkpoint: Checkpoint { position: seed, ..Checkpoint::default() },
+                checkpoint: seed.clone(),
                 fencing_token,
                 ..StoredShard::default()
             });
