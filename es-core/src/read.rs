@@ -15,6 +15,7 @@ pub(crate) mod panics;
 pub(crate) mod worker;
 pub(crate) mod standby;
 mod candidate;
+pub(crate) mod touch;
 pub mod projector;
 pub mod rebuild;
 pub mod refold;

@@ -37,7 +37,7 @@ BEGIN
             CASE WHEN v_table.relkind = 'v' OR v_table.relname IN ('_sqlx_migrations', 'store_id') THEN 'SELECT'
                  WHEN v_table.relname IN ('readers', 'generations', 'checkpoints', 'documents', 'document_fields', 'parked_keys', 'dead_letters', 'stops', 'paused_readers')
                  THEN 'SELECT, INSERT, UPDATE, DELETE'
-                 WHEN v_table.relname IN ('snapshots', 'imports') THEN 'SELECT, INSERT, UPDATE'
+                 WHEN v_table.relname IN ('snapshots', 'imports', 'amendments') THEN 'SELECT, INSERT, UPDATE'
                  ELSE 'SELECT, INSERT' END,
             v_schema, v_table.relname, a_role);
     END LOOP;

@@ -42,6 +42,17 @@ CREATE TABLE stops (
     CONSTRAINT stops_shard PRIMARY KEY (reader, shard)
 );
 
+-- What a reader does with an event otherwise than to handle it as the log has it, since an operator has decided so. The act that
+-- decides writes it. Rows go with their reader.
+CREATE TABLE amendments (
+    reader   bigint NOT NULL REFERENCES readers ON DELETE CASCADE,
+    position bigint NOT NULL,
+    key      text   COLLATE "C" NOT NULL, -- whose dead letter was edited or discarded; '': all keys of the shard
+    shard    text   COLLATE "C" NOT NULL, -- where the event was skipped; '' where a key is given
+    payload  bytea,                       -- what is handled instead; null: the event is left out
+    CONSTRAINT amendments_event PRIMARY KEY (reader, position, key, shard)
+);
+
 CREATE TABLE paused_readers (
     reader    text        COLLATE "C" NOT NULL,
     actor     text        NOT NULL,
@@ -159,7 +170,11 @@ BEGIN
         DELETE FROM dead_letters l USING readers r
          WHERE r.id = l.reader AND r.name = a_reader AND NOT r.is_retired AND l.key = a_key
            AND (a_position IS NULL OR l.position = a_position)
-        RETURNING 1
+        RETURNING l.reader, l.position, l.key
+    ), amended AS (
+        INSERT INTO amendments (reader, position, key, shard)
+        SELECT g.reader, g.position, g.key, '' FROM gone g
+            ON CONFLICT ON CONSTRAINT amendments_event DO UPDATE SET payload = NULL
     )
     SELECT count(*) INTO discarded FROM gone;
     IF discarded = 0 AND a_position IS NOT NULL THEN RETURN; END IF;
@@ -177,9 +192,15 @@ CREATE FUNCTION edit_letter(
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    UPDATE dead_letters l SET edited = a_payload, revision = l.revision + 1
-      FROM readers r WHERE r.id = l.reader AND r.name = a_reader AND NOT r.is_retired
-       AND l.key = a_key AND l.position = a_position;
+    WITH edited AS (
+        UPDATE dead_letters l SET edited = a_payload, revision = l.revision + 1
+          FROM readers r WHERE r.id = l.reader AND r.name = a_reader AND NOT r.is_retired
+           AND l.key = a_key AND l.position = a_position
+        RETURNING l.reader
+    )
+    INSERT INTO amendments (reader, position, key, shard, payload)
+    SELECT e.reader, a_position, a_key, '', a_payload FROM edited e
+        ON CONFLICT ON CONSTRAINT amendments_event DO UPDATE SET payload = a_payload;
     IF NOT FOUND THEN RETURN false; END IF;
     PERFORM note_act('edit', a_reader, a_key, a_position, a_actor, a_reason);
     RETURN true;
@@ -221,11 +242,17 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM 1 FROM checkpoints c JOIN readers r ON r.id = c.reader
       WHERE r.name = a_reader AND NOT r.is_retired ORDER BY c.reader, c.shard FOR UPDATE OF c;
-    UPDATE checkpoints c SET position = s.position, event_id = s.event_id, recorded_at = s.recorded_at
-      FROM readers r, stops s
-     WHERE r.id = c.reader AND r.name = a_reader AND NOT r.is_retired
-       AND s.reader = c.reader AND s.shard = c.shard
-       AND c.shard = a_shard AND s.position = a_position AND s.event_id = a_event_id AND c.position < a_position;
+    WITH skipped AS (
+        UPDATE checkpoints c SET position = s.position, event_id = s.event_id, recorded_at = s.recorded_at
+          FROM readers r, stops s
+         WHERE r.id = c.reader AND r.name = a_reader AND NOT r.is_retired
+           AND s.reader = c.reader AND s.shard = c.shard
+           AND c.shard = a_shard AND s.position = a_position AND s.event_id = a_event_id AND c.position < a_position
+        RETURNING c.reader
+    )
+    INSERT INTO amendments (reader, position, key, shard)
+    SELECT s.reader, a_position, '', a_shard FROM skipped s
+        ON CONFLICT ON CONSTRAINT amendments_event DO UPDATE SET payload = NULL;
     IF NOT FOUND THEN RETURN false; END IF;
     PERFORM note_act('skip', a_reader, a_shard, a_position, a_actor, a_reason);
     RETURN true;

@@ -42,6 +42,17 @@ CREATE TABLE stops (
     PRIMARY KEY (reader, shard)
 ) STRICT, WITHOUT ROWID;
 
+-- What a reader does with an event otherwise than to handle it as the log has it, since an operator has decided so. The act that
+-- decides writes it. Rows go with their reader.
+CREATE TABLE amendments (
+    reader   INTEGER NOT NULL REFERENCES readers (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    key      TEXT    NOT NULL COLLATE BINARY, -- whose dead letter was edited or discarded; '': all keys of the shard
+    shard    TEXT    NOT NULL,                -- where the event was skipped; '' where a key is given
+    payload  BLOB,                            -- what is handled instead; null: the event is left out
+    PRIMARY KEY (reader, position, key, shard)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE paused_readers (
     reader       TEXT    NOT NULL PRIMARY KEY,
     actor        TEXT    NOT NULL,

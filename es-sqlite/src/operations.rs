@@ -6,7 +6,7 @@ use chrono::Utc;
 use es_core::{
     Act, ActError, ActRecord, DeadLetter, DeadLetters, LetterPage, Operations, ParkedKey, Pause, Position,
     RecordedEvent, StoppedAt,
-    backend::{GenerationState, Lease, ReadModelError, Shard, check_payload},
+    backend::{Amendment, Exceptions, Extent, GenerationState, Lease, ReadModelError, Reader, Shard, check_payload},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
@@ -56,6 +56,7 @@ impl DeadLetters for SqliteStore {
                 if query.fetch_optional(&mut *connection).await?.is_none() {
                     return Ok(None);
                 }
+                amend_letters(connection, &owner, &parked, position, None).await?;
                 let query = sqlx::query(include_str!("sql/discard_letters.sql"))
                     .bind(&owner)
                     .bind(&parked)
@@ -93,6 +94,7 @@ impl DeadLetters for SqliteStore {
                     .bind(position.to_i64())
                     .bind(&payload[..]);
                 let edited = query.execute(&mut *connection).await?.rows_affected() > 0;
+                amend_letters(connection, &owner, &parked, Some(position), Some(&payload)).await?;
                 noted.write_if(edited, connection).await
             })
         });
@@ -143,6 +145,8 @@ impl Operations for SqliteStore {
         let (noted, name) = (Note::new("skip", reader, Some(&place), Some(position), act), reader.to_owned());
         let skipped = self.connections().write(move |connection| {
             Box::pin(async move {
+                let query = sqlx::query(include_str!("sql/amend_skip.sql")).bind(&name).bind(&place);
+                query.bind(position.to_i64()).bind(event_id).execute(&mut *connection).await?;
                 let query = sqlx::query(include_str!("sql/skip.sql"))
                     .bind(&name)
                     .bind(&place)
@@ -179,6 +183,18 @@ impl Operations for SqliteStore {
         let rows = query.fetch_all(connection.connection()).await.map_err(Failure::from)?;
         connection.give_back();
         Ok(rows.iter().map(stopped_at).collect::<Result<_, _>>().map_err(Failure::from)?)
+    }
+
+    async fn exceptions(&self, reader: &Reader) -> Result<Exceptions, ReadModelError> {
+        let mut connection = self.connections().reader().await?;
+        let query = sqlx::query(include_str!("sql/exceptions.sql")).bind(reader.id);
+        let rows = query.fetch_all(connection.connection()).await.map_err(Failure::from)?;
+        connection.give_back();
+        let mut exceptions = Exceptions::default();
+        for row in &rows {
+            except(&mut exceptions, row).map_err(Failure::from)?;
+        }
+        Ok(exceptions)
     }
 
     async fn record(&self, what: &str, reader: &str, act: &Act) -> Result<(), ReadModelError> {
@@ -229,6 +245,35 @@ impl Note {
         }
         Ok(is_done)
     }
+}
+
+/// Notes what becomes of the letters of `reader` under `key`, or of the one at `position`, with `payload` in place of theirs or left
+/// out. The caller holds the write lock.
+async fn amend_letters(
+    connection: &mut SqliteConnection,
+    reader: &str,
+    key: &str,
+    position: Option<Position>,
+    payload: Option<&[u8]>,
+) -> Result<(), sqlx::Error> {
+    let query = sqlx::query(include_str!("sql/amend_letters.sql")).bind(reader).bind(key);
+    query.bind(position.map(Position::to_i64)).bind(payload).execute(connection).await.map(drop)
+}
+
+/// Adds what `row` tells.
+fn except(exceptions: &mut Exceptions, row: &SqliteRow) -> Result<(), sqlx::Error> {
+    let (key, shard): (&str, &str) = (row.try_get("key")?, row.try_get("shard")?);
+    let position = Position::from_i64(row.try_get("position")?);
+    match row.try_get("kind")? {
+        "parked" => exceptions.park(key, position),
+        "stopped" => exceptions.stop(Shard::from(shard), position),
+        _ => {
+            let extent = if key.is_empty() { Extent::Shard(Shard::from(shard)) } else { Extent::Key(key.to_owned()) };
+            let payload = row.try_get::<Option<Vec<u8>>, _>("payload")?.map(Bytes::from);
+            exceptions.amend(Amendment { position, extent, payload });
+        }
+    }
+    Ok(())
 }
 
 /// Records that the reader of `lease` has stopped at `event`. The caller holds the write lock.

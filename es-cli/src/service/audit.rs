@@ -63,6 +63,12 @@ struct Differs<'a> {
 }
 
 #[derive(Serialize)]
+struct Waits<'a> {
+    key: &'a str,
+    kind: &'static str,
+}
+
+#[derive(Serialize)]
 struct Summary<'a> {
     projection: &'a str,
     version: u32,
@@ -70,6 +76,7 @@ struct Summary<'a> {
     position: u64,
     compared: u64,
     differing: u64,
+    waiting: u64,
 }
 
 impl Verify {
@@ -83,7 +90,14 @@ impl Verify {
         };
         let verified = service.verify_named(&projection, sample, &mut report).await?;
         printed?;
-        let (compared, differing) = (verified.compared, verified.differing);
+        let (compared, differing, waiting) = (verified.compared, verified.differing, verified.waiting.len() as u64);
+        for key in &verified.waiting {
+            if format.json {
+                output.json(&Waits { key, kind: "waiting" })?;
+            } else {
+                output.line(format_args!("waiting  {key:?}"))?;
+            }
+        }
         if format.json {
             output.json(&Summary {
                 projection: &projection,
@@ -92,10 +106,14 @@ impl Verify {
                 position: verified.position.get(),
                 compared,
                 differing,
+                waiting,
             })?;
         } else {
             let position = verified.position;
             output.line(format_args!("compared {compared} documents up to position {position}: {differing} differ"))?;
+            if waiting > 0 {
+                output.line(format_args!("{waiting} keys wait: they are parked, or the reader has stopped"))?;
+            }
         }
         output.flush()?;
         Ok(if differing == 0 { Outcome::Well } else { Outcome::No })
@@ -211,11 +229,14 @@ impl UpTo {
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Folded<'a> {
     projection: &'a str,
     key: &'a str,
     position: u64,
     events: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_at: Option<u64>,
     document: Data<'a>,
 }
 
@@ -229,7 +250,8 @@ impl AsOf {
         let document = Data::of(document);
         if format.json {
             let (position, events) = (found.position.get(), found.events);
-            output.json(&Folded { projection: &projection, key: &key, position, events, document })?;
+            let waits_at = found.waits_at.map(Position::get);
+            output.json(&Folded { projection: &projection, key: &key, position, events, waits_at, document })?;
         } else {
             output.line(document.text())?;
         }

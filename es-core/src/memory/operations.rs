@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     read::read_model::{
-        Act, ActError, ActRecord, Acts, Checkpoint, DeadLetter, DeadLetters, GenerationState, LetterPage, Operations,
-        ParkedKey, Pause, ReadModelError, Shard, StoppedAt, check_payload,
+        Act, ActError, ActRecord, Acts, Amendment, Checkpoint, DeadLetter, DeadLetters, Exceptions, Extent,
+        GenerationState, LetterPage, Operations, ParkedKey, Pause, ReadModelError, Reader, Shard, StoppedAt,
+        check_payload,
     },
     stream::Position,
     witness::Witness,
@@ -69,12 +70,16 @@ impl DeadLetters for MemoryStore {
     ) -> Result<u64, ActError> {
         let models = &mut self.lock().read_models;
         let (mut is_parked, mut discarded) = (false, 0);
-        for parked in models.of_mut(reader).filter_map(|stored| stored.parked.get_mut(key)) {
+        for stored in models.of_mut(reader) {
+            let Some(parked) = stored.parked.get_mut(key) else { continue };
             is_parked = true;
-            let before = parked.letters.len();
-            parked.letters.retain(|at, _| position.is_some_and(|position| position != *at));
-            discarded += (before - parked.letters.len()) as u64;
+            let is_meant = |at: &Position| position.is_none_or(|position| position == *at);
+            let gone: Vec<_> = parked.letters.extract_if(.., |at, _| is_meant(at)).map(|(at, _)| at).collect();
             parked.is_retry_requested |= parked.letters.is_empty();
+            discarded += gone.len() as u64;
+            for position in gone {
+                stored.amend(Amendment { position, extent: Extent::Key(key.to_owned()), payload: None });
+            }
         }
         let (reader, key) = (reader.to_owned(), key.to_owned());
         match position {
@@ -98,10 +103,12 @@ impl DeadLetters for MemoryStore {
         check_payload(&payload)?;
         let models = &mut self.lock().read_models;
         let mut found = false;
-        let parked = models.of_mut(reader).filter_map(|stored| stored.parked.get_mut(key));
-        for letter in parked.filter_map(|parked| parked.letters.get_mut(&position)) {
+        for stored in models.of_mut(reader) {
+            let letter = stored.parked.get_mut(key).and_then(|parked| parked.letters.get_mut(&position));
+            let Some(letter) = letter else { continue };
             letter.edited = Some(payload.clone());
             letter.revision += 1;
+            stored.amend(Amendment { position, extent: Extent::Key(key.to_owned()), payload: Some(payload.clone()) });
             found = true;
         }
         if !found {
@@ -142,11 +149,13 @@ impl Operations for MemoryStore {
     ) -> Result<(), ActError> {
         let models = &mut self.lock().read_models;
         let mut found = false;
-        for stored in models.of_mut(reader).filter_map(|stored| stored.shards.get_mut(shard)) {
-            let Some(at) = &stored.stopped else { continue };
-            if (at.position, at.event_id) == (position, event_id) && stored.checkpoint.position < position {
+        for stored in models.of_mut(reader) {
+            let Some(place) = stored.shards.get_mut(shard) else { continue };
+            let Some(at) = &place.stopped else { continue };
+            if (at.position, at.event_id) == (position, event_id) && place.checkpoint.position < position {
                 let witness = Some(Witness { event_id, recorded_at: at.recorded_at });
-                stored.checkpoint = Checkpoint { position, witness, cursor: stored.checkpoint.cursor.take() };
+                place.checkpoint = Checkpoint { position, witness, cursor: place.checkpoint.cursor.take() };
+                stored.amend(Amendment { position, extent: Extent::Shard(shard.clone()), payload: None });
                 found = true;
             }
         }
@@ -175,6 +184,26 @@ impl Operations for MemoryStore {
         let mut stops: Vec<_> = stops.filter(is_there).map(|(at, _)| at.clone()).collect();
         stops.sort_by(|one, other| (one.reader, &one.shard).cmp(&(other.reader, &other.shard)));
         Ok(stops)
+    }
+
+    async fn exceptions(&self, reader: &Reader) -> Result<Exceptions, ReadModelError> {
+        let models = &self.lock().read_models;
+        let mut exceptions = Exceptions::default();
+        let Some(stored) = models.readers.get(&reader.id) else { return Ok(exceptions) };
+        for (key, parked) in &stored.parked {
+            if let Some(first) = parked.letters.keys().next() {
+                exceptions.park(key, *first);
+            }
+        }
+        for shard in stored.shards.values() {
+            if let Some(at) = shard.stopped.as_ref().filter(|at| at.position > shard.checkpoint.position) {
+                exceptions.stop(at.shard.clone(), at.position);
+            }
+        }
+        for amendment in &stored.amendments {
+            exceptions.amend(amendment.clone());
+        }
+        Ok(exceptions)
     }
 
     async fn record(&self, what: &str, reader: &str, act: &Act) -> Result<(), ReadModelError> {

@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::fields::FieldIndex;
 use crate::{
     read::read_model::{
-        ActRecord, Acts, Checkpoint, CommitError, DeadLetter, Generation, GenerationState, Hold, Lease, Pause,
-        Progress, Reader, Served, Shard, StoppedAt,
+        ActRecord, Acts, Amendment, Checkpoint, CommitError, DeadLetter, Generation, GenerationState, Hold, Lease,
+        Pause, Progress, Reader, Served, Shard, StoppedAt,
     },
     stream::Position,
 };
@@ -38,6 +38,7 @@ pub(super) struct Stored {
     pub(super) definition: String,
     pub(super) shards: HashMap<Shard, StoredShard>,
     pub(super) parked: BTreeMap<String, Parked>,
+    pub(super) amendments: Vec<Amendment>,
     /// What makes it a generation.
     pub(super) copy: Option<StoredCopy>,
     pub(super) documents: BTreeMap<String, Bytes>,
@@ -102,6 +103,13 @@ impl Drop for Held {
 }
 
 impl Stored {
+    /// Notes what an operator has decided, in place of what was decided before about the same.
+    pub(super) fn amend(&mut self, amendment: Amendment) {
+        let is_same = |former: &Amendment| (former.position, &former.extent) == (amendment.position, &amendment.extent);
+        self.amendments.retain(|former| !is_same(former));
+        self.amendments.push(amendment);
+    }
+
     pub(super) fn reached(&self) -> Position {
         self.shards.values().map(|shard| shard.checkpoint.position).min().unwrap_or_default()
     }
@@ -146,9 +154,9 @@ impl ReadModels {
     pub(super) fn add(&mut self, name: &str, definition: &str, copy: Option<StoredCopy>) -> Reader {
         self.last_id += 1;
         let reader = Reader { id: self.last_id, name: name.to_owned() };
-        let (shards, parked, documents) = (HashMap::new(), BTreeMap::new(), BTreeMap::new());
+        let (shards, parked, amendments, documents) = (HashMap::new(), BTreeMap::new(), Vec::new(), BTreeMap::new());
         let (definition, fields) = (definition.to_owned(), FieldIndex::default());
-        let stored = Stored { reader: reader.clone(), definition, shards, parked, copy, documents, fields };
+        let stored = Stored { reader: reader.clone(), definition, shards, parked, amendments, copy, documents, fields };
         self.readers.insert(reader.id, stored);
         reader
     }

@@ -7,6 +7,7 @@
 mod dead_letters;
 mod documents;
 mod error;
+mod exceptions;
 mod fields;
 mod generations;
 mod leases;
@@ -15,8 +16,8 @@ mod reader;
 mod shards;
 
 pub use self::{
-    dead_letters::*, documents::*, error::ReadModelError, fields::*, generations::*, leases::*, operations::*,
-    reader::Reader, shards::*,
+    dead_letters::*, documents::*, error::ReadModelError, exceptions::*, fields::*, generations::*, leases::*,
+    operations::*, reader::Reader, shards::*,
 };
 
 /// Keeps the documents of read models together with the checkpoints of their projectors, and what operators need for both. It is

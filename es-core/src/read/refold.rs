@@ -4,7 +4,7 @@ mod as_of;
 mod verify;
 mod what_if;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -20,8 +20,9 @@ use crate::{
         engine_error::{EngineError, Location},
         panics::{Panicked, caught},
         projection::Projection,
-        projector::{self, keys},
-        read_model::ReadModelError,
+        projector,
+        read_model::{Exceptions, GenerationSet, ReadModelError, ReadModelStore, Treatment},
+        touch::touch_with,
     },
     stream::Position,
     write::store::{EventStore, ReadError},
@@ -42,12 +43,25 @@ const MEASURED: usize = 1_021;
 /// Called with each key whose document an event has changed, and with the document.
 type Seen<'a, D> = &'a mut (dyn FnMut(&str, Option<&D>) + Send);
 
-/// The fold of the log up to a position, of the documents under some keys.
+/// What the reader of `projection` does with events otherwise than to handle them as the log has them: the generation that serves if
+/// it has this version, else the one that is being built.
+async fn exceptions_of<P: Projection>(store: &dyn ReadModelStore) -> Result<Exceptions, ReadModelError> {
+    let found: GenerationSet = store.generations(P::NAME).await?;
+    match found.iter().find(|progress| progress.generation.version == P::VERSION) {
+        Some(progress) => store.exceptions(&progress.generation.reader).await,
+        None => Ok(Exceptions::default()),
+    }
+}
+
+/// The fold of the log up to a position, of the documents under some keys, as a reader folds it.
 pub(crate) struct Refold<'a, P: Projection> {
     projection: &'a P,
     log: &'a dyn EventStore,
     wanted: Box<dyn Fn(&str) -> bool + Send + Sync + 'a>,
+    exceptions: Exceptions,
     at: Position,
+    /// The keys that wait, each with the first event that was not folded.
+    waiting: BTreeMap<String, Position>,
     /// The documents up to this key are not needed any more.
     done: Option<String>,
     /// Those after this key did not fit into memory.
@@ -70,7 +84,9 @@ impl<'a, P: Projection> Refold<'a, P> {
             projection,
             log,
             wanted: Box::new(wanted),
+            exceptions: Exceptions::default(),
             at: Position::ZERO,
+            waiting: BTreeMap::new(),
             done: None,
             until: None,
             documents: BTreeMap::new(),
@@ -78,6 +94,26 @@ impl<'a, P: Projection> Refold<'a, P> {
             mean: 0,
             folds: 0,
         }
+    }
+
+    /// Folds as the reader does that makes these `exceptions`.
+    fn with(self, exceptions: Exceptions) -> Self {
+        Self { exceptions, ..self }
+    }
+
+    /// Folds the documents under `keys` further, on the side, as a reader does that makes these `exceptions`.
+    fn aside<'b>(&'b self, keys: BTreeSet<String>, exceptions: &Exceptions) -> Refold<'b, P> {
+        let documents = keys.iter().filter_map(|key| self.documents.get_key_value(key));
+        let documents = documents.map(|(key, document)| (key.clone(), document.clone())).collect();
+        let waiting = self.waiting.iter().filter(|(key, _)| keys.contains(*key));
+        let waiting = waiting.map(|(key, first)| (key.clone(), *first)).collect();
+        let aside = Refold::new(self.projection, self.log, move |key| keys.contains(key)).with(exceptions.clone());
+        Refold { at: self.at, documents, waiting, ..aside }
+    }
+
+    /// Whether the document under `key` may be compared: not if the key has waited, and no longer does.
+    fn is_settled(&self, key: &str) -> bool {
+        self.waiting.get(key).is_none_or(|first| self.exceptions.of(key, *first) == Treatment::Wait)
     }
 
     /// Keeps documents of about so many bytes: if there are more, those with the greatest keys are given up, see `until`.
@@ -112,16 +148,21 @@ impl<'a, P: Projection> Refold<'a, P> {
 
     /// Folds one event, which is the next one of the log or of a stream.
     fn fold(&mut self, event: &RecordedEvent, seen: Seen<'_, P::Document>) -> Result<(), EngineError> {
+        let touch = touch_with(self.projection, event, &self.exceptions)?;
+        for key in &touch.waiting {
+            if self.keeps(key) {
+                self.waiting.entry(key.clone()).or_insert(event.position);
+            }
+        }
         let folded = caught(|| {
-            let Some(event) = event.decode::<P::Event>()? else { return Ok(()) };
-            for key in keys(self.projection, &event)? {
-                if self.keeps(&key) {
+            for (key, event) in touch.folds() {
+                if self.keeps(key) {
                     let document = self.documents.entry(key.clone()).or_default();
-                    projector::fold(self.projection, &key, document, &event)?;
-                    seen(&key, document.as_ref());
+                    projector::fold(self.projection, key, document, event)?;
+                    seen(key, document.as_ref());
                     self.folds += 1;
                     if self.folds <= MEASURED_FIRST || self.folds.is_multiple_of(MEASURED) {
-                        let size = document.as_ref().map_or(0, |document| encoded_bytes::<P>(&key, document));
+                        let size = document.as_ref().map_or(0, |document| encoded_bytes::<P>(key, document));
                         self.mean = if self.folds == 1 { size } else { (self.mean * 15 + size) / 16 };
                     }
                     self.shrink();

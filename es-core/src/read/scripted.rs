@@ -21,7 +21,7 @@ use crate::{
         known_progress::KnownProgress,
         read_model::{
             Act, ActError, ActRecord, Changeover, Changes, Checkpoint, CommitError, DeadLetter, DeadLetters,
-            DeclaredField, Documents, EnsureError, FieldScan, FoundDocument, Generation, GenerationSet,
+            DeclaredField, Documents, EnsureError, Exceptions, FieldScan, FoundDocument, Generation, GenerationSet,
             GenerationState, Generations, Hold, KeyRange, Lease, Leases, LetterPage, Operations, ParkedKey, Pause,
             PromoteError, Promotion, ReadModelError, Reader, Served, Shard, Share, Situation, StoppedAt, Takeover,
         },
@@ -313,6 +313,10 @@ impl Operations for Watched {
 
     async fn stops(&self, reader: &str) -> Result<Vec<StoppedAt>, ReadModelError> {
         self.memory.stops(reader).await
+    }
+
+    async fn exceptions(&self, reader: &Reader) -> Result<Exceptions, ReadModelError> {
+        self.memory.exceptions(reader).await
     }
 
     async fn record(&self, what: &str, reader: &str, act: &Act) -> Result<(), ReadModelError> {

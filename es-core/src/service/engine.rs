@@ -137,11 +137,11 @@ impl<P: Projection> AnyProjector for Projector<P> {
     }
 
     async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError> {
-        refold::as_of(&self.projection, log, key, moment).await
+        refold::as_of(&self.projection, log, &*self.store, key, moment).await
     }
 
     async fn what_if(&self, log: &dyn EventStore, changes: &WhatIf) -> Result<Vec<Alternative>, RefoldError> {
-        refold::what_if(&self.projection, log, changes).await
+        refold::what_if(&self.projection, log, &*self.store, changes).await
     }
 
     async fn verify(

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use es_core::{
     Act, ActError, ActRecord, DeadLetter, DeadLetters, LetterPage, Operations, ParkedKey, Position, StoppedAt,
-    backend::{ReadModelError, Shard, check_payload},
+    backend::{Amendment, Exceptions, Extent, ReadModelError, Reader, Shard, check_payload},
 };
 use sqlx::{
     Decode, Postgres, Row, Type,
@@ -117,6 +117,16 @@ impl Operations for PostgresStore {
         rows.iter().map(stopped_at).collect::<Result<_, _>>().map_err(error::read_model)
     }
 
+    async fn exceptions(&self, reader: &Reader) -> Result<Exceptions, ReadModelError> {
+        let query = || sqlx::query(include_str!("../sql/exceptions.sql")).bind(reader.id);
+        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
+        let mut exceptions = Exceptions::default();
+        for row in &rows {
+            except(&mut exceptions, row).map_err(error::read_model)?;
+        }
+        Ok(exceptions)
+    }
+
     async fn record(&self, what: &str, reader: &str, act: &Act) -> Result<(), ReadModelError> {
         let query = sqlx::query(include_str!("../sql/record_act.sql")).bind(what).bind(reader);
         let query = query.bind(act.actor()).bind(act.reason());
@@ -155,6 +165,22 @@ fn parked_key(row: &PgRow) -> Result<ParkedKey, sqlx::Error> {
         is_retry_requested: row.try_get(3)?,
         letters: row.try_get::<i64, _>(4)?.unsigned_abs(),
     })
+}
+
+/// Adds what `row` tells.
+fn except(exceptions: &mut Exceptions, row: &PgRow) -> Result<(), sqlx::Error> {
+    let (key, shard): (&str, &str) = (row.try_get("key")?, row.try_get("shard")?);
+    let position = Position::from_i64(row.try_get("position")?);
+    match row.try_get("kind")? {
+        "parked" => exceptions.park(key, position),
+        "stopped" => exceptions.stop(Shard::from(shard), position),
+        _ => {
+            let extent = if key.is_empty() { Extent::Shard(Shard::from(shard)) } else { Extent::Key(key.to_owned()) };
+            let payload = row.try_get::<Option<Vec<u8>>, _>("payload")?.map(Bytes::from);
+            exceptions.amend(Amendment { position, extent, payload });
+        }
+    }
+    Ok(())
 }
 
 fn stopped_at(row: &PgRow) -> Result<StoppedAt, sqlx::Error> {

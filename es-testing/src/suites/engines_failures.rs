@@ -121,7 +121,7 @@ impl Projection for Amounts {
 
 /// The same in per-stream order.
 #[derive(Debug, Clone, Default)]
-pub(super) struct OfStream(Faults);
+pub(super) struct OfStream(pub(super) Faults);
 
 impl Projection for OfStream {
     const NAME: &'static str = "of-stream";

@@ -27,6 +27,9 @@ macro_rules! service_suite {
             r9_a_verification_finds_each_document_that_is_not_the_fold_of_the_log
             r9_a_verification_beside_writers_finds_nothing
             a_sample_is_a_part_of_all_documents
+            r9_a_verification_of_shards_that_are_apart_finds_nothing
+            r19_r22_what_is_folded_again_is_treated_as_the_projector_treats_it
+            r22_what_was_skipped_is_left_out_when_it_is_folded_again
             a_document_is_folded_up_to_a_moment
             a_history_that_is_changed_on_the_side_shows_what_would_be_other
         }

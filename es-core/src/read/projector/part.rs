@@ -12,15 +12,15 @@ use std::{
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::{Projector, documents::Documents, keys};
+use super::{Projector, documents::Documents};
 use crate::{
     event::{Recorded, RecordedEvent},
     read::{
         engine_error::{EngineError, Location},
         failure::{FailureSettings, cause_of},
-        panics::{Panicked, caught},
         projection::{EventOrder, Projection},
-        read_model::{NewLetter, ReadModelError, Reader},
+        read_model::{NewLetter, ReadModelError, Reader, Treatment},
+        touch::{Touch, touch},
         worker::{Course, Events, HANDLE_FOR, Handled, Handler},
     },
 };
@@ -59,16 +59,6 @@ impl<P: Projection> Handler for Projector<P> {
     fn failed(&self, failure: &EngineError) {
         self.report.failed(failure);
     }
-}
-
-/// An event and what becomes of it.
-struct Touch<E> {
-    /// `None` where the projection does not know the event, or where all of it is parked.
-    event: Option<Recorded<E>>,
-    /// The documents that it is folded into.
-    keys: Vec<String>,
-    /// The keys for which it goes to the dead letters.
-    parked: Vec<String>,
 }
 
 impl<P: Projection> Projector<P> {
@@ -166,7 +156,7 @@ impl<P: Projection> Projector<P> {
                 failure = None;
                 break;
             }
-            if letters.len() + touch.parked.len() > course.room {
+            if letters.len() + touch.waiting.len() > course.room {
                 let (event, limit) = (Location::of(raw), self.failures.most_letters);
                 failure = (done == 0).then_some(EngineError::TooManyLetters { event, limit });
                 break;
@@ -204,7 +194,7 @@ impl<P: Projection> Projector<P> {
                 let settled = documents.settle(keys, event);
                 settled.map_err(|(key, error)| Obstacle::At(done, key, error))?;
             }
-            for key in &touch.parked {
+            for key in &touch.waiting {
                 letters.push(NewLetter { key: key.clone(), event: raw.clone(), cause: None, attempts: 0 });
             }
             done += 1;
@@ -234,28 +224,18 @@ impl<P: Projection> Projector<P> {
 
     /// What becomes of `event`.
     fn touch(&self, event: &RecordedEvent, course: &Course<'_>) -> Result<Touch<P::Event>, EngineError> {
-        let is_parked = |key: &str| !course.parked.is_empty() && course.parked.contains(key);
-        if P::ORDER == EventOrder::PerStream && is_parked(event.stream.id()) {
-            // The stream is parked, perhaps because its events cannot be decoded.
-            return Ok(Touch { event: None, keys: Vec::new(), parked: vec![event.stream.id().to_owned()] });
-        }
-        let touch = caught(|| -> Result<Touch<P::Event>, EngineError> {
-            let event = event.decode::<P::Event>()?;
-            let keys = event.as_ref().map_or(Ok(Vec::new()), |event| keys(&self.projection, event))?;
-            Ok(Touch { event, keys, parked: Vec::new() })
-        });
-        let mut touch = touch.map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })??;
-        if let Some(only) = course.only {
-            let names_any = !touch.keys.is_empty();
-            touch.keys.retain(|key| key == only);
-            if names_any && touch.keys.is_empty() {
-                return Err(EngineError::OtherKeys { key: only.to_owned(), event: Location::of(event) });
-            }
-            return Ok(touch);
-        }
-        touch.keys.retain(|key| course.slice.holds(key));
-        if !course.parked.is_empty() {
-            touch.parked = touch.keys.extract_if(.., |key| is_parked(key)).collect();
+        let Some(only) = course.only else {
+            return touch(&self.projection, event, |key| match () {
+                () if !course.slice.holds(key) => Treatment::LeaveOut,
+                () if !course.parked.is_empty() && course.parked.contains(key) => Treatment::Wait,
+                () => Treatment::Handle,
+            });
+        };
+        let mut touch = touch(&self.projection, event, |_| Treatment::Handle)?;
+        let names_any = !touch.keys.is_empty();
+        touch.keys.retain(|key| key == only);
+        if names_any && touch.keys.is_empty() {
+            return Err(EngineError::OtherKeys { key: only.to_owned(), event: Location::of(event) });
         }
         Ok(touch)
     }

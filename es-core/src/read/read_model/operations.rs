@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
-use super::{error::ReadModelError, shards::Shard};
+use super::{error::ReadModelError, exceptions::Exceptions, reader::Reader, shards::Shard};
 use crate::{codec::Misfit, stream::Position};
 
 /// Pauses, resumes and unblocks readers, and keeps the record of what operators did (R22).
@@ -60,6 +60,13 @@ pub trait Operations: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn stops(&self, reader: &str) -> Result<Vec<StoppedAt>, ReadModelError>;
 
+    /// What `reader` does with events otherwise than to handle them as the log has them. It is of one moment: what concerns the
+    /// events up to a checkpoint that was read before is all there.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn exceptions(&self, reader: &Reader) -> Result<Exceptions, ReadModelError>;
+
     /// Records another act that concerns `reader`, such as a rebuild. `what` is a word like those of [`ActRecord::what`].
     ///
     /// # Errors
@@ -101,6 +108,10 @@ impl<T: Operations + ?Sized> Operations for Arc<T> {
 
     async fn stops(&self, reader: &str) -> Result<Vec<StoppedAt>, ReadModelError> {
         (**self).stops(reader).await
+    }
+
+    async fn exceptions(&self, reader: &Reader) -> Result<Exceptions, ReadModelError> {
+        (**self).exceptions(reader).await
     }
 
     async fn record(&self, what: &str, reader: &str, act: &Act) -> Result<(), ReadModelError> {

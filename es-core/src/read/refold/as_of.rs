@@ -8,10 +8,13 @@ use std::fmt;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::{PAGE, Refold, RefoldError};
+use super::{PAGE, Refold, RefoldError, exceptions_of};
 use crate::{
     event::{Categories, EventSet, RecordedEvent},
-    read::projection::{EventOrder, Projection},
+    read::{
+        projection::{EventOrder, Projection},
+        read_model::ReadModelStore,
+    },
     stream::{Position, StreamId, Version},
     write::store::{EventStore, is_last_page},
 };
@@ -50,6 +53,8 @@ pub struct DocumentAsOf {
     pub events: u64,
     /// The position of the last of these.
     pub position: Position,
+    /// Its first event up to the moment that waits: from there on its key is parked, or the reader has stopped.
+    pub waits_at: Option<Position>,
 }
 
 impl fmt::Debug for DocumentAsOf {
@@ -59,10 +64,11 @@ impl fmt::Debug for DocumentAsOf {
     }
 }
 
-/// The document under `key` as of `moment`. In per-stream order it reads only the stream, otherwise the whole log.
+/// The document under `key` as of `moment`, as its reader folds it. In per-stream order it reads only the stream, otherwise the whole log.
 pub(crate) async fn as_of<P: Projection>(
     projection: &P,
     log: &dyn EventStore,
+    store: &dyn ReadModelStore,
     key: &str,
     moment: Moment,
 ) -> Result<DocumentAsOf, RefoldError> {
@@ -74,7 +80,8 @@ pub(crate) async fn as_of<P: Projection>(
         _ if matches!(moment, Moment::Version(_)) => return Err(RefoldError::NoVersions { name: P::NAME }),
         _ => None,
     };
-    let mut refold = Refold::new(projection, log, |found| found == key);
+    let exceptions = exceptions_of::<P>(store).await?;
+    let mut refold = Refold::new(projection, log, |found| found == key).with(exceptions);
     let (mut at, mut version) = (Position::ZERO, Version::ZERO);
     let mut found = DocumentAsOf::default();
     loop {
@@ -103,5 +110,6 @@ pub(crate) async fn as_of<P: Projection>(
         return Err(RefoldError::NoSuchVersion { key, version, found });
     }
     found.document = refold.encoded(key)?;
+    found.waits_at = refold.waiting.get(key).copied();
     Ok(found)
 }

@@ -1,6 +1,10 @@
 //! Whether the documents of a read model are the fold of the log.
 
-use std::{collections::BTreeMap, fmt, ops::Bound};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    ops::{Bound, RangeBounds},
+};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -10,7 +14,7 @@ use crate::{
     codec,
     read::{
         projection::Projection,
-        read_model::{Generation, KeyRange, Progress, ReadModelStore},
+        read_model::{Exceptions, Generation, KeyRange, Progress, ReadModelStore},
     },
     stream::Position,
     write::store::EventStore,
@@ -31,6 +35,9 @@ pub struct Verified {
     pub compared: u64,
     /// Under how many of them the documents differ.
     pub differing: u64,
+    /// The keys that wait: they are parked, or the reader has stopped. Each is compared as of its first event that waits, except one
+    /// that went on meanwhile.
+    pub waiting: BTreeSet<String>,
 }
 
 /// A document that is not the fold of the log.
@@ -52,13 +59,14 @@ impl fmt::Debug for Difference {
     }
 }
 
-/// Compares the documents of the generation that serves with a fold of the log, while its projector goes on. Each document that
-/// differs is told to `report`. Of all keys only the given share is compared, always the same ones.
+/// Compares the documents of the generation that serves with a fold of the log, while its projector goes on. The fold treats each
+/// event as the projector does: what was skipped, edited or discarded, and what waits. Each document that differs is told to `report`. Of all keys only the given share is compared, always the same ones.
 ///
 /// About `limit` bytes of documents are kept in memory. If the log makes more of them, it is read again for the next ones.
 ///
 /// A page of documents is of one moment, and its position lies between those that the generation had reached before and after it
-/// was read. So a document is right if it is equal to the fold at one of these positions.
+/// was read. So a document is right if it is equal to the fold at one of these positions. Up to the former position each shard has
+/// all events, and all is known that its projector has not folded as the log has it.
 pub(crate) async fn verify<P: Projection>(
     projection: &P,
     log: &dyn EventStore,
@@ -74,16 +82,18 @@ pub(crate) async fn verify<P: Projection>(
     }
     let is_sampled = move |key: &str| share >= 1.0 || place(key) < share;
     let mut refold = Refold::new(projection, log, is_sampled).within(limit);
-    let mut verified = Verified { generation, position: Position::ZERO, compared: 0, differing: 0 };
+    let mut verified =
+        Verified { generation, position: Position::ZERO, compared: 0, differing: 0, waiting: BTreeSet::new() };
     let mut after: Option<String> = None;
     loop {
         let before = progress(store, &verified.generation).await?.reached;
+        refold.exceptions = store.exceptions(&verified.generation.reader).await?;
         refold.advance(before, &mut |_, _| {}).await?;
         let range =
             KeyRange { after: after.clone(), generation: Some(verified.generation.reader.id), ..KeyRange::default() };
         let page = store.scan(P::NAME, range, DOCUMENTS).await?;
         let page = page.filter(|page| page.generation == verified.generation).ok_or(RefoldError::Replaced)?.found;
-        let reached = progress(store, &verified.generation).await?.furthest;
+        let furthest = progress(store, &verified.generation).await?.furthest;
         let end = if page.len() < DOCUMENTS { None } else { page.last().map(|(key, _)| key.clone()) };
         let end = refold.cut(end);
 
@@ -98,22 +108,36 @@ pub(crate) async fn verify<P: Projection>(
         }
         let keys: Vec<String> = stored.keys().cloned().collect();
         stored.retain(|key, stored| !is_same::<P>(stored.as_deref(), refold.document(key)));
-        refold
-            .advance(reached, &mut |key, folded| {
-                if stored.get(key).is_some_and(|stored| is_same::<P>(stored.as_deref(), folded)) {
-                    stored.remove(key);
+        verified.compared += keys.len() as u64;
+        let exceptions = if stored.is_empty() {
+            Exceptions::default()
+        } else {
+            store.exceptions(&verified.generation.reader).await?
+        };
+        while !stored.is_empty() {
+            // Few at a time, since they are copied.
+            let rest = stored.keys().nth(DOCUMENTS).cloned().map(|next| stored.split_off(&next)).unwrap_or_default();
+            let mut aside = refold.aside(stored.keys().cloned().collect(), &exceptions);
+            aside
+                .advance(furthest, &mut |key, folded| {
+                    if stored.get(key).is_some_and(|stored| is_same::<P>(stored.as_deref(), folded)) {
+                        stored.remove(key);
+                    }
+                })
+                .await?;
+            for (key, stored) in stored {
+                if aside.is_settled(&key) {
+                    verified.differing += 1;
+                    let folded = aside.encoded(&key)?;
+                    report(Difference { key, stored, folded });
+                } else {
+                    verified.compared -= 1;
                 }
-            })
-            .await?;
-        // Documents that were given up meanwhile are compared after the next reading of the log.
-        let end = refold.cut(end);
-        verified.compared += keys.iter().filter(|key| refold.keeps(key)).count() as u64;
-        for (key, stored) in stored.into_iter().filter(|(key, _)| refold.keeps(key)).collect::<Vec<_>>() {
-            verified.differing += 1;
-            let folded = refold.encoded(&key)?;
-            report(Difference { key, stored, folded });
+            }
+            stored = rest;
         }
-        verified.position = verified.position.max(reached);
+        verified.position = verified.position.max(before);
+        verified.waiting.extend(refold.waiting_between(after.as_deref(), end.as_deref()));
         refold.forget(end.as_deref());
         if end.is_some() && end == refold.until {
             refold.begin_again();
@@ -139,6 +163,10 @@ fn is_same<P: Projection>(stored: Option<&[u8]>, folded: Option<&P::Document>) -
     }
 }
 
+fn between<'a>(after: Option<&'a str>, end: Option<&'a str>) -> (Bound<&'a str>, Bound<&'a str>) {
+    (after.map_or(Bound::Unbounded, Bound::Excluded), end.map_or(Bound::Unbounded, Bound::Included))
+}
+
 /// The place of `key` among all keys, from 0 to 1: keys that look alike are far from each other.
 fn place(key: &str) -> f64 {
     let hash = Sha256::digest(key.as_bytes());
@@ -148,10 +176,16 @@ fn place(key: &str) -> f64 {
 impl<P: Projection> Refold<'_, P> {
     /// The keys of documents after `after` and up to `end`.
     fn keys_between(&self, after: Option<&str>, end: Option<&str>) -> Vec<String> {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let to = end.map_or(Bound::Unbounded, Bound::Included);
-        let documents = self.documents.range::<str, _>((from, to)).filter(|(_, document)| document.is_some());
+        let documents = self.documents.range::<str, _>(between(after, end)).filter(|(_, document)| document.is_some());
         documents.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// The keys that wait after `after` and up to `end`, also those of shards that have come further.
+    fn waiting_between(&self, after: Option<&str>, end: Option<&str>) -> Vec<String> {
+        let range = between(after, end);
+        let is_between = |key: &&String| RangeBounds::<str>::contains(&range, key.as_str());
+        let parked = self.exceptions.parked().filter(|key| self.keeps(key));
+        self.waiting.keys().chain(parked).filter(is_between).cloned().collect()
     }
 
     /// The key up to which can be compared, if the store's page ends with `end`.
@@ -166,6 +200,7 @@ impl<P: Projection> Refold<'_, P> {
     fn begin_again(&mut self) {
         (self.at, self.until) = (Position::ZERO, None);
         self.documents.clear();
+        self.waiting.clear();
     }
 
     /// Forgets the documents up to `end`, which were compared; all of them where it is `None`.

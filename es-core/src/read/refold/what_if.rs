@@ -9,10 +9,14 @@ use bytes::Bytes;
 use chrono::DateTime;
 use uuid::Uuid;
 
-use super::{PAGE, Refold, RefoldError};
+use super::{PAGE, Refold, RefoldError, exceptions_of};
 use crate::{
     event::{EventData, Metadata, RecordedEvent},
-    read::{projection::Projection, watch::keys_of},
+    read::{
+        projection::Projection,
+        read_model::{ReadModelStore, Treatment},
+        touch::touch_with,
+    },
     stream::{Position, StreamId, Version},
     write::store::{EventStore, is_last_page},
 };
@@ -53,6 +57,11 @@ impl WhatIf {
         self
     }
 
+    /// Whether the event at `position` is left out or replaced.
+    fn changes(&self, position: Position) -> bool {
+        self.instead.contains_key(&position)
+    }
+
     /// A position that is named and at which a log that ends at `end` has no event.
     fn missing(&self, end: Position) -> Option<Position> {
         self.instead.keys().chain(self.added.keys()).find(|at| **at == Position::ZERO || **at > end).copied()
@@ -86,27 +95,47 @@ enum Step<'a> {
 
 /// The documents that differ between the fold of the log and that of the history with `changes`, in the order of their keys.
 ///
-/// A document is the fold of the events of its key. So only those are folded of which an event is left out, replaced or added, and
-/// no others are kept in memory. It reads the log twice: for the keys, and for the documents.
+/// Both are folded as the reader does: what an operator has skipped, edited or discarded, and what waits. This does not hold for an
+/// event that is left out or replaced in the other history; what waits because of it goes on there.
+///
+/// A document is the fold of the events of its key. So only those are folded of which an event is left out, replaced or added, or
+/// waits in one history alone, and no others are kept in memory. It reads the log twice: for the keys, and for the documents.
 pub(crate) async fn what_if<P: Projection>(
     projection: &P,
     log: &dyn EventStore,
+    store: &dyn ReadModelStore,
     changes: &WhatIf,
 ) -> Result<Vec<Alternative>, RefoldError> {
     let mut keys = BTreeSet::new();
     let end = log.head().await?;
+    let exceptions = exceptions_of::<P>(store).await?;
+    let others = exceptions.without(|position| changes.changes(position));
+    let goes_on = exceptions != others;
     walk(log, changes, end, |step| {
-        if let Step::Other { actual, hypothetical } = step {
-            for event in actual.into_iter().chain(hypothetical) {
-                keys.extend(keys_of(projection, event)?);
+        let (actual, hypothetical) = match step {
+            Step::Same(event) if goes_on => (Some(event), None),
+            Step::Same(_) => return Ok(()),
+            Step::Other { actual, hypothetical } => {
+                if let Some(event) = hypothetical {
+                    keys.extend(touch_with(projection, event, &others)?.into_keys());
+                }
+                (actual, hypothetical)
             }
+        };
+        let Some(event) = actual else { return Ok(()) };
+        let touched = touch_with(projection, event, &exceptions)?;
+        if hypothetical.is_some() || changes.changes(event.position) {
+            keys.extend(touched.into_keys());
+        } else {
+            let goes_on = |key: &String| others.of(key, event.position) != Treatment::Wait;
+            keys.extend(touched.waiting.into_iter().filter(goes_on));
         }
         Ok(())
     })
     .await?;
     let wanted = &keys;
-    let mut actual = Refold::new(projection, log, |key| wanted.contains(key));
-    let mut hypothetical = Refold::new(projection, log, |key| wanted.contains(key));
+    let mut actual = Refold::new(projection, log, |key| wanted.contains(key)).with(exceptions);
+    let mut hypothetical = Refold::new(projection, log, |key| wanted.contains(key)).with(others);
     walk(log, changes, end, |step| {
         let (one, other) = match step {
             Step::Same(event) => (Some(event), Some(event)),

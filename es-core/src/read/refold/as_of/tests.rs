@@ -61,10 +61,10 @@ async fn log() -> MemoryStore {
 #[tokio::test]
 async fn a_document_is_the_fold_of_one_stream_only_if_one_category_feeds_it() {
     let log = log().await;
-    let both = as_of(&Both, &log, "a", Moment::Now).await.expect("folded");
+    let both = as_of(&Both, &log, &log, "a", Moment::Now).await.expect("folded");
     assert_eq!((both.document.as_deref(), both.events), (Some(&b"24"[..]), 3));
     let version = Moment::Version(Version::new(1));
-    assert!(matches!(as_of(&Both, &log, "a", version).await, Err(RefoldError::NoVersions { .. })));
-    let first = as_of(&Histories, &log, "a", version).await.expect("folded");
+    assert!(matches!(as_of(&Both, &log, &log, "a", version).await, Err(RefoldError::NoVersions { .. })));
+    let first = as_of(&Histories, &log, &log, "a", version).await.expect("folded");
     assert_eq!((first.events, first.position), (1, Position::new(1)));
 }
