@@ -4,11 +4,15 @@ mod audit;
 mod progress;
 mod what_if;
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, Subcommand, ValueEnum};
 use es_core::{
-    EngineError, Service, ServiceBuilder,
+    EngineError, Service, ServiceBuilder, Throttle,
+    backend::EventSource,
     error::with_causes,
     service::{Parts, RebuildError, StartError},
 };
@@ -24,7 +28,7 @@ use crate::{
     command::StoreCommand,
     end::{CommandError, Outcome},
     output::{Format, Output},
-    readers,
+    readers, time,
 };
 
 /// How long the parts and the store may take to end.
@@ -40,7 +44,7 @@ pub enum ServiceCommand {
     Run(Run),
     /// Folds a read model again from the first event, while the old one serves, and then replaces it
     ///
-    /// If it is interrupted, the same command continues from there. While the reader is paused it waits. `cancel-rebuild` ends it
+    /// If it is interrupted, or killed, the same command continues from there. While the reader is paused it waits. `cancel-rebuild` ends it
     /// from elsewhere. Keys that are parked in the new one are told, and the exit code is 0.
     Rebuild(Rebuild),
     /// Compares a read model with a fold of the log, and names each document that differs
@@ -74,6 +78,10 @@ pub(crate) struct Rebuild {
     /// Where the events come from
     #[arg(long, value_enum, default_value_t = Origin::Source)]
     from: Origin,
+
+    /// Works only as much as leaves the 99th percentile of appends within this time, for example 5ms
+    #[arg(long, value_name = "TIME", value_parser = time::parse_limit)]
+    keep_append_p99: Option<Duration>,
 
     /// Only says what there is to do
     #[arg(long)]
@@ -192,7 +200,7 @@ impl Rebuild {
         shutdown: CancellationToken,
         output: &mut Output,
     ) -> Result<Outcome, CommandError> {
-        let Self { projection, from, dry_run, who, format } = self;
+        let Self { projection, from, keep_append_p99, dry_run, who, format } = self;
         let plan = service.plan_rebuild(&projection).await?;
         if dry_run && format.json {
             let (events, bytes, seconds) = (plan.events, plan.bytes, plan.time.as_secs_f64());
@@ -208,15 +216,15 @@ impl Rebuild {
         }
         let act = who.act()?;
         let began = Instant::now();
-        let rebuilding = async {
-            match from {
-                Origin::Source => service.rebuild_by(&projection, service.source(), &act, shutdown).await,
-                Origin::Log => service.rebuild_by(&projection, service.log(), &act, shutdown).await,
-            }
+        let source: Arc<dyn EventSource> = match from {
+            Origin::Source => service.source(),
+            Origin::Log => Arc::new(service.log()),
         };
+        let throttle = keep_append_p99.map(|limit| Throttle::keeping(limit, service.store()));
+        let source = throttle.as_ref().map_or_else(|| source.clone(), |throttle| throttle.on(source.clone()));
         let rebuilt = tokio::select! {
-            rebuilt = rebuilding => rebuilt?,
-            never = progress::show(service, &projection) => match never {},
+            rebuilt = service.rebuild_by(&projection, source, &act, shutdown) => rebuilt?,
+            never = progress::show(service, &projection, throttle.as_ref()) => match never {},
         };
         let Some(generation) = rebuilt else {
             eprintln!("interrupted: the same command continues from here");

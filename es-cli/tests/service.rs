@@ -130,6 +130,8 @@ async fn a_rebuild_tells_how_many_keys_are_parked_in_it() {
     let store = filled().await;
     let (_, rebuilt) = lines(&store, &["rebuild", "histories", "--json"]).await;
     assert_eq!(rebuilt[0]["parkedKeys"], 0);
+    let throttled = ["rebuild", "histories", "--keep-append-p99", "5ms", "--json"];
+    assert_eq!(lines(&store, &throttled).await.1[0]["parkedKeys"], 0);
     let data =
         EventData { name: "account.deposited".into(), schema_version: 1, payload: r#"{"amount":"much"}"#.into() };
     let append = Append::new("account-b".parse().unwrap(), Expected::Any, vec![NewEvent::new(data)]);

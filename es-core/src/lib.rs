@@ -124,6 +124,7 @@ pub use read::read_model::{
     Act, ActError, ActRecord, DeadLetter, DeadLetters, Generation, InvalidAct, KeyRange, LetterId, LetterPage,
     Operations, ParkedKey, Pause, StoppedAt,
 };
+pub use read::rebuild::{Throttle, Throttling};
 pub use read::source::LogSource;
 pub use read::tables::{TableProjection, TableProjector, Tables};
 pub use read::watch::{Change, ChangeToken, Since, Watch, WatchError};

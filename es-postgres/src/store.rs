@@ -24,7 +24,7 @@ use tokio::{
 use crate::{
     connect::{self, ConnectError},
     connections::Connections,
-    error::{CloseError, Stopped, UnexpectedAnswer},
+    error::{self, CloseError, Stopped, UnexpectedAnswer},
     import::line::Line,
     options::PostgresOptions,
     read::{head::Head, loader::Loader, log},
@@ -33,6 +33,7 @@ use crate::{
     write::{
         append::Prepared,
         parcel::{Caller, Queued},
+        probe::Probe,
         request::Request,
         writer::Writer,
     },
@@ -72,6 +73,7 @@ pub(crate) struct Inner {
     close_within: Duration,
     pub(crate) head: Head,
     pub(crate) progress: KnownProgress,
+    probe: Probe,
 }
 
 impl PostgresOptions {
@@ -134,6 +136,7 @@ impl PostgresStore {
             close_within: options.close_within,
             head: Head::new(session.schema().to_owned(), head),
             progress: KnownProgress::default(),
+            probe: Probe::new(session.clone()),
         };
         Self { inner: Arc::new(inner) }
     }
@@ -163,6 +166,7 @@ impl PostgresStore {
             task.abort();
             *writer = None;
         }
+        inner.probe.close(inner.close_within).await;
         finished &= inner.connections.close(inner.most_connections, inner.close_within).await;
         if finished { Ok(()) } else { Err(CloseError::Unfinished) }
     }
@@ -246,6 +250,10 @@ impl EventStore for PostgresStore {
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
         log::find_command(&self.inner.connections, stream, key).await
+    }
+
+    async fn probe(&self) -> Result<Duration, ReadError> {
+        self.inner.probe.take().await.map_err(error::read)
     }
 }
 

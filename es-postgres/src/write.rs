@@ -18,3 +18,5 @@ pub(crate) mod plan;
 pub(crate) mod statements;
 pub(crate) mod columns;
 pub(crate) mod append_in;
+
+pub(crate) mod probe;

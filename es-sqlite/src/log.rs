@@ -1,5 +1,7 @@
 //! `EventStore`: appends go through the queue, reads use connections of their own.
 
+use std::time::{Duration, Instant};
+
 use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
@@ -96,6 +98,14 @@ impl EventStore for SqliteStore {
         let row = query.fetch_optional(reader.connection()).await.map_err(Failure::from)?;
         reader.give_back();
         Ok(row.as_ref().map(rows::command).transpose().map_err(Failure::from)?)
+    }
+
+    /// It waits for its turn in this process, for the write lock of the file, and for a sync of the disk.
+    async fn probe(&self) -> Result<Duration, ReadError> {
+        let began = Instant::now();
+        let write = sqlx::query(include_str!("sql/probe.sql"));
+        self.connections().write(|connection| Box::pin(async { write.execute(connection).await.map(drop) })).await?;
+        Ok(began.elapsed())
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Position, Service, service::RebuildPlan};
+use es_core::{Position, Service, Throttle, Throttling, service::RebuildPlan};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 /// How often a terminal is told, and failures are looked for.
@@ -21,11 +21,12 @@ pub(super) fn plan(plan: RebuildPlan) -> String {
     format!("{events} events, about {} of payload, about {:.1} s", HumanBytes(bytes), time.as_secs_f64())
 }
 
-/// Shows how far the rebuild of `projection` in this process has folded, and each of its failures, until it is dropped.
-pub(super) async fn show(service: &Service, projection: &str) -> Infallible {
+/// Shows how far the rebuild of `projection` in this process has folded, what `throttle` leaves it, and each of its failures, until
+/// it is dropped.
+pub(super) async fn show(service: &Service, projection: &str, throttle: Option<&Throttle>) -> Infallible {
     let (is_terminal, began) = (io::stderr().is_terminal(), Instant::now());
     let bar = if is_terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
-    let template = "{bar:30} {percent}%  {human_pos} of {human_len} events  {per_sec}  {eta} left";
+    let template = "{bar:30} {percent}%  {human_pos} of {human_len} events  {per_sec}  {eta} left{msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
@@ -62,9 +63,11 @@ pub(super) async fn show(service: &Service, projection: &str) -> Infallible {
         });
         bar.0.set_length(head);
         bar.0.set_position(reached);
+        let throttled = throttle.map_or_else(String::new, |throttle| throttled(throttle.state()));
+        bar.0.set_message(throttled.clone());
         if !is_terminal && told.elapsed() >= LINE {
             told = Instant::now();
-            tell(line(first.0, reached, head, began.elapsed().saturating_sub(first.1)));
+            tell(line(first.0, reached, head, began.elapsed().saturating_sub(first.1)) + &throttled);
         }
     }
 }
@@ -86,8 +89,18 @@ fn line(from: u64, reached: u64, head: u64, elapsed: Duration) -> String {
     format!("{reached} of {head} events, {rate:.0} a second, time left: {left}")
 }
 
+fn throttled(Throttling { share, append_p99, limit, .. }: Throttling) -> String {
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
+    let what =
+        if share < 1.0 { format!("throttled to {:.0} % of the time", share * 100.0) } else { "not throttled".into() };
+    let p99 = append_p99.map_or_else(|| "not known yet".into(), |p99| format!("{:.1} ms", milliseconds(p99)));
+    format!(", {what} (append p99 {p99}, limit {:.1} ms)", milliseconds(limit))
+}
+
 #[cfg(test)]
 mod tests {
+    use es_core::MemoryStore;
+
     use super::*;
 
     #[test]
@@ -98,5 +111,14 @@ mod tests {
             "2000 of 2500 events, 100 a second, time left: 5 s"
         );
         assert_eq!(line(0, 0, 10, Duration::ZERO), "0 of 10 events, 0 a second, time left: unknown");
+    }
+
+    #[tokio::test]
+    async fn it_tells_how_far_a_rebuild_is_throttled() {
+        let mut state = Throttle::keeping(Duration::from_millis(5), MemoryStore::new()).state();
+        (state.share, state.append_p99) = (0.05, None);
+        assert_eq!(throttled(state), ", throttled to 5 % of the time (append p99 not known yet, limit 5.0 ms)");
+        (state.share, state.append_p99) = (1.0, Some(Duration::from_micros(2_340)));
+        assert_eq!(throttled(state), ", not throttled (append p99 2.3 ms, limit 5.0 ms)");
     }
 }

@@ -1,6 +1,9 @@
 //! The port to the log, in memory.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
+use tokio::time::Instant;
 
 use super::{MemoryStore, log::index};
 use crate::{
@@ -92,5 +95,11 @@ impl EventStore for MemoryStore {
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
         Ok(self.lock().log.commands.get(&command_id(stream, key)).copied())
+    }
+
+    async fn probe(&self) -> Result<Duration, ReadError> {
+        let began = Instant::now();
+        drop(self.lock());
+        Ok(began.elapsed())
     }
 }

@@ -3,11 +3,13 @@
 mod builder;
 mod drafts;
 mod plan;
+mod throttle;
 #[cfg(test)]
 mod texts;
 
 pub use plan::RebuildPlan;
 pub(crate) use plan::plan;
+pub use throttle::{Throttle, Throttling};
 
 use std::ops::ControlFlow;
 

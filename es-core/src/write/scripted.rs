@@ -6,6 +6,7 @@ use std::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -134,6 +135,10 @@ impl EventStore for Scripted {
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
         self.reader()?.find_command(stream, key).await
+    }
+
+    async fn probe(&self) -> Result<Duration, ReadError> {
+        self.reader()?.probe().await
     }
 }
 

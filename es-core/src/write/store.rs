@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 
@@ -97,6 +97,16 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`ReadError`].
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError>;
+
+    /// How long a small append takes at this moment, without one: what it waits for its turn among all processes that append, and
+    /// then for a commit of a few bytes to be durable. The log stays as it is. The time for a connection does not count.
+    ///
+    /// # Errors
+    /// [`ReadError::Store`], also if the store takes no writes.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
+    async fn probe(&self) -> Result<Duration, ReadError>;
 }
 
 #[async_trait]
@@ -141,6 +151,10 @@ impl<T: EventStore + ?Sized> EventStore for Arc<T> {
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
         (**self).find_command(stream, key).await
+    }
+
+    async fn probe(&self) -> Result<Duration, ReadError> {
+        (**self).probe().await
     }
 }
 

@@ -168,6 +168,10 @@ impl EventStore for Shortened {
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
         self.log.find_command(stream, key).await
     }
+
+    async fn probe(&self) -> Result<Duration, ReadError> {
+        self.log.probe().await
+    }
 }
 
 /// A failover loses what a relay had told of and had not published: it never comes. (Seen to fail where a relay tells of

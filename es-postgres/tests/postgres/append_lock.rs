@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use es_core::{AppendError, EventStore, Expected, Position};
+use es_core::{AppendError, EventStore, Expected, Position, ReadError};
 use es_postgres::StaleSnapshot;
 use tokio::task::JoinSet;
 
@@ -321,4 +321,21 @@ async fn r3_the_log_refuses_to_be_rewritten() {
         let outcome = sqlx::query(rewrite).execute(&mut owner.0).await;
         assert_eq!(outcome.unwrap_err().as_database_error().unwrap().code().as_deref(), Some("ES001"));
     }
+}
+
+/// An append would wait for it too. (Seen to fail without the statement that takes the lock.)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_probe_waits_for_the_append_lock_and_holds_it_no_longer() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    holder.hold_append_lock().await;
+    let mut probe = Box::pin(store.probe());
+    tokio::select! { biased; _ = &mut probe => panic!("it is held"), () = watcher.until_blocked(&schema, 1) => {} }
+    holder.run("ROLLBACK").await;
+    soon(probe).await.unwrap();
+    soon(holder.hold_append_lock()).await;
+    holder.run("ROLLBACK").await;
+    store.close().await.unwrap();
+    assert!(matches!(store.probe().await, Err(ReadError::Store(_))), "it is closed");
 }

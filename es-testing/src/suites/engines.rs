@@ -54,6 +54,7 @@ macro_rules! engine_suite {
             r11_an_event_that_cannot_be_folded_stops_the_projector_before_it
             r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log
             r12_a_rebuild_ends_wherever_the_log_does
+            r12_a_throttled_rebuild_goes_on_and_ends_equal_to_the_fold_of_the_log
             r12_of_two_workers_that_rebuild_both_end
             r12_a_killed_rebuild_continues_after_its_last_write
             r12_an_interrupted_rebuild_continues

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use chrono::DateTime;
 use es_core::{
     Append, EngineError, EventStore, Expected, FoldResult, KeyRange, Keys, LogSource, MemoryStore, NewEvent, Position,
-    Projection, Projector, QueryError, ReadModel, ReadToken, Recorded, Repository, StreamId,
+    Projection, Projector, QueryError, ReadModel, ReadToken, Recorded, Repository, StreamId, Throttle,
     backend::{
         AggregateStore, Batch, Changes, Checkpoint, Delivery, EventFeed, EventSource, GenerationState, ReadModelStore,
         Shard, SourceError, Subscription, Takeover, Witness,
@@ -287,6 +287,24 @@ pub async fn r12_a_rebuild_under_load_ends_equal_to_the_fold_of_the_log(store: &
     shutdown.cancel();
     watcher.await.expect("the reader was content");
     serving.await.expect("no panic").expect("it stops in order");
+}
+
+/// R12: no append is as fast as this throttle asks for, so the rebuild gets the least part of the time, under writers too.
+pub async fn r12_a_throttled_rebuild_goes_on_and_ends_equal_to_the_fold_of_the_log(store: &impl Store) {
+    load(store, 4).join_all().await;
+    let clients = load(store, 2);
+    let throttle = Throttle::keeping(Duration::ZERO, store.clone());
+    // It begins when it is slow already.
+    while throttle.state().share > 0.1 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let source = throttle.on(source(store));
+    let rebuilt = Projector::new(Histories, source, store.clone()).rebuild(CancellationToken::new()).await;
+    rebuilt.expect("rebuilt").expect("it was not interrupted");
+    let state = throttle.state();
+    assert!(state.share < 0.1, "{state:?}");
+    clients.join_all().await;
+    assert_equals_the_fold(Histories, store).await;
 }
 
 /// R12: with no events, with one event less than a batch, a full batch, and one more.

@@ -31,6 +31,7 @@ macro_rules! event_store_suite {
             r6_concurrent_retries_write_once
             r7_a_dropped_append_leaves_nothing_or_the_whole
             events_come_back_as_they_were_written
+            a_probe_leaves_the_log_as_it_is
         }
         $crate::__suite! { event_store_together, $make,
             r1_appends_made_together_are_all_there_or_none
@@ -66,6 +67,25 @@ macro_rules! event_store_suite {
             r15_a_refused_append_leaves_its_neighbours_alone
         }
     };
+}
+
+/// Beside appends, which a probe neither stops nor follows.
+pub async fn a_probe_leaves_the_log_as_it_is(store: &(impl EventStore + Clone)) {
+    let mut writers = JoinSet::new();
+    for writer in 0..4 {
+        let store = store.clone();
+        writers.spawn(async move {
+            for _ in 0..5 {
+                store.append(append(&writer.to_string(), Expected::Any, 1)).await.expect("appended");
+                store.probe().await.expect("probed");
+            }
+        });
+    }
+    writers.join_all().await;
+    assert_eq!(store.head().await.expect("a head").get(), 20);
+    store.probe().await.expect("probed");
+    let log = store.read_log(Position::ZERO, 100).await.expect("a log");
+    assert_eq!(log.len(), 20);
 }
 
 pub(crate) fn stream(id: &str) -> StreamId {

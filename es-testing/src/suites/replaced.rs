@@ -6,6 +6,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -108,6 +109,10 @@ impl EventStore for Replaced {
 
     async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
         self.server().find_command(stream, key).await
+    }
+
+    async fn probe(&self) -> Result<Duration, ReadError> {
+        self.server().probe().await
     }
 }
 
