@@ -40,7 +40,7 @@ impl StoreMoved {
 mod tests {
     use super::*;
     use crate::{
-        ActError, AppendError, DecideError, EngineError, ExecuteError, LoadError, QueryError, ReadError,
+        ActError, AppendError, DecideError, EngineError, ExecuteError, LiveError, LoadError, QueryError, ReadError,
         backend::{CommitError, PromoteError, ReadModelError, SnapshotError, SourceError},
         service::{RebuildError, StartError, Unsettled},
     };
@@ -55,6 +55,7 @@ mod tests {
             AppendError::Store(failure()).is_transient(),
             SnapshotError(failure()).is_transient(),
             LoadError::from(read()).is_transient(),
+            LiveError::from(read()).is_transient(),
             Execute::from(LoadError::from(read())).is_transient(),
             Execute::from(AppendError::Store(failure())).is_transient(),
             Decide::from(read()).is_transient(),

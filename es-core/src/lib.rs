@@ -117,6 +117,7 @@ pub use read::engine_error::EngineError;
 pub use read::failure::{FailurePolicy, Retries};
 pub use read::field::{DocumentField, Field, FieldType, Fields};
 pub use read::find::{FieldCursor, FieldRange};
+pub use read::live::{KeyEvents, Live, LiveError, LiveProjection};
 pub use read::projection::{EventOrder, FoldResult, Keys, Projection};
 pub use read::projector::Projector;
 pub use read::query::{Page, QueryError, ReadModel};

@@ -22,6 +22,7 @@ pub mod refold;
 pub(crate) mod reads;
 pub mod query;
 pub mod find;
+pub mod live;
 pub mod watch;
 pub mod tables;
 #[cfg(test)]

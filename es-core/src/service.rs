@@ -49,6 +49,7 @@ pub use self::{
 use crate::{
     backoff::Backoff,
     read::{
+        live::{Live, LiveProjection},
         projection::Projection,
         query::ReadModel,
         source::{EventSource, LogSource},
@@ -155,6 +156,14 @@ impl Service {
     /// ([`ServiceBuilder::table_projection`]).
     pub fn tables<P: TableProjection<S>, S: TableStore>(&self) -> Option<Tables<P, S>> {
         self.resources().tables()
+    }
+
+    /// The documents of `P`, folded when they are read. All callers share its cache.
+    ///
+    /// # Panics
+    /// When the projection was not registered with [`ServiceBuilder::live`].
+    pub fn live<P: LiveProjection>(&self) -> Live<P> {
+        self.resources().live()
     }
 
     /// The read model of `P`, for queries.

@@ -19,5 +19,5 @@ pub use clock::TestClock;
 pub use decisions::Decided;
 pub use history::{History, history, recorded};
 pub use policies::{Reacted, Reacting};
-pub use projections::project;
+pub use projections::{live_differences, project};
 pub use subscribed::{Subscribed, subscribe};

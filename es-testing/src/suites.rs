@@ -23,6 +23,7 @@ pub mod event_store_input;
 pub mod event_store_large;
 pub mod event_store_together;
 pub mod inspect;
+pub mod live;
 pub mod read_model_store;
 pub mod read_model_store_fields;
 pub mod read_model_store_generations;

@@ -19,7 +19,7 @@
 //! | error | status |
 //! |---|---|
 //! | the aggregate or the decision refuses | what the application's `From<…> for Problem` says |
-//! | a header, a parameter or a body in JSON cannot be read; an id cannot name a stream; a decision gets `If-Match` | 400 |
+//! | a header, a parameter or a body in JSON cannot be read; an id cannot name a stream; a stream has no such version; a decision gets `If-Match` | 400 |
 //! | a decision meets a stream that is not as it expects | 409 |
 //! | `If-Match` names another version | 412 |
 //! | the read model was replaced after the page before; a watch cannot go on where it was: begin with the current state | 410 |

@@ -126,6 +126,7 @@
 //! | decide on events of several aggregates | [`Decisions`], [`DecisionModel`] |
 //! | change the shape of an event | [`Event`](derive@Event): `version`, `upcast` |
 //! | keep read models | [`Projection`], [`ReadModel`] |
+//! | fold a document when it is read, never behind | [`LiveProjection`], [`Live`] |
 //! | find documents by values, in pages, and count them | [`Field`], [`Projection::FIELDS`], [`ReadModel::find`] |
 //! | see each change of a document, or of a range of keys | [`ReadModel::watch`], [`Since`]; as server-sent events: `http` |
 //! | see a document as it was or would be | [`Service::as_of_named`], [`Service::what_if_named`] |

@@ -17,6 +17,7 @@ use crate::{
     read::{
         definition,
         failure::FailurePolicy,
+        live::{Live, LiveProjection},
         projection::Projection,
         projector::Projector,
         read_model::ReadModelError,
@@ -152,6 +153,18 @@ impl ServiceBuilder {
             let projector = with_settings!(projector, readers);
             Body::Projector(Box::new(settings(projector)))
         })
+    }
+
+    /// Adds a read model that is folded from the log when it is read. It is no part: all processes have it, and nothing of it is
+    /// stored.
+    pub fn live<P: LiveProjection>(self, projection: P) -> Self {
+        self.live_with(projection, |live| live)
+    }
+
+    /// Adds a read model that is folded when it is read, with settings.
+    pub fn live_with<P: LiveProjection>(mut self, projection: P, settings: impl FnOnce(Live<P>) -> Live<P>) -> Self {
+        self.by_type.insert(settings(Live::new(projection, self.store.clone())));
+        self
     }
 
     /// Adds a read model in tables of its own. `store` is the store of the service, by its own type.

@@ -10,6 +10,7 @@ use std::{
 use super::{part::Part, store::ServiceStore};
 use crate::{
     read::{
+        live::{Live, LiveProjection},
         projection::Projection,
         query::ReadModel,
         source::{EventSource, LogSource},
@@ -37,7 +38,7 @@ struct Shared {
 }
 
 /// What the parts share, a value of each type: the repository of each kind of aggregate, so that all use its cache, and the tables of
-/// each table projection.
+/// each table projection, and the live read model of each projection, so that all use its cache.
 #[derive(Debug, Default)]
 pub(crate) struct ByType(HashMap<TypeId, Box<dyn Any + Send + Sync>>);
 
@@ -90,6 +91,18 @@ impl Resources {
     /// ([`ServiceBuilder::table_projection`](super::ServiceBuilder::table_projection)).
     pub fn tables<P: TableProjection<S>, S: TableStore>(&self) -> Option<Tables<P, S>> {
         self.0.by_type.get::<Tables<P, S>>().cloned()
+    }
+
+    /// The documents of `P`, folded when they are read. All callers share its cache.
+    ///
+    /// # Panics
+    /// When the projection was not registered with [`ServiceBuilder::live`](super::ServiceBuilder::live).
+    pub fn live<P: LiveProjection>(&self) -> Live<P> {
+        let Some(live) = self.0.by_type.get::<Live<P>>() else {
+            let (name, service) = (type_name::<P>(), self.name());
+            panic!("the service {service:?} has no live read model {name}: register it with `.live(…)`")
+        };
+        live.clone()
     }
 
     /// The read model of `P`, for queries.

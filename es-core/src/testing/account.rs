@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::Recorded,
-    read::projection::{EventOrder, FoldResult, Keys, Projection},
+    read::{
+        live::LiveProjection,
+        projection::{EventOrder, FoldResult, Keys, Projection},
+    },
     write::aggregate::Aggregate,
 };
 
@@ -99,6 +102,8 @@ impl Projection for Histories {
         Ok(())
     }
 }
+
+impl LiveProjection for Histories {}
 
 /// All that happened in one document, in the order of the log; `V` is the projection's version.
 /// From version 2 on it keeps the balance too, and the event `poison` cannot be folded.

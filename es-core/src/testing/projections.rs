@@ -1,11 +1,22 @@
 //! Projections without a database.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     event::RecordedEvent,
-    read::{engine_error::EngineError, projection::Projection, projector},
+    read::{
+        engine_error::EngineError,
+        live::{Live, LiveError, LiveProjection},
+        projection::Projection,
+        projector,
+        watch::keys_of,
+    },
+    stream::Position,
+    write::store::{EventStore, is_last_page},
 };
+
+/// How many events are read at a time.
+const PAGE: usize = 1_000;
 
 /// The documents of `projection` after `events`: *the* fold, with which every read model must
 /// agree (R9). The events are those of a [`History`](super::History), or come from a log.
@@ -27,4 +38,37 @@ pub fn project<'a, P: Projection>(
     }
     let documents = documents.into_iter().filter_map(|(key, document)| Some((key, document?)));
     documents.map(|(key, document)| projector::encode::<P>(&key, &document).map(|_| (key, document))).collect()
+}
+
+/// The keys whose document is another one when it is read live than in the fold of the whole `log`, which is kept in memory: for
+/// these [`LiveProjection::events_of`](crate::LiveProjection::events_of) misses events that
+/// [`keys`](crate::Projection::keys) gives to the key.
+///
+/// # Errors
+/// [`LiveError`](crate::LiveError) at the first event that cannot be read or folded.
+pub async fn live_differences<P: LiveProjection>(
+    live: &Live<P>,
+    log: &impl EventStore,
+) -> Result<Vec<String>, LiveError> {
+    let mut events = Vec::new();
+    loop {
+        let after = events.last().map_or(Position::ZERO, |event: &RecordedEvent| event.position);
+        let page = log.read_log(after, PAGE).await?;
+        let is_last = is_last_page(&page, PAGE);
+        events.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    let (mut documents, mut keys) = (project(live.projection(), &events)?, BTreeSet::new());
+    for event in &events {
+        keys.extend(keys_of(live.projection(), event)?);
+    }
+    let mut differing = Vec::new();
+    for key in keys {
+        if live.get(&key).await? != documents.remove(&key) {
+            differing.push(key);
+        }
+    }
+    Ok(differing)
 }

@@ -20,18 +20,20 @@ use es_core::{
 #[derive(Debug)]
 pub(super) struct Replaced {
     servers: [Arc<dyn AggregateStore>; 2],
-    /// How many streams the first one still reads.
+    /// How many reads of streams and of events that match a query the first one still answers.
     left: AtomicUsize,
-    /// How many streams were read.
+    /// How many such reads there were.
     reads: AtomicUsize,
     /// The append that another process makes before the next append of this one arrives.
     rival: Mutex<Option<Append>>,
+    /// The appends that another process makes after the next read of a stream.
+    later: Mutex<Vec<Append>>,
 }
 
 impl Replaced {
     pub(super) fn new(servers: [Arc<dyn AggregateStore>; 2]) -> Self {
         let (left, reads) = (AtomicUsize::new(usize::MAX), AtomicUsize::new(0));
-        Self { servers, left, reads, rival: Mutex::default() }
+        Self { servers, left, reads, rival: Mutex::default(), later: Mutex::default() }
     }
 
     /// Lets the second server take over after so many further reads.
@@ -39,7 +41,7 @@ impl Replaced {
         self.left.store(reads, Ordering::SeqCst);
     }
 
-    /// How many streams were read, or parts of them.
+    /// How many reads there were, of streams and of events that match a query.
     #[cfg(test)]
     pub(super) fn reads(&self) -> usize {
         self.reads.load(Ordering::SeqCst)
@@ -49,6 +51,11 @@ impl Replaced {
     #[cfg(test)]
     pub(super) fn before_the_next_append(&self, rival: Append) {
         *self.rival.lock().expect("nothing panics under it") = Some(rival);
+    }
+
+    /// Lets another process make these appends, one after the other, after the next read of a stream.
+    pub(super) fn after_the_next_read(&self, appends: Vec<Append>) {
+        *self.later.lock().expect("nothing panics under it") = appends;
     }
 
     fn server(&self) -> &dyn AggregateStore {
@@ -83,7 +90,12 @@ impl EventStore for Replaced {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.reader().read_stream(stream, after, limit).await
+        let read = self.reader().read_stream(stream, after, limit).await;
+        let later = mem::take(&mut *self.later.lock().expect("nothing panics under it"));
+        for append in later {
+            self.server().append(append).await.expect("appended");
+        }
+        read
     }
 
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
@@ -96,7 +108,7 @@ impl EventStore for Replaced {
         after: Position,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.server().read_matching(query, after, limit).await
+        self.reader().read_matching(query, after, limit).await
     }
 
     async fn head(&self) -> Result<Position, ReadError> {

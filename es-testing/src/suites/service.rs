@@ -23,6 +23,14 @@ macro_rules! service_suite {
             r9_services_on_one_store_share_the_work_and_one_takes_over
             r22_a_reader_that_has_stopped_continues_when_the_event_is_skipped
         }
+        $crate::__suite! { live, $make,
+            r3_a_live_document_is_not_folded_from_two_histories
+            r9_a_live_document_of_several_streams_is_at_each_read_the_fold_of_the_log
+            r9_a_live_read_of_several_streams_is_of_one_moment
+            r13_a_live_read_sees_all_that_was_written_before_it
+            r14_a_live_read_names_the_event_that_fails
+            a_live_document_is_folded_up_to_a_moment
+        }
         $crate::__suite! { refold, $make,
             r9_a_verification_finds_each_document_that_is_not_the_fold_of_the_log
             r9_a_verification_beside_writers_finds_nothing

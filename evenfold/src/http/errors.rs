@@ -4,8 +4,8 @@ use std::error::Error;
 
 use axum::http::StatusCode;
 use es_core::{
-    AppendError, DecideError, DecodeError, EncodeError, ExecuteError, InvalidStream, InvalidTag, LoadError, QueryError,
-    ReadError, WatchError, backend::InvalidAppend,
+    AppendError, DecideError, DecodeError, EncodeError, ExecuteError, InvalidStream, InvalidTag, LiveError, LoadError,
+    QueryError, ReadError, WatchError, backend::InvalidAppend,
 };
 
 use super::problem::Problem;
@@ -143,6 +143,18 @@ impl From<QueryError> for Problem {
                 "The read model was replaced since the page before: begin with the first page",
             ),
             QueryError::Store(_) => Self::unavailable(&error),
+            _ => Self::failed(&error),
+        }
+    }
+}
+
+impl From<LiveError> for Problem {
+    fn from(error: LiveError) -> Self {
+        match error {
+            LiveError::Read(error) => error.into(),
+            LiveError::NoSuchVersion { .. } => {
+                Self::wrong_parameter(StatusCode::BAD_REQUEST, "version", &error.to_string())
+            }
             _ => Self::failed(&error),
         }
     }

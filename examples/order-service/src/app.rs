@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
-use evenfold::{CancellationToken, ReadModel, Repository, Service};
+use evenfold::{CancellationToken, Live, ReadModel, Repository, Service};
 
 use crate::{
     order::Order,
     placing::Placing,
-    read_models::{AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderTables, OrdersByCustomer},
+    read_models::{
+        AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderTables, OrderTimeline, OrdersByCustomer,
+    },
 };
 
 /// How long a query waits until a read model serves. A new read model on an empty or short log needs less.
@@ -20,6 +22,8 @@ pub struct App {
     pub placing: Placing,
     pub orders: Repository<Order>,
     pub order_details: ReadModel<OrderDetails>,
+    pub past_order_details: Live<OrderDetails>,
+    pub order_timeline: Live<OrderTimeline>,
     pub orders_by_customer: ReadModel<OrdersByCustomer>,
     pub daily_revenue: ReadModel<DailyRevenue>,
     /// In the first release, the daily revenue as it was.
@@ -38,6 +42,8 @@ impl App {
             placing: Placing::new(service.store()),
             orders: service.repository(),
             order_details: service.read_model().patience(PATIENCE),
+            past_order_details: service.live(),
+            order_timeline: service.live(),
             orders_by_customer: service.read_model().patience(PATIENCE),
             daily_revenue: service.read_model().patience(PATIENCE),
             first_daily_revenue: None,

@@ -35,6 +35,7 @@ pub fn router(app: App) -> Router {
         .route("/api/orders/search", get(search::search))
         .route("/api/orders/{id}", get(order_queries::order))
         .route("/api/orders/{id}/events", get(order_queries::events))
+        .route("/api/orders/{id}/timeline", get(order_queries::timeline))
         .route("/api/orders/{id}/changes", get(changes::changes))
         .route("/api/orders/{id}/pay", post(|order: Addressed| order.execute(OrderCommand::Pay)))
         .route("/api/orders/{id}/reserve", post(|order: Addressed| order.execute(OrderCommand::Reserve)))

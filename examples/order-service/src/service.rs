@@ -12,7 +12,9 @@ use crate::{
     order::Order,
     payment::Payment,
     policy::Fulfilment,
-    read_models::{AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderSearch, OrdersByCustomer},
+    read_models::{
+        AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderSearch, OrderTimeline, OrdersByCustomer,
+    },
     shipment::Shipment,
 };
 
@@ -37,6 +39,8 @@ pub async fn builder(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
         .projection(OrderDetails)
         .projection(OrdersByCustomer)
         .projection(AuditTrail)
+        .live(OrderTimeline)
+        .live(OrderDetails)
         .policy(Fulfilment::new)
         .on_failure(FailurePolicy::retry(RETRY_PAUSES, RETRIES).then_park())
         .standby_limit(parts.standby_limit.map_or(STANDBY_LIMIT, Duration::from_secs));

@@ -34,7 +34,7 @@ pub enum Moment {
 }
 
 impl Moment {
-    fn holds(self, event: &RecordedEvent) -> bool {
+    pub(crate) fn holds(self, event: &RecordedEvent) -> bool {
         match self {
             Self::Now => true,
             Self::Position(position) => event.position <= position,

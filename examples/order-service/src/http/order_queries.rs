@@ -1,4 +1,4 @@
-//! Queries of one order: its state now, its state at a version, and its events.
+//! Queries of one order: its state now, its state at a version, its timeline and its events.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use evenfold::http::ETag;
-use evenfold::{Metadata, Position, Projection, RecordedEvent, Version};
+use evenfold::read::refold::Moment;
+use evenfold::{LiveError, Metadata, Position, RecordedEvent, Version};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     app::App,
     ids::OrderId,
-    read_models::{OrderDetails, OrderView},
+    read_models::{OrderView, Step},
 };
 
 /// The largest number of events in one answer. An order has at most five.
@@ -48,13 +49,28 @@ pub(super) async fn order(
 
 /// The order after its first `version` events, by the fold of the read model.
 async fn as_of(app: &App, id: &OrderId, version: Version) -> Result<Option<OrderView>, Problem> {
-    let mut view = None;
-    for event in read(app, id).await?.iter().take_while(|event| event.version <= version) {
-        if let Some(event) = event.decode()? {
-            OrderDetails.fold(&mut view, &event).map_err(|error| Problem::failed(&*error))?;
-        }
+    match app.past_order_details.get_as_of(id.as_ref(), Moment::Version(version)).await {
+        Err(LiveError::NoSuchVersion { .. }) => Ok(None),
+        found => Ok(found?),
     }
-    Ok(view.filter(|view: &OrderView| view.version == version))
+}
+
+/// `GET /api/orders/{id}/timeline`: always with all that was written before the request, so it has no `?after=`.
+pub(super) async fn timeline(
+    State(app): State<Arc<App>>,
+    Id(order_id): Id<OrderId>,
+    parameters: Parameters,
+) -> Result<impl IntoResponse, Problem> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Timeline {
+        order_id: OrderId,
+        steps: Vec<Step>,
+    }
+
+    parameters.finish()?;
+    let steps = app.order_timeline.get(order_id.as_ref()).await?.ok_or_else(unknown_order)?;
+    Ok(Json(Timeline { order_id, steps }))
 }
 
 /// `GET /api/orders/{id}/events`.

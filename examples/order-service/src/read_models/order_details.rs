@@ -1,7 +1,7 @@
 //! An order as its customer sees it.
 
 use chrono::{DateTime, Utc};
-use evenfold::{EventOrder, FoldResult, Keys, Projection, Recorded, Version};
+use evenfold::{EventOrder, FoldResult, Keys, LiveProjection, Projection, Recorded, Version};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -30,6 +30,9 @@ pub struct OrderView {
     pub placed_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
 }
+
+/// Folded when it is read, for an order as of a version.
+impl LiveProjection for OrderDetails {}
 
 impl Projection for OrderDetails {
     const NAME: &'static str = "order-details";

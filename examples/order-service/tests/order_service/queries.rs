@@ -38,6 +38,24 @@ async fn the_stream_shows_what_is_stored() {
 }
 
 #[tokio::test]
+async fn a_timeline_shows_each_step_at_once() {
+    let service = Service::start().await;
+    let placed = service.place("USR-123").await;
+    let id = placed["orderId"].as_str().unwrap();
+    let path = format!("/api/orders/{id}/timeline");
+    let events = |timeline: &Value| {
+        let steps = timeline["steps"].as_array().unwrap().iter();
+        steps.map(|step| step["event"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(events(&service.json(&path).await), ["order.placed"]);
+    service.drive(id, &["pay"]).await;
+    assert_eq!(events(&service.json(&path).await)[..2], ["order.placed", "order.paid"]);
+    service.settle().await;
+    assert_eq!(events(&service.json(&path).await), ["order.placed", "order.paid", "payment.captured"]);
+    problem(service.get("/api/orders/ORD-unknown/timeline"), 404, None).await;
+}
+
+#[tokio::test]
 async fn a_read_model_that_is_behind_says_how_far_it_is() {
     let service = Service::start().await;
     service.place("USR-123").await;
