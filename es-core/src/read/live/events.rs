@@ -54,7 +54,7 @@ impl KeyEvents {
         match categories {
             Categories::All => Self::matching(EventQuery::all()),
             Categories::Only(names) => {
-                Self(names.iter().filter_map(|name| StreamId::new(*name, id).ok()).map(Place::Stream).collect())
+                Self(names.iter().filter_map(|name| StreamId::new(name, id).ok()).map(Place::Stream).collect())
             }
         }
     }
