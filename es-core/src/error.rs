@@ -41,7 +41,11 @@ mod tests {
     use super::*;
     use crate::{
         ActError, AppendError, DecideError, EngineError, ExecuteError, LiveError, LoadError, QueryError, ReadError,
-        backend::{CommitError, PromoteError, ReadModelError, SnapshotError, SourceError},
+        WatchError,
+        backend::{
+            CommitError, CommitTablesError, CreateTablesError, EnsureError, PromoteError, ReadModelError,
+            SnapshotError, SourceError, WriteError,
+        },
         service::{RebuildError, StartError, Unsettled},
     };
 
@@ -62,6 +66,9 @@ mod tests {
             Decide::from(AppendError::Store(failure())).is_transient(),
             model().is_transient(),
             CommitError::from(model()).is_transient(),
+            CommitTablesError::from(CommitError::from(model())).is_transient(),
+            CreateTablesError::from(model()).is_transient(),
+            EnsureError::from(model()).is_transient(),
             PromoteError::from(model()).is_transient(),
             EngineError::from(model()).is_transient(),
             EngineError::from(SourceError::from(read())).is_transient(),
@@ -69,6 +76,8 @@ mod tests {
             ActError::from(model()).is_transient(),
             RebuildError::from(EngineError::from(model())).is_transient(),
             QueryError::from(model()).is_transient(),
+            WatchError::from(QueryError::from(model())).is_transient(),
+            WatchError::from(read()).is_transient(),
             StartError::from(model()).is_transient(),
             Unsettled::from(read()).is_transient(),
             Unsettled::from(model()).is_transient(),
@@ -82,5 +91,15 @@ mod tests {
         let moved = transient(|| StoreMoved("gone".into()).into());
         assert_eq!(moved, vec![false; moved.len()]);
         assert!(!StoreMoved("gone".into()).is_transient());
+    }
+
+    #[test]
+    fn tables_that_were_not_written_may_be_written_again_where_only_the_moment_was_wrong() {
+        assert!(WriteError::Stopped.is_transient());
+        assert!(CommitTablesError::from(WriteError::Stopped).is_transient());
+        assert!(CreateTablesError::Gone.is_transient());
+        assert!(!WriteError::Panicked.is_transient());
+        assert!(!CommitTablesError::from(WriteError::Panicked).is_transient());
+        assert!(!CreateTablesError::Forbidden("no".into()).is_transient());
     }
 }

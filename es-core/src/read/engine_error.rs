@@ -362,6 +362,8 @@ mod tests {
         let event = Location { position: Position::new(7), event: "account-a@1".to_owned() };
         let of_one = EngineError::Unfoldable { key: "a".to_owned(), event: event.clone(), reason: "no".into() };
         assert_eq!(of_one.key(), Some("a"));
+        let taken = Taken { field: "email".to_owned(), key: "b".to_owned(), other: "c".to_owned() };
+        assert_eq!(EngineError::NotUnique { event: event.clone(), taken }.key(), Some("b"));
         assert_eq!(EngineError::Panicked { event }.key(), None);
     }
 }

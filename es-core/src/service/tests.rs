@@ -2,6 +2,7 @@
 
 mod clock;
 mod failures;
+mod rebuild;
 mod shutdown;
 
 use std::{

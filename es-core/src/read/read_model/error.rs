@@ -42,3 +42,21 @@ impl std::error::Error for Shared {
         self.0.0.source()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::with_causes;
+
+    #[test]
+    fn callers_that_share_a_failure_are_told_its_causes() {
+        let failure = Arc::new(ReadModelError(StoreMoved("another file".into()).into()));
+        let shared = ReadModelError::shared(&failure);
+        assert!(!shared.is_transient());
+        let said = with_causes(&shared);
+        assert!(said.ends_with(": the store is no longer where it was opened: another file"), "{said}");
+        let lost = ReadModelError::shared(&Arc::new(ReadModelError("the connection was lost".into())));
+        assert!(lost.is_transient());
+        assert!(with_causes(&lost).ends_with(": the connection was lost"));
+    }
+}

@@ -67,6 +67,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_watch_without_a_token_begins_now() {
+        let token = ChangeToken { generation: 3, position: Position::new(17) };
+        assert!(matches!(Since::from(Some(token)), Since::Change(same) if same == token));
+        assert!(matches!(Since::from(None::<ChangeToken>), Since::Now));
+    }
+
+    #[test]
     fn a_token_is_read_from_its_text() {
         let token = ChangeToken { generation: 3, position: Position::new(17) };
         assert_eq!(token.to_string(), "3.p17");
