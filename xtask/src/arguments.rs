@@ -52,9 +52,10 @@ pub(crate) enum Task {
     Msrv,
     /// Changes es-core in one place after the other and lists the changes that its tests in memory do not notice.
     ///
-    /// Compares them with `es-core/mutants-accepted.txt`. All of it takes hours.
+    /// Compares them with `es-core/mutants-accepted.txt`. CONTRIBUTING.md says how long it takes.
     Mutants {
-        /// Leaves out what an earlier run has found to be noticed, or not to compile: goes on where one was interrupted.
+        /// Leaves out what an earlier run has found to be noticed, or not to compile: goes on where one was interrupted, or tries
+        /// the survivors again with new tests. es-core must not have changed otherwise.
         #[arg(long)]
         resume: bool,
         /// Only in these files, for example `es-core/src/tag.rs`.

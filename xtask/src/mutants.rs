@@ -1,14 +1,31 @@
 //! Mutation testing: what the tests of es-core do not notice, compared with what they need not notice.
+//!
+//! cargo-mutants lists the mutants. It would compile for each of them; here all are compiled together ([`weave`],
+//! [`schemata`]) and switched by an environment variable ([`trials`]). The few that cannot be switched at run time are left to
+//! cargo-mutants.
+
+mod accepted;
+mod list;
+mod schemata;
+mod trials;
+mod weave;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
 
 use rustix::process::Signal;
 
 use crate::cargo_tools::CargoTool;
 use crate::children::{self, Group};
 use crate::interrupt::Interrupt;
+use crate::mutants::accepted::Accepted;
+use crate::mutants::list::Mutant;
+use crate::mutants::schemata::Schemata;
+use crate::mutants::trials::{Outcome, Trials};
 use crate::{Failure, Result, say, tools};
 
 const MUTANTS: CargoTool = CargoTool { name: "cargo-mutants", version: "27.1.0" };
@@ -16,131 +33,225 @@ const MUTANTS: CargoTool = CargoTool { name: "cargo-mutants", version: "27.1.0" 
 /// The survivors that are accepted, each with the reason.
 const ACCEPTED: &str = "es-core/mutants-accepted.txt";
 
+/// The packages whose tests must notice the mutants of es-core: its own, the suites on the memory store, and those on `SQLite`,
+/// which has tables.
+const TESTED: [&str; 3] = ["es-core", "es-testing", "es-sqlite"];
+
+/// The tests that are left out: they wait for leases to run out (12 s), or test the checker.
+const SKIPPED: [&str; 2] = ["a_slow_", "checker::"];
+
+/// The profile of cargo that they are compiled with.
+const PROFILE: &str = "mutants";
+
 /// Changes es-core in one place after the other (only in `files`, if there are any), and runs its tests on each change.
 /// Fails if one survives that is not accepted, or if an accepted one does not survive.
 pub(crate) fn run(resume: bool, files: &[String]) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
+    let started = Instant::now();
     let workspace = tools::workspace();
     let accepted = Accepted::parse(&read(&workspace.join(ACCEPTED))?)?;
     let output = workspace.join("target/mutants");
-    fs::create_dir_all(&output).map_err(|error| Failure::cannot(format!("create {}", output.display()), error))?;
-    let mut command = children::mortal(&MUTANTS.installed(&interrupt)?, Signal::TERM);
-    command.current_dir(&workspace).args(["mutants", "--package", "es-core", "--output"]).arg(&output);
-    command.args(resume.then_some("--iterate")).args(files.iter().flat_map(|file| ["--file", file]));
+    let cargo_mutants = MUTANTS.installed(&interrupt)?;
+    let mutants = list(&cargo_mutants, files)?;
+    let mut results = Results::open(&output.join("results.txt"), resume)?;
+    let skipped: BTreeSet<usize> = mutants
+        .iter()
+        .enumerate()
+        .filter(|(_, mutant)| results.found.contains_key(&mutant.name))
+        .map(|(place, _)| place + 1)
+        .collect();
+    let target = output.join("target");
+    let built = Schemata::build(&output.join("copy"), &target, &mutants, &skipped, &interrupt)?;
+    let name = |number: usize| mutants[number - 1].name.as_str();
+    for number in &built.unviable {
+        results.add(name(*number), "unviable", "it does not compile")?;
+    }
+    say(format!(
+        "{} mutants, {} of them known, {} do not compile, {} cannot be switched ({})",
+        mutants.len(),
+        skipped.len(),
+        built.unviable.len(),
+        built.fixed.len(),
+        minutes(started),
+    ));
+    let is_done = |number: &usize| [&skipped, &built.unviable, &built.fixed].iter().any(|set| set.contains(number));
+    let switched: Vec<_> = (1..=mutants.len()).filter(|number| !is_done(number)).collect();
+    let trials = Trials { programs: &built.programs, logs: &output, interrupt: &interrupt };
+    let reach = trials.reach()?;
+    say(format!("running the tests for {} mutants ({})", switched.len(), minutes(started)));
+    trials.run(&switched, &reach, |number, outcome| match outcome {
+        Outcome::Noticed(by) => results.add(name(number), "noticed", &by),
+        Outcome::Endless => results.add(name(number), "endless", "the tests did not end"),
+        Outcome::Survived => results.add(name(number), "survived", "all tests passed that reach it"),
+        Outcome::Unreached => results.add(name(number), "survived", "no test reaches it"),
+    })?;
+    say(format!("now those that cannot be switched ({})", minutes(started)));
+    let fixed: Vec<_> = built.fixed.iter().map(|number| name(*number)).collect();
+    one_by_one(&cargo_mutants, &fixed, &output, &mut results, &interrupt)?;
+    Ok(verdict(&mutants, &results, &accepted, files.is_empty()))
+}
+
+/// All mutants of es-core, or those in `files`, in the order of cargo-mutants.
+fn list(cargo_mutants: &Path, files: &[String]) -> Result<Vec<Mutant>> {
+    let mut command = Command::new(cargo_mutants);
+    command.current_dir(tools::workspace()).args(["mutants", "--list", "--json", "--package", "es-core"]);
+    command.args(files.iter().flat_map(|file| ["--file", file]));
+    let output = command.output().map_err(|error| Failure::cannot("list the mutants", error))?;
+    if !output.status.success() {
+        return Err(Failure::cannot("list the mutants", String::from_utf8_lossy(&output.stderr)));
+    }
+    Mutant::parse(&output.stdout)
+}
+
+/// Lets cargo-mutants try those that cannot be switched at run time.
+fn one_by_one(
+    cargo_mutants: &Path,
+    names: &[&str],
+    output: &Path,
+    results: &mut Results,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let mut command = children::mortal(cargo_mutants, Signal::TERM);
+    command.current_dir(tools::workspace()).args(["mutants", "--package", "es-core", "--output"]).arg(output);
+    command.args(["--test-package", &TESTED.join(","), "--profile", PROFILE, "--minimum-test-timeout", "60"]);
+    command.args(names.iter().flat_map(|name| ["--re".to_owned(), format!("^{}$", literally(name))]));
+    command.args(["--", "--lib", "--tests", "--"]).args(SKIPPED.iter().flat_map(|name| ["--skip", name]));
     tools::forget_this_package(&mut command);
     // It works in a copy of the workspace. The dependencies are compiled once for all runs.
     command.env("CARGO_TARGET_DIR", output.join("target"));
-    let code = children::run_to_end(command, Group::Own, &interrupt)?;
-    // 0: all noticed, 2: some survived, 3: some never ended, which the tests notice too.
-    if ![0, 2, 3].contains(&code) {
-        return Ok(code);
+    let found = output.join("mutants.out");
+    // Of an earlier run. There may be none.
+    let _ = fs::remove_dir_all(&found);
+    let ended = children::run_to_end(command, Group::Own, interrupt);
+    // When it is interrupted, what it has found till then is kept. A list may be missing.
+    let lists = [("caught", "noticed"), ("timeout", "endless"), ("missed", "survived"), ("unviable", "unviable")];
+    for (list, outcome) in lists {
+        for name in fs::read_to_string(found.join(list).with_extension("txt")).unwrap_or_default().lines() {
+            results.add(name, outcome, "by cargo-mutants")?;
+        }
     }
-    let list = |name: &str| read(&output.join("mutants.out").join(name));
-    let (caught, endless, missed) = (list("caught.txt")?, list("timeout.txt")?, list("missed.txt")?);
-    let count = |list: &str| list.lines().count();
-    let noticed = caught + &endless;
-    let (of, all) = (count(&noticed), count(&noticed) + count(&missed));
+    // 0: all noticed, 2: some survived, 3: some never ended, which the tests notice too.
+    match ended? {
+        0 | 2 | 3 => Ok(()),
+        code => Err(Failure::cannot("run cargo-mutants", format!("it ended with {code}"))),
+    }
+}
+
+/// The regular expression that only the text matches.
+fn literally(text: &str) -> String {
+    let mut expression = String::new();
+    for c in text.chars() {
+        if r"\.+*?()|[]{}^$".contains(c) {
+            expression.push('\\');
+        }
+        expression.push(c);
+    }
+    expression
+}
+
+fn minutes(started: Instant) -> String {
+    format!("{} min", started.elapsed().as_secs() / 60)
+}
+
+/// What is known of the mutants, in a file that grows with each result, so that an interrupted run can go on.
+struct Results {
+    file: File,
+    /// The outcome of each mutant, by its name.
+    found: BTreeMap<String, String>,
+}
+
+impl Results {
+    /// With what an earlier run has found, or without it. Mutants that survived are tried again.
+    fn open(path: &Path, resume: bool) -> Result<Self> {
+        let failed = |error| Failure::cannot(format!("open {}", path.display()), error);
+        if !resume {
+            write(path, "")?;
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path).map_err(failed)?;
+        let mut found = BTreeMap::new();
+        for line in read(path)?.lines() {
+            let mut columns = line.split('\t');
+            if let (Some(outcome), Some(name)) = (columns.next(), columns.next()) {
+                found.insert(name.to_owned(), outcome.to_owned());
+            }
+        }
+        found.retain(|_, outcome| outcome != "survived");
+        Ok(Self { file, found })
+    }
+
+    fn add(&mut self, name: &str, outcome: &str, reason: &str) -> Result<()> {
+        self.found.insert(name.to_owned(), outcome.to_owned());
+        writeln!(self.file, "{outcome}\t{name}\t{reason}").map_err(|error| Failure::cannot("write the results", error))
+    }
+}
+
+/// Tells the result, and the exit code.
+fn verdict(mutants: &[Mutant], results: &Results, accepted: &Accepted, is_whole: bool) -> i32 {
+    let names = |outcome: &str| {
+        let is_so = |mutant: &&Mutant| results.found.get(&mutant.name).is_some_and(|found| found == outcome);
+        mutants.iter().filter(is_so).map(|mutant| mutant.name.as_str()).collect::<Vec<_>>()
+    };
+    let (noticed, endless, missed) = (names("noticed"), names("endless"), names("survived"));
+    let of = noticed.len() + endless.len();
+    let all = of + missed.len();
     say(format!(
         "noticed {of} of {all} mutants ({}.{} %), {} of them because a test did not end; {} did not compile",
         1_000 * of / all.max(1) / 10,
         1_000 * of / all.max(1) % 10,
-        count(&endless),
-        count(&list("unviable.txt")?),
+        endless.len(),
+        names("unviable").len(),
     ));
     if all == 0 {
         say("no mutant was tested: do the tests compile?");
-        return Ok(1);
+        return 1;
     }
-    let verdict = accepted.compare(&missed, &noticed);
+    let (missed, noticed) = (missed.join("\n"), [noticed, endless].concat().join("\n"));
+    let verdict = accepted.compare(&missed, &noticed, is_whole);
     for survivor in &verdict.survivors {
         say(format!("survived, and is not accepted: {survivor}"));
     }
     for mutant in &verdict.outdated {
-        say(format!("noticed by now; remove it from {ACCEPTED}: {mutant}"));
+        say(format!("noticed by now, or no more; remove it from {ACCEPTED}: {mutant}"));
     }
-    Ok(i32::from(!verdict.survivors.is_empty() || !verdict.outdated.is_empty()))
+    i32::from(!verdict.survivors.is_empty() || !verdict.outdated.is_empty())
 }
 
 fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|error| Failure::cannot(format!("read {}", path.display()), error))
 }
 
-/// Mutants that may survive, with the reasons. They are named without their lines, which move: one entry stands for all
-/// mutants of the same name in the same function.
-#[derive(Debug)]
-struct Accepted(BTreeMap<String, String>);
-
-/// What is not as the list of accepted mutants says.
-#[derive(Debug)]
-struct Verdict<'a> {
-    /// With their lines.
-    survivors: Vec<&'a str>,
-    outdated: Vec<&'a String>,
-}
-
-impl Accepted {
-    /// A mutant a line, and its reason on the next line, indented. Lines that begin with `#` are comments.
-    fn parse(text: &str) -> Result<Self> {
-        let mut lines = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-        let mut accepted = BTreeMap::new();
-        while let Some(mutant) = lines.next() {
-            let reason = lines.next().filter(|reason| !mutant.starts_with(' ') && reason.starts_with(' '));
-            let reason =
-                reason.ok_or_else(|| Failure::cannot(format!("read {ACCEPTED}"), format!("no reason: {mutant}")))?;
-            accepted.insert(mutant.to_owned(), reason.trim().to_owned());
-        }
-        Ok(Self(accepted))
+/// Writes the file if it is not so already: cargo compiles what is newer.
+fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
+    let failed = |error| Failure::cannot(format!("write {}", path.display()), error);
+    if fs::read(path).is_ok_and(|old| old == content.as_ref()) {
+        return Ok(());
     }
-
-    fn compare<'a>(&'a self, missed: &'a str, noticed: &str) -> Verdict<'a> {
-        let is_accepted = |line: &&str| self.0.contains_key(&name(line));
-        let survived: BTreeSet<_> = missed.lines().map(name).collect();
-        let noticed: BTreeSet<_> = noticed.lines().map(name).collect();
-        let is_outdated = |mutant: &&String| noticed.contains(*mutant) && !survived.contains(*mutant);
-        Verdict {
-            survivors: missed.lines().filter(|line| !is_accepted(line)).collect(),
-            outdated: self.0.keys().filter(is_outdated).collect(),
-        }
-    }
-}
-
-/// A mutant without its line and column: `es-core/src/tag.rs:12:5: replace …` becomes `es-core/src/tag.rs: replace …`.
-fn name(line: &str) -> String {
-    let mut parts = line.splitn(4, ':');
-    let file = parts.next().unwrap_or_default();
-    format!("{file}:{}", parts.nth(2).unwrap_or_default())
+    fs::create_dir_all(path.parent().unwrap_or(path)).map_err(failed)?;
+    fs::write(path, content).map_err(failed)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const LIST: &str = "# comment\n\na.rs: replace + with - in f\n    equivalent: f(0) is not asked for\n";
-
     #[test]
-    fn survivors_are_compared_without_their_lines() {
-        let accepted = Accepted::parse(LIST).expect("a list");
-        let verdict = accepted.compare("a.rs:7:9: replace + with - in f\na.rs:8:1: delete ! in f::<A, B>", "");
-        assert_eq!(verdict.survivors, ["a.rs:8:1: delete ! in f::<A, B>"]);
-        assert!(verdict.outdated.is_empty());
+    fn a_name_is_taken_literally() {
+        assert_eq!(literally("a.rs:1:2: replace * with (+)"), r"a\.rs:1:2: replace \* with \(\+\)");
     }
 
     #[test]
-    fn an_accepted_mutant_that_is_noticed_is_told() {
-        let accepted = Accepted::parse(LIST).expect("a list");
-        assert_eq!(accepted.compare("", "a.rs:7:9: replace + with - in f").outdated, ["a.rs: replace + with - in f"]);
-        // Of several of that name one survives still.
-        assert!(
-            accepted.compare("a.rs:9:9: replace + with - in f", "a.rs:7:9: replace + with - in f").outdated.is_empty()
-        );
-        // It was not among those that were run.
-        assert!(accepted.compare("", "b.rs:1:1: delete ! in g").outdated.is_empty());
-    }
-
-    #[test]
-    fn every_accepted_mutant_has_a_reason() {
-        assert!(Accepted::parse("a.rs: x\nb.rs: y\n    reason\n").is_err());
-        assert!(Accepted::parse("a.rs: x\n").is_err());
-        Accepted::parse(include_str!("../../es-core/mutants-accepted.txt")).expect("the list of es-core");
+    fn only_survivors_are_tried_again() {
+        let directory = std::env::temp_dir().join(format!("xtask-mutants-{}", std::process::id()));
+        let path = directory.join("results.txt");
+        let mut results = Results::open(&path, false).expect("a file");
+        results.add("a", "noticed", "t").expect("a line");
+        results.add("b", "survived", "").expect("a line");
+        let again = Results::open(&path, true).expect("the file");
+        assert_eq!(again.found.keys().collect::<Vec<_>>(), ["a"]);
+        assert!(Results::open(&path, false).expect("the file").found.is_empty());
+        fs::remove_dir_all(directory).expect("a directory");
     }
 }
