@@ -49,7 +49,7 @@ pub use self::{
 use crate::{
     backoff::Backoff,
     read::{
-        live::{Live, LiveProjection},
+        live::{AnyLive, Live, LiveProjection},
         projection::Projection,
         query::ReadModel,
         source::{EventSource, LogSource},
@@ -97,6 +97,7 @@ pub struct Service(Arc<Inner>);
 struct Inner {
     resources: Resources,
     categories: Vec<&'static str>,
+    live: LiveModels,
     parts: Vec<Arc<Part>>,
     running: Mutex<Vec<Running>>,
     thresholds: Thresholds,
@@ -110,6 +111,9 @@ impl Drop for Inner {
     }
 }
 
+/// The live read models, by their names.
+type LiveModels = Vec<(&'static str, Arc<dyn AnyLive>)>;
+
 type Running = (Arc<Part>, JoinHandle<()>);
 
 impl Service {
@@ -121,6 +125,7 @@ impl Service {
     fn run(
         resources: Resources,
         categories: Vec<&'static str>,
+        live: LiveModels,
         parts: Vec<Arc<Part>>,
         here: Vec<Arc<Part>>,
         backoff: Backoff,
@@ -134,7 +139,7 @@ impl Service {
         let running = Mutex::new(here.into_iter().map(start).collect());
         let over = AtomicBool::new(false);
         let reports = stops.clone();
-        let inner = Arc::new(Inner { resources, categories, parts, running, thresholds, stops, over });
+        let inner = Arc::new(Inner { resources, categories, live, parts, running, thresholds, stops, over });
         tokio::spawn(lag::report(Arc::downgrade(&inner), reports));
         Self(inner)
     }

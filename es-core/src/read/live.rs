@@ -9,6 +9,8 @@ mod tests;
 
 use std::{fmt, sync::Arc};
 
+use async_trait::async_trait;
+
 use self::{
     cache::{BYTES, Documents, Folded},
     merged::{Interrupted, Merged},
@@ -21,8 +23,8 @@ use crate::{
         engine_error::{EngineError, Location},
         panics::{Panicked, caught},
         projection::Projection,
-        projector::{fold, keys},
-        refold::Moment,
+        projector::{encode, fold, keys},
+        refold::{DocumentAsOf, Moment},
     },
     write::store::EventStore,
 };
@@ -69,7 +71,7 @@ pub trait LiveProjection: Projection {
 /// The documents that were read last are cached in memory (64 MiB as JSON, unless set [otherwise](Self::cache_bytes)), so a read folds only
 /// what was added since. The cache is never trusted: each read begins with the last event that the cached document holds, and
 /// folds from the first event if it is not there. Nothing is stored, so a change of the projection needs no new
-/// [`VERSION`](Projection::VERSION).
+/// [`VERSION`](Projection::VERSION). A read keeps a page of events of each place where they are: up to 1,000, and 8 MiB of payloads.
 ///
 /// Clones share the cache.
 ///
@@ -151,6 +153,10 @@ impl<P: LiveProjection> Live<P> {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn get_as_of(&self, key: &str, moment: Moment) -> Result<Option<P::Document>, LiveError> {
+        Ok(self.folded_as_of(key, moment).await?.document)
+    }
+
+    async fn folded_as_of(&self, key: &str, moment: Moment) -> Result<Folded<P::Document>, LiveError> {
         let events = self.events_of(key)?;
         if matches!(moment, Moment::Version(_)) && !events.are_of_one_stream() {
             return Err(LiveError::NoVersions { projection: P::NAME });
@@ -161,7 +167,7 @@ impl<P: LiveProjection> Live<P> {
         {
             return Err(LiveError::NoSuchVersion { key: key.to_owned(), wanted, found: folded.version() });
         }
-        Ok(folded.document)
+        Ok(folded)
     }
 
     fn events_of(&self, key: &str) -> Result<KeyEvents, LiveError> {
@@ -182,7 +188,9 @@ impl<P: LiveProjection> Live<P> {
             loop {
                 match merged.next().await {
                     Ok(Some(event)) if moment.holds(&event) => {
-                        self.fold(key, &mut folded.document, &event)?;
+                        if self.fold(key, &mut folded.document, &event)? {
+                            (folded.events, folded.position) = (folded.events + 1, event.position);
+                        }
                     }
                     Ok(_) => {
                         folded.ends = merged.ends();
@@ -196,13 +204,13 @@ impl<P: LiveProjection> Live<P> {
         }
     }
 
-    /// Folds `event` into the document under `key`, if it touches it.
-    fn fold(&self, key: &str, document: &mut Option<P::Document>, event: &RecordedEvent) -> Result<(), EngineError> {
+    /// Folds `event` into the document under `key`; `false` if it does not touch it.
+    fn fold(&self, key: &str, document: &mut Option<P::Document>, event: &RecordedEvent) -> Result<bool, EngineError> {
         let folded = caught(|| match event.decode::<P::Event>()? {
             Some(event) if keys(&*self.projection, &event)?.iter().any(|found| found == key) => {
-                fold(&*self.projection, key, document, &event)
+                fold(&*self.projection, key, document, &event).map(|()| true)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         });
         folded.unwrap_or_else(|Panicked| Err(EngineError::Panicked { event: Location::of(event) }))
     }
@@ -215,6 +223,21 @@ impl<P: LiveProjection> Live<P> {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn projection(&self) -> &P {
         &self.projection
+    }
+}
+
+/// The live read model of any projection.
+#[async_trait]
+pub(crate) trait AnyLive: Send + Sync + 'static {
+    async fn as_of(&self, key: &str, moment: Moment) -> Result<DocumentAsOf, LiveError>;
+}
+
+#[async_trait]
+impl<P: LiveProjection> AnyLive for Live<P> {
+    async fn as_of(&self, key: &str, moment: Moment) -> Result<DocumentAsOf, LiveError> {
+        let Folded { document, events, position, .. } = self.folded_as_of(key, moment).await?;
+        let document = document.map(|document| encode::<P>(key, &document)).transpose()?;
+        Ok(DocumentAsOf { document, events, position, waits_at: None })
     }
 }
 

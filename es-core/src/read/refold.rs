@@ -275,6 +275,12 @@ pub enum RefoldError {
     /// An event cannot be folded.
     #[error(transparent)]
     Fold(#[from] EngineError),
+    /// The live read model does not say how the events of a document are found by an index.
+    #[error("the events of a document of the live read model {name} are found by no index")]
+    NotIndexed {
+        /// The name of the projection.
+        name: &'static str,
+    },
 }
 
 impl RefoldError {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    Service,
+    LiveModels, Service,
     engine::Relay,
     health::Thresholds,
     part::{Body, Part, PartKind},
@@ -36,6 +36,7 @@ pub struct ServiceBuilder {
     store: Arc<dyn ServiceStore>,
     categories: Vec<&'static str>,
     by_type: ByType,
+    live: LiveModels,
     registered: Vec<Registered>,
     source: Option<Arc<dyn EventSource>>,
     relay: Option<Arc<dyn Relay>>,
@@ -114,6 +115,7 @@ impl ServiceBuilder {
             store,
             categories: Vec::new(),
             by_type: ByType::default(),
+            live: LiveModels::new(),
             registered: Vec::new(),
             source: None,
             relay: None,
@@ -163,7 +165,9 @@ impl ServiceBuilder {
 
     /// Adds a read model that is folded when it is read, with settings.
     pub fn live_with<P: LiveProjection>(mut self, projection: P, settings: impl FnOnce(Live<P>) -> Live<P>) -> Self {
-        self.by_type.insert(settings(Live::new(projection, self.store.clone())));
+        let live = settings(Live::new(projection, self.store.clone()));
+        self.live.push((P::NAME, Arc::new(live.clone())));
+        self.by_type.insert(live);
         self
     }
 
@@ -278,7 +282,7 @@ impl ServiceBuilder {
     pub async fn start(self) -> Result<Service, StartError> {
         self.check()?;
         self.store.id().await?;
-        let Self { name, store, categories, by_type, registered, source, relay, parts: chosen, .. } = self;
+        let Self { name, store, categories, by_type, live, registered, source, relay, parts: chosen, .. } = self;
         let source = source.or_else(|| relay.map(|relay| relay.source(&name)));
         let resources = Resources::new(name, store, source, by_type);
         let make = |Registered { kind, name, make }| {
@@ -287,7 +291,7 @@ impl ServiceBuilder {
         let parts: Vec<_> = registered.into_iter().map(make).collect();
         resources.watch_through(&parts);
         let here = parts.iter().filter(|part| chosen.hold(part)).cloned().collect();
-        Ok(Service::run(resources, categories, parts, here, self.backoff, self.thresholds))
+        Ok(Service::run(resources, categories, live, parts, here, self.backoff, self.thresholds))
     }
 
     fn check(&self) -> Result<(), StartError> {
@@ -306,6 +310,10 @@ impl ServiceBuilder {
                 return Err(StartError::Duplicate { name: part.name });
             }
             known.push(part.name);
+        }
+        let mut live = BTreeSet::new();
+        if let Some((name, _)) = self.live.iter().find(|(name, _)| !live.insert(name)) {
+            return Err(StartError::DuplicateLive { name });
         }
         if let Parts::Named(names) = &self.parts
             && let Some(name) = names.iter().find(|name| !known.contains(&name.as_str()))
@@ -340,6 +348,12 @@ pub enum StartError {
     /// Two parts have the same name.
     #[error("two parts of the service are named {name:?}")]
     Duplicate {
+        /// The name.
+        name: &'static str,
+    },
+    /// Two live read models have the same name.
+    #[error("two live read models of the service are named {name:?}")]
+    DuplicateLive {
         /// The name.
         name: &'static str,
     },

@@ -1,12 +1,15 @@
 //! Read models of a service that are folded again from the log: as of a moment, and to verify them.
 
 use super::{Service, engine::AnyProjector};
-use crate::read::refold::{Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf};
+use crate::read::{
+    live::LiveError,
+    refold::{Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
+};
 
 impl Service {
     /// The document under `key` of the read model `name`, folded from the log up to `moment`; the stored documents are not touched.
     /// If each document is fed by one stream ([`EventOrder::PerStream`](crate::EventOrder::PerStream)), it reads that stream, and
-    /// otherwise the log from its first event.
+    /// otherwise the log from its first event. Of a live read model it reads the events of the document.
     ///
     /// # Errors
     /// [`RefoldError`].
@@ -14,7 +17,15 @@ impl Service {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn as_of_named(&self, name: &str, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError> {
-        self.projector_named(name)?.as_of(&self.store(), key, moment).await
+        match (self.projector_named(name), self.0.live.iter().find(|(live, _)| *live == name)) {
+            (Ok(projector), _) => projector.as_of(&self.store(), key, moment).await,
+            (Err(_), Some((_, live))) => live.as_of(key, moment).await.map_err(of_live),
+            (Err(RefoldError::Unknown { name, mut known }), None) => {
+                known.extend(self.0.live.iter().map(|(live, _)| (*live).to_owned()));
+                Err(RefoldError::Unknown { name, known })
+            }
+            (Err(error), None) => Err(error),
+        }
     }
 
     /// The documents of the read model `name` that would be others if the history was changed: both are folded from the log, on the
@@ -59,5 +70,17 @@ impl Service {
     /// The names of its read models, in the order of their registration.
     pub fn read_model_names(&self) -> Vec<String> {
         self.parts().iter().filter(|part| part.projector().is_some()).map(|part| part.name.clone()).collect()
+    }
+}
+
+fn of_live(error: LiveError) -> RefoldError {
+    match error {
+        LiveError::Read(error) => error.into(),
+        LiveError::Fold(error) => error.into(),
+        LiveError::NotIndexed { projection } => RefoldError::NotIndexed { name: projection },
+        LiveError::NoVersions { projection } => RefoldError::NoVersions { name: projection },
+        LiveError::NoSuchVersion { key, wanted, found } => {
+            RefoldError::NoSuchVersion { key, version: wanted.get(), found: found.get() }
+        }
     }
 }

@@ -344,6 +344,8 @@ async fn a_service_whose_names_are_invalid_unknown_or_not_unique_does_not_start(
     assert!(matches!(twice, Err(StartError::Duplicate { name: "histories" })), "{twice:?}");
     let twice = builder(&store).aggregate::<Account>().start().await;
     assert!(matches!(twice, Err(StartError::DuplicateAggregate { category: "account" })), "{twice:?}");
+    let twice = builder(&store).projection(Histories).live(Histories).live(Histories).start().await;
+    assert!(matches!(twice, Err(StartError::DuplicateLive { name: "histories" })), "{twice:?}");
     let unknown = builder(&store).projection(Histories).parts(Parts::named(["history"])).start().await;
     assert_eq!(
         unknown.expect_err("it is not registered").to_string(),

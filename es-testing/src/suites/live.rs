@@ -9,7 +9,7 @@ use es_core::{
     Append, EngineError, EventData, EventSet, Expected, FoldResult, KeyEvents, Keys, Live, LiveError, LiveProjection,
     MemoryStore, NewEvent, Position, Projection, Recorded, Repository, Service, ServiceStore, StreamId, Version,
     backend::{AggregateStore, Location},
-    read::refold::Moment,
+    read::refold::{Moment, RefoldError},
     service::Parts,
     testing::{
         account::{Account, AccountCommand, AccountEvent, Histories},
@@ -266,6 +266,13 @@ pub async fn a_live_document_is_folded_up_to_a_moment<S: ServiceStore + Clone>(s
     let earlier = events.iter().filter(|event| event.recorded_at < events[2].recorded_at);
     let expected: Vec<_> = earlier.filter(|event| event.stream.id() == "a").map(|event| event.position.get()).collect();
     assert_eq!(guests.get_as_of("a", before).await.expect("folded").unwrap_or_default(), expected);
+    let named = service.as_of_named("guests", "a", position(3)).await.expect("folded");
+    assert_eq!((named.document.as_deref(), named.events, named.position), (Some(&b"[1,3]"[..]), 2, Position::new(3)));
+    let late = service.as_of_named("histories", "a", version(4)).await;
+    assert!(matches!(late, Err(RefoldError::NoSuchVersion { version: 4, found: 3, .. })), "{late:?}");
+    let unknown = service.as_of_named("guest", "a", Moment::Now).await;
+    let known = ["histories".to_owned(), "guests".to_owned()];
+    assert!(matches!(&unknown, Err(RefoldError::Unknown { known: found, .. }) if *found == known), "{unknown:?}");
     // A read of the past leaves the present as it is.
     assert_eq!(histories.get("a").await.expect("folded"), Some(vec![1, 2, 3]));
 

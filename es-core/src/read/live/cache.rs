@@ -9,7 +9,10 @@ use quick_cache::{
 use serde::Serialize;
 
 use super::merged::End;
-use crate::{read::panics::caught, stream::Version};
+use crate::{
+    read::panics::caught,
+    stream::{Position, Version},
+};
 
 /// How many bytes the cached documents may have.
 pub(super) const BYTES: u64 = 64 * 1024 * 1024;
@@ -26,11 +29,15 @@ pub(super) struct Folded<D> {
     pub(super) document: Option<D>,
     /// How far each place of its events was read.
     pub(super) ends: Vec<Option<End>>,
+    /// Of how many events it is the fold.
+    pub(super) events: u64,
+    /// The position of the last of these.
+    pub(super) position: Position,
 }
 
 impl<D> Default for Folded<D> {
     fn default() -> Self {
-        Self { document: None, ends: Vec::new() }
+        Self { document: None, ends: Vec::new(), events: 0, position: Position::ZERO }
     }
 }
 
