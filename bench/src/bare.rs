@@ -10,6 +10,7 @@ pub(crate) mod embedded;
 pub(crate) mod insert;
 pub(crate) mod one_stream;
 pub(crate) mod read;
+pub(crate) mod tables;
 
 use anyhow::{Context, Result};
 use es_core::Event;

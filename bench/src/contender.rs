@@ -27,6 +27,8 @@ pub(crate) enum Work {
     Rebuild,
     /// Folding the whole log into the read model that serves.
     CatchUp,
+    /// Writing the whole log into an SQL table.
+    Tables,
     /// Asking for the log's last position.
     Head,
     /// Reading a page of the log.
@@ -41,7 +43,7 @@ impl Work {
 
     /// Whether it is one piece of work and no closed loop of clients.
     pub(crate) fn is_one_piece(self) -> bool {
-        matches!(self, Self::Import | Self::Rebuild | Self::CatchUp)
+        matches!(self, Self::Import | Self::Rebuild | Self::CatchUp | Self::Tables)
     }
 
     /// Whether it is about the log as a whole.

@@ -89,7 +89,8 @@ impl Database {
     }
 
     /// The number that a query gives.
-    pub(crate) async fn count(&mut self, sql: &'static str) -> Result<u64> {
+    pub(crate) async fn count(&mut self, sql: &str) -> Result<u64> {
+        let sql = AssertSqlSafe(sql.to_owned());
         let (count,): (i64,) = match self {
             Self::Server(connection) => sqlx::query_as(sql).fetch_one(connection).await?,
             Self::File(connection) => sqlx::query_as(sql).fetch_one(connection).await?,

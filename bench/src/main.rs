@@ -15,10 +15,15 @@ mod placement;
 mod measure;
 mod processes;
 mod rebuild;
+mod tables;
 mod rounds;
 mod history;
 mod import;
 mod growth;
+mod sheet;
+mod follower;
+mod visible;
+mod service;
 mod report;
 mod results;
 mod chart;
@@ -94,6 +99,9 @@ enum Task {
     /// One of several processes of a measurement.
     #[command(hide = true)]
     Child(processes::Order),
+    /// One that follows a log that this one writes.
+    #[command(hide = true)]
+    Follow(follower::Role),
 }
 
 impl Arguments {
@@ -106,9 +114,9 @@ impl Arguments {
         Timing { warm_up: Duration::from_secs_f64(warm_up), window: Duration::from_secs_f64(window) }
     }
 
-    fn wants(&self, workload: &Workload) -> bool {
-        let is_name = |wanted: &str| workload::all().iter().any(|each| each.name == wanted);
-        let wanted = |wanted: &String| workload.name == wanted || !is_name(wanted) && workload.name.starts_with(wanted);
+    fn wants(&self, name: &str) -> bool {
+        let is_name = |wanted: &str| names().any(|(each, _)| each == wanted);
+        let wanted = |wanted: &String| name == wanted || !is_name(wanted) && name.starts_with(wanted);
         self.workloads.is_empty() || self.workloads.iter().any(wanted)
     }
 
@@ -122,21 +130,31 @@ impl Arguments {
 async fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if arguments.list {
-        workload::all().iter().chain(&workload::growth()).for_each(|each| println!("{:22} {}", each.name, each.title));
+        let growth = workload::growth();
+        let growth = growth.iter().map(|each| (each.name, each.title));
+        names().chain(growth).for_each(|(name, title)| println!("{name:22} {title}"));
         return Ok(());
     }
     let url = || std::env::var("DATABASE_URL").context("DATABASE_URL names no server");
     match &arguments.task {
         Some(Task::Chart) => chart::draw(Path::new(".")),
         Some(Task::Child(order)) => order.obey(&url()?).await,
+        Some(Task::Follow(role)) => role.obey(&url()?).await,
         None => run(&arguments, &Server::new(&url()?)).await,
     }
+}
+
+/// What can be measured on any log, by name and title.
+fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let workloads = workload::all().into_iter().map(|each| (each.name, each.title));
+    let visible = visible::ALL.map(|each| (each.name, each.title));
+    workloads.chain(visible).chain(service::ALL.map(|each| (each.name, each.title)))
 }
 
 async fn run(arguments: &Arguments, server: &Server) -> Result<()> {
     let (rounds, timing) = (arguments.rounds(), arguments.timing());
     let wanted = |workloads: Vec<Workload>| -> Vec<Workload> {
-        let workloads = workloads.into_iter().filter(|workload| arguments.wants(workload));
+        let workloads = workloads.into_iter().filter(|workload| arguments.wants(workload.name));
         workloads.map(|workload| Workload { peers: workload.peers && !arguments.without_peers, ..workload }).collect()
     };
     let machine = Machine::describe(&mut server.connect().await?).await?;
@@ -148,11 +166,22 @@ async fn run(arguments: &Arguments, server: &Server) -> Result<()> {
         print!("{}", row.table());
         rows.push(row);
     }
+    let mut sheets = Vec::new();
+    for visible in visible::ALL.iter().filter(|visible| arguments.wants(visible.name)) {
+        let sheet = visible.run(server, rounds, arguments.quick).await?;
+        print!("{}", sheet.table());
+        sheets.push(sheet);
+    }
+    for service in service::ALL.iter().filter(|service| arguments.wants(service.name)) {
+        let sheet = service.run(server, rounds, timing).await?;
+        print!("{}", sheet.table());
+        sheets.push(sheet);
+    }
     if arguments.growth {
         rows.extend(growth::run(server, &wanted(workload::growth()), rounds, timing, arguments.quick).await?);
     }
     let output = arguments.output();
-    Results { machine, rounds, timing, versions: results::versions(), rows }.write(&output)?;
+    Results { machine, rounds, timing, versions: results::versions(), rows, sheets }.write(&output)?;
     chart::draw(&output)?;
     eprintln!("\nresults.json and results.svg are in {}", output.display());
     Ok(())

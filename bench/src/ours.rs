@@ -87,7 +87,7 @@ impl Client for Ours {
 }
 
 /// The balance of every account, as a read model; there may be several of them.
-struct Balances<const N: usize = 0>;
+pub(crate) struct Balances<const N: usize = 0>;
 
 impl<const N: usize> Projection for Balances<N> {
     const NAME: &'static str = ["balances", "balances-1", "balances-2", "balances-3", "balances-4"][N];

@@ -197,7 +197,7 @@ fn ratio(of: &[Figures], to: &[Figures], figure: fn(&Figures) -> f64) -> f64 {
     median(of.iter().zip(to).map(|(of, to)| figure(of) / figure(to)).collect())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match values.len() {

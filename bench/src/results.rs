@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sqlx::PgConnection;
 
-use crate::{database, measure::Timing, peers::Peer, report::Row};
+use crate::{database, measure::Timing, peers::Peer, report::Row, sheet::Sheet};
 
 /// The file's name.
 const FILE: &str = "results.json";
@@ -22,6 +22,8 @@ pub(crate) struct Results {
     /// The crates that were measured, with their versions.
     pub(crate) versions: BTreeMap<String, String>,
     pub(crate) rows: Vec<Row>,
+    #[serde(default)]
+    pub(crate) sheets: Vec<Sheet>,
 }
 
 /// What decides over absolute figures.

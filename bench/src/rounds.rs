@@ -14,7 +14,7 @@ use crate::{
     entrant::Entrant,
     import,
     measure::{self, Driver, Loop, Measurement, Timing},
-    processes, rebuild,
+    processes, rebuild, tables,
     workload::Workload,
 };
 
@@ -46,6 +46,7 @@ pub(crate) async fn run(server: &Server, workload: &Workload, rounds: usize, tim
         // Each time in a new database.
         let measure = async |entrant: &Entrant| match workload.work {
             Work::Rebuild | Work::CatchUp => rebuild::measure(server, *entrant, workload.work).await,
+            Work::Tables => tables::measure(server, workload, *entrant).await,
             _ => import::measure(server, *entrant).await,
         };
         return rotate(workload, &workload.entrants(), rounds, measure).await;
@@ -129,7 +130,7 @@ impl Prepared {
             Work::Load => accounts(&*entrant.connect(&task).await?, 0).await?,
             Work::LoadSnapshot => accounts(&*entrant.connect(&task).await?, TAIL).await?,
             Work::Head | Work::Page => Loop::Read,
-            Work::Import | Work::Rebuild | Work::CatchUp => bail!("it is no closed loop"),
+            Work::Import | Work::Rebuild | Work::CatchUp | Work::Tables => bail!("it is no closed loop"),
         };
         Ok(Self { entrant, task, work })
     }

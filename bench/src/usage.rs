@@ -76,6 +76,16 @@ pub(crate) fn own_seconds() -> Option<f64> {
     Some(ticks(&stat(std::process::id())?, 11..13)? / TICKS_PER_SECOND)
 }
 
+/// The processor time of another process of this machine, exactly.
+pub(crate) fn seconds_of(process: u32) -> Option<f64> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let nanoseconds = |task: fs::DirEntry| {
+        let line = fs::read_to_string(task.path().join("schedstat")).ok()?;
+        line.split_whitespace().next()?.parse::<f64>().ok()
+    };
+    Some(tasks.flatten().filter_map(nanoseconds).sum::<f64>() / 1e9)
+}
+
 /// The fields of `/proc/…/stat` that come after the process's name, which may hold anything.
 fn stat(process: u32) -> Option<Vec<String>> {
     let line = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;

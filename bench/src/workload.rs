@@ -120,6 +120,10 @@ pub(crate) fn all() -> Vec<Workload> {
         ours: Entrant::Embedded,
         ..Workload::new(name, title, Work::Execute, clients, Bare::Embedded).with_peers().claims(0.75, None, None)
     };
+    let tables = |name, title, ours, bare| Workload {
+        ours,
+        ..Workload::new(name, title, Work::Tables, 1, bare).claims(0.8, None, None)
+    };
     vec![
         one.claims(0.85, Some(1.5), None),
         execute("execute-16", "Execute a command: 16 clients", 16).claims(0.75, Some(2.0), Some(4.0)),
@@ -210,6 +214,13 @@ pub(crate) fn all() -> Vec<Workload> {
             Bare::Upsert,
         )
         .claims(0.9, None, None),
+        tables("tables", "Keep a table: 200,000 events in batches of 1,000, 20,000 rows", Entrant::Ours, Bare::Upsert),
+        tables(
+            "sqlite-tables",
+            "Keep a table on SQLite: 200,000 events in batches of 1,000, 20,000 rows",
+            Entrant::Embedded,
+            Bare::Embedded,
+        ),
     ]
 }
 

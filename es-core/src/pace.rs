@@ -11,19 +11,21 @@ const LEAST: Duration = Duration::from_millis(2);
 const MOST: Duration = Duration::from_millis(100);
 
 /// The part of a silence that a pause may take.
-const SHARE: u32 = 50;
+const SHARE: u32 = 100;
 
-/// The times of the looks of a process: a pause takes a fiftieth of the time since the last news, but at least 2 ms and at most
-/// 100 ms. So what happens five times a second is seen within 4 ms, and a silence of a few seconds costs little.
+/// The times of the looks of a process: a pause takes a hundredth of the time since the last news, but at least 2 ms and at most
+/// 100 ms. So what happens five times a second is seen within 2 ms, and a silence of ten seconds costs little.
 #[derive(Debug)]
 pub(crate) struct Pace {
     looked: Option<Instant>,
+    /// The look before the last one.
+    before: Option<Instant>,
     news: Instant,
 }
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { looked: None, news: Instant::now() }
+        Self { looked: None, before: None, news: Instant::now() }
     }
 }
 
@@ -34,15 +36,17 @@ impl Pace {
         looked + (looked.saturating_duration_since(self.news) / SHARE).clamp(LEAST, MOST)
     }
 
-    /// When the next look may be at the earliest, if there is a reason for it.
+    /// When the next look may be at the earliest, if there is a reason for it: after 2 ms, or at once where the last pause was a
+    /// longer one. So reasons that come often cause one look in 2 ms, and one that comes alone waits for nothing.
     pub(crate) fn soonest(&self) -> Instant {
-        self.looked.map_or(self.news, |looked| looked + LEAST)
+        let Some(looked) = self.looked else { return self.news };
+        self.before.map_or(looked, |before| (before + 2 * LEAST).clamp(looked, looked + LEAST))
     }
 
     /// A look has ended, and found `news` or not.
     pub(crate) fn has_looked(&mut self, news: bool) {
         let now = Instant::now();
-        self.looked = Some(now);
+        (self.before, self.looked) = (self.looked, Some(now));
         if news {
             self.news = now;
         }
@@ -57,12 +61,12 @@ mod tests {
     fn pause(after: Duration) -> Duration {
         let news = Instant::now();
         let looked = news + after;
-        Pace { looked: Some(looked), news }.next() - looked
+        Pace { looked: Some(looked), before: None, news }.next() - looked
     }
 
     #[test]
     fn pauses_grow_with_the_silence() {
-        let cases = [(0, 2), (50, 2), (200, 4), (1_000, 20), (5_000, 100), (3_600_000, 100)];
+        let cases = [(0, 2), (50, 2), (200, 2), (300, 3), (1_000, 10), (10_000, 100), (3_600_000, 100)];
         for (after, expected) in cases {
             assert_eq!(pause(Duration::from_millis(after)), Duration::from_millis(expected), "{after} ms");
         }
@@ -74,6 +78,20 @@ mod tests {
         assert!(pace.next() <= Instant::now());
         pace.news = Instant::now().checked_sub(Duration::from_mins(1)).unwrap_or_else(Instant::now);
         pace.has_looked(true);
-        assert_eq!(pace.next(), pace.soonest());
+        assert_eq!(pace.next() - pace.looked.expect("it has looked"), LEAST);
+    }
+
+    #[test]
+    fn a_reason_that_comes_alone_waits_for_nothing_and_reasons_that_come_often_cause_one_look_in_two_milliseconds() {
+        let begun = Instant::now();
+        let after = |milliseconds| begun + Duration::from_millis(milliseconds);
+        let soonest = |before: Option<u64>, looked: u64| {
+            let pace = Pace { looked: Some(after(looked)), before: before.map(after), news: begun };
+            pace.soonest() - begun
+        };
+        assert_eq!(soonest(None, 10), Duration::from_millis(10), "the first reason");
+        assert_eq!(soonest(Some(0), 10), Duration::from_millis(10), "after a long pause");
+        assert_eq!(soonest(Some(8), 10), Duration::from_millis(12), "after a short one");
+        assert_eq!(soonest(Some(10), 10), Duration::from_millis(12), "after none");
     }
 }
