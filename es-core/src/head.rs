@@ -1,6 +1,6 @@
 //! How far the log has come, as a process knows.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, future, panic, sync::Arc};
 
 use tokio::sync::{Mutex, watch};
 
@@ -66,16 +66,19 @@ impl KnownHead {
     /// One caller at a time looks, for all of them, at a pace that depends on the time since the last news. When it leaves,
     /// because its news have come or its future is dropped, the next one continues at the same pace.
     ///
+    /// A look that has begun is finished by a task of its own when its caller leaves: a store that drops a query in the middle loses
+    /// the connection.
+    ///
     /// # Errors
     /// Those of `look`.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
-    pub async fn past_looking<E, L: Future<Output = Result<(), E>>>(
-        &self,
-        after: Position,
-        look: impl FnMut() -> L,
-    ) -> Result<(), E> {
+    pub async fn past_looking<E, L>(&self, after: Position, look: impl FnMut() -> L) -> Result<(), E>
+    where
+        E: Send + 'static,
+        L: Future<Output = Result<(), E>> + Send + 'static,
+    {
         tokio::select! {
             biased;
             () = self.past(after) => Ok(()),
@@ -83,16 +86,27 @@ impl KnownHead {
         }
     }
 
-    async fn looking<E, L: Future<Output = Result<(), E>>>(
-        &self,
-        mut look: impl FnMut() -> L,
-    ) -> Result<Infallible, E> {
-        let mut pace = self.pace.lock().await;
+    async fn looking<E, L>(&self, mut look: impl FnMut() -> L) -> Result<Infallible, E>
+    where
+        E: Send + 'static,
+        L: Future<Output = Result<(), E>> + Send + 'static,
+    {
+        let mut pace = self.pace.clone().lock_owned().await;
         loop {
             tokio::time::sleep_until(pace.next()).await;
-            let before = self.get();
-            look().await?;
-            pace.has_looked(self.get() != before);
+            let (head, look) = (self.clone(), look());
+            let looked = tokio::spawn(async move {
+                let before = head.get();
+                look.await?;
+                pace.has_looked(head.get() != before);
+                Ok(pace)
+            });
+            pace = match looked.await {
+                Ok(looked) => looked?,
+                Err(ended) if ended.is_panic() => panic::resume_unwind(ended.into_panic()),
+                // The runtime ends, and with it this caller.
+                Err(_) => future::pending().await,
+            };
         }
     }
 }
@@ -147,6 +161,35 @@ mod tests {
         }
         assert!(waiters.join_all().await.iter().all(Result::is_ok));
         assert_eq!(looks.load(Ordering::Relaxed), 20);
+    }
+
+    /// When a look ended with its caller, a following process opened a new connection for each look that its news overtook.
+    #[tokio::test]
+    async fn a_look_that_has_begun_is_finished_without_its_caller() {
+        let (head, looks) = (KnownHead::default(), Arc::new(AtomicU64::new(0)));
+        let answers = Arc::new(tokio::sync::Notify::new());
+        let look = || {
+            let (looks, answers) = (looks.clone(), answers.clone());
+            async move {
+                looks.fetch_add(1, Ordering::SeqCst);
+                answers.notified().await;
+                looks.fetch_add(10, Ordering::SeqCst);
+                Ok::<_, Infallible>(())
+            }
+        };
+        let mut waiting = Box::pin(head.past_looking(Position::ZERO, look));
+        while looks.load(Ordering::SeqCst) == 0 {
+            assert!(tokio::time::timeout(std::time::Duration::from_millis(1), &mut waiting).await.is_err());
+        }
+        drop(waiting);
+        answers.notify_one();
+        // The next caller looks when that look is finished.
+        let next = head.past_looking(Position::ZERO, || {
+            assert_eq!(looks.load(Ordering::SeqCst), 11);
+            head.raise(Position::new(1));
+            future::ready(Ok::<_, Infallible>(()))
+        });
+        assert_eq!(next.await, Ok(()));
     }
 
     #[test]

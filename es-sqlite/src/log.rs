@@ -1,18 +1,22 @@
 //! `EventStore`: appends go through the queue, reads use connections of their own.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     StreamId, Version,
-    backend::{CommandRecord, PAGE_BYTES, check_contiguous, command_id},
+    backend::{CommandRecord, KnownHead, PAGE_BYTES, check_contiguous, command_id},
 };
 use futures_util::TryStreamExt;
 use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
 
 use crate::{
     SqliteStore,
+    connections::Connections,
     error::Failure,
     packed::{self, json},
     queue::Prepared,
@@ -66,25 +70,13 @@ impl EventStore for SqliteStore {
     }
 
     async fn head(&self) -> Result<Position, ReadError> {
-        let mut reader = self.connections().reader().await?;
-        let head = rows::head(reader.connection()).await.map_err(Failure::from)?;
-        reader.give_back();
-        Ok(head)
+        head(self.connections()).await
     }
 
     async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
         let head = self.head_of_this_process();
         // Closing the store wakes no caller, but the next look fails.
-        let look = || async {
-            let known = head.get();
-            let end = self.head().await?;
-            // A restore may have removed what this process appended.
-            if head.lower(known, end) {
-                tracing::warn!(%known, %end, "the log is shorter than it was: the file was restored");
-            }
-            head.raise(end);
-            Ok(())
-        };
+        let look = || look(self.connections().clone(), head.clone());
         // No read of this store lowers the head.
         if head.get() > after {
             look().await?;
@@ -109,7 +101,25 @@ impl EventStore for SqliteStore {
     }
 }
 
-/// A limit for SQL, where a negative number would mean no limit.
+async fn head(connections: &Connections) -> Result<Position, ReadError> {
+    let mut reader = connections.reader().await?;
+    let head = rows::head(reader.connection()).await.map_err(Failure::from)?;
+    reader.give_back();
+    Ok(head)
+}
+
+/// Looks for what other processes have appended.
+async fn look(connections: Arc<Connections>, known: KnownHead) -> Result<(), ReadError> {
+    let before = known.get();
+    let end = head(&connections).await?;
+    // A restore may have removed what this process appended.
+    if known.lower(before, end) {
+        tracing::warn!(known = %before, %end, "the log is shorter than it was: the file was restored");
+    }
+    known.raise(end);
+    Ok(())
+}
+
 impl SqliteStore {
     /// The events of a query, up to the one with which their payloads reach [`PAGE_BYTES`] (R17).
     async fn page(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<RecordedEvent>, ReadError> {
@@ -130,6 +140,7 @@ impl SqliteStore {
     }
 }
 
+/// A limit for SQL, where a negative number would mean no limit.
 pub(crate) fn rows_limit(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }

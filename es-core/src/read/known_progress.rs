@@ -85,26 +85,27 @@ struct Task {
 }
 
 impl Task {
+    /// Looks until nothing owns the looks any more. A look that has begun is finished: a store that drops a query in the middle loses
+    /// the connection.
     async fn run(self, store: Arc<dyn Documents>, projection: String) {
-        tokio::select! {
-            () = self.looks.closed() => {}
-            () = self.look(&*store, &projection) => {}
-        }
-    }
-
-    async fn look(&self, store: &dyn Documents, projection: &str) {
         let (mut pace, mut last) = (Pace::default(), GenerationSet::default());
         loop {
             let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-            let found = store.generations(projection).await;
+            let found = store.generations(&projection).await;
             pace.has_looked(found.as_ref().is_ok_and(|found| *found != last));
             if let Ok(found) = &found {
                 last.clone_from(found);
             }
             self.looks.send_replace(Look { number, found: found.map(Arc::new).map_err(Arc::new) });
-            sleep_until(pace.soonest()).await;
-            // A reason or the end of the pause, whichever comes first.
-            let _ = timeout_at(pace.next(), self.prompt.notified()).await;
+            let pause = async {
+                sleep_until(pace.soonest()).await;
+                // A reason or the end of the pause, whichever comes first.
+                let _ = timeout_at(pace.next(), self.prompt.notified()).await;
+            };
+            tokio::select! {
+                () = self.looks.closed() => return,
+                () = pause => {}
+            }
         }
     }
 }

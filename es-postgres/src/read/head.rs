@@ -1,19 +1,22 @@
 //! How far the log has come, as this process knows.
 
+use std::sync::Arc;
+
 use es_core::{Position, ReadError, backend::KnownHead};
 use sqlx::Row;
 
 use crate::{connections::Connections, error};
 
-/// The last position that this process knows of.
+/// The last position that this process knows of. Clones share it.
+#[derive(Clone)]
 pub(crate) struct Head {
-    schema: String,
+    schema: Arc<str>,
     pub(crate) known: KnownHead,
 }
 
 impl Head {
     pub(crate) fn new(schema: String, known: KnownHead) -> Self {
-        Self { schema, known }
+        Self { schema: schema.into(), known }
     }
 
     /// Asks the server.
@@ -31,15 +34,19 @@ impl Head {
     /// There is no `NOTIFY`: its lock at commit would make all commits of the cluster serial.
     ///
     /// When a failover or a restore has lost the tail, this returns too early once; the read that follows lowers the head.
-    pub(crate) async fn wait_past(&self, connections: &Connections, after: Position) -> Result<(), ReadError> {
-        self.known.past_looking(after, || Box::pin(async { self.ask(connections).await.map(drop) })).await
+    pub(crate) async fn wait_past(&self, connections: &Arc<Connections>, after: Position) -> Result<(), ReadError> {
+        let look = || {
+            let (head, connections) = (self.clone(), connections.clone());
+            async move { head.ask(&connections).await.map(drop) }
+        };
+        self.known.past_looking(after, look).await
     }
 
     /// Notes that the log ended at `end` when it was read, and that this process knew of `before` when it asked.
     pub(crate) fn correct(&self, before: Position, end: Position) {
         if self.known.lower(before, end) {
             let (before, end) = (before.get(), end.get());
-            tracing::warn!(schema = self.schema, before, end, "the log is shorter than it was: its tail was lost");
+            tracing::warn!(schema = &*self.schema, before, end, "the log is shorter than it was: its tail was lost");
         }
     }
 }
