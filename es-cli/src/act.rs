@@ -20,6 +20,10 @@ pub(crate) struct Who {
 }
 
 impl Who {
+    pub(crate) fn new(reason: String, actor: Option<String>) -> Self {
+        Self { reason, actor }
+    }
+
     pub(crate) fn act(&self) -> Result<Act, CommandError> {
         let actor = self
             .actor

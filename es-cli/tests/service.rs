@@ -160,6 +160,23 @@ async fn r22_a_rebuild_is_cancelled_from_another_process_if_that_is_meant() {
     assert_eq!((acts.len(), &acts[0]["what"], &acts[0]["reason"]), (1, &json!("cancel-rebuild"), &json!("too slow")));
 }
 
+/// R22
+#[tokio::test]
+async fn r22_documents_that_differ_are_mended_if_that_is_meant() {
+    let store = filled().await;
+    forge(&store).await;
+    let heal = ["verify", "histories", "--heal", "--reason", "ticket 7", "--actor", "ada", "--json"];
+    assert!(matches!(run(&store, &heal).await.0, Err(CommandError::Usage { .. })), "it is not said that it is meant");
+    let (outcome, told) = lines(&store, &[&heal[..], &["--yes"]].concat()).await;
+    let summary = told.last().expect("a summary");
+    assert_eq!((outcome, &summary["differing"], &summary["mended"]), (Outcome::Well, &json!(3), &json!(3)));
+    assert_eq!(lines(&store, &["verify", "histories", "--json"]).await.0, Outcome::Well);
+    let (_, acts) = lines(&store, &["actions", "--json"]).await;
+    assert!(acts.iter().all(|act| act["what"] == "heal" && act["reason"] == "ticket 7"), "{acts:?}");
+    assert_eq!(acts.len(), 3);
+    assert!(Program::try_parse_from(["accounts", "verify", "histories", "--heal"]).is_err(), "why is not said");
+}
+
 #[tokio::test]
 async fn a_document_is_printed_as_of_a_moment() {
     let store = filled().await;

@@ -6,7 +6,9 @@ use chrono::Utc;
 use es_core::{
     Act, ActError, ActRecord, DeadLetter, DeadLetters, LetterPage, Operations, ParkedKey, Pause, Position,
     RecordedEvent, StoppedAt,
-    backend::{Amendment, Exceptions, Extent, GenerationState, Lease, ReadModelError, Reader, Shard, check_payload},
+    backend::{
+        Amendment, Changes, Exceptions, Extent, GenerationState, Lease, ReadModelError, Reader, Shard, check_payload,
+    },
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
@@ -214,12 +216,18 @@ impl Operations for SqliteStore {
 }
 
 /// The record of an act, which is written in the transaction in which the act takes effect.
-struct Note {
+pub(crate) struct Note {
     what: String,
     reader: String,
     target: Option<String>,
     position: Option<Position>,
     act: Act,
+}
+
+/// The records of the documents that `changes` mends, for the transaction that writes them.
+pub(crate) fn healed(lease: &Lease, changes: &Changes) -> Vec<Note> {
+    let keys = changes.healed_by.iter().flat_map(|act| changes.keys().map(move |key| (key, act)));
+    keys.map(|(key, act)| Note::new("heal", &lease.reader.name, Some(key), None, act)).collect()
 }
 
 impl Note {
@@ -229,7 +237,7 @@ impl Note {
     }
 
     /// Records the act if it `is_done`, and lets the workers of the reader know. Returns whether it is done.
-    async fn write_if(self, is_done: bool, connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    pub(crate) async fn write_if(self, is_done: bool, connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
         if is_done {
             sqlx::query(include_str!("sql/add_act.sql"))
                 .bind(now())

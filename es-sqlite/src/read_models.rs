@@ -199,7 +199,8 @@ impl Leases for SqliteStore {
         let (holders, held) = (self.holders().clone(), lease.clone());
         let committed = self.connections().write(move |connection| {
             Box::pin(async move {
-                let Changes { upserts, deletes, fields, checkpoint, letters, redemption } = changes;
+                let healed = operations::healed(&held, &changes);
+                let Changes { upserts, deletes, fields, checkpoint, letters, redemption, .. } = changes;
                 if let Some(redemption) = &redemption
                     && !letters::are_as_read(connection, held.reader.id, redemption).await?
                 {
@@ -217,6 +218,9 @@ impl Leases for SqliteStore {
                     letters::park(connection, &held, &letters).await?;
                     if let Some(redemption) = &redemption {
                         letters::redeem(connection, held.reader.id, redemption).await?;
+                    }
+                    for note in healed {
+                        note.write_if(true, connection).await?;
                     }
                 }
                 Ok(Ok(acts))

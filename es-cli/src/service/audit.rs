@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::unknown;
 use crate::{
+    act::{Consent, Who},
     end::{CommandError, Outcome},
     event::Data,
     output::{Format, Output},
@@ -33,6 +34,21 @@ pub(crate) struct Verify {
     /// Prints the documents that differ, too. They may be personal
     #[arg(long)]
     data: bool,
+
+    /// Writes the documents that differ as they follow from the log, each with a record. Without it nothing is changed
+    #[arg(long, requires = "reason")]
+    heal: bool,
+
+    /// Why they are mended; it is recorded
+    #[arg(long, value_name = "TEXT", requires = "heal")]
+    reason: Option<String>,
+
+    /// Who you are; it is recorded [default: the user of this machine]
+    #[arg(long, value_name = "NAME", env = "ES_ACTOR", hide_env = true)]
+    actor: Option<String>,
+
+    #[command(flatten)]
+    consent: Consent,
 
     #[command(flatten)]
     format: Format,
@@ -77,18 +93,29 @@ struct Summary<'a> {
     compared: u64,
     differing: u64,
     waiting: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mended: Option<u64>,
 }
 
 impl Verify {
     pub(super) async fn run(self, service: &Service, output: &mut Output) -> Result<Outcome, CommandError> {
-        let Self { projection, sample, data, format } = self;
+        let Self { projection, sample, data, heal, reason, actor, consent, format } = self;
+        let act = reason.filter(|_| heal).map(|reason| Who::new(reason, actor).act()).transpose()?;
+        let what = || format!("documents of {projection} that differ from the log will be overwritten");
+        if act.is_some() && !consent.to(&what())? {
+            return Ok(Outcome::No);
+        }
         let mut printed = Ok(());
         let mut report = |difference| {
             if printed.is_ok() {
                 printed = print(&difference, data, format, output);
             }
         };
-        let verified = service.verify_named(&projection, sample, &mut report).await?;
+        let verified = match &act {
+            Some(act) => service.heal_named(&projection, sample, act, &mut report).await?,
+            None => service.verify_named(&projection, sample, &mut report).await?,
+        };
+        let mended = act.map(|_| verified.mended);
         printed?;
         let (compared, differing, waiting) = (verified.compared, verified.differing, verified.waiting.len() as u64);
         for key in &verified.waiting {
@@ -107,16 +134,20 @@ impl Verify {
                 compared,
                 differing,
                 waiting,
+                mended,
             })?;
         } else {
             let position = verified.position;
             output.line(format_args!("compared {compared} documents up to position {position}: {differing} differ"))?;
+            if let Some(mended) = mended {
+                output.line(format_args!("mended {mended}"))?;
+            }
             if waiting > 0 {
                 output.line(format_args!("{waiting} keys wait: they are parked, or the reader has stopped"))?;
             }
         }
         output.flush()?;
-        Ok(if differing == 0 { Outcome::Well } else { Outcome::No })
+        Ok(if differing == mended.unwrap_or_default() { Outcome::Well } else { Outcome::No })
     }
 }
 

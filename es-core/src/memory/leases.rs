@@ -123,6 +123,11 @@ impl Leases for MemoryStore {
         if let Some(redemption) = &changes.redemption {
             models.redeem(lease, redemption)?;
         }
+        if let Some(act) = &changes.healed_by {
+            for key in changes.keys() {
+                models.note("heal", &lease.reader.name, Some(key), None, act);
+            }
+        }
         models.park(lease, changes.letters);
         let stored = models.readers.get_mut(&lease.reader.id).ok_or_else(fenced)?;
         stored.documents.extend(changes.upserts);

@@ -220,7 +220,14 @@ impl Operations for MemoryStore {
 
 impl ReadModels {
     /// Records an act and lets the workers of the reader know.
-    fn note(&mut self, what: &str, reader: &str, target: Option<&str>, position: Option<Position>, act: &Act) {
+    pub(super) fn note(
+        &mut self,
+        what: &str,
+        reader: &str,
+        target: Option<&str>,
+        position: Option<Position>,
+        act: &Act,
+    ) {
         for shard in self.of_mut(reader).flat_map(|stored| stored.shards.values_mut()) {
             shard.acts = Acts(shard.acts.0 + 1);
             if let Some(held) = &shard.held {

@@ -1,6 +1,7 @@
 //! Folding again from the log, beside the projector: for documents as of a moment, and to verify a read model.
 
 mod as_of;
+mod heal;
 mod verify;
 mod what_if;
 
@@ -8,7 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-pub(crate) use self::{as_of::as_of, verify::verify, what_if::what_if};
+pub(crate) use self::{
+    as_of::as_of,
+    heal::{Place, heal},
+    verify::verify,
+    what_if::what_if,
+};
 pub use self::{
     as_of::{DocumentAsOf, Moment},
     verify::{Difference, Verified},
@@ -21,7 +27,7 @@ use crate::{
         panics::{Panicked, caught},
         projection::Projection,
         projector,
-        read_model::{Exceptions, GenerationSet, ReadModelError, ReadModelStore, Treatment},
+        read_model::{Exceptions, GenerationSet, ReadModelError, ReadModelStore, Reader, Treatment},
         touch::touch_with,
     },
     stream::Position,
@@ -146,6 +152,12 @@ impl<'a, P: Projection> Refold<'a, P> {
         Ok(())
     }
 
+    /// As [`advance`](Self::advance), as `reader` does, which has reached `until`.
+    async fn go_to(&mut self, until: Position, store: &dyn ReadModelStore, reader: &Reader) -> Result<(), RefoldError> {
+        self.exceptions = store.exceptions(reader).await?;
+        self.advance(until, &mut |_, _| {}).await
+    }
+
     /// Folds one event, which is the next one of the log or of a stream.
     fn fold(&mut self, event: &RecordedEvent, seen: Seen<'_, P::Document>) -> Result<(), EngineError> {
         let touch = touch_with(self.projection, event, &self.exceptions)?;
@@ -253,6 +265,16 @@ pub enum RefoldError {
         /// The version of this program.
         ours: u32,
     },
+    /// More documents are wrong than are mended one by one: rebuild the read model. Nothing was written.
+    #[error("more than {most} documents differ: rebuild the read model")]
+    TooManyDiffer {
+        /// How many are mended at most.
+        most: usize,
+    },
+    /// The partitions of its source have reached different positions, and it is not known which documents each of them feeds: mend
+    /// them again while no client writes, or rebuild the read model. Nothing was written.
+    #[error("the partitions of its source have reached different positions, so its documents cannot be mended now")]
+    Uneven,
     /// Another generation was promoted meanwhile.
     #[error("the generation was replaced meanwhile")]
     Replaced,
@@ -287,7 +309,7 @@ impl RefoldError {
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NotServing | Self::Replaced => true,
+            Self::NotServing | Self::Replaced | Self::Uneven => true,
             Self::Log(error) => error.is_transient(),
             Self::ReadModel(error) => error.is_transient(),
             Self::Fold(error) => error.is_transient(),
@@ -307,6 +329,7 @@ mod tests {
         for (error, is_transient) in [
             (RefoldError::NotServing, true),
             (RefoldError::Replaced, true),
+            (RefoldError::Uneven, true),
             (ReadError::Store("the connection was lost".into()).into(), true),
             (lost().into(), true),
             (EngineError::from(lost()).into(), true),

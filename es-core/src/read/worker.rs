@@ -278,7 +278,7 @@ impl<'a> Worker<'a> {
         } else if checkpoint.position > committed {
             let Handled { upserts, deletes, fields, letters, .. } = handled;
             let checkpoint = checkpoint.clone();
-            let changes = Changes { upserts, deletes, fields, letters, checkpoint, redemption: None };
+            let changes = Changes { upserts, deletes, fields, checkpoint, letters, ..Changes::default() };
             self.store.commit(&held.lease, changes).await
         } else if handled.failure.is_some() {
             // An error counts only if the lease is still held: if the generation was replaced in the meantime, its documents are

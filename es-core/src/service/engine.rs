@@ -8,12 +8,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::BoxError,
     event::RecordedEvent,
+    inspect::ReaderSummary,
     react::policy::{Policy, PolicyRunner},
     read::{
         engine_error::EngineError,
         projection::Projection,
         projector::Projector,
-        read_model::Generation,
+        read_model::{Act, Generation},
         rebuild::RebuildPlan,
         refold::{self, Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
         source::EventSource,
@@ -116,6 +117,15 @@ pub(super) trait AnyProjector: Engine {
         share: f64,
         report: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError>;
+
+    async fn heal(
+        &self,
+        log: &dyn EventStore,
+        share: f64,
+        summary: &ReaderSummary,
+        act: &Act,
+        report: &mut (dyn FnMut(Difference) + Send),
+    ) -> Result<Verified, RefoldError>;
 }
 
 #[async_trait]
@@ -151,6 +161,18 @@ impl<P: Projection> AnyProjector for Projector<P> {
         report: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError> {
         refold::verify(&self.projection, log, &*self.store, share, self.most_document_bytes(), report).await
+    }
+
+    async fn heal(
+        &self,
+        log: &dyn EventStore,
+        share: f64,
+        summary: &ReaderSummary,
+        act: &Act,
+        report: &mut (dyn FnMut(Difference) + Send),
+    ) -> Result<Verified, RefoldError> {
+        let place = refold::Place { log, store: &*self.store, share, limit: self.most_document_bytes() };
+        refold::heal(&self.projection, place, summary, act, report).await
     }
 }
 
@@ -195,6 +217,17 @@ impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S>
         &self,
         _: &dyn EventStore,
         _: f64,
+        _: &mut (dyn FnMut(Difference) + Send),
+    ) -> Result<Verified, RefoldError> {
+        Err(RefoldError::NoDocuments { name: P::NAME })
+    }
+
+    async fn heal(
+        &self,
+        _: &dyn EventStore,
+        _: f64,
+        _: &ReaderSummary,
+        _: &Act,
         _: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError> {
         Err(RefoldError::NoDocuments { name: P::NAME })

@@ -1,9 +1,13 @@
 //! Read models of a service that are folded again from the log: as of a moment, and to verify them.
 
 use super::{Service, engine::AnyProjector};
-use crate::read::{
-    live::LiveError,
-    refold::{Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
+use crate::{
+    inspect::{Inspect, ReaderSummary},
+    read::{
+        live::LiveError,
+        read_model::{Act, GenerationState},
+        refold::{Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
+    },
 };
 
 impl Service {
@@ -60,6 +64,37 @@ impl Service {
         report: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError> {
         self.projector_named(name)?.verify(&self.store(), share, report).await
+    }
+
+    /// As [`verify_named`](Self::verify_named), and then writes the documents that differ as they follow from the log, with a record
+    /// `heal` of `act` for each of them in the same commit (R22). Without a difference nothing is written.
+    ///
+    /// What an operator has skipped, edited or discarded is heeded as the projector heeds it, and a parked key gets the document
+    /// that it had before its first dead letter. Most of the log is folded beside the workers. For the rest they are fenced; they
+    /// continue afterwards, and no event is lost or repeated (R9). A [watch](crate::ReadModel::watch) does not notice what is mended, and a table
+    /// projection has no documents: [rebuild](Self::rebuild_by) it.
+    ///
+    /// # Errors
+    /// [`RefoldError`], among them [`RefoldError::TooManyDiffer`] for more than 1,000 documents. There is a commit for each shard
+    /// of the log, and for each 32 MiB of documents; those before an error stay.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves each commit undone or done. The leases that it holds expire within 5 s.
+    pub async fn heal_named(
+        &self,
+        name: &str,
+        share: f64,
+        act: &Act,
+        report: &mut (dyn FnMut(Difference) + Send),
+    ) -> Result<Verified, RefoldError> {
+        let projector = self.projector_named(name)?;
+        let readers = self.store().list_readers().await?;
+        let serves = |reader: &&ReaderSummary| {
+            reader.reader.name == name
+                && reader.generation.is_some_and(|generation| generation.state == GenerationState::Serving)
+        };
+        let summary = readers.iter().find(serves).ok_or(RefoldError::NotServing)?;
+        projector.heal(&self.store(), share, summary, act, report).await
     }
 
     fn projector_named(&self, name: &str) -> Result<&dyn AnyProjector, RefoldError> {

@@ -164,23 +164,31 @@ impl PostgresStore {
 }
 
 fn is_plain(changes: &Changes) -> bool {
-    changes.fields.is_empty() && changes.letters.is_empty() && changes.redemption.is_none()
+    changes.fields.is_empty()
+        && changes.letters.is_empty()
+        && changes.redemption.is_none()
+        && changes.healed_by.is_none()
 }
 
 /// The statement that commits `changes`.
 ///
 /// # Errors
 /// [`CommitError::Taken`] where two of them have the same unique value.
-pub(crate) fn commit<'q>(lease: &Lease, changes: &'q Changes) -> Result<Query<'q, Postgres, PgArguments>, CommitError> {
+pub(crate) fn commit<'q>(
+    lease: &'q Lease,
+    changes: &'q Changes,
+) -> Result<Query<'q, Postgres, PgArguments>, CommitError> {
     if let Some(taken) = FieldChange::taken_twice(&changes.fields) {
         return Err(CommitError::Taken(taken));
     }
-    let (is_plain, has_fields) = (is_plain(changes), !changes.fields.is_empty());
+    let has_fields = !changes.fields.is_empty() || changes.healed_by.is_some();
+    let is_plain = is_plain(changes);
     let (keys, documents): (Vec<&str>, Vec<&[u8]>) =
         changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
     let commit = match (is_plain, has_fields) {
         (true, _) => include_str!("../sql/commit.sql"),
         (false, false) => include_str!("../sql/commit_letters.sql"),
+        (false, true) if changes.healed_by.is_some() => include_str!("../sql/heal.sql"),
         (false, true) => include_str!("../sql/commit_fields.sql"),
     };
     let mut commit = sqlx::query(commit)
@@ -199,7 +207,13 @@ pub(crate) fn commit<'q>(lease: &Lease, changes: &'q Changes) -> Result<Query<'q
     if !is_plain {
         commit = letters::bind(commit, &changes.letters, changes.redemption.as_ref());
     }
-    Ok(if has_fields { fields::bind(commit, &changes.fields) } else { commit })
+    if has_fields {
+        commit = fields::bind(commit, &changes.fields);
+    }
+    if let Some(act) = &changes.healed_by {
+        commit = commit.bind(&lease.reader.name).bind(act.actor()).bind(act.reason());
+    }
+    Ok(commit)
 }
 
 const ANOTHER_COMMIT: &str = "another commit wrote the same value of a unique field";

@@ -38,6 +38,9 @@ macro_rules! service_suite {
             r9_a_verification_of_shards_that_are_apart_finds_nothing
             r19_r22_what_is_folded_again_is_treated_as_the_projector_treats_it
             r22_what_was_skipped_is_left_out_when_it_is_folded_again
+            r22_documents_that_differ_are_mended_and_each_is_recorded
+            r22_documents_of_several_shards_are_mended
+            r22_mending_beside_writers_loses_and_repeats_nothing
             a_document_is_folded_up_to_a_moment
             a_history_that_is_changed_on_the_side_shows_what_would_be_other
         }

@@ -144,7 +144,10 @@ impl Exceptions {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        Treatment::{Handle, Instead, LeaveOut},
+        *,
+    };
 
     fn left_out(position: u64, extent: Extent) -> Amendment {
         Amendment { position: Position::new(position), extent, payload: None }
@@ -167,7 +170,6 @@ mod tests {
             payload: Some(payload.clone()),
         });
         let treated = (1..=7).map(|position| exceptions.of("a", Position::new(position)));
-        use Treatment::{Handle, Instead, LeaveOut};
         assert!(treated.eq([Handle, Handle, LeaveOut, Handle, LeaveOut, Instead(&payload), Handle]));
         assert_eq!(exceptions.of("b", Position::new(6)), Handle);
         let passed = (1..=7).filter(|position| exceptions.is_passed_over(Position::new(*position)));

@@ -18,7 +18,7 @@ use super::{
     dead_letters::{DeadLetter, NewLetter, Redemption},
     error::ReadModelError,
     fields::{FieldChange, Taken},
-    operations::Pause,
+    operations::{Act, Pause},
     reader::Reader,
     shards::{Shard, Share},
 };
@@ -375,14 +375,23 @@ pub struct Changes {
     pub letters: Vec<NewLetter>,
     /// Letters that were handled again. Such a commit leaves the checkpoint where it is.
     pub redemption: Option<Redemption>,
+    /// An operator has these documents mended: the act `heal` is recorded for each. Such a commit leaves the checkpoint where it is.
+    pub healed_by: Option<Act>,
+}
+
+impl Changes {
+    /// The keys of the documents that it writes or deletes.
+    pub fn keys(&self) -> impl Iterator<Item = &String> {
+        self.upserts.iter().map(|(key, _)| key).chain(&self.deletes)
+    }
 }
 
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Documents may be large, or hold personal data.
-        let Self { upserts, deletes, fields, checkpoint, letters, redemption } = self;
+        let Self { upserts, deletes, fields, checkpoint, letters, redemption, healed_by } = self;
         write!(f, "{} upserts, {} deletes, {} fields", upserts.len(), deletes.len(), fields.len())?;
-        write!(f, ", {checkpoint:?}, {} letters, {redemption:?}", letters.len())
+        write!(f, ", {checkpoint:?}, {} letters, {redemption:?}, {healed_by:?}", letters.len())
     }
 }
 

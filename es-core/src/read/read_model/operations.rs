@@ -180,12 +180,12 @@ pub struct ActRecord {
     pub actor: String,
     /// Why.
     pub reason: String,
-    /// `pause`, `resume`, `skip`, `retry`, `discard`, `edit`, `cancel-rebuild`, `rebuild` and `promote`
+    /// `pause`, `resume`, `skip`, `retry`, `discard`, `edit`, `cancel-rebuild`, `heal`, `rebuild` and `promote`
     /// ([`Service::rebuild_by`](crate::Service::rebuild_by)), or another word given to [`Operations::record`].
     pub what: String,
     /// The reader.
     pub reader: String,
-    /// The key (`retry`, `discard`, `edit`) or the shard (`skip`) that it concerns.
+    /// The key (`retry`, `discard`, `edit`, `heal`) or the shard (`skip`) that it concerns.
     pub target: Option<String>,
     /// The position of the event that it concerns.
     pub position: Option<Position>,

@@ -38,6 +38,8 @@ pub struct Verified {
     /// The keys that wait: they are parked, or the reader has stopped. Each is compared as of its first event that waits, except one
     /// that went on meanwhile.
     pub waiting: BTreeSet<String>,
+    /// How many documents were written as they follow from the log.
+    pub mended: u64,
 }
 
 /// A document that is not the fold of the log.
@@ -82,13 +84,12 @@ pub(crate) async fn verify<P: Projection>(
     }
     let is_sampled = move |key: &str| share >= 1.0 || place(key) < share;
     let mut refold = Refold::new(projection, log, is_sampled).within(limit);
-    let mut verified =
-        Verified { generation, position: Position::ZERO, compared: 0, differing: 0, waiting: BTreeSet::new() };
+    let (position, waiting) = (Position::ZERO, BTreeSet::new());
+    let mut verified = Verified { generation, position, compared: 0, differing: 0, waiting, mended: 0 };
     let mut after: Option<String> = None;
     loop {
         let before = progress(store, &verified.generation).await?.reached;
-        refold.exceptions = store.exceptions(&verified.generation.reader).await?;
-        refold.advance(before, &mut |_, _| {}).await?;
+        refold.go_to(before, store, &verified.generation.reader).await?;
         let range =
             KeyRange { after: after.clone(), generation: Some(verified.generation.reader.id), ..KeyRange::default() };
         let page = store.scan(P::NAME, range, DOCUMENTS).await?;
@@ -149,13 +150,13 @@ pub(crate) async fn verify<P: Projection>(
     }
 }
 
-async fn progress(store: &dyn ReadModelStore, generation: &Generation) -> Result<Progress, RefoldError> {
+pub(super) async fn progress(store: &dyn ReadModelStore, generation: &Generation) -> Result<Progress, RefoldError> {
     let serving = store.generations(&generation.reader.name).await?.serving;
     serving.filter(|serving| serving.generation == *generation).ok_or(RefoldError::Replaced)
 }
 
 /// Whether what is stored is read as what was folded.
-fn is_same<P: Projection>(stored: Option<&[u8]>, folded: Option<&P::Document>) -> bool {
+pub(super) fn is_same<P: Projection>(stored: Option<&[u8]>, folded: Option<&P::Document>) -> bool {
     match (stored, folded) {
         (None, None) => true,
         (Some(stored), Some(folded)) => codec::decode::<P::Document>(stored).is_ok_and(|stored| stored == *folded),
