@@ -8,7 +8,10 @@ use crate::{
     event::Recorded,
     read::projection::{FoldResult, Keys},
     tag::EventQuery,
-    testing::account::{Account, AccountCommand, AccountEvent, Histories},
+    testing::{
+        account::{Account, AccountCommand, AccountEvent, Histories},
+        live_differences,
+    },
 };
 
 /// A document of so many bytes for each account, and how often one was folded.
@@ -150,6 +153,36 @@ async fn events_that_no_index_finds_are_refused() {
     // The default names the streams of the projection's categories, and this one listens to all.
     let refused = Live::new(All, MemoryStore::new()).get("all").await;
     assert!(matches!(refused, Err(LiveError::NotIndexed { projection: "all" })), "{refused:?}");
+}
+
+/// The default finds only the streams whose id is the key.
+struct Total;
+
+impl Projection for Total {
+    const NAME: &'static str = "total";
+    type Event = AccountEvent;
+    type Document = u64;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::many([event.stream.id(), "all"])
+    }
+
+    fn fold(&self, events: &mut Option<u64>, _: &Recorded<AccountEvent>) -> FoldResult {
+        *events.get_or_insert_default() += 1;
+        Ok(())
+    }
+}
+
+impl LiveProjection for Total {}
+
+#[tokio::test]
+async fn a_key_whose_events_are_not_all_found_is_named() {
+    let store = MemoryStore::new();
+    for id in ["a", "b", "a"] {
+        deposit(&store, id, 1).await;
+    }
+    let live = Live::new(Total, store.clone());
+    assert_eq!(live_differences(&live, &store).await.expect("folded"), ["all"]);
 }
 
 #[tokio::test]
