@@ -24,6 +24,7 @@ use crate::{
         field::DocumentField,
         projection::{EventOrder, Projection},
         read_model::{FieldChange, ReadModelStore, Reader},
+        rebuild::Throttle,
         source::{EventSource, Split, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Handler, Worker},
@@ -52,6 +53,7 @@ pub struct Projector<P> {
     shards: u32,
     pub(crate) document_bytes: usize,
     standby: Standby,
+    throttle: Option<Throttle>,
     pub(crate) failures: FailureSettings,
     pub(crate) report: StateReport,
 }
@@ -79,6 +81,7 @@ impl<P: Projection> Projector<P> {
             shards: 1,
             document_bytes: Self::DEFAULT_DOCUMENT_BYTES,
             standby,
+            throttle: None,
             failures: FailureSettings::default(),
             report,
         }
@@ -138,6 +141,20 @@ impl<P: Projection> Projector<P> {
     /// [`EngineError::NeverKnown`]. A process that is started again waits for the whole time again.
     pub fn standby_limit(self, limit: Duration) -> Self {
         Self { standby: Standby { limit, ..self.standby }, ..self }
+    }
+
+    /// Builds give way to appends: those of [`run`](Self::run), for a read model that does not serve yet or has a newer
+    /// [`Projection::VERSION`], and those of [`rebuild`](Self::rebuild). A read model that serves is followed at full pace.
+    pub fn throttle(self, throttle: Throttle) -> Self {
+        Self { throttle: Some(throttle), ..self }
+    }
+
+    /// What builds read.
+    pub(crate) fn building_source(&self) -> Arc<dyn EventSource> {
+        match &self.throttle {
+            Some(throttle) => throttle.on(self.source.clone()),
+            None => self.source.clone(),
+        }
     }
 
     /// What it does when it cannot fold an event ([stops](FailurePolicy::stop) by default).
@@ -203,7 +220,7 @@ impl<P: Projection> Projector<P> {
                 self.report.set(P::NAME, WorkerState::Working);
             }
         };
-        if !candidate.serves() && self.build(&*self.source, candidate, shutdown, report).await?.is_none() {
+        if !candidate.serves() && self.build(&*self.building_source(), candidate, shutdown, report).await?.is_none() {
             return Ok(None);
         }
         let worker = self.worker(self, &*self.source, &candidate.generation.reader).await?;

@@ -45,7 +45,7 @@ impl<P: Projection> Projector<P> {
     /// # Cancel safety
     /// Dropping the future interrupts the rebuild, as `shutdown` does.
     pub async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError> {
-        self.rebuild_from(&*self.source, shutdown).await
+        self.rebuild_from(&*self.building_source(), shutdown).await
     }
 
     /// As [`rebuild`](Self::rebuild), from another source than the one that the projector follows.

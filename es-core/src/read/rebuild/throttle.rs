@@ -68,15 +68,22 @@ const MOST_OWED: Duration = Duration::from_secs(20);
 /// # }
 /// ```
 ///
-/// Clones are the same throttle: rebuilds that share one get the same part of the time each. It probes until the last clone, and the
-/// last source that it wraps, are dropped.
+/// Clones are the same throttle: rebuilds that share one get the same part of the time each. It probes only while one of them is at
+/// work. For the builds of a projector that follows a raised [`Projection::VERSION`](crate::Projection::VERSION), give it to
+/// [`Projector::throttle`](crate::Projector::throttle).
 #[derive(Debug, Clone)]
 pub struct Throttle(Arc<Inner>);
 
 struct Inner {
     limit: Duration,
+    log: Arc<dyn EventStore>,
     share: Mutex<Share>,
+    probing: Mutex<Weak<Probing>>,
 }
+
+/// Kept by the feeds that are open: probes go on until the last one is dropped.
+#[derive(Debug)]
+struct Probing;
 
 /// What a [`Throttle`] does at this moment.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -93,17 +100,19 @@ pub struct Throttling {
 impl Throttle {
     /// Keeps the 99th percentile of appends to `log` within `append_p99`. Appends of a few bytes, from just before they have their
     /// turn until they are durable: what `evenfold_append_duration_seconds` tells of a quiet store is a little more.
-    ///
-    /// # Panics
-    /// It may panic outside of a tokio runtime.
     pub fn keeping(append_p99: Duration, log: impl EventStore) -> Self {
-        let inner = Arc::new(Inner { limit: append_p99, share: Mutex::new(Share::keeping(append_p99)) });
-        // Not on the runtime of the rebuild: its folds keep that busy, and the probes would measure them.
-        heartbeat::spawn(probe(Arc::downgrade(&inner), log));
-        Self(inner)
+        Self(Arc::new(Inner {
+            limit: append_p99,
+            log: Arc::new(log),
+            share: Mutex::new(Share::keeping(append_p99)),
+            probing: Mutex::default(),
+        }))
     }
 
     /// `source`, at the pace that appends leave.
+    ///
+    /// # Panics
+    /// To open it may panic outside of a tokio runtime.
     pub fn on(&self, source: impl EventSource) -> Arc<dyn EventSource> {
         Arc::new(Throttled { source: Arc::new(source), throttle: self.0.clone() })
     }
@@ -119,6 +128,18 @@ impl Inner {
     fn share(&self) -> MutexGuard<'_, Share> {
         self.share.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Probes as long as what this returns is kept.
+    fn probing(self: &Arc<Self>) -> Arc<Probing> {
+        let mut probing = self.probing.lock().unwrap_or_else(PoisonError::into_inner);
+        probing.upgrade().unwrap_or_else(|| {
+            let begun = Arc::new(Probing);
+            *probing = Arc::downgrade(&begun);
+            // Not on the runtime of the rebuild: its folds keep that busy, and the probes would measure them.
+            heartbeat::spawn(probe(self.clone(), Arc::downgrade(&begun)));
+            begun
+        })
+    }
 }
 
 impl fmt::Debug for Inner {
@@ -127,12 +148,11 @@ impl fmt::Debug for Inner {
     }
 }
 
-/// Probes until the throttle is dropped. A store that does not answer counts as one that takes too long.
-async fn probe(throttle: Weak<Inner>, log: impl EventStore) {
+/// Probes while `probing` is kept. A store that does not answer counts as one that takes too long.
+async fn probe(throttle: Arc<Inner>, probing: Weak<Probing>) {
     let mut fails = false;
-    while throttle.strong_count() > 0 {
-        let probed = log.probe().await;
-        let Some(throttle) = throttle.upgrade() else { return };
+    while probing.strong_count() > 0 {
+        let probed = throttle.log.probe().await;
         let took = match &probed {
             Ok(took) => *took,
             Err(error) => {
@@ -145,7 +165,6 @@ async fn probe(throttle: Weak<Inner>, log: impl EventStore) {
         };
         fails = probed.is_err();
         throttle.share().note(took);
-        drop(throttle);
         tokio::time::sleep(took.saturating_mul(PROBES).clamp(PROBE_EVERY, PROBE_WITHIN)).await;
     }
 }
@@ -161,8 +180,7 @@ struct Throttled {
 impl EventSource for Throttled {
     async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
         let feed = self.source.open(subscription).await?;
-        let throttle = self.throttle.clone();
-        Ok(Box::new(ThrottledFeed { feed, throttle, working: None, owed: Duration::ZERO, until: None }))
+        Ok(Box::new(ThrottledFeed::new(feed, self.throttle.clone(), self.throttle.probing())))
     }
 }
 
@@ -176,9 +194,14 @@ struct ThrottledFeed {
     owed: Duration,
     /// The end of the pause that has begun.
     until: Option<Instant>,
+    _probing: Arc<Probing>,
 }
 
 impl ThrottledFeed {
+    fn new(feed: Box<dyn EventFeed>, throttle: Arc<Inner>, probing: Arc<Probing>) -> Self {
+        Self { feed, throttle, working: None, owed: Duration::ZERO, until: None, _probing: probing }
+    }
+
     /// Makes a part of the pauses that are due.
     async fn pause(&mut self) {
         if let Some(working) = self.working.take() {

@@ -2,9 +2,9 @@ use std::collections::VecDeque;
 
 use uuid::Uuid;
 
-use super::{share::Share, *};
+use super::*;
 use crate::{
-    Append, EventOrder, Expected, Position,
+    Append, EventOrder, Expected, MemoryStore, Position,
     event::{Categories, RecordedEvent},
     read::source::{Batch, LogSource, Split},
     testing::{account::AccountEvent, recorded},
@@ -59,7 +59,7 @@ fn events() -> Vec<RecordedEvent> {
 
 /// A feed of so many pages, at a quarter of the time.
 async fn feed(pages: usize) -> Box<dyn EventFeed> {
-    let inner = Arc::new(Inner { limit: LIMIT, share: Mutex::new(Share::keeping(LIMIT)) });
+    let throttle = Throttle::keeping(LIMIT, MemoryStore::new());
     let subscription = Subscription {
         reader: "test".into(),
         store: Uuid::nil(),
@@ -67,7 +67,9 @@ async fn feed(pages: usize) -> Box<dyn EventFeed> {
         order: EventOrder::PerKey,
         split: Split::NONE,
     };
-    Throttle(inner).on(Slow(pages)).open(&subscription).await.expect("opened")
+    let feed = Slow(pages).open(&subscription).await.expect("opened");
+    // Without probes, whose clock is not that of the test.
+    Box::new(ThrottledFeed::new(feed, throttle.0, Arc::new(Probing)))
 }
 
 /// How many milliseconds it takes until the next delivery.
@@ -135,10 +137,10 @@ async fn a_pause_that_is_interrupted_is_continued() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_log_is_probed_until_the_throttle_is_dropped() {
+async fn the_log_is_probed_until_the_last_feed_is_dropped() {
     let log = Arc::new(Scripted::new([Fate::Breaks]));
-    let throttle = Throttle(Arc::new(Inner { limit: LIMIT, share: Mutex::new(Share::keeping(LIMIT)) }));
-    let probing = tokio::spawn(probe(Arc::downgrade(&throttle.0), log.clone()));
+    let (throttle, kept) = (Throttle::keeping(LIMIT, log.clone()), Arc::new(Probing));
+    let probing = tokio::spawn(probe(throttle.0.clone(), Arc::downgrade(&kept)));
     work(100 * 25).await;
     let state = throttle.state();
     assert!(state.share > 0.3 && state.append_p99.is_some_and(|p99| p99 < LIMIT) && state.limit == LIMIT, "{state:?}");
@@ -149,6 +151,17 @@ async fn the_log_is_probed_until_the_throttle_is_dropped() {
     let state = throttle.state();
     assert!(state.share < 0.06, "a store that does not answer takes too long: {state:?}");
 
-    drop(throttle);
+    drop(kept);
     probing.await.expect("it ends");
+}
+
+#[test]
+fn feeds_share_their_probes() {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let throttle = Throttle::keeping(LIMIT, MemoryStore::new()).0;
+    let (first, second) = (throttle.probing(), throttle.probing());
+    assert!(Arc::ptr_eq(&first, &second));
+    drop((first, second));
+    assert!(throttle.probing.lock().expect("nothing panics under it").upgrade().is_none());
 }
