@@ -43,6 +43,14 @@ pub(crate) enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Starts Postgres with the settings of a deployment and proves a rebuild of ten million events; `prove-rebuild --help` shows its
+    /// arguments.
+    #[command(disable_help_flag = true)]
+    ProveRebuild {
+        /// Passed on to the proof.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Checks the dependencies with cargo-deny: bans, licences and sources, or what is named.
     Deny {
         /// Checks of `cargo deny check`, for example `advisories`.

@@ -65,7 +65,10 @@ fn main() -> ExitCode {
         Task::Test { arguments } => test(arguments),
         Task::Servers { command } => servers(&command),
         Task::Bench { arguments } => bench::run(&arguments),
-        Task::Check { arguments } => check(arguments),
+        Task::Check { arguments } => run_of_tests(&["--bin", "check"], Needs::CHECKER, arguments),
+        Task::ProveRebuild { arguments } => {
+            run_of_tests(&["--release", "--bin", "prove-rebuild"], Needs::BENCHMARKS, arguments)
+        }
         Task::Deny { checks } => cargo_tools::deny(&checks),
         Task::Msrv => cargo_tools::msrv(),
         Task::Mutants { resume, files } => mutants::run(resume, &files),
@@ -98,14 +101,14 @@ fn test(arguments: Vec<OsString>) -> Result<i32> {
     children::run_to_end(cargo, Group::Own, &interrupt)
 }
 
-/// Runs the checker against real servers, for as long as its arguments say.
-fn check(arguments: Vec<OsString>) -> Result<i32> {
+/// Runs a program of the package `tests` against real servers: `program` says which, and how cargo builds it.
+fn run_of_tests(program: &[&str], needs: Needs, arguments: Vec<OsString>) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
     tools::for_native_builds(&interrupt)?;
-    let servers = Servers::start(Needs::CHECKER, &interrupt)?;
+    let servers = Servers::start(needs, &interrupt)?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut cargo = children::mortal(Path::new(&cargo), Signal::TERM);
-    cargo.args(["run", "--quiet", "--package", "tests", "--bin", "check", "--"]).args(arguments);
+    cargo.args(["run", "--quiet", "--package", "tests"]).args(program).arg("--").args(arguments);
     cargo.envs(servers.variables());
     children::run_to_end(cargo, Group::Own, &interrupt)
 }
