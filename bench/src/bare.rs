@@ -7,6 +7,7 @@ pub(crate) mod batch;
 pub(crate) mod copy;
 mod fold;
 pub(crate) mod embedded;
+pub(crate) mod embedded_fold;
 pub(crate) mod insert;
 pub(crate) mod one_stream;
 pub(crate) mod read;

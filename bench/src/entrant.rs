@@ -9,12 +9,13 @@ use crate::{
         batch::{Batch, Statement},
         copy::Copy,
         embedded::Embedded,
+        embedded_fold::EmbeddedFold,
         insert::Insert,
         one_stream::OneStream,
         read::Read,
     },
     contender::{Contender, Task, Work},
-    ours::{Importer, Log, Ours, Projected, Tagged},
+    ours::{EmbeddedImporter, Importer, Log, Ours, Projected, Tagged},
     peers::Peer,
     watched,
 };
@@ -65,6 +66,8 @@ pub(crate) enum Bare {
     Fold,
     /// Pages, a fold in memory, and an upsert for each page.
     Upsert,
+    /// The last two on a file of SQLite.
+    EmbeddedFold,
 }
 
 impl Entrant {
@@ -84,6 +87,11 @@ impl Entrant {
         }
     }
 
+    /// Whether its database is a file.
+    pub(crate) fn is_embedded(self) -> bool {
+        matches!(self, Self::Embedded | Self::Bare(Bare::Embedded | Bare::EmbeddedFold))
+    }
+
     /// How many read models it keeps.
     pub(crate) fn read_models(self) -> usize {
         if self == Self::Five { 5 } else { 1 }
@@ -95,7 +103,7 @@ impl Entrant {
             Self::Ours | Self::Five | Self::Projected | Self::Watched | Self::Unconditional | Self::Sized(_) => {
                 Ours::connect(task).await.map(drop)
             }
-            Self::Embedded => Ours::embedded(task).await.map(drop),
+            Self::Embedded | Self::Bare(Bare::EmbeddedFold) => Ours::embedded(task).await.map(drop),
             Self::Bare(Bare::Embedded) => bare::embedded::create_table(task).await,
             Self::Bare(_) => bare::create_tables(&task.url).await,
             Self::Peer(peer) => peer.create_tables(task).await,
@@ -113,8 +121,10 @@ impl Entrant {
             Self::Five => Box::new(Importer::connect(task, 5).await?),
             Self::Ours | Self::Watched | Self::Sized(_) => Box::new(Ours::connect(task).await?),
             Self::Projected => Box::new(Projected::connect(task).await?),
+            Self::Embedded if task.work.is_one_piece() => Box::new(EmbeddedImporter::connect(task).await?),
             Self::Embedded => Box::new(Ours::embedded(task).await?),
             Self::Bare(Bare::Embedded) => Box::new(Embedded::connect(task).await?),
+            Self::Bare(Bare::EmbeddedFold) => Box::new(EmbeddedFold::new(task)),
             Self::Bare(Bare::Insert) => Box::new(Insert::new(task)),
             Self::Bare(Bare::Batch) => Box::new(Batch::connect(task, Statement::Plain).await?),
             Self::Bare(Bare::LockedBatch) => Box::new(Batch::connect(task, Statement::Locked).await?),

@@ -6,10 +6,11 @@ use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use es_core::{
     Append, CommandContext, Condition, EngineError, Event, EventOrder, EventQuery, EventStore, ExecuteError, Expected,
-    FoldResult, Generation, Keys, LogSource, NewEvent, Position, Projection, Projector, QueryError, ReadModel,
-    ReadToken, Recorded, Repository, StreamId, Tag, Version, backend::AggregateStore,
+    FoldResult, Generation, Keys, LogSource, Metadata, NewEvent, Position, Projection, Projector, QueryError, ReadModel,
+    ReadToken, Recorded, Repository, StreamId, Tag, Version,
+    backend::{AggregateStore, ReadModelStore},
 };
-use es_postgres::PostgresStore;
+use es_postgres::{Imported, PostgresStore};
 use es_sqlite::SqliteStore;
 use tokio::task::JoinSet;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -43,7 +44,7 @@ impl Ours {
 
     /// On a file of SQLite.
     pub(crate) async fn embedded(task: &Task) -> Result<Self> {
-        Ok(Self::on(SqliteStore::open(embedded::path(&task.url)).await?, task.work))
+        Ok(Self::on(open_file(&task.url).await?, task.work))
     }
 
     fn on(store: impl AggregateStore, work: Work) -> Self {
@@ -177,19 +178,15 @@ impl Client for Tagged {
     }
 }
 
-/// A store with default settings, for one piece of work.
+/// Read models of a store with default settings.
 #[derive(Clone)]
-pub(crate) struct Importer {
-    store: PostgresStore,
-    /// How many read models are rebuilt at once.
+struct Models<S> {
+    store: S,
+    /// How many are rebuilt at once.
     models: usize,
 }
 
-impl Importer {
-    pub(crate) async fn connect(task: &Task, models: usize) -> Result<Self> {
-        Ok(Self { store: open(task).await?, models })
-    }
-
+impl<S: EventStore + ReadModelStore + Clone> Models<S> {
     /// Begins a rebuild beside others from the same source.
     fn rebuild_one<const N: usize>(
         &self,
@@ -199,25 +196,8 @@ impl Importer {
         let projector = Projector::new(Balances::<N>, source.clone(), self.store.clone());
         rebuilds.spawn(async move { projector.rebuild(CancellationToken::new()).await });
     }
-}
 
-#[async_trait]
-impl Contender for Importer {
-    async fn client(&self) -> Result<Box<dyn Client>> {
-        Ok(Box::new(self.clone()))
-    }
-}
-
-#[async_trait]
-impl Client for Importer {
-    async fn import(&mut self, name: &str, history: History) -> Result<()> {
-        let events = history.events.len();
-        let done = self.store.import(name).events(history.events).await?;
-        ensure!(usize::try_from(done.events)? == events, "{} of {events} events", done.events);
-        Ok(())
-    }
-
-    async fn rebuild(&mut self) -> Result<()> {
+    async fn rebuild(&self) -> Result<()> {
         let (source, mut rebuilds) = (LogSource::new(self.store.clone()), JoinSet::new());
         self.rebuild_one::<0>(&mut rebuilds, &source);
         if self.models == 5 {
@@ -232,7 +212,7 @@ impl Client for Importer {
         Ok(())
     }
 
-    async fn catch_up(&mut self) -> Result<()> {
+    async fn catch_up(&self) -> Result<()> {
         let projector = Projector::new(Balances::<0>, LogSource::new(self.store.clone()), self.store.clone());
         let (end, stop) = (ReadToken(self.store.head().await?), CancellationToken::new());
         let running = tokio::spawn({
@@ -247,6 +227,98 @@ impl Client for Importer {
         stop.cancel();
         Ok(running.await??)
     }
+}
+
+/// For one piece of work.
+#[derive(Clone)]
+pub(crate) struct Importer(Models<PostgresStore>);
+
+impl Importer {
+    pub(crate) async fn connect(task: &Task, models: usize) -> Result<Self> {
+        Ok(Self(Models { store: open(task).await?, models }))
+    }
+}
+
+#[async_trait]
+impl Contender for Importer {
+    async fn client(&self) -> Result<Box<dyn Client>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Client for Importer {
+    async fn import(&mut self, name: &str, history: History) -> Result<()> {
+        let events = history.events.len();
+        let done = self.0.store.import(name).events(history.events).await?;
+        ensure!(usize::try_from(done.events)? == events, "{} of {events} events", done.events);
+        Ok(())
+    }
+
+    async fn rebuild(&mut self) -> Result<()> {
+        self.0.rebuild().await
+    }
+
+    async fn catch_up(&mut self) -> Result<()> {
+        self.0.catch_up().await
+    }
+}
+
+/// The same on a file of `SQLite`.
+#[derive(Clone)]
+pub(crate) struct EmbeddedImporter(Models<SqliteStore>);
+
+impl EmbeddedImporter {
+    pub(crate) async fn connect(task: &Task) -> Result<Self> {
+        Ok(Self(Models { store: open_file(&task.url).await?, models: 1 }))
+    }
+}
+
+#[async_trait]
+impl Contender for EmbeddedImporter {
+    async fn client(&self) -> Result<Box<dyn Client>> {
+        Ok(Box::new(self.clone()))
+    }
+}
+
+#[async_trait]
+impl Client for EmbeddedImporter {
+    async fn import(&mut self, _: &str, history: History) -> Result<()> {
+        append(&self.0.store, history).await
+    }
+
+    async fn rebuild(&mut self) -> Result<()> {
+        self.0.rebuild().await
+    }
+
+    async fn catch_up(&mut self) -> Result<()> {
+        self.0.catch_up().await
+    }
+}
+
+pub(crate) async fn open_file(url: &str) -> Result<SqliteStore> {
+    Ok(SqliteStore::open(embedded::path(url)).await?)
+}
+
+/// Appends the events of the history to an empty log, in their order.
+pub(crate) async fn append(store: &SqliteStore, history: History) -> Result<()> {
+    // The events of one streams' turn, so that each append has a stream of its own.
+    for (turn, events) in history.events.chunks(history.streams).enumerate() {
+        for events in events.chunks(PAGE) {
+            let expected = Expected::Exact(Version::new(u64::try_from(turn)?));
+            let append = |event: &Imported| {
+                let new = NewEvent {
+                    id: event.id,
+                    data: event.data.clone(),
+                    metadata: Metadata::default(),
+                    tags: Vec::new(),
+                };
+                Append::new(event.stream.clone(), expected, vec![new])
+            };
+            store.append_together(events.iter().map(append).collect()).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The log, read as engines read it.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use crate::{
-    bare,
     contender::{Task, Work},
     database::{Database, Server},
+    embedded::Files,
     entrant::Entrant,
     history::{EVENTS_PER_STREAM, History},
     measure::{self, Measurement},
@@ -20,7 +20,11 @@ const STREAMS: usize = 50_000;
 ///
 /// Fails unless each document is the fold of its stream.
 pub(crate) async fn measure(server: &Server, entrant: Entrant, work: Work) -> Result<Measurement> {
-    let url = server.create(entrant.name(), Duration::ZERO).await?;
+    let files = entrant.is_embedded().then(Files::new).transpose()?;
+    let url = match &files {
+        Some(files) => files.create(entrant.name()),
+        None => server.create(entrant.name(), Duration::ZERO).await?,
+    };
     let task = Task { url, work, clients: 1 };
     entrant.prepare(&task).await?;
     let contender = entrant.connect(&task).await?;
@@ -41,13 +45,21 @@ pub(crate) async fn measure(server: &Server, entrant: Entrant, work: Work) -> Re
     });
     let events = STREAMS * EVENTS_PER_STREAM;
     let measured = measure::piece(&mut database, events, async { work.await? }).await?;
-    let found: (i64, i64) =
-        sqlx::query_as(include_str!("sql/documents.sql")).fetch_one(&mut bare::connect(&task.url).await?).await?;
+    let found: (i64, i64) = match &mut database {
+        Database::Server(connection) => {
+            sqlx::query_as(include_str!("sql/documents.sql")).fetch_one(connection).await?
+        }
+        Database::File(connection) => {
+            sqlx::query_as(include_str!("sql/documents_embedded.sql")).fetch_one(connection).await?
+        }
+    };
     ensure!(
         found == (i64::try_from(STREAMS * entrant.read_models())?, i64::try_from(events * entrant.read_models())?),
         "documents and the events they tell of: {found:?}"
     );
     drop(contender);
-    server.drop(entrant.name()).await?;
+    if files.is_none() {
+        server.drop(entrant.name()).await?;
+    }
     Ok(measured)
 }

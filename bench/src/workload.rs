@@ -124,6 +124,10 @@ pub(crate) fn all() -> Vec<Workload> {
         ours,
         ..Workload::new(name, title, Work::Tables, 1, bare).claims(0.8, None, None)
     };
+    let embedded_model = |name, title, work| Workload {
+        ours: Entrant::Embedded,
+        ..Workload::new(name, title, work, 1, Bare::EmbeddedFold)
+    };
     vec![
         one.claims(0.85, Some(1.5), None),
         execute("execute-16", "Execute a command: 16 clients", 16).claims(0.75, Some(2.0), Some(4.0)),
@@ -221,6 +225,10 @@ pub(crate) fn all() -> Vec<Workload> {
             Entrant::Embedded,
             Bare::Embedded,
         ),
+        embedded_model("sqlite-rebuild", "Rebuild a read model on SQLite: 500,000 events, 50,000 documents", Work::Rebuild)
+            .claims(0.7, None, None),
+        embedded_model("sqlite-catch-up", "Keep a read model on SQLite: 500,000 events, 50,000 documents", Work::CatchUp)
+            .claims(0.9, None, None),
     ]
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    ops::ControlFlow,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -92,13 +93,20 @@ impl Connections {
         self.within(self.session.answer_within(), read).await
     }
 
-    /// [`Guarded::copy`], with a second attempt as [`read_first`](Self::read_first) makes one.
-    pub(crate) async fn copy(&self, template: &str, parameters: &[i64]) -> Result<Vec<Bytes>, sqlx::Error> {
+    /// What `take` makes of the pieces of a [`Guarded::copy`], with a second attempt as [`read_first`](Self::read_first) makes one.
+    /// The connection is closed where it does not want all of them.
+    pub(crate) async fn copy<T: Default>(
+        &self,
+        template: &str,
+        parameters: &[i64],
+        take: impl Fn(&mut T, Bytes) -> ControlFlow<()>,
+    ) -> Result<T, sqlx::Error> {
         let copy = async {
             loop {
-                let mut taken = self.take().await?;
-                match taken.connection.copy(template, parameters).await {
-                    Ok(pieces) => return taken.give_back(Ok(pieces)),
+                let (mut taken, mut made) = (self.take().await?, T::default());
+                match taken.connection.copy(template, parameters, |piece| take(&mut made, piece)).await {
+                    Ok(true) => return taken.give_back(Ok(made)),
+                    Ok(false) => return Ok(made),
                     Err(cause) if error::is_broken(&cause) => {
                         lock(&self.idle).clear();
                         if !taken.was_idle {

@@ -15,7 +15,7 @@
 //! Where the answer is no, the statement fails with SQLSTATE `ES002`, and the connection is replaced. What it costs the server
 //! are the settings: names and oids are constants of the plan, and a change of a schema makes all plans anew.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -70,14 +70,25 @@ impl Guarded {
         Ok((rows, are_all))
     }
 
-    /// The pieces of a binary `COPY` of what the statement `template` reads. It takes no parameters, so `parameters` are written
-    /// into its text.
+    /// Passes the pieces of a binary `COPY` of what the statement `template` reads to `take`, as they come, until it wants no more;
+    /// returns whether these are all. It takes no parameters, so `parameters` are written into its text.
     ///
-    /// After an error, and if the future is dropped, the connection must not be used again: what the server still sends, be it only
-    /// the word that it is ready, would be taken for the answer to the next statement.
-    pub(crate) async fn copy(&mut self, template: &str, parameters: &[i64]) -> Result<Vec<Bytes>, sqlx::Error> {
+    /// If these are not all, after an error, and if the future is dropped, the connection must not be used again: what the server
+    /// still sends, be it only the word that it is ready, would be taken for the answer to the next statement.
+    pub(crate) async fn copy(
+        &mut self,
+        template: &str,
+        parameters: &[i64],
+        mut take: impl FnMut(Bytes) -> ControlFlow<()>,
+    ) -> Result<bool, sqlx::Error> {
         let copy = self.guard.copy(template, parameters);
-        self.connection.copy_out_raw(&copy).await?.try_collect().await
+        let mut pieces = self.connection.copy_out_raw(&copy).await?;
+        while let Some(piece) = pieces.try_next().await? {
+            if take(piece).is_break() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// How many rows a statement has touched.

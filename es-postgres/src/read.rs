@@ -6,3 +6,4 @@ pub(crate) mod head;
 pub(crate) mod loader;
 pub(crate) mod snapshots;
 pub(crate) mod sealed;
+pub(crate) mod sizes;

@@ -20,7 +20,7 @@ use crate::{
     error::Failure,
     packed::{self, json},
     queue::Prepared,
-    rows,
+    rows::{self, Names},
 };
 
 #[async_trait]
@@ -124,13 +124,12 @@ impl SqliteStore {
     /// The events of a query, up to the one with which their payloads reach [`PAGE_BYTES`] (R17).
     async fn page(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<RecordedEvent>, ReadError> {
         let mut reader = self.connections().reader().await?;
-        let mut events = Vec::new();
-        let mut bytes = 0;
+        let (mut events, mut names, mut bytes) = (Vec::new(), Names::default(), 0);
         let mut rows = query.fetch(reader.connection());
         while bytes < PAGE_BYTES
             && let Some(row) = rows.try_next().await.map_err(Failure::from)?
         {
-            let event = rows::event(&row)?;
+            let event = rows::event(&row, &mut names)?;
             bytes += event.data.payload.len();
             events.push(event);
         }

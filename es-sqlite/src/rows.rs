@@ -1,5 +1,8 @@
 //! Decodes rows of the log.
 
+use std::{collections::HashSet, sync::Arc};
+
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use es_core::{
     Appended, EventData, Metadata, Position, ReadError, RecordedEvent, Version,
@@ -18,22 +21,36 @@ pub(crate) async fn head(connection: &mut SqliteConnection) -> Result<Position, 
     sqlx::query_scalar(include_str!("sql/head.sql")).fetch_one(connection).await.map(Position::from_i64)
 }
 
-/// The event of a row of `read_log.sql`, `read_stream.sql` or `read_matching.sql`.
-pub(crate) fn event(row: &SqliteRow) -> Result<RecordedEvent, ReadError> {
-    let position = Position::from_i64(get(row, "position")?);
-    let metadata: Option<&[u8]> = get(row, "metadata")?;
-    let recorded_at_us: i64 = get(row, "recorded_at_us")?;
+/// The names of the events of a page: few, each many times.
+#[derive(Debug, Default)]
+pub(crate) struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    fn shared(&mut self, name: &str) -> Arc<str> {
+        self.0.get(name).cloned().unwrap_or_else(|| {
+            let name = Arc::<str>::from(name);
+            self.0.insert(name.clone());
+            name
+        })
+    }
+}
+
+/// The event of a row that begins with the columns position, stream, version, id, name, schema version, payload, metadata, time:
+/// to find a column by its name costs a hash.
+pub(crate) fn event(row: &SqliteRow, names: &mut Names) -> Result<RecordedEvent, ReadError> {
+    let position = Position::from_i64(get(row, 0)?);
+    let metadata: Option<&[u8]> = get(row, 7)?;
     Ok(RecordedEvent {
         position,
-        stream: get::<&str>(row, "stream")?.parse().map_err(|reason| damaged("stream", reason))?,
-        version: Version::from_i64(get(row, "version")?),
-        id: get(row, "event_id")?,
-        recorded_at: time(recorded_at_us),
+        stream: get::<&str>(row, 1)?.parse().map_err(|reason| damaged("stream", reason))?,
+        version: Version::from_i64(get(row, 2)?),
+        id: get(row, 3)?,
+        recorded_at: time(get(row, 8)?),
         metadata: Metadata::decode(metadata).map_err(|reason| ReadError::Damaged { position, reason })?,
         data: EventData {
-            name: get::<&str>(row, "name")?.into(),
-            schema_version: get(row, "schema_version")?,
-            payload: get::<Vec<u8>>(row, "payload")?.into(),
+            name: names.shared(get(row, 4)?),
+            schema_version: get(row, 5)?,
+            payload: Bytes::copy_from_slice(get(row, 6)?),
         },
     })
 }
@@ -77,7 +94,7 @@ fn record(fingerprint: &[u8], version: i64, position: i64) -> Result<CommandReco
     Ok(CommandRecord { fingerprint: Fingerprint::from(fingerprint), appended })
 }
 
-fn get<'r, T>(row: &'r SqliteRow, column: &str) -> Result<T, ReadError>
+fn get<'r, T>(row: &'r SqliteRow, column: usize) -> Result<T, ReadError>
 where
     T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
 {

@@ -1,6 +1,7 @@
 //! The engine that keeps a read model: events in, documents and checkpoint out, in one commit.
 
 mod documents;
+mod kept;
 mod part;
 #[cfg(test)]
 mod tests;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
+use self::kept::KeptDocuments;
 use crate::{
     codec,
     event::{Categories, EventSet, Recorded},
@@ -45,7 +47,7 @@ use crate::{
 /// # Panics
 /// Its futures panic outside of a tokio runtime with time enabled.
 #[derive(Debug)]
-pub struct Projector<P> {
+pub struct Projector<P: Projection> {
     pub(crate) projection: P,
     pub(crate) source: Arc<dyn EventSource>,
     pub(crate) store: Arc<dyn ReadModelStore>,
@@ -56,6 +58,7 @@ pub struct Projector<P> {
     throttle: Option<Throttle>,
     pub(crate) failures: FailureSettings,
     pub(crate) report: StateReport,
+    kept: KeptDocuments<P>,
 }
 
 impl<P: Projection> Projector<P> {
@@ -84,6 +87,7 @@ impl<P: Projection> Projector<P> {
             throttle: None,
             failures: FailureSettings::default(),
             report,
+            kept: KeptDocuments::default(),
         }
     }
 
@@ -115,7 +119,8 @@ impl<P: Projection> Projector<P> {
     }
 
     /// How many bytes of documents are loaded for one commit (32 MiB by default). In memory they take a few times as much (R17).
-    /// A batch that touches more is committed in parts.
+    /// A batch that touches more is committed in parts. About as much of what was committed last is kept in memory, so that it need
+    /// not be loaded for the next events.
     ///
     /// While a read model is built, about as many bytes of changed documents are kept in memory until they are written, and
     /// eight times as many that have not changed since.

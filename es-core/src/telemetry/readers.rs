@@ -40,8 +40,8 @@ impl ReaderMeter {
     pub(crate) fn processed(&mut self, events: &[RecordedEvent], took: Duration) {
         let Some(count) = u32::try_from(events.len()).ok().filter(|count| *count > 0) else { return };
         self.duration.record_many(took / count, events.len());
-        for event in events {
-            self.counter(&event.data.name).increment(1);
+        for run in events.chunk_by(|one, next| one.data.name == next.data.name) {
+            self.counter(&run[0].data.name).increment(run.len() as u64);
         }
     }
 

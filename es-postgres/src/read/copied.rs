@@ -1,10 +1,10 @@
 //! Events in a binary `COPY`: cut out of what the server has sent, without a copy of what is large.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, ops::ControlFlow, sync::Arc};
 
 use bytes::Bytes;
 use chrono::DateTime;
-use es_core::{EventData, Metadata, Position, ReadError, Recorded, RecordedEvent, Version};
+use es_core::{EventData, Metadata, Position, ReadError, Recorded, RecordedEvent, Version, backend::PAGE_BYTES};
 use sqlx::error::BoxDynError;
 use uuid::Uuid;
 
@@ -17,20 +17,53 @@ const HEADER: usize = 19;
 /// Microseconds from 1970 to 2000, when the server's time begins.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
-/// The events of a `COPY` of `read_log.sql`, whose server sends each row, and the end, as a piece of its own. The first row stands
-/// behind the header.
-pub(super) fn decode(pieces: &[Bytes]) -> Result<Vec<RecordedEvent>, ReadError> {
-    let mut names = HashSet::<Arc<str>>::new();
-    let mut events = Vec::with_capacity(pieces.len());
-    for (nth, piece) in pieces.iter().enumerate() {
-        let header = if nth == 0 { HEADER } else { 0 };
-        let row = piece.get(header..).ok_or_else(|| damaged("no header".into()))?;
-        // The end of the copy has no columns.
-        if !row.is_empty() && row != (-1_i16).to_be_bytes() {
-            events.push(event(piece, row, &mut names)?);
+/// The events of a `COPY` of `read_log.sql` or `read_small.sql`, whose server sends each row, and the end, as a piece of its own.
+#[derive(Default)]
+pub(super) struct Copied {
+    has_begun: bool,
+    names: HashSet<Arc<str>>,
+    events: Vec<RecordedEvent>,
+    /// Of their payloads.
+    bytes: usize,
+    failure: Option<ReadError>,
+}
+
+impl Copied {
+    /// Adds the event of `piece`; ends with the event with which the payloads reach [`PAGE_BYTES`].
+    pub(super) fn take(&mut self, piece: &Bytes) -> ControlFlow<()> {
+        if self.bytes >= PAGE_BYTES {
+            // The end has no columns. If it comes now, the connection is of use.
+            return if is_end(piece) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+        }
+        match self.add(piece) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(failure) => {
+                self.failure = Some(failure);
+                ControlFlow::Break(())
+            }
         }
     }
-    Ok(events)
+
+    fn add(&mut self, piece: &Bytes) -> Result<(), ReadError> {
+        // The first row stands behind the header.
+        let header = if std::mem::replace(&mut self.has_begun, true) { 0 } else { HEADER };
+        let row = piece.get(header..).ok_or_else(|| damaged("no header".into()))?;
+        if !row.is_empty() && !is_end(row) {
+            let event = event(piece, row, &mut self.names)?;
+            self.bytes += event.data.payload.len();
+            self.events.push(event);
+        }
+        Ok(())
+    }
+
+    /// The events, and how many bytes their payloads have.
+    pub(super) fn events(self) -> Result<(Vec<RecordedEvent>, usize), ReadError> {
+        self.failure.map_or(Ok((self.events, self.bytes)), Err)
+    }
+}
+
+fn is_end(row: &[u8]) -> bool {
+    row == (-1_i16).to_be_bytes()
 }
 
 fn event(piece: &Bytes, row: &[u8], names: &mut HashSet<Arc<str>>) -> Result<RecordedEvent, ReadError> {

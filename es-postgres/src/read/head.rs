@@ -5,18 +5,20 @@ use std::sync::Arc;
 use es_core::{Position, ReadError, backend::KnownHead};
 use sqlx::Row;
 
-use crate::{connections::Connections, error};
+use crate::{connections::Connections, error, read::sizes::Sizes};
 
 /// The last position that this process knows of. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Head {
     schema: Arc<str>,
     pub(crate) known: KnownHead,
+    /// Of the events before it.
+    pub(crate) sizes: Arc<Sizes>,
 }
 
 impl Head {
     pub(crate) fn new(schema: String, known: KnownHead) -> Self {
-        Self { schema: schema.into(), known }
+        Self { schema: schema.into(), known, sizes: Arc::default() }
     }
 
     /// Asks the server.

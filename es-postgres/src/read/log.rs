@@ -10,7 +10,7 @@ use es_core::{
 };
 use sqlx::{Row, postgres::PgRow};
 
-use super::copied;
+use super::copied::Copied;
 use crate::{connections::Connections, error, read::head::Head, write::columns};
 
 /// From so many events on a page is read by a binary `COPY`, whose rows cost the server and the client half as much. The server
@@ -40,13 +40,18 @@ pub(crate) async fn read_log(
     limit: usize,
 ) -> Result<Vec<RecordedEvent>, ReadError> {
     let before = head.known.get();
-    let sql = include_str!("../sql/read_log.sql");
+    let exact = include_str!("../sql/read_log.sql");
     let parameters = [after.to_i64(), rows(limit), rows(PAGE_BYTES)];
     let is_long = before.get().saturating_sub(after.get()).min(limit as u64) >= LONG;
     let events = if is_long {
-        copied::decode(&connections.copy(sql, &parameters).await.map_err(error::read)?)?
+        let sizes = head.sizes.take();
+        let sql = if sizes.are_small(limit) { include_str!("../sql/read_small.sql") } else { exact };
+        let copied = connections.copy(sql, &parameters, |copied: &mut Copied, piece| copied.take(&piece)).await;
+        let (events, bytes) = copied.map_err(error::read)?.events()?;
+        head.sizes.put(sizes.after(events.len(), bytes));
+        events
     } else {
-        let read = || parameters.iter().fold(sqlx::query(sql), |query, parameter| query.bind(*parameter));
+        let read = || parameters.iter().fold(sqlx::query(exact), |query, parameter| query.bind(*parameter));
         decode(&connections.read(read).await.map_err(error::read)?, None)?
     };
     // Every snapshot is a prefix of the log, so whatever is missing here is missing for good (R3).

@@ -73,6 +73,29 @@ async fn r17_a_long_page_ends_with_the_event_that_reaches_its_bytes() {
     assert_eq!(paged(&store, 1_000).await.len(), 300);
 }
 
+/// The pages before have shown small events, so the server is not asked to add up the bytes. (Seen to fail where all events of such a
+/// page were taken.)
+#[tokio::test(flavor = "multi_thread")]
+async fn r17_a_long_page_of_large_events_ends_also_after_small_ones() {
+    let schema = Schema::new();
+    let store = filled(&schema).await;
+    let payload = format!("\"{}\"", "x".repeat(40_000));
+    for _ in 0..6 {
+        let events = (0..50).map(|_| event(&payload)).collect();
+        store.append(Append::new(stream("large"), Expected::Any, events)).await.unwrap();
+    }
+    for limit in [1_000, 400] {
+        let small = store.read_log(Position::ZERO, limit).await.unwrap();
+        assert_eq!(small.len(), limit);
+        let after = Position::new(EVENTS as u64 - 10);
+        let page = store.read_log(after, limit).await.unwrap();
+        assert_eq!(page.len(), 10 + PAGE_BYTES.div_ceil(payload.len()), "{limit}");
+        assert!(!is_last_page(&page, limit));
+        assert_eq!(store.read_log(after, limit).await.unwrap().len(), page.len(), "{limit}");
+    }
+    assert_eq!(paged(&store, 1_000).await.len(), EVENTS + 300);
+}
+
 /// It is dropped wherever it waits, from the first word to the last row. What the server still sends reaches no other reader.
 #[tokio::test(flavor = "multi_thread")]
 async fn r7_a_cancelled_long_page_leaves_no_trace() {

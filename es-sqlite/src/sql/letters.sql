@@ -2,10 +2,9 @@
 -- binds: ?1 name of the reader, ?2 only this key or null, ?3 id of a reader, ?4 key and ?5 position after which to start or null,
 --        ?6 only the reader with this id or null, ?7 the most rows
 -- locks: none
-SELECT dead_letters.reader, parked_keys.shard,
-       dead_letters.key, dead_letters.position, dead_letters.stream, dead_letters.version, dead_letters.event_id,
-       dead_letters.name, dead_letters.schema_version, dead_letters.payload, dead_letters.metadata,
-       dead_letters.recorded_at_us, dead_letters.edited, dead_letters.cause, dead_letters.attempts,
+SELECT dead_letters.position, dead_letters.stream, dead_letters.version, dead_letters.event_id, dead_letters.name,
+       dead_letters.schema_version, dead_letters.payload, dead_letters.metadata, dead_letters.recorded_at_us,
+       dead_letters.reader, parked_keys.shard, dead_letters.key, dead_letters.edited, dead_letters.cause, dead_letters.attempts,
        dead_letters.parked_at_us, dead_letters.revision
 FROM readers
 JOIN dead_letters ON dead_letters.reader = readers.id

@@ -1,7 +1,8 @@
-//! The documents that a part of a batch touches, from the stored bytes and back.
+//! The documents that a part of a batch touches, from the stored bytes and back. They stay for the next part, as values.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    mem,
     time::{Duration, Instant},
 };
 
@@ -24,9 +25,20 @@ use crate::{
     },
 };
 
+/// About how many bytes a document takes in memory beside its key and its content.
+const ENTRY: usize = 256;
+
 /// Documents by their keys.
 pub(super) struct Documents<P: Projection> {
     drafts: HashMap<String, Draft<P::Document>>,
+    /// About how many bytes they took when the part began, and what was added since.
+    bytes: usize,
+    /// How many bytes may stay for the next part.
+    most: usize,
+    /// Whether they were more.
+    are_too_many: bool,
+    /// The keys of those that are folded.
+    folded: Vec<String>,
     /// The bytes of the folded documents that were encoded, with their keys.
     pub(super) written: usize,
     /// The size of the largest document, as it was loaded or encoded.
@@ -37,14 +49,16 @@ pub(super) struct Documents<P: Projection> {
 }
 
 struct Draft<D> {
-    /// The encoded document, in the store or for the next commit; `None` while it is decoded.
+    /// The encoded document: of the store until it is read, and for the next commit while it is written.
     bytes: Option<Bytes>,
     /// With these bytes.
     fields: Vec<FieldChange>,
     document: Option<D>,
     is_read: bool,
     is_folded: bool,
-    /// How many bytes of it were loaded from the store.
+    /// Whether the bytes are those of the document.
+    is_written: bool,
+    /// How many bytes it has in the store.
     loaded: usize,
     written: usize,
 }
@@ -64,21 +78,46 @@ impl<D: DeserializeOwned> Draft<D> {
 
 impl<P: Projection> Documents<P> {
     pub(super) fn new() -> Self {
-        Self { drafts: HashMap::new(), written: 0, largest: 0, fresh: 0, unique: UniqueValues::default() }
+        Self {
+            drafts: HashMap::new(),
+            bytes: 0,
+            most: 0,
+            are_too_many: false,
+            folded: Vec::new(),
+            written: 0,
+            largest: 0,
+            fresh: 0,
+            unique: UniqueValues::default(),
+        }
     }
 
-    /// Adds what the store has under each key.
-    pub(super) fn add(&mut self, stored: impl IntoIterator<Item = (String, Option<Bytes>)>) {
-        for (key, bytes) in stored {
-            let loaded = bytes.as_ref().map_or(0, Bytes::len);
-            self.largest = self.largest.max(loaded);
-            let (fields, document) = (Vec::new(), None);
-            let mut draft = Draft { bytes, fields, document, is_read: false, is_folded: false, loaded, written: 0 };
-            if UniqueValues::are_declared::<P>() {
-                self.learn(&key, &mut draft);
-            }
-            self.drafts.insert(key, draft);
+    /// Forgets all of them.
+    pub(super) fn clear(&mut self) {
+        *self = Self { most: self.most, ..Self::new() };
+    }
+
+    /// A part begins, after which `most` bytes may stay in memory.
+    pub(super) fn begin(&mut self, most: usize) {
+        (self.most, self.written) = (most, 0);
+    }
+
+    /// Those of `keys` that are not there, each once, in their order.
+    pub(super) fn missing<'k>(&self, keys: impl Iterator<Item = &'k String>) -> Vec<String> {
+        let mut seen = HashSet::new();
+        keys.filter(|key| !self.drafts.contains_key(*key) && seen.insert(key.as_str())).cloned().collect()
+    }
+
+    /// Adds what the store has under `key`.
+    pub(super) fn add(&mut self, key: String, bytes: Option<Bytes>) {
+        let loaded = bytes.as_ref().map_or(0, Bytes::len);
+        self.bytes += ENTRY + key.len() + loaded;
+        self.largest = self.largest.max(loaded);
+        let (fields, document, is_read, is_folded, is_written) = (Vec::new(), None, false, false, false);
+        let mut draft = Draft { bytes, fields, document, is_read, is_folded, is_written, loaded, written: 0 };
+        if UniqueValues::are_declared::<P>() {
+            self.learn(&key, &mut draft);
         }
+        self.drafts.insert(key, draft);
     }
 
     /// Knows the values of unique fields in a document before the first event that touches it. What cannot be decoded fails then.
@@ -118,7 +157,7 @@ impl<P: Projection> Documents<P> {
         self.unique.settle(event, documents)
     }
 
-    /// How many bytes of the documents under `keys` were loaded from the store.
+    /// How many bytes the documents under `keys` have in the store.
     pub(super) fn loaded(&self, keys: &[String]) -> usize {
         keys.iter().filter_map(|key| self.drafts.get(key)).map(|draft| draft.loaded).sum()
     }
@@ -143,8 +182,12 @@ impl<P: Projection> Documents<P> {
         let Some(draft) = self.drafts.get_mut(key) else { return Ok(()) };
         // It may have been encoded since.
         draft.read(key, event)?;
-        self.fresh += usize::from(!draft.is_folded);
-        draft.is_folded = true;
+        draft.bytes = None;
+        draft.is_written = false;
+        if !mem::replace(&mut draft.is_folded, true) {
+            self.fresh += 1;
+            self.folded.push(key.to_owned());
+        }
         let began = (limit < Duration::MAX).then(Instant::now);
         caught(|| fold(projection, key, &mut draft.document, event))
             .map_err(|Panicked| EngineError::Panicked { event: Location::of(event) })??;
@@ -154,9 +197,12 @@ impl<P: Projection> Documents<P> {
         }
     }
 
-    /// Encodes the folded documents and keeps only the bytes. A panic names `first`, the first event of the part.
+    /// Encodes the folded documents. If all are too many to stay, it keeps only the bytes. A panic names `first`, the first event of
+    /// the part.
     pub(super) fn write(&mut self, first: &Location) -> Result<(), EngineError> {
-        for (key, draft) in self.drafts.iter_mut().filter(|(_, draft)| draft.is_folded && draft.is_read) {
+        self.are_too_many |= self.bytes + self.written > self.most;
+        for key in &self.folded {
+            let Some(draft) = self.drafts.get_mut(key).filter(|draft| !draft.is_written) else { continue };
             let document = draft.document.as_ref();
             let written = caught(|| -> Result<_, EngineError> {
                 let encoded = document.map(|document| encode::<P>(key, document)).transpose()?;
@@ -164,7 +210,10 @@ impl<P: Projection> Documents<P> {
             });
             let written = written.map_err(|Panicked| EngineError::Panicked { event: first.clone() })?;
             (draft.bytes, draft.fields) = written?;
-            (draft.document, draft.is_read) = (None, false);
+            draft.is_written = true;
+            if self.are_too_many {
+                (draft.document, draft.is_read) = (None, false);
+            }
             self.written -= draft.written;
             let fields = draft.fields.iter().filter_map(|change| change.value.as_ref()).map(|value| value.text.len());
             draft.written = key.len() + draft.bytes.as_ref().map_or(0, Bytes::len) + fields.sum::<usize>();
@@ -185,25 +234,34 @@ impl<P: Projection> Documents<P> {
         self.written.saturating_add(self.largest.saturating_mul(self.fresh))
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.drafts.len()
+    /// How many are folded.
+    pub(super) fn folded(&self) -> usize {
+        self.folded.len()
     }
 
-    /// The folded documents in the order of the keys, so that two commits lock rows in the same order.
-    pub(super) fn into_handled(mut self, done: usize, failure: Option<EngineError>) -> Handled {
+    /// What is written of the folded documents, in the order of the keys, so that two commits lock rows in the same order. The
+    /// documents stay, unless they are too many.
+    pub(super) fn handled(&mut self, done: usize, failure: Option<EngineError>) -> Handled {
         let mut handled = Handled { done, failure, ..Handled::default() };
-        for (key, mut draft) in self.drafts.into_iter().filter(|(_, draft)| draft.is_folded) {
+        let mut folded = mem::take(&mut self.folded);
+        folded.sort_unstable();
+        for key in folded {
+            let Some(draft) = self.drafts.get_mut(&key) else { continue };
             self.unique.add_passed(&key, &mut draft.fields);
-            match draft.bytes {
+            handled.fields.append(&mut draft.fields);
+            let bytes = draft.bytes.take();
+            let before = mem::replace(&mut draft.loaded, bytes.as_ref().map_or(0, Bytes::len));
+            self.bytes = self.bytes - before + draft.loaded;
+            (draft.is_folded, draft.is_written, draft.written) = (false, false, 0);
+            match bytes {
                 Some(bytes) => handled.upserts.push((key, bytes)),
                 None => handled.deletes.push(key),
             }
-            handled.fields.extend(draft.fields);
         }
-        handled.upserts.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
-        handled.deletes.sort_unstable();
-        handled.fields.sort_by(|one, other| one.key.cmp(&other.key));
+        // Unique values are compared with those in memory: with all of a part, or with none of it.
+        if self.are_too_many || self.bytes > self.most || UniqueValues::are_declared::<P>() {
+            self.clear();
+        }
         handled
     }
 }

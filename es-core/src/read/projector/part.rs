@@ -4,7 +4,6 @@
 mod tests;
 
 use std::{
-    collections::HashSet,
     slice,
     time::{Duration, Instant},
 };
@@ -19,7 +18,7 @@ use crate::{
         engine_error::{EngineError, Location},
         failure::{FailureSettings, cause_of},
         projection::{EventOrder, Projection},
-        read_model::{NewLetter, ReadModelError, Reader, Treatment},
+        read_model::{NewLetter, ReadModelError, Reader, Shard, Treatment},
         touch::{Touch, touch},
         worker::{Course, Events, HANDLE_FOR, Handled, Handler},
     },
@@ -43,12 +42,17 @@ enum Obstacle {
 #[async_trait]
 impl<P: Projection> Handler for Projector<P> {
     async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
-        let Events { list: events, course, .. } = events;
-        let handled = match events.first() {
-            Some(event) if course.gives_up == Some(event.position) => self.give_up(reader, event, &course, stop).await,
-            _ => self.fold(reader, events, &course, stop).await,
+        let Events { list, course, .. } = events;
+        let mut kept = self.kept.take(&events, self.document_bytes);
+        let documents = &mut kept.documents;
+        let handled = match list.first() {
+            Some(event) if course.gives_up == Some(event.position) => {
+                self.give_up(reader, event, &course, stop, documents).await
+            }
+            _ => self.fold(reader, list, &course, stop, documents).await,
         };
         self.report.handles(None);
+        self.kept.put(&events, kept, &handled);
         handled
     }
 
@@ -58,6 +62,10 @@ impl<P: Projection> Handler for Projector<P> {
 
     fn failed(&self, failure: &EngineError) {
         self.report.failed(failure);
+    }
+
+    fn forget(&self, shard: &Shard) {
+        self.kept.forget(shard);
     }
 }
 
@@ -69,10 +77,16 @@ impl<P: Projection> Projector<P> {
         events: &[RecordedEvent],
         course: &Course<'_>,
         stop: &CancellationToken,
+        documents: &mut Documents<P>,
     ) -> Handled {
         let (mut most, mut failure) = (events.len(), None);
         while most > 0 {
-            match self.part(reader, &events[..most], course, stop).await {
+            let part = self.part(reader, &events[..most], course, stop, documents).await;
+            if part.is_err() {
+                // They may hold half of it.
+                documents.clear();
+            }
+            match part {
                 Ok(part) if part.done == most => return Handled { failure, ..part },
                 // It ended before the event that failed. The next part begins with that event.
                 Ok(part) => return part,
@@ -92,12 +106,17 @@ impl<P: Projection> Projector<P> {
         event: &RecordedEvent,
         course: &Course<'_>,
         stop: &CancellationToken,
+        documents: &mut Documents<P>,
     ) -> Handled {
         let (mut parked, mut causes) = (course.parked.clone(), course.refused.clone());
         parked.extend(causes.keys().cloned());
         loop {
             let course = Course { parked: &parked, ..*course };
-            let (key, failure) = match self.part(reader, slice::from_ref(event), &course, stop).await {
+            let part = self.part(reader, slice::from_ref(event), &course, stop, documents).await;
+            if part.is_err() {
+                documents.clear();
+            }
+            let (key, failure) = match part {
                 Ok(Handled { failure: Some(failure), .. }) if failure.is_of_event() => (None, failure),
                 Ok(mut part) => {
                     for letter in &mut part.letters {
@@ -142,10 +161,11 @@ impl<P: Projection> Projector<P> {
         events: &[RecordedEvent],
         course: &Course<'_>,
         stop: &CancellationToken,
+        documents: &mut Documents<P>,
     ) -> Result<Handled, Obstacle> {
         let (touching, mut failure) = self.touching(events, course);
-        let mut documents = Documents::new();
-        if let Err(error) = self.load(reader, wanted(&touching), self.document_bytes, &mut documents).await {
+        let wanted = documents.missing(touching.iter().flat_map(|touch| &touch.keys));
+        if let Err(error) = self.load(reader, wanted, self.document_bytes, documents).await {
             return Ok(Handled { failure: Some(error.into()), ..Handled::default() });
         }
         let first = Location::of(&events[0]);
@@ -163,7 +183,7 @@ impl<P: Projection> Projector<P> {
             }
             if let Some(event) = &touch.event {
                 let keys = &touch.keys;
-                match self.read(reader, keys, event, done == 0, &mut documents).await {
+                match self.read(reader, keys, event, done == 0, documents).await {
                     Ok(true) => {}
                     Ok(false) => {
                         failure = None;
@@ -184,7 +204,7 @@ impl<P: Projection> Projector<P> {
                         if pace.may_write(documents.is_any_size_known()) || documents.expected() >= self.document_bytes
                         {
                             let before = Instant::now();
-                            self.write(&mut documents, &first)?;
+                            self.write(documents, &first)?;
                             pace.has_written(before);
                         }
                         tokio::task::yield_now().await;
@@ -199,8 +219,8 @@ impl<P: Projection> Projector<P> {
             }
             done += 1;
         }
-        self.write(&mut documents, &first)?;
-        Ok(Handled { letters, ..documents.into_handled(done, failure) })
+        self.write(documents, &first)?;
+        Ok(Handled { letters, ..documents.handled(done, failure) })
     }
 
     /// The events and the keys of their documents, up to the first event whose keys are invalid, and no more keys than would fill
@@ -288,7 +308,9 @@ impl<P: Projection> Projector<P> {
         }
         let stored = self.store.load(reader, &keys, budget).await?;
         let loaded = stored.len();
-        documents.add(keys.into_iter().zip(stored));
+        for (key, document) in keys.into_iter().zip(stored) {
+            documents.add(key, document);
+        }
         Ok(loaded)
     }
 
@@ -297,18 +319,11 @@ impl<P: Projection> Projector<P> {
         documents.write(first).map_err(Obstacle::Unwritable)?;
         let (bytes, limit) = (documents.written, self.most_document_bytes());
         if bytes > limit {
-            let (event, documents) = (first.clone(), documents.count());
+            let (event, documents) = (first.clone(), documents.folded());
             return Err(Obstacle::Unwritable(EngineError::TooLarge { event, documents, bytes, limit }));
         }
         Ok(())
     }
-}
-
-/// All keys, each once, those of the first events first.
-fn wanted<E>(touching: &[Touch<E>]) -> Vec<String> {
-    let mut seen = HashSet::new();
-    let keys = touching.iter().flat_map(|touch| &touch.keys);
-    keys.filter(|key| seen.insert(key.as_str())).cloned().collect()
 }
 
 fn unparkable(event: &RecordedEvent, reason: EngineError) -> Handled {

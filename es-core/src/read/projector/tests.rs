@@ -130,7 +130,7 @@ async fn documents_that_cannot_be_loaded_are_a_failure_before_the_first_event() 
 #[test]
 fn r17_a_document_that_is_encoded_again_counts_once() {
     let (event, mut documents) = (event(), Documents::<Fixed<false>>::new());
-    documents.add([("a".to_owned(), Some("null".into()))]);
+    documents.add("a".to_owned(), Some("null".into()));
     for _ in 0..3 {
         documents.fold(&Fixed(Vec::new()), "a", &event, Duration::MAX).expect("folded");
         documents.write(&Location::of(&event)).expect("written");

@@ -120,24 +120,34 @@ impl<'a, P: Projection> Builder<'a, P> {
     ) -> Result<(), EngineError> {
         let Some(first) = events.first() else { return Ok(()) };
         let panicked = |_: Panicked| EngineError::Panicked { event: Location::of(first) };
-        let touching = caught(|| touching(&self.projector.projection, events, slice)).map_err(panicked)??;
-        if !kept.is_all {
+        let projection = &self.projector.projection;
+        let folded = if kept.is_all {
+            // None of them has to be loaded, so their keys need not be known beforehand.
+            caught(|| {
+                for event in events {
+                    let touch = touch(projection, event, slice)?;
+                    touch.map_or(Ok(()), |touch| self.fold_touch(&touch, kept))?;
+                }
+                Ok(())
+            })
+        } else {
+            let touching = || events.iter().filter_map(|event| touch(projection, event, slice).transpose()).collect();
+            let touching: Vec<Touch<P::Event>> = caught::<Result<_, EngineError>>(touching).map_err(panicked)??;
             let named = touching.iter().flat_map(|(_, keys)| keys);
             let missing: BTreeSet<_> = named.filter(|key| !kept.drafts.has(key)).cloned().collect();
             self.load(reader, missing.into_iter().collect(), first, kept).await?;
-        }
-        let folded = caught(|| {
-            for (event, keys) in touching {
-                // A fold that never returns is seen.
-                self.projector.report.handles(Some(event.position));
-                for key in &keys {
-                    self.fold_one(key, &event, kept)?;
-                }
-                kept.drafts.settle(&keys, &event)?;
-            }
-            Ok(())
-        });
+            caught(|| touching.iter().try_for_each(|touch| self.fold_touch(touch, kept)))
+        };
         folded.map_err(panicked)?
+    }
+
+    fn fold_touch(&self, (event, keys): &Touch<P::Event>, kept: &mut Kept<P>) -> Result<(), EngineError> {
+        // A fold that never returns is seen.
+        self.projector.report.handles(Some(event.position));
+        for key in keys {
+            self.fold_one(key, event, kept)?;
+        }
+        kept.drafts.settle(keys, event)
     }
 
     fn fold_one(&self, key: &str, event: &Recorded<P::Event>, kept: &mut Kept<P>) -> Result<(), EngineError> {
@@ -247,19 +257,14 @@ fn up_to(last: Position) -> Location {
 /// An event and the keys of its documents.
 type Touch<E> = (Recorded<E>, Vec<String>);
 
-/// The events that the projection knows, with their keys in `slice`.
-fn touching<P: Projection>(
+/// The event with its keys in `slice`; `None` if the projection does not know it.
+fn touch<P: Projection>(
     projection: &P,
-    events: &[RecordedEvent],
+    event: &RecordedEvent,
     slice: Slice,
-) -> Result<Vec<Touch<P::Event>>, EngineError> {
-    let mut touching = Vec::with_capacity(events.len());
-    for event in events {
-        if let Some(event) = event.decode::<P::Event>()? {
-            let mut keys = keys(projection, &event)?;
-            keys.retain(|key| slice.holds(key));
-            touching.push((event, keys));
-        }
-    }
-    Ok(touching)
+) -> Result<Option<Touch<P::Event>>, EngineError> {
+    let Some(event) = event.decode::<P::Event>()? else { return Ok(None) };
+    let mut keys = keys(projection, &event)?;
+    keys.retain(|key| slice.holds(key));
+    Ok(Some((event, keys)))
 }

@@ -1,0 +1,1 @@
+SELECT position, stream, payload FROM events ORDER BY position
