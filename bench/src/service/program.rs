@@ -12,13 +12,13 @@ use super::http::Connection;
 use crate::{embedded, usage};
 
 /// Where its release build is, as seen from this directory.
-const PROGRAM: &str = "../target/bench/release/order-service";
+const PROGRAM: &str = "../target/release/order-service";
 
-/// Builds it like the benchmarks.
+/// Builds it as its users do.
 pub(super) async fn build() -> Result<()> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);
-    build.args(["build", "--release", "--locked", "--package", "order-service", "--target-dir", "target/bench"]);
+    build.args(["build", "--release", "--locked", "--package", "order-service"]);
     ensure!(build.current_dir("..").status().await?.success(), "the order service cannot be built");
     Ok(())
 }
