@@ -117,12 +117,25 @@ pub(crate) struct Letters {
 /// How letters are changed.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct How {
-    #[command(flatten)]
-    who: Who,
+    /// Why you do it; it is recorded
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+
+    /// Who you are; it is recorded [default: the user of this machine]
+    #[arg(long, value_name = "NAME", env = "ES_ACTOR", hide_env = true)]
+    actor: Option<String>,
 
     /// Only lists the letters that it concerns
     #[arg(long)]
     dry_run: bool,
+}
+
+impl How {
+    /// The act; `None` where nothing is to be done.
+    fn act(self) -> Result<Option<Act>, CommandError> {
+        let Self { reason, actor, dry_run } = self;
+        reason.filter(|_| !dry_run).map(|reason| Who::new(reason, actor).act()).transpose()
+    }
 }
 
 /// A letter as a line of JSON.
@@ -195,21 +208,20 @@ impl DeadLetters {
                 }
             }
             Self::Retry { reader, key, how } => {
-                let act = how.who.act()?;
-                if how.dry_run {
-                    let letters = Letters { reader, key, position: None }.find(store).await?;
-                    print(&letters, Format::default(), output)?;
-                } else {
+                if let Some(act) = how.act()? {
                     store.request_retry(&reader, &key, &act).await?;
                     output
                         .line(format_args!("{reader} handles {key:?} again within about a second, if a worker runs"))?;
+                } else {
+                    let letters = Letters { reader, key, position: None }.find(store).await?;
+                    print(&letters, Format::default(), output)?;
                 }
             }
             Self::Discard { letters: which, how, consent } => {
-                let act = how.who.act()?;
+                let act = how.act()?;
                 let letters = which.find(store).await?;
                 preview(&letters, output)?;
-                if !how.dry_run {
+                if let Some(act) = act {
                     let Letters { reader, key, .. } = which;
                     let count = letters.len();
                     if !consent.to(&format!("{reader} will never handle these {count} events of {key:?}"))? {
@@ -220,12 +232,12 @@ impl DeadLetters {
                 }
             }
             Self::Edit { reader, key, position, file, how, consent } => {
-                let act = how.who.act()?;
+                let act = how.act()?;
                 let payload = payload(&file)?;
                 let letters = Letters { reader: reader.clone(), key: key.clone(), position: Some(position) };
                 preview(&letters.find(store).await?, output)?;
                 es_core::read::read_model::check_payload(&payload)?;
-                if !how.dry_run {
+                if let Some(act) = act {
                     if !consent.to(&format!("the next retry handles {} other bytes in this letter", payload.len()))? {
                         return Ok(Outcome::No);
                     }

@@ -75,11 +75,10 @@ fn left_alone(reader: &Reader) -> Option<Finding> {
     if reader.lag_events == 0 || !is_late || reader.held() > 0 || waits {
         return None;
     }
-    let Reader { name, state, lag_events, .. } = reader;
-    let state = state.map_or_else(String::new, |state| format!(" ({state})"));
+    let (name, lag_events) = (reader.called(), reader.lag_events);
     Some(Finding::warning(
         "readers",
-        format!("{name}{state} lags by {lag_events} events, and no worker holds it"),
+        format!("{name} lags by {lag_events} events, and no worker holds it"),
         "start a process that runs it, or look into its log and at /readyz why it has stopped",
     ))
 }
@@ -87,15 +86,17 @@ fn left_alone(reader: &Reader) -> Option<Finding> {
 /// What keeps a reader, or some of its keys, from going on.
 fn held_up(reader: &Reader) -> Vec<Finding> {
     let Reader { name, dead_letters, parked_keys, .. } = reader;
+    let (code, then) = if reader.is_building() {
+        ("correct the code", "; then `rebuild` goes on from there. What serves is not concerned")
+    } else {
+        ("correct the code and start it again", "")
+    };
     let mut findings = Vec::new();
     for Stopped { shard, position, event_id, cause, .. } in &reader.stopped_at {
         findings.push(Finding::problem(
             "readers",
-            format!("{name} has stopped at position {position}: {cause}"),
-            format!(
-                "correct the code and start it again, or `es skip {name} --shard {shard} --position {position} --event \
-                 {event_id}`"
-            ),
+            format!("{} has stopped at position {position}: {cause}", reader.called()),
+            format!("{code}, or `es skip {name} --shard {shard} --position {position} --event {event_id}`{then}"),
         ));
     }
     if let Some(Paused { actor, reason, .. }) = &reader.paused {
@@ -103,7 +104,7 @@ fn held_up(reader: &Reader) -> Vec<Finding> {
         findings.push(Finding::warning("readers", found, format!("`es resume {name}` when it may go on")));
     }
     if *parked_keys > 0 {
-        let found = format!("{name} has {dead_letters} dead letters under {parked_keys} parked keys");
+        let found = format!("{} has {dead_letters} dead letters under {parked_keys} parked keys", reader.called());
         findings.push(Finding::warning("readers", found, format!("`es dead-letters list {name}`")));
     }
     findings

@@ -20,6 +20,10 @@ pub mod command;
 // The commands that need the types of an application.
 pub mod service;
 
+// What a program prints about itself.
+#[cfg(feature = "texts")]
+pub mod texts;
+
 // The program `es`.
 #[cfg(feature = "program")]
 pub mod program;
@@ -28,3 +32,5 @@ pub use command::StoreCommand;
 pub use end::{CommandError, EXIT_CODES, Outcome};
 pub use output::Output;
 pub use service::ServiceCommand;
+#[cfg(feature = "texts")]
+pub use texts::TextCommand;

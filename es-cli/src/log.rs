@@ -51,12 +51,20 @@ pub(crate) struct Tail {
     shown: Shown,
 }
 
+impl Tail {
+    /// With how many of the last events it begins. Fewer are the very last ones, unless more are waited for or left out.
+    fn last(&self) -> u64 {
+        let most = self.limit.filter(|_| !self.follow && self.category.is_none());
+        most.map_or(self.lines, |most| self.lines.min(most as u64))
+    }
+}
+
 impl Log {
     pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
         let Self::Tail(tail) = self;
         let mut at = match tail.from {
             Some(from) => Position::new(from.saturating_sub(1)),
-            None => Position::new(store.head().await?.get().saturating_sub(tail.lines)),
+            None => Position::new(store.head().await?.get().saturating_sub(tail.last())),
         };
         let mut left = tail.limit.unwrap_or(usize::MAX);
         while left > 0 {

@@ -1,12 +1,10 @@
 //! The program `es`: a store by its URL, and the commands on it.
 
 mod address;
-mod manual;
 
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use clap_complete::Shell;
 use es_core::{backend::Finding, error::with_causes};
 
 use self::address::Address;
@@ -14,6 +12,7 @@ use crate::{
     command::StoreCommand,
     end::{self, CommandError, EXIT_CODES, Outcome},
     output::{Format, Output},
+    texts::TextCommand,
 };
 
 /// Shows operators what is in an event store, and what is wrong with it.
@@ -52,13 +51,8 @@ enum Command {
     Migrate(Format),
     #[command(flatten)]
     Store(StoreCommand),
-    /// Prints a script that completes commands in a shell
-    Completions {
-        /// The shell
-        shell: Shell,
-    },
-    /// Prints the manual page, for example: es man > es.1
-    Man,
+    #[command(flatten)]
+    Text(TextCommand),
 }
 
 /// The program.
@@ -86,17 +80,10 @@ fn main_of(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 async fn run(es: Es, output: &mut Output) -> Result<Outcome, CommandError> {
     match es.command {
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Es::command(), "es", &mut script);
-            output.line(String::from_utf8_lossy(&script).trim_end())?;
-        }
-        Command::Man => output.line(manual::page(&Es::command())?.trim_end())?,
-        Command::Migrate(format) => return Address::of(es.place)?.migrate(format, output).await,
-        Command::Store(command) => return on_store(command, &Address::of(es.place)?, output).await,
+        Command::Text(text) => text.run(Es::command(), output),
+        Command::Migrate(format) => Address::of(es.place)?.migrate(format, output).await,
+        Command::Store(command) => on_store(command, &Address::of(es.place)?, output).await,
     }
-    output.flush()?;
-    Ok(Outcome::Well)
 }
 
 async fn on_store(command: StoreCommand, address: &Address, output: &mut Output) -> Result<Outcome, CommandError> {

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use es_core::{
     Position, ServiceStore,
-    backend::{ReaderSummary, ShardSummary},
+    backend::{GenerationState, ReaderSummary, ShardSummary},
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -216,6 +216,16 @@ impl Reader {
         let words = self.state.map(str::to_owned).into_iter().chain(hindered).chain(parked(self.parked_keys));
         let words: Vec<_> = words.collect();
         if words.is_empty() { NOTHING.to_owned() } else { words.join(", ") }
+    }
+
+    /// Whether it is a read model that is built beside the one that serves, or for the first time.
+    pub(crate) fn is_building(&self) -> bool {
+        self.state == Some(GenerationState::Building.as_str())
+    }
+
+    /// Its name in a sentence: what is being built is told apart from what serves.
+    pub(crate) fn called(&self) -> String {
+        if self.is_building() { format!("{}, as it is being built,", self.name) } else { self.name.clone() }
     }
 
     fn version(&self) -> String {

@@ -103,7 +103,7 @@ async fn verify_names_each_document_that_differs_and_a_rebuild_corrects_it() {
     let (_, found) = lines(&store, &["verify", "histories", "--data", "--json"]).await;
     assert_eq!((&found[0]["stored"], &found[0]["folded"]), (&json!([1, 7]), &json!([1, 2])));
     let (_, text) = run(&store, &["verify", "histories"]).await;
-    assert!(text.contains("differs  \"a\" in /1") && text.contains("3 differ"), "{text}");
+    assert!(text.contains("differs   \"a\" in /1") && text.contains("3 differ"), "{text}");
     let (outcome, few) = lines(&store, &["verify", "histories", "--sample", "0.0001%", "--json"]).await;
     assert_eq!((outcome, &few[0]["compared"]), (Outcome::Well, &json!(0)));
 

@@ -3,8 +3,8 @@
 //! ```no_run
 //! use std::process::ExitCode;
 //!
-//! use clap::{Parser, Subcommand};
-//! use evenfold::{cli::{self, ServiceCommand}, prelude::*};
+//! use clap::{CommandFactory, Parser, Subcommand};
+//! use evenfold::{cli::{self, Output, ServiceCommand, TextCommand}, prelude::*};
 //!
 //! /// Sells seats
 //! #[derive(Parser)]
@@ -19,6 +19,8 @@
 //!     Serve,
 //!     #[command(flatten)]
 //!     Service(ServiceCommand), // run, rebuild, verify, as-of, streams, readers, doctor, …
+//!     #[command(flatten)]
+//!     Text(TextCommand), // completions, man
 //! }
 //!
 //! #[tokio::main]
@@ -27,6 +29,7 @@
 //!     match Program::parse().command {
 //!         Command::Serve => ExitCode::SUCCESS, // see `evenfold::http`
 //!         Command::Service(command) => cli::run(command, service).await,
+//!         Command::Text(text) => cli::end::exit_code(text.run(Program::command(), &mut Output::stdout())),
 //!     }
 //! }
 //! ```

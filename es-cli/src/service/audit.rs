@@ -4,6 +4,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use es_core::{
     Position, Service, Version,
+    backend::{Amendment, Extent},
     read::refold::{Difference, Moment, RefoldError},
 };
 use serde::Serialize;
@@ -84,6 +85,40 @@ struct Waits<'a> {
     kind: &'static str,
 }
 
+/// What an operator has decided, as `actions` has it too.
+#[derive(Serialize)]
+struct Amended<'a> {
+    kind: &'static str,
+    position: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard: Option<String>,
+}
+
+impl<'a> Amended<'a> {
+    fn of(Amendment { position, extent, payload, .. }: &'a Amendment) -> Self {
+        let (kind, key, shard) = match (extent, payload) {
+            (Extent::Key(key), Some(_)) => ("edited", Some(&**key), None),
+            (Extent::Key(key), None) => ("discarded", Some(&**key), None),
+            (Extent::Shard(shard), _) => ("skipped", None, Some(shard.to_string())),
+        };
+        Self { kind, position: position.get(), key, shard }
+    }
+
+    fn print(&self, format: Format, output: &mut Output) -> std::io::Result<()> {
+        let Self { kind, position, key, shard } = self;
+        if format.json {
+            return output.json(self);
+        }
+        match (key, shard) {
+            (Some(key), _) => output.line(format_args!("{kind:<9} position {position} for {key:?}")),
+            (None, Some(shard)) => output.line(format_args!("{kind:<9} position {position} in shard {shard}")),
+            (None, None) => Ok(()),
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Summary<'a> {
     projection: &'a str,
@@ -118,11 +153,14 @@ impl Verify {
         let mended = act.map(|_| verified.mended);
         printed?;
         let (compared, differing, waiting) = (verified.compared, verified.differing, verified.waiting.len() as u64);
+        for amendment in &verified.amended {
+            Amended::of(amendment).print(format, output)?;
+        }
         for key in &verified.waiting {
             if format.json {
                 output.json(&Waits { key, kind: "waiting" })?;
             } else {
-                output.line(format_args!("waiting  {key:?}"))?;
+                output.line(format_args!("waiting   {key:?}"))?;
             }
         }
         if format.json {
@@ -164,13 +202,13 @@ fn print(difference: &Difference, data: bool, format: Format, output: &mut Outpu
     }
     let key = &difference.key;
     match kind {
-        "missing" => output.line(format_args!("missing  {key:?}"))?,
-        "extra" => output.line(format_args!("extra    {key:?}"))?,
-        _ => output.line(format_args!("differs  {key:?} in {}", fields.join(", ")))?,
+        "missing" => output.line(format_args!("missing   {key:?}"))?,
+        "extra" => output.line(format_args!("extra     {key:?}"))?,
+        _ => output.line(format_args!("differs   {key:?} in {}", fields.join(", ")))?,
     }
     for (name, document) in [("stored", stored), ("folded", folded)] {
         if let Some(document) = document.filter(|_| data) {
-            output.line(format_args!("         {name}: {}", Data::of(document).text()))?;
+            output.line(format_args!("          {name}: {}", Data::of(document).text()))?;
         }
     }
     Ok(())
@@ -276,7 +314,9 @@ impl AsOf {
         let Self { projection, key, moment, format } = self;
         let found = service.as_of_named(&projection, &key, moment.moment()).await?;
         let Some(document) = &found.document else {
-            return Err(CommandError::Missing(format!("{projection} had no document {key:?} then")));
+            let waits = found.waits_at.map(|at| format!(": it waits from the event at position {at} on"));
+            let text = format!("{projection} had no document {key:?} then{}", waits.unwrap_or_default());
+            return Err(CommandError::Missing(text));
         };
         let document = Data::of(document);
         if format.json {
@@ -285,6 +325,10 @@ impl AsOf {
             output.json(&Folded { projection: &projection, key: &key, position, events, waits_at, document })?;
         } else {
             output.line(document.text())?;
+            output.flush()?;
+            if let Some(at) = found.waits_at {
+                eprintln!("{key:?} waits from the event at position {at} on: it is parked, or the reader has stopped");
+            }
         }
         output.flush()?;
         Ok(Outcome::Well)
@@ -301,6 +345,13 @@ impl From<RefoldError> for CommandError {
             RefoldError::ReadModel(error) => error.into(),
             RefoldError::NotServing | RefoldError::Replaced => {
                 Self::Unfit { cause: error.into(), advice: "wait until it serves, and verify it again".to_owned() }
+            }
+            RefoldError::NoDocuments { .. } => {
+                let advice = "`rebuild` it: it is folded again from the first event while it serves".to_owned();
+                Self::Unfit { cause: error.into(), advice }
+            }
+            RefoldError::TooManyDiffer { .. } | RefoldError::Uneven => {
+                Self::Unfit { cause: error.into(), advice: "`rebuild` it".to_owned() }
             }
             error => {
                 let advice = "correct the projection, or rebuild the read model".to_owned();
@@ -320,6 +371,20 @@ mod tests {
         for text in ["", "%", "0", "0%", "101%", "2", "-1%", "NaN", "some"] {
             assert!(share(text).is_err(), "{text}");
         }
+    }
+
+    /// R22
+    #[test]
+    fn r22_what_operators_have_decided_is_named() {
+        let (position, payload) = (Position::new(5), Some("{}".into()));
+        let told = |extent, payload| {
+            let amendment = Amendment { position, extent, payload };
+            serde_json::to_value(Amended::of(&amendment)).expect("JSON")
+        };
+        let (key, shard) = (|| Extent::Key("a".into()), Extent::Shard("log:2/1".into()));
+        assert_eq!(told(key(), payload), serde_json::json!({"kind": "edited", "position": 5, "key": "a"}));
+        assert_eq!(told(key(), None), serde_json::json!({"kind": "discarded", "position": 5, "key": "a"}));
+        assert_eq!(told(shard, None), serde_json::json!({"kind": "skipped", "position": 5, "shard": "log:2/1"}));
     }
 
     #[test]

@@ -112,6 +112,7 @@ fn the_end_of_the_log_is_shown_and_followed() {
         };
         assert_eq!(tail(&[]).len(), 10);
         assert_eq!(tail(&["-n", "2"]), [9, 10]);
+        assert_eq!(tail(&["--limit", "3"]), [8, 9, 10]);
         assert_eq!(tail(&["--from", "4", "--limit", "3"]), [4, 5, 6]);
         assert_eq!(tail(&["--from", "1", "--category", "payment"]), [7, 8, 9, 10]);
         assert_eq!(tail(&["--from", "11"]), [0; 0]);

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use es_core::{
     Act, EventData, FailurePolicy, KeyRange, LetterPage, Position, Projection, Service, ServiceStore, StreamId,
     Version,
-    backend::{Changes, ReadModelStore, Shard, Takeover},
+    backend::{Changes, Extent, ReadModelStore, Shard, Takeover},
     read::refold::{Difference, Moment, RefoldError, WhatIf},
     service::Parts,
     testing::account::{Account, AccountCommand, Histories, Ledger, Turnover},
@@ -200,6 +200,10 @@ pub async fn r19_r22_what_is_folded_again_is_treated_as_the_projector_treats_it<
     })
     .await;
     assert_eq!(verified().await, (4, keys(&[]), keys(&["c"])));
+    let amended = service.verify_named(Amounts::NAME, 1.0, &mut |_| {}).await.expect("verified").amended;
+    let amended = amended.iter().map(|amended| (amended.position.get(), &amended.extent, amended.payload.is_some()));
+    let told = [(3, &Extent::Key("a".into()), true), (5, &Extent::Key("b".into()), false)];
+    assert_eq!(amended.collect::<Vec<_>>(), told);
     assert_eq!(as_of("a", Moment::Now).await, ("[1,20,3]".into(), None));
     assert_eq!(as_of("b", Moment::Now).await, ("[11,13]".into(), None));
     assert_eq!(as_of("all", Moment::Now).await, ("[1,11,2,21,12,22,3,13,23]".into(), None));
@@ -400,6 +404,12 @@ pub async fn a_document_is_folded_up_to_a_moment<S: ServiceStore + Clone>(store:
     assert_eq!(folded("histories", "a", version(2)).await, ("[1,2]".into(), 2, 3));
     assert_eq!(folded("histories", "a", at(3)).await, ("[1,2]".into(), 2, 3));
     assert_eq!(folded("histories", "a", Moment::Now).await, ("[1,2,3]".into(), 3, 4));
+    for model in ["turnover", "histories"] {
+        let late = service.as_of_named(model, "a", at(5)).await;
+        assert!(
+            matches!(late, Err(RefoldError::NoSuchPosition { position, head }) if (position.get(), head.get()) == (5, 4))
+        );
+    }
     let late = service.as_of_named("histories", "a", version(4)).await;
     assert!(matches!(late, Err(RefoldError::NoSuchVersion { version: 4, found: 3, .. })), "{late:?}");
     let gathered = service.as_of_named("turnover", "a", version(1)).await;

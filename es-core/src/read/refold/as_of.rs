@@ -80,6 +80,12 @@ pub(crate) async fn as_of<P: Projection>(
         _ if matches!(moment, Moment::Version(_)) => return Err(RefoldError::NoVersions { name: P::NAME }),
         _ => None,
     };
+    if let Moment::Position(position) = moment {
+        let head = log.head().await?;
+        if position > head {
+            return Err(RefoldError::NoSuchPosition { position, head });
+        }
+    }
     let exceptions = exceptions_of::<P>(store).await?;
     let mut refold = Refold::new(projection, log, |found| found == key).with(exceptions);
     let (mut at, mut version) = (Position::ZERO, Version::ZERO);

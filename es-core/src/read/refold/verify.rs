@@ -14,7 +14,7 @@ use crate::{
     codec,
     read::{
         projection::Projection,
-        read_model::{Exceptions, Generation, KeyRange, Progress, ReadModelStore},
+        read_model::{Amendment, Exceptions, Extent, Generation, KeyRange, Progress, ReadModelStore, Treatment},
     },
     stream::Position,
     write::store::EventStore,
@@ -38,6 +38,8 @@ pub struct Verified {
     /// The keys that wait: they are parked, or the reader has stopped. Each is compared as of its first event that waits, except one
     /// that went on meanwhile.
     pub waiting: BTreeSet<String>,
+    /// What operators have decided about events up to the position, and the reader has done: the documents are the fold with these.
+    pub amended: Vec<Amendment>,
     /// How many documents were written as they follow from the log.
     pub mended: u64,
 }
@@ -85,7 +87,8 @@ pub(crate) async fn verify<P: Projection>(
     let is_sampled = move |key: &str| share >= 1.0 || place(key) < share;
     let mut refold = Refold::new(projection, log, is_sampled).within(limit);
     let (position, waiting) = (Position::ZERO, BTreeSet::new());
-    let mut verified = Verified { generation, position, compared: 0, differing: 0, waiting, mended: 0 };
+    let mut verified =
+        Verified { generation, position, compared: 0, differing: 0, waiting, amended: Vec::new(), mended: 0 };
     let mut after: Option<String> = None;
     loop {
         let before = progress(store, &verified.generation).await?.reached;
@@ -143,10 +146,11 @@ pub(crate) async fn verify<P: Projection>(
         if end.is_some() && end == refold.until {
             refold.begin_again();
         }
-        match end {
-            Some(end) => after = Some(end),
-            None => return Ok(verified),
-        }
+        let Some(end) = end else {
+            verified.amended = refold.amended();
+            return Ok(verified);
+        };
+        after = Some(end);
     }
 }
 
@@ -187,6 +191,16 @@ impl<P: Projection> Refold<'_, P> {
         let is_between = |key: &&String| RangeBounds::<str>::contains(&range, key.as_str());
         let parked = self.exceptions.parked().filter(|key| self.keeps(key));
         self.waiting.keys().chain(parked).filter(is_between).cloned().collect()
+    }
+
+    /// What operators have decided about the events that are folded, for the keys that are compared; not what waits to be retried.
+    fn amended(&self) -> Vec<Amendment> {
+        let is_done = |amendment: &&Amendment| match &amendment.extent {
+            Extent::Key(key) => (self.wanted)(key) && self.exceptions.of(key, amendment.position) != Treatment::Wait,
+            Extent::Shard(_) => true,
+        };
+        let folded = self.exceptions.amendments().take_while(|amendment| amendment.position <= self.at);
+        folded.filter(is_done).cloned().collect()
     }
 
     /// The key up to which can be compared, if the store's page ends with `end`.
