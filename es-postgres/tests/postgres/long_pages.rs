@@ -73,8 +73,7 @@ async fn r17_a_long_page_ends_with_the_event_that_reaches_its_bytes() {
     assert_eq!(paged(&store, 1_000).await.len(), 300);
 }
 
-/// The pages before have shown small events, so the server is not asked to add up the bytes. (Seen to fail where all events of such a
-/// page were taken.)
+/// The pages before have shown small events, so the server is not asked to add up the bytes.
 #[tokio::test(flavor = "multi_thread")]
 async fn r17_a_long_page_of_large_events_ends_also_after_small_ones() {
     let schema = Schema::new();

@@ -84,7 +84,7 @@ async fn documents_of_the_last_commits_are_not_loaded_again() {
     );
 }
 
-/// Seen to fail where what was kept was used whatever came next: an event was then folded twice.
+/// Otherwise an event would be folded twice.
 #[tokio::test]
 async fn r9_documents_that_were_not_committed_or_may_have_changed_are_loaded() {
     let events = of(["a", "a"]);
