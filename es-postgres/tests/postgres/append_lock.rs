@@ -323,7 +323,7 @@ async fn r3_the_log_refuses_to_be_rewritten() {
     }
 }
 
-/// An append would wait for it too. (Seen to fail without the statement that takes the lock.)
+/// An append would wait for it too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_waits_for_the_append_lock_and_holds_it_no_longer() {
     let schema = Schema::new();
