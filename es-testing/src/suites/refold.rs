@@ -305,8 +305,8 @@ async fn mended_in<S: ServiceStore + Clone>(store: &S, shards: u32) {
     service.shutdown(PATIENCE).await.expect("it ends");
 }
 
-/// R9, R22: documents are mended again and again while clients write, and the projector neither loses nor repeats an event. Seen to
-/// fail where what was folded before the leases were taken is written.
+/// R9, R22: documents are mended again and again while clients write, and the projector neither loses nor repeats an event. (The
+/// moment between the fold and the leases is short, so a mend that forgets the events in it may still pass.)
 pub async fn r22_mending_beside_writers_loses_and_repeats_nothing<S: ServiceStore + Clone>(store: &S) {
     let act = Act::new("ada", "ticket 8").expect("valid");
     let builder = Service::builder("accounts", store.clone()).aggregate::<Account>();
