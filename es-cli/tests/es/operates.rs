@@ -198,7 +198,7 @@ fn r22_an_event_at_which_a_reader_has_stopped_is_found_and_skipped() {
     }
 }
 
-/// Seen to fail where what is being built was not told apart.
+/// A rebuild leaves the read model that serves as it is, and an operator must see which of them stands still.
 #[test]
 fn a_build_that_has_stopped_is_not_taken_for_the_read_model_that_serves() {
     for place in Place::filled() {
