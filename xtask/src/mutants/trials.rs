@@ -22,6 +22,13 @@ const LEAST: Duration = Duration::from_secs(30);
 /// How many times longer than the slowest of them, without a mutant, they may run.
 const FACTOR: u32 = 10;
 
+/// What a run of tests may use: all tests of a program take less than half of it.
+const MAX_CPU_SECONDS: u64 = 10;
+const MAX_BYTES: u64 = 4 << 30;
+
+/// How many programs of tests run on a processor: with many mutants they wait for what does not happen.
+const PER_PROCESSOR: usize = 3;
+
 /// How many of the quickest tests of a mutant run before the others.
 const QUICK: usize = 16;
 
@@ -125,14 +132,14 @@ impl Trials<'_> {
         Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
     }
 
-    /// Runs the jobs on all processors. `done` gets each with its outcome, how long it took and the mutants that were asked
+    /// Runs the jobs, several at a time. `done` gets each with its outcome, how long it took and the mutants that were asked
     /// for.
     fn run_all(
         &self,
         mut jobs: VecDeque<Job>,
         mut done: impl FnMut(&Job, Outcome, Duration, &str) -> Result<()>,
     ) -> Result<()> {
-        let slots = thread::available_parallelism().map_or(1, usize::from);
+        let slots = PER_PROCESSOR * thread::available_parallelism().map_or(1, usize::from);
         let logs: Vec<_> = (0..slots).map(|slot| self.logs.join(format!("trial-{slot}.log"))).collect();
         let mut running: Vec<Option<Trial>> = logs.iter().map(|_| None).collect();
         while !jobs.is_empty() || running.iter().any(Option::is_some) {
@@ -177,7 +184,7 @@ impl Trials<'_> {
         }
         command.stdin(Stdio::null()).stderr(output.try_clone().map_err(failed)?).stdout(output);
         let child = command.spawn().map_err(failed)?;
-        limit_memory(&child);
+        limit(&child);
         Ok(Trial { child, started: Instant::now(), job })
     }
 }
@@ -212,6 +219,7 @@ impl Trial {
         let outcome = match (failed_test(&said), ended) {
             (Some(name), _) => Outcome::Noticed(name.to_owned()),
             (None, Some(status)) if status.success() => Outcome::Survived,
+            (None, Some(status)) if status.signal() == Some(Signal::XCPU.as_raw()) => Outcome::Endless,
             (None, Some(status)) => Outcome::Noticed(how(status)),
             (None, None) if self.started.elapsed() > self.limit() => Outcome::Endless,
             (None, None) => return Ok(None),
@@ -241,18 +249,21 @@ fn skipped() -> impl Iterator<Item = &'static str> {
     SKIPPED.iter().flat_map(|name| ["--skip", name])
 }
 
-/// Some mutants fill the memory.
+/// Some mutants fill the memory, and many compute without end: this is noticed earlier than by the clock, and on a loaded machine
+/// as soon as on an idle one.
 #[cfg(target_os = "linux")]
-fn limit_memory(child: &Child) {
+fn limit(child: &Child) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-    let most = Some(4 << 30);
-    // It may have ended already.
-    let _ = prlimit(Some(Pid::from_child(child)), Resource::Data, Rlimit { current: most, maximum: most });
+    for (resource, most) in [(Resource::Data, MAX_BYTES), (Resource::Cpu, MAX_CPU_SECONDS)] {
+        // The first of both limits ends it with a signal that tells why. It may have ended already.
+        let limit = Rlimit { current: Some(most), maximum: Some(most + 5) };
+        let _ = prlimit(Some(Pid::from_child(child)), resource, limit);
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn limit_memory(_: &Child) {}
+fn limit(_: &Child) {}
 
 /// The first test that failed, in the output of the test harness.
 fn failed_test(output: &str) -> Option<&str> {
