@@ -192,6 +192,28 @@ mod tests {
         assert_eq!(next.await, Ok(()));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn pauses_between_looks_grow_until_one_has_found_something() {
+        let (head, times) = (KnownHead::default(), Arc::new(std::sync::Mutex::new(Vec::new())));
+        for news in [1, 2].map(Position::new) {
+            let look = || {
+                let (head, times) = (head.clone(), times.clone());
+                async move {
+                    let mut times = times.lock().expect("no panic under it");
+                    times.push(tokio::time::Instant::now());
+                    if times.len() == 200 || news == Position::new(2) {
+                        head.raise(news);
+                    }
+                    Ok::<_, Infallible>(())
+                }
+            };
+            head.past_looking(head.get(), look).await.expect("it cannot fail");
+        }
+        let times = times.lock().expect("no panic under it").clone();
+        let [silent, first] = [times[199] - times[198], times[200] - times[199]].map(|pause| pause.as_millis());
+        assert!(silent > 5 && first < 5, "{silent} ms, {first} ms");
+    }
+
     #[test]
     fn what_is_known_is_no_news() {
         let head = KnownHead::new(Position::new(3));

@@ -247,6 +247,8 @@ mod tests {
         assert!(cause("no \0 there".to_owned()).ends_with("no \u{fffd} there"));
         let long = cause("ü".repeat(MOST_CAUSE_BYTES));
         assert!(long.ends_with("ü…") && long.len() <= MOST_CAUSE_BYTES + '…'.len_utf8(), "{}", long.len());
+        let longest = MOST_CAUSE_BYTES - cause(String::new()).len();
+        assert!(cause("x".repeat(longest)).ends_with('x'), "it is kept as it is");
     }
 
     #[test]

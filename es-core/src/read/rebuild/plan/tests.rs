@@ -1,8 +1,11 @@
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Measured, RebuildPlan};
 use crate::{
-    Append, EventStore, Expected, LogSource, MemoryStore, NewEvent, Projector, StreamId,
+    Append, EventStore, Expected, FoldResult, Keys, LogSource, MemoryStore, NewEvent, Projection, Projector, Recorded,
+    StreamId,
     testing::account::{AccountEvent, Histories},
 };
 
@@ -28,4 +31,41 @@ async fn a_plan_is_made_of_events_from_all_over_the_log() {
     let bytes: usize = [1, 1_000_000].map(|amount| format!("{{\"amount\":{amount}}}").len() * 10_000).iter().sum();
     assert_eq!((plan.events, plan.bytes), (20_000, bytes as u64));
     assert!(!plan.time.is_zero());
+}
+
+/// Refuses 3.
+struct Refuses<const V: u32>;
+
+impl<const V: u32> Projection for Refuses<V> {
+    const NAME: &'static str = "refuses";
+    const VERSION: u32 = V;
+    type Event = AccountEvent;
+    type Document = u64;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::one(event.stream.id())
+    }
+
+    fn fold(&self, document: &mut Option<u64>, event: &Recorded<AccountEvent>) -> FoldResult {
+        match event.data {
+            AccountEvent::Deposited { amount: 3 } => Err("as the test wants it".into()),
+            AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount } => {
+                *document = Some(amount);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_plan_begins_where_an_earlier_rebuild_of_the_same_version_has_stopped() {
+    let store = MemoryStore::new();
+    let stream = StreamId::new("account", "a").expect("a stream");
+    let events = [1, 2, 3, 4].map(|amount| NewEvent::of(&AccountEvent::Deposited { amount }).expect("an event"));
+    store.append(Append::new(stream, Expected::Any, events.into())).await.expect("appended");
+    let projector = Projector::new(Refuses::<1>, LogSource::new(store.clone()), store.clone());
+    projector.rebuild(CancellationToken::new()).await.expect_err("it stops before the third event");
+    assert_eq!(projector.plan_rebuild(&store).await.expect("planned").events, 2);
+    let next = Projector::new(Refuses::<2>, LogSource::new(store.clone()), store.clone());
+    assert_eq!(next.plan_rebuild(&store).await.expect("planned").events, 4);
 }
