@@ -92,6 +92,7 @@ macro_rules! engine_suite {
             r12_all_pages_of_found_documents_are_of_one_generation
             r12_a_search_waits_for_a_generation_with_the_field
             r11_an_event_that_gives_a_taken_value_stops_the_projector
+            r11_a_value_of_an_earlier_batch_is_taken
             r19_a_key_whose_value_is_taken_is_parked
         }
         $crate::__suite! { engines_letters, $make,

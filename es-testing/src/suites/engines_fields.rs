@@ -186,6 +186,25 @@ pub async fn r11_an_event_that_gives_a_taken_value_stops_the_projector(store: &i
     begin(Slots::<3, false>, store).await;
 }
 
+/// R11: the store finds it, and not the fold of a batch; the events of the batch before it are committed.
+pub async fn r11_a_value_of_an_earlier_batch_is_taken(store: &impl Store) {
+    begin(Slots::<2, true>, store).await;
+    let last = deposit(store, &[("a", 1)]).await;
+    let shutdown = CancellationToken::new();
+    let stop = || projector(Slots::<2, true>, store, FailurePolicy::stop());
+    let running = spawn(stop(), &shutdown);
+    reaches::<Searched>(store, last).await;
+    stops(running, &shutdown).await;
+    deposit(store, &[("b", 2), ("d", 4), ("c", 1)]).await;
+    match stop().run(CancellationToken::new()).await {
+        Err(EngineError::NotUnique { event, taken }) => {
+            assert_eq!((event.position, taken.key, taken.other), (Position::new(4), "c".to_owned(), "a".to_owned()));
+        }
+        other => panic!("expected the value to be taken, got {other:?}"),
+    }
+    assert_eq!(found(store).await, pairs(&[("a", 1), ("b", 2), ("d", 4)]));
+}
+
 /// R19: only the key that is refused is parked, here both keys of an event. When the value is free, its letters are handled.
 pub async fn r19_a_key_whose_value_is_taken_is_parked(store: &impl Store) {
     begin(Slots::<2, true>, store).await;

@@ -54,7 +54,7 @@ mod newer {
     }
 }
 
-async fn append_of_newer_code(store: &impl Store, name: &str, schema_version: u32) -> Position {
+pub(super) async fn append_of_newer_code(store: &impl Store, name: &str, schema_version: u32) -> Position {
     let data = EventData { name: name.into(), schema_version, payload: bytes::Bytes::from_static(b"{\"amount\":1}") };
     let event = NewEvent { data, ..event_store::event("{}") };
     let stream = StreamId::new("account", "a").expect("a valid id");

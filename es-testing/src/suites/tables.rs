@@ -16,12 +16,14 @@ use super::{
         Fault, Faults, LIMIT, act, amount_of, deposit, eventually, letters, no_letters, stops, unreadable,
     },
     engines_project::{PATIENCE, Store, load},
+    engines_standby::append_of_newer_code,
 };
 use es_core::{
-    DeadLetters, EngineError, EventStore, FailurePolicy, LogSource, Position, QueryError, ReadToken, Recorded,
-    TableProjection, TableProjector, Tables,
+    DeadLetters, EngineError, EventStore, FailurePolicy, LogSource, Position, QueryError, ReadToken, Recorded, Service,
+    ServiceStore, TableProjection, TableProjector, Tables,
     backend::{BoxError, CreateTablesError, TableReading, TableStore},
-    testing::account::AccountEvent,
+    read::refold::{Moment, RefoldError, WhatIf},
+    testing::account::{Account, AccountEvent},
 };
 
 /// Tests table projections on a store: `table_suite!(Fixture, async { … })` with a [`TableFixture`] and an expression that makes an
@@ -33,6 +35,7 @@ macro_rules! table_suite {
             r9_killed_workers_write_each_event_once
             r9_a_failed_batch_leaves_nothing
             r11_an_event_that_cannot_be_written_stops_the_projector_before_it
+            r11_an_event_that_no_program_knows_in_time_stops_the_projector
             r11_tables_that_cannot_be_made_change_nothing
             r12_readings_see_one_generation_while_others_are_promoted
             r12_a_reading_lasts_across_a_promotion_and_its_next_page_is_told
@@ -41,6 +44,9 @@ macro_rules! table_suite {
             r13_a_read_waits_for_its_write
             r19_a_failing_event_holds_up_its_key_and_nothing_else
             r19_a_retry_writes_the_letters_of_a_key_once
+            r19_an_event_that_is_written_at_the_last_attempt_is_not_parked
+            r19_a_projector_stops_before_one_letter_too_many
+            a_service_keeps_and_rebuilds_tables
             a_batch_is_handed_over_whole
             other_migrations_need_another_version
         }
@@ -94,6 +100,8 @@ pub struct Entry {
 /// Enters the amount of each event, times the version.
 struct Entries<F, const V: u32 = 1> {
     faults: Faults,
+    /// A fault is gone once its event has failed alone.
+    heals: bool,
     /// The sizes of the batches that were written.
     batches: Arc<Mutex<Vec<usize>>>,
     fixture: PhantomData<fn() -> F>,
@@ -101,7 +109,7 @@ struct Entries<F, const V: u32 = 1> {
 
 impl<F, const V: u32> Default for Entries<F, V> {
     fn default() -> Self {
-        Self { faults: Faults::default(), batches: Arc::default(), fixture: PhantomData }
+        Self { faults: Faults::default(), heals: false, batches: Arc::default(), fixture: PhantomData }
     }
 }
 
@@ -123,6 +131,9 @@ impl<F: TableFixture, const V: u32> TableProjection<F::Store> for Entries<F, V> 
         F::insert(tables, &entries).await?;
         for event in events {
             let fault = self.faults.0.lock().expect("no panic under it").get(&amount_of(event)).copied();
+            if self.heals && events.len() == 1 {
+                self.faults.mend();
+            }
             match fault {
                 None => {}
                 // The database refuses it.
@@ -245,6 +256,16 @@ pub async fn r9_a_failed_batch_leaves_nothing<F: TableFixture>(store: &F::Store)
         assert_eq!(event.position, Position::new(1));
         assert_eq!(all::<F, 1>(store).await, [], "{fault:?}");
     }
+}
+
+/// R11
+pub async fn r11_an_event_that_no_program_knows_in_time_stops_the_projector<F: TableFixture>(store: &F::Store) {
+    build::<F, 1>(store).await;
+    let unknown = append_of_newer_code(store, "account.frozen", 1).await;
+    let retry = Duration::from_millis(10);
+    let impatient = projector(Entries::<F>::default(), store).standby(retry).standby_limit(10 * retry);
+    let ended = tokio::time::timeout(PATIENCE, impatient.run(CancellationToken::new())).await.expect("in time");
+    assert!(matches!(&ended, Err(EngineError::NeverKnown { reason, .. }) if reason.position == unknown), "{ended:?}");
 }
 
 /// R11: the events before it are committed, it and those after it are not.
@@ -457,6 +478,58 @@ pub async fn r19_a_retry_writes_the_letters_of_a_key_once<F: TableFixture>(store
     reaches::<F, 1>(store, last).await;
     assert_eq!(all::<F, 1>(store).await, expected::<F>(store, 1, &[]).await);
     stops(running, &shutdown).await;
+}
+
+/// R19
+pub async fn r19_an_event_that_is_written_at_the_last_attempt_is_not_parked<F: TableFixture>(store: &F::Store) {
+    build::<F, 1>(store).await;
+    let last = deposit(store, &[("a", 1), ("a", 2), ("b", 3)]).await;
+    let faults = Faults::of([(2, Fault::Refuse)]);
+    let shutdown = CancellationToken::new();
+    let parking = projector(Entries::<F> { faults, heals: true, ..Entries::default() }, store);
+    let running = spawn(parking.on_failure(FailurePolicy::park()), &shutdown);
+    reaches::<F, 1>(store, last).await;
+    assert_eq!(all::<F, 1>(store).await, expected::<F>(store, 1, &[]).await);
+    assert!(letters(store, "entries").await.is_empty());
+    stops(running, &shutdown).await;
+}
+
+/// R19
+pub async fn r19_a_projector_stops_before_one_letter_too_many<F: TableFixture>(store: &F::Store) {
+    build::<F, 1>(store).await;
+    deposit(store, &[("a", 1), ("b", 2), ("c", 3)]).await;
+    let faults = Faults::of([(1, Fault::Refuse), (2, Fault::Refuse)]);
+    let parking = projector(Entries::<F> { faults, ..Entries::default() }, store).on_failure(FailurePolicy::park());
+    match parking.most_letters(1).run(CancellationToken::new()).await.expect_err("it stops") {
+        EngineError::TooManyLetters { event, limit } => assert_eq!((event.position, limit), (Position::new(2), 1)),
+        other => panic!("expected too many letters, got {other:?}"),
+    }
+    let letters = letters(store, "entries").await;
+    assert_eq!(letters.iter().map(|letter| letter.key.as_str()).collect::<Vec<_>>(), ["account-a"]);
+}
+
+/// As any other read model, but for what needs documents.
+pub async fn a_service_keeps_and_rebuilds_tables<F: TableFixture>(store: &F::Store)
+where
+    F::Store: ServiceStore,
+{
+    let service = Service::builder("entries", store.clone()).aggregate::<Account>();
+    let service = service.table_projection(Entries::<F>::default(), store.clone()).start().await.expect("it starts");
+    let last = deposit(store, &[("a", 1), ("b", 2)]).await;
+    let tables = service.tables::<Entries<F>, F::Store>().expect("registered");
+    tables.wait_for(ReadToken(last), PATIENCE).await.expect("it is kept");
+    assert!(service.tables::<Entries<F, 2>, F::Store>().is_none());
+    let plan = service.plan_rebuild("entries").await.expect("planned");
+    assert_eq!((plan.events, plan.bytes), (2, 24));
+    let source = LogSource::new(store.clone());
+    let built = service.rebuild_named("entries", source, CancellationToken::new()).await.expect("rebuilt");
+    assert!(built.is_some_and(|built| &*built.reader.name == "entries"));
+    assert_eq!(all::<F, 1>(store).await, expected::<F>(store, 1, &[]).await);
+    let refused = service.as_of_named("entries", "account-a", Moment::Now).await;
+    assert!(matches!(refused, Err(RefoldError::NoDocuments { .. })), "{refused:?}");
+    let refused = service.what_if_named("entries", &WhatIf::default().without(Position::new(1))).await;
+    assert!(matches!(refused, Err(RefoldError::NoDocuments { .. })), "{refused:?}");
+    service.shutdown(PATIENCE).await.expect("in good order");
 }
 
 /// All that the source has read at once.
