@@ -29,6 +29,7 @@ pub mod read_model_store_fields;
 pub mod read_model_store_generations;
 pub mod readers;
 pub mod refold;
+pub mod refold_shards;
 mod replaced;
 pub mod service;
 pub mod snapshot_store;

@@ -25,7 +25,7 @@ use crate::{
     read::{
         engine_error::{EngineError, Location},
         panics::{Panicked, caught},
-        projection::Projection,
+        projection::{EventOrder, Projection},
         projector,
         read_model::{Exceptions, GenerationSet, ReadModelError, ReadModelStore, Reader, Treatment},
         touch::touch_with,
@@ -65,6 +65,11 @@ pub(crate) struct Refold<'a, P: Projection> {
     log: &'a dyn EventStore,
     wanted: Box<dyn Fn(&str) -> bool + Send + Sync + 'a>,
     exceptions: Exceptions,
+    /// Whether it goes on where the shards of some keys have not come. An event that cannot be folded there ends the fold of its key:
+    /// perhaps the reader will park it.
+    is_ahead: bool,
+    /// The keys whose folds have ended so. Their documents are those before the event.
+    ended: BTreeSet<String>,
     at: Position,
     /// The keys that wait, each with the first event that was not folded.
     waiting: BTreeMap<String, Position>,
@@ -91,6 +96,8 @@ impl<'a, P: Projection> Refold<'a, P> {
             log,
             wanted: Box::new(wanted),
             exceptions: Exceptions::default(),
+            is_ahead: false,
+            ended: BTreeSet::new(),
             at: Position::ZERO,
             waiting: BTreeMap::new(),
             done: None,
@@ -107,14 +114,14 @@ impl<'a, P: Projection> Refold<'a, P> {
         Self { exceptions, ..self }
     }
 
-    /// Folds the documents under `keys` further, on the side, as a reader does that makes these `exceptions`.
+    /// Folds the documents under `keys` further, on the side and ahead, as a reader does that makes these `exceptions`.
     fn aside<'b>(&'b self, keys: BTreeSet<String>, exceptions: &Exceptions) -> Refold<'b, P> {
         let documents = keys.iter().filter_map(|key| self.documents.get_key_value(key));
         let documents = documents.map(|(key, document)| (key.clone(), document.clone())).collect();
         let waiting = self.waiting.iter().filter(|(key, _)| keys.contains(*key));
         let waiting = waiting.map(|(key, first)| (key.clone(), *first)).collect();
         let aside = Refold::new(self.projection, self.log, move |key| keys.contains(key)).with(exceptions.clone());
-        Refold { at: self.at, documents, waiting, ..aside }
+        Refold { is_ahead: true, at: self.at, documents, waiting, ..aside }
     }
 
     /// Whether the document under `key` may be compared: not if the key has waited, and no longer does.
@@ -160,29 +167,49 @@ impl<'a, P: Projection> Refold<'a, P> {
 
     /// Folds one event, which is the next one of the log or of a stream.
     fn fold(&mut self, event: &RecordedEvent, seen: Seen<'_, P::Document>) -> Result<(), EngineError> {
-        let touch = touch_with(self.projection, event, &self.exceptions)?;
+        let touch = match touch_with(self.projection, event, &self.exceptions) {
+            Ok(touch) => touch,
+            // In the other order it has no keys, and each shard stops at it, which the exceptions tell of the one that is furthest.
+            Err(_) if self.is_ahead && P::ORDER == EventOrder::PerStream => {
+                self.ended.insert(event.stream.id().to_owned());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
         for key in &touch.waiting {
             if self.keeps(key) {
                 self.waiting.entry(key.clone()).or_insert(event.position);
             }
         }
+        let panicked = |_: Panicked| EngineError::Panicked { event: Location::of(event) };
         let folded = caught(|| {
             for (key, event) in touch.folds() {
-                if self.keeps(key) {
-                    let document = self.documents.entry(key.clone()).or_default();
-                    projector::fold(self.projection, key, document, event)?;
-                    seen(key, document.as_ref());
-                    self.folds += 1;
-                    if self.folds <= MEASURED_FIRST || self.folds.is_multiple_of(MEASURED) {
-                        let size = document.as_ref().map_or(0, |document| encoded_bytes::<P>(key, document));
-                        self.mean = if self.folds == 1 { size } else { (self.mean * 15 + size) / 16 };
-                    }
-                    self.shrink();
+                if !self.keeps(key) || self.ended.contains(key) {
+                    continue;
                 }
+                let document = self.documents.entry(key.clone()).or_default();
+                let before = self.is_ahead.then(|| document.clone());
+                let folded = caught(|| projector::fold(self.projection, key, document, event));
+                match (folded.map_err(panicked).flatten(), before) {
+                    (Ok(()), _) => {}
+                    (Err(_), Some(before)) => {
+                        *document = before;
+                        self.ended.insert(key.clone());
+                        continue;
+                    }
+                    (Err(error), None) => return Err(error),
+                }
+                seen(key, document.as_ref());
+                self.folds += 1;
+                if self.folds <= MEASURED_FIRST || self.folds.is_multiple_of(MEASURED) {
+                    let size = document.as_ref().map_or(0, |document| encoded_bytes::<P>(key, document));
+                    self.mean = if self.folds == 1 { size } else { (self.mean * 15 + size) / 16 };
+                }
+                self.shrink();
             }
             Ok(())
         });
-        folded.unwrap_or_else(|Panicked| Err(EngineError::Panicked { event: Location::of(event) }))
+        folded.map_err(panicked).flatten()
     }
 
     /// Gives up half of the documents if they are too many, those with the greatest keys.

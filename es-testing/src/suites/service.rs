@@ -31,11 +31,14 @@ macro_rules! service_suite {
             r14_a_live_read_names_the_event_that_fails
             a_live_document_is_folded_up_to_a_moment
         }
+        $crate::__suite! { refold_shards, $make,
+            r9_a_verification_of_shards_that_are_apart_finds_nothing
+            r19_what_a_shard_behind_has_not_parked_yet_fails_no_verification
+        }
         $crate::__suite! { refold, $make,
             r9_a_verification_finds_each_document_that_is_not_the_fold_of_the_log
             r9_a_verification_beside_writers_finds_nothing
             a_sample_is_a_part_of_all_documents
-            r9_a_verification_of_shards_that_are_apart_finds_nothing
             r19_r22_what_is_folded_again_is_treated_as_the_projector_treats_it
             r22_what_was_skipped_is_left_out_when_it_is_folded_again
             r22_documents_that_differ_are_mended_and_each_is_recorded

@@ -79,6 +79,7 @@ pub(crate) async fn heal<P: Projection>(
         }
     }
     if mended.is_ok() {
+        refold.is_ahead = true;
         leases.sort_by_key(|lease| lease.checkpoint.position);
         let mending = Mending { store, leases: &leases, keys: &keys, act };
         mended = mending.mend(&mut refold).await;
@@ -115,7 +116,8 @@ impl Mending<'_> {
         let mut mended = 0;
         for lease in leases {
             refold.go_to(lease.checkpoint.position, self.store, &lease.reader).await?;
-            let own = self.keys.iter().filter(|key| lease.shard.slice().holds(key) && refold.is_settled(key));
+            let is_known = |key: &String| refold.is_settled(key) && !refold.ended.contains(key);
+            let own = self.keys.iter().filter(|key| lease.shard.slice().holds(key) && is_known(key));
             mended += self.mend_shard(refold, lease, own.cloned().collect()).await?;
         }
         Ok(mended)
