@@ -49,13 +49,15 @@ pub enum ServiceCommand {
     Rebuild(Rebuild),
     /// Compares a read model with a fold of the log, and names each document that differs
     ///
-    /// Its projector may go on meanwhile. The exit code is 1 if a document differs.
+    /// Its projector may go on meanwhile. The exit code is 1 if a document differs and was not mended. A table projection has no documents
+    /// to compare.
     Verify(Verify),
-    /// Folds a document of a read model up to a moment, and prints it as JSON
+    /// Folds a document of a read model up to a moment, by default the end of the log, and prints it as JSON
     AsOf(AsOf),
     /// Folds a read model with events left out, replaced or added, and names each document that would be another one
     ///
-    /// Nothing is written.
+    /// Nothing is written. A payload must be a whole one, as the program stores it: `log tail --from N --limit 1 --data` shows that of an
+    /// event. If it does not fit, the exit code is 4.
     WhatIf(WhatIfCommand),
     /// A command on its store
     #[command(flatten)]

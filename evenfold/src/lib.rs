@@ -113,6 +113,7 @@
 //! | `axum` 0.8 | the feature `axum` |
 //! | `clap` 4 with `derive` | the feature `cli` |
 //! | `chrono` 0.4 with `serde` | documents and [fields](Field) that hold a `DateTime<Utc>`, such as [`Recorded::recorded_at`] |
+//! | `sqlx` 0.9 with `runtime-tokio`, and `sqlite` or `postgres` | the SQL of a [`TableProjection`]; with another version it does not compile |
 //! | `tracing-subscriber` | logs: what a 500 or 503 hides from clients goes to `tracing`, and without a subscriber it is lost |
 //!
 //! # Where to find what
@@ -127,13 +128,14 @@
 //! | change the shape of an event | [`Event`](derive@Event): `version`, `upcast` |
 //! | keep read models | [`Projection`], [`ReadModel`] |
 //! | fold a document when it is read, never behind | [`LiveProjection`], [`Live`] |
+//! | keep a read model in SQL tables, and query them | [`TableProjection`], [`Tables`] |
 //! | find documents by values, in pages, and count them | [`Field`], [`Projection::FIELDS`], [`ReadModel::find`] |
 //! | see each change of a document, or of a range of keys | [`ReadModel::watch`], [`Since`]; as server-sent events: `http` |
 //! | see a document as it was or would be | [`Service::as_of_named`], [`Service::what_if_named`] |
 //! | fold a read model in several processes at once | [`Projector::shards`], by [`ServiceBuilder::projection_with`] |
 //! | keep one bad event from holding up the others | [`FailurePolicy`], [`DeadLetters`], [`Operations`] |
 //! | react to events | [`Policy`], [`reaction`] |
-//! | start, watch, rebuild, end | [`Service`] |
+//! | start, watch, rebuild, end | [`Service`]; [`Throttle`] keeps appends fast while a read model is rebuilt |
 //! | serve HTTP | `http` (feature `axum`) |
 //! | look into a store, verify and rebuild from a command line | `cli` (feature `cli`) |
 //! | monitor | `prometheus` (feature `prometheus`): the route `/metrics`; [`telemetry`] lists the metrics |

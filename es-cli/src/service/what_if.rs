@@ -26,12 +26,12 @@ pub(crate) struct WhatIfCommand {
     #[arg(long, value_name = "N")]
     without: Vec<u64>,
 
-    /// Replaces the payload of the event at a position, for example 17={"amount":5}
+    /// Replaces the payload of the event at a position, for example 17={"amount":"5"}
     #[arg(long, value_name = "N=JSON", value_parser = replacement)]
     replace: Vec<(u64, String)>,
 
     /// Adds an event after the last one: its stream, name, schema version and payload, for example
-    /// 'order-7 order.paid 1 {}'
+    /// 'order-7 order.paid 1 {"customer":"USR-1","amount":"5"}'
     #[arg(long, value_name = "EVENT", value_parser = event)]
     add: Vec<(StreamId, EventData)>,
 

@@ -22,9 +22,9 @@ impl Service {
     /// Rebuilds the read model of `P` from the first event of `source` while the old one keeps serving, as
     /// [`Projector::rebuild`](crate::Projector::rebuild) does. This process need not run its projector.
     ///
-    /// `source` is [`source()`](Self::source), which its projector follows too, or [`log()`](Self::log). Cancelling
-    /// `shutdown` interrupts the rebuild; where nothing is to interrupt it, a new token will do. It is the type of the crate
-    /// `tokio-util`, and also `evenfold::CancellationToken`.
+    /// `source` is [`source()`](Self::source), which its projector follows too, or [`log()`](Self::log); a
+    /// [`Throttle`](crate::Throttle) makes it give way to appends. Cancelling `shutdown` interrupts the rebuild; where nothing is to
+    /// interrupt it, a new token will do. It is the type of the crate `tokio-util`, and also `evenfold::CancellationToken`.
     ///
     /// ```
     /// # use es_core::{MemoryStore, Service, testing::account::{Account, AccountCommand, Ledger}};
@@ -88,7 +88,7 @@ impl Service {
         Ok(built)
     }
 
-    /// As [`rebuild`](Self::rebuild), by the name of the projection.
+    /// As [`rebuild`](Self::rebuild), by the name of the projection; also for a [table projection](crate::TableProjection).
     ///
     /// # Errors
     /// [`RebuildError`]; the old generation keeps serving.

@@ -99,7 +99,7 @@ pub struct Throttling {
 
 impl Throttle {
     /// Keeps the 99th percentile of appends to `log` within `append_p99`. Appends of a few bytes, from just before they have their
-    /// turn until they are durable: what `evenfold_append_duration_seconds` tells of a quiet store is a little more.
+    /// turn until they are durable: what `append_duration_seconds` tells of a quiet store is a little more.
     pub fn keeping(append_p99: Duration, log: impl EventStore) -> Self {
         Self(Arc::new(Inner {
             limit: append_p99,
