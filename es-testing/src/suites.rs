@@ -10,6 +10,7 @@ pub mod engines_failures;
 pub mod engines_fields;
 pub mod engines_leases;
 pub mod engines_letters;
+pub mod engines_other_history;
 pub mod engines_project;
 pub mod engines_react;
 pub mod engines_restored;

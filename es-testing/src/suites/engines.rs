@@ -45,8 +45,11 @@ macro_rules! engine_suite {
             r6_of_100_equal_decisions_at_once_one_is_written_and_all_get_its_receipt
             r6_equal_decisions_that_append_to_different_streams_write_once
         }
-        $crate::__suite! { engines_project, $make,
+        $crate::__suite! { engines_other_history, $make,
+            a_checkpoint_of_another_history_is_refused
             r3_a_retry_in_a_restored_log_does_not_hide_another_past
+        }
+        $crate::__suite! { engines_project, $make,
             r9_killed_workers_leave_the_fold_of_the_log
             r9_a_document_that_is_named_twice_sees_the_event_once
             r9_a_document_that_the_projection_removes_is_gone
@@ -61,7 +64,6 @@ macro_rules! engine_suite {
             r13_a_read_waits_for_its_write
             r13_a_read_may_wait_without_end
             r16_shutdown_hands_the_shards_over_at_once
-            a_checkpoint_of_another_history_is_refused
         }
         $crate::__suite! { engines_standby, $make,
             r11_workers_stand_by_at_an_event_that_only_newer_code_knows

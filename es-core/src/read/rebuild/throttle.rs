@@ -35,7 +35,7 @@ const PROBES: u32 = 20;
 /// The longest pause before a page: a reader notices shutdowns, rebalances and operators between its pages.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// The most that is owed: a commit that took very long is not atoned for with minutes.
+/// The most that is owed: a commit that took very long is not followed by minutes of pauses.
 const MOST_OWED: Duration = Duration::from_secs(20);
 
 /// Keeps the 99th percentile of the time that appends take within a limit while read models are rebuilt.
