@@ -353,6 +353,7 @@ impl From<RefoldError> for CommandError {
             RefoldError::TooManyDiffer { .. } | RefoldError::Uneven => {
                 Self::Unfit { cause: error.into(), advice: "`rebuild` it".to_owned() }
             }
+            error if error.is_transient() => Self::Unfit { cause: error.into(), advice: "verify it again".to_owned() },
             error => {
                 let advice = "correct the projection, or rebuild the read model".to_owned();
                 Self::Unfit { cause: error.into(), advice }
@@ -363,6 +364,8 @@ impl From<RefoldError> for CommandError {
 
 #[cfg(test)]
 mod tests {
+    use es_core::{EngineError, backend::Shard};
+
     use super::*;
 
     #[test]
@@ -385,6 +388,15 @@ mod tests {
         assert_eq!(told(key(), payload), serde_json::json!({"kind": "edited", "position": 5, "key": "a"}));
         assert_eq!(told(key(), None), serde_json::json!({"kind": "discarded", "position": 5, "key": "a"}));
         assert_eq!(told(shard, None), serde_json::json!({"kind": "skipped", "position": 5, "shard": "log:2/1"}));
+    }
+
+    /// Two who mend at once take the leases from each other. Seen to fail where the advice was to correct the projection.
+    #[test]
+    fn what_may_succeed_the_next_time_is_no_fault_of_the_projection() {
+        let fenced = RefoldError::Fold(EngineError::Fenced(Shard::whole("log")));
+        assert_eq!(CommandError::from(fenced).advice(), Some("verify it again"));
+        let order = RefoldError::Fold(EngineError::NotPerStream);
+        assert_eq!(CommandError::from(order).advice(), Some("correct the projection, or rebuild the read model"));
     }
 
     #[test]
