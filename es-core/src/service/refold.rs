@@ -52,6 +52,9 @@ impl Service {
     /// [`Projector::document_bytes`](crate::Projector::document_bytes). Of those that do not fit it reads the log again. With a share
     /// of 0.01 it keeps a hundredth of the read model.
     ///
+    /// A document that is missing is noticed if one of its events is at or before the position that all shards of the read model have
+    /// reached ([`Verified::position`]).
+    ///
     /// # Errors
     /// [`RefoldError`].
     ///
