@@ -350,6 +350,10 @@ impl From<RefoldError> for CommandError {
                 let advice = "`rebuild` it: it is folded again from the first event while it serves".to_owned();
                 Self::Unfit { cause: error.into(), advice }
             }
+            RefoldError::OtherVersion { serving, .. } => {
+                let advice = format!("use the program of version {serving}, or `rebuild` it");
+                Self::Unfit { cause: error.into(), advice }
+            }
             RefoldError::TooManyDiffer { .. } | RefoldError::Uneven => {
                 Self::Unfit { cause: error.into(), advice: "`rebuild` it".to_owned() }
             }

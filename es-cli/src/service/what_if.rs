@@ -3,7 +3,7 @@
 use clap::Args;
 use es_core::{
     EventData, Position, Service, StreamId,
-    read::refold::{Alternative, WhatIf},
+    read::refold::{Alternative, RefoldError, WhatIf},
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -83,7 +83,14 @@ impl WhatIfCommand {
         let changes =
             replace.into_iter().fold(changes, |changes, (at, payload)| changes.replacing(Position::new(at), payload));
         let changes = add.into_iter().fold(changes, |changes, (stream, event)| changes.adding(stream, event));
-        let found = service.what_if_named(&projection, &changes).await?;
+        let found = service.what_if_named(&projection, &changes).await.map_err(|error| match error {
+            RefoldError::Fold(_) => {
+                let advice =
+                    "give each event the whole payload of its type and schema version, or correct the projection";
+                CommandError::Unfit { cause: error.into(), advice: advice.to_owned() }
+            }
+            error => error.into(),
+        })?;
         for alternative in &found {
             print(alternative, data, format, output)?;
         }

@@ -26,6 +26,9 @@ impl Service {
             (Err(_), Some((_, live))) => live.as_of(key, moment).await.map_err(of_live),
             (Err(RefoldError::Unknown { name, mut known }), None) => {
                 known.extend(self.0.live.iter().map(|(live, _)| (*live).to_owned()));
+                // A live read model may have the name of one that is stored.
+                known.sort_unstable();
+                known.dedup();
                 Err(RefoldError::Unknown { name, known })
             }
             (Err(error), None) => Err(error),

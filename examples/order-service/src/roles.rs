@@ -13,7 +13,7 @@ use crate::{app::App, cli::Http, http, run::RunError};
 /// Serves the API until `shutdown`.
 ///
 /// # Errors
-/// [`RunError::Io`] when the address cannot be bound.
+/// [`RunError::Address`] when it cannot listen.
 pub async fn serve(
     service: &Service,
     options: Http,
@@ -21,7 +21,7 @@ pub async fn serve(
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
-    let listener = TcpListener::bind(options.listen).await?;
+    let listener = listen(options.listen).await?;
     greet(listener.local_addr()?)?;
     let stops = shutdown.clone();
     let stop = async move {
@@ -39,8 +39,8 @@ pub async fn serve(
 /// Runs the parts of this process until `shutdown`, and serves its metrics if an address is given.
 ///
 /// # Errors
-/// [`RunError::Stopped`] when some have stopped for good; the others continue until `shutdown`. [`RunError::Io`] when the
-/// address for the metrics cannot be bound.
+/// [`RunError::Stopped`] when some have stopped for good; the others continue until `shutdown`. [`RunError::Address`] when
+/// it cannot listen there for the metrics.
 pub async fn work(
     service: &Service,
     options: Http,
@@ -48,7 +48,7 @@ pub async fn work(
     shutdown: CancellationToken,
 ) -> Result<(), RunError> {
     if let Some(address) = options.metrics {
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen(address).await?;
         writeln!(io::stdout(), "metrics on http://{}/metrics", listener.local_addr()?)?;
         tokio::spawn(serve_until(listener, metrics.routes(), shutdown.clone().cancelled_owned()));
     }
@@ -58,6 +58,10 @@ pub async fn work(
     }
     let stopped = service.status().await.stopped();
     if stopped.is_empty() { Ok(()) } else { Err(RunError::Stopped(stopped)) }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
+    TcpListener::bind(address).await.map_err(|cause| RunError::Address { address, cause })
 }
 
 fn greet(address: SocketAddr) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! From the command line to the end of the process.
 
-use std::{io, io::IsTerminal, process::ExitCode, time::Duration};
+use std::{io, io::IsTerminal, net::SocketAddr, process::ExitCode, time::Duration};
 
 use clap::Parser;
 use evenfold::{
@@ -117,7 +117,16 @@ pub enum RunError {
     /// The service.
     #[error(transparent)]
     Service(#[from] ServiceError),
-    /// The address, the terminal, the temporary directory.
+    /// The address is in use, or is none of this machine.
+    #[error("cannot listen on {address}: name another address with --listen or --metrics")]
+    Address {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's reason.
+        #[source]
+        cause: io::Error,
+    },
+    /// The terminal, the temporary directory.
     #[error("the operating system returned an error")]
     Io(#[from] io::Error),
     /// Metrics are not collected.
