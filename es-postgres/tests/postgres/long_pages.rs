@@ -113,7 +113,8 @@ async fn r7_a_cancelled_long_page_leaves_no_trace() {
         soon(store.ensure_generation("model", polls, GenerationState::Building, "projection", &[])).await.unwrap();
         if let Some(page) = done {
             assert_eq!(page.unwrap().len(), all);
-            assert!(polls > 3, "it was done after {polls} polls");
+            // How often it waits depends on how much has come each time.
+            assert!(polls > 1, "it was never dropped");
             break;
         }
     }
