@@ -77,7 +77,10 @@ async fn write(
 #[async_trait]
 impl Client for Folder {
     async fn import(&mut self, _: &str, history: History) -> Result<()> {
-        ours::append(&ours::open_file(&self.url).await?, history).await
+        ours::append(&ours::open_file(&self.url).await?, history).await?;
+        // The documents belong to it.
+        sqlx::query(include_str!("../sql/bare_embedded_reader.sql")).execute(&mut self.connection).await?;
+        Ok(())
     }
 
     async fn rebuild(&mut self) -> Result<()> {

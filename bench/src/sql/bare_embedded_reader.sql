@@ -1,0 +1,1 @@
+INSERT INTO readers (id, name, definition) VALUES (1, 'bare', 'projection') ON CONFLICT DO NOTHING
