@@ -25,10 +25,12 @@ impl Service {
             (Ok(projector), _) => projector.as_of(&self.store(), key, moment).await,
             (Err(_), Some((_, live))) => live.as_of(key, moment).await.map_err(of_live),
             (Err(RefoldError::Unknown { name, mut known }), None) => {
-                known.extend(self.0.live.iter().map(|(live, _)| (*live).to_owned()));
                 // A live read model may have the name of one that is stored.
-                known.sort_unstable();
-                known.dedup();
+                for (live, _) in &self.0.live {
+                    if !known.iter().any(|stored| stored == live) {
+                        known.push((*live).to_owned());
+                    }
+                }
                 Err(RefoldError::Unknown { name, known })
             }
             (Err(error), None) => Err(error),
