@@ -7,6 +7,30 @@ use es_core::{Act, ActError};
 
 use crate::end::CommandError;
 
+/// Who does it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Actor {
+    /// Who you are; it is recorded [default: the user of this machine]
+    #[arg(long, value_name = "NAME", env = "ES_ACTOR", hide_env = true)]
+    actor: Option<String>,
+}
+
+impl Actor {
+    fn name(&self) -> Option<String> {
+        self.actor.clone().or_else(|| std::env::var("USER").ok())
+    }
+
+    pub(crate) fn act(&self, reason: &str) -> Result<Act, CommandError> {
+        let unknown = || CommandError::usage("it is not known who you are", "pass --actor, or set ES_ACTOR");
+        act(self.name().ok_or_else(unknown)?, reason)
+    }
+}
+
+fn act(actor: String, reason: &str) -> Result<Act, CommandError> {
+    Act::new(actor, reason)
+        .map_err(|error| CommandError::usage(error.to_string(), "pass --actor and --reason as short texts"))
+}
+
 /// Who does it, and why.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Who {
@@ -14,24 +38,13 @@ pub(crate) struct Who {
     #[arg(long, value_name = "TEXT")]
     reason: String,
 
-    /// Who you are; it is recorded [default: the user of this machine]
-    #[arg(long, value_name = "NAME", env = "ES_ACTOR", hide_env = true)]
-    actor: Option<String>,
+    #[command(flatten)]
+    actor: Actor,
 }
 
 impl Who {
-    pub(crate) fn new(reason: String, actor: Option<String>) -> Self {
-        Self { reason, actor }
-    }
-
     pub(crate) fn act(&self) -> Result<Act, CommandError> {
-        let actor = self
-            .actor
-            .clone()
-            .or_else(|| std::env::var("USER").ok())
-            .ok_or_else(|| CommandError::usage("it is not known who you are", "pass --actor, or set ES_ACTOR"))?;
-        Act::new(actor, &*self.reason)
-            .map_err(|error| CommandError::usage(error.to_string(), "pass --actor and --reason as short texts"))
+        self.actor.act(&self.reason)
     }
 }
 
@@ -42,16 +55,13 @@ pub(crate) struct MaybeWho {
     #[arg(long, value_name = "TEXT", default_value = "none given")]
     reason: String,
 
-    /// Who you are; it is recorded [default: the user of this machine]
-    #[arg(long, value_name = "NAME", env = "ES_ACTOR", hide_env = true)]
-    actor: Option<String>,
+    #[command(flatten)]
+    actor: Actor,
 }
 
 impl MaybeWho {
-    pub(crate) fn act(self) -> Result<Act, CommandError> {
-        let Self { reason, actor } = self;
-        let actor = actor.or_else(|| std::env::var("USER").ok()).unwrap_or_else(|| "unknown".to_owned());
-        Who { reason, actor: Some(actor) }.act()
+    pub(crate) fn act(&self) -> Result<Act, CommandError> {
+        act(self.actor.name().unwrap_or_else(|| "unknown".to_owned()), &self.reason)
     }
 }
 

@@ -13,7 +13,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    act::{Consent, Who},
+    act::{Actor, Consent},
     end::{CommandError, Outcome},
     event::Data,
     output::{Format, Output},
@@ -121,9 +121,8 @@ pub(crate) struct How {
     #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
     reason: Option<String>,
 
-    /// Who you are; it is recorded [default: the user of this machine]
-    #[arg(long, value_name = "NAME", env = "ES_ACTOR", hide_env = true)]
-    actor: Option<String>,
+    #[command(flatten)]
+    actor: Actor,
 
     /// Only lists the letters that it concerns
     #[arg(long)]
@@ -134,7 +133,7 @@ impl How {
     /// The act; `None` where nothing is to be done.
     fn act(self) -> Result<Option<Act>, CommandError> {
         let Self { reason, actor, dry_run } = self;
-        reason.filter(|_| !dry_run).map(|reason| Who::new(reason, actor).act()).transpose()
+        reason.filter(|_| !dry_run).map(|reason| actor.act(&reason)).transpose()
     }
 }
 

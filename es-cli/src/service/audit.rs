@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::unknown;
 use crate::{
-    act::{Consent, Who},
+    act::{Actor, Consent},
     end::{CommandError, Outcome},
     event::Data,
     output::{Format, Output},
@@ -44,9 +44,8 @@ pub(crate) struct Verify {
     #[arg(long, value_name = "TEXT", requires = "heal")]
     reason: Option<String>,
 
-    /// Who you are; it is recorded [default: the user of this machine]
-    #[arg(long, value_name = "NAME", env = "ES_ACTOR", hide_env = true)]
-    actor: Option<String>,
+    #[command(flatten)]
+    actor: Actor,
 
     #[command(flatten)]
     consent: Consent,
@@ -135,7 +134,7 @@ struct Summary<'a> {
 impl Verify {
     pub(super) async fn run(self, service: &Service, output: &mut Output) -> Result<Outcome, CommandError> {
         let Self { projection, sample, data, heal, reason, actor, consent, format } = self;
-        let act = reason.filter(|_| heal).map(|reason| Who::new(reason, actor).act()).transpose()?;
+        let act = reason.filter(|_| heal).map(|reason| actor.act(&reason)).transpose()?;
         let what = || format!("documents of {projection} that differ from the log will be overwritten");
         if act.is_some() && !consent.to(&what())? {
             return Ok(Outcome::No);

@@ -9,12 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-pub(crate) use self::{
-    as_of::as_of,
-    heal::{Place, heal},
-    verify::verify,
-    what_if::what_if,
-};
+pub(crate) use self::{as_of::as_of, heal::heal, verify::verify, what_if::what_if};
 pub use self::{
     as_of::{DocumentAsOf, Moment},
     verify::{Difference, Verified},
@@ -57,6 +52,18 @@ async fn exceptions_of<P: Projection>(store: &dyn ReadModelStore) -> Result<Exce
         Some(progress) => store.exceptions(&progress.generation.reader).await,
         None => Ok(Exceptions::default()),
     }
+}
+
+/// Which documents are compared, and with which log.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) log: &'a dyn EventStore,
+    /// Where the documents are.
+    pub(crate) store: &'a dyn ReadModelStore,
+    /// The part of all keys that is compared, always the same ones.
+    pub(crate) share: f64,
+    /// About how many bytes of documents are kept in memory.
+    pub(crate) limit: usize,
 }
 
 /// The fold of the log up to a position, of the documents under some keys, as a reader folds it.

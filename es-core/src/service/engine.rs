@@ -160,7 +160,7 @@ impl<P: Projection> AnyProjector for Projector<P> {
         share: f64,
         report: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError> {
-        refold::verify(&self.projection, log, &*self.store, share, self.most_document_bytes(), report).await
+        refold::verify(&self.projection, place(self, log, share), report).await
     }
 
     async fn heal(
@@ -171,9 +171,13 @@ impl<P: Projection> AnyProjector for Projector<P> {
         act: &Act,
         report: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError> {
-        let place = refold::Place { log, store: &*self.store, share, limit: self.most_document_bytes() };
-        refold::heal(&self.projection, place, summary, act, report).await
+        refold::heal(&self.projection, place(self, log, share), summary, act, report).await
     }
+}
+
+/// The documents of `projector` whose keys are in the `share`.
+fn place<'a, P: Projection>(projector: &'a Projector<P>, log: &'a dyn EventStore, share: f64) -> refold::Place<'a> {
+    refold::Place { log, store: &*projector.store, share, limit: projector.most_document_bytes() }
 }
 
 #[async_trait]

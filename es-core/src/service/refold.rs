@@ -79,8 +79,8 @@ impl Service {
     ///
     /// What an operator has skipped, edited or discarded is heeded as the projector heeds it, and a parked key gets the document
     /// that it had before its first dead letter. Most of the log is folded beside the workers. For the rest they are fenced; they
-    /// continue afterwards, and no event is lost or repeated (R9). A [watch](crate::ReadModel::watch) does not notice what is mended, and a table
-    /// projection has no documents: [rebuild](Self::rebuild_by) it.
+    /// continue afterwards, and no event is lost or repeated (R9). A [watch](crate::ReadModel::watch) does not notice what is mended,
+    /// and a table projection has no documents: [rebuild](Self::rebuild_by) it.
     ///
     /// # Errors
     /// [`RefoldError`], among them [`RefoldError::TooManyDiffer`] for more than 1,000 documents. There is a commit for each shard

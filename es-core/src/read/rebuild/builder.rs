@@ -26,8 +26,9 @@ use crate::{
         engine_error::{EngineError, Location},
         panics::{Panicked, caught},
         projection::Projection,
-        projector::{Projector, keys},
-        read_model::{Reader, Shard, Slice},
+        projector::Projector,
+        read_model::{Reader, Shard, Slice, Treatment},
+        touch::touch,
         worker::{Events, Handled, Handler},
     },
     stream::Position,
@@ -125,23 +126,23 @@ impl<'a, P: Projection> Builder<'a, P> {
             // None of them has to be loaded, so their keys need not be known beforehand.
             caught(|| {
                 for event in events {
-                    let touch = touch(projection, event, slice)?;
-                    touch.map_or(Ok(()), |touch| self.fold_touch(&touch, kept))?;
+                    let touched = touched(projection, event, slice)?;
+                    touched.map_or(Ok(()), |touched| self.fold_touched(&touched, kept))?;
                 }
                 Ok(())
             })
         } else {
-            let touching = || events.iter().filter_map(|event| touch(projection, event, slice).transpose()).collect();
-            let touching: Vec<Touch<P::Event>> = caught::<Result<_, EngineError>>(touching).map_err(panicked)??;
+            let touching = || events.iter().filter_map(|event| touched(projection, event, slice).transpose()).collect();
+            let touching: Vec<Touched<P::Event>> = caught::<Result<_, EngineError>>(touching).map_err(panicked)??;
             let named = touching.iter().flat_map(|(_, keys)| keys);
             let missing: BTreeSet<_> = named.filter(|key| !kept.drafts.has(key)).cloned().collect();
             self.load(reader, missing.into_iter().collect(), first, kept).await?;
-            caught(|| touching.iter().try_for_each(|touch| self.fold_touch(touch, kept)))
+            caught(|| touching.iter().try_for_each(|touched| self.fold_touched(touched, kept)))
         };
         folded.map_err(panicked)?
     }
 
-    fn fold_touch(&self, (event, keys): &Touch<P::Event>, kept: &mut Kept<P>) -> Result<(), EngineError> {
+    fn fold_touched(&self, (event, keys): &Touched<P::Event>, kept: &mut Kept<P>) -> Result<(), EngineError> {
         // A fold that never returns is seen.
         self.projector.report.handles(Some(event.position));
         for key in keys {
@@ -255,16 +256,15 @@ fn up_to(last: Position) -> Location {
 }
 
 /// An event and the keys of its documents.
-type Touch<E> = (Recorded<E>, Vec<String>);
+type Touched<E> = (Recorded<E>, Vec<String>);
 
 /// The event with its keys in `slice`; `None` if the projection does not know it.
-fn touch<P: Projection>(
+fn touched<P: Projection>(
     projection: &P,
     event: &RecordedEvent,
     slice: Slice,
-) -> Result<Option<Touch<P::Event>>, EngineError> {
-    let Some(event) = event.decode::<P::Event>()? else { return Ok(None) };
-    let mut keys = keys(projection, &event)?;
-    keys.retain(|key| slice.holds(key));
-    Ok(Some((event, keys)))
+) -> Result<Option<Touched<P::Event>>, EngineError> {
+    let treat = |key: &str| if slice.holds(key) { Treatment::Handle } else { Treatment::LeaveOut };
+    let touch = touch(projection, event, treat)?;
+    Ok(touch.event.map(|event| (event, touch.keys)))
 }

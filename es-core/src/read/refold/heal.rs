@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use uuid::Uuid;
 
 use super::{
-    Refold, RefoldError,
+    Place, Refold, RefoldError,
     verify::{Difference, Verified, is_same, progress, verify},
 };
 use crate::{
@@ -16,7 +16,6 @@ use crate::{
         projector::{self, Projector},
         read_model::{Act, Changes, Lease, ReadModelStore, Slice, Takeover},
     },
-    write::store::EventStore,
 };
 
 /// How many documents are mended at most. A read model of which more are wrong is to be rebuilt.
@@ -24,16 +23,6 @@ const MOST: usize = 1_000;
 
 /// How long the leases last if the process is killed.
 const LEASE: Duration = Duration::from_secs(5);
-
-/// What is to be mended, and where.
-pub(crate) struct Place<'a> {
-    pub(crate) log: &'a dyn EventStore,
-    pub(crate) store: &'a dyn ReadModelStore,
-    /// Of all keys.
-    pub(crate) share: f64,
-    /// As for [`verify`].
-    pub(crate) limit: usize,
-}
 
 /// Verifies, and then writes the documents that differ as they follow from the log, with a record of `act` for each of them in the
 /// same commit.
@@ -43,11 +32,12 @@ pub(crate) struct Place<'a> {
 /// skipped an event meanwhile.
 pub(crate) async fn heal<P: Projection>(
     projection: &P,
-    Place { log, store, share, limit }: Place<'_>,
+    place: Place<'_>,
     summary: &ReaderSummary,
     act: &Act,
     report: &mut (dyn FnMut(Difference) + Send),
 ) -> Result<Verified, RefoldError> {
+    let (log, store) = (place.log, place.store);
     let mut keys = BTreeSet::new();
     let mut note = |difference: Difference| {
         // One more tells that there are too many.
@@ -56,7 +46,7 @@ pub(crate) async fn heal<P: Projection>(
         }
         report(difference);
     };
-    let mut verified = verify(projection, log, store, share, limit, &mut note).await?;
+    let mut verified = verify(projection, place, &mut note).await?;
     if keys.len() > MOST {
         return Err(RefoldError::TooManyDiffer { most: MOST });
     }

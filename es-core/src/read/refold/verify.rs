@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::{Refold, RefoldError};
+use super::{Place, Refold, RefoldError};
 use crate::{
     codec,
     read::{
@@ -17,7 +17,6 @@ use crate::{
         read_model::{Amendment, Exceptions, Extent, Generation, KeyRange, Progress, ReadModelStore, Treatment},
     },
     stream::Position,
-    write::store::EventStore,
 };
 
 /// How many documents are compared at a time.
@@ -64,19 +63,16 @@ impl fmt::Debug for Difference {
 }
 
 /// Compares the documents of the generation that serves with a fold of the log, while its projector goes on. The fold treats each
-/// event as the projector does: what was skipped, edited or discarded, and what waits. Each document that differs is told to `report`. Of all keys only the given share is compared, always the same ones.
+/// event as the projector does: what was skipped, edited or discarded, and what waits. Each document that differs is told to `report`.
 ///
-/// About `limit` bytes of documents are kept in memory. If the log makes more of them, it is read again for the next ones.
+/// If the log makes more documents than are kept in memory, it is read again for the next ones.
 ///
 /// A page of documents is of one moment, and its position lies between those that the generation had reached before and after it
 /// was read. So a document is right if it is equal to the fold at one of these positions. Up to the former position each shard has
 /// all events, and all is known that its projector has not folded as the log has it.
 pub(crate) async fn verify<P: Projection>(
     projection: &P,
-    log: &dyn EventStore,
-    store: &dyn ReadModelStore,
-    share: f64,
-    limit: usize,
+    Place { log, store, share, limit }: Place<'_>,
     report: &mut (dyn FnMut(Difference) + Send),
 ) -> Result<Verified, RefoldError> {
     let serving = store.generations(P::NAME).await?.serving.ok_or(RefoldError::NotServing)?;
@@ -238,7 +234,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use crate::{
-        Append, Expected, LogSource, NewEvent, Projector, StreamId,
+        Append, EventStore, Expected, LogSource, NewEvent, Projector, StreamId,
         memory::MemoryStore,
         testing::{
             account::{AccountEvent, Histories},
@@ -280,7 +276,8 @@ mod tests {
         let verified = async |limit| {
             let mut found = Vec::new();
             let mut report = |difference: Difference| found.push(difference.key);
-            let verified = verify(&Histories, &store, &store, 1.0, limit, &mut report).await.expect("verified");
+            let place = Place { log: &store, store: &store, share: 1.0, limit };
+            let verified = verify(&Histories, place, &mut report).await.expect("verified");
             (verified.compared, verified.differing, found)
         };
         for limit in [usize::MAX, 10_000, 1_000, 1] {

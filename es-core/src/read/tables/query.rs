@@ -59,7 +59,8 @@ impl<S: TableStore, P: TableProjection<S>> Tables<P, S> {
         }
     }
 
-    /// As [`read`](Self::read), for a later page of the generation whose reader ([`Generation::reader`](crate::Generation::reader)) has this id.
+    /// As [`read`](Self::read), for a later page of the generation whose reader ([`Generation::reader`](crate::Generation::reader)) has
+    /// this id.
     ///
     /// # Errors
     /// [`QueryError::Replaced`] when that generation was replaced: begin with the first page. Others as for [`read`](Self::read).
