@@ -192,6 +192,13 @@ mod tests {
         assert_eq!(next.await, Ok(()));
     }
 
+    #[tokio::test]
+    #[should_panic(expected = "the look's own")]
+    async fn a_look_that_panics_does_not_let_its_caller_wait_for_ever() {
+        let look = || async { panic!("the look's own") };
+        let _: Result<(), Infallible> = KnownHead::default().past_looking(Position::ZERO, look).await;
+    }
+
     #[tokio::test(start_paused = true)]
     async fn pauses_between_looks_grow_until_one_has_found_something() {
         let (head, times) = (KnownHead::default(), Arc::new(std::sync::Mutex::new(Vec::new())));

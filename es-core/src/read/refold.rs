@@ -2,6 +2,8 @@
 
 mod as_of;
 mod heal;
+#[cfg(test)]
+mod tests;
 mod verify;
 mod what_if;
 
@@ -348,29 +350,6 @@ impl RefoldError {
             Self::ReadModel(error) => error.is_transient(),
             Self::Fold(error) => error.is_transient(),
             _ => false,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn trying_again_may_help_where_the_generation_or_a_store_will_be_there() {
-        let event = Location { position: Position::new(7), event: "account-a@1".to_owned() };
-        let lost = || ReadModelError("the connection was lost".into());
-        for (error, is_transient) in [
-            (RefoldError::NotServing, true),
-            (RefoldError::Replaced, true),
-            (RefoldError::Uneven, true),
-            (ReadError::Store("the connection was lost".into()).into(), true),
-            (lost().into(), true),
-            (EngineError::from(lost()).into(), true),
-            (EngineError::Panicked { event }.into(), false),
-            (RefoldError::OtherVersion { serving: 2, ours: 1 }, false),
-        ] {
-            assert_eq!(error.is_transient(), is_transient, "{error}");
         }
     }
 }

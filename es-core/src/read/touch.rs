@@ -1,6 +1,9 @@
 //! What a reader does with one event, for each document that the event touches. A worker and all that folds again ask here, so
 //! that they cannot disagree.
 
+#[cfg(test)]
+mod tests;
+
 use crate::{
     event::{EventData, Recorded, RecordedEvent},
     read::{

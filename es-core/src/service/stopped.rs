@@ -35,8 +35,30 @@ pub(super) async fn until_passed(store: &dyn Operations, reader: &str, is_of_eve
 
 #[cfg(test)]
 mod tests {
+    use uuid::Uuid;
+
     use super::*;
-    use crate::memory::MemoryStore;
+    use crate::{
+        memory::MemoryStore,
+        read::read_model::{Leases, Shard, Takeover},
+        testing::{account::AccountEvent, recorded},
+    };
+
+    /// The reader has stopped again, at a later event of the shard.
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_has_stopped_at_the_next_event_since_has_passed_the_former_one() {
+        let (store, shard) = (MemoryStore::new(), Shard::whole("log"));
+        let events = recorded([1, 2].map(|amount| ("a", AccountEvent::Deposited { amount })));
+        let (reader, _) = store.ensure_reader("ledger", "projection").await.expect("made");
+        store.ensure_shards(&reader, std::slice::from_ref(&shard)).await.expect("ensured");
+        let lease = store.acquire(&reader, &shard, Uuid::nil(), Takeover::Always, EVERY).await;
+        let lease = lease.expect("asked").expect("taken");
+        store.stopped(&lease, &events[0], "a cause").await.expect("recorded");
+        let mut passed = std::pin::pin!(until_passed(&store, "ledger", true));
+        assert!(tokio::time::timeout(EVERY * 3, &mut passed).await.is_err(), "it is still there");
+        store.stopped(&lease, &events[1], "a cause").await.expect("recorded");
+        tokio::time::timeout(EVERY * 3, passed).await.expect("it returns");
+    }
 
     /// It was skipped before the first look. (Seen to fail: the reader stopped for good.)
     #[tokio::test]

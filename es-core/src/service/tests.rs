@@ -25,13 +25,17 @@ use crate::{
     memory::MemoryStore,
     react::policy::{Policy, PolicyError, reaction},
     read::{
+        engine_error::{EngineError, Location},
         query::QueryError,
         read_model::Leases,
         source::{EventFeed, EventSource, LogSource, SourceError, Subscription},
         worker_state::StateReport,
     },
     stream::{Expected, Position, StreamId},
-    testing::account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
+    testing::{
+        account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
+        recorded,
+    },
     write::{append::Append, store::EventStore},
 };
 
@@ -473,4 +477,13 @@ async fn a_policy_is_made_from_the_repositories_of_the_service() {
 async fn a_repository_of_an_aggregate_that_was_not_registered_is_a_fault_of_the_program() {
     let service = Service::builder("accounts", MemoryStore::new()).start().await.expect("it starts");
     service.repository::<Account>();
+}
+
+#[test]
+fn a_part_that_has_stopped_at_an_event_says_so() {
+    let events = recorded([("a", AccountEvent::Deposited { amount: 1 })]);
+    let event = Location::of(&events[0]);
+    assert!(PartError::from(EngineError::Panicked { event }).is_of_event());
+    assert!(!PartError::from(EngineError::UniqueInShards).is_of_event());
+    assert!(!PartError::Panicked.is_of_event());
 }

@@ -112,6 +112,8 @@ pub async fn r12_all_pages_of_found_documents_are_of_one_generation(store: &impl
     let shutdown = CancellationToken::new();
     let running = spawn(projector(Slots::<2, true>, store, FailurePolicy::stop()), &shutdown);
     let keys = |documents: Vec<(String, Slot)>| documents.into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    let whole = model.find(LAST.range(..), 5).await.expect("a page");
+    assert!(whole.documents.len() == 5 && whole.next.is_none(), "a full page may be the last one");
     for (range, pages) in
         [(LAST.range(..), [["a", "b"], ["c", "d"]]), (LAST.range(20..).descending(), [["e", "d"], ["c", "b"]])]
     {

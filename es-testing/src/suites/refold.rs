@@ -275,6 +275,23 @@ async fn mended_in<S: ServiceStore + Clone>(store: &S, shards: u32) {
     service.shutdown(PATIENCE).await.expect("it ends");
 }
 
+/// R22: of several read models one is mended.
+pub async fn r22_only_the_read_model_that_is_named_is_mended<S: ServiceStore + Clone>(store: &S) {
+    let service = service(store, Parts::All).await;
+    deposit(&service, "a", 1).await;
+    service.settled(PATIENCE).await.expect("it settles");
+    for model in ["turnover", "histories"] {
+        forge(store, model, &[], &["a"]).await;
+    }
+    let act = Act::new("ada", "ticket 8").expect("valid");
+    let healed = service.heal_named("turnover", 1.0, &act, &mut |_| {}).await.expect("mended");
+    assert_eq!((&*healed.generation.reader.name, healed.differing, healed.mended), ("turnover", 1, 1));
+    for (model, differing) in [("turnover", 0), ("histories", 1), ("ledger", 0)] {
+        assert_eq!(differences(&service, model, 1.0).await.1.len(), differing, "{model}");
+    }
+    service.shutdown(PATIENCE).await.expect("it ends");
+}
+
 /// R9, R22: documents are mended again and again while clients write, and the projector neither loses nor repeats an event. (The
 /// moment between the fold and the leases is short, so a mend that forgets the events in it may still pass.)
 pub async fn r22_mending_beside_writers_loses_and_repeats_nothing<S: ServiceStore + Clone>(store: &S) {

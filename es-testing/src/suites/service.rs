@@ -42,6 +42,7 @@ macro_rules! service_suite {
             r19_r22_what_is_folded_again_is_treated_as_the_projector_treats_it
             r22_what_was_skipped_is_left_out_when_it_is_folded_again
             r22_documents_that_differ_are_mended_and_each_is_recorded
+            r22_only_the_read_model_that_is_named_is_mended
             r22_documents_of_several_shards_are_mended
             r22_mending_beside_writers_loses_and_repeats_nothing
             a_document_is_folded_up_to_a_moment

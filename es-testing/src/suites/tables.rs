@@ -20,10 +20,11 @@ use super::{
     engines_project::{PATIENCE, Store, load},
 };
 use es_core::{
-    EngineError, EventStore, LogSource, Position, QueryError, ReadToken, Recorded, Service, ServiceStore,
-    TableProjection, TableProjector, Tables,
+    Act, EngineError, EventStore, FailurePolicy, LogSource, Operations, Position, QueryError, ReadToken, Recorded,
+    Service, ServiceStore, TableProjection, TableProjector, Tables,
     backend::{BoxError, CreateTablesError, TableReading, TableStore},
     read::refold::{Moment, RefoldError, WhatIf},
+    service::PartState,
     testing::account::{Account, AccountEvent},
 };
 
@@ -132,7 +133,7 @@ impl<F: TableFixture, const V: u32> TableProjection<F::Store> for Entries<F, V> 
         F::insert(tables, &entries).await?;
         for event in events {
             let fault = self.faults.0.lock().expect("no panic under it").get(&amount_of(event)).copied();
-            if self.heals && events.len() == 1 {
+            if self.heals && fault.is_some() && events.len() == 1 {
                 self.faults.mend();
             }
             match fault {
@@ -379,11 +380,23 @@ where
     F::Store: ServiceStore,
 {
     let service = Service::builder("entries", store.clone()).aggregate::<Account>();
-    let service = service.table_projection(Entries::<F>::default(), store.clone()).start().await.expect("it starts");
+    let entries = Entries::<F> { faults: Faults::of([(2, Fault::Refuse)]), heals: true, ..Entries::default() };
+    let service = service.table_projection(entries, store.clone()).on_failure(FailurePolicy::park());
+    let service = service.start().await.expect("it starts");
+    service.settled(PATIENCE).await.expect("the tables of the empty log serve");
     let last = deposit(store, &[("a", 1), ("b", 2)]).await;
     let tables = service.tables::<Entries<F>, F::Store>().expect("registered");
     tables.wait_for(ReadToken(last), PATIENCE).await.expect("it is kept");
+    assert_eq!(service.failures_after("entries", 0).expect("known").0, 1);
     assert!(service.tables::<Entries<F, 2>, F::Store>().is_none());
+    let act = Act::new("ada", "a look").expect("valid");
+    store.pause("entries", &act).await.expect("paused");
+    eventually("its state says so", async || {
+        let status = service.status().await;
+        status.part("entries").is_some_and(|part| matches!(part.state, PartState::Paused { .. })).then_some(())
+    })
+    .await;
+    store.resume("entries", &act).await.expect("resumed");
     let plan = service.plan_rebuild("entries").await.expect("planned");
     assert_eq!((plan.events, plan.bytes), (2, 24));
     let source = LogSource::new(store.clone());

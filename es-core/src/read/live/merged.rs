@@ -133,3 +133,24 @@ impl Strand<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::testing::{account::AccountEvent, recorded};
+
+    #[test]
+    fn r3_an_event_is_known_by_its_place_and_by_itself() {
+        let event = recorded([("a", AccountEvent::Deposited { amount: 1 })]).remove(0);
+        let end = End::of(&event);
+        assert!(end.is(&event));
+        let others = [
+            RecordedEvent { position: event.position.next(), ..event.clone() },
+            RecordedEvent { version: event.version.next(), ..event.clone() },
+            RecordedEvent { id: Uuid::from_u128(7), ..event.clone() },
+        ];
+        assert!(!others.iter().any(|other| end.is(other)));
+    }
+}

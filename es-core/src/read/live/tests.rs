@@ -4,9 +4,13 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
-    MemoryStore, Repository,
+    Append, Event, Expected, MemoryStore, NewEvent, Repository, StreamId,
     event::Recorded,
-    read::projection::{FoldResult, Keys},
+    read::{
+        projection::{FoldResult, Keys},
+        source::SourceError,
+    },
+    stream::Version,
     tag::EventQuery,
     testing::{
         account::{Account, AccountCommand, AccountEvent, Histories},
@@ -50,14 +54,14 @@ async fn r17_cached_documents_have_a_limit_in_bytes() {
     let store = MemoryStore::new();
     let live = Live::new(Notes::default(), store.clone()).cache_bytes(1_000_000);
     for number in 0..40 {
-        let key = number.to_string();
+        let key = format!("account-{number}");
         deposit(&store, &key, 50_000).await;
         assert_eq!(live.get(&key).await.expect("folded").map(|text| text.len()), Some(50_000));
         // It grows while it is cached.
         deposit(&store, &key, 50_000).await;
         assert_eq!(live.get(&key).await.expect("folded").map(|text| text.len()), Some(100_000));
     }
-    let cached = (0..40).filter_map(|number| live.cache.peek(&number.to_string()));
+    let cached = (0..40).filter_map(|number| live.cache.peek(&format!("account-{number}")));
     let held: usize = cached.filter_map(|folded| folded.document.as_ref().map(String::len)).sum();
     assert!((300_000..=1_000_000).contains(&held), "{held}");
     assert!((300_000..=1_000_000).contains(&live.cached_bytes()), "{}", live.cached_bytes());
@@ -185,9 +189,110 @@ async fn a_key_whose_events_are_not_all_found_is_named() {
     assert_eq!(live_differences(&live, &store).await.expect("folded"), ["all"]);
 }
 
+/// Counts the deposits of each account; its keys leave out the small ones.
+struct Large;
+
+impl Projection for Large {
+    const NAME: &'static str = "large";
+    type Event = AccountEvent;
+    type Document = u64;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        match event.data {
+            AccountEvent::Deposited { amount } if amount < 10 => Keys::none(),
+            _ => Keys::one(event.stream.id()),
+        }
+    }
+
+    fn fold(&self, count: &mut Option<u64>, _: &Recorded<AccountEvent>) -> FoldResult {
+        *count.get_or_insert_default() += 1;
+        Ok(())
+    }
+}
+
+impl LiveProjection for Large {}
+
+#[tokio::test]
+async fn events_of_a_stream_that_do_not_touch_the_document_are_not_folded() {
+    let store = MemoryStore::new();
+    for amount in [1, 10, 2, 20] {
+        deposit(&store, "a", amount).await;
+    }
+    assert_eq!(Live::new(Large, store).get("a").await.expect("folded"), Some(2));
+}
+
 #[tokio::test]
 async fn a_key_that_no_stream_and_no_tag_can_be_has_no_document() {
     let long = "a".repeat(300);
     assert_eq!(Live::new(Histories, MemoryStore::new()).get(&long).await.expect("asked"), None);
     assert_eq!(KeyEvents::tagged(&long), KeyEvents::stream::<AccountEvent>(&long));
+}
+
+#[tokio::test]
+async fn the_last_version_of_a_stream_is_one_of_its_versions() {
+    let store = MemoryStore::new();
+    for _ in 0..2 {
+        deposit(&store, "a", 1).await;
+    }
+    let live = Live::new(Histories, store);
+    let version = |number| Moment::Version(Version::new(number));
+    assert_eq!(live.get_as_of("a", version(2)).await.expect("folded"), Some(vec![1, 2]));
+    let refused = live.get_as_of("a", version(3)).await;
+    assert!(matches!(refused, Err(LiveError::NoSuchVersion { found, .. }) if found == Version::new(2)), "{refused:?}");
+}
+
+#[test]
+fn a_live_read_may_be_tried_again_where_its_store_may_answer_later() {
+    let passing = |error| LiveError::from(EngineError::Source(SourceError::Unavailable(error)));
+    assert!(passing("it is gone".into()).is_transient());
+    assert!(!LiveError::NoVersions { projection: "a" }.is_transient());
+}
+
+#[derive(Debug, Clone, PartialEq, Event)]
+#[event(category = "letter")]
+enum LetterEvent {
+    #[event(name = "letter.sent", tag = "to:{to}")]
+    Sent { to: String },
+}
+
+/// How many letters somebody has got, and how many folds that took.
+#[derive(Default)]
+struct Got(Arc<AtomicUsize>);
+
+impl Projection for Got {
+    const NAME: &'static str = "got";
+    type Event = LetterEvent;
+    type Document = u64;
+
+    fn keys(&self, event: &Recorded<LetterEvent>) -> Keys {
+        let LetterEvent::Sent { to } = &event.data;
+        Keys::one(to)
+    }
+
+    fn fold(&self, count: &mut Option<u64>, _: &Recorded<LetterEvent>) -> FoldResult {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        *count.get_or_insert_default() += 1;
+        Ok(())
+    }
+}
+
+impl LiveProjection for Got {
+    fn events_of(&self, key: &str) -> KeyEvents {
+        KeyEvents::tagged(format!("to:{key}"))
+    }
+}
+
+#[tokio::test]
+async fn of_a_cached_document_that_is_found_by_a_tag_only_new_events_are_folded() {
+    let store = MemoryStore::new();
+    let got = Got::default();
+    let folds = got.0.clone();
+    let live = Live::new(got, store.clone());
+    for number in 1..=3 {
+        let event = NewEvent::of(&LetterEvent::Sent { to: "ann".to_owned() }).expect("an event");
+        let stream = StreamId::new("letter", &number.to_string()).expect("an id");
+        store.append(Append::new(stream, Expected::Any, vec![event])).await.expect("appended");
+        assert_eq!(live.get("ann").await.expect("folded"), Some(number));
+    }
+    assert_eq!(folds.load(Ordering::Relaxed), 3);
 }

@@ -6,7 +6,7 @@ use std::{
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
-use super::{Projector, documents::Documents, keys};
+use super::{Projector, documents::Documents, keys, unique::UniqueValues};
 use crate::{
     event::{EventData, Recorded},
     limits::MAX_KEY_BYTES,
@@ -15,7 +15,7 @@ use crate::{
         engine_error::{EngineError, Location},
         field::{Field, Fields},
         projection::{EventOrder, FoldResult, Keys, Projection},
-        read_model::{GenerationState, Generations},
+        read_model::{FieldChange, FieldValue, GenerationState, Generations},
         scripted::Watched,
         source::{EventFeed, EventSource, LogSource, SourceError, Subscription},
         worker::{Events, Handler},
@@ -113,6 +113,14 @@ async fn a_projector_has_leases_of_the_length_that_was_set() {
     assert_eq!(store.ttl(), Some(ttl));
 }
 
+#[test]
+fn a_projector_stands_by_with_the_pauses_and_the_limit_that_were_set() {
+    let (retry, limit) = (Duration::from_millis(7), Duration::from_hours(7));
+    let projector = Projector::new(Histories, LogSource::new(MemoryStore::new()), MemoryStore::new());
+    let projector = projector.standby(retry).standby_limit(limit);
+    assert_eq!((projector.standby.retry, projector.standby.limit), (retry, limit));
+}
+
 #[tokio::test]
 async fn documents_that_cannot_be_loaded_are_a_failure_before_the_first_event() {
     let store = Watched::default();
@@ -164,6 +172,75 @@ async fn a_read_model_with_unique_fields_has_one_shard() {
     let refused = projector().shards(2).rebuild(CancellationToken::new()).await;
     assert!(matches!(refused, Err(EngineError::UniqueInShards)), "{refused:?}");
     assert!(projector().shards(1).rebuild(CancellationToken::new()).await.is_ok());
+}
+
+/// The last amount, in two documents: one too many, since no two may have the same. A fold takes long enough for what was folded to be
+/// encoded before the next fold.
+struct Twice;
+
+impl Projection for Twice {
+    const NAME: &'static str = "twice";
+    const FIELDS: Fields<u64> = &[&Field::<u64, i64>::new("amount", |amount| i64::try_from(*amount).ok()).unique()];
+    type Event = AccountEvent;
+    type Document = u64;
+
+    fn keys(&self, _: &Recorded<AccountEvent>) -> Keys {
+        Keys::many(["one", "other"])
+    }
+
+    fn fold(&self, last: &mut Option<u64>, event: &Recorded<AccountEvent>) -> FoldResult {
+        std::thread::sleep(Duration::from_millis(20));
+        let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
+        *last = Some(amount);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_unique_values_of_documents_that_are_encoded_within_an_event_are_compared() {
+    let store = Watched::default();
+    let generation =
+        store.ensure_generation("twice", 1, GenerationState::Serving, "projection", &[]).await.expect("made");
+    let projector = Projector::new(Twice, LogSource::new(store.memory.clone()), store.clone());
+    let events = recorded([("a", AccountEvent::Deposited { amount: 1 })]);
+    // So little may stay in memory that of an encoded document only the bytes do.
+    let projector = projector.document_bytes(8);
+    let handled = projector.handle(&generation.reader, Events::of_log(&events), &CancellationToken::new()).await;
+    let Some(EngineError::NotUnique { taken, .. }) = &handled.failure else { panic!("{handled:?}") };
+    assert_eq!((&*taken.field, &*taken.key, &*taken.other), ("amount", "other", "one"));
+}
+
+#[test]
+fn r11_the_values_that_a_document_has_had_stay_with_their_field() {
+    let (event, mut unique) = (event(), UniqueValues::default());
+    let value = |number: i64| FieldValue { number, text: String::new() };
+    for number in [1, 2] {
+        let values = vec![("first", value(number)), ("second", value(5))];
+        unique.settle(&event, vec![("a", values)]).map_err(|(key, _)| key).expect("no other document has them");
+    }
+    let change = |field, number| FieldChange {
+        key: "a".to_owned(),
+        field,
+        is_unique: true,
+        value: Some(value(number)),
+        passed: Vec::new(),
+    };
+    let mut changes = [change("first", 2), change("second", 5)];
+    unique.add_passed("a", &mut changes);
+    assert_eq!(changes.map(|change| change.passed), [vec![value(1)], vec![]]);
+}
+
+/// The document that has the value may lose it with a later event of the same commit.
+#[test]
+fn r11_the_unique_values_of_stored_documents_are_known_before_the_first_event() {
+    let events = recorded([("a", AccountEvent::Deposited { amount: 7 })]);
+    let event = events[0].decode::<AccountEvent>().expect("readable").expect("its own");
+    let mut documents = Documents::<Twice>::new();
+    documents.add("one".to_owned(), Some("7".into()));
+    documents.add("other".to_owned(), None);
+    documents.fold(&Twice, "other", &event, Duration::MAX).expect("folded");
+    let refused = documents.settle(&["other".to_owned()], &event).map_err(|(key, _)| key);
+    assert_eq!(refused, Err("other".to_owned()));
 }
 
 /// Notes the order in which it is asked to deliver, and refuses.

@@ -104,6 +104,25 @@ async fn a_read_model_that_does_not_know_its_projection_cannot_be_watched() {
     assert!(matches!(&unbuilt, Err(error @ WatchError::Query(QueryError::Building { .. })) if error.is_transient()));
 }
 
+/// One that continued there would miss the others.
+#[tokio::test]
+async fn r13_a_watch_of_a_range_tells_no_place_to_continue_before_all_documents_are_told() {
+    let (store, shutdown) = (Watched::default(), CancellationToken::new());
+    let running = project(&store, &shutdown);
+    let model = ReadModel::<Histories>::new(store.clone()).patience(PATIENCE);
+    let model = model.watched_with(Histories, store.memory.clone());
+    deposit(&store.memory, "a").await;
+    model.wait_for(deposit(&store.memory, "b").await, PATIENCE).await.expect("it is folded");
+    let mut watch = model.watch_range(KeyRange::default(), Since::Now).expect("it is known");
+    let mut tokens = Vec::new();
+    for _ in 0..2 {
+        tokens.push(watch.next().await.expect("a document").token.map(|token| token.position));
+    }
+    assert_eq!(tokens, [None, Some(Position::new(2))]);
+    shutdown.cancel();
+    running.await.expect("it does not panic").expect("it ends in good order");
+}
+
 /// R3: the store was restored from an older copy while the client was away. (Seen to fail: the watch waited until the new past had come
 /// as far as the old one, and told nothing of what had happened up to there.)
 #[tokio::test]
@@ -115,6 +134,9 @@ async fn r3_a_watch_does_not_continue_beyond_the_end_of_the_read_model() {
     model.wait_for(deposit(&store.memory, "a").await, PATIENCE).await.expect("it is folded");
     let told = model.watch("a", Since::Now).expect("it is known").next().await.expect("its state");
     let token = told.token.expect("it is complete");
+    let mut watch = model.watch("a", token).expect("it is known");
+    let waits = tokio::time::timeout(Duration::from_millis(20), watch.next()).await;
+    assert!(waits.is_err(), "nothing has happened since: {waits:?}");
     let later = ChangeToken { position: token.position.next(), ..token };
     let mut watch = model.watch("a", later).expect("it is known");
     let ended = tokio::time::timeout(PATIENCE, watch.next()).await.expect("it ends");

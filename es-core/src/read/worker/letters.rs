@@ -1,5 +1,8 @@
 //! What a worker does about the acts of operators: it ends when the reader is paused, and handles dead letters again.
 
+#[cfg(test)]
+mod tests;
+
 use tokio_util::sync::CancellationToken;
 
 use super::{Course, Events, Handled, Worker, handle};

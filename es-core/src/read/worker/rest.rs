@@ -20,7 +20,6 @@ impl Worker<'_> {
         let held = self.held.get_mut(&batch.shard)?;
         if self.feed.stop(&batch.shard) {
             held.rests = true;
-            self.waiting.retain(|waiting| waiting.shard != batch.shard);
             return None;
         }
         tokio::select! {

@@ -1,6 +1,9 @@
 use std::{
     ops::ControlFlow,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -11,10 +14,12 @@ use uuid::Uuid;
 
 use super::{Events, Handled, Handler, Step, Worker, persist};
 use crate::{
+    backoff::Backoff,
     event::Categories,
     memory::MemoryStore,
     read::{
         engine_error::{EngineError, Location},
+        failure::{FailurePolicy, FailureSettings},
         projection::EventOrder,
         read_model::{Lease, Leases, Operations, Reader, Shard, Takeover},
         scripted::{Say, Script, Watched, checkpoint},
@@ -145,6 +150,45 @@ async fn r19_a_handler_that_does_not_say_what_to_do_about_failures_ends_and_reco
     assert!(matches!(outcome, Err(EngineError::Panicked { .. })), "{outcome:?}");
     assert!(done.commits.is_empty());
     assert_eq!(store.memory.stops("notes").await.expect("read"), []);
+}
+
+/// Fails at its first event, once.
+#[derive(Default)]
+struct FailsOnce {
+    settings: FailureSettings,
+    handled: Mutex<Vec<u64>>,
+    has_failed: AtomicBool,
+}
+
+#[async_trait]
+impl Handler for FailsOnce {
+    async fn handle(&self, _: &Reader, events: Events<'_>, _: &CancellationToken) -> Handled {
+        let first = events.list.first().filter(|_| !self.has_failed.swap(true, Ordering::Relaxed));
+        if let Some(event) = first {
+            return Handled {
+                failure: Some(EngineError::Panicked { event: Location::of(event) }),
+                ..Handled::default()
+            };
+        }
+        let positions = events.list.iter().map(|event| event.position.get());
+        self.handled.lock().expect("nothing panics under it").extend(positions);
+        Handled { done: events.list.len(), ..Handled::default() }
+    }
+
+    fn failures(&self) -> Option<&FailureSettings> {
+        Some(&self.settings)
+    }
+}
+
+/// The source delivers the batch once: a worker that drops it would have to be told so by the source.
+#[tokio::test(start_paused = true)]
+async fn r11_an_event_is_tried_again_from_a_source_that_cannot_leave_its_shard_out() {
+    let pause = Backoff::new(Duration::from_secs(1), Duration::from_secs(1));
+    let mut fails = FailsOnce::default();
+    fails.settings.policy = FailurePolicy::retry(pause, 1).then_stop();
+    let (outcome, _) = ended_with(&fails, Watched::default(), [assigned([0]), batch(0, 1..=2)]).await;
+    outcome.expect("no error");
+    assert_eq!(*fails.handled.lock().expect("nothing panics under it"), [1, 2]);
 }
 
 #[tokio::test]

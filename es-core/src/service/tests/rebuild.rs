@@ -6,6 +6,7 @@ use super::{PATIENCE, builder, deposit, ends};
 use crate::{
     memory::MemoryStore,
     read::{
+        engine_error::EngineError,
         read_model::{Act, Operations},
         watch::Since,
     },
@@ -43,6 +44,9 @@ async fn how_far_a_rebuild_has_folded_and_what_has_failed_is_told_by_name() {
     report.built(Some(Position::new(7)));
     assert_eq!(service.rebuilding("ledger").expect("known"), Some(Position::new(7)));
     assert_eq!(service.failures_after("ledger", 0).expect("known"), (0, Vec::new()));
+    report.failed(&EngineError::UniqueInShards);
+    let (count, failures) = service.failures_after("ledger", 0).expect("known");
+    assert_eq!((count, failures.len()), (1, 1));
     ends(&service).await;
 }
 

@@ -48,3 +48,21 @@ fn r17_a_document_has_the_size_that_was_measured_last_and_a_new_one_the_mean() {
     assert_eq!((drafts.all, drafts.mean), (160 + 16_000, (15 * mean + 16_000) / 16));
     assert!(drafts.bytes() > drafts.all, "an entry takes memory, too");
 }
+
+#[test]
+fn r17_documents_that_are_forgotten_leave_their_mean_size() {
+    let mut drafts = Drafts::new();
+    for _ in 0..MEASURED_FIRST {
+        fold(&mut drafts, "aa", 160);
+    }
+    drafts.forget();
+    fold(&mut drafts, "bb", 160);
+    assert_eq!(drafts.all, 160, "it is as large as the others, and not measured");
+}
+
+#[test]
+fn r17_a_document_that_is_loaded_counts_with_its_key() {
+    let mut drafts = Drafts::<Texts>::new();
+    drafts.add("aa".to_owned(), Some(&"\"bbb\"".into())).expect("a text");
+    assert_eq!(drafts.all, 2 + 5);
+}

@@ -1,4 +1,10 @@
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio_util::sync::CancellationToken;
 
@@ -31,6 +37,35 @@ async fn a_plan_is_made_of_events_from_all_over_the_log() {
     let bytes: usize = [1, 1_000_000].map(|amount| format!("{{\"amount\":{amount}}}").len() * 10_000).iter().sum();
     assert_eq!((plan.events, plan.bytes), (20_000, bytes as u64));
     assert!(!plan.time.is_zero());
+}
+
+/// Counts its folds.
+struct Counted(Arc<AtomicUsize>);
+
+impl Projection for Counted {
+    const NAME: &'static str = "counted";
+    type Event = AccountEvent;
+    type Document = u64;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::one(event.stream.id())
+    }
+
+    fn fold(&self, _: &mut Option<u64>, _: &Recorded<AccountEvent>) -> FoldResult {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn the_time_of_a_plan_is_that_of_reading_and_folding() {
+    let (store, folds) = (MemoryStore::new(), Arc::new(AtomicUsize::new(0)));
+    let stream = StreamId::new("account", "a").expect("a stream");
+    let events = (0..10).map(|_| NewEvent::of(&AccountEvent::Deposited { amount: 1 }).expect("an event"));
+    store.append(Append::new(stream, Expected::Any, events.collect())).await.expect("appended");
+    let projector = Projector::new(Counted(folds.clone()), LogSource::new(store.clone()), store.clone());
+    projector.plan_rebuild(&store).await.expect("planned");
+    assert_eq!(folds.load(Ordering::Relaxed), 10);
 }
 
 /// Refuses 3.

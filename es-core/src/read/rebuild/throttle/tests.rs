@@ -48,6 +48,10 @@ impl EventFeed for SlowFeed {
         Ok(self.0.pop_front().map_or(Delivery::Idle, Delivery::Batch))
     }
 
+    fn urgent(&mut self) -> Option<Delivery> {
+        Some(Delivery::Idle)
+    }
+
     async fn start(&mut self, _: &Shard, _: &Checkpoint) -> Result<(), SourceError> {
         Ok(())
     }
@@ -134,6 +138,27 @@ async fn a_pause_that_is_interrupted_is_continued() {
     let interrupted = tokio::time::timeout(Duration::from_millis(200), feed.next()).await;
     assert!(interrupted.is_err());
     assert_eq!(next(&mut feed).await, 100 + 100, "of 300 ms");
+}
+
+#[tokio::test]
+async fn a_throttled_source_is_the_source_but_for_its_pauses() {
+    let subscription = Subscription {
+        reader: "test".into(),
+        store: Uuid::nil(),
+        categories: Categories::All,
+        order: EventOrder::PerKey,
+        split: Split::NONE,
+    };
+    let sources: [(Box<dyn EventSource>, bool); 2] =
+        [(Box::new(LogSource::new(MemoryStore::new())), true), (Box::new(Slow(1)), false)];
+    for (source, is_of_log) in sources {
+        let mut feed = source.open(&subscription).await.expect("opened");
+        feed.start(&LogSource::shard(), &Checkpoint::default()).await.expect("started");
+        let throttle = Throttle::keeping(LIMIT, MemoryStore::new());
+        let mut throttled = ThrottledFeed::new(feed, throttle.0, Arc::new(Probing));
+        assert_eq!(throttled.shards(), [LogSource::shard()]);
+        assert_eq!((throttled.stop(&LogSource::shard()), throttled.urgent().is_some()), (is_of_log, !is_of_log));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -68,3 +68,18 @@ async fn a_document_is_the_fold_of_one_stream_only_if_one_category_feeds_it() {
     let first = as_of(&Histories, &log, &log, "a", version).await.expect("folded");
     assert_eq!((first.events, first.position), (1, Position::new(1)));
 }
+
+#[tokio::test]
+async fn the_last_position_of_the_log_is_a_moment_and_the_next_one_is_not() {
+    let log = log().await;
+    let at = async |position| {
+        let moment = Moment::Position(Position::new(position));
+        as_of(&Both, &log, &log, "a", moment).await.map(|found| found.events)
+    };
+    assert_eq!(at(3).await.expect("folded"), 3);
+    let refused = at(4).await;
+    assert!(
+        matches!(refused, Err(RefoldError::NoSuchPosition { head, .. }) if head == Position::new(3)),
+        "{refused:?}"
+    );
+}
