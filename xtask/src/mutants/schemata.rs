@@ -43,11 +43,11 @@ impl Schemata {
         interrupt: &Interrupt,
     ) -> Result<Self> {
         let workspace = tools::workspace();
-        copy_sources(&workspace, copy)?;
         let mut files: BTreeMap<&str, Vec<(usize, &Mutant)>> = BTreeMap::from([(ROOT, Vec::new())]);
         for (place, mutant) in mutants.iter().enumerate() {
             files.entry(&mutant.file).or_default().push((place + 1, mutant));
         }
+        copy_sources(&workspace, copy, |name| files.contains_key(name))?;
         let sources = files.keys().map(|file| Ok((*file, read(&workspace.join(file))?)));
         let sources: BTreeMap<&str, String> = sources.collect::<Result<_>>()?;
         let mut built = Self { programs: Vec::new(), unviable: BTreeSet::new(), fixed: BTreeSet::new() };
@@ -160,7 +160,7 @@ fn program(message: &Value) -> Option<Program> {
 }
 
 /// Copies what git knows, and what it would take.
-fn copy_sources(workspace: &Path, copy: &Path) -> Result<()> {
+fn copy_sources(workspace: &Path, copy: &Path, is_woven: impl Fn(&str) -> bool) -> Result<()> {
     let mut command = Command::new("git");
     command.current_dir(workspace).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
     let list = command.output().map_err(|error| Failure::cannot("list the sources", error))?;
@@ -168,7 +168,7 @@ fn copy_sources(workspace: &Path, copy: &Path) -> Result<()> {
         // A file that is deleted may still be in the list.
         let Ok(content) = fs::read(workspace.join(name)) else { continue };
         // The woven ones are written later. An old one stays till then: cargo compiles again what is newer.
-        if !name.starts_with("es-core/src/") || !copy.join(name).exists() {
+        if !is_woven(name) || !copy.join(name).exists() {
             write(&copy.join(name), content)?;
         }
     }
