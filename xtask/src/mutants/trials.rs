@@ -22,8 +22,10 @@ const LEAST: Duration = Duration::from_secs(30);
 /// How many times longer than the slowest of them, without a mutant, they may run.
 const FACTOR: u32 = 10;
 
-/// What a run of tests may use: all tests of a program take less than half of it.
-const MAX_CPU_SECONDS: u64 = 10;
+/// What a run of tests may use at least. Many tests together may use the processor for [`BUSY`] times as long as they take one by
+/// one without a mutant.
+const LEAST_CPU: Duration = Duration::from_secs(10);
+const BUSY: u32 = 3;
 const MAX_BYTES: u64 = 4 << 30;
 
 /// How many programs of tests run on a processor: with many mutants they wait for what does not happen.
@@ -65,6 +67,13 @@ struct Job {
     tests: Vec<Test>,
     /// The runs that follow if all of them pass.
     then: VecDeque<Vec<Test>>,
+}
+
+impl Job {
+    /// How long its tests take one by one without a mutant.
+    fn took(&self) -> Duration {
+        self.tests.iter().map(|test| test.took).sum()
+    }
 }
 
 /// The programs of tests, and where they write.
@@ -184,7 +193,7 @@ impl Trials<'_> {
         }
         command.stdin(Stdio::null()).stderr(output.try_clone().map_err(failed)?).stdout(output);
         let child = command.spawn().map_err(failed)?;
-        limit(&child);
+        limit(&child, LEAST_CPU.max(BUSY * job.took()));
         Ok(Trial { child, started: Instant::now(), job })
     }
 }
@@ -229,8 +238,8 @@ impl Trial {
     }
 
     fn limit(&self) -> Duration {
-        let took = || self.job.tests.iter().map(|test| test.took);
-        LEAST.max(took().sum()).max(FACTOR * took().max().unwrap_or_default())
+        let slowest = self.job.tests.iter().map(|test| test.took).max();
+        LEAST.max(2 * self.job.took()).max(FACTOR * slowest.unwrap_or_default())
     }
 
     fn end(&mut self) {
@@ -252,10 +261,10 @@ fn skipped() -> impl Iterator<Item = &'static str> {
 /// Some mutants fill the memory, and many compute without end: this is noticed earlier than by the clock, and on a loaded machine
 /// as soon as on an idle one.
 #[cfg(target_os = "linux")]
-fn limit(child: &Child) {
+fn limit(child: &Child, cpu: Duration) {
     use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-    for (resource, most) in [(Resource::Data, MAX_BYTES), (Resource::Cpu, MAX_CPU_SECONDS)] {
+    for (resource, most) in [(Resource::Data, MAX_BYTES), (Resource::Cpu, cpu.as_secs())] {
         // The first of both limits ends it with a signal that tells why. It may have ended already.
         let limit = Rlimit { current: Some(most), maximum: Some(most + 5) };
         let _ = prlimit(Some(Pid::from_child(child)), resource, limit);
@@ -263,7 +272,7 @@ fn limit(child: &Child) {
 }
 
 #[cfg(not(target_os = "linux"))]
-fn limit(_: &Child) {}
+fn limit(_: &Child, _: Duration) {}
 
 /// The first test that failed, in the output of the test harness.
 fn failed_test(output: &str) -> Option<&str> {

@@ -95,6 +95,12 @@ mod tests {
     }
 
     #[test]
+    fn a_probe_that_takes_as_long_as_the_limit_is_in_time() {
+        let mut share = share();
+        is(noted(&mut share, [Duration::from_millis(5); SAMPLE]), FIRST + STEP);
+    }
+
+    #[test]
     fn it_is_halved_at_once_when_two_of_a_hundred_probes_take_too_long() {
         let mut share = share();
         share.now = 1.0;
