@@ -1,7 +1,8 @@
 //! What a backend is built of: the ports that it implements, and the words in them that no application names.
 //!
 //! A store implements [`EventStore`](crate::EventStore), [`SnapshotStore`], [`AggregateStore`], [`Documents`], [`Generations`],
-//! [`Leases`] and [`Inspect`], and [`TableStore`] if it is an SQL database; a source implements [`EventSource`]. The suites that it has to pass are in the crate `es-testing`.
+//! [`Leases`] and [`Inspect`], and [`TableStore`] if it is an SQL database; a source implements [`EventSource`]. A store that folds
+//! read models with its appends keeps [`InlineModels`]. The suites that it has to pass are in the crate `es-testing`.
 
 pub use crate::{
     codec::{Misfit, Unencodable},
@@ -14,6 +15,10 @@ pub use crate::{
     limits::*,
     read::{
         engine_error::Location,
+        inline::{
+            InlineBehind, InlineDue, InlineFailure, InlineFold, InlineModel, InlineModels, InlineObstacle,
+            InlineRegistration, InlineState,
+        },
         known_progress::KnownProgress,
         read_model::{
             Acts, Amendment, Changeover, Changes, Checkpoint, CommitError, DeclaredField, Documents, EnsureError,

@@ -4,6 +4,7 @@
 mod clock;
 mod event_store;
 mod fields;
+mod inline;
 mod inspect;
 mod leases;
 mod log;
@@ -21,8 +22,8 @@ use chrono::{DateTime, Utc};
 
 use crate::{
     head::KnownHead,
-    read::known_progress::KnownProgress,
-    stream::StreamId,
+    read::{inline::InlineModels, known_progress::KnownProgress},
+    stream::{Position, StreamId},
     telemetry::AppendMeter,
     write::snapshot::{AggregateStore, Snapshot, SnapshotError, SnapshotStore},
 };
@@ -33,6 +34,7 @@ pub struct MemoryStore {
     state: Arc<Mutex<State>>,
     head: KnownHead,
     progress: KnownProgress,
+    pub(crate) inline: InlineModels,
     meter: Arc<AppendMeter>,
 }
 
@@ -58,6 +60,12 @@ impl MemoryStore {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("nothing panics while it holds the lock")
+    }
+}
+
+impl State {
+    fn head(&self) -> Position {
+        Position::new(self.log.events.len() as u64)
     }
 }
 

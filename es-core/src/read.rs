@@ -16,6 +16,7 @@ pub(crate) mod worker;
 pub(crate) mod standby;
 mod candidate;
 pub(crate) mod touch;
+pub mod inline;
 pub mod projector;
 pub mod rebuild;
 pub mod refold;

@@ -49,6 +49,7 @@ pub use self::{
 use crate::{
     backoff::Backoff,
     read::{
+        inline::InlineRegistration,
         live::{AnyLive, Live, LiveProjection},
         projection::Projection,
         query::ReadModel,
@@ -98,6 +99,8 @@ struct Inner {
     resources: Resources,
     categories: Vec<&'static str>,
     live: LiveModels,
+    /// As long as they are here, the store folds the inline read models.
+    _inline: Vec<InlineRegistration>,
     parts: Vec<Arc<Part>>,
     running: Mutex<Vec<Running>>,
     thresholds: Thresholds,
@@ -114,6 +117,12 @@ impl Drop for Inner {
 /// The live read models, by their names.
 type LiveModels = Vec<(&'static str, Arc<dyn AnyLive>)>;
 
+/// The read models for which something is kept beside their parts.
+struct Models {
+    live: LiveModels,
+    inline: Vec<InlineRegistration>,
+}
+
 type Running = (Arc<Part>, JoinHandle<()>);
 
 impl Service {
@@ -125,7 +134,7 @@ impl Service {
     fn run(
         resources: Resources,
         categories: Vec<&'static str>,
-        live: LiveModels,
+        Models { live, inline }: Models,
         parts: Vec<Arc<Part>>,
         here: Vec<Arc<Part>>,
         backoff: Backoff,
@@ -139,7 +148,8 @@ impl Service {
         let running = Mutex::new(here.into_iter().map(start).collect());
         let over = AtomicBool::new(false);
         let reports = stops.clone();
-        let inner = Arc::new(Inner { resources, categories, live, parts, running, thresholds, stops, over });
+        let inner =
+            Arc::new(Inner { resources, categories, live, _inline: inline, parts, running, thresholds, stops, over });
         tokio::spawn(lag::report(Arc::downgrade(&inner), reports));
         Self(inner)
     }

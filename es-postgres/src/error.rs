@@ -119,6 +119,22 @@ impl StaleSnapshot {
     }
 }
 
+/// An append in the caller's own transaction would not be folded into the [inline](es_core::ServiceBuilder::inline) read models of this
+/// process. Nothing was written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the inline read models {} are not folded in a transaction of the caller: append with the store", names.join(", "))]
+pub struct InlineModelsMissed {
+    /// Their names.
+    pub names: Vec<&'static str>,
+}
+
+impl InlineModelsMissed {
+    /// Whether trying again may help: it does not.
+    pub fn is_transient(&self) -> bool {
+        false
+    }
+}
+
 /// The schema of this name is not the one in which the store was opened: it was renamed or dropped, or replaced by another
 /// one. The store has written nothing there, and does not go on: open it again where its tables are now.
 ///

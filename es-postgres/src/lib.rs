@@ -37,7 +37,7 @@ mod tables;
 mod inspect;
 
 pub use connect::ConnectError;
-pub use error::{CloseError, OutcomeUnknown, SchemaMoved, StaleSnapshot, UnexpectedAnswer};
+pub use error::{CloseError, InlineModelsMissed, OutcomeUnknown, SchemaMoved, StaleSnapshot, UnexpectedAnswer};
 pub use import::{Import, ImportError, ImportFailure, ImportProgress, Imported};
 pub use options::PostgresOptions;
 pub use store::PostgresStore;

@@ -17,9 +17,13 @@ use es_core::{
         KnownProgress, Progress, PromoteError, Promotion, ReadModelError, Reader, Served,
     },
 };
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{
+    Postgres, Row,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
 
-use crate::{error, store::PostgresStore};
+use crate::{error, store::PostgresStore, write::inline};
 
 /// How often a sweep is tried while tables that it is to drop are being read, and the pause between two tries.
 const SWEEP_TRIES: u32 = 120;
@@ -122,8 +126,11 @@ impl Generations for PostgresStore {
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
         let on_purpose = promotion == Promotion::OnPurpose;
-        let promote = sqlx::query(include_str!("sql/promote.sql")).bind(building.reader.id).bind(on_purpose);
-        let rows = self.inner.connections.write(promote).await.map_err(error::read_model)?;
+        let promote = || sqlx::query(include_str!("sql/promote.sql")).bind(building.reader.id).bind(on_purpose);
+        let rows = match self.fold_and_promote(building, promote()).await.map_err(error::read_model)? {
+            Some(rows) => rows,
+            None => self.inner.connections.write(promote()).await.map_err(error::read_model)?,
+        };
         promoted(&rows).map_err(error::read_model)??;
         self.inner.progress.moved(&building.reader.name);
         self.sweep();
@@ -139,6 +146,33 @@ impl Generations for PostgresStore {
 }
 
 impl PostgresStore {
+    /// The answer to `promote`, which also waits until all events are folded into `building`; `None` if appends do not fold this read
+    /// model, or it cannot be folded so far.
+    async fn fold_and_promote(
+        &self,
+        building: &Generation,
+        promote: Query<'_, Postgres, PgArguments>,
+    ) -> Result<Option<Vec<PgRow>>, sqlx::Error> {
+        let models = &self.inner.inline;
+        if models.of(&building.reader.name, building.version).is_none() {
+            return Ok(None);
+        }
+        let connections = &self.inner.connections;
+        let promoting = async {
+            let mut taken = connections.take().await?;
+            let done = inline::promote(models, building, promote, &mut taken.connection).await;
+            // After an error its transaction may be open.
+            if done.is_err() { done } else { taken.give_back(done) }
+        };
+        let Some((rows, folded)) = connections.within(connections.answer_within(), promoting).await? else {
+            return Ok(None);
+        };
+        for (_, fold) in folded {
+            fold.committed();
+        }
+        Ok(Some(rows))
+    }
+
     /// Deletes the documents of retired generations, on a task of its own: no reader sees them any more, and the worker
     /// that has promoted the new generation must go on with it. The next sweep takes what this one leaves.
     fn sweep(&self) {

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     ServiceStore, StreamId, Version,
-    backend::{CommandRecord, KnownHead, KnownProgress, validate_together},
+    backend::{CommandRecord, InlineModels, KnownHead, KnownProgress, validate_together},
     error::BoxError,
     read::heartbeat::Heartbeat,
     telemetry::AppendMeter,
@@ -32,6 +32,7 @@ use crate::{
     session::Session,
     write::{
         append::Prepared,
+        inline::Inline,
         parcel::{Caller, Queued},
         probe::Probe,
         request::Request,
@@ -73,6 +74,7 @@ pub(crate) struct Inner {
     close_within: Duration,
     pub(crate) head: Head,
     pub(crate) progress: KnownProgress,
+    pub(crate) inline: InlineModels,
     probe: Probe,
 }
 
@@ -117,7 +119,8 @@ impl PostgresStore {
         let (queue, queued) = mpsc::channel(options.queue_appends);
         let head = KnownHead::new(head);
         let meter = Arc::new(AppendMeter::default());
-        let writer = Writer::new(session.clone(), options, queued, head.clone(), meter.clone());
+        let inline = Inline { models: InlineModels::default(), progress: KnownProgress::default() };
+        let writer = Writer::new(session.clone(), options, queued, head.clone(), meter.clone(), inline.clone());
         let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));
         let leases = Arc::new(Heartbeat::default());
         es_core::read::heartbeat::spawn(heartbeat::run(leases.clone(), session.clone()));
@@ -135,7 +138,8 @@ impl PostgresStore {
             most_connections: options.reader_connections,
             close_within: options.close_within,
             head: Head::new(session.schema().to_owned(), head),
-            progress: KnownProgress::default(),
+            progress: inline.progress,
+            inline: inline.models,
             probe: Probe::new(session.clone()),
         };
         Self { inner: Arc::new(inner) }
@@ -261,5 +265,9 @@ impl EventStore for PostgresStore {
 impl ServiceStore for PostgresStore {
     async fn close(&self) -> Result<(), BoxError> {
         Ok(self.close().await?)
+    }
+
+    fn inline_models(&self) -> Option<&InlineModels> {
+        Some(&self.inner.inline)
     }
 }

@@ -17,6 +17,7 @@ pub(crate) mod known;
 pub(crate) mod plan;
 pub(crate) mod statements;
 pub(crate) mod columns;
+pub(crate) mod inline;
 pub(crate) mod append_in;
 
 pub(crate) mod probe;

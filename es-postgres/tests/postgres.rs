@@ -17,6 +17,7 @@ mod postgres {
     mod faults;
     mod fields;
     mod imports;
+    mod inline;
     mod append_lock;
     mod large;
     mod long_pages;

@@ -28,7 +28,7 @@ pub(crate) async fn write_in_parts(
     while let Some(part) = parts.pop() {
         let mut savepoint = connection.begin().await?;
         match write_within(&mut savepoint, part).await {
-            Ok(written) => {
+            Ok((written, ..)) => {
                 savepoint.commit().await?;
                 outcomes.extend(written);
             }
@@ -73,8 +73,11 @@ pub(crate) async fn write(
     Ok((outcomes, head))
 }
 
-/// Writes `batch` within the caller's transaction.
-async fn write_within(connection: &mut SqliteConnection, batch: &[Prepared]) -> Result<Vec<Outcome>, sqlx::Error> {
+/// Writes `batch` within the caller's transaction. Returns also the position after which its events are, and their time.
+pub(crate) async fn write_within(
+    connection: &mut SqliteConnection,
+    batch: &[Prepared],
+) -> Result<(Vec<Outcome>, Position, DateTime<Utc>), sqlx::Error> {
     let (head, known) = known(connection, batch, include_str!("sql/append_state.sql")).await?;
     let now = now();
     let outcomes = decide(batch, head, &known, now);
@@ -82,7 +85,7 @@ async fn write_within(connection: &mut SqliteConnection, batch: &[Prepared]) -> 
     if !accepted.is_empty() {
         insert(connection, &accepted, now, Transaction::Callers).await?;
     }
-    Ok(outcomes)
+    Ok((outcomes, head, now))
 }
 
 /// The time of events that are written now.

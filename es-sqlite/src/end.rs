@@ -2,12 +2,16 @@
 
 use std::mem;
 
-use es_core::Position;
+use es_core::{
+    Position,
+    backend::{InlineBehind, InlineModels},
+};
 use sqlx::{Connection, SqliteConnection};
 
 use crate::{
     batch,
     error::is_refusal,
+    inline::{self, Folded},
     optimistic,
     queue::{Outcome, Prepared},
     verdict::Written,
@@ -53,6 +57,23 @@ impl End {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// As [`write`](Self::write), and folds the read models.
+    pub(crate) async fn write_and_fold(
+        &mut self,
+        connection: &mut SqliteConnection,
+        batch: &[Prepared],
+        own: &mut Written,
+        models: &InlineModels,
+    ) -> Result<Result<(Vec<Outcome>, Folded), InlineBehind>, sqlx::Error> {
+        // The next batch without read models looks for the end.
+        *self = Self::default();
+        let written = inline::write(connection, batch, own, models).await?;
+        Ok(written.map(|(outcomes, position, folded)| {
+            self.position = position;
+            (outcomes, folded)
+        }))
     }
 }
 

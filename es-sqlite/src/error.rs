@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use es_core::{
     ActError, AppendError, ReadError,
-    backend::{CommitError, PromoteError, ReadModelError, SnapshotError, StoreMoved},
+    backend::{CommitError, InlineBehind, PromoteError, ReadModelError, SnapshotError, StoreMoved},
     error::BoxError,
 };
 use sqlx::migrate::MigrateError;
@@ -120,6 +120,8 @@ pub(crate) enum Failure {
     Interrupted,
     #[error(transparent)]
     Replaced(#[from] FileReplaced),
+    #[error("an inline read model does not have the events before")]
+    Behind(InlineBehind),
     #[error("SQLite failed")]
     Database(#[from] sqlx::Error),
 }
@@ -138,6 +140,7 @@ impl From<Failure> for AppendError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Closed => Self::Closed,
+            Failure::Behind(behind) => behind.into(),
             failure => Self::Store(failure.cause()),
         }
     }

@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::DateTime;
 use es_core::{
     Position,
-    backend::{Acts, Changeover, Checkpoint, Lease, Reader, Shard, Share, Takeover, Witness},
+    backend::{Acts, Changeover, Checkpoint, InlineState, Lease, Reader, Shard, Share, Takeover, Witness},
     read::heartbeat::{AFTER_FAILURE, Beat, Heartbeat},
 };
 use sqlx::{Row, SqliteConnection, sqlite::SqliteRow};
@@ -152,7 +152,7 @@ pub(crate) async fn acquire(
     Ok(Some(lease))
 }
 
-fn witness(row: &SqliteRow) -> Result<Option<Witness>, sqlx::Error> {
+pub(crate) fn witness(row: &SqliteRow) -> Result<Option<Witness>, sqlx::Error> {
     let recorded_at = row.try_get::<Option<i64>, _>("recorded_at_us")?.and_then(DateTime::from_timestamp_micros);
     let event_id: Option<Uuid> = row.try_get("event_id")?;
     Ok(event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at }))
@@ -237,6 +237,27 @@ pub(crate) async fn advance(
         holders.heartbeat.written(lease, Instant::now());
     }
     Ok(acts)
+}
+
+/// Moves the checkpoint of a generation from where it was found to `after`, and fences the worker that holds its lease.
+pub(crate) async fn advance_inline(
+    connection: &mut SqliteConnection,
+    at: &InlineState,
+    after: &Checkpoint,
+) -> Result<(), sqlx::Error> {
+    let query = sqlx::query(include_str!("sql/inline_advance.sql"))
+        .bind(at.reader.id)
+        .bind(InlineState::shard().to_string())
+        .bind(at.fencing_token)
+        .bind(at.reached().to_i64())
+        .bind(after.position.to_i64())
+        .bind(after.witness.map(|witness| witness.event_id))
+        .bind(after.witness.map(|witness| witness.recorded_at.timestamp_micros()));
+    // It was found in this transaction, which holds the write lock.
+    match query.execute(connection).await?.rows_affected() {
+        1 => Ok(()),
+        _ => Err(sqlx::Error::RowNotFound),
+    }
 }
 
 fn milliseconds(ttl: Duration) -> i64 {

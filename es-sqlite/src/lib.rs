@@ -35,9 +35,10 @@ mod identity;
 mod options;
 mod store;
 
-// The way of an append: queue, writer, end, optimistic, batch, verdict, insert.
+// The way of an append: queue, writer, end, optimistic, batch, verdict, insert, and inline where read models are folded with it.
 mod batch;
 mod end;
+mod inline;
 mod insert;
 mod optimistic;
 mod packed;

@@ -14,7 +14,7 @@ use es_core::{
 };
 use uuid::Uuid;
 
-use crate::{SqliteStore, documents, error::Failure, fields, generations, leases, letters, operations};
+use crate::{SqliteStore, documents, error::Failure, fields, generations, inline, leases, letters, operations};
 
 /// The most letters that a worker handles again with one commit.
 const LETTERS: usize = 100;
@@ -111,11 +111,17 @@ impl Generations for SqliteStore {
     }
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
-        let id = building.reader.id;
-        let promoted = self
-            .connections()
-            .write(move |connection| Box::pin(async move { generations::promote(connection, id, promotion).await }));
-        promoted.await??;
+        let (models, generation) = (self.inline().models.clone(), building.clone());
+        let promoted = self.connections().write(move |connection| {
+            Box::pin(async move {
+                // So a read model that appends fold has all events from its first moment on.
+                let folded = inline::fold_building(connection, &models, &generation).await?;
+                Ok((generations::promote(connection, generation.reader.id, promotion).await?, folded))
+            })
+        });
+        let (promoted, folded) = promoted.await?;
+        promoted?;
+        self.inline().committed(folded);
         self.progress().moved(&building.reader.name);
         self.sweep().await;
         Ok(())

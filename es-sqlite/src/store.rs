@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use es_core::{
     ServiceStore,
-    backend::{KnownHead, KnownProgress},
+    backend::{InlineModels, KnownHead, KnownProgress},
     error::BoxError,
     telemetry::AppendMeter,
 };
@@ -24,6 +24,7 @@ use crate::{
     file::File,
     generations,
     holders::Holders,
+    inline::Inline,
     leases,
     options::SqliteOptions,
     queue::Queue,
@@ -65,7 +66,7 @@ struct Open {
     queue: Queue,
     meter: Arc<AppendMeter>,
     head: KnownHead,
-    progress: KnownProgress,
+    inline: Inline,
     closing: Arc<Notify>,
     close_within: Duration,
     /// The task that writes appends; `None` once it has ended.
@@ -124,6 +125,7 @@ impl SqliteStore {
         let head = KnownHead::default();
         let closing = Arc::new(Notify::new());
         let meter = Arc::new(AppendMeter::default());
+        let inline = Inline::default();
         let close_within = options.close_within;
         // The task does not keep the store open: once all clones are dropped, the queue ends, and with it the task.
         let writer = AppendWriter {
@@ -134,13 +136,13 @@ impl SqliteStore {
             head: head.clone(),
             end: End::default(),
             meter: meter.clone(),
+            inline: inline.clone(),
             closing: closing.clone(),
         };
         let writer = Mutex::new(Some(tokio::spawn(writer.run())));
         // The same for this task: dropping the last clone ends it.
         es_core::read::heartbeat::spawn(leases::keep_alive(holders.clone(), connections.clone()));
-        let progress = KnownProgress::default();
-        let open = Open { connections, holders, queue, meter, head, progress, closing, close_within, writer };
+        let open = Open { connections, holders, queue, meter, head, inline, closing, close_within, writer };
         Ok(Self { open: Arc::new(open) })
     }
 
@@ -202,7 +204,12 @@ impl SqliteStore {
 
     /// The read models for which callers in this process wait.
     pub(crate) fn progress(&self) -> &KnownProgress {
-        &self.open.progress
+        &self.open.inline.progress
+    }
+
+    /// The read models that appends fold.
+    pub(crate) fn inline(&self) -> &Inline {
+        &self.open.inline
     }
 }
 
@@ -210,6 +217,10 @@ impl SqliteStore {
 impl ServiceStore for SqliteStore {
     async fn close(&self) -> Result<(), BoxError> {
         Ok(self.close().await?)
+    }
+
+    fn inline_models(&self) -> Option<&InlineModels> {
+        Some(&self.open.inline.models)
     }
 }
 

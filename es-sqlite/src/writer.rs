@@ -24,6 +24,7 @@ use crate::{
     connections::Connections,
     end::End,
     error::{Failure, may_pass},
+    inline::{Folded, Inline},
     options::SqliteOptions,
     queue::{Outcome, Prepared, Queued},
     verdict::Written,
@@ -52,6 +53,7 @@ pub(crate) struct AppendWriter {
     pub(crate) head: KnownHead,
     pub(crate) end: End,
     pub(crate) meter: Arc<AppendMeter>,
+    pub(crate) inline: Inline,
     pub(crate) closing: Arc<Notify>,
 }
 
@@ -162,6 +164,12 @@ impl AppendWriter {
                     tracing::warn!(%error, ?pause, "a batch of appends failed and is tried again");
                     sleep(pause).await;
                 }
+                // Its projector is about to catch up.
+                Err(Failure::Behind(behind))
+                    if behind.may_pass() && began.elapsed() + pause < self.options.patience =>
+                {
+                    sleep(pause).await;
+                }
                 outcome => break outcome,
             }
         };
@@ -176,6 +184,11 @@ impl AppendWriter {
                 }
             }
             Err(Failure::Closed) => waiting.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::Closed))),
+            Err(Failure::Behind(behind)) => {
+                for waiting in waiting {
+                    waiting.answer(Err(behind.clone().into()));
+                }
+            }
             Err(Failure::Replaced(replaced)) => {
                 for waiting in waiting {
                     waiting.answer(Err(Failure::Replaced(replaced.clone()).into()));
@@ -193,8 +206,24 @@ impl AppendWriter {
     /// The outcomes, once everything they report as written is durable (R5).
     async fn try_write(&mut self, batch: &[Prepared], own: &mut Written) -> Result<Vec<Outcome>, Failure> {
         let mut turn = self.connections.turn().await?;
-        let outcomes = self.end.write(turn.connection(), batch, own).await?;
+        let mut folded = Folded::new();
+        let outcomes = if self.inline.models.is_empty() {
+            self.end.write(turn.connection(), batch, own).await?
+        } else {
+            let written = self.end.write_and_fold(turn.connection(), batch, own, &self.inline.models).await?;
+            let outcomes;
+            (outcomes, folded) = match written {
+                Ok(written) => written,
+                Err(behind) => {
+                    // Nothing was written, and the connection is in no transaction.
+                    turn.committed()?;
+                    return Err(Failure::Behind(behind));
+                }
+            };
+            outcomes
+        };
         turn.committed()?;
+        self.inline.committed(folded);
         let written = outcomes.iter().flatten().flatten().map(|appended| appended.position).max().unwrap_or_default();
         self.head.raise(written);
         Ok(outcomes)
@@ -209,7 +238,7 @@ mod tests {
     use es_core::{Append, EventData, Expected, NewEvent, StreamId, backend::KnownHead};
     use tokio::sync::Notify;
 
-    use super::{AppendWriter, End, Written};
+    use super::{AppendWriter, End, Inline, Written};
     use crate::{
         SqliteStore,
         connections::Connections,
@@ -231,6 +260,7 @@ mod tests {
             head: KnownHead::default(),
             end: End::default(),
             meter: Arc::default(),
+            inline: Inline::default(),
             closing: Arc::new(Notify::new()),
         };
         let append = |id: &str, expected| {

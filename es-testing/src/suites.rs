@@ -23,6 +23,7 @@ pub mod event_store_boundary;
 pub mod event_store_input;
 pub mod event_store_large;
 pub mod event_store_together;
+pub mod inline;
 pub mod inspect;
 pub mod live;
 pub mod read_model_store;

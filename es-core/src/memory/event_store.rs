@@ -18,10 +18,17 @@ use crate::{
 };
 
 impl MemoryStore {
-    fn write(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+    async fn write(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
+        if !self.inline.is_empty() {
+            self.until_folded().await?;
+        }
         let mut state = self.lock();
         let before = state.log.events.len();
-        let appended = state.log.append(appends)?;
+        let appended = if self.inline.is_empty() {
+            state.log.append(appends)?
+        } else {
+            self.append_and_fold(&mut state, appends)?
+        };
         self.head.raise(Position::new(state.log.events.len() as u64));
         self.meter.committed(state.log.events.len() - before);
         Ok(appended)
@@ -44,7 +51,7 @@ impl EventStore for MemoryStore {
     async fn append(&self, append: Append) -> Result<Appended, AppendError> {
         let written = async {
             append.validate()?;
-            self.write(vec![append])
+            self.write(vec![append]).await
         };
         self.meter.measure(written).await.map(|appended| appended[0])
     }
@@ -52,7 +59,7 @@ impl EventStore for MemoryStore {
     async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
         let written = async {
             validate_together(&appends)?;
-            self.write(appends)
+            self.write(appends).await
         };
         self.meter.measure(written).await
     }

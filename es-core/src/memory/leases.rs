@@ -111,31 +111,7 @@ impl Leases for MemoryStore {
     }
 
     async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
-        let models = &mut self.lock().read_models;
-        let fenced = || CommitError::Fenced(lease.shard.clone());
-        if models.leased(lease)?.checkpoint.position != lease.checkpoint.position {
-            return Err(fenced());
-        }
-        let stored = models.readers.get(&lease.reader.id).ok_or_else(fenced)?;
-        if let Some(taken) = stored.fields.taken(&changes.fields) {
-            return Err(CommitError::Taken(taken));
-        }
-        if let Some(redemption) = &changes.redemption {
-            models.redeem(lease, redemption)?;
-        }
-        if let Some(act) = &changes.healed_by {
-            for key in changes.keys() {
-                models.note("heal", &lease.reader.name, Some(key), None, act);
-            }
-        }
-        models.park(lease, changes.letters);
-        let stored = models.readers.get_mut(&lease.reader.id).ok_or_else(fenced)?;
-        stored.documents.extend(changes.upserts);
-        for key in &changes.deletes {
-            stored.documents.remove(key);
-        }
-        stored.fields.write(changes.fields);
-        models.leased(lease)?.checkpoint = changes.checkpoint;
+        self.lock().read_models.commit(lease, changes)?;
         self.progress.moved(&lease.reader.name);
         Ok(())
     }
@@ -218,6 +194,34 @@ pub(super) fn page<'a>(letters: impl Iterator<Item = &'a DeadLetter>, limit: usi
 }
 
 impl ReadModels {
+    pub(super) fn commit(&mut self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
+        let fenced = || CommitError::Fenced(lease.shard.clone());
+        if self.leased(lease)?.checkpoint.position != lease.checkpoint.position {
+            return Err(fenced());
+        }
+        let stored = self.readers.get(&lease.reader.id).ok_or_else(fenced)?;
+        if let Some(taken) = stored.fields.taken(&changes.fields) {
+            return Err(CommitError::Taken(taken));
+        }
+        if let Some(redemption) = &changes.redemption {
+            self.redeem(lease, redemption)?;
+        }
+        if let Some(act) = &changes.healed_by {
+            for key in changes.keys() {
+                self.note("heal", &lease.reader.name, Some(key), None, act);
+            }
+        }
+        self.park(lease, changes.letters);
+        let stored = self.readers.get_mut(&lease.reader.id).ok_or_else(fenced)?;
+        stored.documents.extend(changes.upserts);
+        for key in &changes.deletes {
+            stored.documents.remove(key);
+        }
+        stored.fields.write(changes.fields);
+        self.leased(lease)?.checkpoint = changes.checkpoint;
+        Ok(())
+    }
+
     fn park(&mut self, lease: &Lease, letters: Vec<NewLetter>) {
         let Some(stored) = self.readers.get_mut(&lease.reader.id) else { return };
         for NewLetter { key, event, cause, attempts } in letters {

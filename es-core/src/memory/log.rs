@@ -84,6 +84,20 @@ impl Log {
         appended
     }
 
+    /// Takes back the events after the first `events`, and what was remembered of `commands`.
+    pub(super) fn take_back(&mut self, events: usize, commands: impl Iterator<Item = Uuid>) {
+        for event in self.events.drain(events..) {
+            if let Some(positions) = self.streams.get_mut(&event.stream) {
+                positions.pop();
+            }
+        }
+        self.tags.truncate(events);
+        self.streams.retain(|_, positions| !positions.is_empty());
+        for command in commands {
+            self.commands.remove(&command);
+        }
+    }
+
     pub(super) fn matching<'a>(
         &'a self,
         query: &'a EventQuery,

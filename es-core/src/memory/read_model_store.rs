@@ -130,7 +130,10 @@ impl Generations for MemoryStore {
     }
 
     async fn promote(&self, building: &Generation, promotion: Promotion) -> Result<(), PromoteError> {
-        let models = &mut self.lock().read_models;
+        let mut state = self.lock();
+        // So a read model that appends fold has all events from its first moment on.
+        self.fold_building(&mut state, building);
+        let models = &mut state.read_models;
         let Generation { reader, version } = building;
         let is_building = |stored: &&Stored| stored.is(GenerationState::Building);
         let new = models.readers.get(&reader.id).filter(is_building).ok_or(PromoteError::NotBuilding)?;

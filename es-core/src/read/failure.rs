@@ -97,6 +97,13 @@ impl FailurePolicy {
     }
 }
 
+impl FailurePolicy {
+    /// Whether it parks keys in the end.
+    pub(crate) fn parks(&self) -> bool {
+        self.then == Then::Park
+    }
+}
+
 impl Default for FailurePolicy {
     fn default() -> Self {
         Self::stop()

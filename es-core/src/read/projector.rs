@@ -1,6 +1,7 @@
 //! The engine that keeps a read model: events in, documents and checkpoint out, in one commit.
 
 mod documents;
+mod inline;
 mod kept;
 mod part;
 #[cfg(test)]
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::kept::KeptDocuments;
+use self::{inline::Inline, kept::KeptDocuments};
 use crate::{
     codec,
     event::{Categories, EventSet, Recorded},
@@ -59,6 +60,7 @@ pub struct Projector<P: Projection> {
     pub(crate) failures: FailureSettings,
     pub(crate) report: StateReport,
     kept: KeptDocuments<P>,
+    inline: Inline<P>,
 }
 
 impl<P: Projection> Projector<P> {
@@ -88,6 +90,7 @@ impl<P: Projection> Projector<P> {
             failures: FailureSettings::default(),
             report,
             kept: KeptDocuments::default(),
+            inline: Inline::default(),
         }
     }
 
@@ -215,6 +218,9 @@ impl<P: Projection> Projector<P> {
     }
 
     async fn serve(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
+        if let Some(log) = self.inline_log() {
+            return self.attend(log, shutdown).await;
+        }
         if let Some(pause) = self.store.paused(P::NAME).await? {
             return Err(EngineError::Paused(pause));
         }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
-    LiveModels, Service,
+    LiveModels, Models, Service,
     engine::Relay,
     health::Thresholds,
     part::{Body, Part, PartKind},
@@ -17,6 +17,7 @@ use crate::{
     read::{
         definition,
         failure::FailurePolicy,
+        inline::{InlineModel, InlineRegistration},
         live::{Live, LiveProjection},
         projection::Projection,
         projector::Projector,
@@ -66,7 +67,7 @@ macro_rules! with_settings {
     }};
 }
 
-type Make = Box<dyn FnOnce(&Resources, Readers) -> Body + Send>;
+type Make = Box<dyn FnOnce(&Resources, Readers) -> Result<Body, StartError> + Send>;
 
 /// The settings of all readers; `None` means the default of the engine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -154,6 +155,56 @@ impl ServiceBuilder {
             let projector = Projector::new(projection, resources.source(), resources.store());
             let projector = with_settings!(projector, readers);
             Body::Projector(Box::new(settings(projector)))
+        })
+    }
+
+    /// Adds a read model that the store folds in the transaction of each append: when an append is acknowledged, the read model has
+    /// its events, so a read that follows need not wait (R13).
+    ///
+    /// An append that the read model cannot be folded with is refused with [`AppendError::Unfoldable`](crate::AppendError::Unfoldable),
+    /// and no other append with it. So a [unique](crate::Field::unique) field of an inline read model holds for the events
+    /// themselves.
+    ///
+    /// The projection is written as for [`projection`](Self::projection), and its documents are stored, queried, watched, rebuilt and
+    /// verified in the same way. It always follows the log, in one shard. Each process that appends registers it, whichever
+    /// [parts](Self::parts) it runs. A process that does not leaves its events to the projector: this one, of any process, finds them
+    /// within a second, and the next append of a process that knows the read model folds them too.
+    ///
+    /// An append gets slower by the fold, and one append is folded after the other, in all processes: keep documents small, and few to
+    /// an event. While a process folds, its writer does nothing else.
+    ///
+    /// - While the read model is built for the first time it does not serve, and appends do not fold it.
+    /// - If more than 1,000 events are missing in it, appends wait for its projector, as long as for a database that is busy, and
+    ///   then fail with [`AppendError::InlineBehind`](crate::AppendError::InlineBehind). They fail so at once if the projector has
+    ///   stopped at an event.
+    /// - An operator who [pauses](crate::Operations::pause) it takes it out of the appends: these go on, and it stays as it is. When
+    ///   it is resumed its projector catches up.
+    pub fn inline<P: Projection>(self, projection: P) -> Self {
+        self.inline_with(projection, |projector| projector)
+    }
+
+    /// Adds a read model that the store folds in the transaction of each append, with settings of its projector. Of these,
+    /// [`document_bytes`](Projector::document_bytes) and [`time_limit`](Projector::time_limit) hold for appends too.
+    ///
+    /// [`start`](Self::start) refuses more than one [shard](Projector::shards), and a [failure policy](Projector::on_failure) that
+    /// parks keys: what cannot be folded is not appended. The [failure policy](Self::on_failure) of all readers does not hold for it.
+    pub fn inline_with<P: Projection>(
+        self,
+        projection: P,
+        settings: impl FnOnce(Projector<P>) -> Projector<P> + Send + 'static,
+    ) -> Self {
+        self.register_with(PartKind::Projection, P::NAME, |resources, readers| {
+            let projector = Projector::new(projection, resources.log(), resources.store());
+            let readers = Readers { on_failure: FailurePolicy::stop(), ..readers };
+            let projector = settings(with_settings!(projector, readers)).inline(resources.store());
+            if projector.is_sharded() {
+                return Err(StartError::InlineShards { name: P::NAME });
+            }
+            if projector.failures.policy.parks() {
+                return Err(StartError::InlineParks { name: P::NAME });
+            }
+            let projector = Arc::new(projector);
+            Ok(Body::Inline(projector.clone(), projector))
         })
     }
 
@@ -259,10 +310,19 @@ impl ServiceBuilder {
     }
 
     fn register(
-        mut self,
+        self,
         kind: PartKind,
         name: &'static str,
         make: impl FnOnce(&Resources, Readers) -> Body + Send + 'static,
+    ) -> Self {
+        self.register_with(kind, name, |resources, readers| Ok(make(resources, readers)))
+    }
+
+    fn register_with(
+        mut self,
+        kind: PartKind,
+        name: &'static str,
+        make: impl FnOnce(&Resources, Readers) -> Result<Body, StartError> + Send + 'static,
     ) -> Self {
         self.registered.push(Registered { kind, name, make: Box::new(make) });
         self
@@ -286,12 +346,13 @@ impl ServiceBuilder {
         let source = source.or_else(|| relay.map(|relay| relay.source(&name)));
         let resources = Resources::new(name, store, source, by_type);
         let make = |Registered { kind, name, make }| {
-            Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)))
+            Ok(Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)?)))
         };
-        let parts: Vec<_> = registered.into_iter().map(make).collect();
+        let parts = registered.into_iter().map(make).collect::<Result<Vec<_>, StartError>>()?;
         resources.watch_through(&parts);
+        let inline = register_inline(&*resources.store(), &parts)?;
         let here = parts.iter().filter(|part| chosen.hold(part)).cloned().collect();
-        Ok(Service::run(resources, categories, live, parts, here, self.backoff, self.thresholds))
+        Ok(Service::run(resources, categories, Models { live, inline }, parts, here, self.backoff, self.thresholds))
     }
 
     fn check(&self) -> Result<(), StartError> {
@@ -323,6 +384,16 @@ impl ServiceBuilder {
         }
         Ok(())
     }
+}
+
+/// Lets `store` fold the inline read models among `parts`.
+fn register_inline(store: &dyn ServiceStore, parts: &[Arc<Part>]) -> Result<Vec<InlineRegistration>, StartError> {
+    let inline = parts.iter().filter_map(|part| part.inline());
+    let register = |model: &Arc<dyn InlineModel>| {
+        let models = store.inline_models().ok_or(StartError::InlineUnsupported { name: model.name() })?;
+        Ok(models.register(model.clone()))
+    };
+    inline.map(register).collect()
 }
 
 impl fmt::Debug for ServiceBuilder {
@@ -370,6 +441,24 @@ pub enum StartError {
         name: String,
         /// The names that are registered.
         known: Vec<String>,
+    },
+    /// An inline read model was to have several shards.
+    #[error("the inline read model {name:?} has one shard: the store folds it with each append")]
+    InlineShards {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The keys of an inline read model were to be parked.
+    #[error("the inline read model {name:?} parks no keys: an event that it cannot be folded with is not appended")]
+    InlineParks {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The store folds no read models with its appends.
+    #[error("the store cannot fold the read model {name:?} with its appends: register it with `.projection(…)`")]
+    InlineUnsupported {
+        /// The name of the read model.
+        name: &'static str,
     },
     /// The store cannot be read.
     #[error("the service cannot read its store")]

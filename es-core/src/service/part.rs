@@ -23,7 +23,8 @@ use crate::{
     error::with_causes,
     event::RecordedEvent,
     read::{
-        engine_error::EngineError, panics::caught_async, read_model::Pause, watch::Touches, worker_state::WorkerState,
+        engine_error::EngineError, inline::InlineModel, panics::caught_async, read_model::Pause, watch::Touches,
+        worker_state::WorkerState,
     },
     telemetry,
 };
@@ -110,6 +111,8 @@ enum Supervision {
 /// What runs in a part.
 pub(super) enum Body {
     Projector(Box<dyn AnyProjector>),
+    /// The store folds with it, too.
+    Inline(Arc<dyn AnyProjector>, Arc<dyn InlineModel>),
     Other(Box<dyn Engine>),
 }
 
@@ -117,6 +120,7 @@ impl Body {
     fn engine(&self) -> &dyn Engine {
         match self {
             Self::Projector(projector) => &**projector,
+            Self::Inline(projector, _) => &**projector,
             Self::Other(engine) => &**engine,
         }
     }
@@ -150,7 +154,16 @@ impl Part {
     pub(super) fn projector(&self) -> Option<&dyn AnyProjector> {
         match &self.body {
             Body::Projector(projector) => Some(&**projector),
+            Body::Inline(projector, _) => Some(&**projector),
             Body::Other(_) => None,
+        }
+    }
+
+    /// What the store folds with each append.
+    pub(super) fn inline(&self) -> Option<&Arc<dyn InlineModel>> {
+        match &self.body {
+            Body::Inline(_, model) => Some(model),
+            _ => None,
         }
     }
 

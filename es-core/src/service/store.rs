@@ -5,7 +5,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::{
-    error::BoxError, inspect::Inspect, memory::MemoryStore, read::read_model::ReadModelStore,
+    error::BoxError,
+    inspect::Inspect,
+    memory::MemoryStore,
+    read::{inline::InlineModels, read_model::ReadModelStore},
     write::snapshot::AggregateStore,
 };
 
@@ -21,12 +24,22 @@ pub trait ServiceStore: AggregateStore + ReadModelStore + Inspect {
     /// # Cancel safety
     /// Dropping the future leaves a store that takes no more appends; call it again to finish the rest.
     async fn close(&self) -> Result<(), BoxError>;
+
+    /// The read models that it folds in the transaction of each append, for a service to register its own
+    /// ([`ServiceBuilder::inline`](crate::ServiceBuilder::inline)). `None`: the store folds none.
+    fn inline_models(&self) -> Option<&InlineModels> {
+        None
+    }
 }
 
 #[async_trait]
 impl<T: ServiceStore + ?Sized> ServiceStore for Arc<T> {
     async fn close(&self) -> Result<(), BoxError> {
         (**self).close().await
+    }
+
+    fn inline_models(&self) -> Option<&InlineModels> {
+        (**self).inline_models()
     }
 }
 
@@ -35,5 +48,9 @@ impl ServiceStore for MemoryStore {
     /// Does nothing: clones can still be used.
     async fn close(&self) -> Result<(), BoxError> {
         Ok(())
+    }
+
+    fn inline_models(&self) -> Option<&InlineModels> {
+        Some(&self.inline)
     }
 }

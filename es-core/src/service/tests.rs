@@ -2,6 +2,7 @@
 
 mod clock;
 mod failures;
+mod inline;
 mod rebuild;
 mod shutdown;
 

@@ -28,8 +28,10 @@ fn place(outcome: &Result<Vec<Appended>, AppendError>) -> usize {
         Ok(_) => 1,
         Err(AppendError::Conflict(_)) => 2,
         Err(AppendError::ConditionFailed { .. }) => 3,
-        Err(AppendError::Invalid(_) | AppendError::KeyReused | AppendError::Refused(_)) => 4,
-        Err(AppendError::Store(_) | AppendError::Closed) => 5,
+        Err(
+            AppendError::Invalid(_) | AppendError::KeyReused | AppendError::Refused(_) | AppendError::Unfoldable { .. },
+        ) => 4,
+        Err(AppendError::InlineBehind { .. } | AppendError::Store(_) | AppendError::Closed) => 5,
     }
 }
 

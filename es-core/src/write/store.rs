@@ -200,6 +200,28 @@ pub enum AppendError {
     /// does not help.
     #[error("the store refuses the events")]
     Refused(#[source] BoxError),
+    /// An [inline](crate::ServiceBuilder::inline) read model cannot be folded with these events. Nothing was written.
+    #[error("the inline read model {projection} refuses the events")]
+    Unfoldable {
+        /// Which read model.
+        projection: &'static str,
+        /// The [`EngineError`](crate::EngineError) that would have stopped its projector.
+        #[source]
+        reason: BoxError,
+    },
+    /// An [inline](crate::ServiceBuilder::inline) read model does not have the events before these. Nothing was written.
+    #[error("the inline read model {projection} has reached position {reached} of {head}, so no event can be added")]
+    InlineBehind {
+        /// Which read model.
+        projection: &'static str,
+        /// The position that it has reached.
+        reached: Position,
+        /// The last position of the log.
+        head: Position,
+        /// What stops it there. `None`: more is missing than an append folds, and its projector has not folded it in time.
+        #[source]
+        reason: Option<BoxError>,
+    },
     /// The store failed; whether the events are written is unknown. Sending the same append again
     /// is safe.
     #[error("the store failed")]
@@ -220,6 +242,7 @@ impl AppendError {
         match self {
             Self::Store(cause) => !StoreMoved::is_in(cause),
             Self::Closed => true,
+            Self::InlineBehind { reason, .. } => reason.is_none(),
             _ => false,
         }
     }

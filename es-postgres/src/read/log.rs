@@ -113,7 +113,7 @@ fn command(row: &PgRow) -> Result<CommandRecord, sqlx::Error> {
 }
 
 /// The rows as events; `stream` where all belong to the same.
-fn decode(rows: &[PgRow], stream: Option<&StreamId>) -> Result<Vec<RecordedEvent>, ReadError> {
+pub(crate) fn decode(rows: &[PgRow], stream: Option<&StreamId>) -> Result<Vec<RecordedEvent>, ReadError> {
     // A page names few kinds of events many times.
     let mut names = HashSet::<Arc<str>>::new();
     rows.iter().map(|row| event(row, stream, &mut names)).collect()

@@ -4,7 +4,7 @@ use es_core::{Append, AppendError, Appended};
 use sqlx::PgConnection;
 
 use crate::{
-    error,
+    error::{self, InlineModelsMissed},
     guard::HERE,
     store::{PostgresStore, only},
     write::{append::Prepared, batch::Batch, statements},
@@ -22,7 +22,9 @@ impl PostgresStore {
     /// # Errors
     /// As [`EventStore::append`](es_core::EventStore::append). Under `REPEATABLE READ` or
     /// `SERIALIZABLE` a transaction whose snapshot is older than the log gets
-    /// [`AppendError::Store`] with [`StaleSnapshot`](crate::StaleSnapshot) as its source: begin it again.
+    /// [`AppendError::Store`] with [`StaleSnapshot`](crate::StaleSnapshot) as its source: begin it again. While a service of this
+    /// process has [inline](es_core::ServiceBuilder::inline) read models on this store, which only the store's own transactions fold:
+    /// [`AppendError::Refused`] with [`InlineModelsMissed`](crate::InlineModelsMissed) as its source.
     ///
     /// # Cancel safety
     /// What is written belongs to the transaction: roll it back.
@@ -44,6 +46,9 @@ impl PostgresStore {
         appends: Vec<Append>,
     ) -> Result<Vec<Appended>, AppendError> {
         es_core::backend::validate_together(&appends)?;
+        if !self.inner.inline.is_empty() {
+            return Err(AppendError::Refused(InlineModelsMissed { names: self.inner.inline.names() }.into()));
+        }
         let batch = Batch::of_one(appends.into_iter().map(Prepared::checked).collect());
         let (schema, oid) = (&self.inner.schema, self.inner.schema_oid);
         let sql = include_str!("../sql/append_batch.sql")

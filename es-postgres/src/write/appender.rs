@@ -1,6 +1,9 @@
 //! The session that writes.
 
-use es_core::StreamId;
+use es_core::{
+    StreamId,
+    backend::{GenerationState, InlineObstacle},
+};
 
 use crate::{
     error,
@@ -9,7 +12,9 @@ use crate::{
     write::{
         batch::Batch,
         fate::Fate,
+        inline::{self, Folded, Inline, Refusable, Refusal},
         known::{Known, Start, Written},
+        outcome,
         plan::{WritePlan, plan},
         statements,
     },
@@ -39,8 +44,78 @@ impl Appender {
         let _ = self.connection.close().await;
     }
 
+    /// Writes `batch`, folds the inline read models, and tells the fate of each entry of the batch, in their order.
+    pub(crate) async fn write(&mut self, batch: &Batch, inline: &Inline) -> Refusable<Vec<Fate>> {
+        if inline.models.is_empty() {
+            return self.write_alone(batch).await.map(Ok);
+        }
+        // (On the heap: while there are no read models, a batch takes no more than before.)
+        Box::pin(self.write_and_fold(batch, inline)).await
+    }
+
+    async fn write_and_fold(&mut self, batch: &Batch, inline: &Inline) -> Refusable<Vec<Fate>> {
+        inline::begin(&mut self.connection).await?;
+        let done = self.write_within(batch, inline).await;
+        match inline::end(&mut self.connection, done).await? {
+            Ok((fates, written, folded)) => {
+                inline.committed(folded);
+                match written {
+                    Some(written) => drop(self.known.learn(batch, &written)),
+                    None => self.known.learn_fates(batch, &fates),
+                }
+                Ok(Ok(fates))
+            }
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    /// Writes `batch` and folds the read models in a transaction that has begun. Nothing is known of it before it is committed.
+    async fn write_within(
+        &mut self,
+        batch: &Batch,
+        inline: &Inline,
+    ) -> Refusable<(Vec<Fate>, Option<Written>, Folded)> {
+        let (written, fates) = match plan(&self.known, batch) {
+            WritePlan::Large => (None, statements::append_large(batch, &mut self.connection).await?),
+            WritePlan::Next { version, .. } => self.all_or_each(batch, &[Start::Known(version)]).await?,
+            WritePlan::All(starts) => self.all_or_each(batch, &starts).await?,
+            WritePlan::Checked => (None, statements::append_batch(batch, &mut self.connection).await?),
+        };
+        let Some(head) = outcome::before(&fates) else { return Ok(Ok((fates, written, Folded::new()))) };
+        let (names, serving) = (inline.models.names(), GenerationState::Serving);
+        let due = match inline::due(&inline.models, names, serving, head, &mut self.connection).await? {
+            Ok(due) => due,
+            Err(behind) => return Ok(Err(Refusal::Behind(behind))),
+        };
+        let recorded_at = written.as_ref().and_then(|written| written.recorded_at);
+        let appended = recorded_at.map(|recorded_at| batch.recorded(&fates, recorded_at));
+        match inline::fold(due, head, appended.as_deref(), &mut self.connection).await? {
+            Ok(folded) => Ok(Ok((fates, written, folded))),
+            Err(InlineObstacle::Behind(behind)) => Ok(Err(Refusal::Behind(behind))),
+            Err(InlineObstacle::Failed(failure)) => {
+                let request = failure.position.and_then(|position| batch.request_at(&fates, position));
+                Ok(Err(Refusal::Request(request, failure)))
+            }
+        }
+    }
+
+    /// Writes all of `batch`, each entry after its start, or what is possible of it.
+    async fn all_or_each(
+        &mut self,
+        batch: &Batch,
+        starts: &[Start],
+    ) -> Result<(Option<Written>, Vec<Fate>), sqlx::Error> {
+        match statements::append_all(batch, starts, &mut self.connection).await? {
+            Some(written) => {
+                let fates = written.fates(batch);
+                Ok((Some(written), fates))
+            }
+            None => Ok((None, statements::append_batch(batch, &mut self.connection).await?)),
+        }
+    }
+
     /// Writes `batch` and tells the fate of each of its entries, in their order.
-    pub(crate) async fn write(&mut self, batch: &Batch) -> Result<Vec<Fate>, sqlx::Error> {
+    async fn write_alone(&mut self, batch: &Batch) -> Result<Vec<Fate>, sqlx::Error> {
         let written = match plan(&self.known, batch) {
             WritePlan::Large => return statements::append_large(batch, &mut self.connection).await,
             WritePlan::Next { after, version, is_plain } => {

@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use es_core::{
     AppendError, Backoff, StreamId,
-    backend::{KnownHead, StoreMoved},
+    backend::{InlineBehind, InlineFailure, KnownHead, StoreMoved},
     telemetry::{AppendMeter, spans},
 };
 use tokio::time::Instant;
@@ -18,6 +18,7 @@ use crate::{
         batch::Batch,
         blockers,
         fate::Fate,
+        inline::{Inline, Refusable, Refusal},
         outcome::Outcome,
         parcel::{Parcel, Queued},
     },
@@ -31,6 +32,7 @@ pub(crate) struct Delivery {
     appender: Option<Appender>,
     head: KnownHead,
     meter: Arc<AppendMeter>,
+    inline: Inline,
     patience: Duration,
 }
 
@@ -42,16 +44,27 @@ enum Failure {
     Unknown(OutcomeUnknown),
     /// There is no place to write to.
     Moved(SchemaMoved),
+    /// An inline read model cannot be folded with this request; if that is not known, with one of them.
+    Unfoldable(Option<usize>, InlineFailure),
+    /// An inline read model does not have the events before the batch.
+    Behind(InlineBehind),
 }
 
 impl Delivery {
-    pub(crate) fn new(session: Session, patience: Duration, head: KnownHead, meter: Arc<AppendMeter>) -> Self {
-        Self { session, appender: None, head, meter, patience }
+    pub(crate) fn new(
+        session: Session,
+        patience: Duration,
+        head: KnownHead,
+        meter: Arc<AppendMeter>,
+        inline: Inline,
+    ) -> Self {
+        Self { session, appender: None, head, meter, inline, patience }
     }
 
     /// One more of the same, over a connection of its own.
     pub(crate) fn another(&self) -> Self {
-        Self::new(self.session.clone(), self.patience, self.head.clone(), self.meter.clone())
+        let Self { session, patience, head, meter, inline, .. } = self;
+        Self::new(session.clone(), *patience, head.clone(), meter.clone(), inline.clone())
     }
 
     pub(crate) async fn close(self) {
@@ -69,7 +82,8 @@ impl Delivery {
 
     /// Writes the batch and answers its callers. A bad append fails alone: the batch is split in halves
     /// until it stands by itself (R4). The first half goes first, so that a stream's appends keep their
-    /// order. What must be sent again by itself comes back, in order.
+    /// order. What must be sent again by itself comes back, in order. The same for one with which a read model cannot be folded, which
+    /// mostly is known.
     pub(crate) async fn deliver(&mut self, parcel: Parcel) -> Vec<Queued> {
         let mut again = Vec::new();
         let mut parts = vec![parcel];
@@ -80,11 +94,19 @@ impl Delivery {
             let span = spans::write(part.batch.appends());
             match self.send(&part.batch).instrument(span).await {
                 Ok(fates) => self.answer(part, &fates, &mut again),
-                Err(Failure::Refused(_)) if part.callers.len() > 1 => {
+                Err(Failure::Refused(_) | Failure::Unfoldable(None, _)) if part.callers.len() > 1 => {
                     let ([first, second], left) = part.halves();
                     parts.extend([second, first]);
                     again.extend(left);
                 }
+                Err(Failure::Unfoldable(Some(request), failure)) if part.callers.len() > 1 => {
+                    let ([first, second], failed, left) = part.around(request);
+                    parts.extend([second, first]);
+                    again.extend(left);
+                    failed.answer_one(failure.into());
+                }
+                Err(Failure::Unfoldable(_, failure)) => part.answer_one(failure.into()),
+                Err(Failure::Behind(behind)) => part.answer_all(|| behind.clone().into()),
                 Err(Failure::Refused(cause)) => {
                     let cause = Arc::new(cause);
                     part.answer_all(|| AppendError::Refused(cause.clone().into()));
@@ -136,7 +158,17 @@ impl Delivery {
         loop {
             attempts += 1;
             let cause = match self.attempt(batch, &mut told).await {
-                Ok(fates) => return Ok(fates),
+                Ok(Ok(fates)) => return Ok(fates),
+                Ok(Err(Refusal::Request(request, failure))) => return Err(Failure::Unfoldable(request, failure)),
+                Ok(Err(Refusal::Behind(behind))) => {
+                    let pause = BACKOFF.pause(attempts);
+                    if !behind.may_pass() || started.elapsed().saturating_add(pause) >= self.patience {
+                        return Err(Failure::Behind(behind));
+                    }
+                    // Its projector is about to catch up.
+                    tokio::time::sleep(pause).await;
+                    continue;
+                }
                 Err(cause) => cause,
             };
             match error::fault(&cause) {
@@ -161,13 +193,13 @@ impl Delivery {
     }
 
     /// Sends `batch` once. If it takes long, reports why, unless that was `told`.
-    async fn attempt(&mut self, batch: &Batch, told: &mut bool) -> Result<Vec<Fate>, sqlx::Error> {
+    async fn attempt(&mut self, batch: &Batch, told: &mut bool) -> Refusable<Vec<Fate>> {
         let appender = match &mut self.appender {
             Some(appender) => appender,
             none => none.insert(Appender::open(&self.session).await?),
         };
         let process = appender.process();
-        let mut writing = pin!(appender.write(batch));
+        let mut writing = pin!(appender.write(batch, &self.inline));
         if !*told {
             if let Ok(written) = tokio::time::timeout(blockers::SLOW, &mut writing).await {
                 return written;

@@ -65,6 +65,19 @@ pub(crate) struct Written {
     pub(crate) versions: Vec<Version>,
 }
 
+impl Written {
+    /// The fate of each entry of `batch`, which was written whole.
+    pub(crate) fn fates(&self, batch: &Batch) -> Vec<Fate> {
+        let mut next = self.before;
+        let fate = |(entry, version): (Entry<'_>, &Version)| {
+            let position = next;
+            next = Position::new(position.get() + entry.events() as u64);
+            Fate::Written { version: *version, position }
+        };
+        batch.entries().zip(&self.versions).map(fate).collect()
+    }
+}
+
 /// Whether what is `expected` is the event that was `written`. Where a time is expected and none is known, the database must
 /// tell: an event of that id was read, perhaps in another history, and is written here, perhaps again.
 fn is_same(expected: Ending, written: Ending) -> bool {

@@ -1,6 +1,7 @@
 //! What the callers of a batch are answered, given what became of its entries.
 
-use es_core::{AppendError, Appended, Position, Version, backend::Verdict};
+use chrono::{DateTime, Utc};
+use es_core::{AppendError, Appended, Position, RecordedEvent, Version, backend::Verdict};
 
 use crate::{
     error::UnexpectedAnswer,
@@ -71,6 +72,40 @@ impl Batch {
         self.requests().iter().zip(starts).map(outcome).collect()
     }
 
+    /// The events that were written at this time, in the order of the log.
+    pub(crate) fn recorded(&self, fates: &[Fate], recorded_at: DateTime<Utc>) -> Vec<RecordedEvent> {
+        let mut recorded = Vec::new();
+        for (entry, fate) in self.entries().zip(fates) {
+            let Fate::Written { mut version, mut position } = *fate else { continue };
+            for new in entry.members().flat_map(|member| &member.append.events) {
+                (version, position) = (version.next(), position.next());
+                recorded.push(RecordedEvent {
+                    position,
+                    stream: entry.stream().clone(),
+                    version,
+                    id: new.id,
+                    recorded_at,
+                    metadata: new.metadata.clone(),
+                    data: new.data.clone(),
+                });
+            }
+        }
+        recorded.sort_unstable_by_key(|event| event.position);
+        recorded
+    }
+
+    /// Of which request the event at `position` is; `None` where none of them has written it.
+    pub(crate) fn request_at(&self, fates: &[Fate], position: Position) -> Option<usize> {
+        self.entries().zip(fates).find_map(|(entry, fate)| {
+            let Fate::Written { position: mut last, .. } = *fate else { return None };
+            entry.members().zip(&entry.slot.members).find_map(|(member, (request, _))| {
+                let first = last.next();
+                last = Position::new(last.get() + member.append.events.len() as u64);
+                (first..=last).contains(&position).then_some(*request)
+            })
+        })
+    }
+
     /// How many events were written.
     pub(crate) fn events_written(&self, fates: &[Fate]) -> usize {
         let written = self.entries().zip(fates).filter(|(_, fate)| matches!(fate, Fate::Written { .. }));
@@ -85,6 +120,15 @@ impl Batch {
             _ => Err(UnexpectedAnswer::Missing.into()),
         }
     }
+}
+
+/// The last position before the events that were written; `None` where none was.
+pub(crate) fn before(fates: &[Fate]) -> Option<Position> {
+    let written = fates.iter().filter_map(|fate| match fate {
+        Fate::Written { position, .. } => Some(*position),
+        Fate::Failed(_) => None,
+    });
+    written.min()
 }
 
 /// Of how many appends of an entry it is known what becomes of them, if the entry was not written. Of several only the first

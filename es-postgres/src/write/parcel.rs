@@ -36,16 +36,37 @@ impl Parcel {
     /// Two parcels, the second to go after the first, and what fits into neither.
     pub(crate) fn halves(self) -> ([Self; 2], Vec<Queued>) {
         let middle = self.callers.len() / 2;
-        let mut halves = [Self::default(), Self::default()];
+        let ([first, _, second], left) = self.divided(middle, middle);
+        ([first, second], left)
+    }
+
+    /// What goes before this request and after it; the request alone, and what fits into none of them.
+    pub(crate) fn around(self, request: usize) -> ([Self; 2], Self, Vec<Queued>) {
+        let ([first, alone, second], left) = self.divided(request, request + 1);
+        ([first, second], alone, left)
+    }
+
+    /// Three parcels, one after the other, of which the second and the third begin with these requests.
+    fn divided(self, second: usize, third: usize) -> ([Self; 3], Vec<Queued>) {
+        let mut parts = [Self::default(), Self::default(), Self::default()];
         let mut left = Vec::new();
         for (index, (request, caller)) in self.batch.into_requests().into_iter().zip(self.callers).enumerate() {
-            let half = &mut halves[usize::from(index >= middle)];
-            match half.batch.offer(request) {
-                Ok(()) => half.callers.push(caller),
+            let part = usize::from(index >= second) + usize::from(index >= third);
+            let part = &mut parts[part];
+            match part.batch.offer(request) {
+                Ok(()) => part.callers.push(caller),
                 Err(request) => left.push(Queued { request, caller }),
             }
         }
-        (halves, left)
+        (parts, left)
+    }
+
+    /// Answers the only caller.
+    pub(crate) fn answer_one(mut self, error: AppendError) {
+        if let Some(caller) = self.callers.pop() {
+            // The caller may have dropped its future.
+            let _ = caller.answer.send(Err(error));
+        }
     }
 
     pub(crate) fn answer_all(self, error: impl Fn() -> AppendError) {

@@ -26,6 +26,7 @@ use crate::{
     session::Session,
     write::{
         delivery::Delivery,
+        inline::Inline,
         parcel::{Parcel, Queued},
     },
 };
@@ -73,13 +74,14 @@ impl Writer {
         queue: mpsc::Receiver<Queued>,
         head: KnownHead,
         meter: Arc<AppendMeter>,
+        inline: Inline,
     ) -> Self {
         Self {
             queue,
             arrived: Vec::new(),
             waiting: VecDeque::new(),
             held: 0,
-            small: Delivery::new(session, options.patience, head, meter),
+            small: Delivery::new(session, options.patience, head, meter, inline),
             large: Large::default(),
             most_appends: options.batch_appends,
             most_bytes: options.batch_bytes,
@@ -221,6 +223,7 @@ mod tests {
 
     use es_core::{
         Append, AppendError, Appended, EventData, Expected, NewEvent,
+        backend::{InlineModels, KnownProgress},
         write::rooms::{LARGE_BYTES, Rooms},
     };
     use sqlx::postgres::PgConnectOptions;
@@ -234,7 +237,8 @@ mod tests {
     fn writer() -> Writer {
         let session = Session::new(PgConnectOptions::new(), "es".into(), Duration::ZERO);
         let (queue, head) = (mpsc::channel(1).1, KnownHead::default());
-        Writer::new(session, &PostgresOptions::new(""), queue, head, Arc::default())
+        let inline = Inline { models: InlineModels::default(), progress: KnownProgress::default() };
+        Writer::new(session, &PostgresOptions::new(""), queue, head, Arc::default(), inline)
     }
 
     /// A request for each of these streams, and those who wait for the answers. A capital is a large one.

@@ -23,6 +23,18 @@ macro_rules! service_suite {
             r9_services_on_one_store_share_the_work_and_one_takes_over
             r22_a_reader_that_has_stopped_continues_when_the_event_is_skipped
         }
+        $crate::__suite! { inline, $make,
+            r13_a_read_after_the_receipt_sees_the_write_without_waiting
+            r9_inline_documents_are_the_fold_of_the_log
+            r1_r4_an_append_that_cannot_be_folded_fails_alone
+            r4_what_builds_on_an_append_that_cannot_be_folded_is_a_conflict
+            r11_an_append_that_gives_a_taken_value_is_refused
+            r12_inline_read_models_are_rebuilt_beside_appends
+            r9_what_was_appended_without_the_read_model_is_folded_later
+            r9_an_ordinary_projector_beside_appends_folds_nothing_twice
+            r11_r22_appends_are_refused_while_the_projector_has_stopped
+            r22_a_paused_read_model_is_left_out_of_appends
+        }
         $crate::__suite! { live, $make,
             r3_a_live_document_is_not_folded_from_two_histories
             r9_a_live_document_of_several_streams_is_at_each_read_the_fold_of_the_log

@@ -59,7 +59,12 @@ impl From<AppendError> for Problem {
             )
             .field("Idempotency-Key", "another request was made under this key"),
             AppendError::Invalid(error) => error.into(),
-            AppendError::Store(_) | AppendError::Closed => Self::unavailable(&error),
+            AppendError::Unfoldable { projection, .. } => {
+                tracing::info!(error = &error as &dyn Error, "events were refused");
+                Self::new(StatusCode::CONFLICT, "urn:evenfold:unfoldable", "A read model refuses the events")
+                    .detail(format!("the read model {projection} cannot have them"))
+            }
+            AppendError::InlineBehind { .. } | AppendError::Store(_) | AppendError::Closed => Self::unavailable(&error),
             _ => Self::failed(&error),
         }
     }

@@ -1,0 +1,72 @@
+use super::*;
+use crate::{
+    memory::MemoryStore,
+    read::{definition, projector::Projector},
+    testing::account::{Histories, Ledger},
+};
+
+fn projector<const V: u32>() -> Arc<dyn InlineModel> {
+    let store = MemoryStore::new();
+    Arc::new(Projector::new(Ledger::<V>::default(), LogSource::new(store.clone()), store))
+}
+
+fn state(id: i64, version: u32, reached: u64) -> InlineState {
+    InlineState {
+        reader: Reader { id, name: "ledger".to_owned() },
+        version,
+        definition: definition::of_projection::<Ledger<1>>(),
+        fencing_token: 1,
+        checkpoint: Some(Checkpoint { position: Position::new(reached), ..Checkpoint::default() }),
+        is_detached: false,
+    }
+}
+
+#[test]
+fn models_are_there_as_long_as_they_are_registered() {
+    let models = InlineModels::default();
+    assert!(models.is_empty());
+    let (one, same) = (models.register(projector::<1>()), models.register(projector::<1>()));
+    let other = models.clone().register(projector::<2>());
+    assert_eq!(models.names(), ["ledger"]);
+    drop(one);
+    assert!(models.of("ledger", 1).is_some() && models.of("ledger", 2).is_some());
+    drop(same);
+    assert!(models.of("ledger", 1).is_none() && !models.is_empty());
+    drop(other);
+    assert!(models.is_empty());
+}
+
+#[test]
+fn r12_a_generation_of_another_version_is_left_to_the_processes_that_have_it() {
+    let models = InlineModels::default();
+    let _registered = (models.register(projector::<1>()), models.register(projector::<2>()));
+    let states =
+        vec![state(9, 2, 5), state(3, 1, 5), state(4, 3, 5), InlineState { is_detached: true, ..state(2, 1, 5) }];
+    let due = models.due(states, Position::new(5)).expect("the same definition");
+    let due: Vec<_> = due.iter().map(|(model, state)| (model.version(), state.reader.id)).collect();
+    assert_eq!(due, [(1, 3), (2, 9)], "in the order in which their checkpoints are locked");
+}
+
+#[test]
+fn r11_what_another_definition_has_folded_is_not_folded() {
+    let models = InlineModels::default();
+    let _registered = models.register(projector::<1>());
+    let other = InlineState { definition: definition::of_projection::<Histories>(), ..state(3, 1, 5) };
+    let Err(behind) = models.due(vec![other], Position::new(7)) else { panic!("it is folded") };
+    assert!(!behind.may_pass());
+    let error = AppendError::from(behind);
+    assert!(!error.is_transient() && !error.is_unknown(), "{error:?}");
+    assert_eq!(error.to_string(), "the inline read model ledger has reached position 5 of 7, so no event can be added");
+}
+
+#[test]
+fn an_append_folds_a_thousand_events_beside_its_own() {
+    let missing =
+        |state: &InlineState, head| state.missing("ledger", Position::new(head)).map_err(|behind| behind.may_pass());
+    assert_eq!(missing(&state(1, 1, 5), 5), Ok(0));
+    assert_eq!(missing(&state(1, 1, 5), 5 + MOST_MISSING), Ok(1_000));
+    assert_eq!(missing(&state(1, 1, 5), 6 + MOST_MISSING), Err(true));
+    let from_kafka = InlineState { checkpoint: None, ..state(1, 1, 5) };
+    assert_eq!(missing(&from_kafka, 0), Err(true), "its projector has to follow the log first");
+    assert_eq!(missing(&state(1, 1, 5), 4), Err(true), "a log that was restored");
+}

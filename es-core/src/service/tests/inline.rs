@@ -1,0 +1,29 @@
+//! Inline read models.
+
+use super::*;
+use crate::read::failure::FailurePolicy;
+
+#[tokio::test]
+async fn an_inline_read_model_has_one_shard_and_parks_no_keys() {
+    let builder = || Service::builder("accounts", MemoryStore::new()).aggregate::<Account>();
+    let sharded = builder().inline_with(Histories, |projector| projector.shards(2)).start().await;
+    assert!(matches!(sharded, Err(StartError::InlineShards { name: "histories" })), "{sharded:?}");
+    let parks = builder().inline_with(Histories, |projector| projector.on_failure(FailurePolicy::park())).start().await;
+    assert!(matches!(parks, Err(StartError::InlineParks { name: "histories" })), "{parks:?}");
+    let service = builder().on_failure(FailurePolicy::park()).inline(Histories).start().await.expect("it starts");
+    service.shutdown(PATIENCE).await.expect("it ends");
+}
+
+#[tokio::test]
+async fn r13_an_inline_read_model_follows_the_log_whatever_the_other_readers_follow() {
+    let store = MemoryStore::new();
+    // The source of the other readers delivers nothing.
+    let service = builder(&store).source(Refusing::for_ever()).inline(Histories).start().await.expect("it starts");
+    let model = service.read_model::<Histories>().patience(PATIENCE);
+    model.get("a").await.expect("it serves");
+    service.repository::<Account>().execute("a", AccountCommand::Deposit(1)).await.expect("executed");
+    assert_eq!(model.get("a").await.expect("it serves"), Some(vec![1]));
+    service.shutdown(PATIENCE).await.expect("it ends");
+    drop(service);
+    assert!(store.inline.is_empty(), "the store folds nothing any more");
+}

@@ -1,0 +1,292 @@
+//! Read models that are folded in the transaction of each batch.
+//!
+//! Such a transaction has several statements, all under the append lock, which the first of them takes. Then come the locks on the
+//! checkpoints and the documents. A worker that commits to one of them holds nothing else meanwhile, and takes no append lock.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use es_core::{
+    Generation, Position, RecordedEvent,
+    backend::{
+        Checkpoint, CommitError, GenerationState, InlineBehind, InlineDue, InlineFailure, InlineFold, InlineModels,
+        InlineObstacle, InlineState, KnownProgress, PAGE_BYTES, Reader, Witness, check_contiguous,
+    },
+};
+use sqlx::{
+    AssertSqlSafe, Postgres, Row,
+    postgres::{PgArguments, PgRow},
+    query::Query,
+};
+
+use crate::{guard::Guarded, read::log, read_models::leases, session};
+
+/// How long the server waits for the next statement of such a transaction, before it ends it: a process that is frozen in the middle
+/// must not keep the append lock.
+const IDLE_WITHIN: Duration = Duration::from_secs(10);
+
+/// How often it is looked for the checkpoint of a generation that serves. It is not there if it was replaced at that moment.
+const LOOKS: u32 = 3;
+
+/// How many events are read at a time.
+const PAGE: i64 = 1_000;
+
+/// The inline read models of a store, and who is told about them.
+#[derive(Clone)]
+pub(crate) struct Inline {
+    pub(crate) models: InlineModels,
+    pub(crate) progress: KnownProgress,
+}
+
+/// What was folded in a transaction.
+pub(crate) type Folded = Vec<(&'static str, Box<dyn InlineFold>)>;
+
+/// What comes of a transaction that the read models may refuse. The outer error is one of the database.
+pub(crate) type Obstructed<T> = Result<Result<T, InlineObstacle>, sqlx::Error>;
+
+/// Why a batch was not written with the read models.
+pub(crate) enum Refusal {
+    /// This request of it fails; if that is not known, all of them together.
+    Request(Option<usize>, InlineFailure),
+    /// None is to blame.
+    Behind(InlineBehind),
+}
+
+/// What comes of a batch.
+pub(crate) type Refusable<T> = Result<Result<T, Refusal>, sqlx::Error>;
+
+/// A generation that is to be folded, and whether a worker holds its lease.
+pub(crate) struct Due {
+    due: InlineDue,
+    is_leased: bool,
+}
+
+impl Inline {
+    /// The transaction was committed.
+    pub(crate) fn committed(&self, folded: Folded) {
+        for (projection, fold) in folded {
+            fold.committed();
+            self.progress.moved(projection);
+        }
+    }
+}
+
+/// Begins a transaction that [`end`] ends.
+pub(crate) async fn begin(connection: &mut Guarded) -> Result<(), sqlx::Error> {
+    let limit = session::milliseconds(Some(IDLE_WITHIN));
+    let begin = format!("BEGIN; SET LOCAL idle_in_transaction_session_timeout TO {limit}");
+    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection.connection).await.map(drop)
+}
+
+/// Commits what was done, or takes it back.
+pub(crate) async fn end<T, E>(
+    connection: &mut Guarded,
+    done: Result<Result<T, E>, sqlx::Error>,
+) -> Result<Result<T, E>, sqlx::Error> {
+    let end = if matches!(done, Ok(Ok(_))) { "COMMIT" } else { "ROLLBACK" };
+    match (sqlx::raw_sql(end).execute(&mut connection.connection).await, done) {
+        (Ok(_), done) => done,
+        // The connection may still be in the transaction.
+        (Err(cause), Ok(_)) => Err(cause),
+        (Err(cause), Err(first)) => Err(if crate::error::is_broken(&first) { first } else { cause }),
+    }
+}
+
+/// The generations in `state` that this process folds, for appends after `head`. Their checkpoints are locked from now on.
+pub(crate) async fn due(
+    models: &InlineModels,
+    names: Vec<&'static str>,
+    state: GenerationState,
+    head: Position,
+    connection: &mut Guarded,
+) -> Result<Result<Vec<Due>, InlineBehind>, sqlx::Error> {
+    let (mut states, mut names) = (Vec::new(), names);
+    for look in 1..=LOOKS {
+        let shard = InlineState::shard().to_string();
+        let query = sqlx::query(include_str!("../sql/inline_states.sql")).bind(&names).bind(state.as_str()).bind(shard);
+        let found = connection.rows(query).await?;
+        states.extend(found.iter().map(locked_state).collect::<Result<Vec<_>, _>>()?);
+        names.retain(|name| !states.iter().any(|(state, _)| state.reader.name == *name));
+        if names.is_empty() || state == GenerationState::Building {
+            break;
+        }
+        let query = sqlx::query(include_str!("../sql/inline_serving.sql")).bind(&names);
+        let serving = connection.rows(query).await?;
+        if serving.is_empty() {
+            break;
+        }
+        if look == LOOKS {
+            let state = |row| Ok((inline_state(row, 0, None)?, false));
+            states.extend(serving.iter().map(state).collect::<Result<Vec<_>, sqlx::Error>>()?);
+        }
+    }
+    let leased: Vec<_> = states.iter().filter(|(_, is_leased)| *is_leased).map(|(state, _)| state.reader.id).collect();
+    let states = states.into_iter().map(|(state, _)| state).collect();
+    let due = models
+        .due(states, head)
+        .map(|due| due.into_iter().map(|due| Due { is_leased: leased.contains(&due.1.reader.id), due }).collect());
+    Ok(due)
+}
+
+/// Folds all events after the checkpoints of `due`. `appended` are those after `head`, if they are known.
+pub(crate) async fn fold(
+    due: Vec<Due>,
+    head: Position,
+    appended: Option<&[RecordedEvent]>,
+    connection: &mut Guarded,
+) -> Obstructed<Folded> {
+    let mut folded = Folded::with_capacity(due.len());
+    for due in due {
+        match fold_one(due, head, appended, connection).await? {
+            Ok(one) => folded.push(one),
+            Err(obstacle) => return Ok(Err(obstacle)),
+        }
+    }
+    Ok(Ok(folded))
+}
+
+async fn fold_one(
+    Due { due: (model, mut at), is_leased }: Due,
+    head: Position,
+    appended: Option<&[RecordedEvent]>,
+    connection: &mut Guarded,
+) -> Obstructed<(&'static str, Box<dyn InlineFold>)> {
+    let name = model.name();
+    let missing = match at.missing(name, head) {
+        Ok(missing) => missing,
+        Err(behind) => return Ok(Err(InlineObstacle::Behind(behind))),
+    };
+    if is_leased {
+        let fence = sqlx::query(include_str!("../sql/inline_fence.sql"));
+        connection.execute(fence.bind(at.reader.id).bind(InlineState::shard().to_string())).await?;
+        at.fencing_token += 1;
+    }
+    let read;
+    let events = match appended {
+        Some(appended) if missing == 0 => appended,
+        _ => {
+            read = events_after(at.reached(), connection).await?;
+            &read
+        }
+    };
+    let failed = |failure: InlineFailure| Ok(Err(failure.into_obstacle(&at, head)));
+    let mut fold = match model.begin(&at, events) {
+        Ok(fold) => fold,
+        Err(failure) => return failed(failure),
+    };
+    let stored = load(at.reader.id, fold.missing(), fold.budget(), connection).await?;
+    let changes = match fold.fold(stored) {
+        Ok(changes) => changes,
+        Err(failure) => return failed(failure),
+    };
+    let lease = at.lease();
+    let committed = match leases::commit(&lease, &changes) {
+        Ok(commit) => leases::committed(&connection.rows(commit).await?, &lease, &changes)?.map(drop),
+        Err(refused) => Err(refused),
+    };
+    match committed {
+        Ok(()) => Ok(Ok((name, fold))),
+        Err(CommitError::Taken(taken)) => failed(fold.refused(taken)),
+        // The checkpoint is locked, and no letter is redeemed: it is the unique index, of which another transaction has made use.
+        Err(error) => Err(sqlx::Error::Io(std::io::Error::other(error))),
+    }
+}
+
+/// Folds all events into the generation `building`, which is about to serve, and runs `promote` in the same transaction, under the append
+/// lock: so it serves with all that was acknowledged. `None` if it cannot be folded up to there; nothing has changed then.
+pub(crate) async fn promote(
+    models: &InlineModels,
+    building: &Generation,
+    promote: Query<'_, Postgres, PgArguments>,
+    connection: &mut Guarded,
+) -> Result<Option<(Vec<PgRow>, Folded)>, sqlx::Error> {
+    begin(connection).await?;
+    let done = fold_and_promote(models, building, promote, connection).await;
+    match end(connection, done).await? {
+        Ok(done) => Ok(Some(done)),
+        Err(obstacle) => {
+            if let Some(obstacle) = obstacle {
+                tracing::warn!(name = building.reader.name, ?obstacle, "the new generation was not folded to the end");
+            }
+            Ok(None)
+        }
+    }
+}
+
+async fn fold_and_promote(
+    models: &InlineModels,
+    building: &Generation,
+    promote: Query<'_, Postgres, PgArguments>,
+    connection: &mut Guarded,
+) -> Result<Result<(Vec<PgRow>, Folded), Option<InlineObstacle>>, sqlx::Error> {
+    connection.rows(sqlx::query(include_str!("../sql/inline_turn.sql"))).await?;
+    // Another statement: it sees all that was written before the lock was taken.
+    let head = connection.rows(sqlx::query(include_str!("../sql/head.sql"))).await?;
+    let head = Position::from_i64(head.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?);
+    let Some(model) = models.of(&building.reader.name, building.version) else { return Ok(Err(None)) };
+    let due = match due(models, vec![model.name()], GenerationState::Building, head, connection).await? {
+        Ok(due) => due,
+        Err(behind) => return Ok(Err(Some(InlineObstacle::Behind(behind)))),
+    };
+    // Another one is built by now, or it is paused.
+    if !due.iter().any(|due| due.due.1.reader == building.reader) {
+        return Ok(Err(None));
+    }
+    match fold(due, head, None, connection).await? {
+        Ok(folded) => Ok(Ok((connection.rows(promote).await?, folded))),
+        Err(obstacle) => Ok(Err(Some(obstacle))),
+    }
+}
+
+/// All events after `position`.
+async fn events_after(position: Position, connection: &mut Guarded) -> Result<Vec<RecordedEvent>, sqlx::Error> {
+    let (mut events, mut last) = (Vec::new(), position);
+    loop {
+        let query = sqlx::query(include_str!("../sql/read_log.sql"));
+        let query = query.bind(last.to_i64()).bind(PAGE).bind(i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX));
+        let damaged = |reason: es_core::ReadError| sqlx::Error::Decode(reason.into());
+        let page = log::decode(&connection.rows(query).await?, None).map_err(damaged)?;
+        if page.is_empty() {
+            return Ok(events);
+        }
+        last = check_contiguous(last, &page).map_err(damaged)?;
+        events.extend(page);
+    }
+}
+
+/// The documents under the first of `keys`, as many as `budget` bytes allow.
+async fn load(
+    generation: i64,
+    keys: &[String],
+    budget: usize,
+    connection: &mut Guarded,
+) -> Result<Vec<Option<Bytes>>, sqlx::Error> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let budget = i64::try_from(budget).unwrap_or(i64::MAX);
+    let load = sqlx::query(include_str!("../sql/load.sql")).bind(generation).bind(keys).bind(budget);
+    let rows = connection.rows(load).await?;
+    rows.iter().map(|row| Ok(row.try_get::<Option<&[u8]>, _>(0)?.map(Bytes::copy_from_slice))).collect()
+}
+
+/// A generation whose checkpoint is locked, and whether a worker holds its lease.
+fn locked_state(row: &PgRow) -> Result<(InlineState, bool), sqlx::Error> {
+    let (event_id, recorded_at) = (row.try_get::<Option<_>, _>(7)?, row.try_get::<Option<_>, _>(8)?);
+    let witness = event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at });
+    let position = Position::from_i64(row.try_get(6)?);
+    let checkpoint = Checkpoint { position, witness, cursor: row.try_get(9)? };
+    Ok((inline_state(row, row.try_get(5)?, Some(checkpoint))?, row.try_get(10)?))
+}
+
+fn inline_state(row: &PgRow, fencing_token: i64, checkpoint: Option<Checkpoint>) -> Result<InlineState, sqlx::Error> {
+    let version = row.try_get::<i64, _>(2)?;
+    Ok(InlineState {
+        reader: Reader { id: row.try_get(0)?, name: row.try_get(1)? },
+        version: u32::try_from(version).map_err(|reason| sqlx::Error::Decode(reason.into()))?,
+        definition: row.try_get(3)?,
+        is_detached: row.try_get(4)?,
+        fencing_token,
+        checkpoint,
+    })
+}
