@@ -183,6 +183,17 @@ impl Connections {
         })
     }
 
+    /// Gives back a connection on which an application's statements were committed, without what they have set there. The connection
+    /// is closed where that cannot be taken back.
+    pub(crate) async fn restore(&self, mut taken: Taken) {
+        let restore = self.session.restore(&mut taken.connection);
+        let restored = self.within(self.session.answer_within(), restore).await;
+        // The work is committed, whatever becomes of the connection.
+        if let Err(cause) = restored.and_then(|()| taken.give_back(Ok(()))) {
+            tracing::debug!(error = &cause as &dyn std::error::Error, "a connection is closed");
+        }
+    }
+
     async fn place(&self) -> Result<OwnedSemaphorePermit, sqlx::Error> {
         self.places.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)
     }

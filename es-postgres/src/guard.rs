@@ -117,6 +117,11 @@ struct Text {
 }
 
 impl Guard {
+    /// The last part of the session's search path.
+    pub(crate) fn mark(&self) -> &str {
+        &self.mark
+    }
+
     pub(crate) fn new(mark: String, schema: SchemaId) -> Self {
         Self { mark, schema, texts: HashMap::new() }
     }

@@ -39,6 +39,13 @@ struct Limits {
     lock: Option<Duration>,
 }
 
+impl Limits {
+    /// For statements that the client gives up after `limit`.
+    fn within(limit: Duration) -> Self {
+        Self { statement: Some(limit / 10 * 9), lock: None }
+    }
+}
+
 impl Session {
     pub(crate) fn new(options: PgConnectOptions, schema: String, answer_within: Duration) -> Self {
         // The log of statements would hold events at level debug.
@@ -78,8 +85,7 @@ impl Session {
     /// A fresh connection for statements that the client gives up after `limit`. The server gives up a
     /// little earlier: then it says so, the connection stays whole, and no statement goes on without its client.
     pub(crate) async fn open_within(&self, limit: Duration) -> Result<Guarded, sqlx::Error> {
-        let limits = Limits { statement: Some(limit / 10 * 9), lock: None };
-        self.in_time(self.connect_guarded(limits)).await
+        self.in_time(self.connect_guarded(Limits::within(limit))).await
     }
 
     /// A fresh connection for the writer: no session that holds the append lock for long may block it for good.
@@ -113,13 +119,25 @@ impl Session {
     /// The settings are made by a statement, since poolers refuse them as start-up parameters.
     async fn connect(&self, mark: &str, limits: Limits) -> Result<(PgConnection, PgRow), sqlx::Error> {
         let mut connection = PgConnection::connect_with(&self.options).await?;
-        let settings = include_str!("sql/session.sql")
+        let settings = self.settings(mark, limits);
+        let row = sqlx::raw_sql(AssertSqlSafe(settings)).fetch_one(&mut connection).await?;
+        Ok((connection, row))
+    }
+
+    fn settings(&self, mark: &str, limits: Limits) -> String {
+        include_str!("sql/session.sql")
             .replace("{path}", &self.schema.path(mark))
             .replace("{schema}", &self.schema.name)
             .replace("{statement_timeout}", &milliseconds(limits.statement))
-            .replace("{lock_timeout}", &milliseconds(limits.lock));
-        let row = sqlx::raw_sql(AssertSqlSafe(settings)).fetch_one(&mut connection).await?;
-        Ok((connection, row))
+            .replace("{lock_timeout}", &milliseconds(limits.lock))
+    }
+
+    /// Makes a session that was [opened](Self::open_within) within the limit of an answer what it was then, whatever an application's
+    /// statements have set in it.
+    pub(crate) async fn restore(&self, Guarded { connection, guard, .. }: &mut Guarded) -> Result<(), sqlx::Error> {
+        let limits = Limits::within(self.answer_within);
+        let restore = include_str!("sql/restore.sql").to_owned() + &self.settings(guard.mark(), limits);
+        sqlx::raw_sql(AssertSqlSafe(restore)).execute(connection).await.map(drop)
     }
 
     async fn in_time<T>(&self, opened: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {

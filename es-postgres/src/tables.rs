@@ -39,7 +39,8 @@ pub struct PgTables<'c> {
 
 impl PgTables<'_> {
     /// The connection. Its search path leads to the tables and to nothing else but `pg_catalog`. Savepoints
-    /// (`connection.begin()`) may be set; the transaction itself must not be ended.
+    /// (`connection.begin()`) may be set; the transaction itself must not be ended. What is set in it (`SET`, with `LOCAL` or
+    /// without), temporary tables and advisory locks end with the transaction.
     pub fn connection(&mut self) -> &mut PgConnection {
         self.connection
     }
@@ -63,7 +64,10 @@ impl TableStore for PostgresStore {
         let create = async {
             let mut taken = connections.take().await?;
             match create(&mut taken.connection, generation, &name, migrations).await {
-                Ok(Ok(())) => taken.give_back(Ok(Ok(()))),
+                Ok(Ok(())) => {
+                    connections.restore(taken).await;
+                    Ok(Ok(()))
+                }
                 // Its transaction may be open.
                 failed => failed,
             }
@@ -86,7 +90,7 @@ impl TableStore for PostgresStore {
         let commit = async {
             let mut taken = connections.take_for(lease.reader.id).await?;
             match commit(&mut taken.connection, lease, &changes, write, connections.answer_within()).await {
-                Ok(Ok(acts)) => taken.give_back(Ok(Ok(acts))),
+                Ok(Ok(acts)) => Ok(Ok((acts, taken))),
                 Ok(Err(Refusal { reason, is_rolled_back: true })) => taken.give_back(Ok(Err(reason))),
                 // Its transaction may be open, and it may be in the middle of a statement.
                 Ok(Err(Refusal { reason, .. })) => Ok(Err(reason)),
@@ -94,8 +98,9 @@ impl TableStore for PostgresStore {
             }
         };
         let committed = connections.within(connections.answer_within(), commit).await;
-        let acts = committed.map_err(|cause| CommitError::Store(error::read_model(cause)))??;
+        let (acts, taken) = committed.map_err(|cause| CommitError::Store(error::read_model(cause)))??;
         self.has_committed(lease, sent, acts);
+        connections.restore(taken).await;
         Ok(())
     }
 

@@ -23,7 +23,7 @@ pub struct PgReading {
 }
 
 impl PgReading {
-    /// The connection.
+    /// The connection. What is set in it (`SET`) ends with the transaction.
     pub fn connection(&mut self) -> &mut PgConnection {
         &mut self.taken.connection.connection
     }
@@ -36,7 +36,8 @@ impl PgReading {
     /// # Cancel safety
     /// Dropping the future closes the connection.
     pub async fn end(mut self) -> Result<(), sqlx::Error> {
-        let ended = sqlx::raw_sql("COMMIT").execute(self.connection()).await;
+        // What the application has set (`SET` without `LOCAL`) would stay after a commit.
+        let ended = sqlx::raw_sql("ROLLBACK").execute(self.connection()).await;
         self.taken.give_back(ended).map(drop)
     }
 }

@@ -1,7 +1,10 @@
 //! Table projections: the suite of all SQL stores, and what only Postgres has.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -158,6 +161,58 @@ async fn tables_need_a_role_that_may_make_schemas() {
     let ended = soon(projector.run(CancellationToken::new())).await;
     assert!(matches!(ended, Err(EngineError::Tables(CreateTablesError::Forbidden(_)))), "{ended:?}");
     owner.run(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+/// Notes what the session is like, and changes it.
+#[derive(Default, Clone)]
+struct Sets(Arc<Mutex<Vec<String>>>);
+
+#[async_trait]
+impl TableProjection<PostgresStore> for Sets {
+    const NAME: &'static str = "sets";
+    const MIGRATIONS: &'static [&'static str] = &["SET DateStyle TO 'German'; CREATE TABLE seen (position bigint)"];
+    type Event = AccountEvent;
+
+    async fn write(&self, tables: &mut PgTables<'_>, _: &[Recorded<AccountEvent>]) -> Result<(), BoxError> {
+        let look = "SELECT concat_ws(', ', current_user = session_user, current_setting('DateStyle'), current_setting('lock_timeout'),
+            current_setting('idle_session_timeout'), (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711
+            AND pid = pg_backend_pid()), to_regclass('pg_temp.scratch') IS NULL)";
+        let seen: String = sqlx::query_scalar(look).fetch_one(tables.connection()).await?;
+        self.0.lock().unwrap().push(seen);
+        let set = "CREATE TEMP TABLE scratch (id bigint); SET lock_timeout TO '77s'; SET DateStyle TO 'SQL'; SET statement_timeout TO '9s';
+            SET idle_session_timeout TO '88s'; SELECT pg_advisory_lock(4711); SET ROLE pg_monitor";
+        sqlx::raw_sql(set).execute(tables.connection()).await?;
+        Ok(())
+    }
+}
+
+/// What an application's statements set in the store's session ends with their transaction. (Seen to fail where it stayed: the next
+/// statement of the store on the connection was made by the other role.)
+#[tokio::test]
+async fn what_a_projection_sets_in_the_session_ends_with_its_transaction() {
+    let store = Schema::new().store().await;
+    let repository = Repository::<Account>::new(store.clone());
+    let sets = Sets::default();
+    let projector = TableProjector::new(sets.clone(), LogSource::new(store.clone()), store.clone());
+    let shutdown = CancellationToken::new();
+    let running = tokio::spawn({
+        let shutdown = shutdown.clone();
+        async move { projector.run(shutdown).await }
+    });
+    let tables = Tables::<Sets, _>::new(store.clone()).patience(SOON);
+    for _ in 0..3 {
+        let written = repository.execute("a", AccountCommand::Deposit(1)).await.unwrap();
+        tables.wait_for(written.token, SOON).await.unwrap();
+        let mut reading = tables.read().await.unwrap();
+        let style: String = sqlx::query_scalar("SHOW DateStyle").fetch_one(reading.connection()).await.unwrap();
+        assert_eq!(style, "ISO, MDY");
+        sqlx::raw_sql("SET DateStyle TO 'SQL'").execute(reading.connection()).await.unwrap();
+        reading.end().await.unwrap();
+    }
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+    let seen = sets.0.lock().unwrap();
+    assert!(seen.len() >= 3 && seen.iter().all(|seen| *seen == "t, ISO, MDY, 0, 0, 0, t"), "{seen:?}");
 }
 
 /// Takes 20 ms for each event.
