@@ -92,11 +92,20 @@ fn held_up(reader: &Reader) -> Vec<Finding> {
         ("correct the code and start it again", "")
     };
     let mut findings = Vec::new();
-    for Stopped { shard, position, event_id, cause, .. } in &reader.stopped_at {
+    for (index, Stopped { position, event_id, cause, .. }) in reader.stopped_at.iter().enumerate() {
+        // One command moves all shards that have stopped at the event.
+        let is_it = |other: &&Stopped| (other.position, other.event_id) == (*position, *event_id);
+        if reader.stopped_at[..index].iter().any(|other| is_it(&other)) {
+            continue;
+        }
+        let shards = match reader.stopped_at.iter().filter(is_it).count() {
+            1 => String::new(),
+            several => format!(" in {several} shards"),
+        };
         findings.push(Finding::problem(
             "readers",
-            format!("{} has stopped at position {position}: {cause}", reader.called()),
-            format!("{code}, or `es skip {name} --shard {shard} --position {position} --event {event_id}`{then}"),
+            format!("{} has stopped at position {position}{shards}: {cause}", reader.called()),
+            format!("{code}, or `es skip {name} --position {position} --event {event_id}`{then}"),
         ));
     }
     if let Some(Paused { actor, reason, .. }) = &reader.paused {

@@ -64,7 +64,7 @@ pub(crate) struct Skip {
     #[arg(long, value_name = "ID")]
     event: Uuid,
 
-    /// The shard of the reader [default: the one in which it has stopped at the event]
+    /// The shard of the reader [default: each in which it has stopped at the event]
     #[arg(long, value_name = "SHARD")]
     shard: Option<String>,
 
@@ -90,25 +90,54 @@ impl Skip {
         // A read model that is rebuilt may have stopped at it twice; both are moved past it.
         shards.sort_unstable();
         shards.dedup();
-        let shard = match &*shards {
-            [shard] => shard,
-            [] => return Err(CommandError::Missing(not_stopped(&reader, position, event, shard.as_deref(), &stops))),
-            several => {
-                let several: Vec<_> = several.iter().map(Shard::to_string).collect();
-                let what = format!("{reader} has stopped at this event in the shards {}", several.join(", "));
-                return Err(CommandError::usage(what, "pass --shard, once for each of them"));
-            }
-        };
-        if !consent.to(&format!("{reader} will never handle the event {event} at position {position}"))? {
+        if shards.is_empty() {
+            return Err(CommandError::Missing(not_stopped(&reader, position, event, shard.as_deref(), &stops)));
+        }
+        let named = named(&shards);
+        let what = format!("{reader} will never handle the event {event} at position {position} in {named}");
+        if !consent.to(&what)? {
             return Ok(Outcome::No);
         }
-        store.skip(&reader, shard, position, event, &act).await?;
+        // An event that cannot be read stops each shard of a reader in per-key order: it is not known whose it is.
+        for shard in &shards {
+            store.skip(&reader, shard, position, event, &act).await?;
+        }
         output.line(format_args!(
-            "{reader} is past position {position} in shard {shard}, and continues within some seconds where a service runs it"
+            "{reader} is past position {position} in {named}, and continues within some seconds where a service runs it"
         ))?;
+        let behind = if shard.is_none() { behind(store, &reader, position).await? } else { Vec::new() };
+        if !behind.is_empty() {
+            let named = self::named(&behind);
+            output.line(format_args!(
+                "{named} is yet to come to it: if it stops there too, run the same command again"
+            ))?;
+        }
         output.flush()?;
         Ok(Outcome::Well)
     }
+}
+
+/// The shards in a sentence.
+fn named(shards: &[Shard]) -> String {
+    let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
+    match &*names {
+        [shard] => format!("shard {shard}"),
+        _ => format!("the shards {}", names.join(", ")),
+    }
+}
+
+/// The shards of `reader` that have not reached `position`, where it has more than one.
+async fn behind(store: &dyn ServiceStore, reader: &str, position: Position) -> Result<Vec<Shard>, CommandError> {
+    let readers = store.list_readers().await?;
+    let shards = readers.into_iter().filter(|found| found.reader.name == reader && found.shards.len() > 1);
+    let mut behind: Vec<_> = shards
+        .flat_map(|found| found.shards)
+        .filter(|found| found.position < position)
+        .map(|found| found.shard)
+        .collect();
+    behind.sort_unstable();
+    behind.dedup();
+    Ok(behind)
 }
 
 /// That `reader` has not stopped at an event, and at which events it has.

@@ -23,7 +23,7 @@ use crate::{
 #[expect(clippy::doc_markdown, reason = "it is a help text")]
 #[command(name = "es", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Es {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Store options")]
     place: Place,
 
     #[command(subcommand)]

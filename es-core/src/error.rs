@@ -6,13 +6,20 @@
 /// The backend's own error, kept as the source of Evenfold's error.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The text of `error` and of all its causes.
+/// The text of `error` and of all its causes, each of them once: errors of other crates often end with the text of their cause, and
+/// have it as their source too.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
+    let mut outer = error.to_string();
+    let mut text = outer.clone();
     let mut next = error.source();
     while let Some(cause) = next {
-        text = format!("{text}: {cause}");
-        next = cause.source();
+        let inner = cause.to_string();
+        let is_told = outer.strip_suffix(&inner).is_some_and(|before| before.is_empty() || before.ends_with(": "));
+        if !is_told {
+            text.push_str(": ");
+            text.push_str(&inner);
+        }
+        (outer, next) = (inner, cause.source());
     }
     text
 }
@@ -48,6 +55,30 @@ mod tests {
         },
         service::{RebuildError, StartError, Unsettled},
     };
+
+    /// An error as those of other crates: with its cause in its text or without, and as its source.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        #[source]
+        cause: Option<Box<Self>>,
+    }
+
+    /// Seen to fail where each text was added: "connect: refused: refused".
+    #[test]
+    fn a_cause_that_the_error_around_it_tells_is_told_once() {
+        for (texts, told) in [
+            (&["cannot open", "connect: refused", "refused"][..], "cannot open: connect: refused"),
+            (&["refused", "refused", "by a rule"], "refused: by a rule"),
+            (&["cannot connect", "no route"], "cannot connect: no route"),
+            (&["it is unknown", "known"], "it is unknown: known"),
+            (&["connect: refused", "refused", "no: refused"], "connect: refused: no: refused"),
+        ] {
+            let layers = texts.iter().rev().fold(None, |cause, text| Some(Box::new(Layer { text, cause })));
+            assert_eq!(with_causes(&*layers.expect("a layer")), told);
+        }
+    }
 
     /// The `is_transient` of each error for the same failure of a store.
     fn transient(failure: fn() -> BoxError) -> Vec<bool> {

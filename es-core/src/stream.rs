@@ -111,7 +111,7 @@ impl FromStr for StreamId {
     type Err = InvalidStream;
 
     fn from_str(name: &str) -> Result<Self, InvalidStream> {
-        let (category, id) = name.split_once('-').ok_or(InvalidStream::EmptyId)?;
+        let (category, id) = name.split_once('-').ok_or_else(|| InvalidStream::NoId { name: name.to_owned() })?;
         Ok(Self { category_len: check(category, id)?, name: name.into() })
     }
 }
@@ -156,8 +156,14 @@ pub enum InvalidStream {
         /// The category that was given.
         category: String,
     },
+    /// There is no `-` that ends the category.
+    #[error("{name:?} is no stream: its name is <category>-<id>, for example order-17")]
+    NoId {
+        /// The name that was given.
+        name: String,
+    },
     /// There is no id after the category.
-    #[error("the id is empty")]
+    #[error("the id of the stream is empty")]
     EmptyId,
     /// The id holds NUL or another control character.
     #[error("the id holds a control character")]

@@ -90,11 +90,20 @@ fn line(from: u64, reached: u64, head: u64, elapsed: Duration) -> String {
 }
 
 fn throttled(Throttling { share, append_p99, limit, .. }: Throttling) -> String {
-    let milliseconds = |time: Duration| time.as_secs_f64() * 1_000.0;
-    let what =
-        if share < 1.0 { format!("throttled to {:.0} % of the time", share * 100.0) } else { "not throttled".into() };
-    let p99 = append_p99.map_or_else(|| "not known yet".into(), |p99| format!("{:.1} ms", milliseconds(p99)));
-    format!(", {what} (append p99 {p99}, limit {:.1} ms)", milliseconds(limit))
+    let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1_000.0);
+    let (percent, limit) = (share * 100.0, milliseconds(limit));
+    match (append_p99.map(milliseconds), share < 1.0) {
+        (Some(p99), true) => {
+            format!(", works {percent:.0} % of the time: 99 % of appends would take up to {p99} (limit: {limit})")
+        }
+        (Some(p99), false) => format!(", not throttled: 99 % of appends would take up to {p99} (limit: {limit})"),
+        (None, true) => {
+            format!(
+                ", works {percent:.0} % of the time until enough is measured to know how long appends take (limit: {limit})"
+            )
+        }
+        (None, false) => format!(", not throttled: how long appends take is not measured yet (limit: {limit})"),
+    }
 }
 
 #[cfg(test)]
@@ -117,8 +126,14 @@ mod tests {
     async fn it_tells_how_far_a_rebuild_is_throttled() {
         let mut state = Throttle::keeping(Duration::from_millis(5), MemoryStore::new()).state();
         (state.share, state.append_p99) = (0.05, None);
-        assert_eq!(throttled(state), ", throttled to 5 % of the time (append p99 not known yet, limit 5.0 ms)");
+        let unknown = "until enough is measured to know how long appends take (limit: 5.0 ms)";
+        assert_eq!(throttled(state), format!(", works 5 % of the time {unknown}"));
+        state.append_p99 = Some(Duration::from_micros(6_050));
+        assert_eq!(
+            throttled(state),
+            ", works 5 % of the time: 99 % of appends would take up to 6.0 ms (limit: 5.0 ms)"
+        );
         (state.share, state.append_p99) = (1.0, Some(Duration::from_micros(2_340)));
-        assert_eq!(throttled(state), ", not throttled (append p99 2.3 ms, limit 5.0 ms)");
+        assert_eq!(throttled(state), ", not throttled: 99 % of appends would take up to 2.3 ms (limit: 5.0 ms)");
     }
 }

@@ -24,6 +24,20 @@ fn help_and_manual_tell_the_exit_codes() {
     }
 }
 
+/// Seen to fail where `--url` and `--schema` stood among the options of the command.
+#[test]
+fn options_of_the_store_have_a_heading_of_their_own() {
+    for command in [&["--help"][..], &["readers", "--help"], &["stream", "show", "-h"]] {
+        let help = run(es().args(command)).out;
+        let (before, own) = help.split_once("\nStore options:\n").expect("the heading");
+        let options = before.split_once("\nOptions:\n").expect("the options of the command").1;
+        assert!(own.contains("--url") && own.contains("--schema"), "{help}");
+        assert!(!options.contains("--url") && !own.contains("--help"), "{help}");
+    }
+    let manual = run(es().arg("man")).out;
+    assert!(manual.contains("url") && manual.contains("schema"), "{manual}");
+}
+
 /// The password of a URL in the environment must not be shown.
 #[test]
 fn help_shows_no_url_of_the_environment() {

@@ -57,18 +57,20 @@ pub enum EngineError {
     Replaced,
     /// The read model was fed by another source, or in another number of shards, and these shards have reached different positions.
     /// So there is no one position from which this source could continue. Run the former program until its shards have read the
-    /// same, while no client writes, or rebuild the read model.
+    /// same, which takes a moment in which no client writes; or rebuild the read model, which may begin in any number of shards. (A
+    /// policy cannot be rebuilt.)
     #[error(
-        "the read model was fed by another source or in another number of shards, which have reached different positions, so \
-         it cannot continue from {0:?}: run the former program until all have read the same, or rebuild the read model"
+        "the reader was fed by another source or in another number of shards, which have reached different positions, so \
+         it cannot continue from {0:?}: let the former program run while no client writes, until all shards have read the same, \
+         and then start this one; or, if it is a read model, `rebuild` it, which may begin from any source and number of shards"
     )]
     OtherSource(String),
     /// The read model was fed by another source, or in another number of shards, and some of its keys are parked. It is not known
     /// from which of the several shards of this source their events come. Retry or discard the dead letters first, or rebuild the
     /// read model.
     #[error(
-        "the read model was fed by another source or in another number of shards and has parked keys, so it cannot continue \
-         from {0:?}: retry or discard the dead letters first, or rebuild the read model"
+        "the reader was fed by another source or in another number of shards and has parked keys, so it cannot continue \
+         from {0:?}: retry or discard the dead letters first, or, if it is a read model, `rebuild` it"
     )]
     ParkedKeys(String),
     /// A newer version of the projection serves or is being built: this program is too old for it.

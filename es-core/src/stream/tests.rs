@@ -28,6 +28,8 @@ fn r15_a_name_has_an_id_and_a_limit() {
     let bytes = MAX_STREAM_BYTES + 1;
     assert_eq!(StreamId::new("order", &"1".repeat(longest + 1)), Err(InvalidStream::TooLong { bytes }));
     assert_eq!(StreamId::new("order", ""), Err(InvalidStream::EmptyId));
+    assert_eq!("order-".parse::<StreamId>(), Err(InvalidStream::EmptyId));
+    assert_eq!("order".parse::<StreamId>(), Err(InvalidStream::NoId { name: "order".to_owned() }));
     assert_eq!(StreamId::new("order", "a\nb"), Err(InvalidStream::ControlCharacter));
     // The id may hold what ends the category.
     let name: StreamId = "order-a-b".parse().expect("a valid name");

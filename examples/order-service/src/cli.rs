@@ -3,7 +3,11 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
-use evenfold::{Policy, cli::ServiceCommand, service};
+use evenfold::{
+    Policy,
+    cli::{ServiceCommand, TextCommand},
+    service,
+};
 
 use crate::{policy::Fulfilment, read_models::NAMES};
 
@@ -12,10 +16,10 @@ use crate::{policy::Fulfilment, read_models::NAMES};
 #[command(version)]
 #[expect(missing_docs, reason = "the options say it")]
 pub struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Service options")]
     pub parts: Parts,
 
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "HTTP options")]
     pub http: Http,
 
     #[command(subcommand)]
@@ -86,6 +90,9 @@ pub enum Role {
     /// What every service has: verify and rebuild read models, look into the store
     #[command(flatten)]
     Service(ServiceCommand),
+    /// What the program prints about itself
+    #[command(flatten)]
+    Text(TextCommand),
 }
 
 impl Role {
@@ -95,6 +102,7 @@ impl Role {
             Self::Serve if http.only_http => service::Parts::None,
             Self::Serve | Self::Demo => service::Parts::All,
             Self::Service(command) => command.parts(),
+            Self::Text(_) => service::Parts::None,
             Self::Relay => service::Parts::named([service::RELAY]),
             Self::Policy => service::Parts::named([Fulfilment::NAME]),
             Self::Project { projections } if projections.is_empty() => {

@@ -2,7 +2,7 @@
 
 use std::{io, io::IsTerminal, net::SocketAddr, process::ExitCode, time::Duration};
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use evenfold::{
     CancellationToken,
     cli::{CommandError, Outcome, Output, ServiceCommand, end::exit_code},
@@ -65,10 +65,13 @@ pub fn main() -> ExitCode {
 /// # Errors
 /// [`RunError`].
 pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
-    let shutdown = on_signal()?;
-    let metrics = Metrics::install()?;
     let Cli { mut parts, http, role } = cli;
     let role = role.unwrap_or(Role::Serve);
+    if let Role::Text(text) = role {
+        return Ok(text.run(Cli::command(), &mut Output::stdout())?);
+    }
+    let shutdown = on_signal()?;
+    let metrics = Metrics::install()?;
     // Without `--db` the demo uses a temporary file.
     let scratch = tempfile::tempdir()?;
     if matches!(role, Role::Demo) && parts.db.is_none() {
@@ -89,6 +92,8 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
             roles::work(&service, http, metrics, shutdown).await.map(well)
         }
         Role::Service(command) => Ok(command.run_on(&service, shutdown, &mut Output::stdout()).await?),
+        // It was printed before a store was opened.
+        Role::Text(_) => Ok(Outcome::Well),
     };
     if let Err(error) = service.shutdown(END_WITHIN).await {
         tracing::warn!(reason = with_causes(&error), "the service did not end in good order");
