@@ -1,8 +1,16 @@
 //! How far the log has come, as a process knows.
 
-use std::{convert::Infallible, future, panic, sync::Arc};
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    future, panic,
+    sync::{Arc, Mutex as StdMutex, PoisonError},
+};
 
-use tokio::sync::{Mutex, watch};
+use tokio::{
+    runtime::{Handle, Id},
+    sync::{Mutex, watch},
+};
 
 use crate::{pace::Pace, stream::Position};
 
@@ -12,14 +20,17 @@ use crate::{pace::Pace, stream::Position};
 #[derive(Debug, Clone, Default)]
 pub struct KnownHead {
     head: watch::Sender<Position>,
-    /// Held by the one caller that looks for what other processes have appended.
-    pace: Arc<Mutex<Pace>>,
+    paces: Arc<StdMutex<Paces>>,
 }
+
+/// Of each runtime on which callers wait, held by the one of them that looks for what other processes have appended: one that stands
+/// still holds up no caller of another one.
+type Paces = HashMap<Id, Arc<Mutex<Pace>>>;
 
 impl KnownHead {
     /// It begins at `position`.
     pub fn new(position: Position) -> Self {
-        Self { head: watch::Sender::new(position), pace: Arc::default() }
+        Self { head: watch::Sender::new(position), paces: Arc::default() }
     }
 
     /// What is known without asking.
@@ -63,7 +74,7 @@ impl KnownHead {
     /// As [`past`](Self::past), also for what other processes append: `look` asks the store for the end of the log, and
     /// [raises](Self::raise) or [lowers](Self::lower) the head accordingly.
     ///
-    /// One caller at a time looks, for all of them, at a pace that depends on the time since the last news. When it leaves,
+    /// One caller at a time looks, for all of a runtime, at a pace that depends on the time since the last news. When it leaves,
     /// because its news have come or its future is dropped, the next one continues at the same pace.
     ///
     /// A look that has begun is finished by a task of its own when its caller leaves: a store that drops a query in the middle loses
@@ -86,12 +97,23 @@ impl KnownHead {
         }
     }
 
+    /// The one of this runtime.
+    fn pace(&self) -> Arc<Mutex<Pace>> {
+        let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
+        let runtime = Handle::current().id();
+        if !paces.contains_key(&runtime) {
+            // Those of runtimes that have ended.
+            paces.retain(|_, pace| Arc::strong_count(pace) > 1);
+        }
+        paces.entry(runtime).or_default().clone()
+    }
+
     async fn looking<E, L>(&self, mut look: impl FnMut() -> L) -> Result<Infallible, E>
     where
         E: Send + 'static,
         L: Future<Output = Result<(), E>> + Send + 'static,
     {
-        let mut pace = self.pace.clone().lock_owned().await;
+        let mut pace = self.pace().lock_owned().await;
         loop {
             tokio::time::sleep_until(pace.next()).await;
             let (head, look) = (self.clone(), look());
@@ -161,6 +183,28 @@ mod tests {
         }
         assert!(waiters.join_all().await.iter().all(Result::is_ok));
         assert_eq!(looks.load(Ordering::Relaxed), 20);
+    }
+
+    /// Seen to fail where the callers of all runtimes waited for the one that looked: it waits on a runtime that stands still.
+    #[test]
+    fn a_waiter_does_not_wait_for_a_runtime_that_stands_still() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("made");
+        let (still, other, head) = (runtime(), runtime(), KnownHead::default());
+        let waits = head.clone();
+        still.block_on(async {
+            tokio::spawn(async move {
+                waits.past_looking(Position::new(9), || future::ready(Ok::<_, Infallible>(()))).await
+            });
+            tokio::task::yield_now().await;
+        });
+        let look = || {
+            head.raise(Position::new(1));
+            future::ready(Ok::<_, Infallible>(()))
+        };
+        let past = async {
+            tokio::time::timeout(std::time::Duration::from_secs(20), head.past_looking(Position::ZERO, look)).await
+        };
+        assert!(matches!(other.block_on(past), Ok(Ok(()))));
     }
 
     /// When a look ended with its caller, a following process opened a new connection for each look that its news overtook.

@@ -10,6 +10,7 @@ use std::{
 };
 
 use tokio::{
+    runtime::{Handle, Id},
     sync::{Notify, watch},
     time::{Instant, sleep_until, timeout_at},
 };
@@ -23,12 +24,14 @@ use crate::{
 ///
 /// One task for each of them looks at its generations, for all that wait, for as long as one of them does: again and again at
 /// growing pauses, and at once when a worker of this process has [moved](Self::moved) the read model or another caller begins
-/// to wait.
+/// to wait. If they wait on several runtimes, each of these has a task: one that stands still holds up no caller of another one.
 #[derive(Clone, Default)]
-pub struct KnownProgress(Arc<Mutex<HashMap<String, Weak<Looking>>>>);
+pub struct KnownProgress(Arc<Mutex<HashMap<String, Vec<Weak<Looking>>>>>);
 
 /// What is known of the task that looks at one read model. It ends with the last of its owners.
 struct Looking {
+    /// Where it runs.
+    runtime: Id,
     looks: watch::Receiver<Look>,
     /// How many looks have begun.
     begun: Arc<AtomicU64>,
@@ -47,28 +50,33 @@ pub(crate) type Found = Result<Arc<GenerationSet>, Arc<ReadModelError>>;
 impl KnownProgress {
     /// A worker of this process has moved the read model `projection`: if callers wait for it, the next look is made at once.
     pub fn moved(&self, projection: &str) {
-        if let Some(looking) = self.all().get(projection).and_then(Weak::upgrade) {
+        for looking in self.all().get(projection).into_iter().flatten().filter_map(Weak::upgrade) {
             looking.prompt.notify_one();
         }
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<String, Weak<Looking>>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<String, Vec<Weak<Looking>>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn join(&self, store: &Arc<dyn Documents>, projection: &str) -> Arc<Looking> {
+        let runtime = Handle::current().id();
         let mut all = self.all();
-        // The task may have ended with the runtime of another caller.
-        let running = all.get(projection).and_then(Weak::upgrade).filter(|found| found.looks.has_changed().is_ok());
-        running.inspect(|running| running.prompt.notify_one()).unwrap_or_else(|| {
-            let (sender, looks) = watch::channel(Look { number: 0, found: Ok(Arc::default()) });
-            let looking = Looking { looks, begun: Arc::default(), prompt: Arc::default() };
-            let task = Task { begun: looking.begun.clone(), prompt: looking.prompt.clone(), looks: sender };
-            tokio::spawn(task.run(store.clone(), projection.to_owned()));
-            let looking = Arc::new(looking);
-            all.insert(projection.to_owned(), Arc::downgrade(&looking));
-            looking
-        })
+        let tasks = all.entry(projection.to_owned()).or_default();
+        tasks.retain(|task| task.strong_count() > 0);
+        // A task may have ended with its runtime, or with a panic of the store.
+        let running = |found: &Arc<Looking>| found.runtime == runtime && found.looks.has_changed().is_ok();
+        if let Some(running) = tasks.iter().filter_map(Weak::upgrade).find(running) {
+            running.prompt.notify_one();
+            return running;
+        }
+        let (sender, looks) = watch::channel(Look { number: 0, found: Ok(Arc::default()) });
+        let looking = Looking { runtime, looks, begun: Arc::default(), prompt: Arc::default() };
+        let task = Task { begun: looking.begun.clone(), prompt: looking.prompt.clone(), looks: sender };
+        tokio::spawn(task.run(store.clone(), projection.to_owned()));
+        let looking = Arc::new(looking);
+        tasks.push(Arc::downgrade(&looking));
+        looking
     }
 }
 
@@ -117,7 +125,7 @@ pub(crate) struct Progresses {
     /// The last look that had begun before, or that was returned.
     after: u64,
     /// With its last owner the task ends.
-    _looking: Arc<Looking>,
+    looking: Arc<Looking>,
     looks: watch::Receiver<Look>,
 }
 
@@ -126,7 +134,7 @@ impl Progresses {
     pub(crate) fn follow(store: &Arc<dyn Documents>, projection: &'static str) -> Self {
         let looking = store.known_progress().join(store, projection);
         let (after, looks) = (looking.begun.load(Ordering::SeqCst), looking.looks.clone());
-        Self { store: store.clone(), projection, after, _looking: looking, looks }
+        Self { store: store.clone(), projection, after, looking, looks }
     }
 
     /// Which read model it is.
@@ -139,6 +147,10 @@ impl Progresses {
     /// # Cancel safety
     /// Dropping the future loses nothing: later calls return later looks.
     pub(crate) async fn next(&mut self) -> Found {
+        if self.looking.runtime != Handle::current().id() {
+            // The caller has come from another runtime, which may stand still from now on.
+            *self = Self::follow(&self.store, self.projection);
+        }
         loop {
             let look = self.looks.wait_for(|look| look.number > self.after).await;
             if let Ok((number, found)) = look.map(|look| (look.number, look.found.clone())) {
@@ -155,5 +167,44 @@ impl Progresses {
             Some(deadline) => timeout_at(deadline, self.next()).await.ok(),
             None => Some(self.next().await),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::{runtime, time::timeout};
+
+    use super::*;
+    use crate::memory::MemoryStore;
+
+    fn runtime() -> runtime::Runtime {
+        runtime::Builder::new_current_thread().enable_all().build().expect("made")
+    }
+
+    /// A runtime of one thread stands still while nothing is run on it, and what waits there is not dropped. (Seen to fail where the
+    /// callers of all runtimes shared the task of the first: the other runtime waited for ever.)
+    #[test]
+    fn a_caller_does_not_wait_for_a_runtime_that_stands_still_or_has_ended() {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let store: Arc<dyn Documents> = Arc::new(MemoryStore::new());
+        let (still, other) = (runtime(), runtime());
+        let next = async |progresses: &mut Progresses| {
+            timeout(PATIENCE, progresses.next()).await.expect("it looks").expect("the store answers");
+        };
+        let mut first = still.block_on(async {
+            let mut first = Progresses::follow(&store, "ledger");
+            next(&mut first).await;
+            first
+        });
+        other.block_on(async {
+            next(&mut Progresses::follow(&store, "ledger")).await;
+            // What was followed there goes on here.
+            next(&mut first).await;
+        });
+        still.block_on(next(&mut first));
+        drop(still);
+        other.block_on(next(&mut first));
     }
 }
