@@ -8,7 +8,7 @@ mod throttle;
 mod texts;
 
 pub use plan::RebuildPlan;
-pub(crate) use plan::plan;
+pub(crate) use plan::{Trial, plan};
 pub use throttle::{Throttle, Throttling};
 
 use std::ops::ControlFlow;

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::drafts::Drafts;
+use super::drafts::{Drafts, field_bytes};
 use crate::{
     event::{Recorded, RecordedEvent},
     read::{
@@ -191,8 +191,8 @@ impl<'a, P: Projection> Builder<'a, P> {
                 let encoded =
                     caught(|| -> Result<_, EngineError> { Ok((kept.drafts.fields(key)?, kept.drafts.write(key)?)) });
                 let (fields, document) = encoded.map_err(|Panicked| EngineError::Panicked { event: up_to(last) })??;
+                bytes += key.len() + document.as_ref().map_or(0, Bytes::len) + field_bytes(&fields);
                 handled.fields.extend(fields);
-                bytes += key.len() + document.as_ref().map_or(0, Bytes::len);
                 match document {
                     Some(document) => handled.upserts.push((key.clone(), document)),
                     None => handled.deletes.push(key.clone()),

@@ -45,8 +45,17 @@ struct Draft<D> {
     document: Option<D>,
     /// Whether it was folded since it was written.
     is_changed: bool,
-    /// Its size with its key when it was loaded, measured or written last; of a new one, that of the others.
+    /// Its size with its key and its fields when it was loaded, measured or written last; of a new one, that of the others.
     size: usize,
+    /// The size of its fields when they were told last.
+    fields: usize,
+}
+
+/// How many bytes are written of `fields`, each with the key of its document.
+pub(super) fn field_bytes(fields: &[FieldChange]) -> usize {
+    let text =
+        |change: &FieldChange| change.value.iter().chain(&change.passed).map(|value| value.text.len()).sum::<usize>();
+    fields.iter().map(|change| change.key.len() + text(change)).sum()
 }
 
 impl<P: Projection> Drafts<P> {
@@ -74,7 +83,7 @@ impl<P: Projection> Drafts<P> {
         if UniqueValues::are_declared::<P>() {
             self.unique.learn(&key, UniqueValues::in_document::<P>(document.as_ref()));
         }
-        self.by_key.insert(key, Draft { document, is_changed: false, size });
+        self.by_key.insert(key, Draft { document, is_changed: false, size, fields: 0 });
         Ok(())
     }
 
@@ -84,7 +93,7 @@ impl<P: Projection> Drafts<P> {
             draft
         } else {
             self.all += self.mean;
-            let draft = Draft { document: None, is_changed: false, size: self.mean };
+            let draft = Draft { document: None, is_changed: false, size: self.mean, fields: 0 };
             self.by_key.entry(key.to_owned()).or_insert(draft)
         };
         fold(projection, key, &mut draft.document, event)?;
@@ -96,7 +105,8 @@ impl<P: Projection> Drafts<P> {
             let document = draft.document.as_ref();
             // If it cannot be written now, the next event may change that.
             let size = document.and_then(|document| encode::<P>(key, document).ok()).map_or(0, |bytes| bytes.len());
-            let measured = key.len() + size;
+            draft.fields = fields::<P>(key, document).map_or(0, |fields| field_bytes(&fields));
+            let measured = key.len() + size + draft.fields;
             self.all = self.all - draft.size + measured;
             self.changed = self.changed - draft.size + measured;
             draft.size = measured;
@@ -137,6 +147,9 @@ impl<P: Projection> Drafts<P> {
     pub(super) fn fields(&mut self, key: &str) -> Result<Vec<FieldChange>, EngineError> {
         let mut changes = fields::<P>(key, self.by_key.get(key).and_then(|draft| draft.document.as_ref()))?;
         self.unique.add_passed(key, &mut changes);
+        if let Some(draft) = self.by_key.get_mut(key) {
+            draft.fields = field_bytes(&changes);
+        }
         Ok(changes)
     }
 
@@ -147,7 +160,7 @@ impl<P: Projection> Drafts<P> {
         if std::mem::replace(&mut draft.is_changed, false) {
             self.changed -= draft.size;
         }
-        let size = key.len() + written.as_ref().map_or(0, Bytes::len);
+        let size = key.len() + written.as_ref().map_or(0, Bytes::len) + draft.fields;
         self.all = self.all - draft.size + size;
         draft.size = size;
         Ok(written)

@@ -3,16 +3,22 @@
 #[cfg(test)]
 mod tests;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
 
 use crate::{
-    event::RecordedEvent,
+    codec,
+    event::{Recorded, RecordedEvent},
     read::{
         engine_error::EngineError,
         panics::{Panicked, caught},
         projection::Projection,
         projector::{Projector, encode, fold, keys},
-        read_model::Documents,
+        read_model::{Documents, GenerationSet, Reader},
         source::SourceError,
     },
     stream::Position,
@@ -54,15 +60,26 @@ impl Measured {
     }
 }
 
-/// What a rebuild of `version` of the read model `name` from `log` has to do, if it does to each event what `fold` does.
+/// Does to some events what a rebuild does to them.
+#[async_trait]
+pub(crate) trait Trial: Send {
+    /// Gets what the events need that a rebuild would have in memory, perhaps from the generation that serves. It is not measured.
+    async fn prepare(&mut self, serving: Option<&Reader>, events: &[RecordedEvent]) -> Result<(), EngineError>;
+
+    /// Folds them.
+    fn fold(&mut self, events: &[RecordedEvent]);
+}
+
+/// What a rebuild of `version` of the read model `name` from `log` has to do, if it does to each event what `trial` does.
 pub(crate) async fn plan(
     store: &dyn Documents,
     name: &'static str,
     version: u32,
     log: &dyn EventStore,
-    fold: impl Fn(&[RecordedEvent]) + Send + Sync,
+    mut trial: impl Trial,
 ) -> Result<RebuildPlan, EngineError> {
-    let building = store.generations(name).await?.building;
+    let GenerationSet { serving, building, .. } = store.generations(name).await?;
+    let serving = serving.map(|serving| serving.generation.reader);
     let building = building.filter(|building| building.generation.version == version);
     let from = building.map_or(Position::ZERO, |building| building.reached);
     let unread = |error| EngineError::Source(SourceError::Read(error));
@@ -72,7 +89,10 @@ pub(crate) async fn plan(
     for sample in (0..events).step_by(usize::try_from(step).unwrap_or(usize::MAX)) {
         let began = Instant::now();
         let page = log.read_log(Position::new(from.get() + sample), EVENTS).await.map_err(unread)?;
-        let folded = caught(|| fold(&page));
+        measured.took += began.elapsed();
+        trial.prepare(serving.as_ref(), &page).await?;
+        let began = Instant::now();
+        let folded = caught(|| trial.fold(&page));
         measured.took += began.elapsed();
         measured.events += page.len() as u64;
         measured.bytes += page.iter().map(|event| event.data.payload.len() as u64).sum::<u64>();
@@ -85,8 +105,9 @@ pub(crate) async fn plan(
 
 impl<P: Projection> Projector<P> {
     /// What a rebuild from `log` has to do: how many events are there is known, since positions are dense; bytes and time are
-    /// measured on up to 8,000 events from all over the log. They are read, folded and encoded one after the other. A rebuild does
-    /// so at the same time, and writes the documents beside that.
+    /// measured on up to 8,000 events from all over the log. They are read, folded and encoded one after the other, into the documents
+    /// of the generation that serves if there is one: what a rebuild has of them by then is smaller. A rebuild does so at the same
+    /// time, and writes the documents beside that.
     ///
     /// # Errors
     /// [`EngineError::Source`] or [`EngineError::Store`], if log or store cannot be read. That an event cannot be folded is left to
@@ -95,21 +116,62 @@ impl<P: Projection> Projector<P> {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn plan_rebuild(&self, log: &dyn EventStore) -> Result<RebuildPlan, EngineError> {
-        plan(&*self.store, P::NAME, P::VERSION, log, |page| self.try_folding(page)).await
+        let trial = FoldTrial { projector: self, documents: HashMap::new() };
+        plan(&*self.store, P::NAME, P::VERSION, log, trial).await
+    }
+}
+
+/// Folds events as well as that goes without those before them.
+struct FoldTrial<'a, P: Projection> {
+    projector: &'a Projector<P>,
+    documents: HashMap<String, Option<P::Document>>,
+}
+
+impl<P: Projection> FoldTrial<'_, P> {
+    /// The events that can be decoded, with their keys.
+    fn touching(&self, events: &[RecordedEvent]) -> Vec<(Recorded<P::Event>, Vec<String>)> {
+        let decoded = events.iter().filter_map(|event| event.decode::<P::Event>().ok().flatten());
+        let touching = decoded.map(|event| {
+            let keys = keys(&self.projector.projection, &event).unwrap_or_default();
+            (event, keys)
+        });
+        touching.collect()
+    }
+}
+
+#[async_trait]
+impl<P: Projection> Trial for FoldTrial<'_, P> {
+    async fn prepare(&mut self, serving: Option<&Reader>, events: &[RecordedEvent]) -> Result<(), EngineError> {
+        self.documents.clear();
+        let Some(serving) = serving else { return Ok(()) };
+        let named = caught(|| {
+            let touching = self.touching(events).into_iter().flat_map(|(_, keys)| keys);
+            touching.collect::<BTreeSet<_>>()
+        });
+        let named: Vec<_> = named.unwrap_or_default().into_iter().collect();
+        let stored = self.projector.store.load(serving, &named, self.projector.document_bytes).await?;
+        for (key, stored) in named.into_iter().zip(stored) {
+            // That of another version may have another form.
+            let document = caught(|| stored.and_then(|stored| codec::decode(&stored).ok()));
+            self.documents.insert(key, document.unwrap_or_default());
+        }
+        Ok(())
     }
 
-    /// Folds the events as well as that goes without those before them.
-    fn try_folding(&self, events: &[RecordedEvent]) {
-        let mut documents = std::collections::HashMap::<String, Option<P::Document>>::new();
-        for event in events.iter().filter_map(|event| event.decode::<P::Event>().ok().flatten()) {
-            for key in keys(&self.projection, &event).unwrap_or_default() {
-                let document = documents.entry(key.clone()).or_default();
+    fn fold(&mut self, events: &[RecordedEvent]) {
+        let mut folded = BTreeSet::new();
+        for (event, keys) in self.touching(events) {
+            for key in keys {
+                let document = self.documents.entry(key.clone()).or_default();
                 // What it cannot do without the events before is no failure.
-                let _ = fold(&self.projection, &key, document, &event);
+                let _ = fold(&self.projector.projection, &key, document, &event);
+                folded.insert(key);
             }
         }
-        for (key, document) in &documents {
-            let _ = document.as_ref().map(|document| encode::<P>(key, document));
+        for key in &folded {
+            if let Some(Some(document)) = self.documents.get(key) {
+                let _ = encode::<P>(key, document);
+            }
         }
     }
 }

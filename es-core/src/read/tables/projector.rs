@@ -2,6 +2,7 @@
 
 use std::{marker::PhantomData, ops::ControlFlow, sync::Arc, time::Duration};
 
+use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -14,7 +15,7 @@ use crate::{
         engine_error::EngineError,
         failure::{FailurePolicy, FailureSettings},
         projection::EventOrder,
-        read_model::Generation,
+        read_model::{Generation, Reader},
         rebuild::{self, RebuildPlan},
         source::{EventSource, Split, Subscription},
         standby::{Standby, waits_while_paused},
@@ -152,8 +153,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     pub async fn plan_rebuild(&self, log: &dyn EventStore) -> Result<RebuildPlan, EngineError> {
-        let decode = |page: &[RecordedEvent]| page.iter().for_each(|event| drop(event.decode::<P::Event>()));
-        rebuild::plan(&*self.store, P::NAME, P::VERSION, log, decode).await
+        rebuild::plan(&*self.store, P::NAME, P::VERSION, log, Decodes::<P::Event>(PhantomData)).await
     }
 
     pub(crate) async fn rebuild_from(
@@ -210,5 +210,19 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
             split: Split::NONE,
         };
         Worker::open(self, source, &subscription, self.store.clone(), generation.reader.clone(), self.lease).await
+    }
+}
+
+/// How long tables take to be written is not known before: events are only decoded.
+struct Decodes<E>(PhantomData<fn() -> E>);
+
+#[async_trait]
+impl<E: EventSet> rebuild::Trial for Decodes<E> {
+    async fn prepare(&mut self, _: Option<&Reader>, _: &[RecordedEvent]) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn fold(&mut self, events: &[RecordedEvent]) {
+        events.iter().for_each(|event| drop(event.decode::<E>()));
     }
 }

@@ -1,5 +1,6 @@
 use super::{Drafts, MEASURED, MEASURED_FIRST};
 use crate::{
+    Field, Fields, FoldResult, Keys, Projection, Recorded,
     read::rebuild::texts::Texts,
     testing::{account::AccountEvent, recorded},
 };
@@ -65,4 +66,40 @@ fn r17_a_document_that_is_loaded_counts_with_its_key() {
     let mut drafts = Drafts::<Texts>::new();
     drafts.add("aa".to_owned(), Some(&"\"bbb\"".into())).expect("a text");
     assert_eq!(drafts.all, 2 + 5);
+}
+
+/// Its document is one letter, and is found by a text of 500.
+struct Found;
+
+impl Projection for Found {
+    const NAME: &'static str = "found";
+    const FIELDS: Fields<u8> = &[&Field::<u8, String>::new("text", |_| Some("x".repeat(500)))];
+    type Event = AccountEvent;
+    type Document = u8;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::one(event.stream.id())
+    }
+
+    fn fold(&self, document: &mut Option<u8>, _: &Recorded<AccountEvent>) -> FoldResult {
+        *document = Some(1);
+        Ok(())
+    }
+}
+
+/// Seen to fail where only the documents were counted: of 3 bytes each instead of 505.
+#[test]
+fn r17_what_is_written_of_fields_is_counted() {
+    let mut drafts = Drafts::<Found>::new();
+    let event = recorded([("a", AccountEvent::Deposited { amount: 1 })]).remove(0);
+    let event = event.decode::<AccountEvent>().expect("it fits").expect("it is one of them");
+    for key in ["aa", "bb"] {
+        drafts.fold(&Found, key, &event).expect("folded");
+    }
+    // Two letters of the key, with the document and with the field.
+    let size = 2 + 1 + 2 + 500;
+    assert_eq!((drafts.changed_bytes(), drafts.all, drafts.mean), (2 * size, 2 * size, size));
+    drafts.fields("aa").expect("told");
+    drafts.write("aa").expect("written").expect("it exists");
+    assert_eq!((drafts.changed_bytes(), drafts.all), (size, 2 * size));
 }

@@ -104,3 +104,44 @@ async fn a_plan_begins_where_an_earlier_rebuild_of_the_same_version_has_stopped(
     let next = Projector::new(Refuses::<2>, LogSource::new(store.clone()), store.clone());
     assert_eq!(next.plan_rebuild(&store).await.expect("planned").events, 4);
 }
+
+/// Notes how many amounts a document had when it was folded.
+#[derive(Default)]
+struct Growing(std::sync::Arc<std::sync::atomic::AtomicUsize>);
+
+impl Projection for Growing {
+    const NAME: &'static str = "growing";
+    type Event = AccountEvent;
+    type Document = Vec<u64>;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::one(event.stream.id())
+    }
+
+    fn fold(&self, document: &mut Option<Vec<u64>>, event: &Recorded<AccountEvent>) -> FoldResult {
+        let document = document.get_or_insert_default();
+        self.0.fetch_max(document.len(), std::sync::atomic::Ordering::Relaxed);
+        document.push(event.version.get());
+        Ok(())
+    }
+}
+
+/// Seen to fail where each sample was folded into no document: a read model whose documents grow was to take a tenth of its time.
+#[tokio::test]
+async fn a_plan_folds_into_the_documents_that_serve() {
+    let store = MemoryStore::new();
+    let stream = StreamId::new("account", "a").expect("a stream");
+    let events = (0..5_000).map(|amount| NewEvent::of(&AccountEvent::Deposited { amount }).expect("an event"));
+    store.append(Append::new(stream, Expected::Any, events.collect())).await.expect("appended");
+    let projection = Growing::default();
+    let longest = projection.0.clone();
+    let projector = Projector::new(projection, LogSource::new(store.clone()), store.clone());
+    let planned = async || {
+        longest.store(0, std::sync::atomic::Ordering::Relaxed);
+        projector.plan_rebuild(&store).await.expect("planned");
+        longest.load(std::sync::atomic::Ordering::Relaxed)
+    };
+    assert_eq!(planned().await, 999, "nothing serves: each sample of a thousand events begins without a document");
+    projector.rebuild(CancellationToken::new()).await.expect("rebuilt").expect("it serves");
+    assert_eq!(planned().await, 5_999);
+}
