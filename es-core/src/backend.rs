@@ -25,7 +25,7 @@ pub use crate::{
             Exceptions, Extent, FailedLetter, FieldChange, FieldKind, FieldPlace, FieldScan, FieldValue, FoundDocument,
             GenerationSet, GenerationState, Generations, Hold, InvalidFieldValue, Lease, Leases, NewLetter, Progress,
             PromoteError, Promotion, ReadModelError, ReadModelStore, Reader, Redemption, Served, Shard, Share,
-            Situation, Slice, Taken, Takeover, Treatment, check_payload,
+            Situation, Slice, StoredDocument, Taken, Takeover, Treatment, check_payload,
         },
         source::{Batch, Delivery, EventFeed, EventSource, SourceError, Split, Subscription},
         tables::{CommitTablesError, CreateTablesError, TableReading, TableStore, TableWrite, WriteError},

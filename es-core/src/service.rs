@@ -28,6 +28,7 @@ use std::{
 use tokio::{
     sync::{Mutex, MutexGuard},
     task::JoinHandle,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -104,6 +105,7 @@ struct Inner {
     parts: Vec<Arc<Part>>,
     running: Mutex<Vec<Running>>,
     thresholds: Thresholds,
+    began: Instant,
     stops: CancellationToken,
     over: AtomicBool,
 }
@@ -148,8 +150,10 @@ impl Service {
         let running = Mutex::new(here.into_iter().map(start).collect());
         let over = AtomicBool::new(false);
         let reports = stops.clone();
+        let began = Instant::now();
         let inner =
-            Arc::new(Inner { resources, categories, live, _inline: inline, parts, running, thresholds, stops, over });
+            Inner { resources, categories, live, _inline: inline, parts, running, thresholds, began, stops, over };
+        let inner = Arc::new(inner);
         tokio::spawn(lag::report(Arc::downgrade(&inner), reports));
         Self(inner)
     }

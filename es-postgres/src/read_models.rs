@@ -14,7 +14,7 @@ use es_core::{
     Generation, KeyRange, Position,
     backend::{
         DeclaredField, Documents, EnsureError, FieldScan, FoundDocument, GenerationSet, GenerationState, Generations,
-        KnownProgress, Progress, PromoteError, Promotion, ReadModelError, Reader, Served,
+        KnownProgress, Progress, PromoteError, Promotion, ReadModelError, Reader, Served, StoredDocument,
     },
 };
 use sqlx::{
@@ -84,6 +84,10 @@ impl Documents for PostgresStore {
         let rows = self.inner.connections.read(load).await.map_err(error::read_model)?;
         // Each row goes when its document is copied out of it, so that not all of them are there twice.
         rows.into_iter().map(|row| document(&row, 0)).collect::<Result<_, _>>().map_err(error::read_model)
+    }
+
+    async fn stored(&self, reader: &Reader, keys: &[String]) -> Result<Vec<StoredDocument>, ReadModelError> {
+        fields::stored(&self.inner.connections, reader, keys).await.map_err(error::read_model)
     }
 
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {

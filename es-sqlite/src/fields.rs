@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use es_core::backend::{DeclaredField, FieldChange, FieldPlace, FieldScan, FieldValue, FoundDocument, Served, Taken};
+use es_core::backend::{
+    DeclaredField, FieldChange, FieldPlace, FieldScan, FieldValue, FoundDocument, Reader, Served, StoredDocument, Taken,
+};
 use sqlx::{
     Row, Sqlite, SqliteConnection,
     query::Query,
@@ -115,4 +117,21 @@ fn search<'q>(statement: &'static str, projection: &'q str, scan: &'q FieldScan)
         query = query.bind(number).bind(text).bind(key);
     }
     query
+}
+
+/// What is stored under `keys`, in their order.
+pub(crate) async fn stored(
+    connection: &mut SqliteConnection,
+    reader: &Reader,
+    keys: &[String],
+) -> Result<Vec<StoredDocument>, sqlx::Error> {
+    let query = sqlx::query(include_str!("sql/stored_documents.sql")).bind(reader.id).bind(json(&keys));
+    let stored = |row: &SqliteRow| {
+        let document = row.try_get::<Option<Vec<u8>>, _>("document")?.map(Into::into);
+        let fields: Vec<(String, i64, String)> =
+            serde_json::from_str(row.try_get("fields")?).map_err(|reason| sqlx::Error::Decode(reason.into()))?;
+        let fields = fields.into_iter().map(|(field, number, text)| (field, FieldValue { number, text })).collect();
+        Ok(StoredDocument { document, fields })
+    };
+    query.fetch_all(connection).await?.iter().map(stored).collect()
 }

@@ -9,7 +9,7 @@ use es_core::{
     backend::{
         Changeover, Changes, CommitError, DeclaredField, Documents, EnsureError, FieldScan, FoundDocument,
         GenerationSet, GenerationState, Generations, KnownProgress, Lease, Leases, PromoteError, Promotion,
-        ReadModelError, Reader, Served, Shard, Share, Situation, Takeover,
+        ReadModelError, Reader, Served, Shard, Share, Situation, StoredDocument, Takeover,
     },
 };
 use uuid::Uuid;
@@ -69,6 +69,13 @@ impl Documents for SqliteStore {
         let loaded = documents::load(connection.connection(), reader, keys, budget).await.map_err(Failure::from)?;
         connection.give_back();
         Ok(loaded)
+    }
+
+    async fn stored(&self, reader: &Reader, keys: &[String]) -> Result<Vec<StoredDocument>, ReadModelError> {
+        let mut connection = self.connections().reader().await?;
+        let stored = fields::stored(connection.connection(), reader, keys).await.map_err(Failure::from)?;
+        connection.give_back();
+        Ok(stored)
     }
 
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {

@@ -31,6 +31,7 @@ pub mod read_model_store_fields;
 pub mod read_model_store_generations;
 pub mod readers;
 pub mod refold;
+pub mod refold_fields;
 pub mod refold_shards;
 mod replaced;
 pub mod service;

@@ -72,6 +72,9 @@ struct Differs<'a> {
     key: &'a str,
     kind: &'static str,
     fields: Vec<String>,
+    /// Declared fields whose stored values are not those of the stored document.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    found_by: Vec<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stored: Option<Data<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -193,17 +196,24 @@ fn print(difference: &Difference, data: bool, format: Format, output: &mut Outpu
     let (kind, fields) = match (stored, folded) {
         (None, _) => ("missing", Vec::new()),
         (_, None) => ("extra", Vec::new()),
+        // The document is right.
+        (Some(stored), Some(folded)) if stored == folded => ("misplaced", Vec::new()),
         (Some(stored), Some(folded)) => ("differs", differing(stored, folded)),
     };
+    let found_by = difference.fields.clone();
     if format.json {
         let (stored, folded) = (stored.filter(|_| data).map(Data::of), folded.filter(|_| data).map(Data::of));
-        return output.json(&Differs { key: &difference.key, kind, fields, stored, folded });
+        return output.json(&Differs { key: &difference.key, kind, fields, found_by, stored, folded });
     }
     let key = &difference.key;
     match kind {
         "missing" => output.line(format_args!("missing   {key:?}"))?,
         "extra" => output.line(format_args!("extra     {key:?}"))?,
+        "misplaced" => {}
         _ => output.line(format_args!("differs   {key:?} in {}", fields.join(", ")))?,
+    }
+    if !found_by.is_empty() {
+        output.line(format_args!("misplaced {key:?} is found by other values of {}", found_by.join(", ")))?;
     }
     for (name, document) in [("stored", stored), ("folded", folded)] {
         if let Some(document) = document.filter(|_| data) {
@@ -353,8 +363,10 @@ impl From<RefoldError> for CommandError {
                 let advice = format!("use the program of version {serving}, or `rebuild` it");
                 Self::Unfit { cause: error.into(), advice }
             }
-            RefoldError::TooManyDiffer { .. } | RefoldError::Uneven => {
-                Self::Unfit { cause: error.into(), advice: "`rebuild` it".to_owned() }
+            RefoldError::TooManyDiffer { .. } => Self::Unfit { cause: error.into(), advice: "`rebuild` it".to_owned() },
+            RefoldError::Uneven { .. } | RefoldError::TooFast => {
+                let advice = "verify it again while no client writes, or `rebuild` it".to_owned();
+                Self::Unfit { cause: error.into(), advice }
             }
             error if error.is_transient() => Self::Unfit { cause: error.into(), advice: "verify it again".to_owned() },
             error => {

@@ -30,7 +30,7 @@ pub(crate) struct WhatIfCommand {
     #[arg(long, value_name = "N=JSON", value_parser = replacement)]
     replace: Vec<(u64, String)>,
 
-    /// Adds an event after the last one: its stream, name, schema version and payload, for example
+    /// Adds an event after the last one, as if it was appended now: its stream, name, schema version and payload, for example
     /// 'order-7 order.paid 1 {"customer":"USR-1","amount":"5"}'
     #[arg(long, value_name = "EVENT", value_parser = event)]
     add: Vec<(StreamId, EventData)>,
@@ -84,7 +84,7 @@ impl WhatIfCommand {
             replace.into_iter().fold(changes, |changes, (at, payload)| changes.replacing(Position::new(at), payload));
         let changes = add.into_iter().fold(changes, |changes, (stream, event)| changes.adding(stream, event));
         let found = service.what_if_named(&projection, &changes).await.map_err(|error| match error {
-            RefoldError::Fold(_) => {
+            RefoldError::Fold(_) | RefoldError::Added { .. } => {
                 let advice =
                     "give each event the whole payload of its type and schema version, or correct the projection";
                 CommandError::Unfit { cause: error.into(), advice: advice.to_owned() }

@@ -5,7 +5,7 @@ use std::{
     ops::Bound,
 };
 
-use crate::read::read_model::{DeclaredField, FieldChange, FieldKind, FieldPlace, FieldScan, Taken};
+use crate::read::read_model::{DeclaredField, FieldChange, FieldKind, FieldPlace, FieldScan, FieldValue, Taken};
 
 /// The fields of one generation.
 #[derive(Debug, Default)]
@@ -34,6 +34,12 @@ impl FieldIndex {
         };
         let covered = places.range((Bound::Excluded(&scan.after), Bound::Excluded(&scan.before)));
         if scan.is_descending { Box::new(covered.rev()) } else { Box::new(covered) }
+    }
+
+    /// The values of the document under `key`, by the names of its fields.
+    pub(super) fn of(&self, key: &str) -> BTreeMap<String, FieldValue> {
+        let entries = self.by_key.range((key.to_owned(), "")..).take_while(|((of, _), _)| of == key);
+        entries.map(|((_, field), place)| ((*field).to_owned(), place.value.clone())).collect()
     }
 
     /// The first of `changes` whose value another document has and keeps.

@@ -13,7 +13,7 @@ use crate::read::{
     known_progress::KnownProgress,
     read_model::{
         DeclaredField, Documents, EnsureError, FieldScan, FoundDocument, Generation, GenerationSet, GenerationState,
-        Generations, KeyRange, PromoteError, Promotion, ReadModelError, Reader, Served,
+        Generations, KeyRange, PromoteError, Promotion, ReadModelError, Reader, Served, StoredDocument,
     },
 };
 
@@ -83,6 +83,18 @@ impl Documents for MemoryStore {
             loaded.push(document);
         }
         Ok(loaded)
+    }
+
+    async fn stored(&self, reader: &Reader, keys: &[String]) -> Result<Vec<StoredDocument>, ReadModelError> {
+        let state = self.lock();
+        let Some(stored) = state.read_models.readers.get(&reader.id) else {
+            return Ok(vec![StoredDocument::default(); keys.len()]);
+        };
+        let of = |key: &String| StoredDocument {
+            document: stored.documents.get(key).cloned(),
+            fields: stored.fields.of(key),
+        };
+        Ok(keys.iter().map(of).collect())
     }
 
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {

@@ -54,6 +54,11 @@ pub trait Projection: Send + Sync + 'static {
     /// [`Lagging`](crate::QueryError::Lagging).
     const READS_SINCE: u32 = Self::VERSION;
 
+    /// The oldest version that gives to each event the [keys](Self::keys) that this one gives. While an older one serves, a
+    /// [watch](crate::ReadModel::watch) does not begin in this program, since it would look for changes under other keys than the
+    /// generation has. By default that is every older version.
+    const KEYS_SINCE: u32 = Self::VERSION;
+
     /// The order in which a document must see its events. The default is always right.
     const ORDER: EventOrder = EventOrder::PerKey;
 

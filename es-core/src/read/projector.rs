@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use self::{inline::Inline, kept::KeptDocuments};
+use self::{inline::Inline, kept::KeptDocuments, unique::UniqueValues};
 use crate::{
     codec,
     event::{Categories, EventSet, Recorded},
@@ -245,21 +245,22 @@ impl<P: Projection> Projector<P> {
         steps.await
     }
 
+    /// Whether it can run as it is set up.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        let is_of_one = matches!(P::Event::categories(), Categories::Only(names) if names.len() == 1);
+        if P::ORDER == EventOrder::PerStream && !is_of_one {
+            return Err(EngineError::NotPerStream);
+        }
+        if self.shards > 1 && UniqueValues::are_declared::<P>() { Err(EngineError::UniqueInShards) } else { Ok(()) }
+    }
+
     pub(crate) async fn worker<'a>(
         &'a self,
         handler: &'a dyn Handler,
         source: &dyn EventSource,
         reader: &Reader,
     ) -> Result<Worker<'a>, EngineError> {
-        if P::ORDER == EventOrder::PerStream
-            && !matches!(P::Event::categories(), Categories::Only(names) if names.len() == 1)
-        {
-            return Err(EngineError::NotPerStream);
-        }
-        let has_unique = P::FIELDS.iter().any(|field| field.is_unique());
-        if self.shards > 1 && has_unique {
-            return Err(EngineError::UniqueInShards);
-        }
+        self.check()?;
         let subscription = Subscription {
             // Each generation is a reader of its own, so that a rebuild takes no shard from the
             // workers that serve.
@@ -267,7 +268,7 @@ impl<P: Projection> Projector<P> {
             store: self.store.id().await?,
             categories: P::Event::categories(),
             // One document may get the value that another one has lost before.
-            order: if has_unique { EventOrder::PerKey } else { P::ORDER },
+            order: if UniqueValues::are_declared::<P>() { EventOrder::PerKey } else { P::ORDER },
             split: Split { shards: self.shards, by_stream: P::ORDER == EventOrder::PerStream },
         };
         Worker::open(handler, source, &subscription, self.store.clone(), reader.clone(), self.lease).await

@@ -94,7 +94,8 @@ impl<P: Projection> ReadModel<P> {
     ///
     /// # Errors
     /// [`WatchError::Unregistered`] when the read model does not know its projection; those of reading come from
-    /// [`Watch::next`].
+    /// [`Watch::next`]. Among these is [`QueryError::OtherVersion`] while a version serves that is older than
+    /// [`Projection::KEYS_SINCE`].
     pub fn watch(&self, key: impl Into<String>, since: impl Into<Since>) -> Result<Watch<P>, WatchError> {
         Watch::key(self.clone(), key.into(), since.into())
     }
@@ -231,12 +232,13 @@ fn page<P: Projection>(served: Served<Vec<(String, Bytes)>>, limit: usize) -> Re
     Ok(Page { documents: documents.collect::<Result<_, _>>()?, next })
 }
 
-/// The generation that serves, as soon as this program can read it.
+/// The generation that serves, as soon as this program can read it and knows the keys of its documents.
 pub(super) async fn serving<P: Projection>(
     model: &ReadModel<P>,
     progresses: &mut Progresses,
 ) -> Result<Progress, QueryError> {
-    let (reads, mut wait) = (model.reads(), model.wait());
+    let reads = Reads { since: P::READS_SINCE.max(P::KEYS_SINCE), ..model.reads() };
+    let mut wait = reads.wait(model.patience);
     loop {
         let found = progresses.next().await.map_err(|cause| failed(&cause))?;
         match (reads.reached_in(&found), &found.serving) {

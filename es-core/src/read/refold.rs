@@ -307,10 +307,23 @@ pub enum RefoldError {
         /// How many are mended at most.
         most: usize,
     },
-    /// The partitions of its source have reached different positions, and it is not known which documents each of them feeds: mend
-    /// them again while no client writes, or rebuild the read model. Nothing was written.
-    #[error("the partitions of its source have reached different positions, so its documents cannot be mended now")]
-    Uneven,
+    /// The partitions of its source have reached different positions, and it is not known which documents each of them feeds. They
+    /// reach the same one in a moment in which no client writes: mend the documents then, or rebuild the read model. Nothing was
+    /// written.
+    #[error(
+        "the partitions of its source have reached positions from {least} to {greatest}, and it is not known which documents \
+         each of them feeds: they can be mended when all have reached the same one"
+    )]
+    Uneven {
+        /// The position of the slowest partition.
+        least: Position,
+        /// The position of the fastest one.
+        greatest: Position,
+    },
+    /// The worker handles events faster than they are folded again, so the documents were not mended: mend them when clients write
+    /// less, or rebuild the read model. What was mended before, in other shards, stays.
+    #[error("the worker of the read model handles events faster than they can be folded again")]
+    TooFast,
     /// Another generation was promoted meanwhile.
     #[error("the generation was replaced meanwhile")]
     Replaced,
@@ -333,6 +346,15 @@ pub enum RefoldError {
     /// An event cannot be folded.
     #[error(transparent)]
     Fold(#[from] EngineError),
+    /// An event that was added to the history, and that the log does not have, cannot be folded.
+    #[error("the added event, {event}, cannot be folded")]
+    Added {
+        /// Its name, schema version and stream.
+        event: String,
+        /// Why; the version and the position of the event are those that it would have.
+        #[source]
+        cause: Box<EngineError>,
+    },
     /// The live read model does not say how the events of a document are found by an index.
     #[error("the events of a document of the live read model {name} are found by no index")]
     NotIndexed {
@@ -345,10 +367,11 @@ impl RefoldError {
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::NotServing | Self::Replaced | Self::Uneven => true,
+            Self::NotServing | Self::Replaced | Self::Uneven { .. } | Self::TooFast => true,
             Self::Log(error) => error.is_transient(),
             Self::ReadModel(error) => error.is_transient(),
             Self::Fold(error) => error.is_transient(),
+            Self::Added { cause, .. } => cause.is_transient(),
             _ => false,
         }
     }

@@ -23,7 +23,8 @@ use crate::{
             Act, ActError, ActRecord, Changeover, Changes, Checkpoint, CommitError, DeadLetter, DeadLetters,
             DeclaredField, Documents, EnsureError, Exceptions, FieldScan, FoundDocument, Generation, GenerationSet,
             GenerationState, Generations, Hold, KeyRange, Lease, Leases, LetterPage, Operations, ParkedKey, Pause,
-            PromoteError, Promotion, ReadModelError, Reader, Served, Shard, Share, Situation, StoppedAt, Takeover,
+            PromoteError, Promotion, ReadModelError, Reader, Served, Shard, Share, Situation, StoppedAt,
+            StoredDocument, Takeover,
         },
         source::{Delivery, EventFeed, EventSource, SourceError, Subscription},
     },
@@ -145,6 +146,10 @@ impl Documents for Watched {
         budget: usize,
     ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
         self.reader()?.load(reader, keys, budget).await
+    }
+
+    async fn stored(&self, reader: &Reader, keys: &[String]) -> Result<Vec<StoredDocument>, ReadModelError> {
+        self.reader()?.stored(reader, keys).await
     }
 
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {

@@ -71,6 +71,13 @@ impl Scope {
     }
 }
 
+/// A position, and what tells the event there from others.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    position: Position,
+    witness: Option<u32>,
+}
+
 /// A watch that has begun.
 struct Following {
     progresses: Progresses,
@@ -78,9 +85,9 @@ struct Following {
     /// The position that the generation has reached.
     reached: Position,
     /// All changes up to it are in `pending` and `ready`, or were returned.
-    at: Position,
+    at: Place,
     /// The same for what was returned; `None` as long as the current state is not complete.
-    told: Option<Position>,
+    told: Option<Place>,
     /// The rest of the current state, if it is a range.
     rest: Option<KeyRange>,
     /// Keys with the position of their last event. They are those of one page of events.
@@ -135,7 +142,8 @@ impl<P: Projection> Watch<P> {
                 }
                 let document = document.map(|bytes| query::open::<P>(&key, &bytes)).transpose()?;
                 let generation = following.generation.reader.id;
-                let token = following.told.map(|position| ChangeToken { generation, position });
+                let token =
+                    following.told.map(|Place { position, witness }| ChangeToken { generation, position, witness });
                 return Ok(Change { key, document, position, token });
             }
             following.advance(&*model.store, touched, scope).await?;
@@ -146,17 +154,27 @@ impl<P: Projection> Watch<P> {
         let mut progresses = Progresses::follow(&self.model.store, P::NAME);
         let serving = query::serving(&self.model, &mut progresses).await?;
         let Progress { generation, reached, .. } = serving;
+        let place =
+            async |position| Ok::<_, WatchError>(Place { position, witness: self.touched.witness(position).await? });
         let (at, told, rest) = match (self.since, &self.scope) {
-            (Since::Now, Scope::Range(range)) => (reached, None, Some(range.clone())),
-            (Since::Now, Scope::Key(_)) => (reached, None, None),
-            (Since::Write(token), _) => (token.0, Some(token.0), None),
+            (Since::Now, Scope::Range(range)) => (place(reached).await?, None, Some(range.clone())),
+            (Since::Now, Scope::Key(_)) => (place(reached).await?, None, None),
+            (Since::Write(token), _) => {
+                let at = place(token.0).await?;
+                (at, Some(at), None)
+            }
             (Since::Change(token), _) if token.generation == generation.reader.id => {
                 if token.position > reached {
                     // The log ended later when that was told.
                     self.touched.forget();
                     return Err(WatchError::History { reached: token.position, end: reached });
                 }
-                (token.position, Some(token.position), None)
+                let at = place(token.position).await?;
+                if token.witness.is_some_and(|witness| at.witness != Some(witness)) {
+                    self.touched.forget();
+                    return Err(WatchError::OtherHistory { position: token.position });
+                }
+                (at, Some(at), None)
             }
             (Since::Change(_), _) => return Err(WatchError::Replaced { projection: P::NAME }),
         };
@@ -177,11 +195,11 @@ impl Following {
         if !self.pending.is_empty() {
             return self.read_pending(store).await;
         }
-        if self.at < self.reached {
-            let page = touched.page(self.at, self.reached).await?;
+        if self.at.position < self.reached {
+            let page = touched.page(&self.generation.reader, self.at.position, self.reached).await?;
             let keys = page.keys.iter().filter(|(key, _)| scope.contains(key));
             self.pending.extend(keys.cloned());
-            self.at = page.to;
+            self.at = Place { position: page.to, witness: Some(page.witness) };
             if self.pending.is_empty() && self.told.is_some() {
                 self.told = Some(self.at);
             }
@@ -210,7 +228,7 @@ impl Following {
         if self.rest.is_none() && found.is_empty() {
             self.told = Some(self.at);
         }
-        self.ready.extend(found.into_iter().map(|(key, document)| (key, Some(document), self.at)));
+        self.ready.extend(found.into_iter().map(|(key, document)| (key, Some(document), self.at.position)));
         Ok(())
     }
 
@@ -252,6 +270,9 @@ impl Following {
 
 impl std::fmt::Debug for Following {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Following").field("generation", &self.generation).field("at", &self.at).finish_non_exhaustive()
+        f.debug_struct("Following")
+            .field("generation", &self.generation)
+            .field("at", &self.at.position)
+            .finish_non_exhaustive()
     }
 }

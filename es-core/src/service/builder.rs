@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::{
     LiveModels, Models, Service,
-    engine::Relay,
+    engine::{AnyProjector, Relay},
     health::Thresholds,
     part::{Body, Part, PartKind},
     resources::{ByType, Resources},
@@ -16,6 +16,7 @@ use crate::{
     react::policy::{Policy, PolicyRunner},
     read::{
         definition,
+        engine_error::EngineError,
         failure::FailurePolicy,
         inline::{InlineModel, InlineRegistration},
         live::{Live, LiveProjection},
@@ -349,6 +350,10 @@ impl ServiceBuilder {
             Ok(Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)?)))
         };
         let parts = registered.into_iter().map(make).collect::<Result<Vec<_>, StartError>>()?;
+        for part in &parts {
+            let checked = part.projector().map_or(Ok(()), AnyProjector::check);
+            checked.map_err(|cause| StartError::Projection { name: part.name.clone(), cause: Box::new(cause) })?;
+        }
         resources.watch_through(&parts);
         let inline = register_inline(&*resources.store(), &parts)?;
         let here = parts.iter().filter(|part| chosen.hold(part)).cloned().collect();
@@ -459,6 +464,15 @@ pub enum StartError {
     InlineUnsupported {
         /// The name of the read model.
         name: &'static str,
+    },
+    /// A projection cannot run as it is set up.
+    #[error("the projection {name} cannot run as it is set up")]
+    Projection {
+        /// Its name.
+        name: String,
+        /// Why: [`EngineError::UniqueInShards`] or [`EngineError::NotPerStream`].
+        #[source]
+        cause: Box<EngineError>,
     },
     /// The store cannot be read.
     #[error("the service cannot read its store")]

@@ -8,13 +8,13 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     error::BoxError,
     event::RecordedEvent,
-    inspect::ReaderSummary,
+    inspect::Inspect,
     react::policy::{Policy, PolicyRunner},
     read::{
         engine_error::EngineError,
         projection::Projection,
         projector::Projector,
-        read_model::{Act, Generation},
+        read_model::{Act, Exceptions, Generation},
         rebuild::RebuildPlan,
         refold::{self, Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
         source::EventSource,
@@ -96,14 +96,17 @@ impl PartError {
 /// A projector of any projection, of documents or of tables.
 #[async_trait]
 pub(super) trait AnyProjector: Engine {
+    /// Whether it can run as it is set up.
+    fn check(&self) -> Result<(), EngineError>;
+
     async fn rebuild_from(
         &self,
         source: Arc<dyn EventSource>,
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, EngineError>;
 
-    /// The keys of the documents that `event` touches.
-    fn touches(&self, event: &RecordedEvent) -> Result<Vec<String>, EngineError>;
+    /// The keys of the documents that `event` touches, for a reader that makes these `exceptions`.
+    fn touches(&self, event: &RecordedEvent, exceptions: &Exceptions) -> Result<Vec<String>, EngineError>;
 
     async fn plan_rebuild(&self, log: &dyn EventStore) -> Result<RebuildPlan, EngineError>;
 
@@ -122,7 +125,7 @@ pub(super) trait AnyProjector: Engine {
         &self,
         log: &dyn EventStore,
         share: f64,
-        summary: &ReaderSummary,
+        readers: &dyn Inspect,
         act: &Act,
         report: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError>;
@@ -130,6 +133,10 @@ pub(super) trait AnyProjector: Engine {
 
 #[async_trait]
 impl<P: Projection> AnyProjector for Projector<P> {
+    fn check(&self) -> Result<(), EngineError> {
+        self.check()
+    }
+
     async fn rebuild_from(
         &self,
         source: Arc<dyn EventSource>,
@@ -138,8 +145,8 @@ impl<P: Projection> AnyProjector for Projector<P> {
         self.rebuild_from(&*source, shutdown).await
     }
 
-    fn touches(&self, event: &RecordedEvent) -> Result<Vec<String>, EngineError> {
-        keys_of(&self.projection, event)
+    fn touches(&self, event: &RecordedEvent, exceptions: &Exceptions) -> Result<Vec<String>, EngineError> {
+        keys_of(&self.projection, event, exceptions)
     }
 
     async fn plan_rebuild(&self, log: &dyn EventStore) -> Result<RebuildPlan, EngineError> {
@@ -167,11 +174,11 @@ impl<P: Projection> AnyProjector for Projector<P> {
         &self,
         log: &dyn EventStore,
         share: f64,
-        summary: &ReaderSummary,
+        readers: &dyn Inspect,
         act: &Act,
         report: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError> {
-        refold::heal(&self.projection, place(self, log, share), summary, act, report).await
+        refold::heal(&self.projection, place(self, log, share), readers, act, report).await
     }
 }
 
@@ -193,6 +200,10 @@ impl<P: Projection> Engine for Projector<P> {
 
 #[async_trait]
 impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S> {
+    fn check(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
     async fn rebuild_from(
         &self,
         source: Arc<dyn EventSource>,
@@ -201,7 +212,7 @@ impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S>
         self.rebuild_from(&*source, shutdown).await
     }
 
-    fn touches(&self, _: &RecordedEvent) -> Result<Vec<String>, EngineError> {
+    fn touches(&self, _: &RecordedEvent, _: &Exceptions) -> Result<Vec<String>, EngineError> {
         Ok(Vec::new())
     }
 
@@ -230,7 +241,7 @@ impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S>
         &self,
         _: &dyn EventStore,
         _: f64,
-        _: &ReaderSummary,
+        _: &dyn Inspect,
         _: &Act,
         _: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError> {

@@ -23,7 +23,11 @@ use crate::{
     error::with_causes,
     event::RecordedEvent,
     read::{
-        engine_error::EngineError, inline::InlineModel, panics::caught_async, read_model::Pause, watch::Touches,
+        engine_error::EngineError,
+        inline::InlineModel,
+        panics::caught_async,
+        read_model::{Exceptions, Pause},
+        watch::Touches,
         worker_state::WorkerState,
     },
     telemetry,
@@ -127,8 +131,8 @@ impl Body {
 }
 
 impl Touches for Arc<Part> {
-    fn touches(&self, event: &RecordedEvent) -> Result<Vec<String>, EngineError> {
-        self.projector().map_or(Ok(Vec::new()), |projector| projector.touches(event))
+    fn touches(&self, event: &RecordedEvent, exceptions: &Exceptions) -> Result<Vec<String>, EngineError> {
+        self.projector().map_or(Ok(Vec::new()), |projector| projector.touches(event, exceptions))
     }
 }
 

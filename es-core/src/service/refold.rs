@@ -1,13 +1,10 @@
 //! Read models of a service that are folded again from the log: as of a moment, and to verify them.
 
 use super::{Service, engine::AnyProjector};
-use crate::{
-    inspect::{Inspect, ReaderSummary},
-    read::{
-        live::LiveError,
-        read_model::{Act, GenerationState},
-        refold::{Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
-    },
+use crate::read::{
+    live::LiveError,
+    read_model::Act,
+    refold::{Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
 };
 
 impl Service {
@@ -78,9 +75,14 @@ impl Service {
     /// `heal` of `act` for each of them in the same commit (R22). Without a difference nothing is written.
     ///
     /// What an operator has skipped, edited or discarded is heeded as the projector heeds it, and a parked key gets the document
-    /// that it had before its first dead letter. Most of the log is folded beside the workers. For the rest they are fenced; they
-    /// continue afterwards, and no event is lost or repeated (R9). A [watch](crate::ReadModel::watch) does not notice what is mended,
-    /// and a table projection has no documents: [rebuild](Self::rebuild_by) it.
+    /// that it had before its first dead letter. The log is folded beside the workers, but for the last thousand events or two: for
+    /// these a worker is fenced, one shard after the other, and continues afterwards. No event is lost or repeated (R9). A
+    /// [watch](crate::ReadModel::watch) does not notice what is mended, and a table projection has no documents:
+    /// [rebuild](Self::rebuild_by) it.
+    ///
+    /// If the service follows the partitions of Kafka, it is not known which documents each of them feeds, and all workers are fenced
+    /// at a moment at which all partitions have reached the same position. It waits two seconds for such a moment, which comes when
+    /// no client writes ([`RefoldError::Uneven`]).
     ///
     /// # Errors
     /// [`RefoldError`], among them [`RefoldError::TooManyDiffer`] for more than 1,000 documents. There is a commit for each shard
@@ -95,14 +97,8 @@ impl Service {
         act: &Act,
         report: &mut (dyn FnMut(Difference) + Send),
     ) -> Result<Verified, RefoldError> {
-        let projector = self.projector_named(name)?;
-        let readers = self.store().list_readers().await?;
-        let serves = |reader: &&ReaderSummary| {
-            reader.reader.name == name
-                && reader.generation.is_some_and(|generation| generation.state == GenerationState::Serving)
-        };
-        let summary = readers.iter().find(serves).ok_or(RefoldError::NotServing)?;
-        projector.heal(&self.store(), share, summary, act, report).await
+        let store = self.store();
+        self.projector_named(name)?.heal(&store, share, &store, act, report).await
     }
 
     fn projector_named(&self, name: &str) -> Result<&dyn AnyProjector, RefoldError> {

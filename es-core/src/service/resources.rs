@@ -114,7 +114,10 @@ impl Resources {
     /// Read models that are asked for from now on can be watched through `parts`, which keep them.
     pub(super) fn watch_through(&self, parts: &[Arc<Part>]) {
         let kept = parts.iter().filter(|part| part.projector().is_some());
-        let touched = kept.map(|part| (part.name.clone(), Arc::new(TouchedKeys::new(part.clone(), self.store()))));
+        let touched = kept.map(|part| {
+            let touched = TouchedKeys::new(part.clone(), self.store()).heeding(Arc::new(self.store()));
+            (part.name.clone(), Arc::new(touched))
+        });
         // It is set once, when the service starts.
         let _ = self.0.touched.set(touched.collect());
     }

@@ -6,10 +6,10 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Service,
-    part::{Part, PartState},
+    part::{Part, PartKind, PartState},
 };
 use crate::{
-    read::read_model::{Leases, ReadModelError},
+    read::read_model::{Documents, Leases, ReadModelError},
     read::worker_state::Failure,
     stream::Position,
     write::store::{EventStore, ReadError},
@@ -20,7 +20,7 @@ const EVERY: Duration = Duration::from_millis(5);
 
 impl Service {
     /// Returns when every registered reader, in any process, has reached the head of the log: policies have reacted to every
-    /// event, also to those that followed from their reactions, and read models hold every event. It is for tests and
+    /// event, also to those that followed from their reactions, and read models hold every event and serve. It is for tests and
     /// demonstrations: while clients write it may never return. The same holds if a reader has stopped: after
     /// [`Unsettled::Late`], [`status`](Self::status) says why.
     ///
@@ -41,9 +41,15 @@ impl Service {
             let head = store.head().await?;
             let mut late = Vec::new();
             for part in self.parts().iter().filter(|part| part.kind.is_reader()) {
+                // A read model holds nothing before it serves, also where it has reached the head of an empty log.
+                let serves = part.kind != PartKind::Projection || {
+                    let found = store.generations(&part.name).await?;
+                    found.serving.is_some()
+                };
                 let reached = store.reached(&part.name).await?;
-                if reached < head {
-                    late.push(format!("{} at {reached}{}", part.name, why(part)));
+                if reached < head || !serves {
+                    let unbuilt = if serves { "" } else { ", being built" };
+                    late.push(format!("{} at {reached}{unbuilt}{}", part.name, why(part)));
                 }
             }
             if late.is_empty() && store.head().await? == head {

@@ -42,6 +42,8 @@ pub struct PartStatus {
     pub position: Option<Position>,
     /// By how many events its position lies below the head of the log.
     pub lag: Option<u64>,
+    /// Whether a generation of its read model serves; `None` if that is not known, or if it keeps no read model.
+    pub serves: Option<bool>,
     /// The position that a generation of its read model has reached that is being built and does not serve yet.
     pub building: Option<Position>,
     /// How many of its keys are parked, in any process; `None` if that is not known, or if it is no reader.
@@ -119,6 +121,7 @@ impl Service {
         for part in status.parts.iter_mut().filter(|part| part.kind.is_reader()) {
             part.position = Some(store.reached(&part.name).await.map_err(|error| with_causes(&error))?);
             let found = store.generations(&part.name).await.map_err(|error| with_causes(&error))?;
+            part.serves = (part.kind == PartKind::Projection).then_some(found.serving.is_some());
             part.building = found.building.map(|building| building.reached);
             let parked = store.parked_keys(&part.name).await.map_err(|error| with_causes(&error))?;
             part.parked_keys = Some(parked.len() as u64);
@@ -142,6 +145,7 @@ fn known(part: &Part) -> PartStatus {
         state: part.state(),
         position: part.engine().position(),
         lag: None,
+        serves: None,
         building: None,
         parked_keys: None,
         dead_letters: None,

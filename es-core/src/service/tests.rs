@@ -2,6 +2,7 @@
 
 mod clock;
 mod failures;
+mod first_build;
 mod inline;
 mod rebuild;
 mod shutdown;
@@ -122,7 +123,8 @@ impl Relay for Nowhere {
 
 fn builder(store: &MemoryStore) -> ServiceBuilder {
     let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(2));
-    Service::builder("accounts", store.clone()).aggregate::<Account>().backoff(backoff)
+    let thresholds = Thresholds { first_build: Duration::ZERO, ..Thresholds::default() };
+    Service::builder("accounts", store.clone()).aggregate::<Account>().backoff(backoff).thresholds(thresholds)
 }
 
 async fn with_relay(acts: &[Act]) -> (Service, Scripted) {
@@ -364,7 +366,7 @@ async fn a_service_whose_names_are_invalid_unknown_or_not_unique_does_not_start(
 async fn a_lag_beyond_its_limit_is_a_reason_not_to_be_ready() {
     let store = MemoryStore::new();
     let stuck = || Scripted::of([Act::Work]);
-    let thresholds = Thresholds { lag_events: Some(2), ..Thresholds::default() };
+    let thresholds = Thresholds { lag_events: Some(2), first_build: Duration::ZERO, ..Thresholds::default() };
     // The source delivers nothing.
     let service = builder(&store).projection(Histories).source(Refusing::for_ever()).thresholds(thresholds);
     let service = service.relay(Nowhere(stuck(), store.clone())).start().await.expect("it starts");

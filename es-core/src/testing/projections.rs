@@ -9,6 +9,7 @@ use crate::{
         live::{Live, LiveError, LiveProjection},
         projection::Projection,
         projector,
+        read_model::Exceptions,
         watch::keys_of,
     },
     stream::Position,
@@ -62,7 +63,7 @@ pub async fn live_differences<P: LiveProjection>(
     }
     let (mut documents, mut keys) = (project(live.projection(), &events)?, BTreeSet::new());
     for event in &events {
-        keys.extend(keys_of(live.projection(), event)?);
+        keys.extend(keys_of(live.projection(), event, &Exceptions::default())?);
     }
     let mut differing = Vec::new();
     for key in keys {

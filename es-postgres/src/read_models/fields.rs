@@ -1,6 +1,8 @@
 //! The fields of documents: declared, written with a commit, and searched.
 
-use es_core::backend::{DeclaredField, FieldChange, FieldPlace, FieldScan, FieldValue, FoundDocument, Served, Taken};
+use es_core::backend::{
+    DeclaredField, FieldChange, FieldPlace, FieldScan, FieldValue, FoundDocument, Reader, Served, StoredDocument, Taken,
+};
 use sqlx::{
     Postgres, Row,
     postgres::{PgArguments, PgRow},
@@ -84,4 +86,20 @@ pub(super) async fn count(
     let counted = row.try_get::<i64, _>(3)?.unsigned_abs();
     let found = row.try_get::<bool, _>(2)?.then_some(counted);
     Ok(Some(Served { generation: generation(row, projection)?, found }))
+}
+
+/// What is stored under `keys`, in their order.
+pub(super) async fn stored(
+    connections: &Connections,
+    reader: &Reader,
+    keys: &[String],
+) -> Result<Vec<StoredDocument>, sqlx::Error> {
+    let rows = connections.read(|| sqlx::query(include_str!("../sql/stored.sql")).bind(reader.id).bind(keys)).await?;
+    let stored = |row: &PgRow| {
+        let (names, numbers): (Vec<String>, Vec<i64>) = (row.try_get(1)?, row.try_get(2)?);
+        let values = numbers.into_iter().zip(row.try_get::<Vec<String>, _>(3)?);
+        let values = values.map(|(number, text)| FieldValue { number, text });
+        Ok(StoredDocument { document: document(row, 0)?, fields: names.into_iter().zip(values).collect() })
+    };
+    rows.iter().map(stored).collect()
 }

@@ -5,7 +5,7 @@ use std::error::Error;
 use axum::http::StatusCode;
 use es_core::{
     AppendError, DecideError, DecodeError, EncodeError, ExecuteError, InvalidStream, InvalidTag, LiveError, LoadError,
-    QueryError, ReadError, WatchError, backend::InvalidAppend,
+    QueryError, ReadError, WatchError, backend::InvalidAppend, error::with_causes,
 };
 
 use super::problem::Problem;
@@ -84,9 +84,8 @@ impl From<EncodeError> for Problem {
 
 /// The request cannot be stored. The errors name places, not values.
 fn invalid(error: &(dyn Error + 'static)) -> Problem {
-    let detail = [error.to_string()].into_iter().chain(error.source().map(ToString::to_string));
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "urn:evenfold:invalid", "The request breaks a rule")
-        .detail(detail.collect::<Vec<_>>().join(": "))
+        .detail(with_causes(error))
 }
 
 impl From<InvalidStream> for Problem {
@@ -170,7 +169,7 @@ impl From<WatchError> for Problem {
         match error {
             WatchError::Query(error) => error.into(),
             WatchError::Log(error) => error.into(),
-            WatchError::Replaced { .. } | WatchError::History { .. } => Self::new(
+            WatchError::Replaced { .. } | WatchError::History { .. } | WatchError::OtherHistory { .. } => Self::new(
                 StatusCode::GONE,
                 "urn:evenfold:watch-ended",
                 "The watch cannot go on from here: begin with the current state",

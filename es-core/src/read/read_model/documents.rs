@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{
     error::ReadModelError,
-    fields::{FieldScan, FoundDocument},
+    fields::{FieldScan, FoundDocument, StoredDocument},
     generations::{Generation, GenerationSet},
     reader::Reader,
 };
@@ -65,6 +65,13 @@ pub trait Documents: fmt::Debug + Send + Sync + 'static {
     async fn load(&self, reader: &Reader, keys: &[String], budget: usize)
     -> Result<Vec<Option<Bytes>>, ReadModelError>;
 
+    /// What is stored under each of `keys` in the generation `reader`, in the order of `keys`, all of one moment. It is for audits: the
+    /// caller asks for few documents at a time.
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn stored(&self, reader: &Reader, keys: &[String]) -> Result<Vec<StoredDocument>, ReadModelError>;
+
     /// The generations of `projection` and the position that each has reached, all at one moment: a promotion is seen as a
     /// whole or not at all.
     ///
@@ -112,6 +119,10 @@ impl<T: Documents + ?Sized> Documents for Arc<T> {
         budget: usize,
     ) -> Result<Vec<Option<Bytes>>, ReadModelError> {
         (**self).load(reader, keys, budget).await
+    }
+
+    async fn stored(&self, reader: &Reader, keys: &[String]) -> Result<Vec<StoredDocument>, ReadModelError> {
+        (**self).stored(reader, keys).await
     }
 
     async fn generations(&self, projection: &str) -> Result<GenerationSet, ReadModelError> {

@@ -1,6 +1,9 @@
 //! The values that documents are found by, as stores keep them.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+};
 
 use bytes::Bytes;
 
@@ -163,6 +166,22 @@ pub struct FoundDocument {
     pub place: FieldPlace,
     /// Its content.
     pub document: Bytes,
+}
+
+/// What is stored under a key: a document, and the values by which it is found.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct StoredDocument {
+    /// Its content; `None` where no document is stored.
+    pub document: Option<Bytes>,
+    /// The values that are stored, by the names of their fields.
+    pub fields: BTreeMap<String, FieldValue>,
+}
+
+impl fmt::Debug for StoredDocument {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Documents may be large, or hold personal data; and so may values.
+        write!(f, "{} bytes, {} fields", self.document.as_ref().map_or(0, Bytes::len), self.fields.len())
+    }
 }
 
 #[cfg(test)]

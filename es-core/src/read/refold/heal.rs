@@ -1,20 +1,24 @@
 //! Mending documents that are not the fold of the log.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeSet, time::Duration};
 
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use super::{
     Place, Refold, RefoldError,
-    verify::{Difference, Verified, is_same, progress, verify},
+    verify::{DOCUMENTS, Difference, Verified, drifted_in, is_same, progress, verify},
 };
 use crate::{
-    inspect::{ReaderSummary, ShardSummary},
+    inspect::{Inspect, ReaderSummary},
     read::{
         engine_error::EngineError,
         projection::Projection,
         projector::{self, Projector},
-        read_model::{Act, Changes, Lease, ReadModelStore, Slice, Takeover},
+        read_model::{Act, Changes, Lease, ReadModelStore, Reader, Shard, Slice, StoredDocument, Takeover},
     },
 };
 
@@ -24,16 +28,29 @@ const MOST: usize = 1_000;
 /// How long the leases last if the process is killed.
 const LEASE: Duration = Duration::from_secs(5);
 
+/// About how many events are folded at most while a lease is held: those that the worker has handled since the last look.
+const CLOSE: u64 = 1_000;
+
+/// How often the fold beside the worker goes on. Each time it has to do only what the worker did meanwhile, which is less and less:
+/// a fold in memory is faster than a worker.
+const ROUNDS: usize = 20;
+
+/// How long partitions may take to reach the same position, and how often that is looked for.
+const LEVEL_WITHIN: Duration = Duration::from_secs(2);
+const LEVEL_EVERY: Duration = Duration::from_millis(10);
+
 /// Verifies, and then writes the documents that differ as they follow from the log, with a record of `act` for each of them in the
 /// same commit.
 ///
-/// Most of the log is folded beside the projector. For the rest it takes the leases of all shards: the workers are fenced, and
-/// continue afterwards. So nothing moves between the last look at the log and a commit, and a commit is refused if an operator has
-/// skipped an event meanwhile.
+/// The log is folded beside the workers, but for the last events before the checkpoint of a shard. For these it takes the lease of
+/// the shard: its worker is fenced, and continues afterwards. So nothing moves between the last look at the log and a commit, and a
+/// commit is refused if an operator has skipped an event meanwhile. Shards of the log are mended one after the other, so it does not
+/// matter how far apart they are. Which keys a partition has is not known: then all leases are taken, at a moment at which all
+/// partitions have reached the same position.
 pub(crate) async fn heal<P: Projection>(
     projection: &P,
     place: Place<'_>,
-    summary: &ReaderSummary,
+    readers: &dyn Inspect,
     act: &Act,
     report: &mut (dyn FnMut(Difference) + Send),
 ) -> Result<Verified, RefoldError> {
@@ -53,64 +70,120 @@ pub(crate) async fn heal<P: Projection>(
     if keys.is_empty() {
         return Ok(verified);
     }
-    let reader = &verified.generation.reader;
-    if summary.reader != *reader {
-        return Err(RefoldError::Replaced);
-    }
+    let reader = verified.generation.reader.clone();
     let mut refold = Refold::new(projection, log, |key| keys.contains(key));
-    refold.go_to(progress(store, &verified.generation).await?.reached, store, reader).await?;
-    let (owner, mut leases) = (Uuid::now_v7(), Vec::with_capacity(summary.shards.len()));
-    let mut mended = Ok(0);
-    for ShardSummary { shard, .. } in &summary.shards {
-        match store.acquire(reader, shard, owner, Takeover::Always, LEASE).await {
-            Ok(Some(lease)) => leases.push(lease),
-            Ok(None) => mended = Err(RefoldError::Replaced),
-            Err(error) => mended = Err(error.into()),
-        }
+    refold.go_to(progress(store, &verified.generation).await?.reached, store, &reader).await?;
+    let mending = Mending { store, readers, reader, keys: &keys, act };
+    for (group, keys) in mending.groups().await? {
+        // From where all shards are, since another one may be behind for as long as it takes.
+        let mut refold = refold.aside(keys.clone(), &refold.exceptions);
+        verified.mended += mending.mend_group(&group, keys, &mut refold).await?;
     }
-    if mended.is_ok() {
-        refold.is_ahead = true;
-        leases.sort_by_key(|lease| lease.checkpoint.position);
-        let mending = Mending { store, leases: &leases, keys: &keys, act };
-        mended = mending.mend(&mut refold).await;
-    }
-    for lease in &leases {
-        if let Err(error) = store.release(lease).await {
-            let error = &error as &dyn std::error::Error;
-            tracing::warn!(shard = %lease.shard, error, "cannot release the lease; it will expire");
-        }
-    }
-    verified.mended = mended?;
     Ok(verified)
 }
 
 struct Mending<'a> {
     store: &'a dyn ReadModelStore,
-    /// All of the generation, in the order of their positions.
-    leases: &'a [Lease],
+    readers: &'a dyn Inspect,
+    reader: Reader,
     keys: &'a BTreeSet<String>,
     act: &'a Act,
 }
 
 impl Mending<'_> {
-    /// Mends the documents of each shard at its position, and returns how many were written.
-    async fn mend<P: Projection>(&self, refold: &mut Refold<'_, P>) -> Result<u64, RefoldError> {
-        let Some(first) = self.leases.first() else { return Ok(0) };
-        let is_split = |lease: &Lease| lease.shard.slice() != Slice::ALL;
-        // Where a source has partitions of its own, it is not known which keys are in which.
-        let is_uneven = self.leases.iter().any(|lease| lease.checkpoint.position != first.checkpoint.position);
-        if is_uneven && !self.leases.iter().all(is_split) {
-            return Err(RefoldError::Uneven);
+    /// The shards whose documents are to be mended, those that must be mended together, and the keys of these documents.
+    async fn groups(&self) -> Result<Vec<(Vec<Shard>, BTreeSet<String>)>, RefoldError> {
+        let shards: Vec<_> = self.summary().await?.shards.into_iter().map(|found| found.shard).collect();
+        if shards.iter().any(|shard| shard.slice() == Slice::ALL) {
+            return Ok(vec![(shards, self.keys.clone())]);
         }
-        let leases = if is_split(first) { self.leases } else { &self.leases[..1] };
-        let mut mended = 0;
-        for lease in leases {
-            refold.go_to(lease.checkpoint.position, self.store, &lease.reader).await?;
-            let is_known = |key: &String| refold.is_settled(key) && !refold.ended.contains(key);
-            let own = self.keys.iter().filter(|key| lease.shard.slice().holds(key) && is_known(key));
-            mended += self.mend_shard(refold, lease, own.cloned().collect()).await?;
+        let with_keys = |shard: Shard| {
+            let keys = self.keys.iter().filter(|key| shard.slice().holds(key)).cloned().collect();
+            (vec![shard], keys)
+        };
+        Ok(shards.into_iter().map(with_keys).filter(|(_, keys): &(_, BTreeSet<_>)| !keys.is_empty()).collect())
+    }
+
+    async fn summary(&self) -> Result<ReaderSummary, RefoldError> {
+        let readers = self.readers.list_readers().await?;
+        readers.into_iter().find(|found| found.reader == self.reader).ok_or(RefoldError::Replaced)
+    }
+
+    /// Mends the documents under `keys`, those of the shards in `group`, and returns how many were written.
+    async fn mend_group<P: Projection>(
+        &self,
+        group: &[Shard],
+        keys: BTreeSet<String>,
+        refold: &mut Refold<'_, P>,
+    ) -> Result<u64, RefoldError> {
+        self.come_close(group, refold).await?;
+        let (owner, mut leases) = (Uuid::now_v7(), Vec::with_capacity(group.len()));
+        let mut mended = Ok(0);
+        for shard in group {
+            match self.store.acquire(&self.reader, shard, owner, Takeover::Always, LEASE).await {
+                Ok(Some(lease)) => leases.push(lease),
+                Ok(None) => mended = Err(RefoldError::Replaced),
+                Err(error) => mended = Err(error.into()),
+            }
         }
-        Ok(mended)
+        if mended.is_ok() {
+            mended = self.mend(&leases, keys, refold).await;
+        }
+        for lease in &leases {
+            if let Err(error) = self.store.release(lease).await {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(shard = %lease.shard, error, "cannot release the lease; it will expire");
+            }
+        }
+        mended
+    }
+
+    /// Folds up to where the workers of the shards in `group` are, or almost, while they go on.
+    async fn come_close<P: Projection>(&self, group: &[Shard], refold: &mut Refold<'_, P>) -> Result<(), RefoldError> {
+        let began = Instant::now();
+        let mut rounds = 0;
+        while rounds < ROUNDS {
+            let shards = self.summary().await?.shards;
+            let positions = || shards.iter().filter(|found| group.contains(&found.shard)).map(|found| found.position);
+            let (Some(least), Some(greatest)) = (positions().min(), positions().max()) else {
+                return Err(RefoldError::Replaced);
+            };
+            if least < greatest {
+                if began.elapsed() >= LEVEL_WITHIN {
+                    return Err(RefoldError::Uneven { least, greatest });
+                }
+                sleep(LEVEL_EVERY).await;
+                continue;
+            }
+            if least.get().saturating_sub(refold.at.get()) <= CLOSE {
+                return Ok(());
+            }
+            refold.go_to(least, self.store, &self.reader).await?;
+            rounds += 1;
+        }
+        Err(RefoldError::TooFast)
+    }
+
+    /// Mends the documents under `keys`, those of the shards of `leases`.
+    async fn mend<P: Projection>(
+        &self,
+        leases: &[Lease],
+        mut keys: BTreeSet<String>,
+        refold: &mut Refold<'_, P>,
+    ) -> Result<u64, RefoldError> {
+        let positions = || leases.iter().map(|lease| lease.checkpoint.position);
+        let (Some(least), Some(greatest), Some(first)) = (positions().min(), positions().max(), leases.first()) else {
+            return Ok(0);
+        };
+        if least < greatest {
+            return Err(RefoldError::Uneven { least, greatest });
+        }
+        if least.get().saturating_sub(refold.at.get()) > 2 * CLOSE {
+            return Err(RefoldError::TooFast);
+        }
+        refold.go_to(least, self.store, &self.reader).await?;
+        keys.retain(|key| refold.is_settled(key) && !refold.ended.contains(key));
+        self.mend_shard(refold, first, keys.into_iter().collect()).await
     }
 
     /// Mends the documents under `keys`, which belong to the shard of `lease`.
@@ -123,10 +196,10 @@ impl Mending<'_> {
         let none = || Changes { checkpoint: lease.checkpoint.clone(), ..Changes::default() };
         let (mut changes, mut bytes, mut mended) = (none(), 0, 0);
         while !keys.is_empty() {
-            let stored = self.store.load(&lease.reader, &keys, Projector::<P>::DEFAULT_DOCUMENT_BYTES).await?;
+            let stored = self.load::<P>(&lease.reader, &keys).await?;
             for (key, stored) in keys.drain(..stored.len()).zip(stored) {
                 let folded = refold.document(&key);
-                if is_same::<P>(stored.as_deref(), folded) {
+                if is_same::<P>(stored.document.as_deref(), folded) && drifted_in::<P>(&key, &stored)?.is_empty() {
                     continue;
                 }
                 changes.fields.extend(projector::fields::<P>(&key, folded)?);
@@ -148,5 +221,13 @@ impl Mending<'_> {
             }
         }
         Ok(mended)
+    }
+    /// What is stored under the first of `keys`. Values of fields are read only where there are some.
+    async fn load<P: Projection>(&self, reader: &Reader, keys: &[String]) -> Result<Vec<StoredDocument>, RefoldError> {
+        if !P::FIELDS.is_empty() {
+            return Ok(self.store.stored(reader, &keys[..keys.len().min(DOCUMENTS)]).await?);
+        }
+        let documents = self.store.load(reader, keys, Projector::<P>::DEFAULT_DOCUMENT_BYTES).await?;
+        Ok(documents.into_iter().map(|document| StoredDocument { document, ..StoredDocument::default() }).collect())
     }
 }

@@ -6,7 +6,6 @@ use uuid::Uuid;
 use super::*;
 use crate::{
     event::{EventData, NewEvent, Recorded},
-    inspect::Inspect,
     memory::MemoryStore,
     read::{
         projection::{FoldResult, Keys},
@@ -157,10 +156,9 @@ async fn r22_a_thousand_documents_are_mended_and_one_more_is_refused() {
         let upserts = (0..count).map(|number| (number.to_string(), "[1]".into())).collect();
         let changes = Changes { upserts, checkpoint: lease.checkpoint.clone(), ..Changes::default() };
         store.commit(&lease, changes).await.expect("committed");
-        let readers = store.list_readers().await.expect("listed");
         let place = Place { log: &store, store: &store, share: 1.0, limit: usize::MAX };
         let act = Act::new("ada", "ticket 8").expect("valid");
-        let healed = heal(&Histories, place, &readers[0], &act, &mut |_| {}).await;
+        let healed = heal(&Histories, place, &store, &act, &mut |_| {}).await;
         match healed {
             Ok(verified) => assert_eq!((verified.mended, is_mended), (count, true)),
             Err(error) => assert!(!is_mended && matches!(error, RefoldError::TooManyDiffer { most: 1_000 }), "{error}"),
@@ -195,7 +193,8 @@ fn trying_again_may_help_where_the_generation_or_a_store_will_be_there() {
     for (error, is_transient) in [
         (RefoldError::NotServing, true),
         (RefoldError::Replaced, true),
-        (RefoldError::Uneven, true),
+        (RefoldError::Uneven { least: Position::new(1), greatest: Position::new(2) }, true),
+        (RefoldError::TooFast, true),
         (ReadError::Store("the connection was lost".into()).into(), true),
         (lost().into(), true),
         (EngineError::from(lost()).into(), true),

@@ -13,14 +13,19 @@ use super::{Place, Refold, RefoldError};
 use crate::{
     codec,
     read::{
+        engine_error::EngineError,
+        panics::{Panicked, caught},
         projection::Projection,
-        read_model::{Amendment, Exceptions, Extent, Generation, KeyRange, Progress, ReadModelStore, Treatment},
+        projector,
+        read_model::{
+            Amendment, Exceptions, Extent, Generation, KeyRange, Progress, ReadModelStore, StoredDocument, Treatment,
+        },
     },
     stream::Position,
 };
 
 /// How many documents are compared at a time.
-const DOCUMENTS: usize = 100;
+pub(super) const DOCUMENTS: usize = 100;
 
 /// What a verification has compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,18 +57,22 @@ pub struct Difference {
     pub stored: Option<Bytes>,
     /// What the fold has; `None` if there should be no document.
     pub folded: Option<Bytes>,
+    /// The declared fields by whose values it is not found as it should be: other values are stored than those of the stored document.
+    pub fields: Vec<&'static str>,
 }
 
 impl fmt::Debug for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Documents may be large, or hold personal data.
         let word = |document: &Option<Bytes>| document.as_ref().map_or(0, Bytes::len);
-        write!(f, "{:?}: {} bytes stored, {} folded", self.key, word(&self.stored), word(&self.folded))
+        write!(f, "{:?}: {} bytes stored, {} folded", self.key, word(&self.stored), word(&self.folded))?;
+        if self.fields.is_empty() { Ok(()) } else { write!(f, ", other values of {:?}", self.fields) }
     }
 }
 
 /// Compares the documents of the generation that serves with a fold of the log, while its projector goes on. The fold treats each
 /// event as the projector does: what was skipped, edited or discarded, and what waits. Each document that differs is told to `report`.
+/// So is each one whose declared fields have other stored values than the document itself.
 ///
 /// If the log makes more documents than are kept in memory, it is read again for the next ones.
 ///
@@ -107,6 +116,7 @@ pub(crate) async fn verify<P: Projection>(
             stored.entry(key).or_insert(None);
         }
         let keys: Vec<String> = stored.keys().cloned().collect();
+        let mut drifted = drifted_fields::<P>(store, &verified.generation, &keys).await?;
         stored.retain(|key, stored| !is_same::<P>(stored.as_deref(), refold.document(key)));
         verified.compared += keys.len() as u64;
         let exceptions = if stored.is_empty() {
@@ -129,12 +139,17 @@ pub(crate) async fn verify<P: Projection>(
                 if aside.is_settled(&key) {
                     verified.differing += 1;
                     let folded = aside.encoded(&key)?;
-                    report(Difference { key, stored, folded });
+                    let fields = drifted.remove(&key).map(|(fields, _)| fields).unwrap_or_default();
+                    report(Difference { key, stored, folded, fields });
                 } else {
                     verified.compared -= 1;
                 }
             }
             stored = rest;
+        }
+        for (key, (fields, document)) in drifted {
+            verified.differing += 1;
+            report(Difference { key, stored: document.clone(), folded: document, fields });
         }
         verified.position = verified.position.max(before);
         verified.waiting.extend(refold.waiting_between(after.as_deref(), end.as_deref()));
@@ -148,6 +163,46 @@ pub(crate) async fn verify<P: Projection>(
         };
         after = Some(end);
     }
+}
+
+/// Of those of `keys` whose declared fields have other stored values than their documents: these fields, and the document.
+async fn drifted_fields<P: Projection>(
+    store: &dyn ReadModelStore,
+    generation: &Generation,
+    keys: &[String],
+) -> Result<BTreeMap<String, (Vec<&'static str>, Option<Bytes>)>, RefoldError> {
+    let mut drifted = BTreeMap::new();
+    if P::FIELDS.is_empty() {
+        return Ok(drifted);
+    }
+    for keys in keys.chunks(DOCUMENTS) {
+        for (key, stored) in keys.iter().zip(store.stored(&generation.reader, keys).await?) {
+            let fields = drifted_in::<P>(key, &stored)?;
+            if !fields.is_empty() {
+                drifted.insert(key.clone(), (fields, stored.document));
+            }
+        }
+        tokio::task::yield_now().await;
+    }
+    if !drifted.is_empty() {
+        // What a generation had that was replaced meanwhile may have been deleted in part.
+        progress(store, generation).await?;
+    }
+    Ok(drifted)
+}
+
+/// The declared fields of which `stored` has another value than its document has. A document that cannot be read is not the fold.
+pub(super) fn drifted_in<P: Projection>(key: &str, stored: &StoredDocument) -> Result<Vec<&'static str>, EngineError> {
+    let compare = || -> Result<_, EngineError> {
+        let Ok(document) = stored.document.as_deref().map(codec::decode::<P::Document>).transpose() else {
+            return Ok(Vec::new());
+        };
+        let values = projector::fields::<P>(key, document.as_ref())?;
+        let differing = values.into_iter().filter(|change| stored.fields.get(change.field) != change.value.as_ref());
+        Ok(differing.map(|change| change.field).collect())
+    };
+    // A field that cannot be told of the stored document was told of it when it was stored: it has drifted in the code.
+    caught(compare).unwrap_or_else(|Panicked| Ok(P::FIELDS.iter().map(|field| field.name()).collect()))
 }
 
 pub(super) async fn progress(store: &dyn ReadModelStore, generation: &Generation) -> Result<Progress, RefoldError> {

@@ -51,7 +51,8 @@ impl WhatIf {
         self
     }
 
-    /// As [`adding_after`](Self::adding_after), after the last event of the log.
+    /// Adds an event of `stream` after the last event of the log, with the position that the next event will get; otherwise as
+    /// [`adding_after`](Self::adding_after).
     pub fn adding(mut self, stream: StreamId, event: EventData) -> Self {
         self.last.push((stream, event));
         self
@@ -186,7 +187,8 @@ async fn walk(
             at = (event.position, event.recorded_at);
             for (stream, data) in changes.added.get(&event.position).into_iter().flatten() {
                 let event = made(stream, data, &mut versions, at);
-                each(Step::Other { actual: None, hypothetical: Some(&event) })?;
+                each(Step::Other { actual: None, hypothetical: Some(&event) })
+                    .map_err(|error| of_added(&event, error))?;
             }
         }
         if is_last_page(&events, limit) && at.0 < end {
@@ -195,10 +197,25 @@ async fn walk(
         tokio::task::yield_now().await;
     }
     for (stream, data) in &changes.last {
+        at.0 = at.0.next();
         let event = made(stream, data, &mut versions, at);
-        each(Step::Other { actual: None, hypothetical: Some(&event) })?;
+        each(Step::Other { actual: None, hypothetical: Some(&event) }).map_err(|error| of_added(&event, error))?;
     }
     Ok(())
+}
+
+/// Why the other history ends at `event`, which the log does not have.
+fn of_added(event: &RecordedEvent, error: RefoldError) -> RefoldError {
+    match error {
+        RefoldError::Fold(cause) => {
+            let EventData { name, schema_version, .. } = &event.data;
+            RefoldError::Added {
+                event: format!("{name} v{schema_version} of {}", event.stream),
+                cause: Box::new(cause),
+            }
+        }
+        error => error,
+    }
 }
 
 /// An event that was never written.

@@ -223,6 +223,8 @@ impl<E: EventSet> rebuild::Trial for Decodes<E> {
     }
 
     fn fold(&mut self, events: &[RecordedEvent]) {
-        events.iter().for_each(|event| drop(event.decode::<E>()));
+        for event in events {
+            drop(event.decode::<E>());
+        }
     }
 }

@@ -33,7 +33,15 @@ pub enum WatchError {
         /// Where it or the log ends now.
         end: Position,
     },
-    /// The projection does not tell which documents an event touches, which it has passed before. Begin with the current state.
+    /// The log has another event than the one up to which the changes were told: the store was restored from an older copy, and has
+    /// gone on. Begin with the current state.
+    #[error("the log has another event at position {position} than before: it was restored from an older copy")]
+    OtherHistory {
+        /// The position up to which the changes were told.
+        position: Position,
+    },
+    /// The projection does not tell which documents an event touches that its reader has passed, though no operator has skipped it:
+    /// other code has folded it. Begin with the current state.
     #[error("it is not known which documents an event touches")]
     Event(#[source] EngineError),
     /// The documents cannot be read.

@@ -23,8 +23,8 @@ pub(super) async fn alive(State(app): State<Arc<App>>) -> Response {
     }
 }
 
-/// `GET /readyz`: the store answers, and no part of this process has stopped for good. A part that stands by for newer
-/// code, as in a rolling deploy, leaves the process ready. If it waits at one event for too long, it stops.
+/// `GET /readyz`: the store answers, no part of this process has stopped for good, and, in the first seconds of the process, each read
+/// model serves. A part that stands by for newer code, as in a rolling deploy, leaves the process ready. If it waits at one event for too long, it stops.
 pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -49,7 +49,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
     };
     let (mut reached, mut building) = (BTreeMap::new(), BTreeMap::new());
     for part in found.parts.into_iter().filter(|part| part.kind.is_reader()) {
-        if let Some(position) = part.building.filter(|_| part.position == Some(Position::ZERO)) {
+        if let Some(position) = part.building.filter(|_| part.serves == Some(false)) {
             building.insert(part.name.clone(), position);
         }
         reached.insert(part.name, part.position);

@@ -35,7 +35,7 @@ async fn what_a_killed_process_has_left_undone_is_done_by_the_next_one() {
     service.settle().await;
     let revenue = service.json("/api/revenue").await;
     assert_eq!(revenue["days"][0]["captured"], json!(99.98));
-    assert_eq!(service.json("/readyz").await["head"], 5);
+    assert_eq!(service.readyz().await["head"], 5);
 }
 
 #[tokio::test]
@@ -66,6 +66,7 @@ async fn ctrl_c_lets_requests_in_flight_finish_and_ends_with_0() {
 async fn after_a_payment_event(name: &str, field: &str, arguments: &[&str]) -> (Service, StatusCode, Value) {
     let service = Service::start_in(tempfile::tempdir().unwrap(), arguments).await;
     service.place("USR-123").await;
+    service.settle().await;
     let store = SqliteStore::open(service.directory.path().join("orders.db")).await.unwrap();
     let data = EventData { name: name.into(), schema_version: 1, payload: "{}".into() };
     let stream = "payment-X".parse().unwrap();

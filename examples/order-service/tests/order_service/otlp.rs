@@ -67,8 +67,8 @@ async fn one_trace_leads_from_the_client_to_the_read_models_and_a_batch_of_two_i
         let mut command = program(service.directory.path(), &["project", "order-details"]);
         collector.told(&mut command);
         let mut process = command.spawn().unwrap();
-        let position = service.json("/readyz").await["head"].clone();
-        while service.json("/readyz").await["reached"]["order-details"] != position {
+        let position = service.readyz().await["head"].clone();
+        while service.readyz().await["reached"]["order-details"] != position {
             tokio::task::yield_now().await;
         }
         let id = process.id().unwrap().to_string();

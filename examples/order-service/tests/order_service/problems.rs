@@ -40,7 +40,7 @@ async fn bodies_that_break_a_rule_name_the_field() {
     ] {
         problem(service.post("/api/orders").json(&body), 422, Some(field)).await;
     }
-    assert_eq!(service.json("/readyz").await["head"], 0, "nothing was written");
+    assert_eq!(service.readyz().await["head"], 0, "nothing was written");
 }
 
 #[tokio::test]

@@ -83,12 +83,18 @@ impl Service {
         answer(self.get(path).send().await.unwrap(), StatusCode::OK).await
     }
 
+    /// What `/readyz` says, whether it is ready or not.
+    pub(crate) async fn readyz(&self) -> Value {
+        let response = self.get("/readyz").send().await.unwrap();
+        serde_json::from_str(&response.text().await.unwrap()).unwrap()
+    }
+
     /// Returns when all readers have reached the head of the log, by the positions of `/readyz`.
     pub(crate) async fn settle(&self) {
         let begun = Instant::now();
         let mut before = Value::Null;
         loop {
-            let ready = self.json("/readyz").await;
+            let ready = self.readyz().await;
             let reached: Vec<_> = ready["reached"].as_object().unwrap().values().collect();
             // Twice, since the policy may just have written what it has not yet checkpointed.
             if reached.iter().all(|reached| **reached == ready["head"]) && before == ready {
