@@ -133,6 +133,13 @@ impl EventQuery {
         &self.items
     }
 
+    /// The tag that it asks for, if it asks for nothing else.
+    pub fn only_tag(&self) -> Option<&Tag> {
+        let [QueryItem { tags, names }] = &self.items[..] else { return None };
+        let [tag] = &tags[..] else { return None };
+        names.is_empty().then_some(tag)
+    }
+
     /// Whether every item names a tag, so that the query is an index look-up.
     pub fn is_tagged(&self) -> bool {
         self.items.iter().all(|item| !item.tags.is_empty())

@@ -104,7 +104,7 @@ pub const LOAD_QUEUE: Metric = Metric::new(
     "load_queue_depth",
     (G, Unit::Count),
     &[],
-    "Loads of aggregates that wait for a statement which they share with others",
+    "Loads of aggregates, and reads of decisions, that wait for a statement which they share with others",
 );
 /// What readers have processed.
 pub const EVENTS_PROCESSED: Metric = Metric::new(

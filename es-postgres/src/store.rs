@@ -27,7 +27,12 @@ use crate::{
     error::{self, CloseError, Stopped, UnexpectedAnswer},
     import::line::Line,
     options::PostgresOptions,
-    read::{head::Head, loader::Loader, log},
+    read::{
+        head::Head,
+        loader::Loader,
+        log,
+        matching::{self, Matching},
+    },
     read_models::heartbeat,
     session::Session,
     write::{
@@ -69,6 +74,7 @@ pub(crate) struct Inner {
     pub(crate) connections: Arc<Connections>,
     pub(crate) leases: Arc<Heartbeat>,
     pub(crate) loader: Loader,
+    matching: Matching,
     pub(crate) imports: Line,
     most_connections: usize,
     close_within: Duration,
@@ -132,6 +138,7 @@ impl PostgresStore {
             rooms: Rooms::new(options.queue_bytes, options.queue_bytes),
             writer: AsyncMutex::new(Some(tokio::spawn(writer.run()))),
             loader: Loader::start(connections.clone()),
+            matching: Matching::start(connections.clone()),
             connections,
             leases,
             imports: Line::new(session.clone(), options.patience),
@@ -241,7 +248,7 @@ impl EventStore for PostgresStore {
         after: Position,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
-        log::read_matching(&self.inner.connections, query, after, limit).await
+        matching::read_matching(&self.inner.connections, &self.inner.matching, query, after, limit).await
     }
 
     async fn head(&self) -> Result<Position, ReadError> {

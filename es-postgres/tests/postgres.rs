@@ -21,6 +21,7 @@ mod postgres {
     mod append_lock;
     mod large;
     mod long_pages;
+    mod matching;
     mod plans;
     mod pooler;
     mod races;

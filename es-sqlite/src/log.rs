@@ -62,11 +62,11 @@ impl EventStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
         query.validate()?;
-        let query = sqlx::query(include_str!("sql/read_matching.sql"))
-            .bind(json(&packed::items(query)))
-            .bind(after.to_i64())
-            .bind(rows_limit(limit));
-        self.page(query).await
+        let statement = match query.only_tag() {
+            Some(tag) => sqlx::query(include_str!("sql/read_tagged.sql")).bind(tag.as_str()),
+            None => sqlx::query(include_str!("sql/read_matching.sql")).bind(json(&packed::items(query))),
+        };
+        self.page(statement.bind(after.to_i64()).bind(rows_limit(limit))).await
     }
 
     async fn head(&self) -> Result<Position, ReadError> {

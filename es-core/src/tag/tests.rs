@@ -36,6 +36,14 @@ fn a_query_matches_all_tags_and_one_of_the_names_of_an_item() {
 }
 
 #[test]
+fn a_query_asks_for_only_a_tag_if_it_asks_for_no_name_and_no_other_one() {
+    let [a, b] = ["a:1", "b:2"].map(|text| EventQuery::tagged([tag(text)]));
+    assert_eq!(a.only_tag(), Some(&tag("a:1")));
+    let more = [a.clone().or(b), a.named(["one"]), EventQuery::tagged(tags(2)), EventQuery::all()];
+    assert!(more.iter().all(|query| query.only_tag().is_none()));
+}
+
+#[test]
 fn only_a_query_whose_items_all_name_a_tag_is_a_look_up() {
     assert!(EventQuery::tagged([tag("a:1")]).is_tagged());
     assert!(!EventQuery::named_only(["one"]).is_tagged());

@@ -6,7 +6,7 @@ use metrics::Gauge;
 
 use super::{LOAD_QUEUE, appends::Awaited};
 
-/// What a store reports of loads that share a statement. Each store that has such loads has one.
+/// What a store reports of loads, or of reads of decisions, that share a statement. A store has one for each.
 #[derive(Debug, Default)]
 pub struct LoadMeter(OnceLock<Gauge>);
 

@@ -1,41 +1,23 @@
-//! Aggregates are loaded together: whatever is asked for while the server is busy becomes one statement.
-//! There is no timer here either.
-//!
-//! A few callers are served at once and alone, each by a statement of its own, and who comes after them shares one. Where
-//! very many share it, no caller goes alone, and there is one statement at a time. (64 clients, loading for each command: 0.64
-//! of the bare work instead of 0.55. With 8 that only load it is the other way round: 0.50 instead of 0.75.)
+//! Aggregates are loaded together: loads share statements (`shared.rs`).
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use es_core::{
     EventData, ReadError, StreamId,
     backend::{Ending, LoadedStream, PAGE_BYTES, Witness},
-    telemetry::LoadMeter,
 };
 use sqlx::{Row, postgres::PgRow};
-use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
-    task,
-};
 use uuid::Uuid;
 
-use crate::{connections::Connections, error, read::sealed};
-
-/// How many statements there are at once, at most.
-const MOST_STATEMENTS: u32 = 4;
-
-/// With more streams than this in one statement no caller goes alone.
-const CONCURRENT: usize = 16;
-
-/// How often others are let in before a statement for many is sent; see the writer's.
-const YIELDS_BEFORE_A_BATCH: usize = 3;
-
-/// How many streams one statement reads, at most.
-const MOST_STREAMS: usize = 128;
+use crate::{
+    connections::Connections,
+    error,
+    read::{
+        sealed,
+        shared::{Asked, Shareable, Shared},
+    },
+};
 
 /// How many events of each stream, at least, however many streams the statement serves.
 const FEWEST_EVENTS: usize = 32;
@@ -49,115 +31,56 @@ const OF_A_WHOLE_STREAM: usize = 11;
 /// Room for an event that is read, to begin with.
 const USUAL_BYTES: usize = 256;
 
+/// The way of loads to the server.
+pub(crate) type Loader = Shared<Load>;
+
 /// A stream that a caller waits for.
-struct Wanted {
-    stream: StreamId,
-    snapshot: bool,
-    limit: usize,
-    answer: oneshot::Sender<Result<LoadedStream, ReadError>>,
+pub(crate) struct Load {
+    pub(crate) stream: StreamId,
+    pub(crate) snapshot: bool,
+    pub(crate) limit: usize,
 }
 
-/// The way to the loader, which ends when this is dropped.
-pub(crate) struct Loader {
-    connections: Arc<Connections>,
-    statements: Arc<Semaphore>,
-    /// Whether many are asking.
-    is_contended: Arc<AtomicBool>,
-    queue: mpsc::Sender<Wanted>,
-    meter: LoadMeter,
-}
+impl Shareable for Load {
+    type Found = LoadedStream;
 
-impl Loader {
-    pub(crate) fn start(connections: Arc<Connections>) -> Self {
-        let (queue, wanted) = mpsc::channel(1_024);
-        let statements = Arc::new(Semaphore::new(MOST_STATEMENTS as usize));
-        let is_contended = Arc::new(AtomicBool::new(false));
-        tokio::spawn(run(connections.clone(), statements.clone(), is_contended.clone(), wanted));
-        Self { connections, statements, is_contended, queue, meter: LoadMeter::default() }
+    async fn alone(&self, connections: &Connections) -> Result<LoadedStream, ReadError> {
+        let Self { stream, snapshot, limit } = self;
+        let fetched = fetch(connections, &[stream.as_str()], *snapshot, *limit).await;
+        let (rows, limit) = fetched.map_err(error::read)?;
+        loaded(&rows, stream, *snapshot, limit)
     }
 
-    pub(crate) async fn load(
-        &self,
-        stream: &StreamId,
-        snapshot: bool,
-        limit: usize,
-    ) -> Result<LoadedStream, ReadError> {
-        if limit == 0 {
-            return Ok(unread());
+    async fn together(connections: &Connections, asked: Vec<Asked<Self>>) {
+        let (with_snapshots, without): (Vec<_>, Vec<_>) = asked.into_iter().partition(|asked| asked.read.snapshot);
+        for asked in [with_snapshots, without].into_iter().filter(|asked| !asked.is_empty()) {
+            read(connections, asked).await;
         }
-        if !self.is_contended.load(Ordering::Relaxed)
-            && let Ok(_statement) = self.statements.try_acquire()
-        {
-            let fetched = fetch(&self.connections, &[stream.as_str()], snapshot, limit).await;
-            let (rows, limit) = fetched.map_err(error::read)?;
-            return loaded(&rows, stream, snapshot, limit);
-        }
-        let closed = || error::read(sqlx::Error::PoolClosed);
-        let (answer, answered) = oneshot::channel();
-        let wanted = Wanted { stream: stream.clone(), snapshot, limit, answer };
-        let shared = async {
-            self.queue.send(wanted).await.map_err(|_| closed())?;
-            answered.await.unwrap_or_else(|_| Err(closed()))
-        };
-        self.meter.waiting(shared).await
     }
 }
 
-/// Serves concurrent callers.
-async fn run(
-    connections: Arc<Connections>,
-    statements: Arc<Semaphore>,
-    is_contended: Arc<AtomicBool>,
-    mut queue: mpsc::Receiver<Wanted>,
-) {
-    let mut waiting = Vec::new();
-    while queue.recv_many(&mut waiting, 1).await > 0 {
-        let needed = if is_contended.load(Ordering::Relaxed) { MOST_STATEMENTS } else { 1 };
-        let Ok(statement) = statements.clone().acquire_many_owned(needed).await else { return };
-        // Those who were just answered may want the next one.
-        for _ in 0..YIELDS_BEFORE_A_BATCH {
-            task::yield_now().await;
-        }
-        while waiting.len() < MOST_STREAMS
-            && let Ok(wanted) = queue.try_recv()
-        {
-            waiting.push(wanted);
-        }
-        is_contended.store(waiting.len() > CONCURRENT, Ordering::Relaxed);
-        let (with_snapshots, without): (Vec<_>, Vec<_>) = waiting.drain(..).partition(|wanted| wanted.snapshot);
-        let connections = connections.clone();
-        tokio::spawn(async move {
-            for wanted in [with_snapshots, without].into_iter().filter(|wanted| !wanted.is_empty()) {
-                read(&connections, wanted).await;
-            }
-            drop(statement);
-        });
-    }
-}
-
-/// Reads what is `wanted`, all of it with snapshots or all of it without, and answers each caller.
-async fn read(connections: &Connections, wanted: Vec<Wanted>) {
-    let streams: Vec<&str> = wanted.iter().map(|wanted| wanted.stream.as_str()).collect();
-    let limit = wanted.iter().map(|wanted| wanted.limit).max().unwrap_or_default();
+/// Reads what is `asked`, all of it with snapshots or all of it without, and answers each caller.
+async fn read(connections: &Connections, asked: Vec<Asked<Load>>) {
+    let streams: Vec<&str> = asked.iter().map(|asked| asked.read.stream.as_str()).collect();
+    let limit = asked.iter().map(|asked| asked.read.limit).max().unwrap_or_default();
     // Those who are served together share what one of them would get.
-    let limit = (limit / wanted.len().max(1)).max(FEWEST_EVENTS).min(limit);
-    let snapshots = wanted.iter().all(|wanted| wanted.snapshot);
+    let limit = (limit / asked.len().max(1)).max(FEWEST_EVENTS).min(limit);
+    let snapshots = asked.iter().all(|asked| asked.read.snapshot);
     let fetched = fetch(connections, &streams, snapshots, limit).await.map_err(Arc::new);
     let is_alone = streams.len() == 1;
     let mut fetched = fetched.as_ref().map(|(rows, limit)| (&rows[..], *limit));
-    for (wanted, ordinal) in wanted.into_iter().zip(1_i32..) {
+    for (asked, ordinal) in asked.into_iter().zip(1_i32..) {
         // The rows of a stream stand side by side, and the streams in the order of the array; the last column tells.
         let is_own = |row: &&PgRow| is_alone || row.try_get::<i32, _>(row.len() - 1).is_ok_and(|row| row == ordinal);
         let answer = match &mut fetched {
             Ok((rows, limit)) => {
                 let (own, others) = rows.split_at(rows.iter().take_while(is_own).count());
                 *rows = others;
-                loaded(own, &wanted.stream, snapshots, *limit)
+                loaded(own, &asked.read.stream, snapshots, *limit)
             }
             Err(cause) => Err(ReadError::Store(cause.clone().into())),
         };
-        // The caller may have dropped its future.
-        let _ = wanted.answer.send(answer);
+        asked.answer(answer);
     }
 }
 
@@ -192,7 +115,7 @@ async fn fetch(
 }
 
 /// How many bytes stand in a column of `row`.
-fn bytes(row: &PgRow, column: usize) -> usize {
+pub(super) fn bytes(row: &PgRow, column: usize) -> usize {
     row.try_get_raw(column).ok().and_then(|value| value.as_bytes().ok()).map_or(0, <[u8]>::len)
 }
 
@@ -207,7 +130,7 @@ fn loaded(rows: &[PgRow], stream: &StreamId, snapshots: bool, limit: usize) -> R
 }
 
 /// Everything is still to be read, in pages: they tell of what is wrong with the stream, if it is that.
-fn unread() -> LoadedStream {
+pub(super) fn unread() -> LoadedStream {
     LoadedStream { more: true, ..LoadedStream::default() }
 }
 

@@ -4,14 +4,13 @@ use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
 use es_core::{
-    Appended, EventData, EventQuery, IdempotencyKey, Metadata, Position, ReadError, Recorded, RecordedEvent, StreamId,
-    Version,
+    Appended, EventData, IdempotencyKey, Metadata, Position, ReadError, Recorded, RecordedEvent, StreamId, Version,
     backend::{CommandRecord, Fingerprint, PAGE_BYTES, check_contiguous, command_id, is_last_page},
 };
 use sqlx::{Row, postgres::PgRow};
 
 use super::copied::Copied;
-use crate::{connections::Connections, error, read::head::Head, write::columns};
+use crate::{connections::Connections, error, read::head::Head};
 
 /// From so many events on a page is read by a binary `COPY`, whose rows cost the server and the client half as much. The server
 /// plans each of them anew.
@@ -71,24 +70,6 @@ pub(crate) async fn read_log(
     Ok(events)
 }
 
-pub(crate) async fn read_matching(
-    connections: &Connections,
-    query: &EventQuery,
-    after: Position,
-    limit: usize,
-) -> Result<Vec<RecordedEvent>, ReadError> {
-    query.validate()?;
-    let query = columns::json(query.items());
-    let found = connections.read(|| {
-        sqlx::query(include_str!("../sql/read_matching.sql"))
-            .bind(&query)
-            .bind(after.to_i64())
-            .bind(rows(limit))
-            .bind(rows(PAGE_BYTES))
-    });
-    decode(&found.await.map_err(error::read)?, None)
-}
-
 pub(crate) async fn find_command(
     connections: &Connections,
     stream: &StreamId,
@@ -100,7 +81,7 @@ pub(crate) async fn find_command(
     rows.first().map(command).transpose().map_err(error::read)
 }
 
-fn rows(limit: usize) -> i64 {
+pub(super) fn rows(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
@@ -119,7 +100,11 @@ pub(crate) fn decode(rows: &[PgRow], stream: Option<&StreamId>) -> Result<Vec<Re
     rows.iter().map(|row| event(row, stream, &mut names)).collect()
 }
 
-fn event(row: &PgRow, stream: Option<&StreamId>, names: &mut HashSet<Arc<str>>) -> Result<RecordedEvent, ReadError> {
+pub(super) fn event(
+    row: &PgRow,
+    stream: Option<&StreamId>,
+    names: &mut HashSet<Arc<str>>,
+) -> Result<RecordedEvent, ReadError> {
     let position = Position::from_i64(row.try_get(0).map_err(error::read)?);
     let metadata: Option<&[u8]> = row.try_get(7).map_err(error::read)?;
     let metadata = Metadata::decode(metadata).map_err(|reason| ReadError::Damaged { position, reason })?;

@@ -9,7 +9,10 @@ use sqlx::Row;
 
 use crate::{
     error,
-    read::sealed::{open, seal},
+    read::{
+        loader::{Load, unread},
+        sealed::{open, seal},
+    },
     store::PostgresStore,
 };
 
@@ -40,6 +43,9 @@ impl SnapshotStore for PostgresStore {
 #[async_trait]
 impl AggregateStore for PostgresStore {
     async fn load_stream(&self, stream: &StreamId, snapshots: bool, limit: usize) -> Result<LoadedStream, ReadError> {
-        self.inner.loader.load(stream, snapshots, limit).await
+        if limit == 0 {
+            return Ok(unread());
+        }
+        self.inner.loader.read(Load { stream: stream.clone(), snapshot: snapshots, limit }).await
     }
 }

@@ -4,7 +4,7 @@ use sqlx::{AssertSqlSafe, Row};
 
 use super::server::Schema;
 
-const STATEMENTS: [&str; 17] = [
+const STATEMENTS: [&str; 18] = [
     include_str!("../../src/sql/count.sql"),
     include_str!("../../src/sql/find.sql"),
     include_str!("../../src/sql/find_last.sql"),
@@ -20,6 +20,7 @@ const STATEMENTS: [&str; 17] = [
     include_str!("../../src/sql/read_log.sql"),
     include_str!("../../src/sql/read_matching.sql"),
     include_str!("../../src/sql/read_stream.sql"),
+    include_str!("../../src/sql/read_tagged.sql"),
     include_str!("../../src/sql/scan.sql"),
     include_str!("../../src/sql/scan_below.sql"),
 ];

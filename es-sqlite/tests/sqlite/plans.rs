@@ -24,6 +24,7 @@ async fn appends_and_reads_look_up_and_never_scan() {
         include_str!("../../src/sql/read_log.sql"),
         include_str!("../../src/sql/read_matching.sql"),
         include_str!("../../src/sql/read_stream.sql"),
+        include_str!("../../src/sql/read_tagged.sql"),
     ] {
         let plan = foreign.fetch_all(AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}"))).await.unwrap();
         let steps: Vec<String> = plan.iter().map(|row| row.get("detail")).collect();

@@ -57,6 +57,7 @@ macro_rules! event_store_suite {
             r2_of_concurrent_appends_on_all_events_one_wins
             r6_a_conditional_append_again_returns_its_first_outcome
             r15_tags_and_queries_have_limits
+            r17_concurrent_reads_find_each_what_its_own_query_matches
         }
         $crate::__suite! { event_store_input, $make,
             r15_an_empty_append_is_refused

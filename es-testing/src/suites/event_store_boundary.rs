@@ -8,7 +8,7 @@ use super::event_store::{event, stream};
 use es_core::{
     Append, AppendError, Appended, Condition, DecideError, Decision, Decisions, EventData, EventQuery, EventStore,
     Expected, Matching, NewEvent, Position, ReadError, Tag,
-    backend::{InvalidAppend, InvalidQuery, MAX_QUERY_ITEMS, MAX_TAGS, QueryItem},
+    backend::{InvalidAppend, InvalidQuery, MAX_QUERY_ITEMS, MAX_TAGS, PAGE_BYTES, QueryItem, is_last_page},
 };
 
 fn tag(text: &str) -> Tag {
@@ -83,6 +83,53 @@ pub async fn queries_find_all_tags_any_name_and_either_item(store: &impl EventSt
         }
     }
     assert_eq!(store.head().await.expect("a head").get(), 6);
+}
+
+/// R17: a store may answer such reads together, and has room for only so many events and bytes then.
+pub async fn r17_concurrent_reads_find_each_what_its_own_query_matches<S: EventStore + Clone>(store: &S) {
+    const COUNTS: [usize; 6] = [0, 1, 2, 12, 40, 300];
+    let name = |count: usize| format!("count:{count}");
+    let mut events = Vec::new();
+    // So many events of each tag, in turns.
+    for turn in 0..300 {
+        let carried = COUNTS.into_iter().filter(|count| turn < *count);
+        events.extend(carried.map(|count| (name(count), event("{}").with_tags([tag(&name(count))]))));
+    }
+    // More than a page of events that are large, but no more so than their share of one.
+    let wide = format!("\"{}\"", "x".repeat(200_000));
+    events.extend((0..50).map(|_| ("wide".to_owned(), event(&wide).with_tags([tag("wide")]))));
+    let (tags, events): (Vec<_>, Vec<_>) = events.into_iter().unzip();
+    store.append(Append::new(stream("all"), Expected::Any, events)).await.expect("appended");
+    let positions = |wanted: &str| {
+        let carry = tags.iter().zip(1..).filter(|(tag, _)| **tag == wanted);
+        carry.map(|(_, position)| position).collect::<Vec<u64>>()
+    };
+    let start = Arc::new(tokio::sync::Barrier::new(90));
+    let mut reads = JoinSet::new();
+    for read in 0..90 {
+        let name = if read % 15 == 0 { "wide".to_owned() } else { name(COUNTS[read % COUNTS.len()]) };
+        let (after, limit) = ([0, 1, 40][read % 3], [1_000, 50][read % 2]);
+        let expected: Vec<_> = positions(&name).into_iter().filter(|position| *position > after).collect();
+        let (store, start) = (store.clone(), start.clone());
+        reads.spawn(async move {
+            let (query, mut found, mut after) = (query(&[&name]), Vec::new(), Position::new(after));
+            start.wait().await;
+            loop {
+                let page = store.read_matching(&query, after, limit).await.expect("a read");
+                assert!(page.len() <= limit);
+                let before_last = page.split_last().map_or(&[][..], |(_, before)| before);
+                let bytes: usize = before_last.iter().map(|event| event.data.payload.len()).sum();
+                assert!(bytes < PAGE_BYTES, "{bytes} bytes and one event more");
+                after = page.last().map_or(after, |event| event.position);
+                found.extend(page.iter().map(|event| event.position.get()));
+                if is_last_page(&page, limit) {
+                    break;
+                }
+            }
+            assert_eq!(found, expected, "{name} from {after} on in pages of {limit}");
+        });
+    }
+    reads.join_all().await;
 }
 
 /// R2
