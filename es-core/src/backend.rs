@@ -27,7 +27,7 @@ pub use crate::{
             PromoteError, Promotion, ReadModelError, ReadModelStore, Reader, Redemption, Served, Shard, Share,
             Situation, Slice, StoredDocument, Taken, Takeover, Treatment, check_payload,
         },
-        source::{Batch, Delivery, EventFeed, EventSource, SourceError, Split, Subscription},
+        source::{Batch, BatchEvents, Delivery, EventFeed, EventSource, SourceError, Split, Subscription},
         tables::{CommitTablesError, CreateTablesError, TableReading, TableStore, TableWrite, WriteError},
         worker_state::{Failure, Handling, STANDBY_LIMIT, STANDBY_RETRY, StateReport},
     },

@@ -46,6 +46,7 @@ struct Noted {
     ttl: Mutex<Option<Duration>>,
     holds: Mutex<Vec<Hold>>,
     commits: Mutex<Vec<u64>>,
+    holds_back: Mutex<Option<CancellationToken>>,
     released: AtomicUsize,
     excepts: Mutex<Option<Exceptions>>,
 }
@@ -80,6 +81,13 @@ impl Watched {
     /// The number of leases that were released.
     pub(crate) fn released(&self) -> usize {
         self.noted.released.load(Ordering::SeqCst)
+    }
+
+    /// Commits wait until what is returned is cancelled.
+    pub(crate) fn holds_commits_back(&self) -> CancellationToken {
+        let until = CancellationToken::new();
+        *self.noted.holds_back.lock().expect("nothing panics under it") = Some(until.clone());
+        until
     }
 
     /// How often it was asked for documents or generations.
@@ -232,6 +240,10 @@ impl Leases for Watched {
     async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
         let position = changes.checkpoint.position.get();
         self.noted.commits.lock().expect("nothing panics under it").push(position);
+        let until = self.noted.holds_back.lock().expect("nothing panics under it").clone();
+        if let Some(until) = until {
+            until.cancelled().await;
+        }
         self.memory.commit(lease, changes).await
     }
 

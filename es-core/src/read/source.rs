@@ -1,10 +1,13 @@
 //! The port to sources of events: the log itself, or Kafka.
 
+mod events;
 mod log;
 mod pages;
 #[cfg(test)]
 mod tests;
 
+pub use events::BatchEvents;
+pub(crate) use events::DecodedEvents;
 pub use log::LogSource;
 
 use std::{fmt, sync::Arc};
@@ -14,7 +17,7 @@ use uuid::Uuid;
 
 use crate::{
     error::BoxError,
-    event::{Categories, RecordedEvent},
+    event::Categories,
     read::{
         projection::EventOrder,
         read_model::{Checkpoint, Shard, Takeover},
@@ -128,7 +131,7 @@ pub struct Batch {
     /// The shard.
     pub shard: Shard,
     /// Its events in position order. Events of other categories may be left out.
-    pub events: Vec<RecordedEvent>,
+    pub events: BatchEvents,
     /// The checkpoint that holds once they are folded. Its position may lie beyond the last event
     /// when the source knows that nothing is missing.
     pub checkpoint: Checkpoint,

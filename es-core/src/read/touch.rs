@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::ops::Deref;
+
 use crate::{
     event::{EventData, Recorded, RecordedEvent},
     read::{
@@ -16,18 +18,37 @@ use crate::{
 };
 
 /// An event, and what becomes of it.
-pub(crate) struct Touch<E> {
+pub(crate) struct Touch<'d, E> {
     /// `None` where the projection does not know the event, or where nothing of it is folded as the log has it.
-    pub(crate) event: Option<Recorded<E>>,
+    pub(crate) event: Option<Typed<'d, E>>,
     /// The documents that it is folded into.
     pub(crate) keys: Vec<String>,
     /// The documents into which it is folded with another payload.
-    pub(crate) amended: Vec<(String, Recorded<E>)>,
+    pub(crate) amended: Vec<(String, Typed<'d, E>)>,
     /// The documents that it waits for.
     pub(crate) waiting: Vec<String>,
 }
 
-impl<E> Touch<E> {
+/// An event with its content.
+pub(crate) enum Typed<'d, E> {
+    /// Decoded for one reader.
+    Own(Recorded<E>),
+    /// Decoded once for several.
+    Shared(&'d Recorded<E>),
+}
+
+impl<E> Deref for Typed<'_, E> {
+    type Target = Recorded<E>;
+
+    fn deref(&self) -> &Recorded<E> {
+        match self {
+            Self::Own(event) => event,
+            Self::Shared(event) => event,
+        }
+    }
+}
+
+impl<E> Touch<'_, E> {
     fn none() -> Self {
         Self { event: None, keys: Vec::new(), amended: Vec::new(), waiting: Vec::new() }
     }
@@ -40,24 +61,27 @@ impl<E> Touch<E> {
 
     /// Each document that is folded, with the event to fold.
     pub(crate) fn folds(&self) -> impl Iterator<Item = (&String, &Recorded<E>)> {
-        let as_recorded = self.event.iter().flat_map(|event| self.keys.iter().map(move |key| (key, event)));
-        as_recorded.chain(self.amended.iter().map(|(key, event)| (key, event)))
+        let as_recorded = self.event.iter().flat_map(|event| self.keys.iter().map(move |key| (key, &**event)));
+        as_recorded.chain(self.amended.iter().map(|(key, event)| (key, &**event)))
     }
 }
 
-/// What becomes of `event`, of which a reader does with each key what `treat` says.
+/// What becomes of `event`, of which a reader does with each key what `treat` says. It is decoded if it is not `known` with its
+/// content.
 ///
 /// # Errors
 /// [`EngineError`], when the event cannot be decoded or its keys are none. A panic of the application's code is one too.
-pub(crate) fn touch<'a, P: Projection>(
+pub(crate) fn touch<'a, 'd, P: Projection>(
     projection: &P,
     event: &RecordedEvent,
+    known: Option<&'d Recorded<P::Event>>,
     treat: impl Fn(&str) -> Treatment<'a>,
-) -> Result<Touch<P::Event>, EngineError> {
+) -> Result<Touch<'d, P::Event>, EngineError> {
     let mut touch = Touch::none();
-    let decoded = |event: &RecordedEvent| -> Result<_, EngineError> {
+    let decoded = |event: &RecordedEvent, known: Option<&'d Recorded<P::Event>>| -> Result<_, EngineError> {
         let read = || -> Result<_, EngineError> {
-            let Some(event) = event.decode::<P::Event>()? else { return Ok(None) };
+            let own = if known.is_none() { event.decode::<P::Event>()? } else { None };
+            let Some(event) = own.map(Typed::Own).or(known.map(Typed::Shared)) else { return Ok(None) };
             let keys = keys(projection, &event)?;
             Ok(Some((event, keys)))
         };
@@ -66,7 +90,7 @@ pub(crate) fn touch<'a, P: Projection>(
     // The payload that an operator has given names the key by itself, or else its letter could not have been handled.
     let amend = |key: &str, payload: &bytes::Bytes| -> Result<_, EngineError> {
         let data = EventData { payload: payload.clone(), ..event.data.clone() };
-        let decoded = decoded(&RecordedEvent { data, ..event.clone() })?;
+        let decoded = decoded(&RecordedEvent { data, ..event.clone() }, None)?;
         Ok(decoded.filter(|(_, keys)| keys.iter().any(|named| named == key)).map(|(event, _)| (key.to_owned(), event)))
     };
     if P::ORDER == EventOrder::PerStream {
@@ -85,7 +109,7 @@ pub(crate) fn touch<'a, P: Projection>(
             }
         }
     }
-    let Some((recorded, keys)) = decoded(event)? else { return Ok(touch) };
+    let Some((recorded, keys)) = decoded(event, known)? else { return Ok(touch) };
     for key in keys {
         match treat(&key) {
             Treatment::Handle => touch.keys.push(key),
@@ -106,8 +130,8 @@ pub(crate) fn touch_with<P: Projection>(
     projection: &P,
     event: &RecordedEvent,
     exceptions: &Exceptions,
-) -> Result<Touch<P::Event>, EngineError> {
-    match touch(projection, event, |key| exceptions.of(key, event.position)) {
+) -> Result<Touch<'static, P::Event>, EngineError> {
+    match touch(projection, event, None, |key| exceptions.of(key, event.position)) {
         Err(_) if exceptions.is_passed_over(event.position) => Ok(Touch::none()),
         touched => touched,
     }

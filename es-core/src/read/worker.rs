@@ -4,6 +4,7 @@
 mod handler;
 mod letters;
 mod rest;
+mod sent;
 mod shards;
 mod unique;
 #[cfg(test)]
@@ -24,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use self::sent::Sent;
 use crate::{
     backoff::{Backoff, Failures},
     event::RecordedEvent,
@@ -31,7 +33,7 @@ use crate::{
         engine_error::EngineError,
         failure::{Attempts, Decision, cause_of},
         read_model::{Acts, Changes, Checkpoint, CommitError, Lease, Leases, Reader, Shard},
-        source::{Batch, Delivery, EventFeed, EventSource, Subscription},
+        source::{Batch, BatchEvents, Delivery, EventFeed, EventSource, Subscription},
         worker_state::StateReport,
     },
     stream::Position,
@@ -72,8 +74,10 @@ pub(crate) struct Worker<'a> {
 
 struct Held {
     lease: Lease,
-    /// How far the handler has come beyond the last commit.
+    /// How far the handler has come beyond the last commit, and beyond the one that was sent.
     kept: Option<Checkpoint>,
+    /// The commit that is on its way.
+    sent: Option<Sent>,
     /// The end of the log when the source had no more events of the shard.
     end: Option<Position>,
     attempts: Attempts,
@@ -93,6 +97,14 @@ struct Held {
     acts: Acts,
     /// Reports it for as long as it is held.
     _reported: HeldLease,
+}
+
+impl Held {
+    /// How far the shard is handled, committed or not.
+    fn reached(&self) -> &Checkpoint {
+        let sent = self.sent.as_ref().map(|sent| &sent.checkpoint);
+        self.kept.as_ref().or(sent).unwrap_or(&self.lease.checkpoint)
+    }
 }
 
 /// The result of a step.
@@ -149,9 +161,10 @@ impl<'a> Worker<'a> {
 
     /// Commits what the handler keeps: a shutdown throws away no work (R16).
     async fn commit_kept(&mut self, shutdown: &CancellationToken) -> Result<(), EngineError> {
+        self.settle_all().await?;
         let kept = self.held.iter().filter_map(|(shard, held)| Some((shard.clone(), held.kept.clone()?)));
         for (shard, checkpoint) in kept.collect::<Vec<_>>() {
-            self.fold(Batch { shard, events: Vec::new(), checkpoint, end: None }, true, shutdown).await?;
+            self.fold(Batch { shard, events: BatchEvents::default(), checkpoint, end: None }, true, shutdown).await?;
         }
         Ok(())
     }
@@ -223,6 +236,10 @@ impl<'a> Worker<'a> {
     /// Releases the leases, so that the next worker need not wait until they expire.
     async fn release(self) {
         for (shard, held) in self.held {
+            if let Some(sent) = held.sent {
+                // The next worker finds what it has done.
+                let _ = sent.outcome().await;
+            }
             if let Err(error) = self.store.release(&held.lease).await {
                 tracing::warn!(%shard, error = &error as &dyn std::error::Error, "cannot release the lease; it will expire");
             }
@@ -241,12 +258,15 @@ impl<'a> Worker<'a> {
         if !held.attempts.wait().is_zero() {
             return Ok(self.rest(batch, shutdown).await);
         }
-        let committed = held.lease.checkpoint.position;
-        let before = held.kept.as_ref().unwrap_or(&held.lease.checkpoint);
+        if held.attempts.parks().is_some() {
+            self.settle(&batch.shard).await?;
+        }
+        let Some(held) = self.held.get(&batch.shard).filter(|held| !held.lease.is_lost()) else { return Ok(None) };
+        let before = held.reached();
         // Within a shard positions only grow, so this comparison is enough for exactly once (R9).
-        batch.events.retain(|event| event.position > before.position);
+        batch.events.pass(before.position);
         let began = Instant::now();
-        let handled = if batch.events.is_empty() && held.kept.is_none() {
+        let mut handled = if batch.events.is_empty() && held.kept.is_none() {
             Handled::default()
         } else {
             let course = Course {
@@ -260,25 +280,47 @@ impl<'a> Worker<'a> {
             };
             let list = &batch.events[..batch.events.len().min(held.most)];
             let (shard, keeps_nothing) = (&batch.shard, keeps_nothing || batch.end.is_some());
-            let (after, lease) = (before.position, &held.lease);
+            let (after, lease, is_ahead) = (before.position, &held.lease, held.sent.is_some());
             let changes = &|done| Changes { checkpoint: checkpoint_at(&batch, done, before), ..Changes::default() };
-            let events = Events { list, shard, after, keeps_nothing, course, lease, changes };
+            let events = Events {
+                list,
+                batch: Some(&batch.events),
+                shard,
+                after,
+                keeps_nothing,
+                is_ahead,
+                course,
+                lease,
+                changes,
+            };
             handle(self.handler, events, shutdown).await
         };
+        let took = began.elapsed();
+        if !handled.kept {
+            self.settle(&batch.shard).await?;
+        }
+        let Some(held) = self.held.get_mut(&batch.shard).filter(|held| !held.lease.is_lost()) else { return Ok(None) };
         if handled.failure.is_some() {
             // What the handler kept is lost.
             held.kept = None;
         }
-        let before = held.kept.as_ref().unwrap_or(&held.lease.checkpoint);
+        let committed = held.lease.checkpoint.position;
+        let before = held.reached();
         let is_whole = handled.done == batch.events.len();
         let checkpoint = checkpoint_at(&batch, handled.done, before);
+        let has_more = !keeps_nothing && (!is_whole || batch.end.is_none());
+        if has_more && handled.may_be_sent() && checkpoint.position > committed {
+            let events = batch.events.first_of(handled.done);
+            batch.events.pass_first(handled.done);
+            (held.kept, held.end) = (None, None);
+            held.sent = Some(Sent::new(&self.store, &held.lease, handled.take_changes(checkpoint), events, took));
+            return Ok((!is_whole).then_some(batch));
+        }
         let parked: Vec<_> = handled.letters.iter().map(|letter| letter.key.clone()).collect();
         let written = if handled.kept || handled.is_committed {
             Ok(())
         } else if checkpoint.position > committed {
-            let Handled { upserts, deletes, fields, letters, .. } = handled;
-            let checkpoint = checkpoint.clone();
-            let changes = Changes { upserts, deletes, fields, checkpoint, letters, ..Changes::default() };
+            let changes = handled.take_changes(checkpoint.clone());
             self.store.commit(&held.lease, changes).await
         } else if handled.failure.is_some() {
             // An error counts only if the lease is still held: if the generation was replaced in the meantime, its documents are
@@ -313,7 +355,7 @@ impl<'a> Worker<'a> {
         }
         let Some(held) = self.held.get_mut(&batch.shard) else { return Ok(None) };
         held.end = batch.end.filter(|_| is_whole && held.kept.is_none());
-        batch.events.drain(..handled.done);
+        batch.events.pass_first(handled.done);
         Ok((!is_whole).then_some(batch))
     }
 

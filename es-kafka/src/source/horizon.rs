@@ -7,7 +7,7 @@ use std::{
 
 use es_core::{
     Position, ReadError, RecordedEvent,
-    backend::{Batch, Categories, Checkpoint, SourceError, check_contiguous},
+    backend::{Batch, BatchEvents, Categories, Checkpoint, SourceError, check_contiguous},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -199,7 +199,7 @@ impl Horizon {
         self.checkpoint = reached.checkpoint(Some(text));
         let end = self.log_end();
         self.said_end = end.is_some();
-        Ok(Some(Batch { shard: merged(), events, checkpoint: self.checkpoint.clone(), end }))
+        Ok(Some(Batch { shard: merged(), events: events.into(), checkpoint: self.checkpoint.clone(), end }))
     }
 
     /// Compares each partition with what the relay says that it has written.
@@ -221,7 +221,7 @@ impl Horizon {
         let end = Some(self.log_end()?);
         self.said_end = true;
         let (shard, checkpoint) = (merged(), self.checkpoint.clone());
-        Some(Batch { shard, events: Vec::new(), checkpoint, end })
+        Some(Batch { shard, events: BatchEvents::default(), checkpoint, end })
     }
 
     /// Where the log ends, when everything is delivered that is in Kafka. A relay that has said nothing yet may have

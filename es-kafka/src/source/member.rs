@@ -118,7 +118,7 @@ impl Member {
         let end = self.log_end(written, known);
         self.said_end = end.is_some();
         let cursor = known.incarnation().map(|incarnation| format!("{incarnation}/{}", self.chain.cursor()));
-        Batch { shard, events, checkpoint: self.told.checkpoint(cursor), end }
+        Batch { shard, events: events.into(), checkpoint: self.told.checkpoint(cursor), end }
     }
 }
 

@@ -73,7 +73,7 @@ impl Reader {
             Delivery::Batch(batch) => {
                 let known = self.checkpoints.get_mut(&batch.shard).expect("a started shard");
                 let mut last = known.position;
-                for event in batch.events {
+                for event in batch.events.iter().cloned() {
                     assert!(event.position > last, "{} follows {last} in {}", event.position, batch.shard);
                     last = event.position;
                     self.events.push((batch.shard.clone(), event));

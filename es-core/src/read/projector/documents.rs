@@ -37,6 +37,8 @@ pub(super) struct Documents<P: Projection> {
     most: usize,
     /// Whether they were more.
     are_too_many: bool,
+    /// Whether all that was folded in the last part is still there.
+    has_all: bool,
     /// The keys of those that are folded.
     folded: Vec<String>,
     /// The bytes of the folded documents that were encoded, with their keys.
@@ -83,6 +85,7 @@ impl<P: Projection> Documents<P> {
             bytes: 0,
             most: 0,
             are_too_many: false,
+            has_all: false,
             folded: Vec::new(),
             written: 0,
             largest: 0,
@@ -98,7 +101,7 @@ impl<P: Projection> Documents<P> {
 
     /// A part begins, after which `most` bytes may stay in memory.
     pub(super) fn begin(&mut self, most: usize) {
-        (self.most, self.written) = (most, 0);
+        (self.most, self.written, self.has_all) = (most, 0, false);
     }
 
     /// Those of `keys` that are not there, each once, in their order.
@@ -234,6 +237,11 @@ impl<P: Projection> Documents<P> {
         self.written.saturating_add(self.largest.saturating_mul(self.fresh))
     }
 
+    /// Whether the documents of the last part stay, with all that it has folded.
+    pub(super) fn has_all_that_was_folded(&self) -> bool {
+        self.has_all
+    }
+
     /// How many are folded.
     pub(super) fn folded(&self) -> usize {
         self.folded.len()
@@ -258,6 +266,7 @@ impl<P: Projection> Documents<P> {
                 None => handled.deletes.push(key),
             }
         }
+        self.has_all = true;
         // Unique values are compared with those in memory: with all of a part, or with none of it.
         if self.are_too_many || self.bytes > self.most || UniqueValues::are_declared::<P>() {
             self.clear();

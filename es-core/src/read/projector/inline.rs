@@ -160,7 +160,7 @@ impl<P: Projection> InlineModel for Projector<P> {
     ) -> Result<Box<dyn InlineFold>, InlineFailure> {
         let mut touching = Vec::with_capacity(events.len());
         for event in events {
-            let touch = touch(&self.projection, event, |_| Treatment::Handle);
+            let touch = touch(&self.projection, event, None, |_| Treatment::Handle);
             touching.push(touch.map_err(|reason| failure::<P>(Some(event.position), reason))?);
         }
         let mut documents = self.inline.take(at);
@@ -186,7 +186,7 @@ fn failure<P: Projection>(position: Option<Position>, reason: EngineError) -> In
 /// The fold of some events.
 struct Folding<P: Projection> {
     projector: Arc<Projector<P>>,
-    touching: Vec<Touch<P::Event>>,
+    touching: Vec<Touch<'static, P::Event>>,
     missing: Vec<String>,
     /// The first event.
     first: Option<Location>,
@@ -239,12 +239,12 @@ impl<P: Projection> InlineFold for Folding<P> {
     }
 
     fn refused(&self, taken: Taken) -> InlineFailure {
-        let touches = |touch: &&Touch<P::Event>| touch.keys.contains(&taken.key);
+        let touches = |touch: &&Touch<'static, P::Event>| touch.keys.contains(&taken.key);
         let mut touching = self.touching.iter().rev().filter(touches).filter_map(|touch| touch.event.as_ref());
         let last = touching.next();
         // Each of several events may have given it the value.
         let position = last.filter(|_| touching.next().is_none()).map(|event| event.position);
-        let event = last.map(Location::of).or_else(|| self.first.clone());
+        let event = last.map(|event| Location::of(&**event)).or_else(|| self.first.clone());
         let event = event.unwrap_or_else(|| Location { position: Position::ZERO, event: "no event".to_owned() });
         failure::<P>(position, EngineError::NotUnique { event, taken })
     }

@@ -28,6 +28,8 @@ pub(super) struct Kept<P: Projection> {
     fencing_token: i64,
     /// The last event that was handled. A worker that continues before it could not commit that.
     at: Position,
+    /// Nothing was kept before.
+    pub(super) is_new: bool,
     pub(super) documents: Documents<P>,
 }
 
@@ -47,6 +49,7 @@ impl<P: Projection> KeptDocuments<P> {
             reader: events.lease.reader.id,
             fencing_token: events.lease.fencing_token,
             at: events.after,
+            is_new: true,
             documents: Documents::new(),
         });
         kept.documents.begin(most / (shards.len() + 1));
@@ -56,6 +59,7 @@ impl<P: Projection> KeptDocuments<P> {
     /// Keeps the documents with what `handled` is going to write.
     pub(super) fn put(&self, events: &Events<'_>, mut kept: Kept<P>, handled: &Handled) {
         if events.course.only.is_none() {
+            kept.is_new = false;
             kept.at = handled.done.checked_sub(1).map_or(kept.at, |last| events.list[last].position);
             self.shards().insert(events.shard.clone(), kept);
         }

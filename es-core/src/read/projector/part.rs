@@ -19,6 +19,7 @@ use crate::{
         failure::{FailureSettings, cause_of},
         projection::{EventOrder, Projection},
         read_model::{NewLetter, ReadModelError, Reader, Shard, Treatment},
+        source::DecodedEvents,
         touch::{Touch, touch},
         worker::{Course, Events, HANDLE_FOR, Handled, Handler},
     },
@@ -31,6 +32,19 @@ const SLICE: Duration = Duration::from_millis(1);
 /// must be decoded again for its next event.
 const UNWRITTEN: Duration = Duration::from_millis(10);
 
+/// Events, and their contents where these are decoded for several readers.
+struct List<'d, E> {
+    events: &'d [RecordedEvent],
+    decoded: Option<&'d DecodedEvents<E>>,
+}
+
+impl<E> List<'_, E> {
+    /// The first `most` of them.
+    fn first(&self, most: usize) -> Self {
+        Self { events: &self.events[..most], decoded: self.decoded }
+    }
+}
+
 /// Why a part has to be folded again, from fewer events.
 enum Obstacle {
     /// The event at this index cannot be folded into the document under the key, and some of its documents may hold it already.
@@ -42,18 +56,25 @@ enum Obstacle {
 #[async_trait]
 impl<P: Projection> Handler for Projector<P> {
     async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
-        let Events { list, course, .. } = events;
+        let Events { list, course, is_ahead, .. } = events;
         let mut kept = self.kept.take(&events, self.document_bytes);
-        let documents = &mut kept.documents;
+        if is_ahead && kept.is_new {
+            return Handled::default();
+        }
+        let (documents, decoded) = (&mut kept.documents, events.decoded().await);
         let handled = match list.first() {
             Some(event) if course.gives_up == Some(event.position) => {
                 self.give_up(reader, event, &course, stop, documents).await
             }
-            _ => self.fold(reader, list, &course, stop, documents).await,
+            _ => {
+                let list = List { events: list, decoded: decoded.as_ref() };
+                self.fold(reader, list, &course, stop, documents, is_ahead).await
+            }
         };
         self.report.handles(None);
+        let goes_on = documents.has_all_that_was_folded();
         self.kept.put(&events, kept, &handled);
-        handled
+        Handled { goes_on, ..handled }
     }
 
     fn failures(&self) -> Option<&FailureSettings> {
@@ -70,21 +91,26 @@ impl<P: Projection> Handler for Projector<P> {
 }
 
 impl<P: Projection> Projector<P> {
-    /// Folds the first of `events`, as many as fit into one commit.
+    /// Folds the first of `list`, as many as fit into one commit.
     async fn fold(
         &self,
         reader: &Reader,
-        events: &[RecordedEvent],
+        list: List<'_, P::Event>,
         course: &Course<'_>,
         stop: &CancellationToken,
         documents: &mut Documents<P>,
+        is_ahead: bool,
     ) -> Handled {
-        let (mut most, mut failure) = (events.len(), None);
+        let (mut most, mut failure) = (list.events.len(), None);
         while most > 0 {
-            let part = self.part(reader, &events[..most], course, stop, documents).await;
+            let part = self.part(reader, list.first(most), course, stop, documents).await;
             if part.is_err() {
                 // They may hold half of it.
                 documents.clear();
+                if is_ahead {
+                    // The store does not have yet what they held.
+                    return Handled::default();
+                }
             }
             match part {
                 Ok(part) if part.done == most => return Handled { failure, ..part },
@@ -112,7 +138,8 @@ impl<P: Projection> Projector<P> {
         parked.extend(causes.keys().cloned());
         loop {
             let course = Course { parked: &parked, ..*course };
-            let part = self.part(reader, slice::from_ref(event), &course, stop, documents).await;
+            let alone = List { events: slice::from_ref(event), decoded: None };
+            let part = self.part(reader, alone, &course, stop, documents).await;
             if part.is_err() {
                 documents.clear();
             }
@@ -131,7 +158,7 @@ impl<P: Projection> Projector<P> {
             };
             let failed = match key {
                 Some(key) => vec![key],
-                None => match self.touch(event, &course) {
+                None => match self.touch(event, None, &course) {
                     Ok(touch) => touch.keys,
                     // Without the event's content, only the order per stream tells the key.
                     Err(_) if P::ORDER == EventOrder::PerStream => vec![event.stream.id().to_owned()],
@@ -150,7 +177,7 @@ impl<P: Projection> Projector<P> {
         }
     }
 
-    /// Folds the first of `events` and encodes the documents that they touch.
+    /// Folds the first of `list` and encodes the documents that they touch.
     ///
     /// The bytes of loaded and of folded documents are limited (R17). The size of a folded document is known only when it is
     /// encoded. So documents are encoded in between: as often as that takes no more time than the folding, and when new
@@ -158,12 +185,13 @@ impl<P: Projection> Projector<P> {
     async fn part(
         &self,
         reader: &Reader,
-        events: &[RecordedEvent],
+        list: List<'_, P::Event>,
         course: &Course<'_>,
         stop: &CancellationToken,
         documents: &mut Documents<P>,
     ) -> Result<Handled, Obstacle> {
-        let (touching, mut failure) = self.touching(events, course);
+        let events = list.events;
+        let (touching, mut failure) = self.touching(list, course);
         let wanted = documents.missing(touching.iter().flat_map(|touch| &touch.keys));
         if let Err(error) = self.load(reader, wanted, self.document_bytes, documents).await {
             return Ok(Handled { failure: Some(error.into()), ..Handled::default() });
@@ -225,10 +253,15 @@ impl<P: Projection> Projector<P> {
 
     /// The events and the keys of their documents, up to the first event whose keys are invalid, and no more keys than would fill
     /// the memory for documents.
-    fn touching(&self, events: &[RecordedEvent], course: &Course<'_>) -> (Vec<Touch<P::Event>>, Option<EngineError>) {
-        let (mut touching, mut bytes) = (Vec::with_capacity(events.len()), 0);
-        for event in events {
-            match self.touch(event, course) {
+    fn touching<'d>(
+        &self,
+        list: List<'d, P::Event>,
+        course: &Course<'_>,
+    ) -> (Vec<Touch<'d, P::Event>>, Option<EngineError>) {
+        let (mut touching, mut bytes) = (Vec::with_capacity(list.events.len()), 0);
+        for (nth, event) in list.events.iter().enumerate() {
+            let known = list.decoded.and_then(|decoded| decoded.get(nth));
+            match self.touch(event, known, course) {
                 Ok(touch) => {
                     bytes += touch.keys.iter().map(String::len).sum::<usize>();
                     touching.push(touch);
@@ -243,15 +276,20 @@ impl<P: Projection> Projector<P> {
     }
 
     /// What becomes of `event`.
-    fn touch(&self, event: &RecordedEvent, course: &Course<'_>) -> Result<Touch<P::Event>, EngineError> {
+    fn touch<'d>(
+        &self,
+        event: &RecordedEvent,
+        known: Option<&'d Recorded<P::Event>>,
+        course: &Course<'_>,
+    ) -> Result<Touch<'d, P::Event>, EngineError> {
         let Some(only) = course.only else {
-            return touch(&self.projection, event, |key| match () {
+            return touch(&self.projection, event, known, |key| match () {
                 () if !course.slice.holds(key) => Treatment::LeaveOut,
                 () if !course.parked.is_empty() && course.parked.contains(key) => Treatment::Wait,
                 () => Treatment::Handle,
             });
         };
-        let mut touch = touch(&self.projection, event, |_| Treatment::Handle)?;
+        let mut touch = touch(&self.projection, event, known, |_| Treatment::Handle)?;
         let names_any = !touch.keys.is_empty();
         touch.keys.retain(|key| key == only);
         if names_any && touch.keys.is_empty() {

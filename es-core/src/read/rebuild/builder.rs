@@ -28,13 +28,14 @@ use crate::{
         projection::Projection,
         projector::Projector,
         read_model::{Reader, Shard, Slice, Treatment},
-        touch::touch,
+        source::DecodedEvents,
+        touch::{Typed, touch},
         worker::{Events, Handled, Handler},
     },
     stream::Position,
 };
 
-/// How long changes stay in memory: after a crash no more work than that is repeated.
+/// How long changes stay in memory: after a crash that work is repeated, and what was folded while the last write was on its way.
 const WRITE_EVERY: Duration = Duration::from_secs(5);
 
 /// How many events are folded before other tasks of the runtime get a turn.
@@ -85,13 +86,14 @@ impl<'a, P: Projection> Builder<'a, P> {
         stop: &CancellationToken,
         kept: &mut Kept<P>,
     ) -> Result<Handled, EngineError> {
-        let mut done = 0;
+        let (mut done, decoded) = (0, events.decoded().await);
         for turn in events.list.chunks(TURN) {
             if stop.is_cancelled() || self.is_due(kept) {
                 break;
             }
-            self.fold(reader, turn, events.course.slice, kept).await?;
-            done += turn.len();
+            let turn = Turn { events: turn, first: done, decoded: decoded.as_ref(), slice: events.course.slice };
+            self.fold(reader, &turn, kept).await?;
+            done += turn.events.len();
             tokio::task::yield_now().await;
         }
         let is_end = done == events.list.len() && events.keeps_nothing;
@@ -112,28 +114,20 @@ impl<'a, P: Projection> Builder<'a, P> {
         bytes / (self.shards().len() + 1)
     }
 
-    async fn fold(
-        &self,
-        reader: &Reader,
-        events: &[RecordedEvent],
-        slice: Slice,
-        kept: &mut Kept<P>,
-    ) -> Result<(), EngineError> {
-        let Some(first) = events.first() else { return Ok(()) };
+    async fn fold(&self, reader: &Reader, turn: &Turn<'_, P>, kept: &mut Kept<P>) -> Result<(), EngineError> {
+        let Some(first) = turn.events.first() else { return Ok(()) };
         let panicked = |_: Panicked| EngineError::Panicked { event: Location::of(first) };
         let projection = &self.projector.projection;
         let folded = if kept.is_all {
             // None of them has to be loaded, so their keys need not be known beforehand.
             caught(|| {
-                for event in events {
-                    let touched = touched(projection, event, slice)?;
-                    touched.map_or(Ok(()), |touched| self.fold_touched(&touched, kept))?;
-                }
-                Ok(())
+                let mut touched = turn.touched(projection);
+                touched.try_for_each(|touched| self.fold_touched(&touched?, kept))
             })
         } else {
-            let touching = || events.iter().filter_map(|event| touched(projection, event, slice).transpose()).collect();
-            let touching: Vec<Touched<P::Event>> = caught::<Result<_, EngineError>>(touching).map_err(panicked)??;
+            let touching = || turn.touched(projection).collect();
+            let touching: Vec<Touched<'_, P::Event>> =
+                caught::<Result<_, EngineError>>(touching).map_err(panicked)??;
             let named = touching.iter().flat_map(|(_, keys)| keys);
             let missing: BTreeSet<_> = named.filter(|key| !kept.drafts.has(key)).cloned().collect();
             self.load(reader, missing.into_iter().collect(), first, kept).await?;
@@ -142,7 +136,7 @@ impl<'a, P: Projection> Builder<'a, P> {
         folded.map_err(panicked)?
     }
 
-    fn fold_touched(&self, (event, keys): &Touched<P::Event>, kept: &mut Kept<P>) -> Result<(), EngineError> {
+    fn fold_touched(&self, (event, keys): &Touched<'_, P::Event>, kept: &mut Kept<P>) -> Result<(), EngineError> {
         // A fold that never returns is seen.
         self.projector.report.handles(Some(event.position));
         for key in keys {
@@ -208,6 +202,8 @@ impl<'a, P: Projection> Builder<'a, P> {
         if kept.drafts.bytes() >= self.share(limit) {
             kept.drafts.forget();
             kept.is_all = false;
+        } else {
+            handled.goes_on = true;
         }
         kept.written = Instant::now();
         Ok(handled)
@@ -225,6 +221,9 @@ impl<P: Projection> Handler for Builder<'_, P> {
         }
         // Taken out: if this future is dropped or fails, the next one starts from the last commit.
         let kept = self.shards().remove(events.shard);
+        if events.is_ahead && kept.is_none() {
+            return Handled::default();
+        }
         let is_all = events.after == Position::ZERO;
         let mut kept =
             kept.unwrap_or_else(|| Kept { drafts: Drafts::new(), is_all, written: Instant::now(), at: events.after });
@@ -255,16 +254,28 @@ fn up_to(last: Position) -> Location {
     Location { position: last, event: "an event up to the last one".to_owned() }
 }
 
-/// An event and the keys of its documents.
-type Touched<E> = (Recorded<E>, Vec<String>);
-
-/// The event with its keys in `slice`; `None` if the projection does not know it.
-fn touched<P: Projection>(
-    projection: &P,
-    event: &RecordedEvent,
+/// Some events of a batch.
+struct Turn<'d, P: Projection> {
+    events: &'d [RecordedEvent],
+    /// The number of the first one.
+    first: usize,
+    /// The contents of all.
+    decoded: Option<&'d DecodedEvents<P::Event>>,
     slice: Slice,
-) -> Result<Option<Touched<P::Event>>, EngineError> {
-    let treat = |key: &str| if slice.holds(key) { Treatment::Handle } else { Treatment::LeaveOut };
-    let touch = touch(projection, event, treat)?;
-    Ok(touch.event.map(|event| (event, touch.keys)))
+}
+
+/// An event and the keys of its documents.
+type Touched<'d, E> = (Typed<'d, E>, Vec<String>);
+
+impl<'d, P: Projection> Turn<'d, P> {
+    /// The events that the projection knows, with their keys in the slice.
+    fn touched(&self, projection: &P) -> impl Iterator<Item = Result<Touched<'d, P::Event>, EngineError>> {
+        let treat = |key: &str| if self.slice.holds(key) { Treatment::Handle } else { Treatment::LeaveOut };
+        let touched = move |(nth, event): (usize, &RecordedEvent)| {
+            let known = self.decoded.and_then(|decoded| decoded.get(self.first + nth));
+            let touch = touch(projection, event, known, treat)?;
+            Ok(touch.event.map(|event| (event, touch.keys)))
+        };
+        self.events.iter().enumerate().filter_map(move |event| touched(event).transpose())
+    }
 }

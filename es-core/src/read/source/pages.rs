@@ -10,8 +10,8 @@ use std::{
 
 use tokio::sync::OnceCell;
 
+use super::events::Page;
 use crate::{
-    event::RecordedEvent,
     stream::Position,
     write::store::{EventStore, ReadError, is_last_page},
 };
@@ -27,15 +27,16 @@ const KEPT: usize = 4;
 pub(super) struct Pages {
     store: Arc<dyn EventStore>,
     readers: AtomicUsize,
-    kept: Mutex<VecDeque<Page>>,
+    kept: Mutex<VecDeque<Kept>>,
 }
 
+/// A page that several readers may ask for.
 #[derive(Debug, Clone)]
-struct Page {
+struct Kept {
     after: Position,
     limit: usize,
     /// Empty while a first reader reads it; the others wait for that.
-    events: Arc<OnceCell<Arc<[RecordedEvent]>>>,
+    page: Arc<OnceCell<Arc<Page>>>,
 }
 
 impl Pages {
@@ -50,31 +51,31 @@ impl Pages {
     }
 
     /// As [`EventStore::read_log`].
-    pub(super) async fn read(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
+    pub(super) async fn read(&self, after: Position, limit: usize) -> Result<Arc<Page>, ReadError> {
         if self.readers.load(Ordering::Relaxed) <= 1 {
-            return self.store.read_log(after, limit).await;
+            return Ok(Page::new(self.store.read_log(after, limit).await?, false));
         }
-        let page = self.page(after, limit);
-        let read = async || self.store.read_log(after, limit).await.map(Arc::from);
-        let events = page.events.get_or_try_init(read).await?.clone();
-        if is_last_page(&events, limit) {
-            self.kept().retain(|kept| !Arc::ptr_eq(&kept.events, &page.events));
+        let shared = self.shared(after, limit);
+        let read = async || self.store.read_log(after, limit).await.map(|events| Page::new(events, true));
+        let page = shared.page.get_or_try_init(read).await?.clone();
+        if is_last_page(page.events(), limit) {
+            self.kept().retain(|kept| !Arc::ptr_eq(&kept.page, &shared.page));
         }
-        Ok(events.to_vec())
+        Ok(page)
     }
 
-    fn page(&self, after: Position, limit: usize) -> Page {
+    fn shared(&self, after: Position, limit: usize) -> Kept {
         let mut kept = self.kept();
-        if let Some(page) = kept.iter().find(|page| (page.after, page.limit) == (after, limit)) {
-            return page.clone();
+        if let Some(known) = kept.iter().find(|kept| (kept.after, kept.limit) == (after, limit)) {
+            return known.clone();
         }
-        let page = Page { after, limit, events: Arc::default() };
+        let new = Kept { after, limit, page: Arc::default() };
         kept.truncate(KEPT - 1);
-        kept.push_front(page.clone());
-        page
+        kept.push_front(new.clone());
+        new
     }
 
-    fn kept(&self) -> MutexGuard<'_, VecDeque<Page>> {
+    fn kept(&self) -> MutexGuard<'_, VecDeque<Kept>> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -111,7 +112,7 @@ mod tests {
         let pages = Arc::new(Pages::of(Arc::new(MemoryStore::new())));
         let mut readers: Vec<_> = (0..3).map(|_| Pages::join(&pages)).collect();
         for after in 0..10 {
-            pages.page(Position::new(after), 100);
+            pages.shared(Position::new(after), 100);
         }
         let kept = || pages.kept().iter().map(|page| page.after.get()).collect::<Vec<_>>();
         assert_eq!(kept(), [9, 8, 7, 6], "the last ones");

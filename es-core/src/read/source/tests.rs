@@ -90,7 +90,7 @@ async fn readers_of_one_source_read_each_page_once() {
         let mut events = Vec::new();
         loop {
             let batch = batch(&mut feed).await;
-            events.extend(batch.events);
+            events.extend_from_slice(&batch.events);
             if batch.end.is_some() {
                 return events;
             }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    mem,
     sync::LazyLock,
 };
 
@@ -10,11 +11,12 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    event::RecordedEvent,
+    event::{EventSet, RecordedEvent},
     read::{
         engine_error::EngineError,
         failure::FailureSettings,
-        read_model::{Changes, FieldChange, Lease, NewLetter, Reader, Shard, Slice},
+        read_model::{Changes, Checkpoint, FieldChange, Lease, NewLetter, Reader, Shard, Slice},
+        source::{BatchEvents, DecodedEvents},
     },
     stream::Position,
 };
@@ -42,12 +44,18 @@ pub(crate) trait Handler: Send + Sync {
 #[derive(Clone, Copy)]
 pub(crate) struct Events<'a> {
     pub(crate) list: &'a [RecordedEvent],
+    /// The batch that begins with them, which other readers may have too.
+    pub(crate) batch: Option<&'a BatchEvents>,
     /// Their shard.
     pub(crate) shard: &'a Shard,
     /// The last position of the shard that is handled: that before the first of the events.
     pub(crate) after: Position,
     /// Whether all that is handled is to be committed now: the source has no more events, or the worker ends.
     pub(crate) keeps_nothing: bool,
+    /// Whether the commit of the events before them is on its way: what a handler loads may be older. It was told by
+    /// [`Handled::goes_on`] that the handler needs nothing of that. One that does handles none of the events, and is called again after
+    /// the commit.
+    pub(crate) is_ahead: bool,
     pub(crate) course: Course<'a>,
     /// The lease on the shard, and what the worker commits beside the handler's own changes when so many of the events are handled:
     /// for a handler that commits by itself.
@@ -90,6 +98,13 @@ impl Default for Course<'_> {
     }
 }
 
+impl<'a> Events<'a> {
+    /// They with their contents, where these are decoded once for several readers.
+    pub(crate) async fn decoded<S: EventSet>(&self) -> Option<DecodedEvents<S>> {
+        self.batch?.decoded().await
+    }
+}
+
 #[cfg(test)]
 impl<'a> Events<'a> {
     /// Events of the log.
@@ -102,7 +117,8 @@ impl<'a> Events<'a> {
         });
         let after = list.first().map_or(Position::ZERO, |first| Position::new(first.position.get() - 1));
         let (course, lease, changes) = (Course::default(), &*LEASE, &|_| Changes::default());
-        Self { list, shard: &LOG, after, keeps_nothing: false, course, lease, changes }
+        let (batch, keeps_nothing, is_ahead) = (None, false, false);
+        Self { list, batch, shard: &LOG, after, keeps_nothing, is_ahead, course, lease, changes }
     }
 }
 
@@ -121,6 +137,25 @@ pub(crate) struct Handled {
     pub(crate) is_committed: bool,
     /// The handler keeps their changes in memory, and returns them with those of later events.
     pub(crate) kept: bool,
+    /// The handler can handle the next events while their changes are being committed: it keeps all documents that these change.
+    pub(crate) goes_on: bool,
     /// Why the next event stops the engine. What was kept before is lost.
     pub(crate) failure: Option<EngineError>,
+}
+
+impl Handled {
+    /// What is to be committed, with `checkpoint`.
+    pub(crate) fn take_changes(&mut self, checkpoint: Checkpoint) -> Changes {
+        let Self { upserts, deletes, fields, letters, .. } = self;
+        let (upserts, deletes) = (mem::take(upserts), mem::take(deletes));
+        let (fields, letters) = (mem::take(fields), mem::take(letters));
+        Changes { upserts, deletes, fields, checkpoint, letters, ..Changes::default() }
+    }
+
+    /// Whether the worker can handle the next events before it knows how the commit ends. Of a unique value that is taken, and of
+    /// letters, the next events must know.
+    pub(super) fn may_be_sent(&self) -> bool {
+        let is_plain = self.failure.is_none() && self.letters.is_empty() && !self.kept && !self.is_committed;
+        self.goes_on && is_plain && !self.fields.iter().any(|field| field.is_unique)
+    }
 }

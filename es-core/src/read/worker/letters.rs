@@ -18,6 +18,7 @@ impl Worker<'_> {
         let news = self.held.values().filter(|held| held.lease.acts() > held.acts);
         let news: Vec<Shard> = news.map(|held| held.lease.shard.clone()).collect();
         for shard in news {
+            self.settle(&shard).await?;
             self.learn(&shard, shutdown).await?;
         }
         self.give_back(shutdown).await
@@ -73,7 +74,9 @@ impl Worker<'_> {
                     let checkpoint = lease.checkpoint.clone();
                     Changes { checkpoint, redemption: Some(redemption), ..Changes::default() }
                 };
-                let events = Events { list: &events, shard, after, keeps_nothing: true, course, lease, changes };
+                let (batch, keeps_nothing, is_ahead) = (None, true, false);
+                let events =
+                    Events { list: &events, batch, shard, after, keeps_nothing, is_ahead, course, lease, changes };
                 handle(self.handler, events, shutdown).await
             };
             if handled.is_committed {

@@ -13,7 +13,7 @@ use crate::read::{
     engine_error::EngineError,
     failure::Attempts,
     read_model::{Acts, Changeover, Shard, Takeover, to_ask_for},
-    source::Batch,
+    source::{Batch, BatchEvents},
 };
 
 /// How long after an attempt a worker tries again to take a lease that another one holds: a bit less than a source waits for
@@ -84,6 +84,7 @@ impl Worker<'_> {
         let held = Held {
             lease,
             kept: None,
+            sent: None,
             end: None,
             attempts: Attempts::default(),
             rests: false,
@@ -104,8 +105,9 @@ impl Worker<'_> {
     pub(super) async fn give_back(&mut self, shutdown: &CancellationToken) -> Result<(), EngineError> {
         let asked = self.held.values().filter(|held| held.is_asked_for).map(|held| held.lease.shard.clone());
         for shard in asked.collect::<Vec<_>>() {
+            self.settle(&shard).await?;
             if let Some(checkpoint) = self.held.get(&shard).and_then(|held| held.kept.clone()) {
-                let batch = Batch { shard: shard.clone(), events: Vec::new(), checkpoint, end: None };
+                let batch = Batch { shard: shard.clone(), events: BatchEvents::default(), checkpoint, end: None };
                 self.fold(batch, true, shutdown).await?;
             }
             let Some(held) = self.held.remove(&shard) else { continue };

@@ -23,7 +23,7 @@ use crate::{
         projection::EventOrder,
         read_model::{Lease, Leases, Operations, Reader, Shard, Takeover},
         scripted::{Say, Script, Watched, checkpoint},
-        source::{Batch, Delivery, SourceError, Split, Subscription},
+        source::{Batch, BatchEvents, Delivery, SourceError, Split, Subscription},
         worker_state::StateReport,
     },
     stream::Position,
@@ -46,6 +46,34 @@ impl Handler for Notes {
         let positions = events.list[..done].iter().map(|event| event.position.get());
         self.handled.lock().expect("nothing panics under it").extend(positions);
         Handled { done, ..Handled::default() }
+    }
+}
+
+/// As [`Notes`], but it can go on while a commit is on its way. The commits wait until it has handled the event at `until`.
+struct GoesOn {
+    notes: Notes,
+    until: u64,
+    lets_commits_go: CancellationToken,
+    /// Whether a commit was on its way.
+    ahead: Mutex<Vec<bool>>,
+}
+
+impl GoesOn {
+    fn new(store: &Watched, until: u64) -> Self {
+        let notes = Notes { at_a_time: 1, handled: Mutex::default() };
+        Self { notes, until, lets_commits_go: store.holds_commits_back(), ahead: Mutex::default() }
+    }
+}
+
+#[async_trait]
+impl Handler for GoesOn {
+    async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
+        self.ahead.lock().expect("nothing panics under it").push(events.is_ahead);
+        let handled = self.notes.handle(reader, events, stop).await;
+        if events.list[..handled.done].iter().any(|event| event.position.get() >= self.until) {
+            self.lets_commits_go.cancel();
+        }
+        Handled { goes_on: true, ..handled }
     }
 }
 
@@ -129,7 +157,7 @@ fn revoked(number: u32) -> Delivery {
 fn batch(number: u32, positions: std::ops::RangeInclusive<u64>) -> Say {
     let end = *positions.end();
     let log = recorded((0..10).map(|_| ("a", AccountEvent::Deposited { amount: 1 })));
-    let events = log.into_iter().filter(|event| positions.contains(&event.position.get())).collect();
+    let events: BatchEvents = log.into_iter().filter(|event| positions.contains(&event.position.get())).collect();
     let (shard, end) = (shard(number), Some(Position::new(end)));
     Say::Next(Delivery::Batch(Batch { shard, events, checkpoint: checkpoint(*positions.end()), end }))
 }
@@ -189,6 +217,57 @@ async fn r11_an_event_is_tried_again_from_a_source_that_cannot_leave_its_shard_o
     let (outcome, _) = ended_with(&fails, Watched::default(), [assigned([0]), batch(0, 1..=2)]).await;
     outcome.expect("no error");
     assert_eq!(*fails.handled.lock().expect("nothing panics under it"), [1, 2]);
+}
+
+/// Seen to fail where each commit is waited for: the first one never ends.
+#[tokio::test(start_paused = true)]
+async fn the_next_events_are_handled_while_a_commit_is_on_its_way() {
+    let store = Watched::default();
+    let handler = GoesOn::new(&store, 2);
+    let worked = ended_with(&handler, store.clone(), [assigned([0]), batch(0, 1..=3)]);
+    let (outcome, done) = tokio::time::timeout(Duration::from_mins(1), worked).await.expect("it goes on");
+    outcome.expect("no error");
+    assert_eq!(*handler.notes.handled.lock().expect("nothing panics under it"), [1, 2, 3]);
+    assert_eq!(*handler.ahead.lock().expect("nothing panics under it"), [false, true, true]);
+    assert_eq!((done.commits, done.ends), (vec![1, 2, 3], vec![None, None, None, Some(3)]));
+}
+
+/// What was handled after a commit that another worker has shut out is not committed. (Seen to fail where the worker goes on.)
+#[tokio::test]
+async fn r9_a_commit_that_is_shut_out_on_its_way_is_the_last_one() {
+    let store = Watched::default();
+    let handler = GoesOn::new(&store, u64::MAX);
+    let says = [assigned([0]), batch(0, 1..=3)];
+    let (worked, ()) = tokio::join!(ended_with(&handler, store.clone(), says), async {
+        while store.commits().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let reader = reader(&store.memory).await;
+        let other = store.memory.acquire(&reader, &shard(0), Uuid::now_v7(), Takeover::Always, TTL).await;
+        assert_eq!(other.expect("asked").expect("taken").checkpoint.position, Position::ZERO);
+        handler.lets_commits_go.cancel();
+    });
+    assert!(matches!(worked.0, Err(EngineError::Fenced(_))), "{:?}", worked.0);
+    assert_eq!(worked.1.commits, [1]);
+    assert_eq!(store.memory.reached("notes").await.expect("read"), Position::ZERO);
+}
+
+/// Seen to fail where the worker ends without a look at it.
+#[tokio::test]
+async fn r16_a_commit_that_is_on_its_way_at_the_shutdown_is_waited_for() {
+    let store = Watched::default();
+    let handler = GoesOn::new(&store, u64::MAX);
+    let Say::Next(Delivery::Batch(events)) = batch(0, 1..=3) else { panic!("a batch") };
+    let more = Say::Next(Delivery::Batch(Batch { end: None, ..events }));
+    let (worked, ()) = tokio::join!(ended_with(&handler, store.clone(), [assigned([0]), more]), async {
+        while handler.notes.handled.lock().expect("nothing panics under it").len() < 2 {
+            tokio::task::yield_now().await;
+        }
+        handler.lets_commits_go.cancel();
+    });
+    worked.0.expect("no error");
+    assert_eq!((worked.1.commits, store.released()), (vec![1, 2, 3], 1));
+    assert_eq!(store.memory.reached("notes").await.expect("read"), Position::new(3));
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ impl EventSource for Slow {
     async fn open(&self, _: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
         let batch = |nth| Batch {
             shard: LogSource::shard(),
-            events: events(),
+            events: events().into(),
             checkpoint: Checkpoint::default(),
             end: (nth == self.0).then_some(Position::new(1)),
         };

@@ -1,6 +1,6 @@
 //! What one reader gets of the log: the events of its shards.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
@@ -9,7 +9,11 @@ use crate::{
     event::{Categories, RecordedEvent},
     read::{
         read_model::{Checkpoint, Shard, Slice, Takeover},
-        source::{Batch, Delivery, EventFeed, SourceError, Split, Subscription, pages::Sharer},
+        source::{
+            Batch, BatchEvents, Delivery, EventFeed, SourceError, Split, Subscription,
+            events::{self, Wanted},
+            pages::Sharer,
+        },
     },
     stream::Position,
     witness::Witness,
@@ -50,7 +54,7 @@ struct Started {
 struct Page {
     after: Position,
     /// The event at `after`, and those that follow it.
-    events: Vec<RecordedEvent>,
+    read: Arc<events::Page>,
     is_last: bool,
 }
 
@@ -69,9 +73,9 @@ impl LogFeed {
         let limit = (self.batch - begun).saturating_add(usize::from(after > Position::ZERO));
         let (pages, from) = (self.pages.pages(), Position::new(after.get().saturating_sub(1)));
         async move {
-            let events = pages.read(from, limit).await?;
-            let is_last = is_last_page(&events, limit);
-            Ok(Page { after, events, is_last })
+            let read = pages.read(from, limit).await?;
+            let is_last = is_last_page(read.events(), limit);
+            Ok(Page { after, read, is_last })
         }
     }
 
@@ -89,7 +93,7 @@ impl LogFeed {
             Some(page) => page,
             None => self.read(after).await?,
         };
-        if let Some(last) = page.events.last().filter(|_| !page.is_last) {
+        if let Some(last) = page.read.events().last().filter(|_| !page.is_last) {
             self.ahead.spawn(self.read(last.position));
         }
         Ok(page)
@@ -100,39 +104,35 @@ impl LogFeed {
         let Started { shard, after, .. } = &self.started[nth];
         let (shard, after) = (shard.clone(), after.clone());
         let page = self.page(after.position).await?;
+        let events = page.read.events();
         let known = usize::from(after.position > Position::ZERO);
         if known > 0 {
             let is_other = |last: &RecordedEvent| after.witness.is_some_and(|witness| witness != Witness::of(last));
-            if page.events.first().is_none_or(|last| last.position != after.position || is_other(last)) {
+            if events.first().is_none_or(|last| last.position != after.position || is_other(last)) {
                 return Err(SourceError::OtherHistory { position: after.position });
             }
         }
         let is_one_of_several = self.started.len() > 1;
         let started = &mut self.started[nth];
-        let Some(last) = page.events[known..].last() else {
+        let Some(last) = events[known..].last() else {
             started.has_more = false;
             let batch = (!started.said_end).then(|| {
                 started.said_end = true;
                 let end = Some(after.position);
-                Batch { shard, events: Vec::new(), checkpoint: after, end }
+                Batch { shard, events: BatchEvents::default(), checkpoint: after, end }
             });
             self.page = Some(page);
             return Ok(batch);
         };
-        check_contiguous(after.position, &page.events[known..])?;
+        check_contiguous(after.position, &events[known..])?;
         let checkpoint = Checkpoint { position: last.position, witness: Some(Witness::of(last)), cursor: None };
         (started.after, started.said_end) = (checkpoint.clone(), page.is_last);
         let end = page.is_last.then_some(checkpoint.position);
-        let slice = if self.split.by_stream { shard.slice() } else { Slice::ALL };
-        let is_wanted =
-            |event: &RecordedEvent| self.categories.contains(event.stream.category()) && slice.holds(event.stream.id());
-        let events = if is_one_of_several {
-            let events = page.events[known..].iter().filter(|event| is_wanted(event)).cloned().collect();
-            self.page = Some(page);
-            events
-        } else {
-            page.events.into_iter().skip(known).filter(is_wanted).collect()
-        };
+        let streams = if self.split.by_stream { shard.slice() } else { Slice::ALL };
+        let read = page.read.clone();
+        // Another shard may begin where this one did.
+        self.page = is_one_of_several.then_some(page);
+        let events = read.part(known, &Wanted { categories: self.categories.clone(), streams });
         Ok(Some(Batch { shard, events, checkpoint, end }))
     }
 
