@@ -142,30 +142,37 @@ pub enum SearchError {
 const COLUMNS: &str = "id, customer, status, total, placed_at";
 
 /// The filters, in the SQL of both stores, with the parameters 1 to 6 of [`Bound`]; `number` is the type of amounts.
-fn filters(number: &str) -> String {
-    format!(
-        "(CAST($1 AS text) IS NULL OR status = $1) AND (CAST($2 AS text) IS NULL OR customer = $2)
-         AND (CAST($3 AS text) IS NULL OR amount >= CAST($3 AS {number}))
-         AND (CAST($4 AS text) IS NULL OR amount <= CAST($4 AS {number}))
-         AND (CAST($5 AS bigint) IS NULL OR placed_at >= $5) AND (CAST($6 AS bigint) IS NULL OR placed_at < $6)"
-    )
+fn filters(wanted: &Wanted, number: &str) -> String {
+    let filters = [
+        given(wanted.status.is_some(), "status = $1", "$1", "text"),
+        given(wanted.customer.is_some(), "customer = $2", "$2", "text"),
+        given(wanted.least.is_some(), &format!("amount >= CAST($3 AS {number})"), "$3", "text"),
+        given(wanted.most.is_some(), &format!("amount <= CAST($4 AS {number})"), "$4", "text"),
+        given(wanted.since.is_some(), "placed_at >= $5", "$5", "bigint"),
+        given(wanted.until.is_some(), "placed_at < $6", "$6", "bigint"),
+    ];
+    filters.join(" AND ")
+}
+
+/// The condition if it is wanted; otherwise one that is always true and names the parameter with its type. A plan cannot use the
+/// index of a condition that says itself whether it is wanted.
+fn given(is_wanted: bool, condition: &str, parameter: &str, of_type: &str) -> String {
+    if is_wanted { condition.to_owned() } else { format!("(CAST({parameter} AS {of_type}) IS NULL OR true)") }
 }
 
 /// The query of a page of `orders`, with the parameters 7, the order before the page, and 8, the limit.
 fn page(wanted: &Wanted, orders: &str, number: &str) -> String {
-    let (sort, filters) = (wanted.sort.column(), filters(number));
+    let (sort, filters) = (wanted.sort.column(), filters(wanted, number));
     let (order, than) = if wanted.descending { ("DESC", "<") } else { ("ASC", ">") };
     // What an order is sorted by never changes, so the order itself is the place.
     let begins = format!("({sort}, id) {than} (SELECT {sort}, id FROM {orders} WHERE id = $7)");
-    format!(
-        "SELECT {COLUMNS} FROM {orders} WHERE {filters} AND (CAST($7 AS text) IS NULL OR {begins})
-         ORDER BY {sort} {order}, id {order} LIMIT $8"
-    )
+    let begins = given(wanted.after.is_some(), &begins, "$7", "text");
+    format!("SELECT {COLUMNS} FROM {orders} WHERE {filters} AND {begins} ORDER BY {sort} {order}, id {order} LIMIT $8")
 }
 
 /// The query of the number of orders on all pages.
-fn count(orders: &str, number: &str) -> String {
-    format!("SELECT count(*) FROM {orders} WHERE {}", filters(number))
+fn count(wanted: &Wanted, orders: &str, number: &str) -> String {
+    format!("SELECT count(*) FROM {orders} WHERE {}", filters(wanted, number))
 }
 
 /// What is wanted, as the queries take it.
@@ -204,22 +211,58 @@ fn order(
     read().map_err(SearchError::Row)
 }
 
-/// What the events of a batch come to: new orders, and the last status of each order.
+/// What the events of a batch come to: new orders, and the last status of each earlier one. So a new order is written once, with the
+/// entries of its indexes.
 #[derive(Debug, Default)]
 struct Batch<'e> {
-    placed: Vec<(&'e Recorded<OrderEvent>, &'e CustomerId, Money)>,
+    placed: BTreeMap<&'e str, NewOrder<'e>>,
     statuses: BTreeMap<&'e str, Status>,
+}
+
+/// An order that is placed in a batch.
+#[derive(Debug)]
+struct NewOrder<'e> {
+    customer: &'e CustomerId,
+    status: Status,
+    total: Money,
+    placed_at: i64,
 }
 
 impl<'e> Batch<'e> {
     fn of(events: &'e [Recorded<OrderEvent>]) -> Self {
         let mut batch = Self::default();
         for event in events {
+            let (id, status) = (event.stream.id(), event.data.status());
             if let OrderEvent::Placed { customer, total, .. } = &event.data {
-                batch.placed.push((event, customer, *total));
+                let placed_at = event.recorded_at.timestamp_micros();
+                batch.placed.insert(id, NewOrder { customer, status, total: *total, placed_at });
+            } else if let Some(order) = batch.placed.get_mut(id) {
+                order.status = status;
+            } else {
+                batch.statuses.insert(id, status);
             }
-            batch.statuses.insert(event.stream.id(), event.data.status());
         }
         batch
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use evenfold::testing::recorded;
+
+    use super::*;
+
+    #[test]
+    fn a_batch_has_the_last_status_of_each_order_once() {
+        let customer: CustomerId = "USR-1".parse().unwrap();
+        let placed = OrderEvent::Placed { customer: customer.clone(), lines: Vec::new(), total: Money::of_cents(100) };
+        let scheduled = OrderEvent::Scheduled { customer };
+        let events = [("A", scheduled.clone()), ("B", placed.clone()), ("B", scheduled), ("C", placed)];
+        let events: Vec<_> = recorded(events).iter().map(|event| event.decode().unwrap().unwrap()).collect();
+        let Batch { placed, statuses } = Batch::of(&events);
+        let placed: Vec<_> = placed.into_iter().map(|(id, order)| (id, order.status)).collect();
+        assert_eq!(placed, [("B", Status::Scheduled), ("C", Status::Pending)]);
+        assert_eq!(statuses.into_iter().collect::<Vec<_>>(), [("A", Status::Scheduled)]);
     }
 }

@@ -23,22 +23,28 @@ impl TableProjection<PostgresStore> for OrderSearch {
 
     async fn write(&self, tables: &mut PgTables<'_>, events: &[Recorded<OrderEvent>]) -> Result<(), BoxError> {
         let Batch { placed, statuses } = Batch::of(events);
-        let insert = "INSERT INTO orders SELECT id, customer, '', total, total::numeric, placed_at
-                        FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[]) AS new (id, customer, total, placed_at)";
-        sqlx::query(insert)
-            .bind(placed.iter().map(|(event, ..)| event.stream.id()).collect::<Vec<_>>())
-            .bind(placed.iter().map(|(_, customer, _)| customer.as_ref()).collect::<Vec<_>>())
-            .bind(placed.iter().map(|(.., total)| total.to_string()).collect::<Vec<_>>())
-            .bind(placed.iter().map(|(event, ..)| event.recorded_at.timestamp_micros()).collect::<Vec<_>>())
-            .execute(tables.connection())
-            .await?;
-        let update = "UPDATE orders SET status = new.status FROM unnest($1::text[], $2::text[]) AS new (id, status)
-                       WHERE orders.id = new.id";
-        sqlx::query(update)
-            .bind(statuses.keys().copied().collect::<Vec<_>>())
-            .bind(statuses.values().map(ToString::to_string).collect::<Vec<_>>())
-            .execute(tables.connection())
-            .await?;
+        if !placed.is_empty() {
+            let insert = "INSERT INTO orders SELECT id, customer, status, total, total::numeric, placed_at
+                            FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[])
+                                 AS new (id, customer, status, total, placed_at)";
+            sqlx::query(insert)
+                .bind(placed.keys().copied().collect::<Vec<_>>())
+                .bind(placed.values().map(|order| order.customer.as_ref()).collect::<Vec<_>>())
+                .bind(placed.values().map(|order| order.status.to_string()).collect::<Vec<_>>())
+                .bind(placed.values().map(|order| order.total.to_string()).collect::<Vec<_>>())
+                .bind(placed.values().map(|order| order.placed_at).collect::<Vec<_>>())
+                .execute(tables.connection())
+                .await?;
+        }
+        if !statuses.is_empty() {
+            let update = "UPDATE orders SET status = new.status FROM unnest($1::text[], $2::text[]) AS new (id, status)
+                           WHERE orders.id = new.id";
+            sqlx::query(update)
+                .bind(statuses.keys().copied().collect::<Vec<_>>())
+                .bind(statuses.values().map(ToString::to_string).collect::<Vec<_>>())
+                .execute(tables.connection())
+                .await?;
+        }
         Ok(())
     }
 }
@@ -53,7 +59,7 @@ pub(super) async fn find(tables: &Tables<OrderSearch, PostgresStore>, wanted: &W
     let rows = sqlx::query_as(AssertSqlSafe(page(wanted, "orders", "numeric")));
     let rows = rows.bind(status).bind(customer).bind(least).bind(most).bind(since).bind(until);
     let rows = rows.bind(after).bind(wanted.limit).fetch_all(reading.connection()).await?;
-    let number = sqlx::query_scalar(AssertSqlSafe(count("orders", "numeric")));
+    let number = sqlx::query_scalar(AssertSqlSafe(count(wanted, "orders", "numeric")));
     let number = number.bind(status).bind(customer).bind(least).bind(most).bind(since).bind(until);
     let count = number.fetch_one(reading.connection()).await?;
     let generation = reading.generation().reader.id;

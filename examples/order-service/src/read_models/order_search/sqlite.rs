@@ -5,9 +5,8 @@ use evenfold::{
     backend::{BoxError, TableReading},
     sqlite::{SqliteStore, SqliteTables},
 };
-use serde_json::json;
 
-use super::{Batch, Bound, Found, OrderSearch, SearchError, Wanted, count, order, page};
+use super::{Batch, Bound, Found, NewOrder, OrderSearch, SearchError, Wanted, count, order, page};
 use crate::order::OrderEvent;
 
 #[async_trait]
@@ -25,20 +24,22 @@ impl TableProjection<SqliteStore> for OrderSearch {
 
     async fn write(&self, tables: &mut SqliteTables<'_>, events: &[Recorded<OrderEvent>]) -> Result<(), BoxError> {
         let Batch { placed, statuses } = Batch::of(events);
-        let placed = placed.into_iter().map(|(event, customer, total)| {
-            json!([event.stream.id(), customer, total, event.recorded_at.timestamp_micros()])
-        });
-        let insert = tables.sql(
-            "INSERT INTO {orders} SELECT value ->> 0, value ->> 1, '', value ->> 2, CAST(value ->> 2 AS REAL), value ->> 3
-               FROM json_each($1)",
-        );
-        sqlx::query(insert)
-            .bind(placed.collect::<serde_json::Value>().to_string())
-            .execute(tables.connection())
-            .await?;
-        let update =
-            tables.sql("UPDATE {orders} SET status = new.value FROM json_each($1) AS new WHERE {orders}.id = new.key");
-        sqlx::query(update).bind(serde_json::to_string(&statuses)?).execute(tables.connection()).await?;
+        if !placed.is_empty() {
+            let insert = tables.sql(
+                "INSERT INTO {orders} SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, CAST(value ->> 3 AS REAL), value ->> 4
+                   FROM json_each($1)",
+            );
+            let placed = placed.into_iter().map(|(id, NewOrder { customer, status, total, placed_at })| {
+                (id, customer, status.to_string(), total.to_string(), placed_at)
+            });
+            let placed = serde_json::to_string(&placed.collect::<Vec<_>>())?;
+            sqlx::query(insert).bind(placed).execute(tables.connection()).await?;
+        }
+        if !statuses.is_empty() {
+            let update = tables
+                .sql("UPDATE {orders} SET status = new.value FROM json_each($1) AS new WHERE {orders}.id = new.key");
+            sqlx::query(update).bind(serde_json::to_string(&statuses)?).execute(tables.connection()).await?;
+        }
         Ok(())
     }
 }
@@ -53,7 +54,7 @@ pub(super) async fn find(tables: &Tables<OrderSearch, SqliteStore>, wanted: &Wan
     let rows = sqlx::query_as(reading.sql_of(&page(wanted, "{orders}", "REAL")));
     let rows = rows.bind(status).bind(customer).bind(least).bind(most).bind(since).bind(until);
     let rows = rows.bind(after).bind(wanted.limit).fetch_all(reading.connection()).await?;
-    let number = sqlx::query_scalar(reading.sql_of(&count("{orders}", "REAL")));
+    let number = sqlx::query_scalar(reading.sql_of(&count(wanted, "{orders}", "REAL")));
     let number = number.bind(status).bind(customer).bind(least).bind(most).bind(since).bind(until);
     let count = number.fetch_one(reading.connection()).await?;
     let generation = reading.generation().reader.id;
