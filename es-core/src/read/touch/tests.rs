@@ -46,7 +46,7 @@ fn edited(key: &str, payload: &'static [u8]) -> Exceptions {
     exceptions
 }
 
-fn amounts(touch: &Touch<AccountEvent>) -> Vec<(&str, u64)> {
+fn amounts<'t>(touch: &'t Touch<'_, AccountEvent>) -> Vec<(&'t str, u64)> {
     let amount = |event: &Recorded<AccountEvent>| {
         let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
         amount
