@@ -65,7 +65,7 @@ mod tests {
         cause: Option<Box<Self>>,
     }
 
-    /// Seen to fail where each text was added: "connect: refused: refused".
+    /// It would fail where each text was added: "connect: refused: refused".
     #[test]
     fn a_cause_that_the_error_around_it_tells_is_told_once() {
         for (texts, told) in [

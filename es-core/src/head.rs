@@ -185,7 +185,7 @@ mod tests {
         assert_eq!(looks.load(Ordering::Relaxed), 20);
     }
 
-    /// Seen to fail where the callers of all runtimes waited for the one that looked: it waits on a runtime that stands still.
+    /// It would fail where the callers of all runtimes waited for the one that looked: it waits on a runtime that stands still.
     #[test]
     fn a_waiter_does_not_wait_for_a_runtime_that_stands_still() {
         let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("made");

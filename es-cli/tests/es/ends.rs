@@ -24,7 +24,7 @@ fn wrong_arguments_are_told_and_the_exit_code_is_2() {
         let run = place.es(arguments);
         assert_eq!((run.code, run.err.is_empty()), (2, false), "{arguments:?}: {}", run.err);
     }
-    // Seen to fail: "the id is empty".
+    // It would fail with "the id is empty".
     let stream = place.es(&["stream", "show", "order"]);
     assert!(stream.err.contains("<category>-<id>, for example order-17"), "{}", stream.err);
     for (url, says) in [

@@ -263,7 +263,7 @@ fn r22_the_shard_in_which_a_reader_has_stopped_is_found_or_named() {
     }
 }
 
-/// An event that cannot be read stops each shard of a reader in per-key order. Seen to fail where the operator had to name each of
+/// An event that cannot be read stops each shard of a reader in per-key order. It would fail where the operator had to name each of
 /// them.
 #[test]
 fn r22_an_event_is_skipped_at_once_in_all_shards_that_have_stopped_at_it_with_a_record_for_each() {

@@ -24,7 +24,7 @@ fn help_and_manual_tell_the_exit_codes() {
     }
 }
 
-/// Seen to fail where `--url` and `--schema` stood among the options of the command.
+/// It would fail where `--url` and `--schema` stood among the options of the command.
 #[test]
 fn options_of_the_store_have_a_heading_of_their_own() {
     for command in [&["--help"][..], &["readers", "--help"], &["stream", "show", "-h"]] {

@@ -183,7 +183,7 @@ mod tests {
         runtime::Builder::new_current_thread().enable_all().build().expect("made")
     }
 
-    /// A runtime of one thread stands still while nothing is run on it, and what waits there is not dropped. (Seen to fail where the
+    /// A runtime of one thread stands still while nothing is run on it, and what waits there is not dropped. (It would fail where the
     /// callers of all runtimes shared the task of the first: the other runtime waited for ever.)
     #[test]
     fn a_caller_does_not_wait_for_a_runtime_that_stands_still_or_has_ended() {

@@ -186,7 +186,7 @@ impl TableProjection<PostgresStore> for Sets {
     }
 }
 
-/// What an application's statements set in the store's session ends with their transaction. (Seen to fail where it stayed: the next
+/// What an application's statements set in the store's session ends with their transaction. (It would fail where it stayed: the next
 /// statement of the store on the connection was made by the other role.)
 #[tokio::test]
 async fn what_a_projection_sets_in_the_session_ends_with_its_transaction() {

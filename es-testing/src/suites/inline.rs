@@ -187,7 +187,7 @@ pub async fn r9_inline_documents_are_the_fold_of_the_log<S: ServiceStore + Clone
 
 /// R1, R4: in a batch of many appends, and among appends that are made together.
 ///
-/// (Seen to fail, on SQLite, where a refusal is the answer to a whole batch.)
+/// (Seen to fail, on `SQLite`, where a refusal is the answer to a whole batch.)
 pub async fn r1_r4_an_append_that_cannot_be_folded_fails_alone<S: ServiceStore + Clone>(store: &S) {
     let service = accounts(store).inline(POISONED).start().await.expect("it starts");
     serves::<Ledger>(&service).await;

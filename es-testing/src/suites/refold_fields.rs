@@ -67,7 +67,7 @@ pub async fn r9_what_is_stored_is_told_with_its_fields<S: ServiceStore + Clone>(
     service.shutdown(PATIENCE).await.expect("it ends");
 }
 
-/// R9, R22: the documents are right, but for one, and are found by wrong values or not at all. (Seen to fail where only documents were
+/// R9, R22: the documents are right, but for one, and are found by wrong values or not at all. (It would fail where only documents were
 /// compared: nothing was found, and nothing mended.)
 pub async fn r9_r22_values_that_are_not_those_of_the_document_are_found_and_mended<S: ServiceStore + Clone>(store: &S) {
     let builder = Service::builder("accounts", store.clone()).aggregate::<Account>();

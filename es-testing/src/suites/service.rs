@@ -174,7 +174,7 @@ pub async fn r22_a_reader_that_has_stopped_continues_when_the_event_is_skipped<S
     service.shutdown(PATIENCE).await.expect("it ends");
 }
 
-/// R13, R22: no watch of the read model can tell which documents the event would have touched. (Seen to fail where each watch ended at
+/// R13, R22: no watch of the read model can tell which documents the event would have touched. (It would fail where each watch ended at
 /// it, and each that continued an earlier one.)
 pub async fn r22_a_watch_passes_an_event_that_an_operator_has_skipped<S: ServiceStore + Clone>(store: &S) {
     let service = accounts(store).start().await.expect("it starts");

@@ -150,7 +150,7 @@ async fn r3_a_watch_does_not_continue_beyond_the_end_of_the_read_model() {
     running.await.expect("it does not panic").expect("it ends in good order");
 }
 
-/// The same, and the new past is as long. (Seen to fail where a token told no event: the changes of the new past up to there were
+/// The same, and the new past is as long. (It would fail where a token told no event: the changes of the new past up to there were
 /// never told.)
 #[tokio::test]
 async fn r3_a_watch_does_not_continue_in_another_history() {
@@ -207,7 +207,7 @@ impl<const VERSION: u32, const SINCE: u32> Projection for Moved<VERSION, SINCE> 
     }
 }
 
-/// Seen to fail where the watch began: it looked for changes under keys that the older generation does not have.
+/// It would fail where the watch began: it looked for changes under keys that the older generation does not have.
 #[tokio::test]
 async fn a_watch_does_not_begin_while_a_version_with_other_keys_serves() {
     let store = MemoryStore::new();

@@ -15,7 +15,7 @@ use crate::{
     testing::account::{AccountEvent, Histories},
 };
 
-/// Seen to fail where the positions were all that was compared: that of an empty log is reached before anything is built.
+/// It would fail where the positions were all that was compared: that of an empty log is reached before anything is built.
 #[tokio::test]
 async fn r13_a_service_has_not_settled_before_its_read_models_serve() {
     let store = MemoryStore::new();
@@ -31,7 +31,7 @@ async fn r13_a_service_has_not_settled_before_its_read_models_serve() {
     ends(&elsewhere).await;
 }
 
-/// Seen to fail where it was ready at once: requests were answered with 503 that came after `/readyz` was 200.
+/// It would fail where it was ready at once: requests were answered with 503 that came after `/readyz` was 200.
 #[tokio::test]
 async fn a_process_is_not_ready_before_its_read_models_serve_unless_that_takes_long() {
     let store = MemoryStore::new();
@@ -72,7 +72,7 @@ impl Projection for Distinct {
     }
 }
 
-/// Seen to fail where the projector was the first to notice: the service started, and the part stopped.
+/// It would fail where the projector was the first to notice: the service started, and the part stopped.
 #[tokio::test]
 async fn a_service_with_a_projection_that_cannot_run_does_not_start() {
     let store = MemoryStore::new();

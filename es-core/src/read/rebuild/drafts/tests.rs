@@ -87,7 +87,7 @@ impl Projection for Found {
     }
 }
 
-/// Seen to fail where only the documents were counted: of 3 bytes each instead of 505.
+/// It would fail where only the documents were counted: of 3 bytes each instead of 505.
 #[test]
 fn r17_what_is_written_of_fields_is_counted() {
     let mut drafts = Drafts::<Found>::new();

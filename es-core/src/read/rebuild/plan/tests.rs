@@ -126,7 +126,7 @@ impl Projection for Growing {
     }
 }
 
-/// Seen to fail where each sample was folded into no document: a read model whose documents grow was to take a tenth of its time.
+/// It would fail where each sample was folded into no document: a read model whose documents grow was to take a tenth of its time.
 #[tokio::test]
 async fn a_plan_folds_into_the_documents_that_serve() {
     let store = MemoryStore::new();

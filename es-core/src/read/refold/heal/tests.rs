@@ -121,7 +121,7 @@ async fn healed(log: &Log) -> Result<Verified, RefoldError> {
     heal(&Histories, place, &log.store, &act, &mut |_| {}).await
 }
 
-/// R9: one shard is far behind the other. Seen to fail where the leases of both were held while the log between them was folded: no
+/// R9: one shard is far behind the other. It would fail where the leases of both were held while the log between them was folded: no
 /// document was written for as long.
 #[tokio::test]
 async fn r9_a_lease_is_held_for_the_last_events_of_one_shard_only() {
