@@ -195,8 +195,15 @@ mod tests {
     use super::*;
 
     /// Those before the schema is known, and what a guarded transaction does by the simple protocol or by itself.
-    const WITHOUT: [&str; 6] =
-        ["applied.sql", "copy_events.sql", "opened.sql", "server.sql", "session.sql", "take_append_lock.sql"];
+    const WITHOUT: [&str; 7] = [
+        "applied.sql",
+        "copy_events.sql",
+        "opened.sql",
+        "restore.sql",
+        "server.sql",
+        "session.sql",
+        "take_append_lock.sql",
+    ];
 
     #[test]
     fn r5_every_statement_is_guarded() {

@@ -191,7 +191,7 @@ impl<P: Projection> Projector<P> {
         documents: &mut Documents<P>,
     ) -> Result<Handled, Obstacle> {
         let events = list.events;
-        let (touching, mut failure) = self.touching(list, course);
+        let (touching, mut failure) = self.touching(&list, course);
         let wanted = documents.missing(touching.iter().flat_map(|touch| &touch.keys));
         if let Err(error) = self.load(reader, wanted, self.document_bytes, documents).await {
             return Ok(Handled { failure: Some(error.into()), ..Handled::default() });
@@ -255,7 +255,7 @@ impl<P: Projection> Projector<P> {
     /// the memory for documents.
     fn touching<'d>(
         &self,
-        list: List<'d, P::Event>,
+        list: &List<'d, P::Event>,
         course: &Course<'_>,
     ) -> (Vec<Touch<'d, P::Event>>, Option<EngineError>) {
         let (mut touching, mut bytes) = (Vec::with_capacity(list.events.len()), 0);

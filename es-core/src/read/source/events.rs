@@ -92,14 +92,13 @@ impl Page {
         };
         let after = first.checked_sub(1).map(|last| self.events[last].position);
         let mut parts = lock(&shared.parts);
-        let page = match parts.iter().find(|(known, _)| known == wanted) {
-            Some((_, page)) => page.clone(),
-            None => {
-                let events = self.events.iter().filter(|event| wanted.has(event)).cloned().collect();
-                let page = Self::new(events, true);
-                parts.push((wanted.clone(), page.clone()));
-                page
-            }
+        let page = if let Some((_, page)) = parts.iter().find(|(known, _)| known == wanted) {
+            page.clone()
+        } else {
+            let events = self.events.iter().filter(|event| wanted.has(event)).cloned().collect();
+            let page = Self::new(events, true);
+            parts.push((wanted.clone(), page.clone()));
+            page
         };
         let mut events = BatchEvents { range: 0..page.events.len(), page };
         events.pass(after.unwrap_or_default());

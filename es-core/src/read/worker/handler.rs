@@ -98,7 +98,7 @@ impl Default for Course<'_> {
     }
 }
 
-impl<'a> Events<'a> {
+impl Events<'_> {
     /// They with their contents, where these are decoded once for several readers.
     pub(crate) async fn decoded<S: EventSet>(&self) -> Option<DecodedEvents<S>> {
         self.batch?.decoded().await
