@@ -32,14 +32,15 @@ async fn r14_a_damaged_event_fails_only_the_read_of_its_own_query() {
     session.until_blocked(&schema, 4).await;
     let mut given_up = Box::pin(read(9));
     let mut others = Box::pin(join_all((10..=40).map(read)));
-    // All are asked for before the lock is released.
+    // All are asked for before the lock is released: the first poll of each asks.
     tokio::select! {
         biased;
         _ = &mut given_up => unreachable!("the table is locked"),
         _ = &mut others => unreachable!("the table is locked"),
-        () = session.run("COMMIT") => {}
+        () = std::future::ready(()) => {}
     }
     drop(given_up);
+    session.run("COMMIT").await;
     let found = soon(alone).await.unwrap().into_iter().chain(soon(others).await);
     for (number, found) in found {
         match found {
