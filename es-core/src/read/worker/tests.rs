@@ -232,7 +232,8 @@ async fn the_next_events_are_handled_while_a_commit_is_on_its_way() {
     assert_eq!((done.commits, done.ends), (vec![1, 2, 3], vec![None, None, None, Some(3)]));
 }
 
-/// What was handled after a commit that another worker has shut out is not committed. (Seen to fail where the worker goes on.)
+/// What was handled after a commit that another worker has shut out is not committed. (The store tells the holder of a lost lease too:
+/// it fails where the worker heeds neither that nor the outcome of the commit.)
 #[tokio::test]
 async fn r9_a_commit_that_is_shut_out_on_its_way_is_the_last_one() {
     let store = Watched::default();
@@ -252,22 +253,22 @@ async fn r9_a_commit_that_is_shut_out_on_its_way_is_the_last_one() {
     assert_eq!(store.memory.reached("notes").await.expect("read"), Position::ZERO);
 }
 
-/// Seen to fail where the worker ends without a look at it.
-#[tokio::test]
+/// The source ends the worker while the only commit is on its way. (Seen to fail where the worker ends without a look at it.)
+#[tokio::test(start_paused = true)]
 async fn r16_a_commit_that_is_on_its_way_at_the_shutdown_is_waited_for() {
     let store = Watched::default();
     let handler = GoesOn::new(&store, u64::MAX);
-    let Say::Next(Delivery::Batch(events)) = batch(0, 1..=3) else { panic!("a batch") };
+    let Say::Next(Delivery::Batch(events)) = batch(0, 1..=1) else { panic!("a batch") };
     let more = Say::Next(Delivery::Batch(Batch { end: None, ..events }));
-    let (worked, ()) = tokio::join!(ended_with(&handler, store.clone(), [assigned([0]), more]), async {
-        while handler.notes.handled.lock().expect("nothing panics under it").len() < 2 {
-            tokio::task::yield_now().await;
-        }
-        handler.lets_commits_go.cancel();
-    });
-    worked.0.expect("no error");
-    assert_eq!((worked.1.commits, store.released()), (vec![1, 2, 3], 1));
-    assert_eq!(store.memory.reached("notes").await.expect("read"), Position::new(3));
+    let mut worked = std::pin::pin!(ended_with(&handler, store.clone(), [assigned([0]), more]));
+    // Nothing else is left to do: the worker has seen the shutdown.
+    let waits = tokio::time::timeout(Duration::from_secs(1), &mut worked).await;
+    assert!(waits.is_err(), "it ends");
+    assert_eq!((store.commits(), store.released()), (vec![1], 0));
+    handler.lets_commits_go.cancel();
+    worked.await.0.expect("no error");
+    assert_eq!(store.released(), 1);
+    assert_eq!(store.memory.reached("notes").await.expect("read"), Position::new(1));
 }
 
 #[tokio::test]
