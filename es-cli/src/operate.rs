@@ -108,8 +108,9 @@ impl Skip {
         let behind = if shard.is_none() { behind(store, &reader, position).await? } else { Vec::new() };
         if !behind.is_empty() {
             let named = self::named(&behind);
+            let (are, one) = if behind.len() == 1 { ("is", "it") } else { ("are", "one of them") };
             output.line(format_args!(
-                "{named} is yet to come to it: if it stops there too, run the same command again"
+                "{named} {are} yet to come to it: if {one} stops there too, run the same command again"
             ))?;
         }
         output.flush()?;

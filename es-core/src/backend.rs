@@ -16,8 +16,8 @@ pub use crate::{
     read::{
         engine_error::Location,
         inline::{
-            InlineBehind, InlineDue, InlineFailure, InlineFold, InlineModel, InlineModels, InlineObstacle,
-            InlineRegistration, InlineState,
+            Inline, InlineBehind, InlineDue, InlineFailure, InlineFold, InlineFolds, InlineModel, InlineModels,
+            InlineObstacle, InlineRegistration, InlineState,
         },
         known_progress::KnownProgress,
         read_model::{

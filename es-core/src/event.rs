@@ -257,6 +257,18 @@ impl NewEvent {
         Self { id: Uuid::now_v7(), data, metadata: Metadata::default(), tags: Vec::new() }
     }
 
+    /// The event as a log has it at this place. Its tags are an index of the log, and are not a part of what is recorded.
+    pub fn into_recorded(
+        self,
+        stream: StreamId,
+        version: Version,
+        position: Position,
+        recorded_at: DateTime<Utc>,
+    ) -> RecordedEvent {
+        let Self { id, data, metadata, .. } = self;
+        Recorded { position, stream, version, id, recorded_at, metadata, data }
+    }
+
     /// A new event with its own tags, a fresh time-ordered id (version 7) and no metadata.
     ///
     /// # Errors

@@ -27,4 +27,6 @@ pub mod live;
 pub mod watch;
 pub mod tables;
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 pub(crate) mod scripted;

@@ -97,7 +97,7 @@ impl Documents for PostgresStore {
     }
 
     fn known_progress(&self) -> &KnownProgress {
-        &self.inner.progress
+        &self.inner.inline.progress
     }
 }
 
@@ -136,7 +136,7 @@ impl Generations for PostgresStore {
             None => self.inner.connections.write(promote()).await.map_err(error::read_model)?,
         };
         promoted(&rows).map_err(error::read_model)??;
-        self.inner.progress.moved(&building.reader.name);
+        self.inner.inline.progress.moved(&building.reader.name);
         self.sweep();
         Ok(())
     }
@@ -157,7 +157,7 @@ impl PostgresStore {
         building: &Generation,
         promote: Query<'_, Postgres, PgArguments>,
     ) -> Result<Option<Vec<PgRow>>, sqlx::Error> {
-        let models = &self.inner.inline;
+        let models = &self.inner.inline.models;
         if models.of(&building.reader.name, building.version).is_none() {
             return Ok(None);
         }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     ServiceStore, StreamId, Version,
-    backend::{CommandRecord, InlineModels, KnownHead, KnownProgress, validate_together},
+    backend::{CommandRecord, Inline, InlineModels, KnownHead, validate_together},
     error::BoxError,
     read::heartbeat::Heartbeat,
     telemetry::AppendMeter,
@@ -37,7 +37,6 @@ use crate::{
     session::Session,
     write::{
         append::Prepared,
-        inline::Inline,
         parcel::{Caller, Queued},
         probe::Probe,
         request::Request,
@@ -79,8 +78,7 @@ pub(crate) struct Inner {
     most_connections: usize,
     close_within: Duration,
     pub(crate) head: Head,
-    pub(crate) progress: KnownProgress,
-    pub(crate) inline: InlineModels,
+    pub(crate) inline: Inline,
     probe: Probe,
 }
 
@@ -125,7 +123,7 @@ impl PostgresStore {
         let (queue, queued) = mpsc::channel(options.queue_appends);
         let head = KnownHead::new(head);
         let meter = Arc::new(AppendMeter::default());
-        let inline = Inline { models: InlineModels::default(), progress: KnownProgress::default() };
+        let inline = Inline::default();
         let writer = Writer::new(session.clone(), options, queued, head.clone(), meter.clone(), inline.clone());
         let connections = Arc::new(Connections::new(session.clone(), options.reader_connections));
         let leases = Arc::new(Heartbeat::default());
@@ -145,8 +143,7 @@ impl PostgresStore {
             most_connections: options.reader_connections,
             close_within: options.close_within,
             head: Head::new(session.schema().to_owned(), head),
-            progress: inline.progress,
-            inline: inline.models,
+            inline,
             probe: Probe::new(session.clone()),
         };
         Self { inner: Arc::new(inner) }
@@ -275,6 +272,6 @@ impl ServiceStore for PostgresStore {
     }
 
     fn inline_models(&self) -> Option<&InlineModels> {
-        Some(&self.inner.inline)
+        Some(&self.inner.inline.models)
     }
 }

@@ -4,15 +4,14 @@ use std::mem;
 
 use es_core::{
     Position,
-    backend::{InlineBehind, InlineModels},
+    backend::{InlineBehind, InlineFolds, InlineModels},
 };
 use sqlx::{Connection, SqliteConnection};
 
 use crate::{
     batch,
     error::is_refusal,
-    inline::{self, Folded},
-    optimistic,
+    inline, optimistic,
     queue::{Outcome, Prepared},
     verdict::Written,
 };
@@ -66,7 +65,7 @@ impl End {
         batch: &[Prepared],
         own: &mut Written,
         models: &InlineModels,
-    ) -> Result<Result<(Vec<Outcome>, Folded), InlineBehind>, sqlx::Error> {
+    ) -> Result<Result<(Vec<Outcome>, InlineFolds), InlineBehind>, sqlx::Error> {
         // The next batch without read models looks for the end.
         *self = Self::default();
         let written = inline::write(connection, batch, own, models).await?;

@@ -4,8 +4,8 @@ use chrono::{DateTime, Utc};
 use es_core::{
     AppendError, Generation, Position, ReadError, RecordedEvent, Version,
     backend::{
-        Checkpoint, GenerationState, InlineBehind, InlineDue, InlineFailure, InlineFold, InlineModels, InlineObstacle,
-        InlineState, KnownProgress, Reader, check_contiguous,
+        Checkpoint, GenerationState, InlineBehind, InlineDue, InlineFailure, InlineFold, InlineFolds, InlineModels,
+        InlineObstacle, InlineState, Reader, check_contiguous,
     },
 };
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
@@ -22,30 +22,10 @@ use crate::{
     verdict::Written,
 };
 
-/// The inline read models of a store, and who is told about them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Inline {
-    pub(crate) models: InlineModels,
-    pub(crate) progress: KnownProgress,
-}
-
-/// What was folded in a transaction.
-pub(crate) type Folded = Vec<(&'static str, Box<dyn InlineFold>)>;
-
 /// A step of a batch that is written in parts.
 enum Step<'a> {
     Write(&'a [Prepared]),
     Refuse(AppendError),
-}
-
-impl Inline {
-    /// The transaction was committed.
-    pub(crate) fn committed(&self, folded: Folded) {
-        for (projection, fold) in folded {
-            fold.committed();
-            self.progress.moved(projection);
-        }
-    }
 }
 
 /// Writes `batch` and folds the read models, in a transaction of its own, and returns the outcome of each entry, in order, and the last
@@ -61,9 +41,9 @@ pub(crate) async fn write(
     batch: &[Prepared],
     own: &mut Written,
     models: &InlineModels,
-) -> Result<Result<(Vec<Outcome>, Position, Folded), InlineBehind>, sqlx::Error> {
+) -> Result<Result<(Vec<Outcome>, Position, InlineFolds), InlineBehind>, sqlx::Error> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    let (mut outcomes, mut end, mut folded) = (Vec::with_capacity(batch.len()), Position::ZERO, Folded::new());
+    let (mut outcomes, mut end, mut folded) = (Vec::with_capacity(batch.len()), Position::ZERO, InlineFolds::new());
     let mut steps = vec![Step::Write(batch)];
     while let Some(step) = steps.pop() {
         let part = match step {
@@ -143,10 +123,12 @@ async fn write_part(
     connection: &mut SqliteConnection,
     part: &[Prepared],
     models: &InlineModels,
-) -> Result<Result<(Vec<Outcome>, Position, Folded), Refused>, sqlx::Error> {
+) -> Result<Result<(Vec<Outcome>, Position, InlineFolds), Refused>, sqlx::Error> {
     let (outcomes, head, now) = write_within(connection, part).await?;
     let appended = recorded(part, &outcomes, now);
-    let Some(last) = appended.last().map(|last| last.position) else { return Ok(Ok((outcomes, head, Folded::new()))) };
+    let Some(last) = appended.last().map(|last| last.position) else {
+        return Ok(Ok((outcomes, head, InlineFolds::new())));
+    };
     let due = match due(models, &models.names(), GenerationState::Serving, head, connection).await? {
         Ok(due) => due,
         Err(behind) => return Ok(Err(Refused::Behind(behind))),
@@ -212,8 +194,8 @@ async fn fold(
     head: Position,
     appended: Option<&[RecordedEvent]>,
     connection: &mut SqliteConnection,
-) -> Result<Result<Folded, InlineObstacle>, sqlx::Error> {
-    let mut folded = Folded::with_capacity(due.len());
+) -> Result<Result<InlineFolds, InlineObstacle>, sqlx::Error> {
+    let mut folded = InlineFolds::with_capacity(due.len());
     for due in due {
         match fold_one(due, head, appended, connection).await? {
             Ok(one) => folded.push(one),
@@ -288,8 +270,8 @@ pub(crate) async fn fold_building(
     connection: &mut SqliteConnection,
     models: &InlineModels,
     building: &Generation,
-) -> Result<Folded, sqlx::Error> {
-    let Some(model) = models.of(&building.reader.name, building.version) else { return Ok(Folded::new()) };
+) -> Result<InlineFolds, sqlx::Error> {
+    let Some(model) = models.of(&building.reader.name, building.version) else { return Ok(InlineFolds::new()) };
     let head = rows::head(connection).await?;
     let mut savepoint = connection.begin().await?;
     let due = due(models, &[model.name()], GenerationState::Building, head, &mut savepoint).await?;
@@ -306,7 +288,7 @@ pub(crate) async fn fold_building(
         Err(obstacle) => {
             savepoint.rollback().await?;
             tracing::warn!(name = building.reader.name, ?obstacle, "the new generation was not folded to the end");
-            Ok(Folded::new())
+            Ok(InlineFolds::new())
         }
     }
 }
@@ -322,15 +304,7 @@ fn recorded(part: &[Prepared], outcomes: &[Outcome], now: DateTime<Utc>) -> Vec<
             let mut version = Version::new(appended.version.get() - count);
             for new in &append.events {
                 (position, version) = (position.next(), version.next());
-                events.push(RecordedEvent {
-                    position,
-                    stream: append.stream.clone(),
-                    version,
-                    id: new.id,
-                    recorded_at: now,
-                    metadata: new.metadata.clone(),
-                    data: new.data.clone(),
-                });
+                events.push(new.clone().into_recorded(append.stream.clone(), version, position, now));
             }
         }
     }

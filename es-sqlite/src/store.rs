@@ -5,7 +5,7 @@ use std::{collections::VecDeque, fmt, path::Path, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use es_core::{
     ServiceStore,
-    backend::{InlineModels, KnownHead, KnownProgress},
+    backend::{Inline, InlineModels, KnownHead, KnownProgress},
     error::BoxError,
     telemetry::AppendMeter,
 };
@@ -24,7 +24,6 @@ use crate::{
     file::File,
     generations,
     holders::Holders,
-    inline::Inline,
     leases,
     options::SqliteOptions,
     queue::Queue,

@@ -10,7 +10,7 @@ use std::{
 
 use es_core::{
     AppendError, Backoff,
-    backend::KnownHead,
+    backend::{Inline, InlineFolds, KnownHead},
     telemetry::{AppendMeter, spans},
 };
 use tokio::{
@@ -24,7 +24,6 @@ use crate::{
     connections::Connections,
     end::End,
     error::{Failure, may_pass},
-    inline::{Folded, Inline},
     options::SqliteOptions,
     queue::{Outcome, Prepared, Queued},
     verdict::Written,
@@ -206,7 +205,7 @@ impl AppendWriter {
     /// The outcomes, once everything they report as written is durable (R5).
     async fn try_write(&mut self, batch: &[Prepared], own: &mut Written) -> Result<Vec<Outcome>, Failure> {
         let mut turn = self.connections.turn().await?;
-        let mut folded = Folded::new();
+        let mut folded = InlineFolds::new();
         let outcomes = if self.inline.models.is_empty() {
             self.end.write(turn.connection(), batch, own).await?
         } else {

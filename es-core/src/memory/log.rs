@@ -1,6 +1,6 @@
 //! The log in memory.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, mem};
 
 use uuid::Uuid;
 
@@ -61,19 +61,12 @@ impl Log {
         let remembered = append.remembered();
         let recorded_at = self.clock.now();
         let positions = self.streams.entry(append.stream.clone()).or_default();
-        for new in append.events {
+        for mut new in append.events {
             let position = Position::new(self.events.len() as u64 + 1);
             positions.push(position);
-            self.tags.push(new.tags);
-            self.events.push(RecordedEvent {
-                position,
-                stream: append.stream.clone(),
-                version: Version::new(positions.len() as u64),
-                id: new.id,
-                recorded_at,
-                metadata: new.metadata,
-                data: new.data,
-            });
+            self.tags.push(mem::take(&mut new.tags));
+            let version = Version::new(positions.len() as u64);
+            self.events.push(new.into_recorded(append.stream.clone(), version, position, recorded_at));
         }
         let version = Version::new(positions.len() as u64);
         let appended = Appended { version, position: Position::new(self.events.len() as u64), repeated: false };

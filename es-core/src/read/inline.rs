@@ -20,6 +20,7 @@ use crate::{
     event::RecordedEvent,
     read::{
         engine_error::EngineError,
+        known_progress::KnownProgress,
         read_model::{Changes, Checkpoint, Lease, Reader, Shard, Taken},
         source::LogSource,
     },
@@ -188,6 +189,28 @@ impl InlineFailure {
                 InlineObstacle::Behind(InlineBehind::stopped(self.projection, state, head, *self.reason))
             }
             _ => InlineObstacle::Failed(self),
+        }
+    }
+}
+
+/// What was folded in a transaction, each with the name of its projection.
+pub type InlineFolds = Vec<(&'static str, Box<dyn InlineFold>)>;
+
+/// What a store that folds inline read models keeps: these, and who waits for them.
+#[derive(Debug, Clone, Default)]
+pub struct Inline {
+    /// The read models.
+    pub models: InlineModels,
+    /// How far they have come, for callers that wait.
+    pub progress: KnownProgress,
+}
+
+impl Inline {
+    /// The transaction of `folds` was committed.
+    pub fn committed(&self, folds: InlineFolds) {
+        for (projection, fold) in folds {
+            fold.committed();
+            self.progress.moved(projection);
         }
     }
 }

@@ -4,8 +4,6 @@ mod builder;
 mod drafts;
 mod plan;
 mod throttle;
-#[cfg(test)]
-mod texts;
 
 pub use plan::RebuildPlan;
 pub(crate) use plan::{Trial, plan};

@@ -90,6 +90,11 @@ impl Watched {
         until
     }
 
+    /// How many of the leases that it has given were not released.
+    pub(crate) fn held(&self) -> usize {
+        self.noted.holds.lock().expect("nothing panics under it").len() - self.released()
+    }
+
     /// How often it was asked for documents or generations.
     pub(crate) fn asked(&self) -> usize {
         self.noted.asked.load(Ordering::SeqCst)

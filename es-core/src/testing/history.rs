@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     error::with_causes,
-    event::{Event, Metadata, NewEvent, Recorded, RecordedEvent},
+    event::{Event, Metadata, NewEvent, RecordedEvent},
     stream::{Expected, Position, StreamId, Version},
     tag::Tag,
     write::append::{Append, InvalidAppend},
@@ -139,16 +139,11 @@ impl History {
             Some(last) => (last.position.next(), last.recorded_at + TimeDelta::seconds(1)),
             None => (Position::new(1), DateTime::from_timestamp(FIRST_AT, 0).unwrap_or_default()),
         };
-        self.tags.push(new.tags);
-        self.events.push(Recorded {
-            position,
-            stream,
-            version: *version,
-            id: Uuid::from_u128(u128::from(position.get())),
-            recorded_at,
-            metadata: new.metadata,
-            data: new.data,
-        });
+        let NewEvent { data, metadata, tags, .. } = new;
+        self.tags.push(tags);
+        let id = Uuid::from_u128(u128::from(position.get()));
+        let new = NewEvent { id, data, metadata, tags: Vec::new() };
+        self.events.push(new.into_recorded(stream, *version, position, recorded_at));
     }
 
     #[track_caller]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     sync::{
         Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -46,6 +47,18 @@ pub(crate) struct Scripted {
     pages: AtomicUsize,
     through: Notify,
     is_broken: AtomicBool,
+    on_page: OnPage,
+}
+
+/// Called with each page of the log that is read.
+struct OnPage(Box<Note>);
+
+type Note = dyn Fn(&[RecordedEvent]) + Send + Sync;
+
+impl fmt::Debug for OnPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnPage")
+    }
 }
 
 impl Scripted {
@@ -53,7 +66,13 @@ impl Scripted {
         let fates = Mutex::new(fates.into_iter().collect());
         let (appends, pages) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let (memory, through, is_broken) = (MemoryStore::new(), Notify::new(), AtomicBool::new(false));
-        Self { memory, fates, appends, pages, through, is_broken }
+        let on_page = OnPage(Box::new(|_| {}));
+        Self { memory, fates, appends, pages, through, is_broken, on_page }
+    }
+
+    /// The log of `memory`, with a call for each page of it that is read.
+    pub(crate) fn noting(memory: MemoryStore, on_page: impl Fn(&[RecordedEvent]) + Send + Sync + 'static) -> Self {
+        Self { memory, on_page: OnPage(Box::new(on_page)), ..Self::new([]) }
     }
 
     /// The number of appends that have reached it.
@@ -113,7 +132,9 @@ impl EventStore for Scripted {
 
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
         self.pages.fetch_add(1, Ordering::SeqCst);
-        self.reader()?.read_log(after, limit).await
+        let page = self.reader()?.read_log(after, limit).await?;
+        (self.on_page.0)(&page);
+        Ok(page)
     }
 
     async fn read_matching(

@@ -83,9 +83,14 @@ impl Shareable for Tagged {
     async fn together(connections: &Connections, asked: Vec<Asked<Self>>) {
         let queries: Vec<_> = asked.iter().map(|asked| &asked.read).collect();
         let fetched = fetch(connections, &queries).await.map_err(Arc::new);
-        let mut left = fetched.as_ref().map(|((rows, are_all), most)| (&rows[..], *are_all, *most));
-        for (asked, ordinal) in asked.into_iter().zip(1_i32..) {
-            let is_own = |row: &&PgRow| row.try_get::<i32, _>(ORDINAL).is_ok_and(|row| row == ordinal);
+        let ordinal = |row: &PgRow| row.try_get::<i32, _>(ORDINAL).ok();
+        let mut left = fetched.as_ref().map(|((rows, are_all), most)| {
+            // The statement does not sort them. If those of a query do not stand together, each query is read alone.
+            let stand_together = rows.is_sorted_by_key(ordinal);
+            if stand_together { (&rows[..], *are_all, *most) } else { (&[][..], false, *most) }
+        });
+        for (asked, number) in asked.into_iter().zip(1_i32..) {
+            let is_own = |row: &&PgRow| ordinal(row) == Some(number);
             let answer = match &mut left {
                 Ok((rows, are_all, most)) => {
                     let (own, others) = rows.split_at(rows.iter().take_while(is_own).count());

@@ -159,7 +159,7 @@ impl PostgresStore {
     pub(crate) fn has_committed(&self, lease: &Lease, sent: Instant, acts: Acts) {
         self.inner.leases.written(lease, sent);
         lease.hold().note(acts);
-        self.inner.progress.moved(&lease.reader.name);
+        self.inner.inline.progress.moved(&lease.reader.name);
     }
 }
 

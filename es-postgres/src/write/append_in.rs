@@ -46,8 +46,8 @@ impl PostgresStore {
         appends: Vec<Append>,
     ) -> Result<Vec<Appended>, AppendError> {
         es_core::backend::validate_together(&appends)?;
-        if !self.inner.inline.is_empty() {
-            return Err(AppendError::Refused(InlineModelsMissed { names: self.inner.inline.names() }.into()));
+        if !self.inner.inline.models.is_empty() {
+            return Err(AppendError::Refused(InlineModelsMissed { names: self.inner.inline.models.names() }.into()));
         }
         let batch = Batch::of_one(appends.into_iter().map(Prepared::checked).collect());
         let (schema, oid) = (&self.inner.schema, self.inner.schema_oid);

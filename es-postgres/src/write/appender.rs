@@ -2,7 +2,7 @@
 
 use es_core::{
     StreamId,
-    backend::{GenerationState, InlineObstacle},
+    backend::{GenerationState, Inline, InlineFolds, InlineObstacle},
 };
 
 use crate::{
@@ -12,7 +12,7 @@ use crate::{
     write::{
         batch::Batch,
         fate::Fate,
-        inline::{self, Folded, Inline, Refusable, Refusal},
+        inline::{self, Refusable, Refusal},
         known::{Known, Start, Written},
         outcome,
         plan::{WritePlan, plan},
@@ -60,7 +60,7 @@ impl Appender {
             Ok((fates, written, folded)) => {
                 inline.committed(folded);
                 match written {
-                    Some(written) => drop(self.known.learn(batch, &written)),
+                    Some(written) => self.known.learn(batch, &written),
                     None => self.known.learn_fates(batch, &fates),
                 }
                 Ok(Ok(fates))
@@ -74,14 +74,14 @@ impl Appender {
         &mut self,
         batch: &Batch,
         inline: &Inline,
-    ) -> Refusable<(Vec<Fate>, Option<Written>, Folded)> {
+    ) -> Refusable<(Vec<Fate>, Option<Written>, InlineFolds)> {
         let (written, fates) = match plan(&self.known, batch) {
             WritePlan::Large => (None, statements::append_large(batch, &mut self.connection).await?),
             WritePlan::Next { version, .. } => self.all_or_each(batch, &[Start::Known(version)]).await?,
             WritePlan::All(starts) => self.all_or_each(batch, &starts).await?,
             WritePlan::Checked => (None, statements::append_batch(batch, &mut self.connection).await?),
         };
-        let Some(head) = outcome::before(&fates) else { return Ok(Ok((fates, written, Folded::new()))) };
+        let Some(head) = outcome::before(&fates) else { return Ok(Ok((fates, written, InlineFolds::new()))) };
         let (names, serving) = (inline.models.names(), GenerationState::Serving);
         let due = match inline::due(&inline.models, names, serving, head, &mut self.connection).await? {
             Ok(due) => due,
@@ -135,7 +135,8 @@ impl Appender {
             WritePlan::Checked => None,
         };
         if let Some(written) = written {
-            return Ok(self.known.learn(batch, &written));
+            self.known.learn(batch, &written);
+            return Ok(written.fates(batch));
         }
         let fates = statements::append_batch(batch, &mut self.connection).await?;
         self.known.learn_fates(batch, &fates);

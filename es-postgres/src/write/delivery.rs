@@ -4,7 +4,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 
 use es_core::{
     AppendError, Backoff, StreamId,
-    backend::{InlineBehind, InlineFailure, KnownHead, StoreMoved},
+    backend::{Inline, InlineBehind, InlineFailure, KnownHead, StoreMoved},
     telemetry::{AppendMeter, spans},
 };
 use tokio::time::Instant;
@@ -18,7 +18,7 @@ use crate::{
         batch::Batch,
         blockers,
         fate::Fate,
-        inline::{Inline, Refusable, Refusal},
+        inline::{Refusable, Refusal},
         outcome::Outcome,
         parcel::{Parcel, Queued},
     },

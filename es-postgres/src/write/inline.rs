@@ -9,8 +9,8 @@ use bytes::Bytes;
 use es_core::{
     Generation, Position, RecordedEvent,
     backend::{
-        Checkpoint, CommitError, GenerationState, InlineBehind, InlineDue, InlineFailure, InlineFold, InlineModels,
-        InlineObstacle, InlineState, KnownProgress, PAGE_BYTES, Reader, Witness, check_contiguous,
+        Checkpoint, CommitError, GenerationState, InlineBehind, InlineDue, InlineFailure, InlineFold, InlineFolds,
+        InlineModels, InlineObstacle, InlineState, PAGE_BYTES, Reader, Witness, check_contiguous,
     },
 };
 use sqlx::{
@@ -31,16 +31,6 @@ const LOOKS: u32 = 3;
 /// How many events are read at a time.
 const PAGE: i64 = 1_000;
 
-/// The inline read models of a store, and who is told about them.
-#[derive(Clone)]
-pub(crate) struct Inline {
-    pub(crate) models: InlineModels,
-    pub(crate) progress: KnownProgress,
-}
-
-/// What was folded in a transaction.
-pub(crate) type Folded = Vec<(&'static str, Box<dyn InlineFold>)>;
-
 /// What comes of a transaction that the read models may refuse. The outer error is one of the database.
 pub(crate) type Obstructed<T> = Result<Result<T, InlineObstacle>, sqlx::Error>;
 
@@ -59,16 +49,6 @@ pub(crate) type Refusable<T> = Result<Result<T, Refusal>, sqlx::Error>;
 pub(crate) struct Due {
     due: InlineDue,
     is_leased: bool,
-}
-
-impl Inline {
-    /// The transaction was committed.
-    pub(crate) fn committed(&self, folded: Folded) {
-        for (projection, fold) in folded {
-            fold.committed();
-            self.progress.moved(projection);
-        }
-    }
 }
 
 /// Begins a transaction that [`end`] ends.
@@ -134,8 +114,8 @@ pub(crate) async fn fold(
     head: Position,
     appended: Option<&[RecordedEvent]>,
     connection: &mut Guarded,
-) -> Obstructed<Folded> {
-    let mut folded = Folded::with_capacity(due.len());
+) -> Obstructed<InlineFolds> {
+    let mut folded = InlineFolds::with_capacity(due.len());
     for due in due {
         match fold_one(due, head, appended, connection).await? {
             Ok(one) => folded.push(one),
@@ -199,7 +179,7 @@ pub(crate) async fn promote(
     building: &Generation,
     promote: Query<'_, Postgres, PgArguments>,
     connection: &mut Guarded,
-) -> Result<Option<(Vec<PgRow>, Folded)>, sqlx::Error> {
+) -> Result<Option<(Vec<PgRow>, InlineFolds)>, sqlx::Error> {
     begin(connection).await?;
     let done = fold_and_promote(models, building, promote, connection).await;
     match end(connection, done).await? {
@@ -218,7 +198,7 @@ async fn fold_and_promote(
     building: &Generation,
     promote: Query<'_, Postgres, PgArguments>,
     connection: &mut Guarded,
-) -> Result<Result<(Vec<PgRow>, Folded), Option<InlineObstacle>>, sqlx::Error> {
+) -> Result<Result<(Vec<PgRow>, InlineFolds), Option<InlineObstacle>>, sqlx::Error> {
     connection.rows(sqlx::query(include_str!("../sql/inline_turn.sql"))).await?;
     // Another statement: it sees all that was written before the lock was taken.
     let head = connection.rows(sqlx::query(include_str!("../sql/head.sql"))).await?;

@@ -136,21 +136,18 @@ impl Known {
         self.undisturbed = 0;
     }
 
-    /// Takes note of what was written, which is all of `batch`, and tells the fate of each entry.
-    pub(crate) fn learn(&mut self, batch: &Batch, written: &Written) -> Vec<Fate> {
-        let mut position = written.before;
-        let mut fates = Vec::with_capacity(written.versions.len());
+    /// Takes note of what was written, which is all of `batch`.
+    pub(crate) fn learn(&mut self, batch: &Batch, written: &Written) {
+        let mut head = written.before.get();
         for (entry, version) in batch.entries().zip(&written.versions) {
-            fates.push(Fate::Written { version: *version, position });
-            position = Position::new(position.get() + entry.events() as u64);
+            head += entry.events() as u64;
             self.learn_end(entry, *version, written.recorded_at);
         }
-        match self.head.replace(position) {
-            Some(head) if head == written.before => self.undisturbed += 1,
+        match self.head.replace(Position::new(head)) {
+            Some(before) if before == written.before => self.undisturbed += 1,
             Some(_) => self.undisturbed = 0,
             None => {}
         }
-        fates
     }
 
     /// Takes note of what became of each entry of `batch`, which was checked by itself. If a stream that this session knew

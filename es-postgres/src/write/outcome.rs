@@ -79,15 +79,7 @@ impl Batch {
             let Fate::Written { mut version, mut position } = *fate else { continue };
             for new in entry.members().flat_map(|member| &member.append.events) {
                 (version, position) = (version.next(), position.next());
-                recorded.push(RecordedEvent {
-                    position,
-                    stream: entry.stream().clone(),
-                    version,
-                    id: new.id,
-                    recorded_at,
-                    metadata: new.metadata.clone(),
-                    data: new.data.clone(),
-                });
+                recorded.push(new.clone().into_recorded(entry.stream().clone(), version, position, recorded_at));
             }
         }
         recorded.sort_unstable_by_key(|event| event.position);

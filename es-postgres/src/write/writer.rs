@@ -15,7 +15,11 @@ use std::{
     sync::Arc,
 };
 
-use es_core::{StreamId, backend::KnownHead, telemetry::AppendMeter};
+use es_core::{
+    StreamId,
+    backend::{Inline, KnownHead},
+    telemetry::AppendMeter,
+};
 use tokio::{
     sync::mpsc,
     task::{self, JoinError, JoinSet},
@@ -26,14 +30,12 @@ use crate::{
     session::Session,
     write::{
         delivery::Delivery,
-        inline::Inline,
         parcel::{Parcel, Queued},
     },
 };
 
 /// How often the writer yields before it sends a batch, so that callers it has just answered can join it instead of waiting
-/// for the next one. (16
-/// callers: 0.91 of the bare limit instead of 0.76 with none. A single caller has no other to wait for.)
+/// for the next one. (16 callers: 0.91 of the bare limit instead of 0.76 with none. A single caller has no other to wait for.)
 const YIELDS_BEFORE_A_BATCH: usize = 3;
 
 /// The most requests that are held back, large ones and what follows them in their streams. Then nothing more is taken from
@@ -223,7 +225,6 @@ mod tests {
 
     use es_core::{
         Append, AppendError, Appended, EventData, Expected, NewEvent,
-        backend::{InlineModels, KnownProgress},
         write::rooms::{LARGE_BYTES, Rooms},
     };
     use sqlx::postgres::PgConnectOptions;
@@ -237,7 +238,7 @@ mod tests {
     fn writer() -> Writer {
         let session = Session::new(PgConnectOptions::new(), "es".into(), Duration::ZERO);
         let (queue, head) = (mpsc::channel(1).1, KnownHead::default());
-        let inline = Inline { models: InlineModels::default(), progress: KnownProgress::default() };
+        let inline = Inline::default();
         Writer::new(session, &PostgresOptions::new(""), queue, head, Arc::default(), inline)
     }
 

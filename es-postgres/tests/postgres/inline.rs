@@ -42,7 +42,7 @@ async fn r5_r9_terminated_backends_leave_the_fold_of_the_log() {
     let schema = Schema::new();
     let store = schema.store().await;
     let service = service(&store).await;
-    let (acknowledged, blows) = (watch::Sender::new(0), watch::Sender::new(0));
+    let (acknowledged, kills) = (watch::Sender::new(0), watch::Sender::new(0));
     let mut session = schema.session().await;
     let kill = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -51,21 +51,21 @@ async fn r5_r9_terminated_backends_leave_the_fold_of_the_log() {
         schema.0
     );
     let killer = tokio::spawn({
-        let (mut acknowledged, blows) = (acknowledged.subscribe(), blows.clone());
+        let (mut acknowledged, kills) = (acknowledged.subscribe(), kills.clone());
         async move {
             for round in 0..10 {
                 acknowledged.wait_for(|count| *count > round * 10).await.unwrap();
                 while session.number(&kill).await == 0 {}
-                blows.send_modify(|count| *count += 1);
+                kills.send_modify(|count| *count += 1);
             }
         }
     });
     let mut clients = JoinSet::new();
     for client in 0..8 {
-        let (service, acknowledged, blows) = (service.clone(), acknowledged.clone(), blows.subscribe());
+        let (service, acknowledged, kills) = (service.clone(), acknowledged.clone(), kills.subscribe());
         clients.spawn(async move {
             let mut written = 0;
-            while *blows.borrow() < 10 {
+            while *kills.borrow() < 10 {
                 deposit(&service, &format!("a{client}")).await;
                 written += 1;
                 acknowledged.send_modify(|count| *count += 1);

@@ -1,4 +1,4 @@
--- What read_matching.sql finds for a query that asks for one tag and nothing else, in a third of the time.
+-- What read_matching.sql finds for a query that asks for one tag and nothing else.
 -- binds: ?1 tag, ?2 position after which to start, ?3 the most rows
 -- locks: none
 SELECT found.position, stream, version, event_id, events.name, schema_version, payload, metadata, recorded_at_us

@@ -255,7 +255,7 @@ enum LetterEvent {
     Sent { to: String },
 }
 
-/// How many letters somebody has got, and how many folds that took.
+/// Counts the letters of each recipient, and its own folds.
 #[derive(Default)]
 struct Got(Arc<AtomicUsize>);
 

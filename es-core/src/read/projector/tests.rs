@@ -16,6 +16,7 @@ use crate::{
         field::{Field, Fields},
         projection::{EventOrder, FoldResult, Keys, Projection},
         read_model::{FieldChange, FieldValue, GenerationState, Generations},
+        samples::Distinct,
         scripted::Watched,
         source::{EventFeed, EventSource, LogSource, SourceError, Subscription},
         worker::{Events, Handler},
@@ -143,25 +144,6 @@ fn r17_a_document_that_is_encoded_again_counts_once() {
         documents.fold(&Fixed(Vec::new()), "a", &event, Duration::MAX).expect("folded");
         documents.write(&Location::of(&event)).expect("written");
         assert_eq!(documents.written, "a".len() + "null".len());
-    }
-}
-
-/// Two documents may not have the same amount.
-struct Distinct;
-
-impl Projection for Distinct {
-    const NAME: &'static str = "distinct";
-    const FIELDS: Fields<i64> = &[&Field::<i64, i64>::new("amount", |amount| Some(*amount)).unique()];
-    const ORDER: EventOrder = EventOrder::PerStream;
-    type Event = AccountEvent;
-    type Document = i64;
-
-    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        Keys::one(event.stream.id())
-    }
-
-    fn fold(&self, _: &mut Option<i64>, _: &Recorded<AccountEvent>) -> FoldResult {
-        Ok(())
     }
 }
 

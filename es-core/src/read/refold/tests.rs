@@ -5,12 +5,12 @@ use uuid::Uuid;
 
 use super::*;
 use crate::{
-    event::{EventData, NewEvent, Recorded},
+    event::{EventData, NewEvent},
     memory::MemoryStore,
     read::{
-        projection::{FoldResult, Keys},
         projector::Projector,
         read_model::{Act, Amendment, Changes, Extent, Leases, Shard, Takeover},
+        samples::Texts,
         scripted::Watched,
         source::LogSource,
     },
@@ -18,25 +18,6 @@ use crate::{
     testing::account::{AccountEvent, Histories, Turnover},
     write::append::Append,
 };
-
-/// A text of as many bytes as the last amount says, with its quotes.
-struct Texts;
-
-impl Projection for Texts {
-    const NAME: &'static str = "texts";
-    type Event = AccountEvent;
-    type Document = String;
-
-    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        Keys::one(event.stream.id())
-    }
-
-    fn fold(&self, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> FoldResult {
-        let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
-        *text = Some("x".repeat(usize::try_from(amount)? - 2));
-        Ok(())
-    }
-}
 
 async fn append(store: &MemoryStore, id: &str, event: NewEvent) {
     let stream = StreamId::new("account", id).expect("an id");
@@ -53,11 +34,11 @@ async fn misfit(store: &MemoryStore, id: &str) {
     append(store, id, NewEvent { data: EventData { payload: Bytes::from_static(b"{}"), ..event.data }, ..event }).await;
 }
 
-/// How many of these texts, under keys of two bytes, are kept within `limit`.
+/// How many texts of these sizes with their quotes, under keys of two bytes, are kept within `limit`.
 async fn kept(sizes: &[u64], limit: usize) -> usize {
     let log = MemoryStore::new();
     for (number, size) in sizes.iter().enumerate() {
-        deposit(&log, &format!("k{number}"), *size).await;
+        deposit(&log, &format!("k{number}"), size - 2).await;
     }
     let mut refold = Refold::new(&Texts, &log, |_| true).within(limit);
     refold.advance(Position::new(sizes.len() as u64), &mut |_, _| {}).await.expect("folded");

@@ -50,7 +50,7 @@ struct Shared {
     decoded: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
 }
 
-/// Decoded once; whoever asks meanwhile waits for it.
+/// The events with their contents. The first reader that needs them decodes them, and the others wait for that.
 type Decoded<S> = OnceCell<Arc<[Option<Recorded<S>>]>>;
 
 /// Which events a reader wants of a page.
@@ -124,8 +124,8 @@ impl BatchEvents {
         Self { page: self.page.clone(), range: self.range.start..end }
     }
 
-    /// The events with their contents in the set `S`, decoded once for all readers that share them. `None` where nobody shares
-    /// them, or where they are too large to be kept.
+    /// The events, decoded as events of the set `S`: once for all readers that share them. `None` if there is only one reader, or if
+    /// the page is too large for its decoded events to be kept.
     pub(crate) async fn decoded<S: EventSet>(&self) -> Option<DecodedEvents<S>> {
         let decoded = self.page.decoded::<S>()?;
         let all = decoded.get_or_init(|| self.page.decode()).await.clone();

@@ -99,7 +99,7 @@ impl Default for Course<'_> {
 }
 
 impl Events<'_> {
-    /// They with their contents, where these are decoded once for several readers.
+    /// The decoded events, if they are decoded once for several readers.
     pub(crate) async fn decoded<S: EventSet>(&self) -> Option<DecodedEvents<S>> {
         self.batch?.decoded().await
     }

@@ -4,15 +4,10 @@ use std::time::Duration;
 
 use super::{PATIENCE, builder, ends};
 use crate::{
-    event::Recorded,
     memory::MemoryStore,
-    read::{
-        engine_error::EngineError,
-        field::{Field, Fields},
-        projection::{FoldResult, Keys, Projection},
-    },
+    read::{engine_error::EngineError, samples::Distinct},
     service::{Parts, StartError, Thresholds, Unsettled},
-    testing::account::{AccountEvent, Histories},
+    testing::account::Histories,
 };
 
 /// It would fail where the positions were all that was compared: that of an empty log is reached before anything is built.
@@ -51,24 +46,6 @@ async fn a_process_is_not_ready_before_its_read_models_serve_unless_that_takes_l
         let health = service.health().await;
         assert_eq!((health.ready, health.status.parts[0].serves), (true, Some(true)), "{health:?}");
         ends(&service).await;
-    }
-}
-
-/// Two documents may not have the same amount.
-struct Distinct;
-
-impl Projection for Distinct {
-    const NAME: &'static str = "distinct";
-    const FIELDS: Fields<i64> = &[&Field::<i64, i64>::new("amount", |amount| Some(*amount)).unique()];
-    type Event = AccountEvent;
-    type Document = i64;
-
-    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        Keys::one(event.stream.id())
-    }
-
-    fn fold(&self, _: &mut Option<i64>, _: &Recorded<AccountEvent>) -> FoldResult {
-        Ok(())
     }
 }
 

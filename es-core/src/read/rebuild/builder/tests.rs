@@ -10,7 +10,7 @@ use crate::{
         engine_error::EngineError,
         projector::Projector,
         read_model::{GenerationState, Generations, Reader},
-        rebuild::texts::Texts,
+        samples::Texts,
         scripted::Watched,
         source::LogSource,
         worker::{Course, Events, Handled, Handler},

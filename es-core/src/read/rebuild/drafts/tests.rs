@@ -1,7 +1,7 @@
 use super::{Drafts, MEASURED, MEASURED_FIRST};
 use crate::{
     Field, Fields, FoldResult, Keys, Projection, Recorded,
-    read::rebuild::texts::Texts,
+    read::samples::Texts,
     testing::{account::AccountEvent, recorded},
 };
 

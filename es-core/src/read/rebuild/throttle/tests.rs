@@ -61,17 +61,15 @@ fn events() -> Vec<RecordedEvent> {
     recorded([("a", AccountEvent::Deposited { amount: 1 })])
 }
 
+fn subscription() -> Subscription {
+    let (categories, order, split) = (Categories::All, EventOrder::PerKey, Split::NONE);
+    Subscription { reader: "test".into(), store: Uuid::nil(), categories, order, split }
+}
+
 /// A feed of so many pages, at a quarter of the time.
 async fn feed(pages: usize) -> Box<dyn EventFeed> {
     let throttle = Throttle::keeping(LIMIT, MemoryStore::new());
-    let subscription = Subscription {
-        reader: "test".into(),
-        store: Uuid::nil(),
-        categories: Categories::All,
-        order: EventOrder::PerKey,
-        split: Split::NONE,
-    };
-    let feed = Slow(pages).open(&subscription).await.expect("opened");
+    let feed = Slow(pages).open(&subscription()).await.expect("opened");
     // Without probes, whose clock is not that of the test.
     Box::new(ThrottledFeed::new(feed, throttle.0, Arc::new(Probing)))
 }
@@ -142,17 +140,10 @@ async fn a_pause_that_is_interrupted_is_continued() {
 
 #[tokio::test]
 async fn a_throttled_source_is_the_source_but_for_its_pauses() {
-    let subscription = Subscription {
-        reader: "test".into(),
-        store: Uuid::nil(),
-        categories: Categories::All,
-        order: EventOrder::PerKey,
-        split: Split::NONE,
-    };
     let sources: [(Box<dyn EventSource>, bool); 2] =
         [(Box::new(LogSource::new(MemoryStore::new())), true), (Box::new(Slow(1)), false)];
     for (source, is_of_log) in sources {
-        let mut feed = source.open(&subscription).await.expect("opened");
+        let mut feed = source.open(&subscription()).await.expect("opened");
         feed.start(&LogSource::shard(), &Checkpoint::default()).await.expect("started");
         let throttle = Throttle::keeping(LIMIT, MemoryStore::new());
         let mut throttled = ThrottledFeed::new(feed, throttle.0, Arc::new(Probing));

@@ -1,82 +1,28 @@
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-use async_trait::async_trait;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, AtomicUsize, Ordering},
+};
 
 use super::*;
 use crate::{
-    Append, AppendError, Appended, EventQuery, EventStore, Expected, IdempotencyKey, NewEvent, Position, ReadError,
-    RecordedEvent, StreamId, Version,
-    memory::MemoryStore,
+    Append, EventStore, Expected, NewEvent, Position, StreamId,
     read::{
         projection::Projection,
         read_model::{Checkpoint, GenerationState, Generations, Leases, Slice},
+        scripted::Watched,
     },
     testing::account::{AccountEvent, Histories},
-    write::store::CommandRecord,
+    write::scripted::Scripted,
 };
 
-/// A log that notes how many leases are held while it is read, and how many events that gives.
-#[derive(Debug)]
-struct Log {
-    store: MemoryStore,
+/// A log and its read model, and what is noted while the log is read: the most leases that are held, and how many events are read
+/// while one is.
+struct Fixture {
+    store: Watched,
     reader: Reader,
-    most_held: AtomicUsize,
-    read_meanwhile: AtomicU64,
-}
-
-#[async_trait]
-impl EventStore for Log {
-    async fn append(&self, append: Append) -> Result<Appended, AppendError> {
-        self.store.append(append).await
-    }
-
-    async fn append_together(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
-        self.store.append_together(appends).await
-    }
-
-    async fn read_stream(
-        &self,
-        stream: &StreamId,
-        after: Version,
-        limit: usize,
-    ) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.store.read_stream(stream, after, limit).await
-    }
-
-    async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        let events = self.store.read_log(after, limit).await?;
-        let held = self.store.shares(&self.reader).await.expect("asked").len();
-        self.most_held.fetch_max(held, Ordering::Relaxed);
-        if held > 0 {
-            self.read_meanwhile.fetch_add(events.len() as u64, Ordering::Relaxed);
-        }
-        Ok(events)
-    }
-
-    async fn read_matching(
-        &self,
-        query: &EventQuery,
-        after: Position,
-        limit: usize,
-    ) -> Result<Vec<RecordedEvent>, ReadError> {
-        self.store.read_matching(query, after, limit).await
-    }
-
-    async fn head(&self) -> Result<Position, ReadError> {
-        self.store.head().await
-    }
-
-    async fn wait_past(&self, after: Position) -> Result<(), ReadError> {
-        self.store.wait_past(after).await
-    }
-
-    async fn find_command(&self, stream: &StreamId, key: &IdempotencyKey) -> Result<Option<CommandRecord>, ReadError> {
-        self.store.find_command(stream, key).await
-    }
-
-    async fn probe(&self) -> Result<Duration, ReadError> {
-        self.store.probe().await
-    }
+    log: Scripted,
+    most_held: Arc<AtomicUsize>,
+    read_meanwhile: Arc<AtomicU64>,
 }
 
 const EVENTS: u64 = 100;
@@ -86,22 +32,31 @@ fn account(number: u64) -> String {
 }
 
 /// Fifty accounts of a hundred events each, and a read model that has none of them in `shards`.
-async fn filled(shards: &[Shard]) -> Log {
-    let store = MemoryStore::new();
+async fn filled(shards: &[Shard]) -> Fixture {
+    let store = Watched::default();
     for number in 0..50 {
         let stream = StreamId::new("account", &account(number)).expect("a stream");
         let events = (0..EVENTS).map(|amount| NewEvent::of(&AccountEvent::Deposited { amount }).expect("an event"));
-        store.append(Append::new(stream, Expected::Any, events.collect())).await.expect("appended");
+        store.memory.append(Append::new(stream, Expected::Any, events.collect())).await.expect("appended");
     }
     let serving = store.ensure_generation(Histories::NAME, 1, GenerationState::Serving, "projection", &[]).await;
     let reader = serving.expect("made").reader;
     store.ensure_shards(&reader, shards).await.expect("made");
-    Log { store, reader, most_held: AtomicUsize::new(0), read_meanwhile: AtomicU64::new(0) }
+    let (most_held, read_meanwhile) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+    let (watched, most, meanwhile) = (store.clone(), most_held.clone(), read_meanwhile.clone());
+    let log = Scripted::noting(store.memory.clone(), move |page| {
+        let held = watched.held();
+        most.fetch_max(held, Ordering::Relaxed);
+        if held > 0 {
+            meanwhile.fetch_add(page.len() as u64, Ordering::Relaxed);
+        }
+    });
+    Fixture { store, reader, log, most_held, read_meanwhile }
 }
 
 /// Lets `shard` reach `position` with the right documents of its keys, but for `wrong`.
-async fn reaches(log: &Log, shard: &Shard, position: u64, wrong: &str) {
-    let lease = log.store.acquire(&log.reader, shard, Uuid::now_v7(), Takeover::Always, LEASE).await;
+async fn reaches(fixture: &Fixture, shard: &Shard, position: u64, wrong: &str) {
+    let lease = fixture.store.acquire(&fixture.reader, shard, Uuid::now_v7(), Takeover::Always, LEASE).await;
     let lease = lease.expect("asked").expect("it is there");
     let history = serde_json::to_vec(&(1..=EVENTS).collect::<Vec<_>>()).expect("JSON");
     let own = (0..position / EVENTS).map(account).filter(|key| shard.slice().holds(key));
@@ -111,14 +66,14 @@ async fn reaches(log: &Log, shard: &Shard, position: u64, wrong: &str) {
     };
     let upserts = own.map(document).chain([(wrong.to_owned(), "[7]".into())]).collect();
     let checkpoint = Checkpoint { position: Position::new(position), ..Checkpoint::default() };
-    log.store.commit(&lease, Changes { upserts, checkpoint, ..Changes::default() }).await.expect("committed");
-    log.store.release(&lease).await.expect("released");
+    fixture.store.commit(&lease, Changes { upserts, checkpoint, ..Changes::default() }).await.expect("committed");
+    fixture.store.release(&lease).await.expect("released");
 }
 
-async fn healed(log: &Log) -> Result<Verified, RefoldError> {
+async fn healed(fixture: &Fixture) -> Result<Verified, RefoldError> {
     let act = Act::new("ada", "a test").expect("valid");
-    let place = Place { log, store: &log.store, share: 1.0, limit: usize::MAX };
-    heal(&Histories, place, &log.store, &act, &mut |_| {}).await
+    let place = Place { log: &fixture.log, store: &fixture.store, share: 1.0, limit: usize::MAX };
+    heal(&Histories, place, &fixture.store.memory, &act, &mut |_| {}).await
 }
 
 /// R9: one shard is far behind the other. It would fail where the leases of both were held while the log between them was folded: no
@@ -126,34 +81,34 @@ async fn healed(log: &Log) -> Result<Verified, RefoldError> {
 #[tokio::test]
 async fn r9_a_lease_is_held_for_the_last_events_of_one_shard_only() {
     let shards = Shard::split("log", 2);
-    let log = filled(&shards).await;
+    let fixture = filled(&shards).await;
     let keys = |slice: Slice| (0..50).map(account).filter(move |key| slice.holds(key));
     let (behind, ahead) = (keys(shards[0].slice()).next(), keys(shards[1].slice()).next());
-    reaches(&log, &shards[0], 0, &behind.expect("a key")).await;
-    reaches(&log, &shards[1], 50 * EVENTS, &ahead.expect("a key")).await;
-    assert_eq!(healed(&log).await.expect("mended").mended, 2);
-    assert!(log.most_held.load(Ordering::Relaxed) <= 1, "one after the other");
-    let read = log.read_meanwhile.load(Ordering::Relaxed);
+    reaches(&fixture, &shards[0], 0, &behind.expect("a key")).await;
+    reaches(&fixture, &shards[1], 50 * EVENTS, &ahead.expect("a key")).await;
+    assert_eq!(healed(&fixture).await.expect("mended").mended, 2);
+    assert!(fixture.most_held.load(Ordering::Relaxed) <= 1, "one after the other");
+    let read = fixture.read_meanwhile.load(Ordering::Relaxed);
     assert!(read <= 2 * CLOSE, "{read} events");
-    assert_eq!(healed(&log).await.expect("verified").differing, 0);
+    assert_eq!(healed(&fixture).await.expect("verified").differing, 0);
 }
 
 /// It is not known which keys are in which partition.
 #[tokio::test(start_paused = true)]
 async fn partitions_are_mended_when_they_have_reached_the_same_position() {
     let partitions = [0, 1].map(|number| Shard::partition("orders", number));
-    let log = filled(&partitions).await;
-    reaches(&log, &partitions[0], 50 * EVENTS, "a07").await;
-    reaches(&log, &partitions[1], 49 * EVENTS, "a07").await;
-    let uneven = healed(&log).await;
+    let fixture = filled(&partitions).await;
+    reaches(&fixture, &partitions[0], 50 * EVENTS, "a07").await;
+    reaches(&fixture, &partitions[1], 49 * EVENTS, "a07").await;
+    let uneven = healed(&fixture).await;
     assert!(
         matches!(uneven, Err(RefoldError::Uneven { least, greatest }) if (least.get(), greatest.get()) == (4_900, 5_000)),
         "{uneven:?}"
     );
-    assert_eq!(log.most_held.load(Ordering::Relaxed), 0, "no worker was fenced");
-    let (healed, ()) = tokio::join!(healed(&log), async {
+    assert_eq!(fixture.most_held.load(Ordering::Relaxed), 0, "no worker was fenced");
+    let (healed, ()) = tokio::join!(healed(&fixture), async {
         tokio::time::sleep(LEVEL_WITHIN / 2).await;
-        reaches(&log, &partitions[1], 50 * EVENTS, "a07").await;
+        reaches(&fixture, &partitions[1], 50 * EVENTS, "a07").await;
     });
     let healed = healed.expect("mended");
     assert_eq!((healed.differing, healed.mended), (1, 1));
