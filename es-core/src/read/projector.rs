@@ -27,7 +27,7 @@ use crate::{
         field::DocumentField,
         projection::{EventOrder, Projection},
         read_model::{FieldChange, ReadModelStore, Reader},
-        rebuild::Throttle,
+        rebuild::{Throttle, throttled},
         source::{EventSource, Split, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Handler, Worker},
@@ -159,10 +159,7 @@ impl<P: Projection> Projector<P> {
 
     /// What builds read.
     pub(crate) fn building_source(&self) -> Arc<dyn EventSource> {
-        match &self.throttle {
-            Some(throttle) => throttle.on(self.source.clone()),
-            None => self.source.clone(),
-        }
+        throttled(self.throttle.as_ref(), &self.source)
     }
 
     /// What it does when it cannot fold an event ([stops](FailurePolicy::stop) by default).

@@ -9,7 +9,7 @@ pub use plan::RebuildPlan;
 pub(crate) use plan::{Trial, plan};
 pub use throttle::{Throttle, Throttling};
 
-use std::ops::ControlFlow;
+use std::{ops::ControlFlow, sync::Arc};
 
 use tokio_util::sync::CancellationToken;
 
@@ -24,6 +24,11 @@ use crate::read::{
     standby::waits_while_paused,
     worker::{self, Handler, Step},
 };
+
+/// What a build reads of `source`.
+pub(crate) fn throttled(throttle: Option<&Throttle>, source: &Arc<dyn EventSource>) -> Arc<dyn EventSource> {
+    throttle.map_or_else(|| source.clone(), |throttle| throttle.on(source.clone()))
+}
 
 impl<P: Projection> Projector<P> {
     /// Rebuilds the read model from the first event of the source while the old one serves and follows new events. The switch is

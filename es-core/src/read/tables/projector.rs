@@ -16,7 +16,7 @@ use crate::{
         failure::{FailurePolicy, FailureSettings},
         projection::EventOrder,
         read_model::{Generation, Reader},
-        rebuild::{self, RebuildPlan},
+        rebuild::{self, RebuildPlan, Throttle},
         source::{EventSource, Split, Subscription},
         standby::{Standby, waits_while_paused},
         worker::{self, DEFAULT_LEASE, Step, Worker},
@@ -39,6 +39,7 @@ pub struct TableProjector<P, S> {
     pub(super) store: Arc<S>,
     lease: Duration,
     standby: Standby,
+    throttle: Option<Throttle>,
     pub(super) failures: FailureSettings,
     pub(crate) report: StateReport,
     database: PhantomData<fn() -> S>,
@@ -55,6 +56,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
             store: Arc::new(store),
             lease: DEFAULT_LEASE,
             standby,
+            throttle: None,
             failures: FailureSettings::default(),
             report,
             database: PhantomData,
@@ -74,6 +76,11 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     /// As [`Projector::standby_limit`](crate::Projector::standby_limit).
     pub fn standby_limit(self, limit: Duration) -> Self {
         Self { standby: Standby { limit, ..self.standby }, ..self }
+    }
+
+    /// As [`Projector::throttle`](crate::Projector::throttle).
+    pub fn throttle(self, throttle: Throttle) -> Self {
+        Self { throttle: Some(throttle), ..self }
     }
 
     /// What it does when it cannot write an event ([stops](FailurePolicy::stop) by default).
@@ -119,13 +126,22 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         }
         let candidate = &Candidate::find(&*self.store, &subject::<S, P>()).await?;
         let opened = Instant::now();
+        let report = |step| {
+            if self.standby.is_over(step, opened.elapsed()) {
+                self.report.set(P::NAME, WorkerState::Working);
+            }
+        };
+        if !candidate.serves() {
+            let source = rebuild::throttled(self.throttle.as_ref(), &self.source);
+            if self.build(&*source, candidate, shutdown, report).await?.is_none() {
+                return Ok(None);
+            }
+        }
         let worker = self.worker(&*self.source, &candidate.generation).await?;
         let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
                 candidate.after(step).await?;
-                if self.standby.is_over(step, opened.elapsed()) {
-                    self.report.set(P::NAME, WorkerState::Working);
-                }
+                report(step);
                 Ok(ControlFlow::Continue(()))
             })
         });
@@ -141,7 +157,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     /// # Cancel safety
     /// Dropping the future interrupts the rebuild, as `shutdown` does.
     pub async fn rebuild(&self, shutdown: CancellationToken) -> Result<Option<Generation>, EngineError> {
-        self.rebuild_from(&*self.source, shutdown).await
+        self.rebuild_from(&*rebuild::throttled(self.throttle.as_ref(), &self.source), shutdown).await
     }
 
     /// What a rebuild from `log` has to do, as [`Projector::plan_rebuild`](crate::Projector::plan_rebuild). Its time is that of
@@ -168,7 +184,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         waits_while_paused(P::NAME, &shutdown, || {
             Box::pin(worker::persist(P::NAME, &self.report, &shutdown, || {
                 Box::pin(async {
-                    let built = self.build(source, &candidate.again(), &shutdown).await;
+                    let built = self.build(source, &candidate.again(), &shutdown, |_| {}).await;
                     built.map_err(|error| match error {
                         EngineError::Replaced => EngineError::Discarded,
                         other => other,
@@ -184,10 +200,12 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         source: &dyn EventSource,
         candidate: &Candidate<'_>,
         shutdown: &CancellationToken,
+        after_step: impl Fn(Step) + Send + Sync,
     ) -> Result<Option<Generation>, EngineError> {
-        let worker = self.worker(source, &candidate.generation).await?;
-        let steps = worker.run(shutdown, |step: Step| {
+        let (worker, after_step) = (self.worker(source, &candidate.generation).await?, &after_step);
+        let steps = worker.run(shutdown, |step| {
             Box::pin(async move {
+                after_step(step);
                 let serves = candidate.after(step).await?;
                 Ok(if serves { ControlFlow::Break(candidate.generation.clone()) } else { ControlFlow::Continue(()) })
             })
