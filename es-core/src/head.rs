@@ -164,16 +164,19 @@ mod tests {
         past.await;
     }
 
-    #[tokio::test]
+    /// No two looks are made at the same time. (Seen to fail where each waiter has a pace of its own.)
+    #[tokio::test(start_paused = true)]
     async fn one_of_many_waiters_looks_for_all_of_them() {
-        let (head, looks) = (KnownHead::default(), Arc::new(AtomicU64::new(0)));
+        let (head, looks) = (KnownHead::default(), Arc::new(StdMutex::new(Vec::new())));
         let mut waiters = JoinSet::new();
         for _ in 0..100 {
             let (head, looks) = (head.clone(), looks.clone());
             waiters.spawn(async move {
                 let look = || {
+                    let mut looks = looks.lock().expect("nothing panics under it");
+                    looks.push(tokio::time::Instant::now());
                     // The 20th look finds what another process has appended.
-                    if looks.fetch_add(1, Ordering::Relaxed) == 19 {
+                    if looks.len() == 20 {
                         head.raise(Position::new(1));
                     }
                     std::future::ready(Ok::<_, Infallible>(()))
@@ -182,7 +185,21 @@ mod tests {
             });
         }
         assert!(waiters.join_all().await.iter().all(Result::is_ok));
-        assert_eq!(looks.load(Ordering::Relaxed), 20);
+        let looks = looks.lock().expect("nothing panics under it");
+        assert!(looks.len() == 20 && looks.is_sorted_by(|one, next| one < next), "{looks:?}");
+    }
+
+    #[test]
+    fn the_paces_of_runtimes_on_which_no_caller_looks_are_forgotten() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().expect("made");
+        let (still, head) = (runtime(), KnownHead::default());
+        let looks = still.block_on(async { head.pace() });
+        for _ in 0..3 {
+            runtime().block_on(async { drop(head.pace()) });
+        }
+        let paces = head.paces.lock().expect("nothing panics under it");
+        assert!(paces.values().any(|pace| Arc::ptr_eq(pace, &looks)), "a caller looks there");
+        assert_eq!(paces.len(), 2, "and the last one");
     }
 
     /// It would fail where the callers of all runtimes waited for the one that looked: it waits on a runtime that stands still.

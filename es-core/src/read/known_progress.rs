@@ -183,6 +183,37 @@ mod tests {
         runtime::Builder::new_current_thread().enable_all().build().expect("made")
     }
 
+    /// What a look finds, and how long the paused clock went on until then.
+    async fn next(progresses: &mut Progresses) -> Duration {
+        let began = Instant::now();
+        progresses.next().await.expect("the store answers");
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_is_made_at_once_for_a_new_caller_and_where_a_worker_of_this_process_has_moved_the_read_model() {
+        let store: Arc<dyn Documents> = Arc::new(MemoryStore::new());
+        let mut progresses = Progresses::follow(&store, "ledger");
+        assert_eq!(next(&mut progresses).await, Duration::ZERO, "the first look");
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        // The last look before this one may be older.
+        next(&mut progresses).await;
+        let pause = next(&mut progresses).await;
+        assert!(pause > Duration::from_millis(100), "{pause:?} after a silence");
+        store.known_progress().moved("ledger");
+        let pause = next(&mut progresses).await;
+        assert!(pause < Duration::from_millis(10), "{pause:?} after a move");
+    }
+
+    #[tokio::test]
+    async fn a_task_that_has_ended_leaves_nothing_behind() {
+        let store: Arc<dyn Documents> = Arc::new(MemoryStore::new());
+        for _ in 0..3 {
+            drop(Progresses::follow(&store, "ledger"));
+        }
+        assert_eq!(store.known_progress().all()["ledger"].len(), 1);
+    }
+
     /// A runtime of one thread stands still while nothing is run on it, and what waits there is not dropped. (It would fail where the
     /// callers of all runtimes shared the task of the first: the other runtime waited for ever.)
     #[test]

@@ -42,7 +42,28 @@ impl Projection for Distinct {
         Keys::one(event.stream.id())
     }
 
-    fn fold(&self, _: &mut Option<i64>, _: &Recorded<AccountEvent>) -> FoldResult {
+    fn fold(&self, last: &mut Option<i64>, event: &Recorded<AccountEvent>) -> FoldResult {
+        let (AccountEvent::Deposited { amount } | AccountEvent::Withdrawn { amount }) = event.data;
+        *last = Some(i64::try_from(amount)?);
+        Ok(())
+    }
+}
+
+/// Its document is one letter, and is found by a text of 500.
+pub(crate) struct Found;
+
+impl Projection for Found {
+    const NAME: &'static str = "found";
+    const FIELDS: Fields<u8> = &[&Field::<u8, String>::new("text", |_| Some("x".repeat(500)))];
+    type Event = AccountEvent;
+    type Document = u8;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Keys::one(event.stream.id())
+    }
+
+    fn fold(&self, document: &mut Option<u8>, _: &Recorded<AccountEvent>) -> FoldResult {
+        *document = Some(1);
         Ok(())
     }
 }

@@ -52,7 +52,7 @@ struct Noted {
 }
 
 impl Watched {
-    /// From now on, it fails to return documents and generations.
+    /// From now on, it fails to return documents and generations, and to commit.
     pub(crate) fn breaks(&self) {
         self.noted.is_broken.store(true, Ordering::SeqCst);
     }
@@ -117,6 +117,10 @@ impl Watched {
 
     fn reader(&self) -> Result<&MemoryStore, ReadModelError> {
         self.noted.asked.fetch_add(1, Ordering::SeqCst);
+        self.working()
+    }
+
+    fn working(&self) -> Result<&MemoryStore, ReadModelError> {
         if self.noted.is_broken.load(Ordering::SeqCst) {
             return Err(ReadModelError("it is broken".into()));
         }
@@ -249,7 +253,7 @@ impl Leases for Watched {
         if let Some(until) = until {
             until.cancelled().await;
         }
-        self.memory.commit(lease, changes).await
+        self.working()?.commit(lease, changes).await
     }
 
     async fn situation(&self, lease: &Lease) -> Result<Situation, CommitError> {

@@ -27,9 +27,7 @@ pub trait ServiceStore: AggregateStore + ReadModelStore + Inspect {
 
     /// The read models that it folds in the transaction of each append, for a service to register its own
     /// ([`ServiceBuilder::inline`](crate::ServiceBuilder::inline)). `None`: the store folds none.
-    fn inline_models(&self) -> Option<&InlineModels> {
-        None
-    }
+    fn inline_models(&self) -> Option<&InlineModels>;
 }
 
 #[async_trait]

@@ -69,4 +69,39 @@ fn an_append_folds_a_thousand_events_beside_its_own() {
     let from_kafka = InlineState { checkpoint: None, ..state(1, 1, 5) };
     assert_eq!(missing(&from_kafka, 0), Err(true), "its projector has to follow the log first");
     assert_eq!(missing(&state(1, 1, 5), 4), Err(true), "a log that was restored");
+    let behind = state(1, 1, 5).missing("ledger", Position::new(4)).expect_err("a log that was restored");
+    assert!(AppendError::from(behind).is_transient(), "its projector may catch up");
+}
+
+/// A fold that knows whether it was told of its commit.
+struct Told(Arc<AtomicBool>);
+
+impl InlineFold for Told {
+    fn missing(&self) -> &[String] {
+        &[]
+    }
+
+    fn budget(&self) -> usize {
+        0
+    }
+
+    fn fold(&mut self, _: Vec<Option<Bytes>>) -> Result<Changes, InlineFailure> {
+        Ok(Changes::default())
+    }
+
+    fn refused(&self, taken: Taken) -> InlineFailure {
+        panic!("{taken:?}")
+    }
+
+    fn committed(self: Box<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Otherwise each append would load the documents of the one before it.
+#[test]
+fn a_fold_is_told_that_it_is_committed() {
+    let told = Arc::new(AtomicBool::new(false));
+    Inline::default().committed(vec![("ledger", Box::new(Told(told.clone())))]);
+    assert!(told.load(Ordering::Relaxed));
 }

@@ -1,5 +1,8 @@
 //! The documents that a part of a batch touches, from the stored bytes and back. They stay for the next part, as values.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::{HashMap, HashSet},
     mem,

@@ -1,6 +1,9 @@
 //! A projector whose read model is folded in the transaction of each append. It builds the generation and catches up, as any other;
 //! then it rests, and the store folds with its code.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     ops::ControlFlow,

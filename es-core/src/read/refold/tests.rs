@@ -179,6 +179,7 @@ fn trying_again_may_help_where_the_generation_or_a_store_will_be_there() {
         (ReadError::Store("the connection was lost".into()).into(), true),
         (lost().into(), true),
         (EngineError::from(lost()).into(), true),
+        (RefoldError::Added { event: "account-a".to_owned(), cause: Box::new(lost().into()) }, true),
         (EngineError::Panicked { event }.into(), false),
         (RefoldError::OtherVersion { serving: 2, ours: 1 }, false),
     ] {

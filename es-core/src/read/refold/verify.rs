@@ -166,7 +166,7 @@ pub(crate) async fn verify<P: Projection>(
 }
 
 /// Of those of `keys` whose declared fields have other stored values than their documents: these fields, and the document.
-async fn drifted_fields<P: Projection>(
+pub(super) async fn drifted_fields<P: Projection>(
     store: &dyn ReadModelStore,
     generation: &Generation,
     keys: &[String],

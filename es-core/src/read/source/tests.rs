@@ -56,6 +56,25 @@ async fn a_log_is_one_shard_that_leases_give_away() {
     assert_eq!(feed.takeover(), Takeover::WhenFree);
 }
 
+/// Pages begin at the same places for all readers, so that they are shared.
+#[tokio::test]
+async fn a_first_batch_ends_where_those_of_other_readers_do() {
+    let log = store(&[("a", 30)]).await;
+    let fourth = log.read_log(Position::new(3), 1).await.expect("read").remove(0);
+    let checkpoint = Checkpoint { position: fourth.position, witness: Some(Witness::of(&fourth)), cursor: None };
+    let mut feed = started(LogSource::new(log).batch(10), Categories::All, checkpoint).await;
+    let ends = [batch(&mut feed).await, batch(&mut feed).await].map(|batch| batch.checkpoint.position.get());
+    assert_eq!(ends, [10, 20]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_that_is_stopped_is_left_out() {
+    let log = store(&[("a", 3)]).await;
+    let mut feed = started(LogSource::new(log), Categories::All, Checkpoint::default()).await;
+    assert!(feed.stop(&LogSource::shard()));
+    assert!(matches!(feed.next().await, Ok(Delivery::Idle)));
+}
+
 #[tokio::test]
 async fn batches_have_the_size_that_was_asked_for() {
     let log = store(&[("a", 250)]).await;

@@ -96,6 +96,13 @@ mod tests {
     }
 
     #[test]
+    fn a_witness_is_the_end_of_the_id_of_an_event() {
+        let deposit = crate::testing::account::AccountEvent::Deposited { amount: 1 };
+        let event = crate::testing::recorded([("a", deposit)]).remove(0);
+        assert!(event.id.simple().to_string().ends_with(&format!("{:08x}", witness(&event))));
+    }
+
+    #[test]
     fn a_token_is_read_from_its_text() {
         let token = ChangeToken { generation: 3, position: Position::new(17), witness: Some(0x0c01_f2ab) };
         let without = ChangeToken { witness: None, ..token };

@@ -271,6 +271,25 @@ async fn r16_a_commit_that_is_on_its_way_at_the_shutdown_is_waited_for() {
     assert_eq!(store.memory.reached("notes").await.expect("read"), Position::new(1));
 }
 
+/// (Seen to fail where the worker waits for it when it releases the lease, and not before.)
+#[tokio::test(start_paused = true)]
+async fn r16_a_commit_that_fails_at_the_shutdown_is_an_error() {
+    let store = Watched::default();
+    let handler = GoesOn::new(&store, 1);
+    let Say::Next(Delivery::Batch(events)) = batch(0, 1..=1) else { panic!("a batch") };
+    let more = Say::Next(Delivery::Batch(Batch { end: None, ..events }));
+    store.breaks();
+    let (outcome, _) = ended_with(&handler, store, [assigned([0]), more]).await;
+    assert!(matches!(outcome, Err(EngineError::Store(_))), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn a_shard_that_is_assigned_later_is_taken_too() {
+    let says = [assigned([0]), batch(0, 1..=2), assigned([1]), batch(1, 3..=4)];
+    let done = worked(Watched::default(), 10, says).await;
+    assert_eq!((done.started, done.handled), (vec![shard(0), shard(1)], vec![1, 2, 3, 4]));
+}
+
 #[tokio::test]
 async fn r9_an_event_that_is_delivered_again_is_handled_once() {
     let says = [assigned([0]), batch(0, 1..=2), batch(0, 2..=3), batch(0, 1..=3)];

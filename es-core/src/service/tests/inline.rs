@@ -1,7 +1,7 @@
 //! Inline read models.
 
 use super::*;
-use crate::read::failure::FailurePolicy;
+use crate::{read::failure::FailurePolicy, service::ServiceStore};
 
 #[tokio::test]
 async fn an_inline_read_model_has_one_shard_and_parks_no_keys() {
@@ -26,4 +26,12 @@ async fn r13_an_inline_read_model_follows_the_log_whatever_the_other_readers_fol
     service.shutdown(PATIENCE).await.expect("it ends");
     drop(service);
     assert!(store.inline.is_empty(), "the store folds nothing any more");
+}
+
+#[tokio::test]
+async fn a_store_that_is_chosen_at_run_time_folds_inline_read_models() {
+    let store: Arc<dyn ServiceStore> = Arc::new(MemoryStore::new());
+    let service = Service::builder("accounts", store.clone()).inline(Histories).start().await.expect("it starts");
+    assert_eq!(store.inline_models().expect("it folds some").names(), ["histories"]);
+    service.shutdown(PATIENCE).await.expect("it ends");
 }

@@ -1,7 +1,9 @@
-use super::{Drafts, MEASURED, MEASURED_FIRST};
+use super::{Draft, Drafts, ENTRY, MEASURED, MEASURED_FIRST};
 use crate::{
-    Field, Fields, FoldResult, Keys, Projection, Recorded,
-    read::samples::Texts,
+    read::{
+        engine_error::EngineError,
+        samples::{Distinct, Found, Texts},
+    },
     testing::{account::AccountEvent, recorded},
 };
 
@@ -68,25 +70,6 @@ fn r17_a_document_that_is_loaded_counts_with_its_key() {
     assert_eq!(drafts.all, 2 + 5);
 }
 
-/// Its document is one letter, and is found by a text of 500.
-struct Found;
-
-impl Projection for Found {
-    const NAME: &'static str = "found";
-    const FIELDS: Fields<u8> = &[&Field::<u8, String>::new("text", |_| Some("x".repeat(500)))];
-    type Event = AccountEvent;
-    type Document = u8;
-
-    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
-        Keys::one(event.stream.id())
-    }
-
-    fn fold(&self, document: &mut Option<u8>, _: &Recorded<AccountEvent>) -> FoldResult {
-        *document = Some(1);
-        Ok(())
-    }
-}
-
 /// It would fail where only the documents were counted: of 3 bytes each instead of 505.
 #[test]
 fn r17_what_is_written_of_fields_is_counted() {
@@ -102,4 +85,30 @@ fn r17_what_is_written_of_fields_is_counted() {
     drafts.fields("aa").expect("told");
     drafts.write("aa").expect("written").expect("it exists");
     assert_eq!((drafts.changed_bytes(), drafts.all), (size, 2 * size));
+}
+
+#[test]
+fn r17_documents_and_their_unique_values_take_memory_beside_what_is_written() {
+    let mut texts = Drafts::<Texts>::new();
+    let mut distinct = Drafts::<Distinct>::new();
+    for key in ["aa", "bb", "cc"] {
+        texts.add(key.to_owned(), Some(&"\"x\"".into())).expect("a text");
+        distinct.add(key.to_owned(), Some(&"7".into())).expect("a number");
+    }
+    assert_eq!(texts.bytes(), texts.all + 3 * (ENTRY + size_of::<Draft<String>>()));
+    assert_eq!(distinct.bytes(), distinct.all + 3 * (ENTRY + size_of::<Draft<i64>>()) + 3 * ENTRY);
+}
+
+/// In a build too, although the projector's own handler would find it.
+#[test]
+fn r11_a_value_that_another_document_has_is_refused_while_a_generation_is_built() {
+    let event = recorded([("aa", AccountEvent::Deposited { amount: 8 })]).remove(0);
+    let event = event.decode::<AccountEvent>().expect("it fits").expect("it is one of them");
+    let mut drafts = Drafts::<Distinct>::new();
+    for (key, number) in [("aa", "7"), ("bb", "8")] {
+        drafts.add(key.to_owned(), Some(&number.into())).expect("a number");
+    }
+    drafts.fold(&Distinct, "aa", &event).expect("folded");
+    let settled = drafts.settle(&["aa".to_owned()], &event);
+    assert!(matches!(settled, Err(EngineError::NotUnique { .. })), "{settled:?}");
 }

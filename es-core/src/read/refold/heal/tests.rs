@@ -3,12 +3,21 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
-use super::*;
+use async_trait::async_trait;
+
+use super::{super::verify::drifted_fields, *};
 use crate::{
-    Append, EventStore, Expected, NewEvent, Position, StreamId,
+    Append, EventStore, Expected, NewEvent, Position, ReadError, StreamId,
+    error::BoxError,
+    inspect::{Finding, StreamSummary},
+    memory::MemoryStore,
     read::{
+        definition,
         projection::Projection,
-        read_model::{Checkpoint, GenerationState, Generations, Leases, Slice},
+        read_model::{
+            Checkpoint, FieldChange, FieldValue, GenerationState, Generations, Leases, ReadModelError, Slice,
+        },
+        samples::Distinct,
         scripted::Watched,
     },
     testing::account::{AccountEvent, Histories},
@@ -71,9 +80,8 @@ async fn reaches(fixture: &Fixture, shard: &Shard, position: u64, wrong: &str) {
 }
 
 async fn healed(fixture: &Fixture) -> Result<Verified, RefoldError> {
-    let act = Act::new("ada", "a test").expect("valid");
     let place = Place { log: &fixture.log, store: &fixture.store, share: 1.0, limit: usize::MAX };
-    heal(&Histories, place, &fixture.store.memory, &act, &mut |_| {}).await
+    heal(&Histories, place, &fixture.store.memory, &act(), &mut |_| {}).await
 }
 
 /// R9: one shard is far behind the other. It would fail where the leases of both were held while the log between them was folded: no
@@ -112,4 +120,107 @@ async fn partitions_are_mended_when_they_have_reached_the_same_position() {
     });
     let healed = healed.expect("mended");
     assert_eq!((healed.differing, healed.mended), (1, 1));
+}
+
+/// Its readers are 1,001 events further with each look.
+#[derive(Debug)]
+struct Ahead(MemoryStore, AtomicU64);
+
+#[async_trait]
+impl Inspect for Ahead {
+    async fn list_streams(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<StreamSummary>, ReadError> {
+        Ok(Vec::new())
+    }
+
+    async fn list_readers(&self) -> Result<Vec<ReaderSummary>, ReadModelError> {
+        let looks = self.1.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut readers = self.0.list_readers().await?;
+        for shard in readers.iter_mut().flat_map(|reader| &mut reader.shards) {
+            shard.position = Position::new(looks * (CLOSE + 1));
+        }
+        Ok(readers)
+    }
+
+    async fn diagnose(&self) -> Result<Vec<Finding>, BoxError> {
+        Ok(Vec::new())
+    }
+}
+
+fn act() -> Act {
+    Act::new("ada", "a test").expect("valid")
+}
+
+/// A worker that is always further than a lease may be held for. It is not fenced.
+#[tokio::test]
+async fn a_read_model_whose_worker_is_faster_than_the_fold_is_not_mended() {
+    let shard = Shard::whole("log");
+    let Fixture { store, reader, .. } = filled(std::slice::from_ref(&shard)).await;
+    // No event of them concerns the read model.
+    let ahead = Ahead(store.memory.clone(), AtomicU64::new(0));
+    for number in 0..25 {
+        let stream = StreamId::new("other", &number.to_string()).expect("a stream");
+        let events = (0..1_000).map(|amount| NewEvent::of(&AccountEvent::Deposited { amount }).expect("an event"));
+        store.memory.append(Append::new(stream, Expected::Any, events.collect())).await.expect("appended");
+    }
+    let (keys, act) = (BTreeSet::new(), act());
+    let mending = Mending { store: &store, readers: &ahead, reader, keys: &keys, act: &act };
+    let mut refold = Refold::new(&Histories, &store.memory, |_| false);
+    let mended = mending.mend_group(&[shard], BTreeSet::new(), &mut refold).await;
+    assert!(matches!(mended, Err(RefoldError::TooFast)), "{mended:?}");
+    assert_eq!((ahead.1.load(Ordering::Relaxed), store.held()), (ROUNDS as u64, 0));
+}
+
+/// The workers may have gone on until their leases are taken.
+#[tokio::test]
+async fn r9_what_is_folded_under_leases_is_little_and_up_to_one_position() {
+    let shards = Shard::split("log", 2);
+    let Fixture { store, reader, .. } = filled(&shards).await;
+    let (keys, act) = (BTreeSet::new(), act());
+    let mending = Mending { store: &store, readers: &store.memory, reader: reader.clone(), keys: &keys, act: &act };
+    let mended = async |at: [u64; 2]| {
+        let leases = [0, 1].map(|nth| {
+            let checkpoint = Checkpoint { position: Position::new(at[nth]), ..Checkpoint::default() };
+            Lease::new(reader.clone(), shards[nth].clone(), Uuid::nil(), 1, LEASE, checkpoint)
+        });
+        let mut refold = Refold::new(&Histories, &store.memory, |_| false);
+        mending.mend(&leases, BTreeSet::new(), &mut refold).await
+    };
+    assert!(matches!(mended([2 * CLOSE; 2]).await, Ok(0)));
+    assert!(matches!(mended([2 * CLOSE + 1; 2]).await, Err(RefoldError::TooFast)));
+    assert!(matches!(mended([1, 2]).await, Err(RefoldError::Uneven { .. })));
+    assert!(matches!(mended([2, 1]).await, Err(RefoldError::Uneven { .. })));
+}
+
+/// The number 7 under `a`, in a generation that is being built, with a field that says 8.
+async fn drifted() -> (MemoryStore, crate::Generation) {
+    let (store, shard) = (MemoryStore::new(), Shard::whole("log"));
+    let (name, fields) = (Distinct::NAME, definition::fields::<Distinct>());
+    let made = store.ensure_generation(name, 1, GenerationState::Building, "projection", &fields).await;
+    let generation = made.expect("made");
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.expect("made");
+    let lease = store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::Always, LEASE).await;
+    let value = Some(FieldValue { number: 8, text: "8".to_owned() });
+    let field = FieldChange { key: "a".to_owned(), field: "amount", is_unique: true, value, passed: Vec::new() };
+    let upserts = vec![("a".to_owned(), "7".into())];
+    let changes = Changes { upserts, fields: vec![field], ..Changes::default() };
+    store.commit(&lease.expect("asked").expect("taken"), changes).await.expect("committed");
+    (store, generation)
+}
+
+#[tokio::test]
+async fn fields_are_read_with_the_documents_that_have_some() {
+    let (store, generation) = drifted().await;
+    let (keys, act) = (BTreeSet::new(), act());
+    let reader = generation.reader.clone();
+    let mending = Mending { store: &store, readers: &store, reader, keys: &keys, act: &act };
+    let stored = mending.load::<Distinct>(&generation.reader, &["a".to_owned()]).await.expect("read");
+    assert_eq!(stored[0].fields.len(), 1);
+}
+
+/// What it had may have been deleted in part.
+#[tokio::test]
+async fn fields_that_have_drifted_in_a_generation_that_does_not_serve_are_not_reported() {
+    let (store, generation) = drifted().await;
+    let drifted = drifted_fields::<Distinct>(&store, &generation, &["a".to_owned()]).await;
+    assert!(matches!(drifted, Err(RefoldError::Replaced)), "{drifted:?}");
 }

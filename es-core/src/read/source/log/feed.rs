@@ -1,5 +1,8 @@
 //! What one reader gets of the log: the events of its shards.
 
+#[cfg(test)]
+mod tests;
+
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
