@@ -97,8 +97,8 @@ mod tests {
 
     #[test]
     fn a_witness_is_the_end_of_the_id_of_an_event() {
-        let deposit = crate::testing::account::AccountEvent::Deposited { amount: 1 };
-        let event = crate::testing::recorded([("a", deposit)]).remove(0);
+        let deposit = || ("a", crate::testing::account::AccountEvent::Deposited { amount: 1 });
+        let event = crate::testing::recorded([deposit(), deposit()]).remove(1);
         assert!(event.id.simple().to_string().ends_with(&format!("{:08x}", witness(&event))));
     }
 

@@ -167,3 +167,14 @@ async fn a_projector_goes_on_only_with_documents_that_stay() {
         assert_eq!(handled.goes_on, goes_on, "{bytes}");
     }
 }
+
+/// A document takes some 258 bytes: two shards have room for one each, three have not.
+#[tokio::test]
+async fn r17_the_shards_of_a_worker_share_the_memory_for_what_is_kept() {
+    let (fixture, events) = (Fixture::new(600).await, of(["a", "a"]));
+    let shards = [0, 1, 2].map(|number| Shard::partition("topic", number));
+    for (shard, loads) in shards.iter().zip([0, 0, 1]) {
+        fixture.handle(Events { shard, ..Events::of_log(&events[..1]) }).await;
+        assert_eq!(fixture.handle(Events { shard, ..Events::of_log(&events[1..]) }).await.1, loads, "{shard}");
+    }
+}
