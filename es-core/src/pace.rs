@@ -7,14 +7,14 @@ use tokio::time::Instant;
 /// The shortest pause between two looks.
 const LEAST: Duration = Duration::from_millis(2);
 
-/// The longest one: five looks a second are all that a quiet store costs.
-const MOST: Duration = Duration::from_millis(200);
+/// The longest one: three looks a second are all that a quiet store costs.
+const MOST: Duration = Duration::from_millis(400);
 
 /// The part of a silence that a pause may take.
 const SHARE: u32 = 100;
 
 /// The times of the looks of a process: a pause takes a hundredth of the time since the last news, but at least 2 ms and at most
-/// 200 ms. So what happens five times a second is seen within 2 ms, and a silence of twenty seconds costs little.
+/// 400 ms. So what happens five times a second is seen within 2 ms, and a long silence costs little.
 #[derive(Debug)]
 pub(crate) struct Pace {
     looked: Option<Instant>,
@@ -66,7 +66,7 @@ mod tests {
 
     #[test]
     fn pauses_grow_with_the_silence() {
-        let cases = [(0, 2), (50, 2), (200, 2), (300, 3), (1_000, 10), (10_000, 100), (3_600_000, 200)];
+        let cases = [(0, 2), (50, 2), (200, 2), (300, 3), (1_000, 10), (10_000, 100), (3_600_000, 400)];
         for (after, expected) in cases {
             assert_eq!(pause(Duration::from_millis(after)), Duration::from_millis(expected), "{after} ms");
         }

@@ -195,9 +195,10 @@ mod tests {
     use super::*;
 
     /// Those before the schema is known, and what a guarded transaction does by the simple protocol or by itself.
-    const WITHOUT: [&str; 7] = [
+    const WITHOUT: [&str; 8] = [
         "applied.sql",
         "copy_events.sql",
+        "end_reading.sql",
         "opened.sql",
         "restore.sql",
         "server.sql",

@@ -152,9 +152,10 @@ impl<'a> Worker<'a> {
                 Err(error) => break Err(error),
             }
         };
-        if let Ok(None) = outcome {
-            self.commit_kept(shutdown).await?;
-        }
+        let outcome = match outcome {
+            Ok(None) => self.commit_kept(shutdown).await.map(|()| None),
+            ended => ended,
+        };
         self.release().await;
         outcome
     }

@@ -37,7 +37,7 @@ impl PgReading {
     /// Dropping the future closes the connection.
     pub async fn end(mut self) -> Result<(), sqlx::Error> {
         // What the application has set (`SET` without `LOCAL`) would stay after a commit.
-        let ended = sqlx::raw_sql("ROLLBACK").execute(self.connection()).await;
+        let ended = sqlx::raw_sql(include_str!("../sql/end_reading.sql")).execute(self.connection()).await;
         self.taken.give_back(ended).map(drop)
     }
 }

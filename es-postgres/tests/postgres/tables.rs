@@ -187,7 +187,7 @@ impl TableProjection<PostgresStore> for Sets {
 }
 
 /// What an application's statements set in the store's session ends with their transaction. (It would fail where it stayed: the next
-/// statement of the store on the connection was made by the other role.)
+/// statement of the store on the connection was made by the other role. Seen to fail where a reading left its lock.)
 #[tokio::test]
 async fn what_a_projection_sets_in_the_session_ends_with_its_transaction() {
     let store = Schema::new().store().await;
@@ -206,7 +206,11 @@ async fn what_a_projection_sets_in_the_session_ends_with_its_transaction() {
         let mut reading = tables.read().await.unwrap();
         let style: String = sqlx::query_scalar("SHOW DateStyle").fetch_one(reading.connection()).await.unwrap();
         assert_eq!(style, "ISO, MDY");
-        sqlx::raw_sql("SET DateStyle TO 'SQL'").execute(reading.connection()).await.unwrap();
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4712";
+        let locks: i64 = sqlx::query_scalar(locks).fetch_one(reading.connection()).await.unwrap();
+        assert_eq!(locks, 0);
+        let set = "SET DateStyle TO 'SQL'; SELECT pg_advisory_lock(4712)";
+        sqlx::raw_sql(set).execute(reading.connection()).await.unwrap();
         reading.end().await.unwrap();
     }
     shutdown.cancel();

@@ -279,8 +279,9 @@ async fn r16_a_commit_that_fails_at_the_shutdown_is_an_error() {
     let Say::Next(Delivery::Batch(events)) = batch(0, 1..=1) else { panic!("a batch") };
     let more = Say::Next(Delivery::Batch(Batch { end: None, ..events }));
     store.breaks();
-    let (outcome, _) = ended_with(&handler, store, [assigned([0]), more]).await;
+    let (outcome, _) = ended_with(&handler, store.clone(), [assigned([0]), more]).await;
     assert!(matches!(outcome, Err(EngineError::Store(_))), "{outcome:?}");
+    assert_eq!(store.held(), 0, "the next worker need not wait until the lease expires");
 }
 
 #[tokio::test]

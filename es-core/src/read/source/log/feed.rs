@@ -23,8 +23,8 @@ use crate::{
     write::store::{ReadError, check_contiguous, is_last_page},
 };
 
-/// How long a feed waits for new events before it returns an empty batch.
-const IDLE: Duration = Duration::from_millis(500);
+/// How long a feed waits for new events before the reader attends to operators, and the last event is read again.
+const IDLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(super) struct LogFeed {
