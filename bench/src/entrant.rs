@@ -15,7 +15,7 @@ use crate::{
         read::Read,
     },
     contender::{Contender, Task, Work},
-    ours::{EmbeddedImporter, Importer, Log, Ours, Projected, Tagged},
+    ours::{EmbeddedImporter, Importer, Inlined, Log, Ours, Projected, Tagged},
     peers::Peer,
     watched,
 };
@@ -31,6 +31,8 @@ pub(crate) enum Entrant {
     Embedded,
     /// The framework while a projector follows the log.
     Projected,
+    /// The framework while appends fold a read model.
+    Inlined,
     /// The framework while its metrics are collected.
     Watched,
     /// The framework with the same tags, but without a condition on them.
@@ -54,6 +56,8 @@ pub(crate) enum Bare {
     LockedBatch,
     /// The same with tags.
     TaggedBatch,
+    /// The same with a document for each account, in one transaction.
+    FoldedBatch,
     /// One writer on a file of SQLite.
     Embedded,
     /// One writer, which decides on what has arrived.
@@ -77,6 +81,7 @@ impl Entrant {
             Self::Ours | Self::Embedded => "es-core",
             Self::Five => "es-core, five",
             Self::Projected => "es-core, projecting",
+            Self::Inlined => "es-core, inline",
             Self::Watched => "es-core, with metrics",
             Self::Unconditional => "es-core, no condition",
             Self::Sized(100_000) => "at 10^5 events",
@@ -100,9 +105,13 @@ impl Entrant {
     /// Creates what the contender needs in its empty database.
     pub(crate) async fn prepare(self, task: &Task) -> Result<()> {
         match self {
-            Self::Ours | Self::Five | Self::Projected | Self::Watched | Self::Unconditional | Self::Sized(_) => {
-                Ours::connect(task).await.map(drop)
-            }
+            Self::Ours
+            | Self::Five
+            | Self::Projected
+            | Self::Inlined
+            | Self::Watched
+            | Self::Unconditional
+            | Self::Sized(_) => Ours::connect(task).await.map(drop),
             Self::Embedded | Self::Bare(Bare::EmbeddedFold) => Ours::embedded(task).await.map(drop),
             Self::Bare(Bare::Embedded) => bare::embedded::create_table(task).await,
             Self::Bare(_) => bare::create_tables(&task.url).await,
@@ -121,6 +130,7 @@ impl Entrant {
             Self::Five => Box::new(Importer::connect(task, 5).await?),
             Self::Ours | Self::Watched | Self::Sized(_) => Box::new(Ours::connect(task).await?),
             Self::Projected => Box::new(Projected::connect(task).await?),
+            Self::Inlined => Box::new(Inlined::connect(task).await?),
             Self::Embedded if task.work.is_one_piece() => Box::new(EmbeddedImporter::connect(task).await?),
             Self::Embedded => Box::new(Ours::embedded(task).await?),
             Self::Bare(Bare::Embedded) => Box::new(Embedded::connect(task).await?),
@@ -129,6 +139,7 @@ impl Entrant {
             Self::Bare(Bare::Batch) => Box::new(Batch::connect(task, Statement::Plain).await?),
             Self::Bare(Bare::LockedBatch) => Box::new(Batch::connect(task, Statement::Locked).await?),
             Self::Bare(Bare::TaggedBatch) => Box::new(Batch::connect(task, Statement::Tagged).await?),
+            Self::Bare(Bare::FoldedBatch) => Box::new(Batch::connect(task, Statement::Folded).await?),
             Self::Bare(Bare::OneStream) => Box::new(OneStream::connect(task).await?),
             Self::Bare(Bare::Read) => Box::new(Read::new(task)),
             Self::Bare(Bare::Copy | Bare::Fold | Bare::Upsert) => Box::new(Copy::new(task)),

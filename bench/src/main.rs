@@ -120,8 +120,13 @@ impl Arguments {
         self.workloads.is_empty() || self.workloads.iter().any(wanted)
     }
 
+    /// A program that was built without them has none.
+    fn has_peers(&self) -> bool {
+        cfg!(feature = "peers") && !self.without_peers
+    }
+
     fn output(&self) -> PathBuf {
-        let whole = !self.quick && !self.without_peers && self.workloads.is_empty();
+        let whole = !self.quick && self.has_peers() && self.workloads.is_empty();
         self.output.clone().unwrap_or_else(|| PathBuf::from(if whole { "." } else { "../target/bench" }))
     }
 }
@@ -155,7 +160,7 @@ async fn run(arguments: &Arguments, server: &Server) -> Result<()> {
     let (rounds, timing) = (arguments.rounds(), arguments.timing());
     let wanted = |workloads: Vec<Workload>| -> Vec<Workload> {
         let workloads = workloads.into_iter().filter(|workload| arguments.wants(workload.name));
-        workloads.map(|workload| Workload { peers: workload.peers && !arguments.without_peers, ..workload }).collect()
+        workloads.map(|workload| Workload { peers: workload.peers && arguments.has_peers(), ..workload }).collect()
     };
     let machine = Machine::describe(&mut server.connect().await?).await?;
     let mut rows = Vec::new();

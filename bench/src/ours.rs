@@ -6,8 +6,8 @@ use anyhow::{Context, Result, ensure};
 use async_trait::async_trait;
 use es_core::{
     Append, CommandContext, Condition, EngineError, Event, EventOrder, EventQuery, EventStore, ExecuteError, Expected,
-    FoldResult, Generation, Keys, LogSource, Metadata, NewEvent, Position, Projection, Projector, QueryError, ReadModel,
-    ReadToken, Recorded, Repository, StreamId, Tag, Version,
+    FoldResult, Generation, Keys, LogSource, Metadata, NewEvent, Position, Projection, Projector, QueryError,
+    ReadModel, ReadToken, Recorded, Repository, Service, StreamId, Tag, Version,
     backend::{AggregateStore, ReadModelStore},
 };
 use es_postgres::{Imported, PostgresStore};
@@ -126,6 +126,29 @@ impl Projected {
 
 #[async_trait]
 impl Contender for Projected {
+    async fn client(&self) -> Result<Box<dyn Client>> {
+        self.ours.client().await
+    }
+}
+
+/// The framework while the store folds a read model in the transaction of each append.
+pub(crate) struct Inlined {
+    ours: Ours,
+    _service: Service,
+}
+
+impl Inlined {
+    pub(crate) async fn connect(task: &Task) -> Result<Self> {
+        let store = open(task).await?;
+        let service = Service::builder("bench", store.clone()).inline(Balances::<0>).start().await?;
+        // Until it serves, appends do not fold it.
+        service.read_model::<Balances>().patience(Duration::from_secs(10)).get("none").await?;
+        Ok(Self { ours: Ours::on(store, task.work), _service: service })
+    }
+}
+
+#[async_trait]
+impl Contender for Inlined {
     async fn client(&self) -> Result<Box<dyn Client>> {
         self.ours.client().await
     }

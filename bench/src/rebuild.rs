@@ -46,9 +46,7 @@ pub(crate) async fn measure(server: &Server, entrant: Entrant, work: Work) -> Re
     let events = STREAMS * EVENTS_PER_STREAM;
     let measured = measure::piece(&mut database, events, async { work.await? }).await?;
     let found: (i64, i64) = match &mut database {
-        Database::Server(connection) => {
-            sqlx::query_as(include_str!("sql/documents.sql")).fetch_one(connection).await?
-        }
+        Database::Server(connection) => sqlx::query_as(include_str!("sql/documents.sql")).fetch_one(connection).await?,
         Database::File(connection) => {
             sqlx::query_as(include_str!("sql/documents_embedded.sql")).fetch_one(connection).await?
         }

@@ -125,7 +125,7 @@ impl Visible {
         let mut database = Database::open(url).await?;
         let seconds = if quick { 1.0 } else { 10.0 };
         // The pauses between looks have become as long as they become.
-        tokio::time::sleep(Duration::from_secs(21)).await;
+        tokio::time::sleep(Duration::from_secs(41)).await;
         let (mut own, mut servers) = (Vec::new(), Vec::new());
         for round in 1..=rounds {
             let meter = Meter::start(&mut database).await?;

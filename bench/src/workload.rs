@@ -168,6 +168,18 @@ pub(crate) fn all() -> Vec<Workload> {
             ..many
         },
         Workload {
+            beside: Some(Entrant::Ours),
+            ours: Entrant::Inlined,
+            ..Workload::new(
+                "inline-64",
+                "Execute a command and fold its account's document in one transaction: 64 clients",
+                Work::Execute,
+                64,
+                Bare::FoldedBatch,
+            )
+        }
+        .claims(0.6, None, None),
+        Workload {
             name: "watched-64",
             title: "Execute a command: 64 clients, with and without metrics",
             ours: Entrant::Watched,
@@ -225,10 +237,18 @@ pub(crate) fn all() -> Vec<Workload> {
             Entrant::Embedded,
             Bare::Embedded,
         ),
-        embedded_model("sqlite-rebuild", "Rebuild a read model on SQLite: 500,000 events, 50,000 documents", Work::Rebuild)
-            .claims(0.7, None, None),
-        embedded_model("sqlite-catch-up", "Keep a read model on SQLite: 500,000 events, 50,000 documents", Work::CatchUp)
-            .claims(0.9, None, None),
+        embedded_model(
+            "sqlite-rebuild",
+            "Rebuild a read model on SQLite: 500,000 events, 50,000 documents",
+            Work::Rebuild,
+        )
+        .claims(0.7, None, None),
+        embedded_model(
+            "sqlite-catch-up",
+            "Keep a read model on SQLite: 500,000 events, 50,000 documents",
+            Work::CatchUp,
+        )
+        .claims(0.9, None, None),
     ]
 }
 

@@ -14,7 +14,10 @@ use crate::{Result, tools};
 /// Builds `bench/`, a workspace of its own, and runs it with the arguments.
 pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
-    tools::for_peers(&interrupt)?;
+    let has_peers = !arguments.iter().any(|argument| argument == "--without-peers");
+    if has_peers {
+        tools::for_peers(&interrupt)?;
+    }
     let workspace = tools::workspace();
     let target = workspace.join("target/bench");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -23,6 +26,9 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
         .args(["build", "--release", "--locked", "--ignore-rust-version", "--manifest-path"])
         .arg(workspace.join("bench/Cargo.toml"));
     build.arg("--target-dir").arg(&target);
+    if !has_peers {
+        build.arg("--no-default-features");
+    }
     tools::forget_this_package(&mut build);
     let code = children::run_to_end(build, Group::Own, &interrupt)?;
     if code != 0 {

@@ -1,13 +1,17 @@
 //! Many clients: one task with one connection inserts all appends that have arrived with one statement, and gives each caller a
 //! verdict of its own.
 
+use std::collections::{BTreeSet, HashMap};
+
 use anyhow::{Result, bail};
 use async_trait::async_trait;
-use sqlx::{PgConnection, Row as _};
+use es_core::Event;
+use sqlx::{Connection, PgConnection, Row as _};
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 use crate::{
+    account::{Account, AccountEvent},
     bare::{self, Row},
     contender::{Client, Contender, Task},
 };
@@ -29,12 +33,14 @@ pub(crate) enum Statement {
     Locked,
     /// With two tags for each event: its account's, and one that its client uses again and again.
     Tagged,
+    /// In a transaction with an upsert of the accounts' documents, which are kept in memory.
+    Folded,
 }
 
 impl Statement {
     fn sql(self) -> &'static str {
         match self {
-            Self::Plain => include_str!("../sql/bare_batch.sql"),
+            Self::Plain | Self::Folded => include_str!("../sql/bare_batch.sql"),
             Self::Locked => include_str!("../sql/bare_locked_batch.sql"),
             Self::Tagged => include_str!("../sql/bare_tagged_batch.sql"),
         }
@@ -55,9 +61,14 @@ impl Batch {
 }
 
 async fn write(statement: Statement, mut connection: PgConnection, mut queue: mpsc::Receiver<Queued>) -> Result<()> {
-    let mut batch = Vec::new();
+    let (mut batch, mut accounts) = (Vec::new(), HashMap::new());
     while queue.recv_many(&mut batch, MOST).await > 0 {
-        let written = insert_by(statement, &mut connection, batch.iter().map(|queued: &Queued| &queued.row)).await?;
+        let rows = batch.iter().map(|queued: &Queued| &queued.row);
+        let written = if matches!(statement, Statement::Folded) {
+            insert_and_fold(&mut connection, rows, &mut accounts).await?
+        } else {
+            insert_by(statement, &mut connection, rows).await?
+        };
         // What was written comes in the order of the batch, so a verdict is found by walking along.
         let mut written = written.into_iter().peekable();
         for queued in batch.drain(..) {
@@ -67,6 +78,28 @@ async fn write(statement: Statement, mut connection: PgConnection, mut queue: mp
         }
     }
     Ok(())
+}
+
+/// Inserts the rows, and writes what each account is after them, in one transaction.
+async fn insert_and_fold(
+    connection: &mut PgConnection,
+    rows: impl Iterator<Item = &Row> + Clone,
+    accounts: &mut HashMap<String, Account>,
+) -> Result<Vec<(Uuid, i64)>> {
+    let mut transaction = connection.begin().await?;
+    let written = insert(&mut transaction, rows.clone()).await?;
+    let schema = AccountEvent::SCHEMAS[0];
+    let mut touched = BTreeSet::new();
+    for row in rows {
+        let event = AccountEvent::decode(schema.name, schema.version, &row.payload)?;
+        accounts.entry(row.stream.clone()).or_default().fold(&event);
+        touched.insert(row.stream.as_str());
+    }
+    let documents = touched.iter().map(|key| serde_json::to_vec(&accounts[*key])).collect::<Result<Vec<_>, _>>()?;
+    let upsert = sqlx::query(include_str!("../sql/bare_upsert.sql"));
+    upsert.bind(touched.into_iter().collect::<Vec<_>>()).bind(documents).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(written)
 }
 
 /// Inserts the rows as one statement; gives the ids and positions of those that met no conflict, in their order.

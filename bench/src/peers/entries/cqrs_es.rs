@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     account::{Account, AccountEvent, Deposit, Full},
     contender::{Client, Contender, Task, Work},
-    peers,
+    peers::entries,
 };
 
 /// Events between two snapshots: as many as ours, and the number in its documentation.
@@ -58,13 +58,13 @@ impl Aggregate for Account {
 }
 
 pub(super) async fn create_tables(task: &Task) -> Result<()> {
-    let pool = peers::pool_0_8(task, 1).await?;
+    let pool = entries::pool_0_8(task, 1).await?;
     sqlx_0_8::raw_sql(include_str!("../sql/cqrs_es.sql")).execute(&pool).await?;
     Ok(())
 }
 
 pub(super) async fn connect(task: &Task) -> Result<Box<dyn Contender>> {
-    let pool = peers::pool_0_8(task, peers::connections(task)).await?;
+    let pool = entries::pool_0_8(task, entries::connections(task)).await?;
     let store = || {
         let repository = PostgresEventRepository::new(pool.clone());
         match task.work {

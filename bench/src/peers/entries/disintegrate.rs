@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     account::{self, Full},
     contender::{Client, Contender, Task, Work},
-    peers,
+    peers::entries,
 };
 
 /// The driver's default. With 64 clients it carried 504 commands a second on 8 connections, and 82 on 64.
@@ -102,7 +102,7 @@ impl Decision for Deposit {
 }
 
 pub(super) async fn create_tables(task: &Task) -> Result<()> {
-    let pool = peers::pool_0_8(task, 1).await?;
+    let pool = entries::pool_0_8(task, 1).await?;
     if task.work == Work::Boundary {
         return boundary::create_tables(pool).await;
     }
@@ -112,7 +112,7 @@ pub(super) async fn create_tables(task: &Task) -> Result<()> {
 }
 
 pub(super) async fn connect(task: &Task) -> Result<Box<dyn Contender>> {
-    let pool = peers::pool_0_8(task, peers::connections(task).min(CONNECTIONS)).await?;
+    let pool = entries::pool_0_8(task, entries::connections(task).min(CONNECTIONS)).await?;
     if task.work == Work::Boundary {
         return Ok(boundary::connect(pool));
     }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 use crate::{
     account::{Account, AccountEvent, Deposit, Full},
     contender::{Client, Contender, Task, Work},
-    peers,
+    peers::entries,
 };
 
 /// The aggregate, in this framework a word apart from its state.
@@ -46,15 +46,15 @@ fn builder(pool: sqlx_0_8::PgPool) -> PgStoreBuilder<Accounts> {
 }
 
 pub(super) async fn create_tables(task: &Task) -> Result<()> {
-    builder(peers::pool_0_8(task, 1).await?).try_build().await?;
+    builder(entries::pool_0_8(task, 1).await?).try_build().await?;
     Ok(())
 }
 
 pub(super) async fn connect(task: &Task) -> Result<Box<dyn Contender>> {
     let locks = task.work == Work::OneStream;
     // A client that holds a lock needs a second connection for its work.
-    let connections = peers::connections(task) * if locks { 2 } else { 1 };
-    let store = builder(peers::pool_0_8(task, connections).await?).without_running_migrations().try_build().await?;
+    let connections = entries::connections(task) * if locks { 2 } else { 1 };
+    let store = builder(entries::pool_0_8(task, connections).await?).without_running_migrations().try_build().await?;
     Ok(Box::new(Esrs { manager: Arc::new(AggregateManager::new(store)), work: task.work }))
 }
 

@@ -13,7 +13,8 @@ use uuid::Uuid;
 use crate::{
     account::{self, Deposit},
     contender::{Client, Contender, Task, Work},
-    embedded, peers,
+    embedded,
+    peers::entries,
 };
 
 /// The same event.
@@ -64,7 +65,7 @@ pub(super) async fn create_tables(task: &Task) -> Result<()> {
         sql_migrator::new::<Sqlite>()?.run(&mut connection, &Plan::apply_all()).await?;
         return Ok(());
     }
-    let pool = peers::pool_0_9(task, 1).await?;
+    let pool = entries::pool_0_9(task, 1).await?;
     let mut connection = pool.acquire().await?;
     sql_migrator::new::<Postgres>()?.run(&mut *connection, &Plan::apply_all()).await?;
     Ok(())
@@ -74,7 +75,7 @@ pub(super) async fn connect(task: &Task) -> Result<Box<dyn Contender>> {
     let executor = if embedded::is_file(&task.url) {
         embedded_executor(task).await?
     } else {
-        Sql::from(peers::pool_0_9(task, peers::connections(task)).await?).into()
+        Sql::from(entries::pool_0_9(task, entries::connections(task)).await?).into()
     };
     Ok(Box::new(Evento { executor, work: task.work }))
 }
@@ -83,7 +84,7 @@ pub(super) async fn connect(task: &Task) -> Result<Box<dyn Contender>> {
 async fn embedded_executor(task: &Task) -> Result<Executor> {
     let pool = async |connections| {
         let options = SqlitePoolOptions::new().min_connections(connections).max_connections(connections);
-        let options = options.acquire_timeout(peers::PATIENCE).test_before_acquire(false);
+        let options = options.acquire_timeout(entries::PATIENCE).test_before_acquire(false);
         options.connect_with(embedded::options(&task.url)).await.map(Sql::from)
     };
     let (readers, writer): (evento::Sqlite, evento::Sqlite) = (pool(4).await?, pool(1).await?);

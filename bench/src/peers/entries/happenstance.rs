@@ -10,16 +10,16 @@ use uuid::Uuid;
 use crate::{
     account::AccountEvent,
     contender::{Client, Contender, Task},
-    peers,
+    peers::entries,
 };
 
 pub(super) async fn create_tables(task: &Task) -> Result<()> {
-    migration::apply(&peers::pool_0_8(task, 1).await?).await?;
+    migration::apply(&entries::pool_0_8(task, 1).await?).await?;
     Ok(())
 }
 
 pub(super) async fn connect(task: &Task) -> Result<Box<dyn Contender>> {
-    let pool = peers::pool_0_8(task, peers::connections(task)).await?;
+    let pool = entries::pool_0_8(task, entries::connections(task)).await?;
     Ok(Box::new(Happenstance { events: PostgresEventStore::new(pool) }))
 }
 
