@@ -186,3 +186,15 @@ impl Finding {
         Self { check, severity: Severity::Problem, found: found.into(), advice: Some(advice.into()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Severity;
+
+    /// Scripts compare them.
+    #[test]
+    fn severities_have_words() {
+        let words = [Severity::Ok, Severity::Warning, Severity::Problem].map(Severity::as_str);
+        assert_eq!(words, ["ok", "warning", "problem"]);
+    }
+}
