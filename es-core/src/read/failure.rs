@@ -256,6 +256,7 @@ mod tests {
         assert!(long.ends_with("ü…") && long.len() <= MOST_CAUSE_BYTES + '…'.len_utf8(), "{}", long.len());
         let longest = MOST_CAUSE_BYTES - cause(String::new()).len();
         assert!(cause("x".repeat(longest)).ends_with('x'), "it is kept as it is");
+        assert_eq!(MOST_CAUSE_BYTES, 16_384);
     }
 
     #[test]
