@@ -40,7 +40,8 @@ impl From<Severity> for Outcome {
     }
 }
 
-/// Why a command was not carried out.
+/// Why a command was not carried out. The errors with which a store is not opened convert into it (features `sqlite` and
+/// `postgres`), so that they end a program with the [exit codes](EXIT_CODES) that they have in `es`, and say what to do.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CommandError {

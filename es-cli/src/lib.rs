@@ -3,6 +3,8 @@
 // What every command shares: how it ends, and how it prints.
 pub mod end;
 pub mod output;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod unopened;
 mod event;
 mod time;
 

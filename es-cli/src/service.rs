@@ -135,6 +135,12 @@ impl ServiceCommand {
         }
     }
 
+    /// Whether the program may create its store for it, or bring the schema up to date: only for `run`. Open the store with it as the
+    /// option `migrate`, and a mistyped path makes no new file.
+    pub fn may_migrate(&self) -> bool {
+        matches!(self, Self::Run(_))
+    }
+
     /// Starts the service of `builder` with the [parts](Self::parts) that it needs, carries it out until it is done or `shutdown`
     /// comes, prints to `output`, and ends the service.
     ///

@@ -16,6 +16,7 @@ use es_core::{
     service::Parts,
     testing::account::{Account, AccountCommand, Histories, Ledger},
 };
+use es_sqlite::SqliteStore;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -122,6 +123,34 @@ async fn verify_names_each_document_that_differs_and_a_rebuild_corrects_it() {
     let told: Vec<_> = acts.iter().map(|act| (&act["what"], &act["actor"], &act["reason"])).collect();
     let by_ada = |what| (what, &acts[0]["actor"], &acts[0]["reason"]);
     assert_eq!((told, &acts[0]["actor"]), (vec![by_ada(&json!("promote")), by_ada(&json!("rebuild"))], &json!("ada")));
+}
+
+/// So the program of an application ends as `es` does: with 3 if there is no store, with 4 if the file is something else.
+#[tokio::test]
+async fn a_store_that_is_not_opened_tells_what_to_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("events.db");
+    let open = async || SqliteStore::options(&file).migrate(false).open().await.map_err(CommandError::from);
+    let missing = open().await.unwrap_err();
+    assert!(matches!(&missing, CommandError::Unreachable { advice, .. } if advice.contains("es migrate")));
+    std::fs::write(&file, "no database, but as long as the header of one: ".repeat(4)).unwrap();
+    let other = open().await.unwrap_err();
+    assert!(matches!(&other, CommandError::Unfit { .. }), "{other:?}");
+}
+
+/// A mistyped path must make no file for them.
+#[test]
+fn only_run_may_create_the_store() {
+    for (arguments, may) in [
+        (&["run"][..], true),
+        (&["readers"], false),
+        (&["verify", "histories"], false),
+        (&["rebuild", "histories"], false),
+        (&["pause", "histories", "--reason", "ticket 7"], false),
+    ] {
+        let Program { command } = Program::parse_from([&["accounts"], arguments].concat());
+        assert_eq!(command.may_migrate(), may, "{arguments:?}");
+    }
 }
 
 /// Seen to fail where it said only that the read model is rebuilt.

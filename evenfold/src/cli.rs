@@ -4,7 +4,7 @@
 //! use std::process::ExitCode;
 //!
 //! use clap::{CommandFactory, Parser, Subcommand};
-//! use evenfold::{cli::{self, Output, ServiceCommand, TextCommand}, prelude::*};
+//! use evenfold::{ServiceBuilder, cli::{self, Output, ServiceCommand, TextCommand}, prelude::*};
 //!
 //! /// Sells seats
 //! #[derive(Parser)]
@@ -23,21 +23,28 @@
 //!     Text(TextCommand), // completions, man
 //! }
 //!
+//! fn service(store: SqliteStore) -> ServiceBuilder {
+//!     Service::builder("seats", store) // .aggregate::<Seat>().projection(…)
+//! }
+//!
 //! #[tokio::main]
 //! async fn main() -> ExitCode {
-//!     let service = Service::builder("seats", MemoryStore::new());
 //!     match Program::parse().command {
 //!         Command::Serve => ExitCode::SUCCESS, // see `evenfold::http`
-//!         Command::Service(command) => cli::run(command, service).await,
+//!         Command::Service(command) => {
+//!             // Only `run` may create the file: for the other commands a mistyped path is an error.
+//!             match SqliteStore::options("seats.db").migrate(command.may_migrate()).open().await {
+//!                 Ok(store) => cli::run(command, service(store)).await,
+//!                 Err(error) => cli::end::exit_code(Err(error.into())), // 3 or 4, with what to do
+//!             }
+//!         }
 //!         Command::Text(text) => cli::end::exit_code(text.run(Program::command(), &mut Output::stdout())),
 //!     }
 //! }
 //! ```
 //!
-//! It needs `clap` 4 with `derive`. Without a comment above `Program`, `--help` begins with that of [`ServiceCommand`].
-//!
-//! For commands that only look, open the store with `migrate(false)`, an option of `SqliteOptions` and `PostgresOptions`. Otherwise a
-//! mistyped path makes a new file, and an older schema is brought up to date.
+//! It needs `clap` 4 with `derive`. Without a comment above `Program`, `--help` begins with that of [`ServiceCommand`]. With
+//! `PostgresStore` it is the same.
 
 use std::process::ExitCode;
 

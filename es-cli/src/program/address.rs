@@ -138,52 +138,9 @@ impl Failure {
 impl From<Failure> for CommandError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Postgres(error) => postgres(error),
-            Failure::Sqlite(error) => sqlite(error),
+            Failure::Postgres(ConnectError::Url(_)) => Self::usage("the URL of Postgres is not understood", FORMS),
+            Failure::Postgres(error) => error.into(),
+            Failure::Sqlite(error) => error.into(),
         }
     }
-}
-
-fn postgres(error: ConnectError) -> CommandError {
-    use ConnectError as E;
-    let advice = match &error {
-        E::Url(_) => return CommandError::usage("the URL of Postgres is not understood", FORMS),
-        E::Schema { .. } => {
-            return CommandError::usage(error.to_string(), "name the schema of the store with --schema");
-        }
-        E::Connect(_) => {
-            let advice = "see whether the server runs, and whether host, port, user, password and database are right";
-            return CommandError::Unreachable { cause: error.into(), advice: advice.to_owned() };
-        }
-        E::NotMigrated { .. } => "name the schema of the store with --schema, or let its owner run `es migrate`",
-        E::MayNotMigrate { .. } => "run `es migrate` as the owner of the schema; then grant_application again",
-        E::NewerSchema { .. } => "use an `es` as new as the newest program on this store",
-        E::ServerTooOld { .. } => "upgrade the server",
-        E::Encoding { .. } => "create the database again with ENCODING 'UTF8'",
-        E::SharedSession => "let the pooler pool in session mode, or connect past it",
-        E::NoAppendLock => "connect to a server that keeps advisory locks, past any pooler that hides them",
-        _ => "the log of the server may say more",
-    };
-    let advice = advice.to_owned();
-    CommandError::Unfit { cause: error.into(), advice }
-}
-
-fn sqlite(error: OpenError) -> CommandError {
-    use OpenError as E;
-    let advice = match &error {
-        E::NoFile { .. } | E::NoDirectory { .. } => {
-            let advice = "name the file of the store, or create it with `es migrate`";
-            return CommandError::Unreachable { cause: error.into(), advice: advice.to_owned() };
-        }
-        E::File(_) | E::Locked(_) => {
-            let advice = "see who may read and write the file and its directory, and which process keeps it locked";
-            return CommandError::Unreachable { cause: error.into(), advice: advice.to_owned() };
-        }
-        E::NotMigrated { .. } => "name the file of a store, or run `es migrate` if this is to become one",
-        E::NewerSchema { .. } => "use an `es` as new as the newest program on this file",
-        E::NotADatabase(_) | E::Schema(_) => "name the file of a store",
-        _ => "see whether the file can be read and written",
-    };
-    let advice = advice.to_owned();
-    CommandError::Unfit { cause: error.into(), advice }
 }
