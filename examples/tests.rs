@@ -21,8 +21,8 @@ macro_rules! runs {
 }
 
 runs! {
-    callers_transaction decision idempotent_request projection_and_query quickstart rebuild service_test two_backends
-    unique_name
+    callers_transaction decision fields idempotent_request inline live projection_and_query quickstart rebuild
+    service_test table two_backends unique_name
 }
 
 #[test]
