@@ -186,6 +186,10 @@ impl Service {
     }
 
     /// The read model of `P`, for queries.
+    ///
+    /// `P` need not be registered here: another program on the store may keep the read model. If none does, queries end with
+    /// [`QueryError::Building`](crate::QueryError::Building), and what waits for it waits as long as it may. Without its registration
+    /// here it cannot be watched ([`WatchError::Unregistered`](crate::WatchError::Unregistered)).
     pub fn read_model<P: Projection>(&self) -> ReadModel<P> {
         self.resources().read_model()
     }

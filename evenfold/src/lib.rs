@@ -118,8 +118,16 @@
 //!
 //! # Where to find what
 //!
-//! The [`prelude`] holds what nearly every application names. Everything else is at the root of this crate, for example
-//! `use evenfold::{CancellationToken, ServiceStore, reaction}`.
+//! The [`prelude`] holds what nearly every application names. What is written less often is at the root of this crate, for example
+//! `use evenfold::{CancellationToken, ServiceStore, reaction}`, or in a module:
+//!
+//! | module | has |
+//! |---|---|
+//! | [`service`] | [`Parts`](service::Parts), [`Thresholds`](service::Thresholds), and errors such as [`StartError`](service::StartError) and [`RebuildError`](service::RebuildError) |
+//! | [`read::refold`] | [`Moment`](read::refold::Moment), [`WhatIf`](read::refold::WhatIf) |
+//! | [`backend`] | [`BoxError`](backend::BoxError), and what stores are made of |
+//! | `sqlite`, `postgres`, `kafka` (features) | the stores and the relay, with their options and errors |
+//! | `http`, `cli`, `prometheus`, `testing` (features) | see below |
 //!
 //! | to | see |
 //! |---|---|
@@ -127,6 +135,7 @@
 //! | decide on events of several aggregates | [`Decisions`], [`DecisionModel`] |
 //! | change the shape of an event | [`Event`](derive@Event): `version`, `upcast` |
 //! | keep read models | [`Projection`], [`ReadModel`] |
+//! | have a write in a read model when it is acknowledged | [`ServiceBuilder::inline`] |
 //! | fold a document when it is read, never behind | [`LiveProjection`], [`Live`] |
 //! | keep a read model in SQL tables, and query them | [`TableProjection`], [`Tables`] |
 //! | find documents by values, in pages, and count them | [`Field`], [`Projection::FIELDS`], [`ReadModel::find`] |
@@ -153,7 +162,7 @@
 //! | a policy's command is refused permanently, for example because a text in an event is no valid id | the policy stops before this event, `/readyz` is 503 and names it; the other parts continue | correct the policy and deploy; check ids before they get into events |
 //! | an event cannot be folded, or a reaction panics | the reader stops before this event, `/readyz` is 503 and names it. With [`FailurePolicy::park`] only the document or stream waits: `/readyz` tells `parkedKeys` and `deadLetters` | mend the code or the letter, and ask for a retry |
 //! | an inline read model cannot be folded with an event | [`AppendError::Unfoldable`], 409; nothing is written, and other commands go on | refuse the command, or mend the fold |
-//! | an inline read model lacks events, since its projector has stopped or is late | [`AppendError::InlineBehind`], 503; nothing is written | skip the event, or pause the read model ([`Operations`]): then appends go on without it |
+//! | an inline read model lacks events, since its projector has stopped or is late | [`AppendError::InlineBehind`], 503; nothing is written | skip the event, or pause the read model ([`Operations`]): then appends go on without it. If it is late, run its projector |
 //! | `kill -9` | every acknowledged write is there after the restart; on `SQLite` readers continue within a second | nothing |
 //! | the `SQLite` file is removed or replaced while it is open | reads and writes fail with [`FileReplaced`](sqlite::FileReplaced), 503, and so does `/readyz`; `serve` returns this error when the process is stopped | stop every process that has the file open; delete the files that end in `-wal` and `-shm`; restore the file; start the processes. **With an old `-wal` beside it the restored file is damaged**: see [`SqliteStore`](sqlite::SqliteStore#backups) |
 //! | a fold was wrong | wrong documents | increase [`Projection::VERSION`], or [`Service::rebuild`] after the deploy |
