@@ -254,6 +254,55 @@ BEGIN
 END
 $$;
 
+-- Locks what a promotion of a generation of a_projection locks, in the order of promote_generation(): for a transaction that does
+-- something with one of its checkpoints first.
+-- Locks: the readers, then their checkpoints.
+CREATE FUNCTION lock_generations(a_projection text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM readers r WHERE r.name = a_projection AND NOT r.is_retired ORDER BY r.id FOR NO KEY UPDATE;
+    PERFORM 1 FROM checkpoints c JOIN readers r ON r.id = c.reader
+      WHERE r.name = a_projection AND NOT r.is_retired ORDER BY c.reader, c.shard FOR UPDATE OF c;
+END
+$$;
+
+-- What is found of read models that are folded with an append: their generations in a_state that have a checkpoint in a_shard.
+-- is_detached: paused, or keys of it are parked. A commit or an act that this waits for is seen: a statement that waits for a row sees
+-- only that row anew, so all else is read when the rows are locked, and generations that have come in the place of others
+-- meanwhile are locked too.
+-- Locks: the checkpoints' rows, in the order of their readers.
+CREATE FUNCTION inline_states(a_projections text[], a_state text, a_shard text)
+RETURNS TABLE (id bigint, projection text, version bigint, definition text, is_detached boolean, fencing_token bigint, reached bigint,
+               event_id uuid, recorded_at timestamptz, cursor text, is_leased boolean)
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_locked bigint[];
+BEGIN
+    LOOP
+        SELECT coalesce(array_agg(l.reader), '{}') INTO v_locked
+          FROM (SELECT c.reader FROM generations g JOIN checkpoints c ON c.reader = g.id AND c.shard = a_shard
+                 WHERE g.projection = ANY (a_projections) AND g.state = a_state
+                 ORDER BY g.id FOR UPDATE OF c) l;
+        EXIT WHEN NOT EXISTS (SELECT FROM generations g JOIN checkpoints c ON c.reader = g.id AND c.shard = a_shard
+                               WHERE g.projection = ANY (a_projections) AND g.state = a_state AND g.id <> ALL (v_locked));
+    END LOOP;
+    RETURN QUERY
+    SELECT g.id, g.projection, g.version, r.definition,
+           EXISTS (SELECT FROM paused_readers p WHERE p.reader = g.projection)
+               OR EXISTS (SELECT FROM parked_keys k WHERE k.reader = g.id),
+           c.fencing_token, c.position, c.event_id, c.recorded_at, c.cursor, c.owner IS NOT NULL
+      FROM generations g
+      JOIN readers r ON r.id = g.id
+      JOIN checkpoints c ON c.reader = g.id AND c.shard = a_shard
+     WHERE g.id = ANY (v_locked) AND g.state = a_state
+     ORDER BY g.id;
+END
+$$;
+
 -- Takes a building generation out of sight; no-op where it is not building (any more).
 -- Locks: the reader, which keeps a promotion out; then its checkpoints, which waits for the commits in flight.
 CREATE FUNCTION discard_generation(a_id bigint) RETURNS void

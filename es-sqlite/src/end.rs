@@ -4,14 +4,15 @@ use std::mem;
 
 use es_core::{
     Position,
-    backend::{InlineBehind, InlineFolds, InlineModels},
+    backend::{InlineFolds, InlineModels},
 };
 use sqlx::{Connection, SqliteConnection};
 
 use crate::{
     batch,
     error::is_refusal,
-    inline, optimistic,
+    inline::{self, Behind},
+    optimistic,
     queue::{Outcome, Prepared},
     verdict::Written,
 };
@@ -65,7 +66,7 @@ impl End {
         batch: &[Prepared],
         own: &mut Written,
         models: &InlineModels,
-    ) -> Result<Result<(Vec<Outcome>, InlineFolds), InlineBehind>, sqlx::Error> {
+    ) -> Result<Result<(Vec<Outcome>, InlineFolds), Behind>, sqlx::Error> {
         // The next batch without read models looks for the end.
         *self = Self::default();
         let written = inline::write(connection, batch, own, models).await?;

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use es_core::{
     ActError, AppendError, ReadError,
-    backend::{CommitError, InlineBehind, PromoteError, ReadModelError, SnapshotError, StoreMoved},
+    backend::{CommitError, PromoteError, ReadModelError, SnapshotError, StoreMoved},
     error::BoxError,
 };
 use sqlx::migrate::MigrateError;
 
-use crate::identity::FileReplaced;
+use crate::{identity::FileReplaced, inline::Behind};
 
 /// Why a file could not be opened as an event store.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +121,7 @@ pub(crate) enum Failure {
     #[error(transparent)]
     Replaced(#[from] FileReplaced),
     #[error("an inline read model does not have the events before")]
-    Behind(InlineBehind),
+    Behind(Behind),
     #[error("SQLite failed")]
     Database(#[from] sqlx::Error),
 }
@@ -140,7 +140,7 @@ impl From<Failure> for AppendError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Closed => Self::Closed,
-            Failure::Behind(behind) => behind.into(),
+            Failure::Behind(Behind { behind, .. }) => behind.into(),
             failure => Self::Store(failure.cause()),
         }
     }

@@ -5,9 +5,10 @@ use es_core::{
     AppendError, Generation, Position, ReadError, RecordedEvent, Version,
     backend::{
         Checkpoint, GenerationState, InlineBehind, InlineDue, InlineFailure, InlineFold, InlineFolds, InlineModels,
-        InlineObstacle, InlineState, Reader, check_contiguous,
+        InlineObstacle, InlineState, PAGE_BYTES, Reader, check_contiguous,
     },
 };
+use futures_util::TryStreamExt;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
@@ -21,6 +22,14 @@ use crate::{
     rows::{self, Names},
     verdict::Written,
 };
+
+/// Why a batch was not written: an inline read model does not have the events before it.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    pub(crate) behind: InlineBehind,
+    /// Of each entry, whether it would be written. What becomes of the others depends on no read model.
+    pub(crate) written: Vec<bool>,
+}
 
 /// A step of a batch that is written in parts.
 enum Step<'a> {
@@ -41,7 +50,7 @@ pub(crate) async fn write(
     batch: &[Prepared],
     own: &mut Written,
     models: &InlineModels,
-) -> Result<Result<(Vec<Outcome>, Position, InlineFolds), InlineBehind>, sqlx::Error> {
+) -> Result<Result<(Vec<Outcome>, Position, InlineFolds), Behind>, sqlx::Error> {
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     let (mut outcomes, mut end, mut folded) = (Vec::with_capacity(batch.len()), Position::ZERO, InlineFolds::new());
     let mut steps = vec![Step::Write(batch)];
@@ -74,10 +83,13 @@ pub(crate) async fn write(
                 savepoint.rollback().await?;
                 divide(part, &mut steps, failure);
             }
-            Ok(Err(Refused::Behind(behind))) => {
+            Ok(Err(Refused::Behind(behind, of_part))) => {
                 savepoint.rollback().await?;
                 transaction.rollback().await?;
-                return Ok(Err(behind));
+                let mut written: Vec<_> = outcomes.iter().chain(&of_part).map(is_written).collect();
+                // The next parts have not been judged.
+                written.resize(batch.len(), true);
+                return Ok(Err(Behind { behind, written }));
             }
             Err(error) if is_refusal(&error) => {
                 savepoint.rollback().await?;
@@ -89,6 +101,10 @@ pub(crate) async fn write(
     own.recognise(&mut outcomes);
     transaction.commit().await?;
     Ok(Ok((outcomes, end, folded)))
+}
+
+fn is_written(outcome: &Outcome) -> bool {
+    outcome.iter().flatten().any(|appended| !appended.repeated)
 }
 
 /// Tries each half of `part` on its own. An entry that is alone fails.
@@ -114,8 +130,8 @@ impl From<RefusedBySqlite> for AppendError {
 enum Refused {
     /// The read models cannot be folded with this entry; if that is not known, with one of them.
     Entry(Option<usize>, InlineFailure),
-    /// No entry is to blame.
-    Behind(InlineBehind),
+    /// No entry is to blame. These would have been their outcomes.
+    Behind(InlineBehind, Vec<Outcome>),
 }
 
 /// Writes `part` within the caller's transaction and folds the read models. Returns also the last position.
@@ -131,11 +147,11 @@ async fn write_part(
     };
     let due = match due(models, &models.names(), GenerationState::Serving, head, connection).await? {
         Ok(due) => due,
-        Err(behind) => return Ok(Err(Refused::Behind(behind))),
+        Err(behind) => return Ok(Err(Refused::Behind(behind, outcomes))),
     };
-    match fold(due, head, Some(&appended), connection).await? {
+    match fold(models, due, head, &appended, connection).await? {
         Ok(folded) => Ok(Ok((outcomes, last, folded))),
-        Err(InlineObstacle::Behind(behind)) => Ok(Err(Refused::Behind(behind))),
+        Err(InlineObstacle::Behind(behind)) => Ok(Err(Refused::Behind(behind, outcomes))),
         Err(InlineObstacle::Failed(failure)) => {
             let entry = failure.position.and_then(|position| entry_at(&outcomes, position));
             Ok(Err(Refused::Entry(entry, failure)))
@@ -188,48 +204,71 @@ fn inline_state(row: &SqliteRow) -> Result<InlineState, sqlx::Error> {
     })
 }
 
-/// Folds all events after the checkpoints of `due`. `appended` are those after `head`, if they are known.
+/// Folds all events after the checkpoints of `due`, up to `head` and then those of the appends.
 async fn fold(
+    models: &InlineModels,
     due: Vec<InlineDue>,
     head: Position,
-    appended: Option<&[RecordedEvent]>,
+    appended: &[RecordedEvent],
     connection: &mut SqliteConnection,
 ) -> Result<Result<InlineFolds, InlineObstacle>, sqlx::Error> {
     let mut folded = InlineFolds::with_capacity(due.len());
     for due in due {
-        match fold_one(due, head, appended, connection).await? {
-            Ok(one) => folded.push(one),
+        match fold_one(models, due, head, appended, connection).await? {
+            Ok(one) => folded.extend(one),
             Err(obstacle) => return Ok(Err(obstacle)),
         }
     }
     Ok(Ok(folded))
 }
 
+/// `None` if there is nothing to fold, or the read model is left out.
 async fn fold_one(
-    (model, at): InlineDue,
+    models: &InlineModels,
+    (model, mut at): InlineDue,
     head: Position,
-    appended: Option<&[RecordedEvent]>,
+    appended: &[RecordedEvent],
     connection: &mut SqliteConnection,
-) -> Result<Result<(&'static str, Box<dyn InlineFold>), InlineObstacle>, sqlx::Error> {
-    let name = model.name();
+) -> Result<Result<Option<(&'static str, Box<dyn InlineFold>)>, InlineObstacle>, sqlx::Error> {
+    let (name, behind) = (model.name(), |behind| Ok(Err(InlineObstacle::Behind(behind))));
     let missing = match at.missing(name, head) {
         Ok(missing) => missing,
-        Err(behind) => return Ok(Err(InlineObstacle::Behind(behind))),
+        Err(error) => return behind(error),
     };
-    let all;
-    let events = match appended {
-        Some(appended) if missing == 0 => appended,
-        _ => {
-            let earlier = events_after(at.reached(), missing, connection).await?;
-            all = [&earlier[..], appended.unwrap_or_default()].concat();
-            &all
+    let mut caught_up = None;
+    if missing > 0 {
+        let page = events_after(at.reached(), InlineState::page(missing), connection).await?;
+        let fold = match models.begin_missing(&model, &at, &page, missing, head) {
+            Ok(Some(fold)) => fold,
+            Ok(None) => return Ok(Ok(None)),
+            Err(error) => return behind(error),
+        };
+        match write_fold(fold, &mut at, connection).await? {
+            Ok(fold) => caught_up = Some((name, fold)),
+            Err(failure) => {
+                return match models.missing_failed(failure, &at, missing, head) {
+                    Ok(()) => Ok(Ok(None)),
+                    Err(error) => behind(error),
+                };
+            }
         }
+    }
+    if appended.is_empty() {
+        return Ok(Ok(caught_up));
+    }
+    let fold = match model.begin(&at, appended) {
+        Ok(fold) => write_fold(fold, &mut at, connection).await?,
+        Err(failure) => Err(failure),
     };
-    let failed = |failure: InlineFailure| Ok(Err(failure.into_obstacle(&at, head)));
-    let mut fold = match model.begin(&at, events) {
-        Ok(fold) => fold,
-        Err(failure) => return failed(failure),
-    };
+    Ok(fold.map(|fold| Some((name, fold))).map_err(InlineObstacle::Failed))
+}
+
+/// Folds what `fold` has begun, writes it, and moves `at`.
+async fn write_fold(
+    mut fold: Box<dyn InlineFold>,
+    at: &mut InlineState,
+    connection: &mut SqliteConnection,
+) -> Result<Result<Box<dyn InlineFold>, InlineFailure>, sqlx::Error> {
     let stored = if fold.missing().is_empty() {
         Vec::new()
     } else {
@@ -237,29 +276,35 @@ async fn fold_one(
     };
     let changes = match fold.fold(stored) {
         Ok(changes) => changes,
-        Err(failure) => return failed(failure),
+        Err(failure) => return Ok(Err(failure)),
     };
     if let Some(taken) = fields::taken(connection, at.reader.id, &changes.fields).await? {
-        return failed(fold.refused(taken));
+        return Ok(Err(fold.refused(taken)));
     }
-    leases::advance_inline(connection, &at, &changes.checkpoint).await?;
+    leases::advance_inline(connection, at, &changes.checkpoint).await?;
     documents::write(connection, at.reader.id, &changes.upserts, &changes.deletes).await?;
     fields::write(connection, at.reader.id, &changes.fields).await?;
-    Ok(Ok((name, fold)))
+    Ok(Ok(fold))
 }
 
-/// The next `count` events after `position`.
+/// The first events after `position`, at most `limit`, and no more than a page.
 async fn events_after(
     position: Position,
-    count: usize,
+    limit: usize,
     connection: &mut SqliteConnection,
 ) -> Result<Vec<RecordedEvent>, sqlx::Error> {
-    let query = sqlx::query(include_str!("sql/read_log.sql"));
-    let query = query.bind(position.to_i64()).bind(rows_limit(count));
-    let (rows, mut names) = (query.fetch_all(connection).await?, Names::default());
-    let events = rows.iter().map(|row| rows::event(row, &mut names)).collect::<Result<Vec<_>, _>>();
+    let query = sqlx::query(include_str!("sql/read_log.sql")).bind(position.to_i64()).bind(rows_limit(limit));
+    let (mut events, mut names, mut bytes) = (Vec::new(), Names::default(), 0);
     let damaged = |reason: ReadError| sqlx::Error::Decode(reason.into());
-    let events = events.map_err(damaged)?;
+    let mut stored = query.fetch(connection);
+    while bytes < PAGE_BYTES
+        && let Some(row) = stored.try_next().await?
+    {
+        let event = rows::event(&row, &mut names).map_err(damaged)?;
+        bytes += event.data.payload.len();
+        events.push(event);
+    }
+    drop(stored);
     check_contiguous(position, &events).map_err(damaged)?;
     Ok(events)
 }
@@ -277,7 +322,7 @@ pub(crate) async fn fold_building(
     let due = due(models, &[model.name()], GenerationState::Building, head, &mut savepoint).await?;
     let due = due.map(|due| due.into_iter().filter(|(_, at)| at.reader == building.reader).collect());
     let folded = match due {
-        Ok(due) => fold(due, head, None, &mut savepoint).await?,
+        Ok(due) => fold(models, due, head, &[], &mut savepoint).await?,
         Err(behind) => Err(InlineObstacle::Behind(behind)),
     };
     match folded {

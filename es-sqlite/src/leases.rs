@@ -242,7 +242,7 @@ pub(crate) async fn advance(
 /// Moves the checkpoint of a generation from where it was found to `after`, and fences the worker that holds its lease.
 pub(crate) async fn advance_inline(
     connection: &mut SqliteConnection,
-    at: &InlineState,
+    at: &mut InlineState,
     after: &Checkpoint,
 ) -> Result<(), sqlx::Error> {
     let query = sqlx::query(include_str!("sql/inline_advance.sql"))
@@ -253,11 +253,11 @@ pub(crate) async fn advance_inline(
         .bind(after.position.to_i64())
         .bind(after.witness.map(|witness| witness.event_id))
         .bind(after.witness.map(|witness| witness.recorded_at.timestamp_micros()));
-    // It was found in this transaction, which holds the write lock.
-    match query.execute(connection).await?.rows_affected() {
-        1 => Ok(()),
-        _ => Err(sqlx::Error::RowNotFound),
-    }
+    // It was found in this transaction, which holds the write lock. (To the last row: only then the statement is done.)
+    let rows = query.fetch_all(connection).await?;
+    at.fencing_token = rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get("fencing_token")?;
+    at.checkpoint = Some(after.clone());
+    Ok(())
 }
 
 fn milliseconds(ttl: Duration) -> i64 {

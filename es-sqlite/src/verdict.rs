@@ -167,6 +167,14 @@ impl Written {
         Self(vec![None; entries])
     }
 
+    /// Of the entries of which `are_first` says so, and of the others.
+    pub(crate) fn divided(self, are_first: &[bool]) -> (Self, Self) {
+        let (first, second): (Vec<_>, Vec<_>) = self.0.into_iter().zip(are_first).partition(|(_, is_first)| **is_first);
+        let positions =
+            |entries: Vec<(Option<Position>, &bool)>| Self(entries.into_iter().map(|(position, _)| position).collect());
+        (positions(first), positions(second))
+    }
+
     /// Records what this try is about to commit, and clears `repeated` where an earlier try of this batch wrote the
     /// append. The position is enough to recognise that: the append was found there, and this batch had written it there.
     /// (If the earlier try was rolled back, and another process then wrote the same append to the same position, the flag

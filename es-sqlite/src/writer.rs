@@ -24,8 +24,9 @@ use crate::{
     connections::Connections,
     end::End,
     error::{Failure, may_pass},
+    inline::Behind,
     options::SqliteOptions,
-    queue::{Outcome, Prepared, Queued},
+    queue::{Outcome, Prepared, Queued, Waiting},
     verdict::Written,
 };
 
@@ -54,6 +55,37 @@ pub(crate) struct AppendWriter {
     pub(crate) meter: Arc<AppendMeter>,
     pub(crate) inline: Inline,
     pub(crate) closing: Arc<Notify>,
+}
+
+/// A part of a batch, and those who wait for what becomes of it.
+struct Part {
+    batch: Vec<Prepared>,
+    waiting: Vec<Waiting>,
+    /// A failed try may be committed nevertheless: if only the sync of the commit fails, its frames are in the write-ahead log, and the
+    /// process that recovers the log finds them. This is safe: the next try finds its events in the log and writes nothing (R6).
+    own: Written,
+}
+
+impl Part {
+    fn new(batch: Vec<Queued>) -> Self {
+        let (batch, waiting): (Vec<_>, Vec<_>) =
+            batch.into_iter().map(|queued| (queued.prepared, queued.waiting)).unzip();
+        let own = Written::new(batch.len());
+        Self { batch, waiting, own }
+    }
+
+    /// The entries of which `are_first` says so, and the others.
+    fn divided(self, are_first: &[bool]) -> (Self, Self) {
+        let (first_own, second_own) = self.own.divided(are_first);
+        let (mut first, mut second) = (Self::new(Vec::new()), Self::new(Vec::new()));
+        (first.own, second.own) = (first_own, second_own);
+        for ((prepared, waiting), is_first) in self.batch.into_iter().zip(self.waiting).zip(are_first) {
+            let part = if *is_first { &mut first } else { &mut second };
+            part.batch.push(prepared);
+            part.waiting.push(waiting);
+        }
+        (first, second)
+    }
 }
 
 impl AppendWriter {
@@ -145,33 +177,48 @@ impl AppendWriter {
     }
 
     async fn write(&mut self, batch: Vec<Queued>) {
-        let (batch, waiting): (Vec<_>, Vec<_>) =
-            batch.into_iter().map(|queued| (queued.prepared, queued.waiting)).unzip();
-        // A failed try may be committed nevertheless: if only the sync of the commit fails, its frames are in the
-        // write-ahead log, and the process that recovers the log finds them. This is safe: the next try finds its events
-        // in the log and writes nothing (R6).
-        let mut own = Written::new(batch.len());
-        let (began, mut failures) = (Instant::now(), 0);
-        let span = spans::write(batch.iter().flat_map(|prepared| &prepared.appends));
-        let outcome = loop {
+        let began = Instant::now();
+        let mut parts = vec![Part::new(batch)];
+        while let Some(mut part) = parts.pop() {
+            match self.write_part(&mut part, began).await {
+                Err(Failure::Behind(Behind { behind, written })) if written.contains(&false) => {
+                    tracing::debug!(?behind, "what need not be written is answered first");
+                    let (written, others) = part.divided(&written);
+                    parts.extend([written, others]);
+                }
+                outcome => self.answer(part, outcome),
+            }
+        }
+    }
+
+    /// Writes `part` until there is an outcome or patience ends. For a read model that is behind it `began` with the batch.
+    async fn write_part(&mut self, part: &mut Part, began: Instant) -> Result<Vec<Outcome>, Failure> {
+        let (started, mut failures) = (Instant::now(), 0);
+        let span = spans::write(part.batch.iter().flat_map(|prepared| &prepared.appends));
+        loop {
             failures += 1;
             let pause = BACKOFF.pause(failures);
-            match self.try_write(&batch, &mut own).instrument(span.clone()).await {
+            match self.try_write(&part.batch, &mut part.own).instrument(span.clone()).await {
                 Err(Failure::Database(error))
-                    if may_pass(&error) && began.elapsed() + pause < self.options.patience =>
+                    if may_pass(&error) && started.elapsed() + pause < self.options.patience =>
                 {
                     tracing::warn!(%error, ?pause, "a batch of appends failed and is tried again");
                     sleep(pause).await;
                 }
                 // Its projector is about to catch up.
-                Err(Failure::Behind(behind))
-                    if behind.may_pass() && began.elapsed() + pause < self.options.patience =>
+                Err(Failure::Behind(Behind { behind, written }))
+                    if behind.may_pass()
+                        && !written.contains(&false)
+                        && began.elapsed() + pause < self.options.patience =>
                 {
                     sleep(pause).await;
                 }
-                outcome => break outcome,
+                outcome => return outcome,
             }
-        };
+        }
+    }
+
+    fn answer(&self, Part { batch, waiting, .. }: Part, outcome: Result<Vec<Outcome>, Failure>) {
         match outcome {
             Ok(outcomes) => {
                 let is_new = |outcome: &Outcome| outcome.iter().flatten().any(|appended| !appended.repeated);
@@ -183,7 +230,7 @@ impl AppendWriter {
                 }
             }
             Err(Failure::Closed) => waiting.into_iter().for_each(|waiting| waiting.answer(Err(AppendError::Closed))),
-            Err(Failure::Behind(behind)) => {
+            Err(Failure::Behind(Behind { behind, .. })) => {
                 for waiting in waiting {
                     waiting.answer(Err(behind.clone().into()));
                 }

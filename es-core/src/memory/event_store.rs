@@ -5,7 +5,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::time::Instant;
 
-use super::{MemoryStore, log::index};
+use super::{MemoryStore, State, log::index};
 use crate::{
     event::RecordedEvent,
     limits::PAGE_BYTES,
@@ -20,23 +20,24 @@ use crate::{
 impl MemoryStore {
     async fn write(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
         if !self.inline.is_empty() {
-            self.until_folded().await?;
+            return self.append_when_folded(appends).await;
         }
         let mut state = self.lock();
         let before = state.log.events.len();
-        let appended = if self.inline.is_empty() {
-            state.log.append(appends)?
-        } else {
-            self.append_and_fold(&mut state, appends)?
-        };
-        self.head.raise(Position::new(state.log.events.len() as u64));
-        self.meter.committed(state.log.events.len() - before);
+        let appended = state.log.append(appends)?;
+        self.appended(&state, before);
         Ok(appended)
+    }
+
+    /// The log had so many events `before`.
+    pub(super) fn appended(&self, state: &State, before: usize) {
+        self.head.raise(state.head());
+        self.meter.committed(state.log.events.len() - before);
     }
 }
 
 /// As databases do it: a page ends with the event with which its payloads reach [`PAGE_BYTES`] (R17).
-fn page<'a>(events: impl Iterator<Item = &'a RecordedEvent>, limit: usize) -> Vec<RecordedEvent> {
+pub(super) fn page<'a>(events: impl Iterator<Item = &'a RecordedEvent>, limit: usize) -> Vec<RecordedEvent> {
     let mut bytes = 0;
     let fits = |event: &&RecordedEvent| {
         let fits = bytes < PAGE_BYTES;

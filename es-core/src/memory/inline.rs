@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
-use uuid::Uuid;
 
-use super::{MemoryStore, State, read_models::Stored};
+use super::{MemoryStore, State, event_store::page, read_models::Stored};
 use crate::{
     backoff::Backoff,
     read::{
-        inline::{InlineDue, InlineFailure, InlineFold, InlineObstacle, InlineState},
-        read_model::{Generation, GenerationState},
+        inline::{InlineBehind, InlineDue, InlineFailure, InlineFold, InlineState},
+        read_model::{Changes, Generation, GenerationState},
     },
     stream::Position,
     write::{
@@ -26,46 +25,46 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const BACKOFF: Backoff = Backoff::new(Duration::from_millis(10), Duration::from_secs(1));
 
 impl MemoryStore {
-    /// Returns when no inline read model lacks more events than an append folds.
-    pub(super) async fn until_folded(&self) -> Result<(), AppendError> {
+    /// Writes `appends`, and folds the inline read models; all of it or nothing. While one of these lacks too many events, it waits for its
+    /// projector.
+    pub(super) async fn append_when_folded(&self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
         let (began, mut looks) = (Instant::now(), 0);
         loop {
-            let (due, head) = {
-                let state = self.lock();
-                let head = state.head();
-                (self.inline.due(self.serving(&state), head)?, head)
+            let behind = match self.append_and_fold(&mut self.lock(), &appends)? {
+                Ok(appended) => return Ok(appended),
+                Err(behind) => behind,
             };
-            let missing = due.iter().map(|(model, state)| state.missing(model.name(), head));
-            let Err(behind) = missing.collect::<Result<Vec<_>, _>>() else { return Ok(()) };
             looks += 1;
             let pause = BACKOFF.pause(looks);
-            if began.elapsed() + pause >= PATIENCE {
+            if !behind.may_pass() || began.elapsed() + pause >= PATIENCE {
                 return Err(behind.into());
             }
             sleep(pause).await;
         }
     }
 
-    /// Writes `appends`, and folds the inline read models; all of it or nothing.
-    pub(super) fn append_and_fold(
+    fn append_and_fold(
         &self,
         state: &mut State,
-        appends: Vec<Append>,
-    ) -> Result<Vec<Appended>, AppendError> {
-        let (head, events) = (state.head(), state.log.events.len());
-        let due = self.inline.due(self.serving(state), head)?;
-        let commands: Vec<Uuid> = appends.iter().filter_map(Append::remembered).map(|known| known.id).collect();
-        let appended = state.log.append(appends)?;
-        if state.head() > head
-            && let Err(obstacle) = self.fold(state, due, head)
-        {
-            state.log.take_back(events, commands.into_iter());
-            return Err(match obstacle {
-                InlineObstacle::Failed(failure) => failure.into(),
-                InlineObstacle::Behind(behind) => behind.into(),
-            });
+        appends: &[Append],
+    ) -> Result<Result<Vec<Appended>, InlineBehind>, AppendError> {
+        // What need not be written depends on no read model.
+        if let Some(repeated) = state.log.judge_all(appends)? {
+            return Ok(Ok(repeated));
         }
-        Ok(appended)
+        let (head, events) = (state.head(), state.log.events.len());
+        let due = match self.inline.due(self.serving(state), head).and_then(|due| self.catch_up(state, due, head)) {
+            Ok(due) => due,
+            Err(behind) => return Ok(Err(behind)),
+        };
+        let appended = state.log.write_all(appends.to_vec());
+        if let Err(failure) = self.fold_own(state, due) {
+            let commands = appends.iter().filter_map(Append::remembered).map(|known| known.id);
+            state.log.take_back(events, commands);
+            return Err(failure.into());
+        }
+        self.appended(state, events);
+        Ok(Ok(appended))
     }
 
     /// Folds all events into the generation that is about to serve. If that cannot be done, its projector will see why.
@@ -73,10 +72,10 @@ impl MemoryStore {
         let Some(model) = self.inline.of(&building.reader.name, building.version) else { return };
         let found = state.read_models.readers.get(&building.reader.id);
         let Some(at) = found.and_then(|stored| inline_state(state, stored)) else { return };
-        if !at.is_detached && at.definition == model.definition() {
+        if !at.is_detached && at.checkpoint.is_some() && at.definition == model.definition() {
             let head = state.head();
-            if let Err(obstacle) = self.fold(state, vec![(model, at)], head) {
-                tracing::warn!(name = building.reader.name, ?obstacle, "the new generation was not folded to the end");
+            if let Err(behind) = self.catch_up(state, vec![(model, at)], head) {
+                tracing::warn!(name = building.reader.name, ?behind, "the new generation was not folded to the end");
             }
         }
     }
@@ -87,34 +86,72 @@ impl MemoryStore {
         self.inline.names().into_iter().filter_map(serving).filter_map(|stored| inline_state(state, stored)).collect()
     }
 
-    /// Folds all events after the checkpoints of `due`; those after `head` are of the append. Nothing is written before all are folded.
-    fn fold(&self, state: &mut State, due: Vec<InlineDue>, head: Position) -> Result<(), InlineObstacle> {
-        let mut folded = Vec::with_capacity(due.len());
-        for (model, at) in due {
-            at.missing(model.name(), head).map_err(InlineObstacle::Behind)?;
-            let reached = usize::try_from(at.reached().get()).unwrap_or(usize::MAX);
-            let failed = |failure: InlineFailure| failure.into_obstacle(&at, head);
-            let mut fold = model.begin(&at, &state.log.events[reached..]).map_err(failed)?;
-            let Some(stored) = state.read_models.readers.get(&at.reader.id) else { continue };
-            let documents = load(stored, &*fold);
-            let changes = fold.fold(documents).map_err(failed)?;
-            if let Some(taken) = stored.fields.taken(&changes.fields) {
-                return Err(failed(fold.refused(taken)));
+    /// Folds the events up to `head` that are missing in `due`, and returns those that have them all. (It stands whatever becomes of an
+    /// append: these events are in the log.)
+    fn catch_up(&self, state: &mut State, due: Vec<InlineDue>, head: Position) -> Result<Vec<InlineDue>, InlineBehind> {
+        let mut caught_up = Vec::with_capacity(due.len());
+        for (model, mut at) in due {
+            let missing = at.missing(model.name(), head)?;
+            if missing > 0 {
+                let reached = usize::try_from(at.reached().get()).unwrap_or(usize::MAX);
+                let events = page(state.log.events[reached..].iter(), InlineState::page(missing));
+                let Some(fold) = self.inline.begin_missing(&model, &at, &events, missing, head)? else { continue };
+                match folded(state, &at, fold) {
+                    Ok((fold, changes)) => self.commit(state, &at, changes, fold),
+                    Err(failure) => {
+                        self.inline.missing_failed(failure, &at, missing, head)?;
+                        continue;
+                    }
+                }
+                let stored = state.read_models.readers.get(&at.reader.id);
+                let Some(moved) = stored.and_then(|stored| inline_state(state, stored)) else { continue };
+                at = moved;
             }
-            folded.push((at.lease(), changes, fold));
+            caught_up.push((model, at));
         }
-        for (lease, changes, fold) in folded {
-            state.read_models.commit(&lease, changes).expect("nothing has changed under the lock");
-            // A worker that goes on from where the checkpoint was would fold into documents that it takes for older ones.
-            if let Ok(shard) = state.read_models.leased(&lease)
-                && shard.held.take().is_some()
-            {
-                shard.fencing_token += 1;
-            }
-            fold.committed();
-            self.progress.moved(&lease.reader.name);
+        Ok(caught_up)
+    }
+
+    /// Folds the events of an append, which are all after the checkpoints of `due`. Nothing is written before all are folded.
+    fn fold_own(&self, state: &mut State, due: Vec<InlineDue>) -> Result<(), InlineFailure> {
+        let mut all = Vec::with_capacity(due.len());
+        for (model, at) in due {
+            let reached = usize::try_from(at.reached().get()).unwrap_or(usize::MAX);
+            let fold = model.begin(&at, &state.log.events[reached..])?;
+            let (fold, changes) = folded(state, &at, fold)?;
+            all.push((at, changes, fold));
+        }
+        for (at, changes, fold) in all {
+            self.commit(state, &at, changes, fold);
         }
         Ok(())
+    }
+
+    fn commit(&self, state: &mut State, at: &InlineState, changes: Changes, fold: Box<dyn InlineFold>) {
+        let lease = at.lease();
+        state.read_models.commit(&lease, changes).expect("nothing has changed under the lock");
+        // A worker that goes on from where the checkpoint was would fold into documents that it takes for older ones.
+        if let Ok(shard) = state.read_models.leased(&lease)
+            && shard.held.take().is_some()
+        {
+            shard.fencing_token += 1;
+        }
+        fold.committed();
+        self.progress.moved(&lease.reader.name);
+    }
+}
+
+/// Folds what `fold` has begun, for a generation that is `at` this state.
+fn folded(
+    state: &State,
+    at: &InlineState,
+    mut fold: Box<dyn InlineFold>,
+) -> Result<(Box<dyn InlineFold>, Changes), InlineFailure> {
+    let stored = state.read_models.readers.get(&at.reader.id).expect("it was found under the lock");
+    let changes = fold.fold(load(stored, &*fold))?;
+    match stored.fields.taken(&changes.fields) {
+        Some(taken) => Err(fold.refused(taken)),
+        None => Ok((fold, changes)),
     }
 }
 

@@ -31,10 +31,19 @@ pub(super) struct Log {
 impl Log {
     /// All of `appends`, or none. None is written before every one has its verdict.
     pub(super) fn append(&mut self, appends: Vec<Append>) -> Result<Vec<Appended>, AppendError> {
-        match Verdict::of_all(appends.iter().map(|append| (append, self.judge(append))))? {
+        match self.judge_all(&appends)? {
             Some(repeated) => Ok(repeated),
-            None => Ok(appends.into_iter().map(|append| self.write(append)).collect()),
+            None => Ok(self.write_all(appends)),
         }
+    }
+
+    /// The first outcome of `appends` if they were written before; `None` if they can be written.
+    pub(super) fn judge_all(&self, appends: &[Append]) -> Result<Option<Vec<Appended>>, AppendError> {
+        Verdict::of_all(appends.iter().map(|append| (append, self.judge(append))))
+    }
+
+    pub(super) fn write_all(&mut self, appends: Vec<Append>) -> Vec<Appended> {
+        appends.into_iter().map(|append| self.write(append)).collect()
     }
 
     pub(super) fn judge(&self, append: &Append) -> Verdict {

@@ -4,7 +4,7 @@
 mod tests;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashMap},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -28,9 +28,9 @@ use crate::{
     write::store::AppendError,
 };
 
-/// So many events before those of an append may be missing in an inline read model: the append folds them too. If more are missing,
-/// the append waits for the projector.
-pub const MOST_MISSING: u64 = 1_000;
+/// So many events before those of an append may be missing in an inline read model: the append folds them too. If more are missing, or
+/// more than a page of [`PAGE_BYTES`](crate::backend::PAGE_BYTES), the append waits for the projector.
+pub const MOST_MISSING: usize = 1_000;
 
 /// The inline read models of a store, as a process has registered them. Clones share them.
 ///
@@ -42,6 +42,9 @@ pub struct InlineModels(Arc<Shared>);
 struct Shared {
     are_any: AtomicBool,
     models: Mutex<Vec<Arc<dyn InlineModel>>>,
+    /// The generations that this program cannot fold past the event at this position, because only newer code knows it; by the ids of
+    /// their readers.
+    unknown: Mutex<HashMap<i64, Position>>,
 }
 
 /// A read model that is folded in the transaction of each append. It is a projector: the store has the transaction, and the
@@ -109,7 +112,8 @@ pub struct InlineState {
     /// The fencing token of its checkpoint. A store that moves the checkpoint while a worker holds the lease takes the lease away, and
     /// raises the fencing token: the worker would fold into documents that it takes for older ones, and stop at an event.
     pub fencing_token: i64,
-    /// How far it has come; `None` if it has no checkpoint in the log, since it was fed by another source.
+    /// How far it has come; `None` if it has no checkpoint in the log, since it was fed by another source or in several shards. Its
+    /// projector alone folds it until it follows the log.
     pub checkpoint: Option<Checkpoint>,
     /// An operator has paused it, or keys of it are parked: its projector alone folds it.
     pub is_detached: bool,
@@ -156,6 +160,11 @@ pub struct InlineBehind {
 }
 
 impl InlineBehind {
+    /// So much is missing that the projector has to fold it.
+    fn waiting(projection: &'static str, state: &InlineState, head: Position) -> Self {
+        Self { projection, reached: state.reached(), head, reason: None }
+    }
+
     /// What stops the fold of `state`, which no append is to blame for.
     fn stopped(projection: &'static str, state: &InlineState, head: Position, reason: EngineError) -> Self {
         Self { projection, reached: state.reached(), head, reason: Some(Arc::new(reason)) }
@@ -178,18 +187,6 @@ impl From<InlineFailure> for AppendError {
     /// For an append that was written alone.
     fn from(InlineFailure { projection, reason, .. }: InlineFailure) -> Self {
         Self::Unfoldable { projection, reason }
-    }
-}
-
-impl InlineFailure {
-    /// What it means for appends after `head`.
-    pub fn into_obstacle(self, state: &InlineState, head: Position) -> InlineObstacle {
-        match self.position {
-            Some(position) if position <= head => {
-                InlineObstacle::Behind(InlineBehind::stopped(self.projection, state, head, *self.reason))
-            }
-            _ => InlineObstacle::Failed(self),
-        }
     }
 }
 
@@ -243,14 +240,20 @@ impl InlineModels {
     }
 
     /// Those of `states` that this process folds with appends after `head`, in the order of the readers' ids. A generation of another
-    /// version is left to the processes that have this version.
+    /// version is left to the processes that have this version, and one that does not follow the log to its projector; also one
+    /// whose next events only newer code knows.
     ///
     /// # Errors
     /// [`InlineBehind`] for a generation that another definition has folded.
     pub fn due(&self, mut states: Vec<InlineState>, head: Position) -> Result<Vec<InlineDue>, InlineBehind> {
         states.sort_by_key(|state| state.reader.id);
         let mut due = Vec::with_capacity(states.len());
-        for state in states.into_iter().filter(|state| !state.is_detached) {
+        let mut unknown = self.unknown();
+        unknown.retain(|id, position| states.iter().all(|state| state.reader.id != *id || state.reached() < *position));
+        let is_left = |state: &InlineState| {
+            state.is_detached || state.checkpoint.is_none() || unknown.contains_key(&state.reader.id)
+        };
+        for state in states.into_iter().filter(|state| !is_left(state)) {
             let Some(model) = self.of(&state.reader.name, state.version) else { continue };
             let (name, ours) = (model.name(), model.definition());
             if state.definition != ours {
@@ -262,21 +265,76 @@ impl InlineModels {
         Ok(due)
     }
 
+    /// Begins to fold the events up to `head` that are `missing` in the read model of `at`, before those of an append, so that no append
+    /// is blamed for them. `page` are the first of them: all, or as many as [`InlineState::page`] says and
+    /// [`PAGE_BYTES`](crate::backend::PAGE_BYTES) allow. `None`: the read model is left out, since only newer code can fold them.
+    ///
+    /// # Errors
+    /// [`InlineBehind`] if they are too many, or one of them fails.
+    pub fn begin_missing(
+        &self,
+        model: &Arc<dyn InlineModel>,
+        at: &InlineState,
+        page: &[RecordedEvent],
+        missing: usize,
+        head: Position,
+    ) -> Result<Option<Box<dyn InlineFold>>, InlineBehind> {
+        let are_all = page.len() == missing;
+        // Of too many events the first tells whether their projector has stopped there.
+        let events = if are_all { page } else { &page[..page.len().min(1)] };
+        match model.clone().begin(at, events) {
+            Ok(fold) if are_all => Ok(Some(fold)),
+            Ok(_) => Err(InlineBehind::waiting(model.name(), at, head)),
+            Err(failure) => self.missing_failed(failure, at, events.len(), head).map(|()| None),
+        }
+    }
+
+    /// What the failure of `missing` events up to `head` means for appends: `Ok` if the read model of `at` is left out, because
+    /// only newer code can fold one of them.
+    ///
+    /// # Errors
+    /// [`InlineBehind`] otherwise. It may pass if the events are too many for one commit: the projector makes several.
+    pub fn missing_failed(
+        &self,
+        failure: InlineFailure,
+        at: &InlineState,
+        missing: usize,
+        head: Position,
+    ) -> Result<(), InlineBehind> {
+        let InlineFailure { projection, position, reason } = failure;
+        match (position, *reason) {
+            (Some(position), reason) if reason.awaits_newer_code() => {
+                self.unknown().insert(at.reader.id, position);
+                Ok(())
+            }
+            (_, EngineError::TooLarge { .. }) if missing > 1 => Err(InlineBehind::waiting(projection, at, head)),
+            (_, reason) => Err(InlineBehind::stopped(projection, at, head, reason)),
+        }
+    }
+
     fn models(&self) -> MutexGuard<'_, Vec<Arc<dyn InlineModel>>> {
         self.0.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unknown(&self) -> MutexGuard<'_, HashMap<i64, Position>> {
+        self.0.unknown.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl InlineState {
-    /// How many events up to `head` an append has to fold beside its own.
+    /// How many events up to `head` are missing in it.
     ///
     /// # Errors
-    /// [`InlineBehind`] if they are too many.
+    /// [`InlineBehind`] if the log does not reach so far as it does, because it was restored.
     pub fn missing(&self, projection: &'static str, head: Position) -> Result<usize, InlineBehind> {
-        let missing = head.get().checked_sub(self.reached().get()).filter(|missing| *missing <= MOST_MISSING);
-        let missing = missing.filter(|_| self.checkpoint.is_some());
-        let behind = || InlineBehind { projection, reached: self.reached(), head, reason: None };
-        missing.map(|missing| usize::try_from(missing).unwrap_or(usize::MAX)).ok_or_else(behind)
+        let missing = head.get().checked_sub(self.reached().get());
+        let missing = missing.map(|missing| usize::try_from(missing).unwrap_or(usize::MAX));
+        missing.ok_or_else(|| InlineBehind::waiting(projection, self, head))
+    }
+
+    /// How many of `missing` events are to be read for an append: all, or of too many the first.
+    pub fn page(missing: usize) -> usize {
+        if missing <= MOST_MISSING { missing } else { 1 }
     }
 }
 

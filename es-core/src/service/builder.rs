@@ -167,7 +167,7 @@ impl ServiceBuilder {
     /// themselves.
     ///
     /// The projection is written as for [`projection`](Self::projection), and its documents are stored, queried, watched, rebuilt and
-    /// verified in the same way. It always follows the log, in one shard. Each process that appends registers it, whichever
+    /// verified in the same way. It always follows the log, in one shard, also when it is [rebuilt](crate::Service::rebuild). Each process that appends registers it, whichever
     /// [parts](Self::parts) it runs. A process that does not leaves its events to the projector: this one, of any process, finds them
     /// within a second, and the next append of a process that knows the read model folds them too.
     ///
@@ -175,9 +175,11 @@ impl ServiceBuilder {
     /// an event. While a process folds, its writer does nothing else.
     ///
     /// - While the read model is built for the first time it does not serve, and appends do not fold it.
-    /// - If more than 1,000 events are missing in it, appends wait for its projector, as long as for a database that is busy, and
-    ///   then fail with [`AppendError::InlineBehind`](crate::AppendError::InlineBehind). They fail so at once if the projector has
-    ///   stopped at an event.
+    /// - If more than 1,000 events or 8 MiB are missing in it, or more than one commit may write, appends wait for its projector, as long
+    ///   as for a database that is busy, and then fail with [`AppendError::InlineBehind`](crate::AppendError::InlineBehind). They fail
+    ///   so at once if the projector has stopped at an event. A retry of an append that was written gets its first outcome.
+    /// - Appends leave it out, and its projector follows them as that of an ordinary read model, while it follows another source, as
+    ///   before it became inline, and while its next event is one that only newer code knows.
     /// - An operator who [pauses](crate::Operations::pause) it takes it out of the appends: these go on, and it stays as it is. When
     ///   it is resumed its projector catches up.
     pub fn inline<P: Projection>(self, projection: P) -> Self {

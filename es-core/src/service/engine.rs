@@ -142,6 +142,9 @@ impl<P: Projection> AnyProjector for Projector<P> {
         source: Arc<dyn EventSource>,
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, EngineError> {
+        // The promotion folds the last events into a generation that follows the log, and appends go on with it. One that came from
+        // another source would never be as far as the one that serves.
+        let source = if self.inline_log().is_some() { self.building_source() } else { source };
         self.rebuild_from(&*source, shutdown).await
     }
 

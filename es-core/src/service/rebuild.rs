@@ -47,6 +47,8 @@ impl Service {
     ///
     /// It returns `None` when it was interrupted.
     ///
+    /// An [inline](crate::ServiceBuilder::inline) read model is rebuilt from the log of the service, whatever `source` is.
+    ///
     /// # Errors
     /// [`RebuildError`]; the old generation keeps serving.
     ///

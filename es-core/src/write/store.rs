@@ -209,7 +209,8 @@ pub enum AppendError {
         #[source]
         reason: BoxError,
     },
-    /// An [inline](crate::ServiceBuilder::inline) read model does not have the events before these. Nothing was written.
+    /// An [inline](crate::ServiceBuilder::inline) read model does not have the events before these. Nothing was written, neither now nor
+    /// by an earlier attempt.
     #[error("the inline read model {projection} has reached position {reached} of {head}, so no event can be added")]
     InlineBehind {
         /// Which read model.
@@ -218,7 +219,7 @@ pub enum AppendError {
         reached: Position,
         /// The last position of the log.
         head: Position,
-        /// What stops it there. `None`: more is missing than an append folds, and its projector has not folded it in time.
+        /// What stops it there, or soon after. `None`: more is missing than an append folds, and its projector has not folded it in time.
         #[source]
         reason: Option<BoxError>,
     },

@@ -12,7 +12,7 @@ use crate::{
     write::{
         batch::Batch,
         fate::Fate,
-        inline::{self, Refusable, Refusal},
+        inline::{self, Own, Refusable, Refusal},
         known::{Known, Start, Written},
         outcome,
         plan::{WritePlan, plan},
@@ -82,16 +82,17 @@ impl Appender {
             WritePlan::Checked => (None, statements::append_batch(batch, &mut self.connection).await?),
         };
         let Some(head) = outcome::before(&fates) else { return Ok(Ok((fates, written, InlineFolds::new()))) };
-        let (names, serving) = (inline.models.names(), GenerationState::Serving);
-        let due = match inline::due(&inline.models, names, serving, head, &mut self.connection).await? {
+        let (models, serving) = (&inline.models, GenerationState::Serving);
+        let due = match inline::due(models, &models.names(), serving, head, &mut self.connection).await? {
             Ok(due) => due,
-            Err(behind) => return Ok(Err(Refusal::Behind(behind))),
+            Err(behind) => return Ok(Err(Refusal::Behind(behind, fates))),
         };
         let recorded_at = written.as_ref().and_then(|written| written.recorded_at);
         let appended = recorded_at.map(|recorded_at| batch.recorded(&fates, recorded_at));
-        match inline::fold(due, head, appended.as_deref(), &mut self.connection).await? {
+        let own = appended.as_deref().map_or_else(|| Own::Written(batch.events_written(&fates)), Own::Known);
+        match inline::fold(models, due, head, own, &mut self.connection).await? {
             Ok(folded) => Ok(Ok((fates, written, folded))),
-            Err(InlineObstacle::Behind(behind)) => Ok(Err(Refusal::Behind(behind))),
+            Err(InlineObstacle::Behind(behind)) => Ok(Err(Refusal::Behind(behind, fates))),
             Err(InlineObstacle::Failed(failure)) => {
                 let request = failure.position.and_then(|position| batch.request_at(&fates, position));
                 Ok(Err(Refusal::Request(request, failure)))

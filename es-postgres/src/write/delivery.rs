@@ -46,8 +46,10 @@ enum Failure {
     Moved(SchemaMoved),
     /// An inline read model cannot be folded with this request; if that is not known, with one of them.
     Unfoldable(Option<usize>, InlineFailure),
-    /// An inline read model does not have the events before the batch.
+    /// An inline read model does not have the events before the batch, all of which would be written.
     Behind(InlineBehind),
+    /// The same, and of the requests only these would be written. What becomes of the others depends on no read model.
+    BehindSome(Vec<bool>),
 }
 
 impl Delivery {
@@ -83,16 +85,16 @@ impl Delivery {
     /// Writes the batch and answers its callers. A bad append fails alone: the batch is split in halves
     /// until it stands by itself (R4). The first half goes first, so that a stream's appends keep their
     /// order. What must be sent again by itself comes back, in order. The same for one with which a read model cannot be folded, which
-    /// mostly is known.
+    /// mostly is known. While an inline read model is behind, those that need not be written are answered first (R2, R6).
     pub(crate) async fn deliver(&mut self, parcel: Parcel) -> Vec<Queued> {
-        let mut again = Vec::new();
+        let (mut again, began) = (Vec::new(), Instant::now());
         let mut parts = vec![parcel];
         while let Some(part) = parts.pop() {
             if part.callers.is_empty() {
                 continue;
             }
             let span = spans::write(part.batch.appends());
-            match self.send(&part.batch).instrument(span).await {
+            match self.send(&part.batch, began).instrument(span).await {
                 Ok(fates) => self.answer(part, &fates, &mut again),
                 Err(Failure::Refused(_) | Failure::Unfoldable(None, _)) if part.callers.len() > 1 => {
                     let ([first, second], left) = part.halves();
@@ -106,6 +108,12 @@ impl Delivery {
                     failed.answer_one(failure.into());
                 }
                 Err(Failure::Unfoldable(_, failure)) => part.answer_one(failure.into()),
+                Err(Failure::BehindSome(written)) => {
+                    // They are judged again without the others, which perhaps are what they did not fit with.
+                    let ([written, others], left) = part.sorted(&written);
+                    parts.extend([written, others]);
+                    again.extend(left);
+                }
                 Err(Failure::Behind(behind)) => part.answer_all(|| behind.clone().into()),
                 Err(Failure::Refused(cause)) => {
                     let cause = Arc::new(cause);
@@ -150,8 +158,9 @@ impl Delivery {
     }
 
     /// Sends `batch` until there is an answer or patience ends. The ids are the same each time, so
-    /// an attempt that was committed without our knowing is recognised by the next.
-    async fn send(&mut self, batch: &Batch) -> Result<Vec<Fate>, Failure> {
+    /// an attempt that was committed without our knowing is recognised by the next. For a read model that is behind, patience
+    /// began when its parcel was sent.
+    async fn send(&mut self, batch: &Batch, began: Instant) -> Result<Vec<Fate>, Failure> {
         let started = Instant::now();
         let (mut looked, mut told) = (false, false);
         let mut attempts = 0;
@@ -160,9 +169,13 @@ impl Delivery {
             let cause = match self.attempt(batch, &mut told).await {
                 Ok(Ok(fates)) => return Ok(fates),
                 Ok(Err(Refusal::Request(request, failure))) => return Err(Failure::Unfoldable(request, failure)),
-                Ok(Err(Refusal::Behind(behind))) => {
+                Ok(Err(Refusal::Behind(behind, fates))) => {
+                    let written = batch.are_written(&fates);
+                    if written.contains(&false) {
+                        return Err(Failure::BehindSome(written));
+                    }
                     let pause = BACKOFF.pause(attempts);
-                    if !behind.may_pass() || started.elapsed().saturating_add(pause) >= self.patience {
+                    if !behind.may_pass() || began.elapsed().saturating_add(pause) >= self.patience {
                         return Err(Failure::Behind(behind));
                     }
                     // Its projector is about to catch up.

@@ -1,7 +1,8 @@
 //! Read models that are folded in the transaction of each batch.
 //!
 //! Such a transaction has several statements, all under the append lock, which the first of them takes. Then come the locks on the
-//! checkpoints and the documents. A worker that commits to one of them holds nothing else meanwhile, and takes no append lock.
+//! checkpoints and the documents. A worker that commits to one of them holds nothing else meanwhile, and takes no append lock. A
+//! promotion locks the readers and the checkpoints of all generations before it folds, as those do that take no append lock.
 
 use std::time::Duration;
 
@@ -19,17 +20,14 @@ use sqlx::{
     query::Query,
 };
 
-use crate::{guard::Guarded, read::log, read_models::leases, session};
+use crate::{guard::Guarded, read::log, read_models::leases, session, write::fate::Fate};
 
 /// How long the server waits for the next statement of such a transaction, before it ends it: a process that is frozen in the middle
-/// must not keep the append lock.
-const IDLE_WITHIN: Duration = Duration::from_secs(10);
-
-/// How often it is looked for the checkpoint of a generation that serves. It is not there if it was replaced at that moment.
-const LOOKS: u32 = 3;
+/// must not keep the append lock for longer than others are patient.
+const IDLE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How many events are read at a time.
-const PAGE: i64 = 1_000;
+const PAGE: usize = 1_000;
 
 /// What comes of a transaction that the read models may refuse. The outer error is one of the database.
 pub(crate) type Obstructed<T> = Result<Result<T, InlineObstacle>, sqlx::Error>;
@@ -38,8 +36,8 @@ pub(crate) type Obstructed<T> = Result<Result<T, InlineObstacle>, sqlx::Error>;
 pub(crate) enum Refusal {
     /// This request of it fails; if that is not known, all of them together.
     Request(Option<usize>, InlineFailure),
-    /// None is to blame.
-    Behind(InlineBehind),
+    /// None is to blame. So it would have fared with each entry.
+    Behind(InlineBehind, Vec<Fate>),
 }
 
 /// What comes of a batch.
@@ -72,34 +70,28 @@ pub(crate) async fn end<T, E>(
     }
 }
 
+/// The events of the appends with which the read models are folded.
+#[derive(Clone, Copy)]
+pub(crate) enum Own<'a> {
+    /// There are none.
+    None,
+    Known(&'a [RecordedEvent]),
+    /// So many, which are to be read.
+    Written(usize),
+}
+
 /// The generations in `state` that this process folds, for appends after `head`. Their checkpoints are locked from now on.
 pub(crate) async fn due(
     models: &InlineModels,
-    names: Vec<&'static str>,
+    names: &[&str],
     state: GenerationState,
     head: Position,
     connection: &mut Guarded,
 ) -> Result<Result<Vec<Due>, InlineBehind>, sqlx::Error> {
-    let (mut states, mut names) = (Vec::new(), names);
-    for look in 1..=LOOKS {
-        let shard = InlineState::shard().to_string();
-        let query = sqlx::query(include_str!("../sql/inline_states.sql")).bind(&names).bind(state.as_str()).bind(shard);
-        let found = connection.rows(query).await?;
-        states.extend(found.iter().map(locked_state).collect::<Result<Vec<_>, _>>()?);
-        names.retain(|name| !states.iter().any(|(state, _)| state.reader.name == *name));
-        if names.is_empty() || state == GenerationState::Building {
-            break;
-        }
-        let query = sqlx::query(include_str!("../sql/inline_serving.sql")).bind(&names);
-        let serving = connection.rows(query).await?;
-        if serving.is_empty() {
-            break;
-        }
-        if look == LOOKS {
-            let state = |row| Ok((inline_state(row, 0, None)?, false));
-            states.extend(serving.iter().map(state).collect::<Result<Vec<_>, sqlx::Error>>()?);
-        }
-    }
+    let shard = InlineState::shard().to_string();
+    let query = sqlx::query(include_str!("../sql/inline_states.sql")).bind(names).bind(state.as_str()).bind(shard);
+    let found = connection.rows(query).await?;
+    let states = found.iter().map(inline_state).collect::<Result<Vec<_>, _>>()?;
     let leased: Vec<_> = states.iter().filter(|(_, is_leased)| *is_leased).map(|(state, _)| state.reader.id).collect();
     let states = states.into_iter().map(|(state, _)| state).collect();
     let due = models
@@ -108,56 +100,89 @@ pub(crate) async fn due(
     Ok(due)
 }
 
-/// Folds all events after the checkpoints of `due`. `appended` are those after `head`, if they are known.
+/// Folds all events after the checkpoints of `due`, up to `head` and then its `own`.
 pub(crate) async fn fold(
+    models: &InlineModels,
     due: Vec<Due>,
     head: Position,
-    appended: Option<&[RecordedEvent]>,
+    own: Own<'_>,
     connection: &mut Guarded,
 ) -> Obstructed<InlineFolds> {
     let mut folded = InlineFolds::with_capacity(due.len());
     for due in due {
-        match fold_one(due, head, appended, connection).await? {
-            Ok(one) => folded.push(one),
+        match fold_one(models, due, head, own, connection).await? {
+            Ok(one) => folded.extend(one),
             Err(obstacle) => return Ok(Err(obstacle)),
         }
     }
     Ok(Ok(folded))
 }
 
+/// `None` if there is nothing to fold, or the read model is left out.
 async fn fold_one(
+    models: &InlineModels,
     Due { due: (model, mut at), is_leased }: Due,
     head: Position,
-    appended: Option<&[RecordedEvent]>,
+    own: Own<'_>,
     connection: &mut Guarded,
-) -> Obstructed<(&'static str, Box<dyn InlineFold>)> {
-    let name = model.name();
+) -> Obstructed<Option<(&'static str, Box<dyn InlineFold>)>> {
+    let (name, behind) = (model.name(), |behind| Ok(Err(InlineObstacle::Behind(behind))));
     let missing = match at.missing(name, head) {
         Ok(missing) => missing,
-        Err(behind) => return Ok(Err(InlineObstacle::Behind(behind))),
+        Err(error) => return behind(error),
     };
     if is_leased {
         let fence = sqlx::query(include_str!("../sql/inline_fence.sql"));
         connection.execute(fence.bind(at.reader.id).bind(InlineState::shard().to_string())).await?;
         at.fencing_token += 1;
     }
+    let mut caught_up = None;
+    if missing > 0 {
+        let events = page(at.reached(), InlineState::page(missing), connection).await?;
+        let fold = match models.begin_missing(&model, &at, &events, missing, head) {
+            Ok(Some(fold)) => fold,
+            Ok(None) => return Ok(Ok(None)),
+            Err(error) => return behind(error),
+        };
+        match write(fold, &at, connection).await? {
+            Ok((fold, checkpoint)) => {
+                at.checkpoint = Some(checkpoint);
+                caught_up = Some((name, fold));
+            }
+            Err(failure) => {
+                return match models.missing_failed(failure, &at, missing, head) {
+                    Ok(()) => Ok(Ok(None)),
+                    Err(error) => behind(error),
+                };
+            }
+        }
+    }
     let read;
-    let events = match appended {
-        Some(appended) if missing == 0 => appended,
-        _ => {
-            read = events_after(at.reached(), connection).await?;
+    let events = match own {
+        Own::None => return Ok(Ok(caught_up)),
+        Own::Known(events) => events,
+        Own::Written(count) => {
+            read = events_after(head, count, connection).await?;
             &read
         }
     };
-    let failed = |failure: InlineFailure| Ok(Err(failure.into_obstacle(&at, head)));
-    let mut fold = match model.begin(&at, events) {
-        Ok(fold) => fold,
-        Err(failure) => return failed(failure),
+    let fold = match model.begin(&at, events) {
+        Ok(fold) => write(fold, &at, connection).await?,
+        Err(failure) => Err(failure),
     };
+    Ok(fold.map(|(fold, _)| Some((name, fold))).map_err(InlineObstacle::Failed))
+}
+
+/// Folds what `fold` has begun and writes it. Returns also the checkpoint after it.
+async fn write(
+    mut fold: Box<dyn InlineFold>,
+    at: &InlineState,
+    connection: &mut Guarded,
+) -> Result<Result<(Box<dyn InlineFold>, Checkpoint), InlineFailure>, sqlx::Error> {
     let stored = load(at.reader.id, fold.missing(), fold.budget(), connection).await?;
     let changes = match fold.fold(stored) {
         Ok(changes) => changes,
-        Err(failure) => return failed(failure),
+        Err(failure) => return Ok(Err(failure)),
     };
     let lease = at.lease();
     let committed = match leases::commit(&lease, &changes) {
@@ -165,8 +190,8 @@ async fn fold_one(
         Err(refused) => Err(refused),
     };
     match committed {
-        Ok(()) => Ok(Ok((name, fold))),
-        Err(CommitError::Taken(taken)) => failed(fold.refused(taken)),
+        Ok(()) => Ok(Ok((fold, changes.checkpoint))),
+        Err(CommitError::Taken(taken)) => Ok(Err(fold.refused(taken))),
         // The checkpoint is locked, and no letter is redeemed: it is the unique index, of which another transaction has made use.
         Err(error) => Err(sqlx::Error::Io(std::io::Error::other(error))),
     }
@@ -200,11 +225,13 @@ async fn fold_and_promote(
     connection: &mut Guarded,
 ) -> Result<Result<(Vec<PgRow>, InlineFolds), Option<InlineObstacle>>, sqlx::Error> {
     connection.rows(sqlx::query(include_str!("../sql/inline_turn.sql"))).await?;
+    let lock = sqlx::query(include_str!("../sql/inline_promotion.sql"));
+    connection.rows(lock.bind(&building.reader.name)).await?;
     // Another statement: it sees all that was written before the lock was taken.
     let head = connection.rows(sqlx::query(include_str!("../sql/head.sql"))).await?;
     let head = Position::from_i64(head.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?);
     let Some(model) = models.of(&building.reader.name, building.version) else { return Ok(Err(None)) };
-    let due = match due(models, vec![model.name()], GenerationState::Building, head, connection).await? {
+    let due = match due(models, &[model.name()], GenerationState::Building, head, connection).await? {
         Ok(due) => due,
         Err(behind) => return Ok(Err(Some(InlineObstacle::Behind(behind)))),
     };
@@ -212,26 +239,36 @@ async fn fold_and_promote(
     if !due.iter().any(|due| due.due.1.reader == building.reader) {
         return Ok(Err(None));
     }
-    match fold(due, head, None, connection).await? {
+    match fold(models, due, head, Own::None, connection).await? {
         Ok(folded) => Ok(Ok((connection.rows(promote).await?, folded))),
         Err(obstacle) => Ok(Err(Some(obstacle))),
     }
 }
 
-/// All events after `position`.
-async fn events_after(position: Position, connection: &mut Guarded) -> Result<Vec<RecordedEvent>, sqlx::Error> {
-    let (mut events, mut last) = (Vec::new(), position);
-    loop {
-        let query = sqlx::query(include_str!("../sql/read_log.sql"));
-        let query = query.bind(last.to_i64()).bind(PAGE).bind(i64::try_from(PAGE_BYTES).unwrap_or(i64::MAX));
-        let damaged = |reason: es_core::ReadError| sqlx::Error::Decode(reason.into());
-        let page = log::decode(&connection.rows(query).await?, None).map_err(damaged)?;
-        if page.is_empty() {
-            return Ok(events);
-        }
-        last = check_contiguous(last, &page).map_err(damaged)?;
-        events.extend(page);
+/// The next `count` events after `position`.
+async fn events_after(
+    position: Position,
+    count: usize,
+    connection: &mut Guarded,
+) -> Result<Vec<RecordedEvent>, sqlx::Error> {
+    let mut events = Vec::with_capacity(count);
+    let mut last = position;
+    while events.len() < count {
+        let next = page(last, PAGE.min(count - events.len()), connection).await?;
+        last = next.last().ok_or(sqlx::Error::RowNotFound)?.position;
+        events.extend(next);
     }
+    Ok(events)
+}
+
+/// The first events after `position`, at most `limit`, and no more than a page.
+async fn page(position: Position, limit: usize, connection: &mut Guarded) -> Result<Vec<RecordedEvent>, sqlx::Error> {
+    let [limit, bytes] = [limit, PAGE_BYTES].map(|most| i64::try_from(most).unwrap_or(i64::MAX));
+    let query = sqlx::query(include_str!("../sql/read_log.sql")).bind(position.to_i64()).bind(limit).bind(bytes);
+    let damaged = |reason: es_core::ReadError| sqlx::Error::Decode(reason.into());
+    let page = log::decode(&connection.rows(query).await?, None).map_err(damaged)?;
+    check_contiguous(position, &page).map_err(damaged)?;
+    Ok(page)
 }
 
 /// The documents under the first of `keys`, as many as `budget` bytes allow.
@@ -251,22 +288,18 @@ async fn load(
 }
 
 /// A generation whose checkpoint is locked, and whether a worker holds its lease.
-fn locked_state(row: &PgRow) -> Result<(InlineState, bool), sqlx::Error> {
+fn inline_state(row: &PgRow) -> Result<(InlineState, bool), sqlx::Error> {
+    let version = row.try_get::<i64, _>(2)?;
     let (event_id, recorded_at) = (row.try_get::<Option<_>, _>(7)?, row.try_get::<Option<_>, _>(8)?);
     let witness = event_id.zip(recorded_at).map(|(event_id, recorded_at)| Witness { event_id, recorded_at });
     let position = Position::from_i64(row.try_get(6)?);
-    let checkpoint = Checkpoint { position, witness, cursor: row.try_get(9)? };
-    Ok((inline_state(row, row.try_get(5)?, Some(checkpoint))?, row.try_get(10)?))
-}
-
-fn inline_state(row: &PgRow, fencing_token: i64, checkpoint: Option<Checkpoint>) -> Result<InlineState, sqlx::Error> {
-    let version = row.try_get::<i64, _>(2)?;
-    Ok(InlineState {
+    let state = InlineState {
         reader: Reader { id: row.try_get(0)?, name: row.try_get(1)? },
         version: u32::try_from(version).map_err(|reason| sqlx::Error::Decode(reason.into()))?,
         definition: row.try_get(3)?,
         is_detached: row.try_get(4)?,
-        fencing_token,
-        checkpoint,
-    })
+        fencing_token: row.try_get(5)?,
+        checkpoint: Some(Checkpoint { position, witness, cursor: row.try_get(9)? }),
+    };
+    Ok((state, row.try_get(10)?))
 }

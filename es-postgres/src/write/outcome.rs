@@ -22,12 +22,17 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    /// The last position that was written.
+    /// The last position that was written, now or before.
     pub(crate) fn head(&self) -> Option<Position> {
         match self {
             Self::Answer(Ok(appended)) => appended.last().map(|last| last.position),
             _ => None,
         }
+    }
+
+    /// Whether it was written now.
+    fn is_written(&self) -> bool {
+        matches!(self, Self::Answer(Ok(appended)) if appended.iter().any(|appended| !appended.repeated))
     }
 }
 
@@ -96,6 +101,11 @@ impl Batch {
                 (first..=last).contains(&position).then_some(*request)
             })
         })
+    }
+
+    /// Of each request, whether it was written.
+    pub(crate) fn are_written(&self, fates: &[Fate]) -> Vec<bool> {
+        self.outcomes(fates).iter().map(Outcome::is_written).collect()
     }
 
     /// How many events were written.

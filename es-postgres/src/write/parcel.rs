@@ -36,23 +36,28 @@ impl Parcel {
     /// Two parcels, the second to go after the first, and what fits into neither.
     pub(crate) fn halves(self) -> ([Self; 2], Vec<Queued>) {
         let middle = self.callers.len() / 2;
-        let ([first, _, second], left) = self.divided(middle, middle);
+        let ([first, second], left) = self.divided(|request| usize::from(request >= middle));
         ([first, second], left)
     }
 
     /// What goes before this request and after it; the request alone, and what fits into none of them.
     pub(crate) fn around(self, request: usize) -> ([Self; 2], Self, Vec<Queued>) {
-        let ([first, alone, second], left) = self.divided(request, request + 1);
+        let part = |index| usize::from(index >= request) + usize::from(index > request);
+        let ([first, alone, second], left) = self.divided(part);
         ([first, second], alone, left)
     }
 
-    /// Three parcels, one after the other, of which the second and the third begin with these requests.
-    fn divided(self, second: usize, third: usize) -> ([Self; 3], Vec<Queued>) {
-        let mut parts = [Self::default(), Self::default(), Self::default()];
+    /// Those of which `are_first` says so and the others, and what fits into neither.
+    pub(crate) fn sorted(self, are_first: &[bool]) -> ([Self; 2], Vec<Queued>) {
+        self.divided(|request| usize::from(!are_first.get(request).is_some_and(|is_first| *is_first)))
+    }
+
+    /// So many parcels, of which each request goes into that one, in order.
+    fn divided<const N: usize>(self, part: impl Fn(usize) -> usize) -> ([Self; N], Vec<Queued>) {
+        let mut parts = std::array::from_fn(|_| Self::default());
         let mut left = Vec::new();
         for (index, (request, caller)) in self.batch.into_requests().into_iter().zip(self.callers).enumerate() {
-            let part = usize::from(index >= second) + usize::from(index >= third);
-            let part = &mut parts[part];
+            let part: &mut Self = &mut parts[part(index)];
             match part.batch.offer(request) {
                 Ok(()) => part.callers.push(caller),
                 Err(request) => left.push(Queued { request, caller }),

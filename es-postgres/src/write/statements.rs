@@ -1,5 +1,6 @@
-//! The statements that write. None of them is more than one round trip, and each is its own transaction (or part of the
-//! caller's): no client can hold the append lock across a round trip.
+//! The statements that write. None of them is more than one round trip, and each is its own transaction: no client can hold the append
+//! lock across a round trip. Only where read models are folded with a batch (`inline.rs`), and in [`append_batch_in`], it is part of a
+//! longer one.
 //!
 //! All use `fetch_all` or `execute`, and nothing shorter: the commit comes after the last row and even after the completion
 //! tag, and only these wait until the server is ready again (R5).

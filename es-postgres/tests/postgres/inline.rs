@@ -3,15 +3,21 @@
 use std::time::Duration;
 
 use es_core::{
-    AppendError, Expected, KeyRange, Position, Service, ServiceStore,
+    Append, AppendError, Event, EventStore, Expected, KeyRange, LogSource, NewEvent, Position, Projection, Service,
+    ServiceStore, StreamId,
+    backend::{
+        Changes, Checkpoint, Documents, GenerationState, Generations, Leases, NewLetter, Promotion, Takeover, Witness,
+    },
+    service::Parts,
     testing::{
-        account::{Account, AccountCommand, Histories},
+        account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
         project,
     },
 };
 use es_postgres::{InlineModelsMissed, PostgresStore};
 use sqlx::{Connection, PgConnection};
 use tokio::{sync::watch, task::JoinSet};
+use uuid::Uuid;
 
 use super::server::{SOON, Schema, append, log, soon, url, wire};
 
@@ -47,7 +53,7 @@ async fn r5_r9_terminated_backends_leave_the_fold_of_the_log() {
     let kill = format!(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
           WHERE application_name = '{}' AND xact_start IS NOT NULL
-            AND (query ~ 'append_(all|batch)|FOR UPDATE OF c|commit_changes' OR state = 'idle in transaction')",
+            AND (query ~ 'append_(all|batch)|inline_states|commit_changes' OR state = 'idle in transaction')",
         schema.0
     );
     let killer = tokio::spawn({
@@ -116,4 +122,108 @@ async fn r9_an_append_in_the_callers_transaction_is_refused_where_read_models_ar
     store.append_in(&mut transaction, append("a", Expected::Any, 1)).await.unwrap();
     transaction.commit().await.unwrap();
     assert_eq!(log(&store).await.len(), 1);
+}
+
+/// The generation of [`Ledger`] serves, has folded one event, and no process runs its projector. What is returned folds it with appends.
+async fn observer(schema: &Schema, store: &PostgresStore) -> Service {
+    let builder = |store: PostgresStore| {
+        Service::builder("accounts", store).aggregate::<Account>().inline(Ledger::<1>::default())
+    };
+    // The shutdown closes its store.
+    let service = builder(schema.store().await).start().await.unwrap();
+    service.read_model::<Ledger>().patience(SOON).get("none").await.unwrap();
+    deposit(&service, "a").await;
+    service.shutdown(SOON).await.unwrap();
+    drop(service);
+    builder(store.clone()).parts(Parts::None).start().await.unwrap()
+}
+
+/// The positions that the document of [`Ledger`] has.
+async fn positions(service: &Service) -> Vec<u64> {
+    service.read_model::<Ledger>().get("all").await.unwrap().unwrap().positions
+}
+
+/// R19: a worker of a program that does not know the read model as inline (as in a rolling deploy) parks a key, and its commit is on its way
+/// when an append looks at the read model.
+#[tokio::test(flavor = "multi_thread")]
+async fn r19_an_append_that_waits_for_a_commit_that_parks_a_key_folds_nothing_behind_it() {
+    let schema = Schema::new();
+    let (store, other) = (schema.store().await, schema.store().await);
+    let observer = observer(&schema, &store).await;
+    // The event that the other program cannot fold.
+    let stream = StreamId::new(AccountEvent::CATEGORY, "p").unwrap();
+    let event = NewEvent::of(&AccountEvent::Deposited { amount: 666 }).unwrap();
+    other.append(Append::new(stream, Expected::Any, vec![event])).await.unwrap();
+    let event = other.read_log(Position::new(1), 1).await.unwrap().remove(0);
+    let reader = other.generations(Ledger::<1>::NAME).await.unwrap().serving.unwrap().generation.reader;
+    let (shard, owner) = (LogSource::shard(), Uuid::now_v7());
+    let lease = other.acquire(&reader, &shard, owner, Takeover::WhenFree, SOON).await.unwrap().unwrap();
+    assert_eq!(lease.checkpoint.position, Position::new(1));
+    let letter = NewLetter { key: "all".into(), event: event.clone(), cause: Some("poison".into()), attempts: 1 };
+    let checkpoint =
+        Checkpoint { position: event.position, witness: Some(Witness::of(&event)), ..Checkpoint::default() };
+    let changes = Changes { checkpoint, letters: vec![letter], ..Changes::default() };
+
+    let (mut rival, mut watcher) = (schema.session().await, schema.session().await);
+    // The commit has locked the checkpoint when it comes to the parked keys.
+    rival.run("BEGIN; LOCK TABLE parked_keys IN SHARE MODE").await;
+    let parking = tokio::spawn(async move { other.commit(&lease, changes).await });
+    watcher.until_blocked(&schema, 1).await;
+    let appending = tokio::spawn({
+        let observer = observer.clone();
+        async move { deposit(&observer, "b").await }
+    });
+    watcher.until_blocked(&schema, 2).await;
+    rival.run("COMMIT").await;
+    soon(parking).await.unwrap().unwrap();
+    soon(appending).await.unwrap();
+    assert_eq!(positions(&observer).await, [1], "the key is parked at position 2");
+}
+
+/// R22: what is paused does not change any more, also if an append waits for the pause.
+#[tokio::test(flavor = "multi_thread")]
+async fn r22_an_append_that_waits_for_a_pause_folds_nothing() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let observer = observer(&schema, &store).await;
+    let (mut operator, mut watcher) = (schema.session().await, schema.session().await);
+    operator.run("BEGIN; SELECT pause_reader('ledger', 'ada', 'a test')").await;
+    let appending = tokio::spawn({
+        let observer = observer.clone();
+        async move { deposit(&observer, "b").await }
+    });
+    watcher.until_blocked(&schema, 1).await;
+    operator.run("COMMIT").await;
+    soon(appending).await.unwrap();
+    assert_eq!(positions(&observer).await, [1], "it is paused");
+}
+
+/// An act of an operator locks the checkpoints of all generations, in their order; so must a promotion.
+#[tokio::test(flavor = "multi_thread")]
+async fn r12_a_promotion_and_an_act_of_an_operator_do_not_wait_for_each_other() {
+    let schema = Schema::new();
+    let store = schema.store().await;
+    let observer = observer(&schema, &store).await;
+    let serving = store.generations(Ledger::<1>::NAME).await.unwrap().serving.unwrap();
+    let building = store
+        .ensure_generation(Ledger::<1>::NAME, 1, GenerationState::Building, &serving.definition, &[])
+        .await
+        .unwrap();
+    store.ensure_shards(&building.reader, &[LogSource::shard()]).await.unwrap();
+    let (mut operator, mut watcher) = (schema.session().await, schema.session().await);
+    // As note_act() begins.
+    operator
+        .run(
+            "BEGIN; SELECT 1 FROM checkpoints c JOIN generations g ON g.id = c.reader
+              WHERE g.projection = 'ledger' AND g.state = 'serving' FOR UPDATE OF c",
+        )
+        .await;
+    let promoting = tokio::spawn({
+        let store = store.clone();
+        async move { store.promote(&building, Promotion::OnPurpose).await }
+    });
+    watcher.until_blocked(&schema, 1).await;
+    operator.run("SELECT note_act('retry', 'ledger', 'k', NULL, 'ada', 'a test'); COMMIT").await;
+    soon(promoting).await.unwrap().unwrap();
+    assert_eq!(positions(&observer).await, [1]);
 }

@@ -170,7 +170,7 @@ pub async fn r9_a_document_that_the_projection_removes_is_gone(store: &impl Stor
 
 /// The log under another name: for checkpoints this is another source.
 #[derive(Debug)]
-struct Copy(LogSource);
+pub(super) struct Copy(pub(super) LogSource);
 
 #[derive(Debug)]
 struct CopyFeed(Box<dyn EventFeed>);

@@ -38,6 +38,14 @@ macro_rules! service_suite {
             r9_an_ordinary_projector_beside_appends_folds_nothing_twice
             r11_r22_appends_are_refused_while_the_projector_has_stopped
             r22_a_paused_read_model_is_left_out_of_appends
+            r13_a_read_model_that_had_several_shards_is_folded_with_appends
+            r13_a_read_model_that_was_rebuilt_from_another_source_is_folded_with_appends
+            r22_a_read_model_of_another_source_is_left_out_of_appends_while_it_is_paused
+            r6_a_retry_gets_its_first_outcome_while_appends_are_refused
+            r2_a_conflict_is_told_while_appends_are_refused
+            r12_an_event_of_newer_code_does_not_stop_the_appends_of_older_code
+            r4_an_append_is_not_blamed_for_the_documents_of_missing_events
+            r4_an_append_is_not_blamed_for_a_value_that_missing_events_have_taken
         }
         $crate::__suite! { live, $make,
             r3_a_live_document_is_not_folded_from_two_histories

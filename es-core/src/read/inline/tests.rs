@@ -1,8 +1,11 @@
 use super::*;
 use crate::{
     memory::MemoryStore,
-    read::{definition, projector::Projector},
-    testing::account::{Histories, Ledger},
+    read::{definition, engine_error::Location, projector::Projector},
+    testing::{
+        account::{AccountEvent, Histories, Ledger},
+        recorded,
+    },
 };
 
 fn projector<const V: u32>() -> Arc<dyn InlineModel> {
@@ -61,16 +64,67 @@ fn r11_what_another_definition_has_folded_is_not_folded() {
 
 #[test]
 fn an_append_folds_a_thousand_events_beside_its_own() {
+    assert_eq!([1, MOST_MISSING, MOST_MISSING + 1].map(InlineState::page), [1, 1_000, 1]);
     let missing =
         |state: &InlineState, head| state.missing("ledger", Position::new(head)).map_err(|behind| behind.may_pass());
     assert_eq!(missing(&state(1, 1, 5), 5), Ok(0));
-    assert_eq!(missing(&state(1, 1, 5), 5 + MOST_MISSING), Ok(1_000));
-    assert_eq!(missing(&state(1, 1, 5), 6 + MOST_MISSING), Err(true));
-    let from_kafka = InlineState { checkpoint: None, ..state(1, 1, 5) };
-    assert_eq!(missing(&from_kafka, 0), Err(true), "its projector has to follow the log first");
+    assert_eq!(missing(&state(1, 1, 5), 1_006), Ok(1_001));
     assert_eq!(missing(&state(1, 1, 5), 4), Err(true), "a log that was restored");
     let behind = state(1, 1, 5).missing("ledger", Position::new(4)).expect_err("a log that was restored");
     assert!(AppendError::from(behind).is_transient(), "its projector may catch up");
+}
+
+/// Whether the first `read` of two missing events are folded; otherwise, whether that may pass.
+fn begun(models: &InlineModels, events: &[RecordedEvent], read: usize) -> Result<bool, bool> {
+    let (model, head) = (projector::<1>(), Position::new(2));
+    let begun = models.begin_missing(&model, &state(1, 1, 0), &events[..read], events.len(), head);
+    begun.map(|fold| fold.is_some()).map_err(|behind| behind.may_pass())
+}
+
+#[test]
+fn r4_missing_events_are_folded_before_an_append_and_fail_without_it() {
+    let models = InlineModels::default();
+    let deposited = || AccountEvent::Deposited { amount: 1 };
+    let mut events = recorded([("a", deposited()), ("b", deposited())]);
+    assert_eq!(begun(&models, &events, 2), Ok(true));
+    assert_eq!(begun(&models, &events, 1), Err(true), "they are more than a page");
+    assert_eq!(begun(&models, &events, 0), Err(true));
+    events[0].data.payload = "[]".into();
+    assert_eq!(begun(&models, &events, 2), Err(false));
+    assert_eq!(begun(&models, &events, 1), Err(false), "its projector has stopped there");
+
+    let event = Location::of(&events[1]);
+    let too_large = || EngineError::TooLarge { event: event.clone(), documents: 2, bytes: 9, limit: 8 };
+    let failed = |missing| {
+        let failure = InlineFailure { projection: "ledger", position: None, reason: Box::new(too_large()) };
+        let failed = models.missing_failed(failure, &state(1, 1, 0), missing, Position::new(2));
+        failed.map_err(|behind| behind.may_pass())
+    };
+    assert_eq!(failed(2), Err(true), "the projector makes several commits");
+    assert_eq!(failed(1), Err(false));
+}
+
+#[test]
+fn r12_what_only_newer_code_can_fold_is_left_out_until_it_is_past() {
+    let models = InlineModels::default();
+    let _registered = models.register(projector::<1>());
+    let deposited = || AccountEvent::Deposited { amount: 1 };
+    let mut events = recorded([("a", deposited()), ("b", deposited())]);
+    events[1].data.name = "account.frozen".into();
+    let due =
+        |id, reached| models.due(vec![state(id, 1, reached)], Position::new(2)).expect("the same definition").len();
+    assert_eq!((due(1, 0), due(7, 0)), (1, 1));
+    assert_eq!(begun(&models, &events, 2), Ok(false));
+    assert_eq!((due(7, 0), due(1, 0), due(1, 1)), (1, 0, 0));
+    assert_eq!((due(1, 2), due(1, 0)), (1, 1), "it is past, and asked again");
+}
+
+#[test]
+fn r13_a_generation_that_does_not_follow_the_log_is_left_to_its_projector() {
+    let models = InlineModels::default();
+    let _registered = models.register(projector::<1>());
+    let from_kafka = InlineState { checkpoint: None, ..state(1, 1, 5) };
+    assert!(models.due(vec![from_kafka], Position::new(5)).expect("the same definition").is_empty());
 }
 
 /// A fold that knows whether it was told of its commit.

@@ -23,7 +23,7 @@ use crate::{
         engine_error::{EngineError, Location},
         inline::{InlineFailure, InlineFold, InlineModel, InlineState},
         projection::Projection,
-        read_model::{Changes, Checkpoint, Taken, Treatment},
+        read_model::{Changeover, Changes, Checkpoint, Reader, Taken, Treatment},
         source::SourceError,
         touch::{Touch, touch},
         worker::Step,
@@ -65,7 +65,7 @@ impl<P: Projection> Projector<P> {
     }
 
     /// The log of the store that folds its read model; `None` if its workers do.
-    pub(super) fn inline_log(&self) -> Option<&dyn EventStore> {
+    pub(crate) fn inline_log(&self) -> Option<&dyn EventStore> {
         self.inline.log.as_deref()
     }
 
@@ -81,6 +81,8 @@ impl<P: Projection> Projector<P> {
         log: &dyn EventStore,
         shutdown: &CancellationToken,
     ) -> Result<Option<()>, EngineError> {
+        // The generation that is known to follow the log.
+        let mut follows = None;
         loop {
             if let Some(pause) = self.store.paused(P::NAME).await? {
                 return Err(EngineError::Paused(pause));
@@ -89,6 +91,10 @@ impl<P: Projection> Projector<P> {
             if !candidate.serves() && self.build(&*self.building_source(), candidate, shutdown, |_| {}).await?.is_none()
             {
                 return Ok(None);
+            }
+            let reader = &candidate.generation.reader;
+            if follows != Some(reader.id) {
+                follows = self.follows_log(reader).await?.then_some(reader.id);
             }
             let head = log.head().await.map_err(SourceError::from)?;
             if self.is_behind(head).await? {
@@ -104,6 +110,18 @@ impl<P: Projection> Projector<P> {
                 () = shutdown.cancelled() => return Ok(None),
                 rested = rest(log, head) => rested?,
             }
+        }
+    }
+
+    /// Gives `reader` a checkpoint in the log, which appends need, where it was fed by another source or in several shards. `false` if
+    /// another worker still feeds it so.
+    async fn follows_log(&self, reader: &Reader) -> Result<bool, EngineError> {
+        let shard = InlineState::shard();
+        match self.store.ensure_shards(reader, std::slice::from_ref(&shard)).await? {
+            Changeover::Ready => Ok(true),
+            Changeover::Busy => Ok(false),
+            Changeover::Uneven => Err(EngineError::OtherSource(shard.source)),
+            Changeover::Parked => Err(EngineError::ParkedKeys(shard.source)),
         }
     }
 

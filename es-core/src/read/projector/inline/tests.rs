@@ -6,7 +6,7 @@ use crate::{
     memory::MemoryStore,
     read::{
         projection::{FoldResult, Keys},
-        read_model::{Documents, Leases, NewLetter, Reader, Shard, Takeover},
+        read_model::{Documents, GenerationState, Generations, Leases, NewLetter, Reader, Shard, Takeover},
         samples::Texts,
         scripted::Watched,
         source::LogSource,
@@ -159,5 +159,37 @@ async fn its_projector_rests_without_a_lease() {
     let patience = tokio::time::timeout(Duration::from_mins(10), rests);
     let (ended, rested) = tokio::join!(projector.run(shutdown.clone()), patience);
     rested.expect("it holds no lease");
+    ended.expect("in good order");
+}
+
+/// R13: otherwise appends would not fold it before one of them has left it behind.
+#[tokio::test(start_paused = true)]
+async fn r13_its_projector_has_a_generation_of_another_source_follow_the_log() {
+    let store = MemoryStore::new();
+    let Subject { name, version, definition, fields } = Subject::of::<Texts>();
+    let made = store.ensure_generation(name, version, GenerationState::Serving, &definition, &fields).await;
+    let (reader, former) = (made.expect("made").reader, [0, 1].map(|number| Shard::partition("log:2", number)));
+    store.ensure_shards(&reader, &former).await.expect("ensured");
+    let (owner, ttl) = (uuid::Uuid::now_v7(), Duration::from_mins(1));
+    let take =
+        async |shard: &Shard| store.acquire(&reader, shard, owner, Takeover::WhenFree, ttl).await.expect("asked");
+    let lease = take(&former[0]).await.expect("taken");
+    let projector = Projector::new(Texts, LogSource::new(store.clone()), store.clone()).inline(Arc::new(store.clone()));
+    let shutdown = CancellationToken::new();
+    let follows = async {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        assert!(take(&InlineState::shard()).await.is_none(), "a worker of the other source is at work");
+        store.release(&lease).await.expect("released");
+        while take(&InlineState::shard()).await.is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let follows = async {
+        let followed = tokio::time::timeout(Duration::from_mins(10), follows).await;
+        shutdown.cancel();
+        followed
+    };
+    let (ended, followed) = tokio::join!(projector.run(shutdown.clone()), follows);
+    followed.expect("it follows the log");
     ended.expect("in good order");
 }
