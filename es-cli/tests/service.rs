@@ -8,8 +8,8 @@ use std::{
     time::Duration,
 };
 
-use clap::Parser;
-use es_cli::{CommandError, Outcome, Output, ServiceCommand};
+use clap::{CommandFactory, Parser};
+use es_cli::{CommandError, Outcome, Output, ServiceCommand, TextCommand};
 use es_core::{
     Append, EventData, EventStore, Expected, FailurePolicy, MemoryStore, NewEvent, Service, ServiceBuilder,
     backend::{Changes, Documents, GenerationState, Generations, Leases, Shard, Takeover},
@@ -136,6 +136,16 @@ async fn a_store_that_is_not_opened_tells_what_to_do() {
     std::fs::write(&file, "no database, but as long as the header of one: ".repeat(4)).unwrap();
     let other = open().await.unwrap_err();
     assert!(matches!(&other, CommandError::Unfit { .. }), "{other:?}");
+}
+
+/// Seen to fail where the page of a program without a version was not made: it panicked.
+#[test]
+fn a_program_without_a_version_has_a_manual_page() {
+    let paper = Paper::default();
+    let ended = TextCommand::Man.run(Program::command(), &mut Output::to(paper.clone()));
+    assert_eq!(ended.unwrap(), Outcome::Well);
+    let page = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
+    assert!(page.contains("REBUILD") && !page.contains(".SH VERSION"), "{page}");
 }
 
 /// A mistyped path must make no file for them.

@@ -20,7 +20,10 @@ pub(super) fn page(es: &Command) -> io::Result<String> {
         of_command(command, &mut page)?;
     }
     man.render_extra_section(&mut page)?;
-    man.render_version_section(&mut page)?;
+    // It panics without one.
+    if es.get_version().or_else(|| es.get_long_version()).is_some() {
+        man.render_version_section(&mut page)?;
+    }
     Ok(String::from_utf8_lossy(&page).into_owned())
 }
 

@@ -53,9 +53,10 @@ pub struct Survived {
 }
 
 impl Survived {
-    /// Whether the next process has continued after what was written, and not from the first event.
+    /// Whether the next process has continued after what was written, and not from the first event. A commit that was on its way when
+    /// the process was killed may have been made since.
     pub fn is_resumed(&self) -> bool {
-        self.written > 0 && self.next == Some(self.written + 1)
+        self.written > 0 && self.next.is_some_and(|next| (self.written + 1..=self.folded + 1).contains(&next))
     }
 }
 

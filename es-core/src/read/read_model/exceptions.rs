@@ -149,6 +149,13 @@ mod tests {
     }
 
     #[test]
+    fn the_parked_keys_are_told() {
+        let mut exceptions = Exceptions::default();
+        exceptions.park("a", Position::new(3));
+        assert!(exceptions.parked().eq(["a"]));
+    }
+
+    #[test]
     fn r22_an_amendment_holds_for_its_key_or_its_shard_alone() {
         let shards = Shard::split("log", 2);
         let (mine, other) =

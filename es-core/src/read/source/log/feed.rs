@@ -23,8 +23,9 @@ use crate::{
     write::store::{ReadError, check_contiguous, is_last_page},
 };
 
-/// How long a feed waits for new events before the reader attends to operators, and the last event is read again.
-const IDLE: Duration = Duration::from_secs(1);
+/// How long a feed waits for new events before the reader attends to operators and tries the leases of others (R18), and before the last
+/// event is read again.
+const IDLE: Duration = Duration::from_millis(500);
 
 #[derive(Debug)]
 pub(super) struct LogFeed {
