@@ -5,10 +5,9 @@ use es_core::{
     AppendError, Generation, Position, ReadError, RecordedEvent, Version,
     backend::{
         Checkpoint, GenerationState, InlineBehind, InlineDue, InlineFailure, InlineFold, InlineFolds, InlineModels,
-        InlineObstacle, InlineState, PAGE_BYTES, Reader, check_contiguous,
+        InlineObstacle, InlineState, Reader, check_contiguous,
     },
 };
-use futures_util::TryStreamExt;
 use sqlx::{Connection, Row, SqliteConnection, sqlite::SqliteRow};
 
 use crate::{
@@ -19,7 +18,7 @@ use crate::{
     log::rows_limit,
     packed::json,
     queue::{Outcome, Prepared},
-    rows::{self, Names},
+    rows,
     verdict::Written,
 };
 
@@ -294,17 +293,8 @@ async fn events_after(
     connection: &mut SqliteConnection,
 ) -> Result<Vec<RecordedEvent>, sqlx::Error> {
     let query = sqlx::query(include_str!("sql/read_log.sql")).bind(position.to_i64()).bind(rows_limit(limit));
-    let (mut events, mut names, mut bytes) = (Vec::new(), Names::default(), 0);
     let damaged = |reason: ReadError| sqlx::Error::Decode(reason.into());
-    let mut stored = query.fetch(connection);
-    while bytes < PAGE_BYTES
-        && let Some(row) = stored.try_next().await?
-    {
-        let event = rows::event(&row, &mut names).map_err(damaged)?;
-        bytes += event.data.payload.len();
-        events.push(event);
-    }
-    drop(stored);
+    let events = rows::page(query, connection).await?.map_err(damaged)?;
     check_contiguous(position, &events).map_err(damaged)?;
     Ok(events)
 }

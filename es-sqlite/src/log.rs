@@ -9,9 +9,8 @@ use async_trait::async_trait;
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     StreamId, Version,
-    backend::{CommandRecord, KnownHead, PAGE_BYTES, check_contiguous, command_id},
+    backend::{CommandRecord, KnownHead, check_contiguous, command_id},
 };
-use futures_util::TryStreamExt;
 use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
 
 use crate::{
@@ -20,7 +19,7 @@ use crate::{
     error::Failure,
     packed::{self, json},
     queue::Prepared,
-    rows::{self, Names},
+    rows,
 };
 
 #[async_trait]
@@ -121,19 +120,9 @@ async fn look(connections: Arc<Connections>, known: KnownHead) -> Result<(), Rea
 }
 
 impl SqliteStore {
-    /// The events of a query, up to the one with which their payloads reach [`PAGE_BYTES`] (R17).
     async fn page(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<RecordedEvent>, ReadError> {
         let mut reader = self.connections().reader().await?;
-        let (mut events, mut names, mut bytes) = (Vec::new(), Names::default(), 0);
-        let mut rows = query.fetch(reader.connection());
-        while bytes < PAGE_BYTES
-            && let Some(row) = rows.try_next().await.map_err(Failure::from)?
-        {
-            let event = rows::event(&row, &mut names)?;
-            bytes += event.data.payload.len();
-            events.push(event);
-        }
-        drop(rows);
+        let events = rows::page(query, reader.connection()).await.map_err(Failure::from)??;
         reader.give_back();
         Ok(events)
     }

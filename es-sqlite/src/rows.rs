@@ -6,9 +6,15 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use es_core::{
     Appended, EventData, Metadata, Position, ReadError, RecordedEvent, Version,
-    backend::{CommandRecord, Fingerprint, Witness},
+    backend::{CommandRecord, Fingerprint, PAGE_BYTES, Witness},
 };
-use sqlx::{Row, SqliteConnection, error::BoxDynError, sqlite::SqliteRow};
+use futures_util::TryStreamExt;
+use sqlx::{
+    Row, Sqlite, SqliteConnection,
+    error::BoxDynError,
+    query::Query,
+    sqlite::{SqliteArguments, SqliteRow},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -33,6 +39,27 @@ impl Names {
             name
         })
     }
+}
+
+/// The events of a query, up to the one with which their payloads reach [`PAGE_BYTES`] (R17). The outer error is one of the database.
+pub(crate) async fn page(
+    query: Query<'_, Sqlite, SqliteArguments>,
+    connection: &mut SqliteConnection,
+) -> Result<Result<Vec<RecordedEvent>, ReadError>, sqlx::Error> {
+    let (mut events, mut names, mut bytes) = (Vec::new(), Names::default(), 0);
+    let mut rows = query.fetch(connection);
+    while bytes < PAGE_BYTES
+        && let Some(row) = rows.try_next().await?
+    {
+        match event(&row, &mut names) {
+            Ok(event) => {
+                bytes += event.data.payload.len();
+                events.push(event);
+            }
+            Err(damaged) => return Ok(Err(damaged)),
+        }
+    }
+    Ok(Ok(events))
 }
 
 /// The event of a row that begins with the columns position, stream, version, id, name, schema version, payload, metadata, time:

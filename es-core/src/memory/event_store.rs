@@ -29,7 +29,7 @@ impl MemoryStore {
         Ok(appended)
     }
 
-    /// The log had so many events `before`.
+    /// Tells of what was appended to a log that had so many events `before`.
     pub(super) fn appended(&self, state: &State, before: usize) {
         self.head.raise(state.head());
         self.meter.committed(state.log.events.len() - before);

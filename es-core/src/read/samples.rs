@@ -9,7 +9,7 @@ use crate::{
     testing::account::AccountEvent,
 };
 
-/// A text as long as the last deposit.
+/// A text as long as the last deposit, until something is withdrawn.
 pub(crate) struct Texts;
 
 impl Projection for Texts {
@@ -22,8 +22,10 @@ impl Projection for Texts {
     }
 
     fn fold(&self, text: &mut Option<String>, event: &Recorded<AccountEvent>) -> FoldResult {
-        let AccountEvent::Deposited { amount } = event.data else { return Ok(()) };
-        *text = Some("x".repeat(usize::try_from(amount).unwrap_or_default()));
+        *text = match event.data {
+            AccountEvent::Deposited { amount } => Some("x".repeat(usize::try_from(amount)?)),
+            AccountEvent::Withdrawn { .. } => None,
+        };
         Ok(())
     }
 }

@@ -167,9 +167,10 @@ impl ServiceBuilder {
     /// themselves.
     ///
     /// The projection is written as for [`projection`](Self::projection), and its documents are stored, queried, watched, rebuilt and
-    /// verified in the same way. It always follows the log, in one shard, also when it is [rebuilt](crate::Service::rebuild). Each process that appends registers it, whichever
-    /// [parts](Self::parts) it runs. A process that does not leaves its events to the projector: this one, of any process, finds them
-    /// within a second, and the next append of a process that knows the read model folds them too.
+    /// verified in the same way. It always follows the log, in one shard, also when it is [rebuilt](crate::Service::rebuild). Each
+    /// process that appends registers it, whichever [parts](Self::parts) it runs. A process that does not leaves its events to the
+    /// projector: this one, of any process, finds them within a second, and the next append of a process that knows the read model
+    /// folds them too.
     ///
     /// An append gets slower by the fold, and one append is folded after the other, in all processes: keep documents small, and few to
     /// an event. While a process folds, its writer does nothing else.

@@ -36,7 +36,7 @@ pub(crate) type Obstructed<T> = Result<Result<T, InlineObstacle>, sqlx::Error>;
 pub(crate) enum Refusal {
     /// This request of it fails; if that is not known, all of them together.
     Request(Option<usize>, InlineFailure),
-    /// None is to blame. So it would have fared with each entry.
+    /// None is to blame. The fates are those that the entries would have had.
     Behind(InlineBehind, Vec<Fate>),
 }
 

@@ -47,12 +47,12 @@ impl Parcel {
         ([first, second], alone, left)
     }
 
-    /// Those of which `are_first` says so and the others, and what fits into neither.
+    /// The requests of which `are_first` says so, the others, and what fits into neither parcel.
     pub(crate) fn sorted(self, are_first: &[bool]) -> ([Self; 2], Vec<Queued>) {
         self.divided(|request| usize::from(!are_first.get(request).is_some_and(|is_first| *is_first)))
     }
 
-    /// So many parcels, of which each request goes into that one, in order.
+    /// `N` parcels, of which `part` gives the one for each request, in order; and what fits into none.
     fn divided<const N: usize>(self, part: impl Fn(usize) -> usize) -> ([Self; N], Vec<Queued>) {
         let mut parts = std::array::from_fn(|_| Self::default());
         let mut left = Vec::new();

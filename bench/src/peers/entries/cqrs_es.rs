@@ -59,7 +59,7 @@ impl Aggregate for Account {
 
 pub(super) async fn create_tables(task: &Task) -> Result<()> {
     let pool = entries::pool_0_8(task, 1).await?;
-    sqlx_0_8::raw_sql(include_str!("../sql/cqrs_es.sql")).execute(&pool).await?;
+    sqlx_0_8::raw_sql(include_str!("../../sql/cqrs_es.sql")).execute(&pool).await?;
     Ok(())
 }
 

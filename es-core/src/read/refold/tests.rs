@@ -8,9 +8,13 @@ use crate::{
     event::{EventData, NewEvent},
     memory::MemoryStore,
     read::{
+        definition,
         projector::Projector,
-        read_model::{Act, Amendment, Changes, Extent, Leases, Shard, Takeover},
-        samples::Texts,
+        read_model::{
+            Act, Amendment, Changes, Extent, FieldChange, FieldValue, GenerationState, Generations, Leases, Shard,
+            Takeover,
+        },
+        samples::{Distinct, Texts},
         scripted::Watched,
         source::LogSource,
     },
@@ -185,4 +189,21 @@ fn trying_again_may_help_where_the_generation_or_a_store_will_be_there() {
     ] {
         assert_eq!(error.is_transient(), is_transient, "{error}");
     }
+}
+
+/// The number 7 under `a`, in a generation that is being built, with a field that says 8.
+pub(super) async fn drifted() -> (MemoryStore, crate::Generation) {
+    let (store, shard) = (MemoryStore::new(), Shard::whole("log"));
+    let (name, fields) = (Distinct::NAME, definition::fields::<Distinct>());
+    let made = store.ensure_generation(name, 1, GenerationState::Building, "projection", &fields).await;
+    let generation = made.expect("made");
+    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.expect("made");
+    let lease =
+        store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::Always, Duration::from_secs(5)).await;
+    let value = Some(FieldValue { number: 8, text: "8".to_owned() });
+    let field = FieldChange { key: "a".to_owned(), field: "amount", is_unique: true, value, passed: Vec::new() };
+    let upserts = vec![("a".to_owned(), "7".into())];
+    let changes = Changes { upserts, fields: vec![field], ..Changes::default() };
+    store.commit(&lease.expect("asked").expect("taken"), changes).await.expect("committed");
+    (store, generation)
 }

@@ -166,7 +166,7 @@ pub(crate) async fn verify<P: Projection>(
 }
 
 /// Of those of `keys` whose declared fields have other stored values than their documents: these fields, and the document.
-pub(super) async fn drifted_fields<P: Projection>(
+async fn drifted_fields<P: Projection>(
     store: &dyn ReadModelStore,
     generation: &Generation,
     keys: &[String],
@@ -291,6 +291,7 @@ mod tests {
     use crate::{
         Append, EventStore, Expected, LogSource, NewEvent, Projector, StreamId,
         memory::MemoryStore,
+        read::{refold::tests::drifted, samples::Distinct},
         testing::{
             account::{AccountEvent, Histories},
             recorded,
@@ -360,5 +361,13 @@ mod tests {
         ] {
             assert_eq!(is_same::<Histories>(stored, folded), same);
         }
+    }
+
+    /// What it had may have been deleted in part.
+    #[tokio::test]
+    async fn fields_that_have_drifted_in_a_generation_that_does_not_serve_are_not_reported() {
+        let (store, generation) = drifted().await;
+        let drifted = drifted_fields::<Distinct>(&store, &generation, &["a".to_owned()]).await;
+        assert!(matches!(drifted, Err(RefoldError::Replaced)), "{drifted:?}");
     }
 }

@@ -5,7 +5,6 @@ use crate::{
     Append, Expected, NewEvent, StreamId,
     memory::MemoryStore,
     read::{
-        projection::{FoldResult, Keys},
         read_model::{Documents, GenerationState, Generations, Leases, NewLetter, Reader, Shard, Takeover},
         samples::Texts,
         scripted::Watched,
@@ -14,36 +13,15 @@ use crate::{
     testing::{account::AccountEvent, recorded},
 };
 
-/// A text as long as the last deposit, until the money is gone.
-struct Held;
-
-impl Projection for Held {
-    const NAME: &'static str = "held";
-    type Event = AccountEvent;
-    type Document = String;
-
-    fn keys(&self, event: &crate::Recorded<AccountEvent>) -> Keys {
-        Keys::one(event.stream.id())
-    }
-
-    fn fold(&self, text: &mut Option<String>, event: &crate::Recorded<AccountEvent>) -> FoldResult {
-        *text = match event.data {
-            AccountEvent::Deposited { amount } => Some("x".repeat(usize::try_from(amount)?)),
-            AccountEvent::Withdrawn { .. } => None,
-        };
-        Ok(())
-    }
-}
-
 /// It may load and write eight times as many bytes at once.
-fn projector(document_bytes: usize) -> Arc<Projector<Held>> {
+fn projector(document_bytes: usize) -> Arc<Projector<Texts>> {
     let store = MemoryStore::new();
-    Arc::new(Projector::new(Held, LogSource::new(store.clone()), store).document_bytes(document_bytes))
+    Arc::new(Projector::new(Texts, LogSource::new(store.clone()), store).document_bytes(document_bytes))
 }
 
 fn at(id: i64, fencing_token: i64, checkpoint: Option<Checkpoint>) -> InlineState {
-    let reader = Reader { id, name: Held::NAME.to_owned() };
-    let definition = definition::of_projection::<Held>();
+    let reader = Reader { id, name: Texts::NAME.to_owned() };
+    let definition = definition::of_projection::<Texts>();
     InlineState { reader, version: 1, definition, fencing_token, checkpoint, is_detached: false }
 }
 
@@ -104,7 +82,7 @@ fn r9_documents_are_known_after_the_commit_that_the_store_was_left_with_and_afte
         }
         projector
     };
-    let are_known = |projector: Arc<Projector<Held>>, at: &InlineState| {
+    let are_known = |projector: Arc<Projector<Texts>>, at: &InlineState| {
         projector.begin(at, &deposit(2)).expect("begun").missing().is_empty()
     };
     assert!(are_known(committed(true), &at(1, 1, Some(after.clone()))));

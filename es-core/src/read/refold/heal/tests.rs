@@ -5,18 +5,15 @@ use std::sync::{
 
 use async_trait::async_trait;
 
-use super::{super::verify::drifted_fields, *};
+use super::{super::tests::drifted, *};
 use crate::{
     Append, EventStore, Expected, NewEvent, Position, ReadError, StreamId,
     error::BoxError,
     inspect::{Finding, StreamSummary},
     memory::MemoryStore,
     read::{
-        definition,
         projection::Projection,
-        read_model::{
-            Checkpoint, FieldChange, FieldValue, GenerationState, Generations, Leases, ReadModelError, Slice,
-        },
+        read_model::{Checkpoint, GenerationState, Generations, Leases, ReadModelError, Slice},
         samples::Distinct,
         scripted::Watched,
     },
@@ -191,22 +188,6 @@ async fn r9_what_is_folded_under_leases_is_little_and_up_to_one_position() {
     assert!(matches!(mended([2, 1]).await, Err(RefoldError::Uneven { .. })));
 }
 
-/// The number 7 under `a`, in a generation that is being built, with a field that says 8.
-async fn drifted() -> (MemoryStore, crate::Generation) {
-    let (store, shard) = (MemoryStore::new(), Shard::whole("log"));
-    let (name, fields) = (Distinct::NAME, definition::fields::<Distinct>());
-    let made = store.ensure_generation(name, 1, GenerationState::Building, "projection", &fields).await;
-    let generation = made.expect("made");
-    store.ensure_shards(&generation.reader, std::slice::from_ref(&shard)).await.expect("made");
-    let lease = store.acquire(&generation.reader, &shard, Uuid::now_v7(), Takeover::Always, LEASE).await;
-    let value = Some(FieldValue { number: 8, text: "8".to_owned() });
-    let field = FieldChange { key: "a".to_owned(), field: "amount", is_unique: true, value, passed: Vec::new() };
-    let upserts = vec![("a".to_owned(), "7".into())];
-    let changes = Changes { upserts, fields: vec![field], ..Changes::default() };
-    store.commit(&lease.expect("asked").expect("taken"), changes).await.expect("committed");
-    (store, generation)
-}
-
 #[tokio::test]
 async fn fields_are_read_with_the_documents_that_have_some() {
     let (store, generation) = drifted().await;
@@ -215,12 +196,4 @@ async fn fields_are_read_with_the_documents_that_have_some() {
     let mending = Mending { store: &store, readers: &store, reader, keys: &keys, act: &act };
     let stored = mending.load::<Distinct>(&generation.reader, &["a".to_owned()]).await.expect("read");
     assert_eq!(stored[0].fields.len(), 1);
-}
-
-/// What it had may have been deleted in part.
-#[tokio::test]
-async fn fields_that_have_drifted_in_a_generation_that_does_not_serve_are_not_reported() {
-    let (store, generation) = drifted().await;
-    let drifted = drifted_fields::<Distinct>(&store, &generation, &["a".to_owned()]).await;
-    assert!(matches!(drifted, Err(RefoldError::Replaced)), "{drifted:?}");
 }
