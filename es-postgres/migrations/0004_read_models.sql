@@ -118,8 +118,8 @@ $$;
 -- outcome: 'ready'; 'busy' when a worker of another source holds a lease; 'uneven' when the shards of another
 -- source stand at different positions; 'parked' when keys are parked and there are several new shards, one of which is theirs.
 -- Otherwise the new shards go on where the former ones stood.
--- Locks: the reader, which keeps promotion and other changeovers out; then the former checkpoints, which
--- waits for the commits in flight; then the new rows.
+-- Locks: the reader, which keeps promotion and other changeovers out; then its checkpoints, which
+-- waits for the commits in flight; then parked keys, and the new rows.
 CREATE FUNCTION ensure_shards(a_reader bigint, a_source text, a_shards text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -137,7 +137,8 @@ BEGIN
     PERFORM 1 FROM readers r WHERE r.id = a_reader AND NOT r.is_retired FOR NO KEY UPDATE;
     IF NOT FOUND THEN RETURN 'ready'; END IF;
     SELECT 0::bigint AS position, NULL::uuid AS event_id, NULL::timestamptz AS recorded_at INTO v_seed;
-    PERFORM 1 FROM checkpoints c WHERE c.reader = a_reader AND c.source <> a_source
+    PERFORM 1 FROM checkpoints c
+      WHERE c.reader = a_reader AND EXISTS (SELECT FROM checkpoints o WHERE o.reader = a_reader AND o.source <> a_source)
       ORDER BY c.shard FOR UPDATE;
     IF FOUND THEN
         SELECT min(c.position) AS slowest, max(c.position) AS fastest, max(c.fencing_token) AS fencing_token,
@@ -254,6 +255,16 @@ BEGIN
 END
 $$;
 
+-- Locks the checkpoints of all readers of a name, of each shard, in their order. Every statement that locks several of them, or
+-- something that belongs to one, begins with this or does the same: docs/decisions/lock-order.md.
+CREATE FUNCTION lock_checkpoints(a_name text) RETURNS void
+LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM 1 FROM checkpoints c JOIN readers r ON r.id = c.reader
+      WHERE r.name = a_name AND NOT r.is_retired ORDER BY c.reader, c.shard FOR UPDATE OF c;
+END
+$$;
+
 -- Locks what a promotion of a generation of a_projection locks, in the order of promote_generation(): for a transaction that does
 -- something with one of its checkpoints first.
 -- Locks: the readers, then their checkpoints.
@@ -261,8 +272,7 @@ CREATE FUNCTION lock_generations(a_projection text) RETURNS void
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM 1 FROM readers r WHERE r.name = a_projection AND NOT r.is_retired ORDER BY r.id FOR NO KEY UPDATE;
-    PERFORM 1 FROM checkpoints c JOIN readers r ON r.id = c.reader
-      WHERE r.name = a_projection AND NOT r.is_retired ORDER BY c.reader, c.shard FOR UPDATE OF c;
+    PERFORM lock_checkpoints(a_projection);
 END
 $$;
 
@@ -312,6 +322,8 @@ BEGIN
     DELETE FROM generations g WHERE g.id = a_id AND g.state = 'building';
     IF FOUND THEN
         UPDATE readers r SET is_retired = true WHERE r.id = a_id;
+        -- A DELETE takes them in any order.
+        PERFORM 1 FROM checkpoints c WHERE c.reader = a_id ORDER BY c.shard FOR UPDATE;
         DELETE FROM checkpoints c WHERE c.reader = a_id;
     END IF;
 END

@@ -75,7 +75,8 @@ CREATE TABLE acts (
 );
 
 -- Records an act and lets the workers of a_reader know: their next commit or renewal returns another number.
--- Locks: the checkpoints of the reader, in their order. What an act changes itself is locked before.
+-- Locks: the checkpoints of the reader, in their order. An act that locks something else has locked these before:
+-- docs/decisions/lock-order.md.
 CREATE FUNCTION note_act(
     a_what text, a_reader text, a_target text, a_position bigint, a_actor text, a_reason text)
 RETURNS void
@@ -83,8 +84,7 @@ LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     INSERT INTO acts (actor, reason, what, reader, target, position)
     VALUES (a_actor, a_reason, a_what, a_reader, a_target, a_position);
-    PERFORM 1 FROM checkpoints c JOIN readers r ON r.id = c.reader
-      WHERE r.name = a_reader AND NOT r.is_retired ORDER BY c.reader, c.shard FOR UPDATE OF c;
+    PERFORM lock_checkpoints(a_reader);
     UPDATE checkpoints c SET acts = c.acts + 1
       FROM readers r WHERE r.id = c.reader AND r.name = a_reader AND NOT r.is_retired;
 END
@@ -94,7 +94,8 @@ $$;
 -- were handled again, of the revisions a_revisions; the one at a_failed has failed again, because of a_cause; a_is_whole says that
 -- there were no others.
 -- outcome: 'committed'; 'edited' when one of the letters is not of that revision any more; 'fenced' as for commit_changes().
--- Locks: the letters that were handled again; then as commit_changes(). (An operator's act takes them in the same order.)
+-- Locks: the checkpoint, which operators' acts lock first too; then the letters that were handled again, the documents, and the parked
+-- keys.
 CREATE FUNCTION commit_letters(
     a_reader bigint, a_shard text, a_fencing_token bigint, a_from bigint,
     a_position bigint, a_event_id uuid, a_recorded_at timestamptz, a_cursor text, a_ttl interval,
@@ -106,6 +107,9 @@ CREATE FUNCTION commit_letters(
     OUT outcome text, OUT acts bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    IF a_key IS NOT NULL THEN
+        PERFORM 1 FROM checkpoints c WHERE c.reader = a_reader AND c.shard = a_shard FOR UPDATE;
+    END IF;
     PERFORM 1 FROM dead_letters l
       WHERE l.reader = a_reader AND l.key = a_key AND l.position = ANY (a_handled) ORDER BY l.position FOR UPDATE;
     IF (SELECT count(*) FROM dead_letters l JOIN unnest(a_handled, a_revisions) h(position, revision) USING (position, revision)
@@ -144,10 +148,11 @@ END
 $$;
 
 -- Asks the workers of a_reader to handle the letters under a_key again; false when the key is not parked.
--- Locks: the parked keys; then as note_act().
+-- Locks: as note_act(); then the parked keys.
 CREATE FUNCTION request_retry(a_reader text, a_key text, a_actor text, a_reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    PERFORM lock_checkpoints(a_reader);
     UPDATE parked_keys k SET is_retry_requested = true
       FROM readers r WHERE r.id = k.reader AND r.name = a_reader AND NOT r.is_retired AND k.key = a_key;
     IF NOT FOUND THEN RETURN false; END IF;
@@ -158,11 +163,12 @@ $$;
 
 -- Deletes the letter at a_position under a_key, or all letters under it where that is null. discarded: how many; null when
 -- the key is not parked. A key without letters is freed by its worker, which may have parked another event meanwhile.
--- Locks: the letters, the parked keys; then as note_act().
+-- Locks: as note_act(); then the letters, and the parked keys.
 CREATE FUNCTION discard_letters(
     a_reader text, a_key text, a_position bigint, a_actor text, a_reason text, OUT discarded bigint)
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    PERFORM lock_checkpoints(a_reader);
     IF NOT EXISTS (SELECT FROM parked_keys k JOIN readers r ON r.id = k.reader
                     WHERE r.name = a_reader AND NOT r.is_retired AND k.key = a_key)
     THEN RETURN; END IF;
@@ -186,12 +192,13 @@ END
 $$;
 
 -- Replaces the payload in a letter; false when there is no such letter.
--- Locks: the letter; then as note_act().
+-- Locks: as note_act(); then the letter.
 CREATE FUNCTION edit_letter(
     a_reader text, a_key text, a_position bigint, a_payload bytea, a_actor text, a_reason text)
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    PERFORM lock_checkpoints(a_reader);
     WITH edited AS (
         UPDATE dead_letters l SET edited = a_payload, revision = l.revision + 1
           FROM readers r WHERE r.id = l.reader AND r.name = a_reader AND NOT r.is_retired
@@ -208,12 +215,13 @@ END
 $$;
 
 -- Pauses a_reader; false when there is no such reader. A first pause stays.
--- Locks: the pause; then as note_act().
+-- Locks: as note_act(); then the pause.
 CREATE FUNCTION pause_reader(a_reader text, a_actor text, a_reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM readers r WHERE r.name = a_reader AND NOT r.is_retired)
     THEN RETURN false; END IF;
+    PERFORM lock_checkpoints(a_reader);
     INSERT INTO paused_readers (reader, actor, reason) VALUES (a_reader, a_actor, a_reason) ON CONFLICT DO NOTHING;
     PERFORM note_act('pause', a_reader, NULL, NULL, a_actor, a_reason);
     RETURN true;
@@ -221,10 +229,11 @@ END
 $$;
 
 -- Lets a_reader continue; false when it is not paused.
--- Locks: the pause; then as note_act().
+-- Locks: as note_act(); then the pause.
 CREATE FUNCTION resume_reader(a_reader text, a_actor text, a_reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
+    PERFORM lock_checkpoints(a_reader);
     DELETE FROM paused_readers p WHERE p.reader = a_reader;
     IF NOT FOUND THEN RETURN false; END IF;
     PERFORM note_act('resume', a_reader, NULL, NULL, a_actor, a_reason);
@@ -234,14 +243,13 @@ $$;
 
 -- Moves the checkpoint of a_reader past the event at which it has stopped; false when it has not stopped at this event, or is
 -- past it. A worker that is about to commit something else there fails the comparison of positions.
--- Locks: as note_act(), which comes first, since it locks several checkpoints in their order.
+-- Locks: as note_act().
 CREATE FUNCTION skip_event(
     a_reader text, a_shard text, a_position bigint, a_event_id uuid, a_actor text, a_reason text)
 RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
-    PERFORM 1 FROM checkpoints c JOIN readers r ON r.id = c.reader
-      WHERE r.name = a_reader AND NOT r.is_retired ORDER BY c.reader, c.shard FOR UPDATE OF c;
+    PERFORM lock_checkpoints(a_reader);
     WITH skipped AS (
         UPDATE checkpoints c SET position = s.position, event_id = s.event_id, recorded_at = s.recorded_at
           FROM readers r, stops s
@@ -260,12 +268,14 @@ END
 $$;
 
 -- Takes the generation of a_reader that is being built out of sight; false when none is.
--- Locks: as discard_generation(), then as note_act().
+-- Locks: as lock_generations(), since discard_generation() locks the readers and checkpoints of what is built alone, and note_act()
+-- those of what serves too.
 CREATE FUNCTION cancel_rebuild(a_reader text, a_actor text, a_reason text) RETURNS boolean
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_id bigint;
 BEGIN
+    PERFORM lock_generations(a_reader);
     SELECT g.id INTO v_id FROM generations g WHERE g.projection = a_reader AND g.state = 'building';
     IF NOT FOUND THEN RETURN false; END IF;
     PERFORM discard_generation(v_id);

@@ -20,6 +20,7 @@ mod postgres {
     mod inline;
     mod append_lock;
     mod large;
+    mod locks;
     mod long_pages;
     mod matching;
     mod plans;

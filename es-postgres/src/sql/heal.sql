@@ -1,7 +1,8 @@
 -- $1 to $39 as in commit_fields.sql; $40 the reader whose documents an operator has mended, $41 who, $42 why.
--- Locks: the checkpoints of the reader, in their order, since note_act() takes them all; then as commit_fields().
+-- Locks: the checkpoints of all generations of the name, in their order, since note_act() takes them all; then as commit_fields().
 WITH locked AS MATERIALIZED (
-    SELECT 1 FROM checkpoints c WHERE c.reader = $1 ORDER BY c.shard FOR UPDATE
+    SELECT 1 FROM checkpoints c JOIN readers r ON r.id = c.reader
+     WHERE r.name = $40 AND NOT r.is_retired ORDER BY c.reader, c.shard FOR UPDATE OF c
 )
 SELECT c.outcome, c.acts, c.taken_field, c.taken_key, c.taken_other,
        CASE WHEN c.outcome = 'committed'
