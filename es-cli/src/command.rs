@@ -13,12 +13,14 @@ use crate::{
     readers::Readers,
     stream::Stream,
     streams::Streams,
+    version::{self, Versioned},
 };
 
 /// A command on any store.
 ///
 /// An application adds these commands to its own: `#[command(flatten)]` on a variant that holds one, and [`run`](Self::run).
 #[derive(Debug, Clone, Subcommand)]
+#[command(version_or = version::UNKNOWN)]
 #[expect(private_interfaces, reason = "the command line makes them, and `run` carries them out")]
 pub enum StoreCommand {
     /// Lists streams, in the order of their names, with the number of their events
@@ -66,7 +68,7 @@ impl StoreCommand {
             Self::Stream(stream) => stream.run(store, output).await,
             Self::Log(log) => log.run(store, output).await,
             Self::Readers(readers) => readers.run(store, output).await,
-            Self::Doctor(doctor) => doctor.run(store, output).await,
+            Self::Doctor(doctor) => doctor.run(store, &[], output).await,
             Self::Pause(reader) => reader.pause(store, output).await,
             Self::Resume(reader) => reader.resume(store, output).await,
             Self::Skip(skip) => skip.run(store, output).await,

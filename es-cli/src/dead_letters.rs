@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use clap::{Args, Subcommand};
-use es_core::{Act, ActError, DeadLetter, LetterPage, Position, ServiceStore};
+use es_core::{Act, ActError, DeadLetter, LetterPage, Position, ServiceStore, backend::counted};
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -223,11 +223,12 @@ impl DeadLetters {
                 if let Some(act) = act {
                     let Letters { reader, key, .. } = which;
                     let count = letters.len();
-                    if !consent.to(&format!("{reader} will never handle these {count} events of {key:?}"))? {
+                    if !consent.to(&format!("{reader} will never handle {} of {key:?}", counted(count, "event")))? {
                         return Ok(Outcome::No);
                     }
                     let count = discard(store, &reader, &key, &letters, &act).await?;
-                    output.line(format_args!("{count} letters were discarded"))?;
+                    let were = if count == 1 { "was" } else { "were" };
+                    output.line(format_args!("{} {were} discarded", counted(count, "letter")))?;
                 }
             }
             Self::Edit { reader, key, position, file, how, consent } => {
@@ -237,7 +238,10 @@ impl DeadLetters {
                 preview(&letters.find(store).await?, output)?;
                 es_core::read::read_model::check_payload(&payload)?;
                 if let Some(act) = act {
-                    if !consent.to(&format!("the next retry handles {} other bytes in this letter", payload.len()))? {
+                    if !consent.to(&format!(
+                        "the next retry handles {} in this letter",
+                        counted(payload.len(), "other byte")
+                    ))? {
                         return Ok(Outcome::No);
                     }
                     store.edit_letter(&reader, &key, Position::new(position), payload, &act).await?;
@@ -336,7 +340,9 @@ fn show(line: &Line<'_>, output: &mut Output) -> std::io::Result<()> {
     let Line { key, position, stream, version, id, name, schema_version, attempts, parked_at, .. } = line;
     output.line(format_args!("{key:?} at position {position}: {stream} {version}  {name} v{schema_version}  {id}"))?;
     match line.cause {
-        Some(cause) => output.line(format_args!("  parked at {parked_at} after {attempts} attempts: {cause}"))?,
+        Some(cause) => {
+            output.line(format_args!("  parked at {parked_at} after {}: {cause}", counted(*attempts, "attempt")))?;
+        }
         None => output.line(format_args!("  parked at {parked_at}: it waits behind an earlier letter of its key"))?,
     }
     if let Some(data) = &line.data {

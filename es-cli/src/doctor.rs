@@ -4,11 +4,12 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 use es_core::{
     ServiceStore,
-    backend::{Finding, Severity},
+    backend::{Finding, Severity, counted},
 };
 
 use crate::{
     end::{CommandError, Outcome},
+    operate::{resume_command, skip_command},
     output::{Format, Output},
     readers::{self, Paused, Reader, Stopped},
 };
@@ -24,16 +25,26 @@ pub(crate) struct Doctor {
 }
 
 impl Doctor {
-    pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
+    /// Examines `store`. `known` are the read models of the program, if it has any.
+    pub(crate) async fn run(
+        self,
+        store: &dyn ServiceStore,
+        known: &[String],
+        output: &mut Output,
+    ) -> Result<Outcome, CommandError> {
         let mut findings = vec![Finding::ok("connection", "the store answers")];
         findings.extend(store.diagnose().await.map_err(CommandError::Store)?);
         let readers = readers::look(store).await?;
+        findings.extend(known.iter().filter(|name| readers.iter().all(|found| found.name != **name)).map(unbuilt));
+        findings.extend(readers.iter().filter_map(first_build));
         findings.extend(readers.iter().filter_map(left_alone));
         findings.extend(readers.iter().flat_map(held_up));
-        if !readers.is_empty() && findings.iter().all(|finding| finding.check != "readers") {
+        let is_bad = |finding: &Finding| finding.check == "readers" && finding.severity != Severity::Ok;
+        if !readers.is_empty() && !findings.iter().any(is_bad) {
+            let count = counted(readers.len(), "reader");
             findings.push(Finding::ok(
                 "readers",
-                format!("none of {} lags without a worker, is paused or has failed", readers.len()),
+                format!("of {count} none lags without a worker, is paused or has failed"),
             ));
         }
         self.print(&findings, output)
@@ -67,18 +78,45 @@ fn style(severity: Severity) -> Style {
     }
 }
 
+/// A read model that no process has begun to build.
+fn unbuilt(name: &String) -> Finding {
+    Finding::warning(
+        "readers",
+        format!("{name} has not been built yet, so it cannot be read"),
+        "start a process that runs it, as with `run`: it folds the log from the first event, and then serves",
+    )
+}
+
+/// A read model that is built for the first time, and does not serve yet. Why it waits is another finding.
+fn first_build(reader: &Reader) -> Option<Finding> {
+    let Reader { name, position, lag_events, .. } = reader;
+    if !reader.is_first_build || reader.waits() {
+        return None;
+    }
+    if reader.held() > 0 {
+        let head = position + lag_events;
+        let found =
+            format!("{name} is being built for the first time, is at position {position} of {head}, and serves then");
+        return Some(Finding::ok("readers", found));
+    }
+    Some(Finding::warning(
+        "readers",
+        format!("{name} has not been built to the end yet, so it cannot be read, and no worker holds it"),
+        format!("start a process that runs it, as with `run`: it goes on from position {position}, and then serves"),
+    ))
+}
+
 /// A reader that lags, and that no process runs.
 fn left_alone(reader: &Reader) -> Option<Finding> {
     let is_late = reader.lag_seconds.is_none_or(|seconds| seconds >= LATE);
-    // Why a reader waits is another finding.
-    let waits = reader.paused.is_some() || !reader.stopped_at.is_empty();
-    if reader.lag_events == 0 || !is_late || reader.held() > 0 || waits {
+    // Why a reader waits is another finding, and so is a first build.
+    if reader.lag_events == 0 || !is_late || reader.held() > 0 || reader.waits() || reader.is_first_build {
         return None;
     }
     let (name, lag_events) = (reader.called(), reader.lag_events);
     Some(Finding::warning(
         "readers",
-        format!("{name} lags by {lag_events} events, and no worker holds it"),
+        format!("{name} lags by {}, and no worker holds it", counted(lag_events, "event")),
         "start a process that runs it, or look into its log and at /readyz why it has stopped",
     ))
 }
@@ -86,7 +124,7 @@ fn left_alone(reader: &Reader) -> Option<Finding> {
 /// What keeps a reader, or some of its keys, from going on.
 fn held_up(reader: &Reader) -> Vec<Finding> {
     let Reader { name, dead_letters, parked_keys, .. } = reader;
-    let (code, then) = if reader.is_building() {
+    let (code, then) = if reader.is_building() && !reader.is_first_build {
         ("correct the code", "; then `rebuild` goes on from there. What serves is not concerned")
     } else {
         ("correct the code and start it again", "")
@@ -105,15 +143,20 @@ fn held_up(reader: &Reader) -> Vec<Finding> {
         findings.push(Finding::problem(
             "readers",
             format!("{} has stopped at position {position}{shards}: {cause}", reader.called()),
-            format!("{code}, or `es skip {name} --position {position} --event {event_id}`{then}"),
+            format!("{code}, or `{}`{then}", skip_command(name, None, *position, *event_id)),
         ));
     }
     if let Some(Paused { actor, reason, .. }) = &reader.paused {
         let found = format!("{name} was paused by {actor}: {reason}");
-        findings.push(Finding::warning("readers", found, format!("`es resume {name}` when it may go on")));
+        findings.push(Finding::warning("readers", found, format!("`{}` when it may go on", resume_command(name))));
     }
     if *parked_keys > 0 {
-        let found = format!("{} has {dead_letters} dead letters under {parked_keys} parked keys", reader.called());
+        let found = format!(
+            "{} has {} under {}",
+            reader.called(),
+            counted(*dead_letters, "dead letter"),
+            counted(*parked_keys, "parked key")
+        );
         findings.push(Finding::warning("readers", found, format!("`es dead-letters list {name}`")));
     }
     findings

@@ -7,6 +7,7 @@ pub mod output;
 mod unopened;
 mod event;
 mod time;
+mod version;
 
 // The commands that need nothing but a store.
 mod streams;

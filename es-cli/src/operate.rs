@@ -118,6 +118,17 @@ impl Skip {
     }
 }
 
+/// The command line that moves `reader` past an event: it can be run as it is, or with a better reason.
+pub(crate) fn skip_command(reader: &str, shard: Option<&Shard>, position: u64, event: Uuid) -> String {
+    let shard = shard.map(|shard| format!(" --shard {shard}")).unwrap_or_default();
+    format!("es skip {reader}{shard} --position {position} --event {event} --reason \"it cannot be handled\"")
+}
+
+/// The command line that lets `reader` go on, likewise.
+pub(crate) fn resume_command(reader: &str) -> String {
+    format!("es resume {reader} --reason \"it may go on\"")
+}
+
 /// The shards in a sentence.
 fn named(shards: &[Shard]) -> String {
     let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
@@ -146,7 +157,8 @@ fn not_stopped(reader: &str, position: Position, event: Uuid, shard: Option<&str
     let place = shard.map(|shard| format!(" of shard {shard}")).unwrap_or_default();
     let mut text = format!("{reader} has not stopped at the event {event} at position {position}{place}");
     for StoppedAt { shard, position, event_id, .. } in stops {
-        let _ = write!(text, "\n  it has stopped in --shard {shard} --position {position} --event {event_id}");
+        let command = skip_command(reader, Some(shard), position.get(), *event_id);
+        let _ = write!(text, "\n  it has stopped at another event: `{command}`");
     }
     text
 }

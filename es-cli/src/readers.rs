@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use es_core::{
     Position, ServiceStore,
-    backend::{GenerationState, ReaderSummary, ShardSummary},
+    backend::{GenerationState, ReaderSummary, ShardSummary, counted},
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -36,7 +36,10 @@ pub(crate) struct Reader {
     /// `None`: a policy has no generations.
     version: Option<u32>,
     pub(crate) state: Option<&'static str>,
-    position: u64,
+    /// Whether no generation of the read model serves yet.
+    #[serde(skip)]
+    pub(crate) is_first_build: bool,
+    pub(crate) position: u64,
     pub(crate) lag_events: u64,
     pub(crate) lag_seconds: Option<f64>,
     pub(crate) paused: Option<Paused>,
@@ -112,10 +115,13 @@ pub(crate) async fn look(store: &dyn ServiceStore) -> Result<Vec<Reader>, Comman
     // The head is read last, so no position is greater than it.
     let head = store.head().await?;
     let now = Utc::now();
-    let mut readers = Vec::with_capacity(found.len());
+    let serves = |found: &ReaderSummary| found.generation.is_some_and(|it| it.state == GenerationState::Serving);
+    let serving: Vec<_> = found.iter().filter(|found| serves(found)).map(|found| found.reader.name.clone()).collect();
+    let mut readers: Vec<Reader> = Vec::with_capacity(found.len());
     for reader in found {
         let lag_seconds = behind(store, reader.reached(), head, now).await?;
         let mut reader = Reader::new(reader, head, lag_seconds, now);
+        reader.is_first_build = reader.is_building() && !serving.contains(&reader.name);
         reader.look_up(store).await?;
         readers.push(reader);
     }
@@ -156,8 +162,7 @@ async fn behind(
 pub(crate) fn parked(keys: usize) -> Option<String> {
     match keys {
         0 => None,
-        1 => Some("1 key parked".to_owned()),
-        keys => Some(format!("{keys} keys parked")),
+        keys => Some(format!("{} parked", counted(keys, "key"))),
     }
 }
 
@@ -173,6 +178,7 @@ impl Reader {
             id: found.reader.id,
             version: found.generation.map(|generation| generation.version),
             state: found.generation.map(|generation| generation.state.as_str()),
+            is_first_build: false,
             position,
             lag_events: head.get().saturating_sub(position),
             lag_seconds,
@@ -225,7 +231,16 @@ impl Reader {
 
     /// Its name in a sentence: what is being built is told apart from what serves.
     pub(crate) fn called(&self) -> String {
-        if self.is_building() { format!("{}, as it is being built,", self.name) } else { self.name.clone() }
+        match (self.is_building(), self.is_first_build) {
+            (true, true) => format!("{}, as it is being built for the first time,", self.name),
+            (true, false) => format!("{}, as it is being built,", self.name),
+            (false, _) => self.name.clone(),
+        }
+    }
+
+    /// Whether it is paused, or has stopped at an event.
+    pub(crate) fn waits(&self) -> bool {
+        self.paused.is_some() || !self.stopped_at.is_empty()
     }
 
     fn version(&self) -> String {
@@ -241,7 +256,7 @@ impl Reader {
         let held_by = match (self.held(), &*self.shards) {
             (0, _) => "no worker".to_owned(),
             (_, [Shard { lease: Some(lease), .. }]) => format!("{} for {}", lease.owner, lease.held_for),
-            (held, shards) => format!("workers: {held} of {} shards", shards.len()),
+            (held, shards) => format!("workers: {held} of {}", counted(shards.len(), "shard")),
         };
         let behind = self.lag_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{seconds:.0} s"));
         [

@@ -29,6 +29,7 @@ use crate::{
     end::{CommandError, Outcome},
     output::{Format, Output},
     readers, time,
+    version::{self, Versioned},
 };
 
 /// How long the parts and the store may take to end.
@@ -37,7 +38,9 @@ const END_WITHIN: Duration = Duration::from_secs(10);
 /// A command on a service: those of [`StoreCommand`] on its store, and those that need its types.
 ///
 /// An application adds these commands to its own with `#[command(flatten)]`, and hands one to [`run`](Self::run).
+/// A program that gives no version prints for `--version` that it has none, and the version of Evenfold.
 #[derive(Debug, Clone, Subcommand)]
+#[command(version_or = version::UNKNOWN)]
 #[expect(private_interfaces, reason = "the command line makes them, and `run` carries them out")]
 pub enum ServiceCommand {
     /// Runs readers and the relay, until the process is told to stop
@@ -178,6 +181,9 @@ impl ServiceCommand {
                 Self::Verify(verify) => verify.run(service, output).await,
                 Self::AsOf(as_of) => as_of.run(service, output).await,
                 Self::WhatIf(what_if) => what_if.run(service, output).await,
+                Self::Store(StoreCommand::Doctor(doctor)) => {
+                    doctor.run(&service.store(), &service.read_model_names(), output).await
+                }
                 Self::Store(command) => command.run(&service.store(), output).await,
             }
         };
@@ -277,6 +283,7 @@ impl From<RebuildError> for CommandError {
     fn from(error: RebuildError) -> Self {
         match error {
             RebuildError::Unknown { name, known } => unknown("read model", &name, &known),
+            RebuildError::Live { name } => live(name, &error),
             RebuildError::Engine(EngineError::Store(error)) => error.into(),
             error => {
                 let advice = "the old read model keeps serving; correct what is named, and rebuild again".to_owned();
@@ -284,6 +291,12 @@ impl From<RebuildError> for CommandError {
             }
         }
     }
+}
+
+/// `error` says that the read model `name` is live.
+fn live(name: &str, error: &dyn std::error::Error) -> CommandError {
+    let advice = format!("there is nothing to compare or to rebuild; `as-of {name} <key>` folds one of its documents");
+    CommandError::usage(error.to_string(), advice)
 }
 
 fn unknown(what: &str, name: &str, known: &[String]) -> CommandError {

@@ -2,7 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
-use es_core::{RecordedEvent, ServiceStore, StreamId, Version, backend::is_last_page};
+use es_core::{
+    RecordedEvent, ServiceStore, StreamId, Version,
+    backend::{counted, is_last_page},
+};
 
 use crate::{
     end::{CommandError, Outcome},
@@ -179,5 +182,5 @@ async fn exists(store: &dyn ServiceStore, stream: &StreamId, from: u64) -> Resul
 }
 
 fn missing(stream: &StreamId, version: u64, count: u64) -> CommandError {
-    CommandError::Missing(format!("stream {stream} has no version {version}: it has {count} events"))
+    CommandError::Missing(format!("stream {stream} has no version {version}: it has {}", counted(count, "event")))
 }

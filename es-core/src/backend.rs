@@ -6,6 +6,7 @@
 
 pub use crate::{
     codec::{Misfit, Unencodable},
+    counted::counted,
     error::{BoxError, StoreMoved},
     event::{Categories, EventSchema},
     head::KnownHead,

@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     codec::{self, EncodeError},
+    counted::counted,
     schema::{DecodeError, Undecodable},
     stream::{Position, StreamId, Version},
     tag::{Tag, TagError},
@@ -233,7 +234,7 @@ impl EventData {
 impl fmt::Debug for EventData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The payload may hold a megabyte, or personal data.
-        write!(f, "{} v{} ({} bytes)", self.name, self.schema_version, self.payload.len())
+        write!(f, "{} v{} ({})", self.name, self.schema_version, counted(self.payload.len(), "byte"))
     }
 }
 

@@ -5,6 +5,7 @@ extern crate self as es_core;
 
 // The words.
 pub mod error;
+mod counted;
 pub mod limits;
 pub mod witness;
 pub mod stream;

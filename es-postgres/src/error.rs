@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use es_core::{
     AppendError, ReadError,
-    backend::{BoxError, ReadModelError, SnapshotError, StoreMoved},
+    backend::{BoxError, ReadModelError, SnapshotError, StoreMoved, counted},
 };
 use sqlx::error::DatabaseError;
 
@@ -90,7 +90,7 @@ pub(crate) fn is_broken(error: &sqlx::Error) -> bool {
 
 /// The same failure for every append of a batch.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the database did not take the batch in {attempts} attempts")]
+#[error("the database did not take the batch in {}", counted(*attempts, "attempt"))]
 pub struct OutcomeUnknown {
     /// How often it was sent.
     pub attempts: u32,

@@ -4,13 +4,13 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 use es_core::{
     Position, Service, Version,
-    backend::{Amendment, Extent},
+    backend::{Amendment, Extent, counted},
     read::refold::{Difference, Moment, RefoldError},
 };
 use serde::Serialize;
 use serde_json::Value;
 
-use super::unknown;
+use super::{live, unknown};
 use crate::{
     act::{Actor, Consent},
     end::{CommandError, Outcome},
@@ -178,12 +178,17 @@ impl Verify {
             })?;
         } else {
             let position = verified.position;
-            output.line(format_args!("compared {compared} documents up to position {position}: {differing} differ"))?;
+            output.line(format_args!(
+                "compared {} up to position {position}: {differing} {}",
+                counted(compared, "document"),
+                if differing == 1 { "differs" } else { "differ" }
+            ))?;
             if let Some(mended) = mended {
                 output.line(format_args!("mended {mended}"))?;
             }
             if waiting > 0 {
-                output.line(format_args!("{waiting} keys wait: they are parked, or the reader has stopped"))?;
+                let waits = if waiting == 1 { "waits: it is" } else { "wait: they are" };
+                output.line(format_args!("{} {waits} parked, or the reader has stopped", counted(waiting, "key")))?;
             }
         }
         output.flush()?;
@@ -348,6 +353,7 @@ impl From<RefoldError> for CommandError {
     fn from(error: RefoldError) -> Self {
         match error {
             RefoldError::Unknown { name, known } => unknown("read model", &name, &known),
+            RefoldError::Live { name } => live(name, &error),
             RefoldError::NoVersions { .. } => Self::usage(error.to_string(), "pass --position or --time"),
             RefoldError::NoSuchVersion { .. } | RefoldError::NoSuchPosition { .. } => Self::Missing(error.to_string()),
             RefoldError::Log(error) => error.into(),

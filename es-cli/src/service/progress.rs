@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{Position, Service, Throttle, Throttling, service::RebuildPlan};
+use es_core::{Position, Service, Throttle, Throttling, backend::counted, service::RebuildPlan};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 /// How often a terminal is told, and failures are looked for.
@@ -18,7 +18,7 @@ const LINE: Duration = Duration::from_secs(10);
 /// What there is to do.
 pub(super) fn plan(plan: RebuildPlan) -> String {
     let RebuildPlan { events, bytes, time, .. } = plan;
-    format!("{events} events, about {} of payload, about {:.1} s", HumanBytes(bytes), time.as_secs_f64())
+    format!("{}, about {} of payload, about {:.1} s", counted(events, "event"), HumanBytes(bytes), time.as_secs_f64())
 }
 
 /// Shows how far the rebuild of `projection` in this process has folded, what `throttle` leaves it, and each of its failures, until
@@ -26,7 +26,7 @@ pub(super) fn plan(plan: RebuildPlan) -> String {
 pub(super) async fn show(service: &Service, projection: &str, throttle: Option<&Throttle>) -> Infallible {
     let (is_terminal, began) = (io::stderr().is_terminal(), Instant::now());
     let bar = if is_terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
-    let template = "{bar:30} {percent}%  {human_pos} of {human_len} events  {per_sec}  {eta} left{msg}";
+    let template = "{bar:30} {percent}%  event {human_pos} of {human_len}  {per_sec}  {eta} left{msg}";
     if let Ok(style) = ProgressStyle::with_template(template) {
         bar.set_style(style);
     }
@@ -86,7 +86,7 @@ fn line(from: u64, reached: u64, head: u64, elapsed: Duration) -> String {
     let rate = reached.saturating_sub(from) as f64 / elapsed.as_secs_f64().max(0.001);
     let left =
         if rate > 0.0 { format!("{:.0} s", head.saturating_sub(reached) as f64 / rate) } else { "unknown".into() };
-    format!("{reached} of {head} events, {rate:.0} a second, time left: {left}")
+    format!("{reached} of {}, {rate:.0} a second, time left: {left}", counted(head, "event"))
 }
 
 fn throttled(Throttling { share, append_p99, limit, .. }: Throttling) -> String {

@@ -3,6 +3,7 @@
 use clap::Args;
 use es_core::{
     EventData, Position, Service, StreamId,
+    backend::counted,
     read::refold::{Alternative, RefoldError, WhatIf},
 };
 use serde::Serialize;
@@ -95,7 +96,8 @@ impl WhatIfCommand {
             print(alternative, data, format, output)?;
         }
         if !format.json {
-            output.line(format_args!("{} documents would be others", found.len()))?;
+            let others = if found.len() == 1 { "another one" } else { "others" };
+            output.line(format_args!("{} would be {others}", counted(found.len(), "document")))?;
         }
         output.flush()?;
         Ok(Outcome::Well)

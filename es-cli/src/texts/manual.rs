@@ -5,12 +5,17 @@ use std::io;
 use clap::Command;
 use clap_mangen::{Man, roff::Roff};
 
+use crate::version;
+
 /// The page in the form that `man` reads.
 pub(super) fn page(es: &Command) -> io::Result<String> {
     let mut es = es.clone();
     es.build();
     let mut page = Vec::new();
-    let man = Man::new(es.clone());
+    let mut man = Man::new(es.clone());
+    if es.get_version() == Some(version::UNKNOWN) {
+        man = man.source(es.get_name());
+    }
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;
     man.render_synopsis_section(&mut page)?;
@@ -20,9 +25,10 @@ pub(super) fn page(es: &Command) -> io::Result<String> {
         of_command(command, &mut page)?;
     }
     man.render_extra_section(&mut page)?;
-    // It panics without one.
-    if es.get_version().or_else(|| es.get_long_version()).is_some() {
-        man.render_version_section(&mut page)?;
+    match es.get_version().or_else(|| es.get_long_version()) {
+        Some(version::UNKNOWN) | None => {}
+        // It panics without one.
+        Some(_) => man.render_version_section(&mut page)?,
     }
     Ok(String::from_utf8_lossy(&page).into_owned())
 }

@@ -155,6 +155,15 @@ fn definition_of<P: Policy>() -> String {
     format!("policy {}", P::identity())
 }
 
+/// Refuses to continue with the checkpoint of another definition of the same name.
+pub(crate) fn admit<P: Policy>(stored: &str) -> Result<(), EngineError> {
+    let ours = definition_of::<P>();
+    if stored == ours {
+        return Ok(());
+    }
+    Err(EngineError::OtherDefinition { name: P::NAME, stored: stored.to_owned(), ours })
+}
+
 /// Runs a policy and keeps its checkpoint.
 ///
 /// # Panics
@@ -285,9 +294,9 @@ impl<P: Policy> PolicyRunner<P> {
 
     /// What its checkpoint belongs to.
     async fn reader(&self) -> Result<Reader, EngineError> {
-        let ours = definition_of::<P>();
-        let (reader, stored) = self.leases.ensure_reader(P::NAME, &ours).await?;
-        if stored == ours { Ok(reader) } else { Err(EngineError::OtherDefinition { name: P::NAME, stored, ours }) }
+        let (reader, stored) = self.leases.ensure_reader(P::NAME, &definition_of::<P>()).await?;
+        admit::<P>(&stored)?;
+        Ok(reader)
     }
 }
 

@@ -49,8 +49,13 @@ impl Subject {
     /// The generations of its name, if none of them was folded by another definition.
     async fn admitted(&self, store: &dyn ReadModelStore) -> Result<GenerationSet, EngineError> {
         let found = store.generations(self.name).await?;
-        definition::admit(self.name, self.version, &self.definition, found.iter())?;
+        self.admit(&found)?;
         Ok(found)
+    }
+
+    /// Whether it may go on with what was `found` of its name.
+    pub(crate) fn admit(&self, found: &GenerationSet) -> Result<(), EngineError> {
+        definition::admit(self.name, self.version, &self.definition, found.iter())
     }
 
     /// Begins to build a generation, unless another worker has just begun.

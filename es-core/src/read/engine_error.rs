@@ -4,6 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     codec::{EncodeError, Misfit},
+    counted::counted,
     error::BoxError,
     event::Recorded,
     read::{
@@ -224,7 +225,10 @@ pub enum EngineError {
     /// An event touches documents of more bytes than one commit may write. Spread what it changes over several
     /// events, keep less in a document, or raise
     /// [`Projector::document_bytes`](crate::Projector::document_bytes).
-    #[error("{event} touches {documents} documents of {bytes} bytes or more; one commit may write {limit}")]
+    #[error(
+        "{event} touches {} of {} or more; one commit may write {limit}",
+        counted(*documents, "document"), counted(*bytes, "byte")
+    )]
     TooLarge {
         /// The event.
         event: Location,

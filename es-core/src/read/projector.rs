@@ -94,6 +94,11 @@ impl<P: Projection> Projector<P> {
         }
     }
 
+    /// What its generations are known by.
+    pub(crate) fn subject() -> Subject {
+        Subject::of::<P>()
+    }
+
     /// How long the leases of a worker last after its process was killed or stalls (2 s by default). A worker that stops in good
     /// order releases them at once. On a file (`es-sqlite`) those of a killed process are free at once too.
     ///
@@ -221,7 +226,7 @@ impl<P: Projection> Projector<P> {
         if let Some(pause) = self.store.paused(P::NAME).await? {
             return Err(EngineError::Paused(pause));
         }
-        let candidate = &Candidate::find(&*self.store, &Subject::of::<P>()).await?;
+        let candidate = &Candidate::find(&*self.store, &Self::subject()).await?;
         let opened = Instant::now();
         let report = |step| {
             if self.standby.is_over(step, opened.elapsed()) {

@@ -18,6 +18,7 @@ pub use self::{
     what_if::{Alternative, WhatIf},
 };
 use crate::{
+    counted::counted,
     event::RecordedEvent,
     read::{
         engine_error::{EngineError, Location},
@@ -258,6 +259,13 @@ pub enum RefoldError {
         /// The names that are registered.
         known: Vec<String>,
     },
+    /// The read model is [live](crate::ServiceBuilder::live): it has no documents that could differ from the log, and it is folded up to
+    /// another moment by [`as_of_named`](crate::Service::as_of_named) alone.
+    #[error("{name} is a live read model: it is folded from the log at each read, and nothing of it is stored")]
+    Live {
+        /// The name of the projection.
+        name: &'static str,
+    },
     /// A version was named, and a document of this read model gathers events of several streams: each has versions of its own.
     #[error(
         "the documents of {name} have no versions, since they gather events of several streams: name a position or a time"
@@ -267,7 +275,7 @@ pub enum RefoldError {
         name: &'static str,
     },
     /// The stream has no such version.
-    #[error("the stream of {key:?} has {found} events and no version {version}")]
+    #[error("the stream of {key:?} has {} and no version {version}", counted(*found, "event"))]
     NoSuchVersion {
         /// The key of the document, which is the id of the stream.
         key: String,

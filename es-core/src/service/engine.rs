@@ -9,12 +9,12 @@ use crate::{
     error::BoxError,
     event::RecordedEvent,
     inspect::Inspect,
-    react::policy::{Policy, PolicyRunner},
+    react::policy::{self, Policy, PolicyRunner},
     read::{
         engine_error::EngineError,
         projection::Projection,
         projector::Projector,
-        read_model::{Act, Exceptions, Generation},
+        read_model::{Act, Exceptions, Generation, GenerationSet},
         rebuild::RebuildPlan,
         refold::{self, Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
         source::EventSource,
@@ -44,6 +44,14 @@ pub trait Engine: Send + Sync + 'static {
     /// The position that it has reached; `None` if that is a checkpoint in the service's store, or is not known.
     fn position(&self) -> Option<Position> {
         None
+    }
+
+    /// Whether it may go on with a checkpoint in the service's store that was made with the definition `stored`.
+    ///
+    /// # Errors
+    /// [`EngineError::OtherDefinition`].
+    fn admits(&self, _stored: &str) -> Result<(), EngineError> {
+        Ok(())
     }
 }
 
@@ -99,6 +107,9 @@ pub(super) trait AnyProjector: Engine {
     /// Whether it can run as it is set up.
     fn check(&self) -> Result<(), EngineError>;
 
+    /// Whether it may go on with these generations of its name.
+    fn admit(&self, found: &GenerationSet) -> Result<(), EngineError>;
+
     async fn rebuild_from(
         &self,
         source: Arc<dyn EventSource>,
@@ -135,6 +146,10 @@ pub(super) trait AnyProjector: Engine {
 impl<P: Projection> AnyProjector for Projector<P> {
     fn check(&self) -> Result<(), EngineError> {
         self.check()
+    }
+
+    fn admit(&self, found: &GenerationSet) -> Result<(), EngineError> {
+        Self::subject().admit(found)
     }
 
     async fn rebuild_from(
@@ -207,6 +222,10 @@ impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S>
         Ok(())
     }
 
+    fn admit(&self, found: &GenerationSet) -> Result<(), EngineError> {
+        Self::subject().admit(found)
+    }
+
     async fn rebuild_from(
         &self,
         source: Arc<dyn EventSource>,
@@ -267,6 +286,10 @@ impl<S: TableStore, P: TableProjection<S>> Engine for TableProjector<P, S> {
 impl<P: Policy> Engine for PolicyRunner<P> {
     async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError> {
         Ok(self.run(shutdown).await?)
+    }
+
+    fn admits(&self, stored: &str) -> Result<(), EngineError> {
+        policy::admit::<P>(stored)
     }
 
     fn report(&self) -> &StateReport {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::{Service, part::PartState, status::Status};
+use crate::counted::counted;
 
 /// The limits within which a service is ready.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +75,7 @@ impl Service {
             if let Some(limit) = self.thresholds().lag_events
                 && let Some(lag) = part.lag.filter(|lag| *lag > limit)
             {
-                reasons.push(format!("lag: {} lags by {lag} events (limit: {limit})", part.name));
+                reasons.push(format!("lag: {} lags by {} (limit: {limit})", part.name, counted(lag, "event")));
             }
         }
         Health { live: self.is_live(), ready: reasons.is_empty(), reasons, status }

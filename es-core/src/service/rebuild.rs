@@ -147,7 +147,10 @@ impl Service {
     /// The projector of the read model `name`.
     fn rebuildable(&self, name: &str) -> Result<&dyn AnyProjector, RebuildError> {
         let found = self.parts().iter().find(|part| part.name == name).and_then(|part| part.projector());
-        found.ok_or_else(|| RebuildError::Unknown { name: name.to_owned(), known: self.read_model_names() })
+        found.ok_or_else(|| match self.live_named(name) {
+            Some(name) => RebuildError::Live { name },
+            None => RebuildError::Unknown { name: name.to_owned(), known: self.read_model_names() },
+        })
     }
 }
 
@@ -163,6 +166,12 @@ pub enum RebuildError {
         /// The names that are registered.
         known: Vec<String>,
     },
+    /// The read model is [live](crate::ServiceBuilder::live): there is nothing to rebuild.
+    #[error("{name} is a live read model: it is folded from the log at each read, and nothing of it is stored")]
+    Live {
+        /// The name of the projection.
+        name: &'static str,
+    },
     /// The rebuild failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
@@ -172,7 +181,7 @@ impl RebuildError {
     /// Whether trying again may help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Unknown { .. } => false,
+            Self::Unknown { .. } | Self::Live { .. } => false,
             Self::Engine(error) => error.is_transient(),
         }
     }

@@ -103,7 +103,15 @@ impl Service {
 
     fn projector_named(&self, name: &str) -> Result<&dyn AnyProjector, RefoldError> {
         let found = self.parts().iter().find(|part| part.name == name).and_then(|part| part.projector());
-        found.ok_or_else(|| RefoldError::Unknown { name: name.to_owned(), known: self.read_model_names() })
+        found.ok_or_else(|| match self.live_named(name) {
+            Some(name) => RefoldError::Live { name },
+            None => RefoldError::Unknown { name: name.to_owned(), known: self.read_model_names() },
+        })
+    }
+
+    /// The name of a live read model, if it has one of this name.
+    pub(super) fn live_named(&self, name: &str) -> Option<&'static str> {
+        self.0.live.iter().map(|(live, _)| *live).find(|live| *live == name)
     }
 
     /// The names of its read models, in the order of their registration.

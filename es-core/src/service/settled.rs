@@ -6,11 +6,15 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Service,
-    part::{Part, PartKind, PartState},
+    part::{Part, PartState},
 };
 use crate::{
-    read::read_model::{Documents, Leases, ReadModelError},
-    read::worker_state::Failure,
+    inspect::Inspect,
+    read::{
+        engine_error::EngineError,
+        read_model::{Documents, Leases, ReadModelError},
+        worker_state::Failure,
+    },
     stream::Position,
     write::store::{EventStore, ReadError},
 };
@@ -21,11 +25,11 @@ const EVERY: Duration = Duration::from_millis(5);
 impl Service {
     /// Returns when every registered reader, in any process, has reached the head of the log: policies have reacted to every
     /// event, also to those that followed from their reactions, and read models hold every event and serve. It is for tests and
-    /// demonstrations: while clients write it may never return. The same holds if a reader has stopped: after
-    /// [`Unsettled::Late`], [`status`](Self::status) says why.
+    /// demonstrations: while clients write it may never return. The same holds if a reader has stopped in this process, which it may have
+    /// done without an event that it lacks: after [`Unsettled::Late`], [`status`](Self::status) says why.
     ///
     /// # Errors
-    /// [`Unsettled::Late`] when that takes longer than `within`.
+    /// [`Unsettled::Late`] when that takes longer than `within`, and at once [`Unsettled::OtherDefinition`].
     pub async fn settled(&self, within: Duration) -> Result<(), Unsettled> {
         let mut last = (Position::ZERO, Vec::new());
         match timeout(within, self.settle(&mut last)).await {
@@ -42,23 +46,47 @@ impl Service {
             let mut late = Vec::new();
             for part in self.parts().iter().filter(|part| part.kind.is_reader()) {
                 // A read model holds nothing before it serves, also where it has reached the head of an empty log.
-                let serves = part.kind != PartKind::Projection || {
-                    let found = store.generations(&part.name).await?;
-                    found.serving.is_some()
+                let serves = match part.projector() {
+                    None => true,
+                    Some(projector) => {
+                        let found = store.generations(&part.name).await?;
+                        projector.admit(&found).map_err(|cause| other(part, cause))?;
+                        found.serving.is_some()
+                    }
                 };
                 let reached = store.reached(&part.name).await?;
-                if reached < head || !serves {
+                let has_stopped = matches!(part.state(), PartState::Stopped { .. });
+                if reached < head || !serves || has_stopped {
                     let unbuilt = if serves { "" } else { ", being built" };
                     late.push(format!("{} at {reached}{unbuilt}{}", part.name, why(part)));
                 }
             }
-            if late.is_empty() && store.head().await? == head {
-                return Ok(());
+            if late.is_empty() {
+                self.is_ours().await?;
+                if store.head().await? == head {
+                    return Ok(());
+                }
             }
             *last = (head, late);
             sleep(EVERY).await;
         }
     }
+
+    /// Whether the checkpoints are those of its policies, and not those of other readers of the same names.
+    async fn is_ours(&self) -> Result<(), Unsettled> {
+        let found = self.store().list_readers().await?;
+        for part in self.parts() {
+            for stored in found.iter().filter(|found| found.reader.name == part.name) {
+                part.engine().admits(&stored.definition).map_err(|cause| other(part, cause))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// That `part` cannot go on with what is stored under its name.
+fn other(part: &Part, cause: EngineError) -> Unsettled {
+    Unsettled::OtherDefinition { reader: part.name.clone(), cause: Box::new(cause) }
 }
 
 /// Why `part` has not come further, as far as this process knows.
@@ -89,6 +117,15 @@ pub enum Unsettled {
         /// The readers that have not reached it, each with its position and, where it is known, the reason.
         readers: Vec<String>,
     },
+    /// Another definition keeps what is stored under the name of a reader, so the reader has stopped, or will.
+    #[error("the reader {reader} cannot go on with what is stored under its name")]
+    OtherDefinition {
+        /// Its name.
+        reader: String,
+        /// [`EngineError::OtherDefinition`].
+        #[source]
+        cause: Box<EngineError>,
+    },
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] ReadError),
@@ -102,6 +139,7 @@ impl Unsettled {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Late { .. } => true,
+            Self::OtherDefinition { .. } => false,
             Self::Log(error) => error.is_transient(),
             Self::ReadModels(error) => error.is_transient(),
         }

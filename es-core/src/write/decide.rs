@@ -14,6 +14,7 @@ use tracing::Instrument;
 pub use self::model::{AggregateModel, DecisionModel, Matching, Models};
 use crate::{
     backoff::Backoff,
+    counted::counted,
     event::{Event, Metadata, NewEvent, NewEventError},
     schema::DecodeError,
     stream::{Expected, Position, StreamId, Version},
@@ -400,7 +401,7 @@ pub enum DecideError<R: std::error::Error + 'static> {
     #[error(transparent)]
     Rejected(R),
     /// Others were faster every time.
-    #[error("other decisions were faster, {attempts} times")]
+    #[error("other decisions were faster, {}", counted(*attempts, "time"))]
     Contended {
         /// How often it was tried.
         attempts: u32,

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use crate::{
     codec,
+    counted::counted,
     error::{BoxError, StoreMoved},
     event::{Event, EventData, RecordedEvent},
     stream::{StreamId, Version},
@@ -220,6 +221,10 @@ impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stream, version, state_version, state, .. } = self;
         // The state may be large, or hold personal data.
-        write!(f, "snapshot of {stream} at version {version} (state version {state_version}, {} bytes)", state.len())
+        write!(
+            f,
+            "snapshot of {stream} at version {version} (state version {state_version}, {})",
+            counted(state.len(), "byte")
+        )
     }
 }

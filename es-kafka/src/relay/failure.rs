@@ -1,6 +1,10 @@
 //! How a relay fails: for good, or for a while.
 
-use es_core::{Position, ReadError, RecordedEvent, StreamId, backend::Witness, error::BoxError};
+use es_core::{
+    Position, ReadError, RecordedEvent, StreamId,
+    backend::{Witness, counted},
+    error::BoxError,
+};
 use rdkafka::error::KafkaError;
 use uuid::Uuid;
 
@@ -87,9 +91,10 @@ pub enum RelayError {
     /// set [`RelayConfig::partitions`](crate::RelayConfig::partitions), and start the relay: it publishes the whole log again, and readers
     /// continue at their positions.
     #[error(
-        "{topic} has {found} partitions, and had {known} when its first event was published; to publish the whole log \
+        "{topic} has {}, and had {known} when its first event was published; to publish the whole log \
          again with another number, delete the topics of events beside {progress}, and {progress}, and start the \
-         relay: readers continue at their positions"
+         relay: readers continue at their positions",
+        counted(*found, "partition")
     )]
     Partitions {
         /// The topic.

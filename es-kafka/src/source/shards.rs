@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use es_core::backend::{Categories, Shard, SourceError};
+use es_core::backend::{Categories, Shard, SourceError, counted};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 
 use crate::{
@@ -30,8 +30,9 @@ pub(crate) fn list<C: ConsumerContext>(
             return Err(SourceError::Unfit {
                 place: topic.name().to_owned(),
                 reason: format!(
-                    "it has {found} partitions, and had {known} when its first event was published, so that streams lie \
-                     in another one than their order needs; the relay's error says what to do"
+                    "it has {}, and had {known} when its first event was published, so that streams lie \
+                     in another one than their order needs; the relay's error says what to do",
+                    counted(found, "partition")
                 ),
             });
         }

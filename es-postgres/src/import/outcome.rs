@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use es_core::{
     Position,
-    backend::{BoxError, InvalidAppend, StoreMoved, Witness},
+    backend::{BoxError, InvalidAppend, StoreMoved, Witness, counted},
 };
 
 /// How far an import has come.
@@ -19,7 +19,7 @@ pub struct ImportProgress {
 
 /// Why an import stopped, and how far it came.
 #[derive(Debug, thiserror::Error)]
-#[error("the import stopped after {} events", progress.events)]
+#[error("the import stopped after {}", counted(progress.events, "event"))]
 pub struct ImportError {
     /// What is in the log for sure, as far as this call knows.
     pub progress: ImportProgress,
@@ -47,13 +47,13 @@ pub enum ImportFailure {
     #[error("the event at index {index} was recorded at {at}, which is before the calendar of Postgres")]
     RecordedAt { index: u64, at: DateTime<Utc> },
     /// The history begins after what was imported.
-    #[error("the history starts at index {start}, but only {imported} events are imported")]
+    #[error("the history starts at index {start}, and {} before it {} imported", counted(*imported, "event"), if *imported == 1 { "is" } else { "are" })]
     Ahead { start: u64, imported: u64 },
     /// The history is not the one that this import began with.
     #[error("the history has another event at index {index} than the one that was imported, or none")]
     OtherHistory { index: u64 },
     /// Another process has gone on with the import of this name.
-    #[error("another process imports under this name and has reached {imported} events")]
+    #[error("another process imports under this name and has imported {}", counted(*imported, "event"))]
     Overtaken { imported: u64 },
     /// The log or a stream has no room below 2^63.
     #[error("there are no positions or versions left")]

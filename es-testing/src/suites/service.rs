@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use es_core::{
-    Act, Policy, PolicyError, Position, Projection, Recorded, Repository, Service, ServiceBuilder, ServiceStore, Since,
+    Act, EngineError, Policy, PolicyError, Position, Projection, Recorded, Repository, Service, ServiceBuilder,
+    ServiceStore, Since,
+    backend::GenerationState,
     reaction,
-    service::{PartState, Parts},
+    service::{PartState, Parts, Unsettled},
     testing::account::{Account, AccountCommand, AccountEvent, Histories, Ledger},
 };
 
@@ -22,6 +24,7 @@ macro_rules! service_suite {
     ($make:expr) => {
         $crate::__suite! { service, $make,
             r13_a_service_shows_what_its_commands_have_written
+            r13_a_service_has_not_settled_where_other_definitions_keep_its_readers
             r16_a_service_ends_in_good_order_under_load
             r9_services_on_one_store_share_the_work_and_one_takes_over
             r22_a_reader_that_has_stopped_continues_when_the_event_is_skipped
@@ -102,6 +105,33 @@ fn accounts<S: ServiceStore + Clone>(store: &S) -> ServiceBuilder {
         .projection(Histories)
         .projection(Ledger::<1>::default())
         .policy(|resources| Bonus(resources.repository()))
+}
+
+/// All positions are reached, and what is read was folded by other code. Seen to fail where only positions were compared.
+pub async fn r13_a_service_has_not_settled_where_other_definitions_keep_its_readers<S: ServiceStore + Clone>(
+    store: &S,
+) {
+    let (count, serving) = ("projection Count of account in per-key order", GenerationState::Serving);
+    store.ensure_generation(Ledger::<1>::NAME, 1, serving, count, &[]).await.expect("made");
+    store.ensure_reader(Bonus::NAME, "policy Watch").await.expect("made");
+    let empty = || Service::builder("accounts", store.clone()).aggregate::<Account>();
+    let mut services = Vec::new();
+    for parts in [Parts::All, Parts::None] {
+        for (builder, name) in [
+            (empty().projection(Ledger::<1>::default()), Ledger::<1>::NAME),
+            (empty().policy(|resources| Bonus(resources.repository())), Bonus::NAME),
+        ] {
+            let service = builder.parts(parts.clone()).start().await.expect("it starts");
+            let settled = service.settled(PATIENCE).await;
+            let Err(Unsettled::OtherDefinition { reader, cause }) = settled else { panic!("{name}: {settled:?}") };
+            assert!(reader == name && matches!(*cause, EngineError::OtherDefinition { .. }), "{reader}: {cause}");
+            services.push(service);
+        }
+    }
+    // That of the first one closes the store.
+    for service in services {
+        service.shutdown(PATIENCE).await.expect("it ends");
+    }
 }
 
 async fn deposit(service: &Service, id: &str) -> Position {

@@ -1,6 +1,6 @@
 //! Why a document cannot be folded when it is read.
 
-use crate::{read::engine_error::EngineError, stream::Version, write::store::ReadError};
+use crate::{counted::counted, read::engine_error::EngineError, stream::Version, write::store::ReadError};
 
 /// Why a document could not be folded when it was read.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub enum LiveError {
         projection: &'static str,
     },
     /// The stream has no such version.
-    #[error("the stream of {key:?} has {found} events and no version {wanted}")]
+    #[error("the stream of {key:?} has {} and no version {wanted}", counted(found.get(), "event"))]
     NoSuchVersion {
         /// The key of the document.
         key: String,

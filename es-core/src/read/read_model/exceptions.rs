@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 
 use super::shards::Shard;
-use crate::stream::Position;
+use crate::{counted::counted, stream::Position};
 
 /// What a reader does with one event for one key.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl fmt::Debug for Treatment<'_> {
         match self {
             Self::Handle => f.write_str("Handle"),
             Self::LeaveOut => f.write_str("LeaveOut"),
-            Self::Instead(payload) => write!(f, "Instead({} bytes)", payload.len()),
+            Self::Instead(payload) => write!(f, "Instead({})", counted(payload.len(), "byte")),
             Self::Wait => f.write_str("Wait"),
         }
     }

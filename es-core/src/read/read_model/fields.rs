@@ -7,7 +7,7 @@ use std::{
 
 use bytes::Bytes;
 
-use crate::limits::MAX_FIELD_BYTES;
+use crate::{counted::counted, limits::MAX_FIELD_BYTES};
 
 /// What the values of a field are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -180,7 +180,12 @@ pub struct StoredDocument {
 impl fmt::Debug for StoredDocument {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Documents may be large, or hold personal data; and so may values.
-        write!(f, "{} bytes, {} fields", self.document.as_ref().map_or(0, Bytes::len), self.fields.len())
+        write!(
+            f,
+            "{}, {}",
+            counted(self.document.as_ref().map_or(0, Bytes::len), "byte"),
+            counted(self.fields.len(), "field")
+        )
     }
 }
 

@@ -22,7 +22,7 @@ use super::{
     reader::Reader,
     shards::{Shard, Share},
 };
-use crate::{event::RecordedEvent, stream::Position, witness::Witness};
+use crate::{counted::counted, event::RecordedEvent, stream::Position, witness::Witness};
 
 /// Keeps the checkpoints of readers, one for each *shard* of the source that a reader follows, and the leases to advance them.
 ///
@@ -390,8 +390,14 @@ impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Documents may be large, or hold personal data.
         let Self { upserts, deletes, fields, checkpoint, letters, redemption, healed_by } = self;
-        write!(f, "{} upserts, {} deletes, {} fields", upserts.len(), deletes.len(), fields.len())?;
-        write!(f, ", {checkpoint:?}, {} letters, {redemption:?}, {healed_by:?}", letters.len())
+        write!(
+            f,
+            "{}, {}, {}",
+            counted(upserts.len(), "upsert"),
+            counted(deletes.len(), "delete"),
+            counted(fields.len(), "field")
+        )?;
+        write!(f, ", {checkpoint:?}, {}, {redemption:?}, {healed_by:?}", counted(letters.len(), "letter"))
     }
 }
 

@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 
 use super::{PAGE, Refold, RefoldError, exceptions_of};
 use crate::{
+    counted::counted,
     event::{Categories, EventSet, RecordedEvent},
     read::{
         projection::{EventOrder, Projection},
@@ -60,7 +61,7 @@ pub struct DocumentAsOf {
 impl fmt::Debug for DocumentAsOf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A document may be large, or hold personal data.
-        write!(f, "{} events up to position {}", self.events, self.position)
+        write!(f, "{} up to position {}", counted(self.events, "event"), self.position)
     }
 }
 

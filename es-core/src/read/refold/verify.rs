@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{Place, Refold, RefoldError};
 use crate::{
     codec,
+    counted::counted,
     read::{
         engine_error::EngineError,
         panics::{Panicked, caught},
@@ -65,7 +66,7 @@ impl fmt::Debug for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Documents may be large, or hold personal data.
         let word = |document: &Option<Bytes>| document.as_ref().map_or(0, Bytes::len);
-        write!(f, "{:?}: {} bytes stored, {} folded", self.key, word(&self.stored), word(&self.folded))?;
+        write!(f, "{:?}: {} stored, {} folded", self.key, counted(word(&self.stored), "byte"), word(&self.folded))?;
         if self.fields.is_empty() { Ok(()) } else { write!(f, ", other values of {:?}", self.fields) }
     }
 }

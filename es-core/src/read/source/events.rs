@@ -14,6 +14,7 @@ use std::{
 use tokio::sync::OnceCell;
 
 use crate::{
+    counted::counted,
     event::{Categories, EventSet, Recorded, RecordedEvent},
     read::{panics::caught, read_model::Slice},
     stream::Position,
@@ -198,7 +199,7 @@ impl fmt::Debug for BatchEvents {
 /// It shows no events.
 impl fmt::Debug for Page {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Page of {} events", self.events.len())
+        write!(f, "Page of {}", counted(self.events.len(), "event"))
     }
 }
 

@@ -10,7 +10,7 @@ use super::{CreateTablesError, TableProjection, TableStore, subject};
 use crate::{
     event::{EventSet, RecordedEvent},
     read::{
-        candidate::Candidate,
+        candidate::{Candidate, Subject},
         definition,
         engine_error::EngineError,
         failure::{FailurePolicy, FailureSettings},
@@ -61,6 +61,11 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
             report,
             database: PhantomData,
         }
+    }
+
+    /// What its generations are known by.
+    pub(crate) fn subject() -> Subject {
+        subject::<S, P>()
     }
 
     /// As [`Projector::lease`](crate::Projector::lease).
@@ -124,7 +129,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         if let Some(pause) = self.store.paused(P::NAME).await? {
             return Err(EngineError::Paused(pause));
         }
-        let candidate = &Candidate::find(&*self.store, &subject::<S, P>()).await?;
+        let candidate = &Candidate::find(&*self.store, &Self::subject()).await?;
         let opened = Instant::now();
         let report = |step| {
             if self.standby.is_over(step, opened.elapsed()) {
@@ -178,7 +183,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, EngineError> {
         let begun = worker::persist(P::NAME, &self.report, &shutdown, || {
-            Box::pin(async { Candidate::begin(&*self.store, &subject::<S, P>()).await.map(Some) })
+            Box::pin(async { Candidate::begin(&*self.store, &Self::subject()).await.map(Some) })
         });
         let Some(candidate) = begun.await? else { return Ok(None) };
         waits_while_paused(P::NAME, &shutdown, || {

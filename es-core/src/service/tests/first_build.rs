@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{PATIENCE, builder, ends};
+use super::{Broken, PATIENCE, builder, ends, over};
 use crate::{
     memory::MemoryStore,
     read::{engine_error::EngineError, samples::Distinct},
@@ -24,6 +24,21 @@ async fn r13_a_service_has_not_settled_before_its_read_models_serve() {
     elsewhere.settled(PATIENCE).await.expect("it serves");
     ends(&service).await;
     ends(&elsewhere).await;
+}
+
+/// It lacks no event. Seen to fail where only positions were compared.
+#[tokio::test]
+async fn r13_a_service_has_not_settled_while_a_reader_has_stopped_for_good() {
+    let store = MemoryStore::new();
+    let before = builder(&store).projection(Histories).start().await.expect("it starts");
+    before.settled(PATIENCE).await.expect("it serves");
+    ends(&before).await;
+    let service = builder(&store).projection(Histories).source(Broken).start().await.expect("it starts");
+    over(&service, "histories").await;
+    let late = service.settled(Duration::from_millis(50)).await;
+    let Err(Unsettled::Late { readers, .. }) = late else { panic!("{late:?}") };
+    assert_eq!(readers, ["histories at 0 (it has stopped: it panicked)"]);
+    ends(&service).await;
 }
 
 /// It would fail where it was ready at once: requests were answered with 503 that came after `/readyz` was 200.

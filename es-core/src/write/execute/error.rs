@@ -3,6 +3,7 @@
 use super::LoadError;
 use crate::{
     codec::EncodeError,
+    counted::counted,
     event::NewEventError,
     stream::{Conflict, InvalidStream},
     tag::TagError,
@@ -20,7 +21,7 @@ pub enum ExecuteError<E: std::error::Error + 'static> {
     #[error("the aggregate has changed since it was read")]
     Stale(#[source] Conflict),
     /// Others were faster every time.
-    #[error("other commands were faster, {attempts} times")]
+    #[error("other commands were faster, {}", counted(*attempts, "time"))]
     Contended {
         /// How often it was tried.
         attempts: u32,

@@ -2,14 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "that is how a test fails")]
 
+mod operators;
+mod texts;
+
 use std::{
     io::{self, Write},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use clap::{CommandFactory, Parser};
-use es_cli::{CommandError, Outcome, Output, ServiceCommand, TextCommand};
+use clap::Parser;
+use es_cli::{CommandError, Outcome, Output, ServiceCommand};
 use es_core::{
     Append, EventData, EventStore, Expected, FailurePolicy, MemoryStore, NewEvent, Service, ServiceBuilder,
     backend::{Changes, Documents, GenerationState, Generations, Leases, Shard, Takeover},
@@ -64,9 +67,13 @@ async fn filled() -> MemoryStore {
 }
 
 async fn run(store: &MemoryStore, arguments: &[&str]) -> (Result<Outcome, CommandError>, String) {
+    run_with(accounts(store), arguments).await
+}
+
+async fn run_with(service: ServiceBuilder, arguments: &[&str]) -> (Result<Outcome, CommandError>, String) {
     let command = Program::try_parse_from([&["accounts"], arguments].concat()).unwrap().command;
     let paper = Paper::default();
-    let ended = command.run(accounts(store), CancellationToken::new(), &mut Output::to(paper.clone())).await;
+    let ended = command.run(service, CancellationToken::new(), &mut Output::to(paper.clone())).await;
     let text = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
     (ended, text)
 }
@@ -136,16 +143,6 @@ async fn a_store_that_is_not_opened_tells_what_to_do() {
     std::fs::write(&file, "no database, but as long as the header of one: ".repeat(4)).unwrap();
     let other = open().await.unwrap_err();
     assert!(matches!(&other, CommandError::Unfit { .. }), "{other:?}");
-}
-
-/// Seen to fail where the page of a program without a version was not made: it panicked.
-#[test]
-fn a_program_without_a_version_has_a_manual_page() {
-    let paper = Paper::default();
-    let ended = TextCommand::Man.run(Program::command(), &mut Output::to(paper.clone()));
-    assert_eq!(ended.unwrap(), Outcome::Well);
-    let page = String::from_utf8(paper.0.lock().unwrap().clone()).unwrap();
-    assert!(page.contains("REBUILD") && !page.contains(".SH VERSION"), "{page}");
 }
 
 /// A mistyped path must make no file for them.
@@ -244,7 +241,7 @@ async fn documents_that_would_be_others_are_named() {
     assert_eq!(found, [differs]);
     let added = r#"account-z account.deposited 1 {"amount":1}"#;
     let (_, text) = run(&store, &["what-if", "histories", "--add", added]).await;
-    assert_eq!(text, "new      \"z\"\n1 documents would be others\n");
+    assert_eq!(text, "new      \"z\"\n1 document would be another one\n");
     let (ended, _) = run(&store, &["what-if", "histories", "--without", "9"]).await;
     assert!(matches!(ended, Err(CommandError::Missing(_))), "{ended:?}");
     let (ended, _) = run(&store, &["what-if", "histories", "--replace", r#"1={"amount":"much"}"#]).await;
