@@ -116,7 +116,7 @@ impl CloseError {
 pub(crate) enum Failure {
     #[error("the store is closed")]
     Closed,
-    #[error("the writing task ended before the write was done")]
+    #[error("the task ended before its work was done")]
     Interrupted,
     #[error(transparent)]
     Replaced(#[from] FileReplaced),
@@ -124,6 +124,8 @@ pub(crate) enum Failure {
     Behind(Behind),
     #[error("SQLite failed")]
     Database(#[from] sqlx::Error),
+    #[error("SQLite failed")]
+    InPlace(#[from] rusqlite::Error),
 }
 
 impl Failure {

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use rusqlite::OpenFlags;
 use sqlx::{
     ConnectOptions, Connection, SqliteConnection,
     migrate::{MigrateError, Migrator},
@@ -52,6 +53,15 @@ impl File {
     pub(crate) async fn connect_reader(&self) -> Result<SqliteConnection, sqlx::Error> {
         // The number of rows that SQLite's thread hands over at a time.
         self.options().read_only(true).row_buffer_size(256).connect().await
+    }
+
+    /// The same for the thread that reads with it.
+    pub(crate) fn open_reader(&self) -> Result<rusqlite::Connection, rusqlite::Error> {
+        // As that of sqlx, it is used by one thread at a time and needs no mutex of SQLite.
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = rusqlite::Connection::open_with_flags(&self.path, flags)?;
+        connection.busy_timeout(BUSY_TIMEOUT)?;
+        Ok(connection)
     }
 
     /// A connection that may write.
@@ -128,7 +138,28 @@ async fn missing(connection: &mut SqliteConnection) -> Result<Vec<i64>, OpenErro
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
+    use sqlx::AssertSqlSafe;
+
     use super::File;
+
+    /// What is the same for all connections of a file (its journal) or of no use to those that read (`synchronous`) is left out.
+    #[tokio::test]
+    async fn both_kinds_of_readers_have_the_same_settings_and_cannot_write() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = File::at(&directory.path().join("events.db")).unwrap();
+        file.create().await.unwrap();
+        let (mut reader, in_place) = (file.connect_reader().await.unwrap(), file.open_reader().unwrap());
+        for setting in
+            ["busy_timeout", "cache_size", "cache_spill", "foreign_keys", "mmap_size", "read_uncommitted", "temp_store"]
+        {
+            let pragma = format!("PRAGMA {setting}");
+            let theirs: i64 = sqlx::query_scalar(AssertSqlSafe(pragma.clone())).fetch_one(&mut reader).await.unwrap();
+            let ours: i64 = in_place.query_row(&pragma, [], |row| row.get(0)).unwrap();
+            assert_eq!(ours, theirs, "{setting}");
+        }
+        let refused = in_place.execute_batch("DELETE FROM snapshots").unwrap_err();
+        assert_eq!(refused.sqlite_error_code(), Some(rusqlite::ErrorCode::ReadOnly));
+    }
 
     #[tokio::test]
     async fn r5_every_connection_that_writes_syncs_each_commit() {

@@ -294,7 +294,7 @@ async fn events_after(
 ) -> Result<Vec<RecordedEvent>, sqlx::Error> {
     let query = sqlx::query(include_str!("sql/read_log.sql")).bind(position.to_i64()).bind(rows_limit(limit));
     let damaged = |reason: ReadError| sqlx::Error::Decode(reason.into());
-    let events = rows::page(query, connection).await?.map_err(damaged)?;
+    let events = rows::page_within(query, connection).await?.map_err(damaged)?;
     check_contiguous(position, &events).map_err(damaged)?;
     Ok(events)
 }

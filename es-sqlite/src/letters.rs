@@ -163,7 +163,7 @@ impl SqliteStore {
 }
 
 fn letter(row: &SqliteRow, name: &str) -> Result<DeadLetter, ReadModelError> {
-    let event = rows::event(row, &mut rows::Names::default()).map_err(|error| ReadModelError(error.into()))?;
+    let event = rows::event(row).map_err(|error| ReadModelError(error.into()))?;
     let letter = || {
         Ok(DeadLetter {
             reader: Reader { id: row.try_get("reader")?, name: name.to_owned() },

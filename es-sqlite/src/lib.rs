@@ -32,6 +32,7 @@
 mod connections;
 mod file;
 mod identity;
+mod idle;
 mod options;
 mod store;
 

@@ -11,7 +11,6 @@ use es_core::{
     StreamId, Version,
     backend::{CommandRecord, KnownHead, check_contiguous, command_id},
 };
-use sqlx::{Sqlite, query::Query, sqlite::SqliteArguments};
 
 use crate::{
     SqliteStore,
@@ -40,16 +39,12 @@ impl EventStore for SqliteStore {
         after: Version,
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
-        let query = sqlx::query(include_str!("sql/read_stream.sql"))
-            .bind(stream.as_str())
-            .bind(after.to_i64())
-            .bind(rows_limit(limit));
-        self.page(query).await
+        let binds = (stream.as_str().to_owned(), after.to_i64(), rows_limit(limit));
+        self.page(include_str!("sql/read_stream.sql"), binds).await
     }
 
     async fn read_log(&self, after: Position, limit: usize) -> Result<Vec<RecordedEvent>, ReadError> {
-        let query = sqlx::query(include_str!("sql/read_log.sql")).bind(after.to_i64()).bind(rows_limit(limit));
-        let events = self.page(query).await?;
+        let events = self.page(include_str!("sql/read_log.sql"), (after.to_i64(), rows_limit(limit))).await?;
         check_contiguous(after, &events)?;
         Ok(events)
     }
@@ -61,11 +56,11 @@ impl EventStore for SqliteStore {
         limit: usize,
     ) -> Result<Vec<RecordedEvent>, ReadError> {
         query.validate()?;
-        let statement = match query.only_tag() {
-            Some(tag) => sqlx::query(include_str!("sql/read_tagged.sql")).bind(tag.as_str()),
-            None => sqlx::query(include_str!("sql/read_matching.sql")).bind(json(&packed::items(query))),
+        let (sql, wanted) = match query.only_tag() {
+            Some(tag) => (include_str!("sql/read_tagged.sql"), tag.as_str().to_owned()),
+            None => (include_str!("sql/read_matching.sql"), json(&packed::items(query))),
         };
-        self.page(statement.bind(after.to_i64()).bind(rows_limit(limit))).await
+        self.page(sql, (wanted, after.to_i64(), rows_limit(limit))).await
     }
 
     async fn head(&self) -> Result<Position, ReadError> {
@@ -120,11 +115,16 @@ async fn look(connections: Arc<Connections>, known: KnownHead) -> Result<(), Rea
 }
 
 impl SqliteStore {
-    async fn page(&self, query: Query<'_, Sqlite, SqliteArguments>) -> Result<Vec<RecordedEvent>, ReadError> {
-        let mut reader = self.connections().reader().await?;
-        let events = rows::page(query, reader.connection()).await.map_err(Failure::from)??;
-        reader.give_back();
-        Ok(events)
+    async fn page(
+        &self,
+        sql: &'static str,
+        binds: impl rusqlite::Params + Send + 'static,
+    ) -> Result<Vec<RecordedEvent>, ReadError> {
+        let page = self.connections().read_in_place(move |connection| {
+            let mut statement = connection.prepare_cached(sql).map_err(Failure::from)?;
+            rows::page(statement.query(binds).map_err(Failure::from)?)
+        });
+        page.await
     }
 }
 

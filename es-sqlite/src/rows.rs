@@ -10,7 +10,7 @@ use es_core::{
 };
 use futures_util::TryStreamExt;
 use sqlx::{
-    Row, Sqlite, SqliteConnection,
+    FromRow, Row, Sqlite, SqliteConnection,
     error::BoxDynError,
     query::Query,
     sqlite::{SqliteArguments, SqliteRow},
@@ -27,9 +27,34 @@ pub(crate) async fn head(connection: &mut SqliteConnection) -> Result<Position, 
     sqlx::query_scalar(include_str!("sql/head.sql")).fetch_one(connection).await.map(Position::from_i64)
 }
 
+/// The columns with which a row of an event begins: position, stream, version, id, name, schema version, payload, metadata, time.
+/// They are found by their places, since to find a column by its name costs a hash.
+type Columns<'r> = (i64, &'r str, i64, &'r [u8], &'r str, i64, &'r [u8], Option<&'r [u8]>, i64);
+
+/// Events, up to the one with which their payloads reach [`PAGE_BYTES`] (R17).
+#[derive(Debug, Default)]
+struct Page {
+    events: Vec<RecordedEvent>,
+    bytes: usize,
+    names: Names,
+}
+
 /// The names of the events of a page: few, each many times.
 #[derive(Debug, Default)]
-pub(crate) struct Names(HashSet<Arc<str>>);
+struct Names(HashSet<Arc<str>>);
+
+impl Page {
+    fn is_full(&self) -> bool {
+        self.bytes >= PAGE_BYTES
+    }
+
+    fn push(&mut self, columns: Columns<'_>) -> Result<(), ReadError> {
+        let event = decode(columns, &mut self.names)?;
+        self.bytes += event.data.payload.len();
+        self.events.push(event);
+        Ok(())
+    }
+}
 
 impl Names {
     fn shared(&mut self, name: &str) -> Arc<str> {
@@ -41,43 +66,67 @@ impl Names {
     }
 }
 
-/// The events of a query, up to the one with which their payloads reach [`PAGE_BYTES`] (R17). The outer error is one of the database.
-pub(crate) async fn page(
+/// The events of a query, no more than a page.
+pub(crate) fn page(mut rows: rusqlite::Rows<'_>) -> Result<Vec<RecordedEvent>, ReadError> {
+    let mut page = Page::default();
+    while !page.is_full()
+        && let Some(row) = rows.next().map_err(Failure::from)?
+    {
+        page.push(columns(row).map_err(Failure::from)?)?;
+    }
+    Ok(page.events)
+}
+
+fn columns<'r>(row: &'r rusqlite::Row<'_>) -> Result<Columns<'r>, rusqlite::Error> {
+    Ok((
+        row.get_ref(0)?.as_i64()?,
+        row.get_ref(1)?.as_str()?,
+        row.get_ref(2)?.as_i64()?,
+        row.get_ref(3)?.as_blob()?,
+        row.get_ref(4)?.as_str()?,
+        row.get_ref(5)?.as_i64()?,
+        row.get_ref(6)?.as_blob()?,
+        row.get_ref(7)?.as_blob_or_null()?,
+        row.get_ref(8)?.as_i64()?,
+    ))
+}
+
+/// The same in the transaction of `connection`. The outer error is one of the database.
+pub(crate) async fn page_within(
     query: Query<'_, Sqlite, SqliteArguments>,
     connection: &mut SqliteConnection,
 ) -> Result<Result<Vec<RecordedEvent>, ReadError>, sqlx::Error> {
-    let (mut events, mut names, mut bytes) = (Vec::new(), Names::default(), 0);
+    let mut page = Page::default();
     let mut rows = query.fetch(connection);
-    while bytes < PAGE_BYTES
+    while !page.is_full()
         && let Some(row) = rows.try_next().await?
     {
-        match event(&row, &mut names) {
-            Ok(event) => {
-                bytes += event.data.payload.len();
-                events.push(event);
-            }
-            Err(damaged) => return Ok(Err(damaged)),
+        if let Err(damaged) = page.push(Columns::from_row(&row)?) {
+            return Ok(Err(damaged));
         }
     }
-    Ok(Ok(events))
+    Ok(Ok(page.events))
 }
 
-/// The event of a row that begins with the columns position, stream, version, id, name, schema version, payload, metadata, time:
-/// to find a column by its name costs a hash.
-pub(crate) fn event(row: &SqliteRow, names: &mut Names) -> Result<RecordedEvent, ReadError> {
-    let position = Position::from_i64(get(row, 0)?);
-    let metadata: Option<&[u8]> = get(row, 7)?;
+/// The event with which `row` begins.
+pub(crate) fn event(row: &SqliteRow) -> Result<RecordedEvent, ReadError> {
+    decode(Columns::from_row(row).map_err(Failure::from)?, &mut Names::default())
+}
+
+fn decode(columns: Columns<'_>, names: &mut Names) -> Result<RecordedEvent, ReadError> {
+    let (position, stream, version, id, name, schema_version, payload, metadata, recorded_at) = columns;
+    let position = Position::from_i64(position);
     Ok(RecordedEvent {
         position,
-        stream: get::<&str>(row, 1)?.parse().map_err(|reason| damaged("stream", reason))?,
-        version: Version::from_i64(get(row, 2)?),
-        id: get(row, 3)?,
-        recorded_at: time(get(row, 8)?),
+        stream: stream.parse().map_err(|reason| damaged("stream", reason))?,
+        version: Version::from_i64(version),
+        id: Uuid::from_slice(id).map_err(|reason| damaged("event_id", reason))?,
+        recorded_at: time(recorded_at),
         metadata: Metadata::decode(metadata).map_err(|reason| ReadError::Damaged { position, reason })?,
         data: EventData {
-            name: names.shared(get(row, 4)?),
-            schema_version: get(row, 5)?,
-            payload: Bytes::copy_from_slice(get(row, 6)?),
+            name: names.shared(name),
+            schema_version: schema_version.try_into().map_err(|reason| damaged("schema_version", reason))?,
+            payload: Bytes::copy_from_slice(payload),
         },
     })
 }
@@ -119,13 +168,6 @@ fn record(fingerprint: &[u8], version: i64, position: i64) -> Result<CommandReco
     let (version, position) = (Version::from_i64(version), Position::from_i64(position));
     let appended = Appended { version, position, repeated: false };
     Ok(CommandRecord { fingerprint: Fingerprint::from(fingerprint), appended })
-}
-
-fn get<'r, T>(row: &'r SqliteRow, column: usize) -> Result<T, ReadError>
-where
-    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
-{
-    row.try_get(column).map_err(|error| Failure::from(error).into())
 }
 
 fn damaged(column: &str, reason: impl Into<BoxDynError>) -> ReadError {

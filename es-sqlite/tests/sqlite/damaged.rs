@@ -1,11 +1,14 @@
 //! Damaged files.
 
+use std::io::{Seek, SeekFrom, Write};
+
 use es_core::{
     EventStore, Expected, Position, ReadError, Version,
     backend::{Ending, Snapshot, SnapshotStore},
+    error::with_causes,
 };
 use es_sqlite::SqliteStore;
-use sqlx::Executor;
+use sqlx::{AssertSqlSafe, Executor};
 use uuid::Uuid;
 
 use super::fixture::{append, foreign_connection, new_path, put, stream};
@@ -37,6 +40,42 @@ async fn r14_a_damaged_row_is_named() {
     let error = store.read_log(Position::ZERO, 100).await.unwrap_err();
     let two = Position::new(2);
     assert!(matches!(error, ReadError::Damaged { position, .. } if position == two), "{error:?}");
+}
+
+#[tokio::test]
+async fn r14_a_value_that_cannot_be_decoded_fails_the_page() {
+    let path = new_path();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, append("a", Expected::NoStream, 3)).await;
+    let mut foreign = foreign_connection(&path).await;
+    foreign.execute("DROP TRIGGER events_are_not_changed").await.unwrap();
+    for (damage, repair, told) in [
+        ("stream = CAST(x'FF' AS TEXT)", "stream = 'test-a'", "utf-8"),
+        ("stream = 'a'", "stream = 'test-a'", "stream"),
+        ("name = CAST(x'FF' AS TEXT)", "name = 'test.happened'", "utf-8"),
+        ("schema_version = 4294967296", "schema_version = 1", "schema_version"),
+    ] {
+        foreign.execute(AssertSqlSafe(format!("UPDATE events SET {damage} WHERE position = 2"))).await.unwrap();
+        let error = store.read_log(Position::ZERO, 100).await.unwrap_err();
+        assert!(matches!(error, ReadError::Store(_)) && with_causes(&error).contains(told), "{damage}: {error:?}");
+        foreign.execute(AssertSqlSafe(format!("UPDATE events SET {repair} WHERE position = 2"))).await.unwrap();
+        assert_eq!(store.read_log(Position::ZERO, 100).await.unwrap().len(), 3, "the next page is read as ever");
+    }
+}
+
+#[tokio::test]
+async fn r14_a_damaged_file_fails_the_page() {
+    let path = new_path();
+    let store = SqliteStore::open(&path).await.unwrap();
+    put(&store, append("a", Expected::NoStream, 5_000)).await;
+    store.close().await.unwrap();
+    let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    let half = file.metadata().unwrap().len() / 2;
+    file.seek(SeekFrom::Start(half)).unwrap();
+    file.write_all(&vec![0xFF; usize::try_from(half).unwrap()]).unwrap();
+    let store = SqliteStore::open(&path).await.unwrap();
+    let error = store.read_log(Position::ZERO, 5_000).await.unwrap_err();
+    assert!(matches!(error, ReadError::Store(_)) && with_causes(&error).contains("malformed"), "{error:?}");
 }
 
 #[tokio::test]

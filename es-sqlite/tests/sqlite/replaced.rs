@@ -20,10 +20,14 @@ async fn r5_what_is_written_to_an_unlinked_file_is_not_acknowledged() {
     let path = new_path();
     let store = SqliteStore::open(&path).await.unwrap();
     put(&store, append("a", Expected::NoStream, 1)).await;
+    assert_eq!(dense_log(&store).await.len(), 1);
     fs::remove_file(&path).unwrap();
     is_replaced(store.append(append("a", Expected::Any, 1)).await);
-    let read = store.head().await.expect_err("a service that asks for the head is not ready");
-    assert!(!read.is_transient() && with_causes(&read).contains("was removed or replaced"), "{read:?}");
+    let head = store.head().await.map(drop).expect_err("a service that asks for the head is not ready");
+    let page = store.read_log(Position::ZERO, 10).await.map(drop).expect_err("although a connection is open");
+    for read in [head, page] {
+        assert!(!read.is_transient() && with_causes(&read).contains("was removed or replaced"), "{read:?}");
+    }
     let made = store.ensure_generation("model", 1, GenerationState::Serving, "projection", &[]).await.unwrap_err();
     assert!(!made.is_transient() && with_causes(&made).contains("was removed or replaced"), "{made:?}");
     let closed = store.close().await.unwrap_err();
@@ -44,6 +48,8 @@ async fn r5_a_replaced_file_takes_no_appends() {
     let other = SqliteStore::open(&path).await.unwrap();
     put(&other, append("b", Expected::NoStream, 1)).await;
     is_replaced(store.append(append("a", Expected::Any, 1)).await);
+    let read = store.read_log(Position::ZERO, 10).await.expect_err("the other file has this name");
+    assert!(with_causes(&read).contains("was removed or replaced"), "{read:?}");
     assert!(store.close().await.is_err());
     assert_eq!(dense_log(&other).await.len(), 1, "nothing of it got into the other file");
     let moved = SqliteStore::open(&moved).await.unwrap();
