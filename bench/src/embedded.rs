@@ -50,6 +50,14 @@ pub(crate) fn options(url: &str) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// The same file, read and written by the thread that asks: sqlx would send each row from a thread of its own.
+pub(crate) fn open(url: &str) -> rusqlite::Result<rusqlite::Connection> {
+    let connection = rusqlite::Connection::open(path(url))?;
+    connection
+        .execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA journal_size_limit = 67108864")?;
+    Ok(connection)
+}
+
 /// The file that a URL of [`Files::create`] names.
 pub(crate) fn path(url: &str) -> &str {
     url.strip_prefix(SCHEME).unwrap_or(url)

@@ -46,8 +46,9 @@ pub(crate) async fn measure(server: &Server, workload: &Workload, entrant: Entra
         if entrant == workload.ours {
             return timed(&url, "accounts_", async move { catch_up(store).await }).await;
         }
-        let mut connection = bare::tables::open_file(&url).await?;
-        return timed(&url, "", async move { bare::tables::catch_up_file(&mut connection).await }).await;
+        let connection = bare::tables::open_file(&url)?;
+        let work = async move { tokio::task::block_in_place(|| bare::tables::catch_up_file(&connection)) };
+        return timed(&url, "", work).await;
     }
     let url = server.create(entrant.name(), Duration::ZERO).await?;
     let store = PostgresStore::options(&url).schema("public").connect().await?;

@@ -3,7 +3,8 @@
 
 use anyhow::{Context, Result};
 use es_core::Event;
-use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, Row, SqliteConnection};
+use rusqlite::Connection;
+use sqlx::{Executor, PgConnection, Row};
 
 use crate::{account::AccountEvent, bare, embedded, tables::Batch};
 
@@ -15,9 +16,9 @@ pub(crate) async fn open(url: &str) -> Result<PgConnection> {
 }
 
 /// The same on a file.
-pub(crate) async fn open_file(url: &str) -> Result<SqliteConnection> {
-    let mut connection = embedded::options(url).connect().await?;
-    connection.execute(AssertSqlSafe(plain(include_str!("../sql/tables_file.sql")))).await?;
+pub(crate) fn open_file(url: &str) -> Result<Connection> {
+    let connection = embedded::open(url)?;
+    connection.execute_batch(&plain(include_str!("../sql/tables_file.sql")))?;
     Ok(connection)
 }
 
@@ -38,16 +39,22 @@ pub(crate) async fn catch_up(connection: &mut PgConnection) -> Result<()> {
 }
 
 /// The same on a file.
-pub(crate) async fn catch_up_file(connection: &mut SqliteConnection) -> Result<()> {
-    let write = plain(include_str!("../sql/tables_file_write.sql"));
+pub(crate) fn catch_up_file(connection: &Connection) -> Result<()> {
+    let mut write = connection.prepare(&plain(include_str!("../sql/tables_file_write.sql")))?;
+    let mut page = connection.prepare(include_str!("../sql/bare_page.sql"))?;
     let mut after = 0_i64;
     loop {
-        let page = sqlx::query(include_str!("../sql/bare_page.sql")).bind(after).fetch_all(&mut *connection).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        after = last.try_get(0)?;
-        let events = page.iter().map(|row| event(row.try_get(1)?, row.try_get(2)?)).collect::<Result<Vec<_>>>()?;
-        let batch = Batch::of(events.iter().map(|(account, event)| (*account, event))).json()?;
-        sqlx::query(AssertSqlSafe(write.clone())).bind(batch).execute(&mut *connection).await?;
+        let (mut events, mut rows) = (Vec::new(), page.query([after])?);
+        while let Some(row) = rows.next()? {
+            after = row.get(0)?;
+            let (account, event) = event(row.get_ref(1)?.as_str()?, row.get_ref(2)?.as_blob()?)?;
+            events.push((account.to_owned(), event));
+        }
+        drop(rows);
+        if events.is_empty() {
+            return Ok(());
+        }
+        write.execute([Batch::of(events.iter().map(|(account, event)| (account.as_str(), event))).json()?])?;
     }
 }
 
