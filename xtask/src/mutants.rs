@@ -1,10 +1,11 @@
 //! Mutation testing: what the tests of es-core do not notice, compared with what they need not notice.
 //!
 //! cargo-mutants lists the mutants. It would compile for each of them; here all are compiled together ([`weave`],
-//! [`schemata`]) and switched by an environment variable ([`trials`]). The few that cannot be switched at run time are left to
-//! cargo-mutants.
+//! [`schemata`]) and switched by an environment variable ([`trials`]). The few that cannot be switched at run time are compiled one
+//! by one ([`alone`]).
 
 mod accepted;
+mod alone;
 mod list;
 mod schemata;
 mod trials;
@@ -17,12 +18,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-use rustix::process::Signal;
-
 use crate::cargo_tools::CargoTool;
-use crate::children::{self, Group};
 use crate::interrupt::Interrupt;
 use crate::mutants::accepted::Accepted;
+use crate::mutants::alone::Alone;
 use crate::mutants::list::Mutant;
 use crate::mutants::schemata::Schemata;
 use crate::mutants::trials::{Outcome, Trials};
@@ -60,11 +59,11 @@ pub(crate) fn run(resume: bool, files: &[String]) -> Result<i32> {
         .filter(|(_, mutant)| results.found.contains_key(&mutant.name))
         .map(|(place, _)| place + 1)
         .collect();
-    let target = output.join("target");
-    let built = Schemata::build(&output.join("copy"), &target, &mutants, &skipped, &interrupt)?;
+    let (copy, target) = (output.join("copy"), output.join("target"));
+    let built = Schemata::build(&copy, &target, &mutants, &skipped, &interrupt)?;
     let name = |number: usize| mutants[number - 1].name.as_str();
     for number in &built.unviable {
-        results.add(name(*number), "unviable", "it does not compile")?;
+        results.add_outcome(name(*number), None)?;
     }
     say(format!(
         "{} mutants, {} of them known, {} do not compile, {} cannot be switched ({})",
@@ -79,15 +78,14 @@ pub(crate) fn run(resume: bool, files: &[String]) -> Result<i32> {
     let trials = Trials { programs: &built.programs, logs: &output, interrupt: &interrupt };
     let reach = trials.reach()?;
     say(format!("running the tests for {} mutants ({})", switched.len(), minutes(started)));
-    trials.run(&switched, &reach, |number, outcome| match outcome {
-        Outcome::Noticed(by) => results.add(name(number), "noticed", &by),
-        Outcome::Endless => results.add(name(number), "endless", "the tests did not end"),
-        Outcome::Survived => results.add(name(number), "survived", "all tests passed that reach it"),
-        Outcome::Unreached => results.add(name(number), "survived", "no test reaches it"),
-    })?;
+    trials.run(&switched, &reach, |number, outcome| results.add_outcome(name(number), Some(outcome)))?;
     say(format!("now those that cannot be switched ({})", minutes(started)));
-    let fixed: Vec<_> = built.fixed.iter().map(|number| name(*number)).collect();
-    one_by_one(&cargo_mutants, &fixed, &output, &mut results, &interrupt)?;
+    let alone = Alone::new(&copy, &target, &mutants)?;
+    for number in &built.fixed {
+        let tried = alone.compile(&mutants[number - 1], &interrupt)?;
+        let outcome = tried.map(|programs| Trials { programs: &programs, ..trials }.run_whole(&reach)).transpose()?;
+        results.add_outcome(name(*number), outcome)?;
+    }
     Ok(verdict(&mutants, &results, &accepted, files.is_empty()))
 }
 
@@ -101,59 +99,6 @@ fn list(cargo_mutants: &Path, files: &[String]) -> Result<Vec<Mutant>> {
         return Err(Failure::cannot("list the mutants", String::from_utf8_lossy(&output.stderr)));
     }
     Mutant::parse(&output.stdout)
-}
-
-/// Lets cargo-mutants try those that cannot be switched at run time.
-fn one_by_one(
-    cargo_mutants: &Path,
-    names: &[&str],
-    output: &Path,
-    results: &mut Results,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    let mut command = children::mortal(cargo_mutants, Signal::TERM);
-    command.current_dir(tools::workspace()).args(["mutants", "--package", "es-core", "--output"]).arg(output);
-    // Constants and `const fn` are tested where they are: to compile the other tests for each of them would take hours.
-    command.args(["--test-package", "es-core", "--profile", PROFILE, "--minimum-test-timeout", "60"]);
-    command.args(names.iter().flat_map(|name| ["--re".to_owned(), format!("^{}$", literally(name))]));
-    // It leaves out no deletion of a field, whatever is named, so it gets only the files.
-    let files: BTreeSet<_> = names.iter().filter_map(|name| name.split(':').next()).collect();
-    command.args(files.iter().flat_map(|file| ["--file", file]));
-    command.args(["--", "--lib", "--tests", "--"]).args(SKIPPED.iter().flat_map(|name| ["--skip", name]));
-    tools::forget_this_package(&mut command);
-    // It works in a copy of the workspace. The dependencies are compiled once for all runs.
-    command.env("CARGO_TARGET_DIR", output.join("target"));
-    let found = output.join("mutants.out");
-    // Of an earlier run. There may be none.
-    let _ = fs::remove_dir_all(&found);
-    let ended = children::run_to_end(command, Group::Own, interrupt);
-    // When it is interrupted, what it has found till then is kept. A list may be missing.
-    let lists = [("caught", "noticed"), ("timeout", "endless"), ("missed", "survived"), ("unviable", "unviable")];
-    for (list, outcome) in lists {
-        for name in fs::read_to_string(found.join(list).with_extension("txt")).unwrap_or_default().lines() {
-            results.add(name, outcome, "by cargo-mutants")?;
-        }
-    }
-    // 0: all noticed, 2: some survived, 3: some never ended, which the tests notice too.
-    match ended? {
-        0 | 2 | 3 => Ok(()),
-        code => Err(Failure::cannot("run cargo-mutants", format!("it ended with {code}"))),
-    }
-}
-
-/// The regular expression that only the text matches.
-fn literally(text: &str) -> String {
-    let mut expression = String::new();
-    for c in text.chars() {
-        if r"\.+*?()|[]{}^$".contains(c) {
-            expression.push('\\');
-        }
-        expression.push(c);
-    }
-    expression
 }
 
 fn minutes(started: Instant) -> String {
@@ -184,6 +129,17 @@ impl Results {
         }
         found.retain(|_, outcome| outcome != "survived");
         Ok(Self { file, found })
+    }
+
+    /// Adds what the tests did with a mutant; `None` if it does not compile.
+    fn add_outcome(&mut self, name: &str, outcome: Option<Outcome>) -> Result<()> {
+        match outcome {
+            None => self.add(name, "unviable", "it does not compile"),
+            Some(Outcome::Noticed(by)) => self.add(name, "noticed", &by),
+            Some(Outcome::Endless) => self.add(name, "endless", "the tests did not end"),
+            Some(Outcome::Survived) => self.add(name, "survived", "all tests passed that reach it"),
+            Some(Outcome::Unreached) => self.add(name, "survived", "no test reaches it"),
+        }
     }
 
     fn add(&mut self, name: &str, outcome: &str, reason: &str) -> Result<()> {
@@ -240,11 +196,6 @@ fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_name_is_taken_literally() {
-        assert_eq!(literally("a.rs:1:2: replace * with (+)"), r"a\.rs:1:2: replace \* with \(\+\)");
-    }
 
     #[test]
     fn only_survivors_are_tried_again() {

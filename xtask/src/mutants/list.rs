@@ -48,6 +48,15 @@ impl Mutant {
             .is_some_and(|function| (function.span.start.line..=function.span.end.line).contains(&line))
     }
 
+    /// The source text of its file with the change.
+    pub(super) fn put_into(&self, source: &str) -> String {
+        let Span { start, end } = self.span;
+        let (before, rest) = (&source[..start.byte(source)], &source[end.byte(source)..]);
+        // The comma goes with its field.
+        let rest = if self.genre == "StructField" { rest.strip_prefix(',').unwrap_or(rest) } else { rest };
+        [before, &self.replacement, rest].concat()
+    }
+
     #[cfg(test)]
     pub(super) fn at(genre: &str, start: Place, replacement: &str) -> Self {
         Self {
@@ -58,5 +67,30 @@ impl Mutant {
             span: Span { start, end: start },
             function: None,
         }
+    }
+}
+
+impl Place {
+    /// Its byte in the text.
+    fn byte(self, text: &str) -> usize {
+        let line = text.split_inclusive('\n').take(self.line - 1).map(str::len).sum::<usize>();
+        line + text[line..].chars().take(self.column - 1).map(char::len_utf8).sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mutant_is_put_into_its_place() {
+        let text = "//\nconst Ä: u8 = 1 * 2;\n";
+        let place = |column| Place { line: 2, column };
+        let mutant = Mutant { span: Span { start: place(17), end: place(18) }, ..Mutant::at("", place(17), "+") };
+        assert_eq!(mutant.put_into(text), "//\nconst Ä: u8 = 1 + 2;\n");
+        let text = "\nX { a: 1, ..y }";
+        let mutant =
+            Mutant { span: Span { start: place(5), end: place(9) }, ..Mutant::at("StructField", place(5), "") };
+        assert_eq!(mutant.put_into(text), "\nX {  ..y }");
     }
 }

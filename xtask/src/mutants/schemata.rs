@@ -66,8 +66,8 @@ impl Schemata {
                 write(&copy.join(file), &woven.text)?;
                 texts.insert(*file, woven);
             }
-            let messages = compile(copy, target, interrupt)?;
-            let errors: Vec<_> = messages.iter().filter(|message| message["message"]["level"] == "error").collect();
+            let messages = compile(copy, target, &TESTED, interrupt)?;
+            let errors: Vec<_> = messages.iter().filter(|message| is_error(message)).collect();
             if errors.is_empty() {
                 built.programs = messages.iter().filter_map(program).collect();
                 let order = |directory: &Path| TESTED.iter().position(|package| directory.ends_with(package));
@@ -134,27 +134,30 @@ fn collect_places<'a>(message: &'a Value, places: &mut Vec<(&'a str, std::ops::R
     }
 }
 
-/// Compiles the tests, and returns what the compiler says.
-fn compile(copy: &Path, target: &Path, interrupt: &Interrupt) -> Result<Vec<Value>> {
+/// Compiles the tests of the packages, and returns what the compiler says.
+pub(super) fn compile(copy: &Path, target: &Path, packages: &[&str], interrupt: &Interrupt) -> Result<Vec<Value>> {
     let log = copy.with_extension("json");
     let output = File::create(&log).map_err(|error| Failure::cannot(format!("create {}", log.display()), error))?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = children::mortal(Path::new(&cargo), Signal::TERM);
     command.current_dir(copy).args(["test", "--no-run", "--quiet", "--profile", PROFILE, "--lib", "--tests"]);
-    command.args(["--message-format", "json"]).args(TESTED.iter().flat_map(|package| ["--package", package]));
+    command.args(["--message-format", "json"]).args(packages.iter().flat_map(|package| ["--package", package]));
     command.env("CARGO_TARGET_DIR", target).stdout(output);
     tools::forget_this_package(&mut command);
     let code = children::run_to_end(command, Group::Own, interrupt)?;
     let messages: Vec<Value> = read(&log)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let has_error = messages.iter().any(|message| message["message"]["level"] == "error");
-    if code != 0 && !has_error {
+    if code != 0 && !messages.iter().any(is_error) {
         return Err(Failure::cannot("compile the mutants", format!("cargo ended with {code}")));
     }
     Ok(messages)
 }
 
+pub(super) fn is_error(message: &Value) -> bool {
+    message["message"]["level"] == "error"
+}
+
 /// The program of tests that cargo tells of.
-fn program(message: &Value) -> Option<Program> {
+pub(super) fn program(message: &Value) -> Option<Program> {
     let program = message["executable"].as_str().filter(|_| message["profile"]["test"] == true)?;
     Some((program.into(), Path::new(message["manifest_path"].as_str()?).parent()?.to_owned()))
 }

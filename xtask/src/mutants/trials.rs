@@ -85,7 +85,11 @@ pub(super) struct Trials<'a> {
 
 /// The tests that reach each mutant.
 #[derive(Debug, Default)]
-pub(super) struct Reach(BTreeMap<usize, Vec<Test>>);
+pub(super) struct Reach {
+    by_mutant: BTreeMap<usize, Vec<Test>>,
+    /// Of those that pass without a mutant.
+    all: Vec<Test>,
+}
 
 impl Trials<'_> {
     /// Runs each test by itself without a mutant, to learn which mutants it reaches and how long it takes.
@@ -103,10 +107,13 @@ impl Trials<'_> {
             let Some(test) = job.tests.first() else { return Ok(()) };
             if outcome != Outcome::Survived {
                 say(format!("left out, it fails without a mutant: {}", test.name));
+                return Ok(());
             }
-            for mutant in asked.lines().filter(|_| outcome == Outcome::Survived).filter_map(|line| line.parse().ok()) {
-                reach.0.entry(mutant).or_default().push(Test { took, ..test.clone() });
+            let test = Test { took, ..test.clone() };
+            for mutant in asked.lines().filter_map(|line| line.parse().ok()) {
+                reach.by_mutant.entry(mutant).or_default().push(test.clone());
             }
+            reach.all.push(test);
             Ok(())
         })?;
         Ok(reach)
@@ -128,6 +135,20 @@ impl Trials<'_> {
             }
         }
         self.run_all(jobs, |job, outcome, _, _| tell(job.mutant, outcome))
+    }
+
+    /// Runs all tests of the first programs, which have a mutant in them that is always on, until one notices it.
+    pub(super) fn run_whole(&self, reach: &Reach) -> Result<Outcome> {
+        let tests: Vec<_> = reach.all.iter().filter(|test| test.program < self.programs.len()).cloned().collect();
+        let mut runs: VecDeque<_> =
+            tests.chunk_by(|one, other| one.program == other.program).map(<[Test]>::to_vec).collect();
+        let Some(tests) = runs.pop_front() else { return Ok(Outcome::Unreached) };
+        let mut found = Outcome::Unreached;
+        self.run_all(VecDeque::from([Job { mutant: 0, tests, then: runs }]), |_, outcome, _, _| {
+            found = outcome;
+            Ok(())
+        })?;
+        Ok(found)
     }
 
     /// The names of the tests in a program.
@@ -201,7 +222,7 @@ impl Trials<'_> {
 impl Reach {
     /// The runs of the tests that reach a mutant: the quickest tests first, which notice most mutants.
     fn runs(&self, mutant: usize) -> VecDeque<Vec<Test>> {
-        let mut tests = self.0.get(&mutant).cloned().unwrap_or_default();
+        let mut tests = self.by_mutant.get(&mutant).cloned().unwrap_or_default();
         tests.sort_by_key(|test| test.took);
         let slow = tests.split_off(tests.len().min(QUICK));
         let mut runs = VecDeque::new();
@@ -302,7 +323,7 @@ mod tests {
             name: place.to_string(),
             took: Duration::from_secs(100 - place),
         };
-        let reach = Reach(BTreeMap::from([(7, (0..20).map(test).collect())]));
+        let reach = Reach { by_mutant: BTreeMap::from([(7, (0..20).map(test).collect())]), all: Vec::new() };
         let names = |run: &Vec<Test>| run.iter().map(|test| test.name.clone()).collect::<Vec<_>>().join(" ");
         assert_eq!(
             reach.runs(7).iter().map(names).collect::<Vec<_>>(),
