@@ -35,8 +35,14 @@ use crate::{
     stream::Position,
 };
 
-/// How long changes stay in memory: after a crash that work is repeated, and what was folded while the last write was on its way.
-const WRITE_EVERY: Duration = Duration::from_secs(5);
+/// How long changes stay in memory at least, and at most: after a crash that work is repeated, and what was folded while the last write
+/// was on its way.
+const LEAST_UNWRITTEN: Duration = Duration::from_secs(5);
+const MOST_UNWRITTEN: Duration = Duration::from_mins(5);
+
+/// Between the two, folds have to take so long for each document that they have changed. To write one takes some 8 us on Postgres, so
+/// writes take an eighth of the time at most: keys may lie all over a large model, and then few documents change twice in a few seconds.
+const FOLDED_FOR_EACH: Duration = Duration::from_micros(60);
 
 /// How many events are folded before other tasks of the runtime get a turn.
 const TURN: usize = 500;
@@ -60,8 +66,16 @@ struct Kept<P: Projection> {
     /// Whether the store has no documents but those that are kept.
     is_all: bool,
     written: Instant,
+    /// How long folds have taken since then.
+    folding: Duration,
     /// The last event that is folded.
     at: Position,
+}
+
+impl<P: Projection> Kept<P> {
+    fn new(is_all: bool, at: Position) -> Self {
+        Self { drafts: Drafts::new(), is_all, written: Instant::now(), folding: Duration::ZERO, at }
+    }
 }
 
 impl<'a, P: Projection> Builder<'a, P> {
@@ -92,7 +106,9 @@ impl<'a, P: Projection> Builder<'a, P> {
                 break;
             }
             let turn = Turn { events: turn, first: done, decoded: decoded.as_ref(), slice: events.course.slice };
+            let began = Instant::now();
             self.fold(reader, &turn, kept).await?;
+            kept.folding += began.elapsed();
             done += turn.events.len();
             tokio::task::yield_now().await;
         }
@@ -105,8 +121,11 @@ impl<'a, P: Projection> Builder<'a, P> {
     }
 
     fn is_due(&self, kept: &Kept<P>) -> bool {
-        let Kept { drafts, written, .. } = kept;
-        drafts.changed_bytes() >= self.share(self.projector.document_bytes) || written.elapsed() >= WRITE_EVERY
+        let Kept { drafts, written, folding, .. } = kept;
+        let changed = u32::try_from(drafts.changed_documents()).unwrap_or(u32::MAX);
+        drafts.changed_bytes() >= self.share(self.projector.document_bytes)
+            || written.elapsed() >= MOST_UNWRITTEN
+            || (written.elapsed() >= LEAST_UNWRITTEN && *folding >= FOLDED_FOR_EACH * changed)
     }
 
     /// What one of the shards may have of `bytes`. The one that is handled is not among the others.
@@ -180,16 +199,17 @@ impl<'a, P: Projection> Builder<'a, P> {
     async fn write(&self, kept: &mut Kept<P>, last: Position) -> Result<Handled, EngineError> {
         let (mut handled, mut bytes) = (Handled::default(), 0);
         let limit = self.projector.most_document_bytes();
-        for turn in kept.drafts.changed().chunks(ENCODED) {
-            for key in turn {
+        let mut changed = kept.drafts.changed().into_iter().peekable();
+        while changed.peek().is_some() {
+            for key in changed.by_ref().take(ENCODED) {
                 let encoded =
-                    caught(|| -> Result<_, EngineError> { Ok((kept.drafts.fields(key)?, kept.drafts.write(key)?)) });
+                    caught(|| -> Result<_, EngineError> { Ok((kept.drafts.fields(&key)?, kept.drafts.write(&key)?)) });
                 let (fields, document) = encoded.map_err(|Panicked| EngineError::Panicked { event: up_to(last) })??;
                 bytes += key.len() + document.as_ref().map_or(0, Bytes::len) + field_bytes(&fields);
                 handled.fields.extend(fields);
                 match document {
-                    Some(document) => handled.upserts.push((key.clone(), document)),
-                    None => handled.deletes.push(key.clone()),
+                    Some(document) => handled.upserts.push((key, document)),
+                    None => handled.deletes.push(key),
                 }
             }
             if bytes > limit {
@@ -205,7 +225,7 @@ impl<'a, P: Projection> Builder<'a, P> {
         } else {
             handled.goes_on = true;
         }
-        kept.written = Instant::now();
+        (kept.written, kept.folding) = (Instant::now(), Duration::ZERO);
         Ok(handled)
     }
 }
@@ -225,8 +245,7 @@ impl<P: Projection> Handler for Builder<'_, P> {
             return Handled::default();
         }
         let is_all = events.after == Position::ZERO;
-        let mut kept =
-            kept.unwrap_or_else(|| Kept { drafts: Drafts::new(), is_all, written: Instant::now(), at: events.after });
+        let mut kept = kept.unwrap_or_else(|| Kept::new(is_all, events.after));
         let built = self.build(reader, events, stop, &mut kept).await;
         self.projector.report.handles(None);
         match built {

@@ -25,14 +25,18 @@ const MEASURED: u64 = 61;
 /// Each of the first folds measures it.
 const MEASURED_FIRST: u64 = 16;
 
-/// About how many bytes a document takes in memory beside what is written of it.
+/// About how many bytes an allocation takes beside its content.
+const ALLOCATION: usize = 16;
+
+/// About how many bytes a value of a unique field takes.
 const ENTRY: usize = 64;
 
 /// Documents by their keys, and about how many bytes they are when they are written.
 pub(super) struct Drafts<P: Projection> {
     by_key: HashMap<String, Draft<P::Document>>,
-    /// The sizes of those that are to be written.
+    /// The sizes of those that are to be written, and how many they are.
     changed: usize,
+    changed_documents: usize,
     /// The sizes of all.
     all: usize,
     folds: u64,
@@ -60,7 +64,8 @@ pub(super) fn field_bytes(fields: &[FieldChange]) -> usize {
 
 impl<P: Projection> Drafts<P> {
     pub(super) fn new() -> Self {
-        Self { by_key: HashMap::new(), changed: 0, all: 0, folds: 0, mean: 0, unique: UniqueValues::default() }
+        let (by_key, unique) = (HashMap::new(), UniqueValues::default());
+        Self { by_key, changed: 0, changed_documents: 0, all: 0, folds: 0, mean: 0, unique }
     }
 
     /// Forgets all documents, but not how large they were.
@@ -99,6 +104,7 @@ impl<P: Projection> Drafts<P> {
         fold(projection, key, &mut draft.document, event)?;
         if !std::mem::replace(&mut draft.is_changed, true) {
             self.changed += draft.size;
+            self.changed_documents += 1;
         }
         self.folds += 1;
         if self.folds <= MEASURED_FIRST || self.folds.is_multiple_of(MEASURED) {
@@ -120,9 +126,15 @@ impl<P: Projection> Drafts<P> {
         self.changed
     }
 
-    /// About how many bytes all of them are.
+    /// How many are to be written.
+    pub(super) fn changed_documents(&self) -> usize {
+        self.changed_documents
+    }
+
+    /// About how many bytes all of them are in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.all + self.by_key.len() * (ENTRY + size_of::<Draft<P::Document>>()) + self.unique.len() * ENTRY
+        let places = self.by_key.capacity() * (size_of::<(String, Draft<P::Document>)>() + 1);
+        self.all + places + self.by_key.len() * ALLOCATION + self.unique.len() * ENTRY
     }
 
     /// The keys of those that were folded since they were written, in order: two commits lock rows in the same order.
@@ -159,6 +171,7 @@ impl<P: Projection> Drafts<P> {
         let written = draft.document.as_ref().map(|document| encode::<P>(key, document)).transpose()?;
         if std::mem::replace(&mut draft.is_changed, false) {
             self.changed -= draft.size;
+            self.changed_documents -= 1;
         }
         let size = key.len() + written.as_ref().map_or(0, Bytes::len) + draft.fields;
         self.all = self.all - draft.size + size;

@@ -224,3 +224,29 @@ async fn r17_the_builder_writes_no_more_than_one_commit_may() {
         assert_eq!((handled.failure.is_none(), builder.has_given_up()), (fits, !fits), "{handled:?}");
     }
 }
+
+/// Seen to fail where everything was written every five seconds, which a large model bears badly.
+#[tokio::test]
+async fn r12_documents_are_written_when_folds_have_taken_longer_than_that_takes() {
+    let (projector, _) = projector(Uneven::default(), 32 << 20).await;
+    let builder = Builder::new(&projector);
+    let (second, micro) = (Duration::from_secs(1), Duration::from_micros(1));
+    // How many documents have changed, when the last write was, how long folds have taken since then, and whether they are written.
+    for (changed, written, folding, is_due) in [
+        (10, 4 * second, 2 * second, false),
+        (10, 6 * second, 600 * micro, true),
+        (10, 6 * second, 599 * micro, false),
+        (1_000, 6 * second, 59 * 1_000 * micro, false),
+        (1_000, 299 * second, 59 * 1_000 * micro, false),
+        (1_000, 301 * second, Duration::ZERO, true),
+    ] {
+        let mut kept = Kept { folding, ..Kept::new(true, Position::ZERO) };
+        kept.written -= written;
+        for event in deposits(changed - 1, 1) {
+            let event = event.decode().expect("it fits").expect("it is one of them");
+            kept.drafts.fold(&Uneven::default(), &format!("event-{}", event.position), &event).expect("folded");
+            kept.drafts.fold(&Uneven::default(), "small", &event).expect("folded");
+        }
+        assert_eq!(builder.is_due(&kept), is_due, "{changed} after {written:?}, of which {folding:?}");
+    }
+}
