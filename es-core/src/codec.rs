@@ -48,7 +48,8 @@ where
         return Err(EncodeError { what, field: None, reason: Unencodable::TooDeep });
     } else {
         match read(&text) {
-            Ok(same) if same == *value => return Ok(text.into()),
+            // What is kept takes no more than it needs.
+            Ok(same) if same == *value => return Ok(text.into_boxed_slice().into()),
             Ok(_) => (None, Unencodable::Different),
             Err(error) => (error.field().map(str::to_owned), Unencodable::Unreadable(error.into())),
         }

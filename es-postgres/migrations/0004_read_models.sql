@@ -164,6 +164,30 @@ BEGIN
 END
 $$;
 
+-- Writes documents, each key once. Locks: the documents' rows.
+CREATE FUNCTION write_documents(a_generation bigint, a_keys text[], a_documents bytea[]) RETURNS void
+LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET jit = off
+AS $$
+BEGIN
+    -- Half the work where there can be no conflict: in the first write of a generation, which may be all of its documents, and comes
+    -- in parts.
+    IF cardinality(a_keys) >= 500 AND NOT EXISTS (
+        SELECT FROM documents d WHERE d.generation = a_generation AND d.key >= (SELECT min(k.key) FROM unnest(a_keys) k(key)))
+    THEN
+        INSERT INTO documents (generation, key, document)
+        SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document);
+    ELSE
+        INSERT INTO documents AS d (generation, key, document)
+        SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document)
+            ON CONFLICT (generation, key) DO UPDATE SET document = excluded.document;
+    END IF;
+END
+$$;
+
 -- Writes documents and checkpoint together. acts: of operators, up to now; null when the checkpoint is not what the caller
 -- thinks.
 -- Locks: the checkpoint's row first, so that of two workers with equal claims one waits and then fails
@@ -185,15 +209,7 @@ BEGIN
      WHERE c.reader = a_reader AND c.shard = a_shard AND c.fencing_token = a_fencing_token AND c.position = a_from
     RETURNING c.acts INTO acts;
     IF NOT FOUND THEN RETURN; END IF;
-    -- Half the work where there can be no conflict: in the first write of a generation, which may be all of its documents.
-    IF cardinality(a_keys) >= 500 AND NOT EXISTS (SELECT FROM documents d WHERE d.generation = a_reader) THEN
-        INSERT INTO documents (generation, key, document)
-        SELECT a_reader, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document);
-    ELSE
-        INSERT INTO documents AS d (generation, key, document)
-        SELECT a_reader, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document)
-            ON CONFLICT (generation, key) DO UPDATE SET document = excluded.document;
-    END IF;
+    PERFORM write_documents(a_reader, a_keys, a_documents);
     DELETE FROM documents d WHERE d.generation = a_reader AND d.key = ANY (a_deletes);
 END
 $$;

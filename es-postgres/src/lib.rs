@@ -28,6 +28,7 @@ mod options;
 mod schema;
 mod session;
 mod store;
+mod transaction;
 
 mod write;
 mod read;

@@ -95,14 +95,18 @@ impl Proof {
             costs.sort_unstable();
             few.close().await?;
             report.took_small = Some(costs[costs.len() / 2]);
-            say("rebuilding without writers");
+            say(format!(
+                "a hundredth of them took {:.2} s; rebuilding all without writers",
+                costs[costs.len() / 2].as_secs_f64()
+            ));
             let told = self.rebuild(&url, None, None)?.done().await?;
             (report.took_large, report.peak) = (Some(took(told)?), Some(told.peak));
-            say("rebuilding without writers, within a tenth of the memory of the model");
+            say(format!("that took {}; again, within a tenth of the memory of the model", took_and_peak(told)?));
             let model = model_bytes(&store).await?;
             let bytes = usize::try_from(model / 80)?.max(1);
             let told = self.rebuild(&url, None, Some(bytes))?.done().await?;
             (report.took_bounded, report.peak_bounded) = (Some(took(told)?), Some((bytes * 8, told.peak)));
+            say(format!("that took {}", took_and_peak(told)?));
         }
 
         say("measuring appends without a rebuild");
@@ -114,10 +118,12 @@ impl Proof {
         writers.take()?;
         report.probe_quiet = self.probes(&store).await?;
         report.quiet = p99(writers.take()?);
+        say(format!("99 of 100 appends within {:?}", report.quiet));
         if self.measures {
             say("rebuilding beside writers, not throttled");
             let told = self.rebuild(&url, None, None)?.done().await?;
             (report.took_unthrottled, report.unthrottled) = (Some(took(told)?), p99(writers.take()?));
+            say(format!("that took {}; 99 of 100 appends within {:?}", took_and_peak(told)?, report.unthrottled));
             // What it has left to autovacuum and checkpoints is not ours.
             tokio::time::sleep(self.quiet / 2).await;
             writers.take()?;
@@ -224,6 +230,11 @@ impl Proof {
 
 fn say(what: impl std::fmt::Display) {
     eprintln!("{} {what}", Utc::now().format("%H:%M:%S"));
+}
+
+/// What is told of a rebuild that is done.
+fn took_and_peak(told: Told) -> Result<String, BoxError> {
+    Ok(format!("{:.1} s and {} MiB", took(told)?.as_secs_f64(), told.peak >> 20))
 }
 
 fn took(told: Told) -> Result<Duration, BoxError> {

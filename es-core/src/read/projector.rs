@@ -130,8 +130,8 @@ impl<P: Projection> Projector<P> {
     /// A batch that touches more is committed in parts. About as much of what was committed last is kept in memory, so that it need
     /// not be loaded for the next events.
     ///
-    /// While a read model is built, about as many bytes of changed documents are kept in memory until they are written, and
-    /// eight times as many that have not changed since.
+    /// While a read model is built, its documents may take eight times as many bytes in memory, and at most half of that is written
+    /// at once.
     ///
     /// A single event cannot be split. It may touch documents of eight times as many bytes, before and after it, but
     /// never of more than [`MAX_DOCUMENT_BYTES`](Self::MAX_DOCUMENT_BYTES). An event that touches more stops the projector with

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use es_core::{
     DeadLetter, LetterPage, Pause, Position, RecordedEvent,
     backend::{
@@ -19,7 +20,10 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{fields, heartbeat::interval, letters, one};
-use crate::{error, store::PostgresStore};
+use crate::{error, store::PostgresStore, transaction};
+
+/// The most documents of a statement.
+const DOCUMENTS: usize = 20_000;
 
 /// The most letters that a worker handles again with one commit.
 const LETTERS: usize = 100;
@@ -96,9 +100,16 @@ impl Leases for PostgresStore {
         self.inner.connections.execute(release).await.map(drop).map_err(error::read_model)
     }
 
-    async fn commit(&self, lease: &Lease, changes: Changes) -> Result<(), CommitError> {
+    async fn commit(&self, lease: &Lease, mut changes: Changes) -> Result<(), CommitError> {
         let sent = Instant::now();
-        let rows = self.inner.connections.write(commit(lease, &changes)?).await.map_err(error::read_model)?;
+        let rest = later_parts(&mut changes);
+        let commit = commit(lease, &changes)?;
+        let rows = if rest.is_empty() {
+            self.inner.connections.write(commit).await
+        } else {
+            self.commit_in_parts(lease, commit, rest).await
+        };
+        let rows = rows.map_err(error::read_model)?;
         let acts = committed(&rows, lease, &changes).map_err(error::read_model)??;
         self.has_committed(lease, sent, acts);
         Ok(())
@@ -155,6 +166,40 @@ impl Leases for PostgresStore {
 }
 
 impl PostgresStore {
+    /// Commits what is too much for one statement: neither this process nor the server has all of it in one. `commit`, with the first
+    /// documents, locks the checkpoint; without it nothing is written.
+    async fn commit_in_parts(
+        &self,
+        lease: &Lease,
+        commit: Query<'_, Postgres, PgArguments>,
+        rest: Vec<(String, Bytes)>,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let (connections, limit) = (&self.inner.connections, self.inner.connections.answer_within());
+        let begin = async {
+            let mut taken = connections.take().await?;
+            transaction::begin(&mut taken.connection).await?;
+            let rows = taken.connection.rows(commit).await?;
+            Ok((taken, rows))
+        };
+        let (mut taken, rows) = connections.within(limit, begin).await?;
+        let is_held = acts(one(&rows)?, 0)?.is_some();
+        let mut rest = rest.into_iter().filter(|_| is_held).peekable();
+        while rest.peek().is_some() {
+            let (keys, documents): (Vec<_>, Vec<_>) = rest.by_ref().take(DOCUMENTS).unzip();
+            let documents: Vec<&[u8]> = documents.iter().map(|document| &document[..]).collect();
+            let write = sqlx::query(include_str!("../sql/write_documents.sql"))
+                .bind(lease.reader.id)
+                .bind(lease.shard.to_string())
+                .bind(interval(lease.ttl))
+                .bind(&keys)
+                .bind(documents);
+            connections.within(limit, taken.connection.rows(write)).await?;
+        }
+        let done = if is_held { Ok(rows) } else { Err(rows) };
+        let ended = connections.within(limit, transaction::end(&mut taken.connection, Ok(done))).await;
+        taken.give_back(ended).map(|(Ok(rows) | Err(rows))| rows)
+    }
+
     /// A commit that was sent at the time `sent` has succeeded.
     pub(crate) fn has_committed(&self, lease: &Lease, sent: Instant, acts: Acts) {
         self.inner.leases.written(lease, sent);
@@ -168,6 +213,15 @@ fn is_plain(changes: &Changes) -> bool {
         && changes.letters.is_empty()
         && changes.redemption.is_none()
         && changes.healed_by.is_none()
+}
+
+/// Takes what is too much for one statement out of `changes`.
+fn later_parts(changes: &mut Changes) -> Vec<(String, Bytes)> {
+    if is_plain(changes) && changes.upserts.len() > DOCUMENTS {
+        changes.upserts.split_off(DOCUMENTS)
+    } else {
+        Vec::new()
+    }
 }
 
 /// The statement that commits `changes`.
@@ -238,8 +292,13 @@ pub(crate) fn committed(
         "again" => return Ok(Err(CommitError::Store(ReadModelError(ANOTHER_COMMIT.into())))),
         _ => {}
     }
-    let acts: Option<i64> = row.try_get(usize::from(!is_plain))?;
-    Ok(acts.map(Acts).ok_or_else(|| CommitError::Fenced(lease.shard.clone())))
+    let acts = acts(row, usize::from(!is_plain))?;
+    Ok(acts.ok_or_else(|| CommitError::Fenced(lease.shard.clone())))
+}
+
+/// None if the lease is lost.
+fn acts(row: &PgRow, column: usize) -> Result<Option<Acts>, sqlx::Error> {
+    Ok(row.try_get::<Option<i64>, _>(column)?.map(Acts))
 }
 
 fn situation(row: &PgRow) -> Result<Situation, sqlx::Error> {

@@ -9,6 +9,7 @@ use crate::{
     error,
     guard::Guarded,
     session::Session,
+    transaction,
     write::{
         batch::Batch,
         fate::Fate,
@@ -54,9 +55,9 @@ impl Appender {
     }
 
     async fn write_and_fold(&mut self, batch: &Batch, inline: &Inline) -> Refusable<Vec<Fate>> {
-        inline::begin(&mut self.connection).await?;
+        transaction::begin(&mut self.connection).await?;
         let done = self.write_within(batch, inline).await;
-        match inline::end(&mut self.connection, done).await? {
+        match transaction::end(&mut self.connection, done).await? {
             Ok((fates, written, folded)) => {
                 inline.committed(folded);
                 match written {

@@ -4,8 +4,6 @@
 //! checkpoints and the documents. A worker that commits to one of them holds nothing else meanwhile, and takes no append lock. A
 //! promotion locks the readers and the checkpoints of all generations before it folds, as those do that take no append lock.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use es_core::{
     Generation, Position, RecordedEvent,
@@ -15,16 +13,12 @@ use es_core::{
     },
 };
 use sqlx::{
-    AssertSqlSafe, Postgres, Row,
+    Postgres, Row,
     postgres::{PgArguments, PgRow},
     query::Query,
 };
 
-use crate::{guard::Guarded, read::log, read_models::leases, session, write::fate::Fate};
-
-/// How long the server waits for the next statement of such a transaction, before it ends it: a process that is frozen in the middle
-/// must not keep the append lock for longer than others are patient.
-const IDLE_WITHIN: Duration = Duration::from_secs(2);
+use crate::{guard::Guarded, read::log, read_models::leases, transaction, write::fate::Fate};
 
 /// How many events are read at a time.
 const PAGE: usize = 1_000;
@@ -47,27 +41,6 @@ pub(crate) type Refusable<T> = Result<Result<T, Refusal>, sqlx::Error>;
 pub(crate) struct Due {
     due: InlineDue,
     is_leased: bool,
-}
-
-/// Begins a transaction that [`end`] ends.
-pub(crate) async fn begin(connection: &mut Guarded) -> Result<(), sqlx::Error> {
-    let limit = session::milliseconds(Some(IDLE_WITHIN));
-    let begin = format!("BEGIN; SET LOCAL idle_in_transaction_session_timeout TO {limit}");
-    sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection.connection).await.map(drop)
-}
-
-/// Commits what was done, or takes it back.
-pub(crate) async fn end<T, E>(
-    connection: &mut Guarded,
-    done: Result<Result<T, E>, sqlx::Error>,
-) -> Result<Result<T, E>, sqlx::Error> {
-    let end = if matches!(done, Ok(Ok(_))) { "COMMIT" } else { "ROLLBACK" };
-    match (sqlx::raw_sql(end).execute(&mut connection.connection).await, done) {
-        (Ok(_), done) => done,
-        // The connection may still be in the transaction.
-        (Err(cause), Ok(_)) => Err(cause),
-        (Err(cause), Err(first)) => Err(if crate::error::is_broken(&first) { first } else { cause }),
-    }
 }
 
 /// The events of the appends with which the read models are folded.
@@ -205,9 +178,9 @@ pub(crate) async fn promote(
     promote: Query<'_, Postgres, PgArguments>,
     connection: &mut Guarded,
 ) -> Result<Option<(Vec<PgRow>, InlineFolds)>, sqlx::Error> {
-    begin(connection).await?;
+    transaction::begin(connection).await?;
     let done = fold_and_promote(models, building, promote, connection).await;
-    match end(connection, done).await? {
+    match transaction::end(connection, done).await? {
         Ok(done) => Ok(Some(done)),
         Err(obstacle) => {
             if let Some(obstacle) = obstacle {

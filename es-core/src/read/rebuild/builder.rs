@@ -19,7 +19,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::drafts::{Drafts, field_bytes};
+use super::drafts::{Drafts, Written};
 use crate::{
     event::{Recorded, RecordedEvent},
     read::{
@@ -120,10 +120,13 @@ impl<'a, P: Projection> Builder<'a, P> {
         Ok(Handled { done, kept: true, ..Handled::default() })
     }
 
+    /// Whether it is time to write: there is no more room, or the last write was long enough ago.
     fn is_due(&self, kept: &Kept<P>) -> bool {
         let Kept { drafts, written, folding, .. } = kept;
+        let room = self.share(self.projector.most_document_bytes());
         let changed = u32::try_from(drafts.changed_documents()).unwrap_or(u32::MAX);
-        drafts.changed_bytes() >= self.share(self.projector.document_bytes)
+        drafts.bytes() >= room
+            || drafts.changed_bytes() >= room / 2
             || written.elapsed() >= MOST_UNWRITTEN
             || (written.elapsed() >= LEAST_UNWRITTEN && *folding >= FOLDED_FOR_EACH * changed)
     }
@@ -199,13 +202,13 @@ impl<'a, P: Projection> Builder<'a, P> {
     async fn write(&self, kept: &mut Kept<P>, last: Position) -> Result<Handled, EngineError> {
         let (mut handled, mut bytes) = (Handled::default(), 0);
         let limit = self.projector.most_document_bytes();
-        let mut changed = kept.drafts.changed().into_iter().peekable();
-        while changed.peek().is_some() {
-            for key in changed.by_ref().take(ENCODED) {
-                let encoded =
-                    caught(|| -> Result<_, EngineError> { Ok((kept.drafts.fields(&key)?, kept.drafts.write(&key)?)) });
-                let (fields, document) = encoded.map_err(|Panicked| EngineError::Panicked { event: up_to(last) })??;
-                bytes += key.len() + document.as_ref().map_or(0, Bytes::len) + field_bytes(&fields);
+        kept.drafts.sort();
+        for first in (0..kept.drafts.count()).step_by(ENCODED) {
+            for place in first..first + ENCODED {
+                let written = caught(|| kept.drafts.write(place));
+                let written = written.map_err(|Panicked| EngineError::Panicked { event: up_to(last) })??;
+                let Some(Written { key, bytes: more, fields, document }) = written else { continue };
+                bytes += more;
                 handled.fields.extend(fields);
                 match document {
                     Some(document) => handled.upserts.push((key, document)),

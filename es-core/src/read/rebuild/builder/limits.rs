@@ -176,7 +176,7 @@ async fn r17_the_shards_of_a_worker_share_the_memory_for_documents() {
         assert!(handled.failure.is_none(), "{handled:?}");
     }
     let kept: usize = builder.shards().values().map(|kept| kept.drafts.changed_bytes()).sum();
-    assert!(kept < 200_000, "{kept}");
+    assert!(kept < projector.most_document_bytes() / 2, "{kept}");
 }
 
 /// Seen to fail where the builder reported nothing: a fold that never returned was not seen.

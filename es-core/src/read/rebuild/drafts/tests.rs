@@ -1,4 +1,4 @@
-use super::{ALLOCATION, Draft, Drafts, ENTRY, MEASURED, MEASURED_FIRST};
+use super::{ALLOCATION, Draft, Drafts, ENTRY, MEASURED, MEASURED_FIRST, PLACE, field_bytes};
 use crate::{
     read::{
         engine_error::EngineError,
@@ -15,19 +15,22 @@ fn fold(drafts: &mut Drafts<Texts>, key: &str, bytes: u64) {
 }
 
 #[test]
-fn r17_what_has_changed_is_counted_until_it_is_written() {
+fn r17_what_has_changed_is_counted_until_it_is_written_in_the_order_of_keys() {
     let mut drafts = Drafts::new();
-    fold(&mut drafts, "aa", 160);
-    assert_eq!((drafts.changed_bytes(), drafts.all), (160, 160));
+    let counted = |drafts: &Drafts<Texts>| (drafts.changed_documents(), drafts.changed_bytes(), drafts.all);
     fold(&mut drafts, "bb", 160);
+    assert_eq!(counted(&drafts), (1, 160, 160));
     fold(&mut drafts, "aa", 160);
-    assert_eq!((drafts.changed_bytes(), drafts.all), (320, 320));
-    for _ in 0..2 {
-        drafts.write("aa").expect("written").expect("it exists");
-        assert_eq!((drafts.changed_bytes(), drafts.all, drafts.changed()), (160, 320, vec!["bb".to_owned()]));
-    }
-    drafts.write("bb").expect("written").expect("it exists");
-    assert_eq!((drafts.changed_bytes(), drafts.all), (0, 320));
+    fold(&mut drafts, "bb", 160);
+    assert_eq!(counted(&drafts), (2, 320, 320));
+    drafts.sort();
+    let written = drafts.write(0).expect("written").expect("it has changed");
+    assert_eq!((&*written.key, written.bytes, written.document.map_or(0, |text| text.len())), ("aa", 160, 158));
+    assert!(drafts.write(0).expect("written").is_none(), "it has not changed since then");
+    assert_eq!(counted(&drafts), (1, 160, 320));
+    assert_eq!(drafts.write(1).expect("written").expect("it has changed").key, "bb");
+    assert_eq!(counted(&drafts), (0, 0, 320));
+    assert!(drafts.write(2).expect("written").is_none(), "there is no other");
 }
 
 #[test]
@@ -82,8 +85,8 @@ fn r17_what_is_written_of_fields_is_counted() {
     // Two letters of the key, with the document and with the field.
     let size = 2 + 1 + 2 + 500;
     assert_eq!((drafts.changed_bytes(), drafts.all, drafts.mean), (2 * size, 2 * size, size));
-    drafts.fields("aa").expect("told");
-    drafts.write("aa").expect("written").expect("it exists");
+    let written = drafts.write(0).expect("written").expect("it has changed");
+    assert_eq!((written.bytes, field_bytes(&written.fields)), (size, 2 + 500));
     assert_eq!((drafts.changed_bytes(), drafts.all), (size, 2 * size));
 }
 
@@ -95,9 +98,16 @@ fn r17_documents_and_their_unique_values_take_memory_beside_what_is_written() {
         texts.add(key.to_owned(), Some(&"\"x\"".into())).expect("a text");
         distinct.add(key.to_owned(), Some(&"7".into())).expect("a number");
     }
-    // The table has places for three.
-    assert_eq!(texts.bytes(), texts.all + 3 * (1 + size_of::<(String, Draft<String>)>() + ALLOCATION));
-    assert_eq!(distinct.bytes(), distinct.all + 3 * (1 + size_of::<(String, Draft<i64>)>() + ALLOCATION + ENTRY));
+    // The table has so many places.
+    let [texts_have, distinct_have] = [texts.by_key.capacity(), distinct.by_key.capacity()];
+    assert_eq!(
+        texts.bytes(),
+        texts.all + texts_have * (size_of::<(u64, String, Draft<String>)>() + PLACE) + 3 * ALLOCATION
+    );
+    assert_eq!(
+        distinct.bytes(),
+        distinct.all + distinct_have * (size_of::<(u64, String, Draft<i64>)>() + PLACE) + 3 * (ALLOCATION + ENTRY)
+    );
 }
 
 /// In a build too, although the projector's own handler would find it.
