@@ -43,7 +43,7 @@ impl Service {
         loop {
             // The head is read first: events that a policy adds later are seen in the next round.
             let head = store.head().await?;
-            let mut late = Vec::new();
+            let (mut late, mut any_has_stopped) = (Vec::new(), false);
             for part in self.parts().iter().filter(|part| part.kind.is_reader()) {
                 // A read model holds nothing before it serves, also where it has reached the head of an empty log.
                 let serves = match part.projector() {
@@ -56,16 +56,18 @@ impl Service {
                 };
                 let reached = store.reached(&part.name).await?;
                 let has_stopped = matches!(part.state(), PartState::Stopped { .. });
+                any_has_stopped |= has_stopped;
                 if reached < head || !serves || has_stopped {
                     let unbuilt = if serves { "" } else { ", being built" };
                     late.push(format!("{} at {reached}{unbuilt}{}", part.name, why(part)));
                 }
             }
-            if late.is_empty() {
+            // The definition may be why it has stopped.
+            if late.is_empty() || any_has_stopped {
                 self.is_ours().await?;
-                if store.head().await? == head {
-                    return Ok(());
-                }
+            }
+            if late.is_empty() && store.head().await? == head {
+                return Ok(());
             }
             *last = (head, late);
             sleep(EVERY).await;
