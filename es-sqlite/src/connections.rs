@@ -3,16 +3,14 @@
 use std::{io, mem, pin::Pin, sync::Arc};
 
 use sqlx::{Connection, SqliteConnection};
-use tokio::{
-    sync::{Mutex as TurnLock, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, SemaphorePermit},
-    task::spawn_blocking,
-};
+use tokio::sync::{Mutex as TurnLock, OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::{
     error::Failure,
     file::File,
     identity::{FileReplaced, Identity},
     idle::Idle,
+    in_place::ReadingThread,
 };
 
 /// What a write does inside its transaction.
@@ -33,7 +31,7 @@ pub(crate) struct Connections {
     writer: Arc<TurnLock<Writer>>,
     readers: Arc<Semaphore>,
     idle: Idle<SqliteConnection>,
-    in_place: Idle<rusqlite::Connection>,
+    in_place: Idle<ReadingThread>,
 }
 
 #[derive(Debug)]
@@ -73,9 +71,8 @@ impl Connections {
         Ok(OwnedReader { connections: self.clone(), connection: self.connection().await?, _permit: permit })
     }
 
-    /// Reads on a thread for work that blocks, as soon as a connection is free. sqlx sends each row from the thread of its connection
-    /// to the task that asked for it, with a copy of each value. Here `work` sees the rows in place, and only its result changes
-    /// threads.
+    /// Reads on a thread of its own, as soon as a connection is free. sqlx sends each row from the thread of its connection to the
+    /// task that asked for it, with a copy of each value. Here `work` sees the rows in place, and only its result changes threads.
     ///
     /// If the caller is dropped, `work` still goes on to its end.
     pub(crate) async fn read_in_place<T, E, F>(self: &Arc<Self>, work: F) -> Result<T, E>
@@ -85,27 +82,33 @@ impl Connections {
         F: FnOnce(&rusqlite::Connection) -> Result<T, E> + Send + 'static,
     {
         let permit = self.readers.clone().acquire_owned().await.map_err(|_| Failure::Closed)?;
+        let thread = self.in_place.take().map_or_else(ReadingThread::start, Ok);
+        let thread = thread.map_err(|error| Failure::from(sqlx::Error::from(error)))?;
         let connections = self.clone();
-        let reading = spawn_blocking(move || {
+        let reading = thread.run(move |connection, thread| {
             let _permit = permit;
-            let connection = connections.connection_in_place()?;
-            let read = work(&connection)?;
-            connections.in_place.keep(connection);
-            Ok(read)
+            let read = connections.opened(connection).map_err(E::from).and_then(work);
+            if read.is_err() || !connections.in_place.keep(thread) {
+                *connection = None;
+            }
+            read
         });
-        reading.await.map_err(|_| Failure::Interrupted)?
+        reading.await?
     }
 
-    fn connection_in_place(&self) -> Result<rusqlite::Connection, Failure> {
-        let idle = self.in_place.take();
+    fn opened<'c>(
+        &self,
+        connection: &'c mut Option<rusqlite::Connection>,
+    ) -> Result<&'c rusqlite::Connection, Failure> {
         // As below.
         self.identity.check()?;
-        let connection = if let Some(connection) = idle {
-            connection
-        } else {
-            let connection = self.file.open_reader()?;
-            self.identity.check()?;
-            connection
+        let connection = match connection {
+            Some(connection) => connection,
+            closed => {
+                let open = self.file.open_reader()?;
+                self.identity.check()?;
+                closed.insert(open)
+            }
         };
         Ok(connection)
     }
@@ -167,7 +170,9 @@ impl Connections {
     /// Ends all reading, waits for the writer's turn, and moves the write-ahead log into the file.
     pub(crate) async fn close(&self) -> Result<(), Failure> {
         self.readers.close();
-        drop(self.in_place.close());
+        for thread in self.in_place.close() {
+            let _ = thread.close().await;
+        }
         for reader in self.idle.close() {
             // The connection has no transaction open.
             let _ = reader.close().await;

@@ -15,11 +15,10 @@ impl<C> Idle<C> {
         self.lock().as_mut()?.pop()
     }
 
-    /// Keeps `connection` for the next query, or drops it if the others have been closed.
-    pub(crate) fn keep(&self, connection: C) {
-        if let Some(idle) = &mut *self.lock() {
-            idle.push(connection);
-        }
+    /// Keeps `connection` for the next query, which gets the one that was kept last. If the others have been closed, it is dropped, and
+    /// the answer is `false`.
+    pub(crate) fn keep(&self, connection: C) -> bool {
+        self.lock().as_mut().map(|idle| idle.push(connection)).is_some()
     }
 
     /// All of them, to be closed. From now on none is kept.

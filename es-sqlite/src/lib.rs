@@ -33,6 +33,7 @@ mod connections;
 mod file;
 mod identity;
 mod idle;
+mod in_place;
 mod options;
 mod store;
 

@@ -67,8 +67,7 @@ impl SqliteOptions {
         Self { batch_bytes: bytes.max(1), ..self }
     }
 
-    /// The most queries that run at once, beside the writer. Each has a connection and a thread; those that read the log have one of
-    /// the runtime's threads for blocking work. Default: 4.
+    /// The most queries that run at once, beside the writer. Each has a connection and a thread. Default: 4.
     pub fn reader_connections(self, connections: usize) -> Self {
         Self { reader_connections: connections.clamp(1, Semaphore::MAX_PERMITS), ..self }
     }
