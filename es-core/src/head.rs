@@ -12,7 +12,7 @@ use tokio::{
     sync::{Mutex, watch},
 };
 
-use crate::{pace::Pace, stream::Position};
+use crate::{of_engine::of_engine, pace::Pace, stream::Position};
 
 /// The last position that a store knows of in this process. Clones share it.
 ///
@@ -119,7 +119,8 @@ impl KnownHead {
             let (head, look) = (self.clone(), look());
             let looked = tokio::spawn(async move {
                 let before = head.get();
-                look.await?;
+                // Engines wait for it too.
+                of_engine(look).await?;
                 pace.has_looked(head.get() != before);
                 Ok(pace)
             });

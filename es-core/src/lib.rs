@@ -15,6 +15,7 @@ pub mod schema;
 pub mod tag;
 pub mod head;
 mod pace;
+mod of_engine;
 
 // The two halves of the path, and what goes round again.
 pub mod write;

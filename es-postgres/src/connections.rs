@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use es_core::backend::is_of_engine;
 use sqlx::{
     Postgres, Row,
     postgres::{PgArguments, PgRow},
@@ -35,12 +36,14 @@ const SWEEP_WITHIN: Duration = Duration::from_mins(1);
 /// clients took 70 instead of 220 microseconds.
 const HEARTBEAT: Duration = Duration::from_millis(250);
 
-/// At most so many connections at once; further callers wait. Nothing here lasts longer than its limit,
+/// At most so many connections at once, and one more for engines; further callers wait. Nothing here lasts longer than its limit,
 /// the wait for a connection included: a peer that vanished without a word never answers, and TCP itself
 /// notices after hours or, on a connection that only listens, never (R16).
 pub(crate) struct Connections {
     session: Session,
     places: Arc<Semaphore>,
+    /// One more, for engines alone: callers may have all others for long.
+    of_engines: Arc<Semaphore>,
     idle: Arc<Mutex<VecDeque<Guarded>>>,
 }
 
@@ -53,7 +56,7 @@ impl Connections {
                 tokio::time::sleep(HEARTBEAT).await;
             }
         });
-        Self { session, places, idle: Arc::default() }
+        Self { session, places, of_engines: Arc::new(Semaphore::new(1)), idle: Arc::default() }
     }
 
     /// How long an answer may take.
@@ -198,21 +201,36 @@ impl Connections {
         self.places.clone().acquire_owned().await.map_err(|_| sqlx::Error::PoolClosed)
     }
 
+    /// That of engines, if it is free first.
+    async fn place_of_engine(&self) -> Result<OwnedSemaphorePermit, sqlx::Error> {
+        tokio::select! {
+            biased;
+            place = self.place() => place,
+            place = self.of_engines.clone().acquire_owned() => place.map_err(|_| sqlx::Error::PoolClosed),
+        }
+    }
+
     pub(crate) async fn take(&self) -> Result<Taken, sqlx::Error> {
-        self.take_one(|_| true).await
+        self.take_one(is_of_engine(), |_| true).await
+    }
+
+    /// A connection for as long as a caller wants it: never that of engines.
+    pub(crate) async fn lend(&self) -> Result<Taken, sqlx::Error> {
+        self.take_one(false, |_| true).await
     }
 
     /// A connection that has worked with no tables but those of `generation`. Types that its migrations make have other oids in
     /// each generation, and the driver asks for the oid of a name once.
     pub(crate) async fn take_for(&self, generation: i64) -> Result<Taken, sqlx::Error> {
         let suits = |connection: &Guarded| connection.tables_of.is_none_or(|other| other == generation);
-        let mut taken = self.take_one(suits).await?;
+        let mut taken = self.take_one(is_of_engine(), suits).await?;
         taken.connection.tables_of = Some(generation);
         Ok(taken)
     }
 
-    async fn take_one(&self, suits: impl Fn(&Guarded) -> bool + Send) -> Result<Taken, sqlx::Error> {
-        let place = self.place().await?;
+    async fn take_one(&self, of_engine: bool, suits: impl Fn(&Guarded) -> bool + Send) -> Result<Taken, sqlx::Error> {
+        // Boxed, since the others do not need its room.
+        let place = if of_engine { Box::pin(self.place_of_engine()).await? } else { self.place().await? };
         let idle = {
             let mut idle = lock(&self.idle);
             match idle.iter().rposition(suits) {
@@ -232,10 +250,14 @@ impl Connections {
     /// Gives out no connection any more, closes those that come back within `limit`, and returns whether all have come back.
     pub(crate) async fn close(&self, most: usize, limit: Duration) -> bool {
         // Once all places are ours, all connections are back.
-        let all = self.places.acquire_many(u32::try_from(most).unwrap_or(u32::MAX));
+        let all = async {
+            let of_engines = self.of_engines.acquire().await;
+            (self.places.acquire_many(u32::try_from(most).unwrap_or(u32::MAX)).await, of_engines)
+        };
         let held = tokio::time::timeout(limit, all).await;
         let all_are_back = held.is_ok();
         self.places.close();
+        self.of_engines.close();
         drop(held);
         let idle = std::mem::take(&mut *lock(&self.idle));
         let farewell = async {

@@ -22,6 +22,7 @@ use crate::{
     backoff::{Backoff, Failures},
     error::with_causes,
     event::RecordedEvent,
+    of_engine::of_engine,
     read::{
         engine_error::EngineError,
         inline::InlineModel,
@@ -240,7 +241,7 @@ impl Part {
         let mut failures = Failures::default();
         loop {
             let began = Instant::now();
-            let ended = caught_async(self.engine().run(shutdown.clone())).await;
+            let ended = caught_async(of_engine(self.engine().run(shutdown.clone()))).await;
             let error = match ended.unwrap_or(Err(PartError::Panicked)) {
                 Ok(()) if shutdown.is_cancelled() => break,
                 Err(error) if error.is_transient() && shutdown.is_cancelled() => break,

@@ -10,7 +10,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use es_core::{ReadError, telemetry::LoadMeter};
+use es_core::{ReadError, backend::is_of_engine, telemetry::LoadMeter};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task,
@@ -76,9 +76,11 @@ impl<R: Shareable> Shared<R> {
 
     /// What `read` finds, in a snapshot that is taken later than this is called.
     pub(crate) async fn read(&self, read: R) -> Result<R::Found, ReadError> {
-        if !self.is_contended.load(Ordering::Relaxed)
-            && let Ok(_statement) = self.statements.try_acquire()
-        {
+        // An engine has a connection of its own, and those who share a statement have not.
+        let is_of_engine = is_of_engine();
+        let asks_for_none = is_of_engine || self.is_contended.load(Ordering::Relaxed);
+        let statement = if asks_for_none { None } else { self.statements.try_acquire().ok() };
+        if is_of_engine || statement.is_some() {
             // Boxed, since it is large: those who share a statement do not need its room.
             return Box::pin(read.alone(&self.connections)).await;
         }

@@ -58,7 +58,7 @@ impl std::fmt::Debug for PgReading {
 pub(super) async fn begin(connections: &Connections, projection: &str) -> Result<Option<PgReading>, sqlx::Error> {
     let begin = async {
         loop {
-            let mut taken = connections.take().await?;
+            let mut taken = connections.lend().await?;
             match try_begin(&mut taken, projection).await {
                 Ok(Begun::In(generation)) => return Ok(Some(PgReading { taken, generation })),
                 Ok(Begun::Elsewhere) => drop(taken),

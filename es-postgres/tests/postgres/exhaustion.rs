@@ -6,10 +6,17 @@ use std::{
     time::Duration,
 };
 
-use es_core::{AppendError, EventStore, Expected, Position, ReadError, backend::SnapshotStore};
+use async_trait::async_trait;
+use es_core::{
+    Append, AppendError, Event, EventStore, Expected, NewEvent, Policy, PolicyError, Position, Projection, ReadError,
+    Recorded, Repository, Service, StreamId,
+    backend::{Leases, SnapshotStore},
+    reaction,
+    testing::account::{Account, AccountCommand, AccountEvent, Histories},
+};
 use es_postgres::{OutcomeUnknown, PostgresStore};
 
-use super::server::{Schema, append, appended, exact, log, soon, stream};
+use super::server::{SOON, Schema, append, appended, exact, log, soon, stream};
 
 /// The limit of the tests that must run into it: long enough for everything that is answered.
 const SHORT: Duration = Duration::from_secs(2);
@@ -205,6 +212,66 @@ async fn r17_readers_wait_for_a_connection_and_get_it() {
         assert_eq!(soon(read).await.unwrap().unwrap().len(), 3);
     }
     assert_eq!(watcher.number(&sessions).await, 3);
+}
+
+/// Adds 1 to each first deposit.
+struct Bonus(Repository<Account>);
+
+#[async_trait]
+impl Policy for Bonus {
+    const NAME: &'static str = "bonus";
+    type Event = AccountEvent;
+
+    async fn react(&self, event: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
+        if event.version.get() == 1 {
+            let context = reaction(event, Self::NAME, "deposit")?;
+            self.0.execute_with(event.stream.id(), AccountCommand::Deposit(1), context).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Callers have all connections, and more callers wait for one. Seen to fail where engines waited behind them.
+#[tokio::test(flavor = "multi_thread")]
+async fn r16_readers_go_on_while_callers_have_all_connections() {
+    let schema = Schema::new();
+    let long = Duration::from_mins(10);
+    let store = schema.options().reader_connections(2).answer_within(long).connect().await.unwrap();
+    let observer = schema.store().await;
+    let service = Service::builder("accounts", store.clone())
+        .aggregate::<Account>()
+        .projection(Histories)
+        .policy(|resources| Bonus(resources.repository()))
+        .start()
+        .await
+        .unwrap();
+    service.settled(SOON).await.unwrap();
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    // Readers that run do not ask for it.
+    holder.run("BEGIN; LOCK TABLE store_id IN ACCESS EXCLUSIVE MODE").await;
+    let callers: Vec<_> = (0..10)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { store.id().await })
+        })
+        .collect();
+    watcher.until_blocked(&schema, 2).await;
+    let deposit = NewEvent::of(&AccountEvent::Deposited { amount: 1 }).unwrap();
+    let stream = StreamId::new(AccountEvent::CATEGORY, "a").unwrap();
+    observer.append(Append::new(stream, Expected::Any, vec![deposit])).await.unwrap();
+    let go_on = async {
+        for reader in [Histories::NAME, Bonus::NAME] {
+            while observer.reached(reader).await.unwrap() < Position::new(2) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), go_on).await.expect("the readers go on");
+    holder.run("COMMIT").await;
+    for caller in callers {
+        soon(caller).await.unwrap().unwrap();
+    }
+    service.shutdown(SOON).await.unwrap();
 }
 
 /// The same, but the server does not let go: each caller waits as long as it may, with the wait for a

@@ -6,10 +6,13 @@ use tokio::{task::JoinSet, time::Instant};
 use tracing::Instrument;
 
 use super::Worker;
-use crate::read::{
-    engine_error::EngineError,
-    read_model::{Changes, Checkpoint, CommitError, Lease, Leases, ReadModelError, Shard},
-    source::BatchEvents,
+use crate::{
+    of_engine::likewise,
+    read::{
+        engine_error::EngineError,
+        read_model::{Changes, Checkpoint, CommitError, Lease, Leases, ReadModelError, Shard},
+        source::BatchEvents,
+    },
 };
 
 /// A commit that was sent. Dropped, it is as any commit whose future is dropped.
@@ -37,7 +40,7 @@ impl Sent {
             let began = Instant::now();
             (store.commit(&lease, changes).await, began.elapsed())
         };
-        commit.spawn(sent.in_current_span());
+        commit.spawn(likewise(sent).in_current_span());
         Self { checkpoint, events, took, commit }
     }
 

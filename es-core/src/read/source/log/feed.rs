@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 
 use crate::{
     event::{Categories, RecordedEvent},
+    of_engine::likewise,
     read::{
         read_model::{Checkpoint, Shard, Slice, Takeover},
         source::{
@@ -98,7 +99,7 @@ impl LogFeed {
             None => self.read(after).await?,
         };
         if let Some(last) = page.read.events().last().filter(|_| !page.is_last) {
-            self.ahead.spawn(self.read(last.position));
+            self.ahead.spawn(likewise(self.read(last.position)));
         }
         Ok(page)
     }
