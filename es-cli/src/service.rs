@@ -60,7 +60,8 @@ pub enum ServiceCommand {
     /// Folds a read model with events left out, replaced or added, and names each document that would be another one
     ///
     /// Nothing is written. A payload must be a whole one, as the program stores it: `log tail --from N --limit 1 --data` shows that of an
-    /// event. If it does not fit, the exit code is 4.
+    /// event. If it does not fit, the exit code is 4. An event that could not be folded after the change is named with the document: the
+    /// exit code is 1, and the document is compared as it is before the event.
     WhatIf(WhatIfCommand),
     /// A command on its store
     #[command(flatten)]

@@ -4,7 +4,8 @@ use clap::Args;
 use es_core::{
     EventData, Position, Service, StreamId,
     backend::counted,
-    read::refold::{Alternative, RefoldError, WhatIf},
+    error::with_causes,
+    read::refold::{Alternative, Hindered, RefoldError, WhatIf},
 };
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -92,16 +93,39 @@ impl WhatIfCommand {
             }
             error => error.into(),
         })?;
-        for alternative in &found {
+        for alternative in &found.documents {
             print(alternative, data, format, output)?;
         }
+        for Hindered { key, position, error, .. } in &found.hindered {
+            let (position, cause) = (position.get(), with_causes(error));
+            if format.json {
+                output.json(&Hinders { key, kind: "hindered", position, cause })?;
+            } else {
+                output.line(format_args!("hindered {key:?} from position {position} on: {cause}"))?;
+            }
+        }
         if !format.json {
-            let others = if found.len() == 1 { "another one" } else { "others" };
-            output.line(format_args!("{} would be {others}", counted(found.len(), "document")))?;
+            let others = if found.documents.len() == 1 { "another one" } else { "others" };
+            output.line(format_args!("{} would be {others}", counted(found.documents.len(), "document")))?;
+            if !found.hindered.is_empty() {
+                let count = counted(found.hindered.len(), "document");
+                output.line(format_args!(
+                    "{count} could not be folded to the end: the reader would stop, or park the key"
+                ))?;
+            }
         }
         output.flush()?;
-        Ok(Outcome::Well)
+        Ok(if found.hindered.is_empty() { Outcome::Well } else { Outcome::No })
     }
+}
+
+/// A document that would not be folded to the end.
+#[derive(Serialize)]
+struct Hinders<'a> {
+    key: &'a str,
+    kind: &'static str,
+    position: u64,
+    cause: String,
 }
 
 fn print(alternative: &Alternative, data: bool, format: Format, output: &mut Output) -> std::io::Result<()> {

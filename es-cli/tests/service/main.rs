@@ -248,6 +248,21 @@ async fn documents_that_would_be_others_are_named() {
     assert!(matches!(ended, Err(CommandError::Unfit { .. })), "{ended:?}");
 }
 
+/// Seen to fail where it ended with the error, and told of no document.
+#[tokio::test]
+async fn an_event_that_could_not_be_folded_after_a_change_is_found() {
+    let store = filled().await;
+    let (outcome, found) = lines(&store, &["what-if", "histories", "--without", "1", "--json"]).await;
+    assert_eq!((outcome, found.len(), &found[0]["kind"]), (Outcome::No, 2, &json!("gone")));
+    assert_eq!(
+        (&found[1]["kind"], &found[1]["key"], &found[1]["position"]),
+        (&json!("hindered"), &json!("a"), &json!(3))
+    );
+    assert!(found[1]["cause"].as_str().unwrap().contains("account-a@2 at position 3 cannot be folded"), "{found:?}");
+    let (_, text) = run(&store, &["what-if", "histories", "--without", "1"]).await;
+    assert!(text.contains("hindered \"a\" from position 3 on: ") && text.contains("1 document could not be"), "{text}");
+}
+
 #[tokio::test]
 async fn names_that_are_not_registered_are_wrong_arguments() {
     let store = filled().await;

@@ -4,6 +4,7 @@ mod as_of;
 mod heal;
 #[cfg(test)]
 mod tests;
+mod unique;
 mod verify;
 mod what_if;
 
@@ -11,11 +12,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
+use self::unique::Owners;
 pub(crate) use self::{as_of::as_of, heal::heal, verify::verify, what_if::what_if};
 pub use self::{
     as_of::{DocumentAsOf, Moment},
     verify::{Difference, Verified},
-    what_if::{Alternative, WhatIf},
+    what_if::{Alternative, Alternatives, Hindered, WhatIf},
 };
 use crate::{
     counted::counted,
@@ -24,7 +26,7 @@ use crate::{
         engine_error::{EngineError, Location},
         panics::{Panicked, caught},
         projection::{EventOrder, Projection},
-        projector,
+        projector::{self, unique::UniqueValues},
         read_model::{Exceptions, GenerationSet, ReadModelError, ReadModelStore, Reader, Treatment},
         touch::touch_with,
     },
@@ -78,8 +80,11 @@ pub(crate) struct Refold<'a, P: Projection> {
     /// Whether it goes on where the shards of some keys have not come. An event that cannot be folded there ends the fold of its key:
     /// perhaps the reader will park it.
     is_ahead: bool,
-    /// The keys whose folds have ended so. Their documents are those before the event.
-    ended: BTreeSet<String>,
+    /// The keys whose folds have ended so, each with the event and why. Their documents are those before the event.
+    ended: BTreeMap<String, (Position, EngineError)>,
+    /// The values of unique fields, if they are looked at. The fold of a key ends at an event that would give it the value of another
+    /// one.
+    owners: Option<Owners>,
     at: Position,
     /// The keys that wait, each with the first event that was not folded.
     waiting: BTreeMap<String, Position>,
@@ -107,7 +112,8 @@ impl<'a, P: Projection> Refold<'a, P> {
             wanted: Box::new(wanted),
             exceptions: Exceptions::default(),
             is_ahead: false,
-            ended: BTreeSet::new(),
+            ended: BTreeMap::new(),
+            owners: None,
             at: Position::ZERO,
             waiting: BTreeMap::new(),
             done: None,
@@ -180,8 +186,8 @@ impl<'a, P: Projection> Refold<'a, P> {
         let touch = match touch_with(self.projection, event, &self.exceptions) {
             Ok(touch) => touch,
             // In the other order it has no keys, and each shard stops at it, which the exceptions tell of the one that is furthest.
-            Err(_) if self.is_ahead && P::ORDER == EventOrder::PerStream => {
-                self.ended.insert(event.stream.id().to_owned());
+            Err(error) if self.is_ahead && P::ORDER == EventOrder::PerStream => {
+                self.end(event.stream.id(), event, error);
                 return Ok(());
             }
             Err(error) => return Err(error),
@@ -192,19 +198,21 @@ impl<'a, P: Projection> Refold<'a, P> {
             }
         }
         let panicked = |_: Panicked| EngineError::Panicked { event: Location::of(event) };
+        let mut changed = Vec::new();
         let folded = caught(|| {
-            for (key, event) in touch.folds() {
-                if !self.keeps(key) || self.ended.contains(key) {
+            for (key, content) in touch.folds() {
+                if !self.keeps(key) || self.ended.contains_key(key) {
                     continue;
                 }
                 let document = self.documents.entry(key.clone()).or_default();
                 let before = self.is_ahead.then(|| document.clone());
-                let folded = caught(|| projector::fold(self.projection, key, document, event));
+                let folded = caught(|| projector::fold(self.projection, key, document, content));
                 match (folded.map_err(panicked).flatten(), before) {
+                    (Ok(()), Some(before)) if self.owners.is_some() => changed.push((key.clone(), before)),
                     (Ok(()), _) => {}
-                    (Err(_), Some(before)) => {
+                    (Err(error), Some(before)) => {
                         *document = before;
-                        self.ended.insert(key.clone());
+                        self.end(key, event, error);
                         continue;
                     }
                     (Err(error), None) => return Err(error),
@@ -219,7 +227,39 @@ impl<'a, P: Projection> Refold<'a, P> {
             }
             Ok(())
         });
-        folded.map_err(panicked).flatten()
+        folded.map_err(panicked).flatten()?;
+        self.settle(event, changed)
+    }
+
+    /// The fold of `key` ends before `event`.
+    fn end(&mut self, key: &str, event: &RecordedEvent, error: EngineError) {
+        if self.keeps(key) {
+            self.ended.entry(key.to_owned()).or_insert((event.position, error));
+        }
+    }
+
+    /// Ends the folds of those of the documents that `event` has `changed`, here as they were before, that would have the value of another
+    /// one in a unique field.
+    fn settle(
+        &mut self,
+        event: &RecordedEvent,
+        mut changed: Vec<(String, Option<P::Document>)>,
+    ) -> Result<(), EngineError> {
+        let Some(owners) = &mut self.owners else { return Ok(()) };
+        let values = |key: &String| {
+            let document = self.documents.get(key).and_then(Option::as_ref);
+            (key.clone(), UniqueValues::in_document::<P>(document))
+        };
+        let documents = caught(|| changed.iter().map(|(key, _)| values(key)).collect());
+        let documents = documents.map_err(|_: Panicked| EngineError::Panicked { event: Location::of(event) })?;
+        for taken in owners.settle(documents) {
+            let key = taken.key.clone();
+            if let Some(nth) = changed.iter().position(|(changed, _)| *changed == key) {
+                self.documents.insert(key.clone(), changed.swap_remove(nth).1);
+            }
+            self.end(&key, event, EngineError::NotUnique { event: Location::of(event), taken });
+        }
+        Ok(())
     }
 
     /// Gives up half of the documents if they are too many, those with the greatest keys.

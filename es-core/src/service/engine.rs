@@ -16,7 +16,7 @@ use crate::{
         projector::Projector,
         read_model::{Act, Exceptions, Generation, GenerationSet},
         rebuild::RebuildPlan,
-        refold::{self, Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
+        refold::{self, Alternatives, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
         source::EventSource,
         tables::{TableProjection, TableProjector, TableStore},
         watch::keys_of,
@@ -123,7 +123,7 @@ pub(super) trait AnyProjector: Engine {
 
     async fn as_of(&self, log: &dyn EventStore, key: &str, moment: Moment) -> Result<DocumentAsOf, RefoldError>;
 
-    async fn what_if(&self, log: &dyn EventStore, changes: &WhatIf) -> Result<Vec<Alternative>, RefoldError>;
+    async fn what_if(&self, log: &dyn EventStore, changes: &WhatIf) -> Result<Alternatives, RefoldError>;
 
     async fn verify(
         &self,
@@ -175,7 +175,7 @@ impl<P: Projection> AnyProjector for Projector<P> {
         refold::as_of(&self.projection, log, &*self.store, key, moment).await
     }
 
-    async fn what_if(&self, log: &dyn EventStore, changes: &WhatIf) -> Result<Vec<Alternative>, RefoldError> {
+    async fn what_if(&self, log: &dyn EventStore, changes: &WhatIf) -> Result<Alternatives, RefoldError> {
         refold::what_if(&self.projection, log, &*self.store, changes).await
     }
 
@@ -246,7 +246,7 @@ impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S>
         Err(RefoldError::NoDocuments { name: P::NAME })
     }
 
-    async fn what_if(&self, _: &dyn EventStore, _: &WhatIf) -> Result<Vec<Alternative>, RefoldError> {
+    async fn what_if(&self, _: &dyn EventStore, _: &WhatIf) -> Result<Alternatives, RefoldError> {
         Err(RefoldError::NoDocuments { name: P::NAME })
     }
 

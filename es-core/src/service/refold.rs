@@ -4,7 +4,7 @@ use super::{Service, engine::AnyProjector};
 use crate::read::{
     live::LiveError,
     read_model::Act,
-    refold::{Alternative, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
+    refold::{Alternatives, Difference, DocumentAsOf, Moment, RefoldError, Verified, WhatIf},
 };
 
 impl Service {
@@ -35,14 +35,19 @@ impl Service {
     }
 
     /// The documents of the read model `name` that would be others if the history was changed: both are folded from the log, on the
-    /// side; nothing is written. It reads the log twice, and keeps only documents in memory of which an event is changed.
+    /// side; nothing is written. It reads the log twice, and keeps only documents in memory of which an event is changed; if the projection
+    /// has [unique](crate::Field::unique) fields, all of them.
+    ///
+    /// An event that cannot be folded into a document after the change is no error: [`Alternatives::hindered`] tells the document, and what
+    /// is compared is the document before the event. So is an event that would give a document the value of another one in a unique
+    /// field.
     ///
     /// # Errors
-    /// [`RefoldError`]; [`RefoldError::Fold`] also when an event of the changed history cannot be folded.
+    /// [`RefoldError`]; [`RefoldError::Fold`] and [`RefoldError::Added`] also when an event that is replaced or added cannot be read.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing.
-    pub async fn what_if_named(&self, name: &str, changes: &WhatIf) -> Result<Vec<Alternative>, RefoldError> {
+    pub async fn what_if_named(&self, name: &str, changes: &WhatIf) -> Result<Alternatives, RefoldError> {
         self.projector_named(name)?.what_if(&self.store(), changes).await
     }
 

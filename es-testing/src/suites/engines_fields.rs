@@ -37,8 +37,8 @@ const PANICS: u64 = 666;
 const TWICE: u64 = 1_000;
 
 #[derive(Debug, Clone, Copy)]
-struct Slots<const VERSION: u32, const WITH_FIELDS: bool>;
-type Searched = Slots<2, true>;
+pub(super) struct Slots<const VERSION: u32, const WITH_FIELDS: bool>;
+pub(super) type Searched = Slots<2, true>;
 
 impl<const VERSION: u32, const WITH_FIELDS: bool> Projection for Slots<VERSION, WITH_FIELDS> {
     const NAME: &'static str = "slots";

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use es_core::{
-    Act, EventData, FailurePolicy, KeyRange, LetterPage, Position, Projection, Service, ServiceStore, StreamId,
-    Version,
+    Act, EngineError, EventData, FailurePolicy, KeyRange, LetterPage, Position, Projection, Service, ServiceStore,
+    StreamId, Version,
     backend::{Changes, Extent, ReadModelStore, Shard, Takeover},
     read::refold::{Difference, Moment, RefoldError, WhatIf},
     service::Parts,
@@ -179,7 +179,7 @@ pub async fn r19_r22_what_is_folded_again_is_treated_as_the_projector_treats_it<
     assert_eq!(as_of("all", Moment::Now).await, ("[1,11,2,21,12,22,3,13,23]".into(), None));
 
     let replaced = WhatIf::default().replacing(Position::new(6), &br#"{"amount":220}"#[..]);
-    let others = service.what_if_named(Amounts::NAME, &replaced).await.expect("folded");
+    let others = service.what_if_named(Amounts::NAME, &replaced).await.expect("folded").documents;
     let others: Vec<_> = others.iter().map(|other| (&*other.key, other.hypothetical.as_deref())).collect();
     let all = &b"[1,11,2,21,12,220,3,13,23]"[..];
     assert_eq!(others, [("all", Some(all)), ("c", Some(&b"[21,220,23]"[..]))], "it would not be parked");
@@ -418,6 +418,8 @@ pub async fn a_history_that_is_changed_on_the_side_shows_what_would_be_other<S: 
     let deposited = |amount: u64| format!(r#"{{"amount":{amount}}}"#);
     let changed = |changes: WhatIf| async move {
         let found = service.what_if_named("turnover", &changes).await.expect("folded");
+        assert!(found.hindered.is_empty(), "{found:?}");
+        let found = found.documents;
         let text = |document: Option<Bytes>| document.map(|text| String::from_utf8(text.to_vec()).expect("JSON"));
         let found = found.into_iter().map(|found| (found.key, text(found.actual), text(found.hypothetical)));
         found.collect::<Vec<_>>()
@@ -440,12 +442,18 @@ pub async fn a_history_that_is_changed_on_the_side_shows_what_would_be_other<S: 
     assert_eq!(changed(adding).await, expected);
     // An event that is added gets the next version of its stream.
     let last = WhatIf::default().adding(a, added.clone()).adding(d, added);
-    let histories = service.what_if_named("histories", &last).await.expect("folded");
+    let histories = service.what_if_named("histories", &last).await.expect("folded").documents;
     let documents: Vec<_> = histories.iter().map(|found| found.hypothetical.as_deref()).collect();
     assert_eq!(documents, [Some(&b"[1,2,3]"[..]), Some(b"[1]")]);
 
-    let broken = service.what_if_named("histories", &WhatIf::default().without(at(1))).await;
-    assert!(matches!(broken, Err(RefoldError::Fold(_))), "{broken:?}");
+    // Seen to fail: the second event of the stream does not follow nothing, and that was an error.
+    let broken = service.what_if_named("histories", &WhatIf::default().without(at(1))).await.expect("folded");
+    let hindered: Vec<_> = broken.hindered.iter().map(|found| (&*found.key, found.position, &found.error)).collect();
+    assert!(matches!(hindered[..], [("a", third, EngineError::Unfoldable { .. })] if third == at(3)), "{hindered:?}");
+    let documents: Vec<_> = broken.documents.iter().map(|found| (&*found.key, found.hypothetical.as_deref())).collect();
+    assert_eq!(documents, [("a", None)], "up to the event");
+    let unread = service.what_if_named("histories", &WhatIf::default().replacing(at(1), &b"{}"[..])).await;
+    assert!(matches!(unread, Err(RefoldError::Fold(EngineError::Decode(_)))), "{unread:?}");
     for missing in [0, 5] {
         let missing = service.what_if_named("turnover", &WhatIf::default().without(at(missing))).await;
         assert!(matches!(missing, Err(RefoldError::NoSuchPosition { .. })), "{missing:?}");

@@ -65,6 +65,7 @@ macro_rules! service_suite {
         $crate::__suite! { refold_fields, $make,
             r9_what_is_stored_is_told_with_its_fields
             r9_r22_values_that_are_not_those_of_the_document_are_found_and_mended
+            r11_a_value_that_would_be_taken_twice_hinders_a_document
         }
         $crate::__suite! { refold, $make,
             r9_a_verification_finds_each_document_that_is_not_the_fold_of_the_log

@@ -182,7 +182,7 @@ impl Mending<'_> {
             return Err(RefoldError::TooFast);
         }
         refold.go_to(least, self.store, &self.reader).await?;
-        keys.retain(|key| refold.is_settled(key) && !refold.ended.contains(key));
+        keys.retain(|key| refold.is_settled(key) && !refold.ended.contains_key(key));
         self.mend_shard(refold, first, keys.into_iter().collect()).await
     }
 

@@ -165,7 +165,7 @@ async fn what_waits_behind_an_event_goes_on_in_a_history_without_it() {
     stopped.stop(Shard::whole("log"), Position::new(2));
     store.excepts(stopped);
     let without = WhatIf::default().without(Position::new(2));
-    let found = what_if(&Histories, &store.memory, &store, &without).await.expect("folded");
+    let found = what_if(&Histories, &store.memory, &store, &without).await.expect("folded").documents;
     let found: Vec<_> =
         found.iter().map(|other| (&*other.key, other.actual.is_some(), other.hypothetical.is_some())).collect();
     assert_eq!(found, [("b", false, true)]);

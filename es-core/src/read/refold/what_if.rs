@@ -9,11 +9,13 @@ use bytes::Bytes;
 use chrono::DateTime;
 use uuid::Uuid;
 
-use super::{PAGE, Refold, RefoldError, exceptions_of};
+use super::{PAGE, Refold, RefoldError, exceptions_of, unique::Owners};
 use crate::{
     event::{EventData, Metadata, RecordedEvent},
     read::{
+        engine_error::EngineError,
         projection::Projection,
+        projector::unique::UniqueValues,
         read_model::{ReadModelStore, Treatment},
         touch::touch_with,
     },
@@ -88,6 +90,29 @@ impl fmt::Debug for Alternative {
     }
 }
 
+/// What would be other.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Alternatives {
+    /// The documents that would be others, in the order of their keys.
+    pub documents: Vec<Alternative>,
+    /// The documents that would not be folded to the end, in the order of their keys. They are compared as they are before the event.
+    pub hindered: Vec<Hindered>,
+}
+
+/// A document that ends with an event which cannot be folded into it in the other history, and can be in the log as it is: the reader would
+/// stop at the event, or park the key.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Hindered {
+    /// Its key.
+    pub key: String,
+    /// The event; one that is added has the position after which it stands.
+    pub position: Position,
+    /// Why: also [`EngineError::NotUnique`].
+    pub error: EngineError,
+}
+
 /// A step of both histories.
 enum Step<'a> {
     Same(&'a RecordedEvent),
@@ -101,12 +126,14 @@ enum Step<'a> {
 ///
 /// A document is the fold of the events of its key. So only those are folded of which an event is left out, replaced or added, or
 /// waits in one history alone, and no others are kept in memory. It reads the log twice: for the keys, and for the documents.
+///
+/// A value of a unique field may be that of any document: if there are such fields, all documents are folded, and kept.
 pub(crate) async fn what_if<P: Projection>(
     projection: &P,
     log: &dyn EventStore,
     store: &dyn ReadModelStore,
     changes: &WhatIf,
-) -> Result<Vec<Alternative>, RefoldError> {
+) -> Result<Alternatives, RefoldError> {
     let mut keys = BTreeSet::new();
     let end = log.head().await?;
     let exceptions = exceptions_of::<P>(store).await?;
@@ -134,9 +161,13 @@ pub(crate) async fn what_if<P: Projection>(
         Ok(())
     })
     .await?;
-    let wanted = &keys;
-    let mut actual = Refold::new(projection, log, |key| wanted.contains(key)).with(exceptions);
-    let mut hypothetical = Refold::new(projection, log, |key| wanted.contains(key)).with(others);
+    let are_unique = UniqueValues::are_declared::<P>();
+    let folded = |exceptions| {
+        let wanted = |key: &str| are_unique || keys.contains(key);
+        let owners = are_unique.then(Owners::default);
+        Refold { is_ahead: true, owners, ..Refold::new(projection, log, wanted).with(exceptions) }
+    };
+    let (mut actual, mut hypothetical) = (folded(exceptions), folded(others));
     walk(log, changes, end, |step| {
         let (one, other) = match step {
             Step::Same(event) => (Some(event), Some(event)),
@@ -147,12 +178,25 @@ pub(crate) async fn what_if<P: Projection>(
         Ok(())
     })
     .await?;
-    let differing = keys.iter().filter(|key| actual.document(key) != hypothetical.document(key));
-    let alternative = |key: &String| {
-        let (actual, hypothetical) = (actual.encoded(key)?, hypothetical.encoded(key)?);
-        Ok(Alternative { key: key.clone(), actual, hypothetical })
-    };
-    differing.map(alternative).collect()
+    if let Some(key) = keys.iter().find(|key| actual.ended.contains_key(*key))
+        && let Some((_, error)) = actual.ended.remove(key)
+    {
+        return Err(error.into());
+    }
+    let ended = actual.ended.keys().chain(hypothetical.ended.keys());
+    let compared: BTreeSet<_> = keys.iter().chain(ended).cloned().collect();
+    let mut documents = Vec::new();
+    for key in compared {
+        if actual.document(&key) != hypothetical.document(&key) {
+            let (actual, hypothetical) = (actual.encoded(&key)?, hypothetical.encoded(&key)?);
+            documents.push(Alternative { key, actual, hypothetical });
+        }
+    }
+    let (actual, hypothetical) = (actual.ended, hypothetical.ended);
+    let is_new = |key: &str, at: Position| actual.get(key).is_none_or(|(position, _)| *position != at);
+    let hindered = hypothetical.into_iter().filter(|(key, (position, _))| is_new(key, *position));
+    let hindered = hindered.map(|(key, (position, error))| Hindered { key, position, error }).collect();
+    Ok(Alternatives { documents, hindered })
 }
 
 /// Goes through both histories, up to position `end` of the log.
