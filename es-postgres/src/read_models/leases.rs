@@ -107,7 +107,7 @@ impl Leases for PostgresStore {
         let rows = if rest.is_empty() {
             self.inner.connections.write(commit).await
         } else {
-            self.commit_in_parts(lease, commit, rest).await
+            Box::pin(self.commit_in_parts(lease, commit, rest)).await
         };
         let rows = rows.map_err(error::read_model)?;
         let acts = committed(&rows, lease, &changes).map_err(error::read_model)??;
