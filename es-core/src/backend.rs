@@ -14,7 +14,7 @@ pub use crate::{
         Finding, GenerationSummary, Inspect, LeaseSummary, ReaderSummary, Severity, ShardSummary, StreamSummary,
     },
     limits::*,
-    of_engine::{is_of_engine, of_engine},
+    of_engine::{is_of_engine, likewise, of_engine},
     read::{
         engine_error::Location,
         inline::{

@@ -25,7 +25,6 @@ mod tests {
         assert_eq!(counted(u128::MAX, "byte"), format!("{} bytes", u64::MAX));
     }
 
-    /// Seen to fail where the texts said "1 events" and "1 documents".
     #[test]
     fn errors_that_count_one_thing_say_so() {
         let event = Location { position: Position::new(7), event: "account-a@1".to_owned() };

@@ -17,7 +17,7 @@ pub fn is_of_engine() -> bool {
 }
 
 /// `work`, which is spawned, as an engine if that is one which spawns it.
-pub(crate) fn likewise<W: Future>(work: W) -> impl Future<Output = W::Output> {
+pub fn likewise<W: Future>(work: W) -> impl Future<Output = W::Output> {
     let is_of_engine = is_of_engine();
     async move { if is_of_engine { of_engine(work).await } else { work.await } }
 }

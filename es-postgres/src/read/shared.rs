@@ -10,7 +10,11 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use es_core::{ReadError, backend::is_of_engine, telemetry::LoadMeter};
+use es_core::{
+    ReadError,
+    backend::{is_of_engine, likewise, of_engine},
+    telemetry::LoadMeter,
+};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task,
@@ -55,52 +59,68 @@ impl<R: Shareable> Asked<R> {
     }
 }
 
-/// The way of such reads to the server, which ends when this is dropped.
+/// The ways of such reads to the server, which end when this is dropped.
+///
+/// Engines have one of their own: who shares a statement shares its wait for a connection, and one of those is for engines alone.
 pub(crate) struct Shared<R: Shareable> {
     connections: Arc<Connections>,
-    statements: Arc<Semaphore>,
-    /// Whether many are asking.
-    is_contended: Arc<AtomicBool>,
-    queue: mpsc::Sender<Asked<R>>,
+    callers: Way<R>,
+    engines: Way<R>,
     meter: LoadMeter,
 }
 
 impl<R: Shareable> Shared<R> {
     pub(crate) fn start(connections: Arc<Connections>) -> Self {
-        let (queue, asked) = mpsc::channel(1_024);
-        let statements = Arc::new(Semaphore::new(MOST_STATEMENTS as usize));
-        let is_contended = Arc::new(AtomicBool::new(false));
-        tokio::spawn(run(connections.clone(), statements.clone(), is_contended.clone(), asked));
-        Self { connections, statements, is_contended, queue, meter: LoadMeter::default() }
+        let (callers, of_callers) = Way::new();
+        let (engines, of_engines) = Way::new();
+        tokio::spawn(run(connections.clone(), of_callers));
+        tokio::spawn(of_engine(run(connections.clone(), of_engines)));
+        Self { connections, callers, engines, meter: LoadMeter::default() }
     }
 
     /// What `read` finds, in a snapshot that is taken later than this is called.
     pub(crate) async fn read(&self, read: R) -> Result<R::Found, ReadError> {
-        // An engine has a connection of its own, and those who share a statement have not.
-        let is_of_engine = is_of_engine();
-        let asks_for_none = is_of_engine || self.is_contended.load(Ordering::Relaxed);
-        let statement = if asks_for_none { None } else { self.statements.try_acquire().ok() };
-        if is_of_engine || statement.is_some() {
+        let way = if is_of_engine() { &self.engines } else { &self.callers };
+        if !way.traffic.is_contended.load(Ordering::Relaxed)
+            && let Ok(_statement) = way.traffic.statements.try_acquire()
+        {
             // Boxed, since it is large: those who share a statement do not need its room.
             return Box::pin(read.alone(&self.connections)).await;
         }
         let closed = || error::read(sqlx::Error::PoolClosed);
         let (answer, answered) = oneshot::channel();
         let shared = async {
-            self.queue.send(Asked { read, answer }).await.map_err(|_| closed())?;
+            way.queue.send(Asked { read, answer }).await.map_err(|_| closed())?;
             answered.await.unwrap_or_else(|_| Err(closed()))
         };
         self.meter.waiting(shared).await
     }
 }
 
-/// Serves concurrent callers.
-async fn run<R: Shareable>(
-    connections: Arc<Connections>,
+struct Way<R: Shareable> {
+    queue: mpsc::Sender<Asked<R>>,
+    traffic: Traffic,
+}
+
+#[derive(Clone)]
+struct Traffic {
     statements: Arc<Semaphore>,
+    /// Whether many are asking.
     is_contended: Arc<AtomicBool>,
-    mut queue: mpsc::Receiver<Asked<R>>,
-) {
+}
+
+impl<R: Shareable> Way<R> {
+    fn new() -> (Self, (mpsc::Receiver<Asked<R>>, Traffic)) {
+        let (queue, asked) = mpsc::channel(1_024);
+        let statements = Arc::new(Semaphore::new(MOST_STATEMENTS as usize));
+        let traffic = Traffic { statements, is_contended: Arc::default() };
+        (Self { queue, traffic: traffic.clone() }, (asked, traffic))
+    }
+}
+
+/// Serves concurrent callers.
+async fn run<R: Shareable>(connections: Arc<Connections>, (mut queue, traffic): (mpsc::Receiver<Asked<R>>, Traffic)) {
+    let Traffic { statements, is_contended } = traffic;
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, 1).await > 0 {
         let needed = if is_contended.load(Ordering::Relaxed) { MOST_STATEMENTS } else { 1 };
@@ -116,9 +136,9 @@ async fn run<R: Shareable>(
         }
         is_contended.store(waiting.len() > CONCURRENT, Ordering::Relaxed);
         let (connections, asked) = (connections.clone(), std::mem::take(&mut waiting));
-        tokio::spawn(async move {
+        tokio::spawn(likewise(async move {
             R::together(&connections, asked).await;
             drop(statement);
-        });
+        }));
     }
 }

@@ -446,7 +446,7 @@ pub async fn a_history_that_is_changed_on_the_side_shows_what_would_be_other<S: 
     let documents: Vec<_> = histories.iter().map(|found| found.hypothetical.as_deref()).collect();
     assert_eq!(documents, [Some(&b"[1,2,3]"[..]), Some(b"[1]")]);
 
-    // Seen to fail: the second event of the stream does not follow nothing, and that was an error.
+    // The second event of the stream does not follow nothing.
     let broken = service.what_if_named("histories", &WhatIf::default().without(at(1))).await.expect("folded");
     let hindered: Vec<_> = broken.hindered.iter().map(|found| (&*found.key, found.position, &found.error)).collect();
     assert!(matches!(hindered[..], [("a", third, EngineError::Unfoldable { .. })] if third == at(3)), "{hindered:?}");

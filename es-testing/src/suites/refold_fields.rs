@@ -128,7 +128,7 @@ pub async fn r9_r22_values_that_are_not_those_of_the_document_are_found_and_mend
     service.shutdown(PATIENCE).await.expect("it ends");
 }
 
-/// Also by a document of which no event is changed. Seen to fail where only documents were folded, and not compared with each other.
+/// Also by a document of which no event is changed.
 pub async fn r11_a_value_that_would_be_taken_twice_hinders_a_document<S: ServiceStore + Clone>(store: &S) {
     let builder = Service::builder("accounts", store.clone()).aggregate::<Account>();
     let service = builder.projection(Slots::<2, true>).parts(Parts::None).start().await.expect("it starts");

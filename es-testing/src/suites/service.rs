@@ -108,7 +108,8 @@ fn accounts<S: ServiceStore + Clone>(store: &S) -> ServiceBuilder {
         .policy(|resources| Bonus(resources.repository()))
 }
 
-/// All positions are reached, and what is read was folded by other code. Seen to fail where only positions were compared.
+/// All positions are reached, and what is read was folded by other code. (Seen to fail on `SQLite` where a policy that had stopped
+/// counted as late.)
 pub async fn r13_a_service_has_not_settled_where_other_definitions_keep_its_readers<S: ServiceStore + Clone>(
     store: &S,
 ) {
