@@ -208,8 +208,8 @@ impl<'a, P: Projection> Refold<'a, P> {
                 let before = self.is_ahead.then(|| document.clone());
                 let folded = caught(|| projector::fold(self.projection, key, document, content));
                 match (folded.map_err(panicked).flatten(), before) {
-                    (Ok(()), Some(before)) if self.owners.is_some() => changed.push((key.clone(), before)),
-                    (Ok(()), _) => {}
+                    (Ok(()), Some(before)) => changed.push((key.clone(), before)),
+                    (Ok(()), None) => {}
                     (Err(error), Some(before)) => {
                         *document = before;
                         self.end(key, event, error);

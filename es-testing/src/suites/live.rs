@@ -274,6 +274,8 @@ pub async fn a_live_document_is_folded_up_to_a_moment<S: ServiceStore + Clone>(s
     assert_eq!((named.document.as_deref(), named.events, named.position), (Some(&b"[1,3]"[..]), 2, Position::new(3)));
     let late = service.as_of_named("histories", "a", version(4)).await;
     assert!(matches!(late, Err(RefoldError::NoSuchVersion { version: 4, found: 3, .. })), "{late:?}");
+    let not_stored = service.verify_named("guests", 1.0, &mut |_| {}).await;
+    assert!(matches!(not_stored, Err(RefoldError::Live { name: "guests" })), "{not_stored:?}");
     let unknown = service.as_of_named("guest", "a", Moment::Now).await;
     let known = ["histories".to_owned(), "guests".to_owned()];
     assert!(matches!(&unknown, Err(RefoldError::Unknown { known: found, .. }) if *found == known), "{unknown:?}");

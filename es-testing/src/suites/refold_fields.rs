@@ -153,4 +153,8 @@ pub async fn r11_a_value_that_would_be_taken_twice_hinders_a_document<S: Service
         let keys: Vec<_> = found.documents.iter().map(|found| &*found.key).collect();
         assert_eq!(keys, differing, "{changes:?}");
     }
+    // In the log it is hindered too.
+    deposit(&service, "c", 3).await;
+    let found = service.what_if_named(Searched::NAME, &replaced(1, 5)).await.expect("folded");
+    assert!(found.hindered.is_empty() && found.documents.len() == 1 && found.documents[0].key == "a", "{found:?}");
 }

@@ -124,6 +124,12 @@ pub async fn r13_a_service_has_not_settled_where_other_definitions_keep_its_read
             (empty().policy(|resources| Bonus(resources.repository())), Bonus::NAME),
         ] {
             let service = builder.parts(parts.clone()).start().await.expect("it starts");
+            let state = async || service.status().await.part(name).expect("registered").state.clone();
+            let begun = Instant::now();
+            while matches!(parts, Parts::All) && !matches!(state().await, PartState::Stopped { .. }) {
+                assert!(begun.elapsed() < PATIENCE, "{service:?}");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
             let settled = service.settled(PATIENCE).await;
             let Err(Unsettled::OtherDefinition { reader, cause }) = settled else { panic!("{name}: {settled:?}") };
             assert!(reader == name && matches!(*cause, EngineError::OtherDefinition { .. }), "{reader}: {cause}");

@@ -22,9 +22,9 @@ use super::{
 use es_core::{
     Act, EngineError, EventStore, FailurePolicy, LogSource, MemoryStore, Operations, Position, QueryError, ReadToken,
     Recorded, Service, ServiceStore, TableProjection, TableProjector, Tables, Throttle,
-    backend::{BoxError, CreateTablesError, TableReading, TableStore},
+    backend::{BoxError, CreateTablesError, GenerationState, Generations, TableReading, TableStore},
     read::refold::{Moment, RefoldError, WhatIf},
-    service::PartState,
+    service::{PartState, Parts, Unsettled},
     testing::account::{Account, AccountEvent},
 };
 
@@ -45,6 +45,7 @@ macro_rules! table_suite {
             r12_an_interrupted_rebuild_continues
             r12_a_build_that_is_throttled_ends
             r13_a_read_waits_for_its_write
+            r13_a_service_has_not_settled_where_another_definition_keeps_its_tables
             r19_a_failing_event_holds_up_its_key_and_nothing_else
             r19_a_retry_writes_the_letters_of_a_key_once
             r19_an_event_that_is_written_at_the_last_attempt_is_not_parked
@@ -397,6 +398,21 @@ pub async fn r13_a_read_waits_for_its_write<F: TableFixture>(store: &F::Store) {
     let beyond = ReadToken(Position::new(11));
     assert!(matches!(model.wait_for(beyond, Duration::ZERO).await, Err(QueryError::Lagging { .. })));
     stops(running, &shutdown).await;
+}
+
+/// As of documents.
+pub async fn r13_a_service_has_not_settled_where_another_definition_keeps_its_tables<F: TableFixture>(store: &F::Store)
+where
+    F::Store: ServiceStore,
+{
+    let (other, serving) = ("projection Count of account in per-key order", GenerationState::Serving);
+    store.ensure_generation("entries", 1, serving, other, &[]).await.expect("made");
+    let builder = Service::builder("entries", store.clone()).aggregate::<Account>();
+    let builder = builder.table_projection(Entries::<F>::default(), store.clone()).parts(Parts::None);
+    let service = builder.start().await.expect("it starts");
+    let settled = service.settled(PATIENCE).await;
+    assert!(matches!(&settled, Err(Unsettled::OtherDefinition { reader, .. }) if reader == "entries"), "{settled:?}");
+    service.shutdown(PATIENCE).await.expect("in good order");
 }
 
 /// As any other read model, but for what needs documents.

@@ -39,14 +39,14 @@ impl Owners {
     /// The first of `documents` that would get the value of another one, and is not among the `known`.
     fn conflict(&self, documents: &[(String, Vec<Value>)], known: &[Taken]) -> Option<(usize, Taken)> {
         let is_known = |key: &str| known.iter().any(|taken| taken.key == key);
-        // What a document keeps comes before what another one would get.
         let mut claims: HashMap<&Value, &str> = HashMap::new();
         let (kept, claimed): (Vec<_>, Vec<_>) = (0..documents.len()).partition(|nth| is_known(&documents[*nth].0));
         for nth in kept.into_iter().chain(claimed) {
             let (key, values) = &documents[nth];
             for value in values {
+                // What is kept is nobody else's, and comes before what another one would get.
                 let other = self.of_value.get(value).map(String::as_str).or_else(|| claims.insert(value, key));
-                if let Some(other) = other.filter(|other| *other != key && !is_known(key)) {
+                if let Some(other) = other {
                     let (field, key, other) = (value.0.to_owned(), key.clone(), other.to_owned());
                     return Some((nth, Taken { field, key, other }));
                 }
