@@ -26,6 +26,9 @@ pub const MAX_APPEND_BYTES: usize = 64 * 1024 * 1024;
 /// fit into a page.
 pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
+/// How many documents a store may write with one statement: a larger commit may be a transaction of several.
+pub const COMMIT_DOCUMENTS: usize = 20_000;
+
 /// The largest number of tags of one event, and of tags and of names in one item of a query.
 pub const MAX_TAGS: usize = 64;
 

@@ -176,7 +176,8 @@ BEGIN
     -- Half the work where there can be no conflict: in the first write of a generation, which may be all of its documents, and comes
     -- in parts.
     IF cardinality(a_keys) >= 500 AND NOT EXISTS (
-        SELECT FROM documents d WHERE d.generation = a_generation AND d.key >= (SELECT min(k.key) FROM unnest(a_keys) k(key)))
+        SELECT FROM documents d WHERE d.generation = a_generation AND d.key >= (
+              SELECT min(k.key COLLATE "C") FROM unnest(a_keys) k(key)))
     THEN
         INSERT INTO documents (generation, key, document)
         SELECT a_generation, u.key, u.document FROM unnest(a_keys, a_documents) u(key, document);

@@ -67,10 +67,14 @@ BEGIN
                                   a_attempts, a_key, a_handled, a_revisions, a_failed, a_cause, a_is_whole) c;
         END IF;
         IF outcome <> 'committed' THEN RETURN; END IF;
-        DELETE FROM document_fields f
-         USING unnest(a_field_keys, a_fields, a_numbers, a_texts) n(key, field, number, text)
-         WHERE f.generation = a_reader AND f.key = n.key AND f.field = n.field
-           AND (n.number IS NULL OR (n.number, n.text) <> (f.number, f.text));
+        -- Each is looked up: the other way round, as a table looks best that was empty when the plan was made, it is n times n.
+        DELETE FROM document_fields d WHERE d.ctid = ANY (ARRAY(
+            SELECT f.ctid
+              FROM unnest(a_field_keys, a_fields, a_numbers, a_texts) n(key, field, number, text)
+             CROSS JOIN LATERAL (
+                   SELECT f.ctid, f.number, f.text FROM document_fields f
+                    WHERE f.generation = a_reader AND f.key = n.key AND f.field = n.field OFFSET 0) f
+             WHERE n.number IS NULL OR (n.number, n.text) <> (f.number, f.text)));
         INSERT INTO document_fields (generation, key, field, is_unique, number, text)
         SELECT a_reader, n.* FROM unnest(a_field_keys, a_fields, a_unique, a_numbers, a_texts) n(key, field, is_unique, number, text)
          WHERE n.number IS NOT NULL

@@ -6,13 +6,10 @@ use sqlx::AssertSqlSafe;
 
 use crate::{error, guard::Guarded, session};
 
-/// How long the server waits for the next statement of a transaction, before it ends it: a process that is frozen in the middle
+/// Begins a transaction that [`end`] ends. If no statement comes for so long, the server ends it: a process that is frozen in the middle
 /// must not keep a lock for longer than others are patient.
-const IDLE_WITHIN: Duration = Duration::from_secs(2);
-
-/// Begins a transaction that [`end`] ends.
-pub(crate) async fn begin(connection: &mut Guarded) -> Result<(), sqlx::Error> {
-    let limit = session::milliseconds(Some(IDLE_WITHIN));
+pub(crate) async fn begin(connection: &mut Guarded, idle_within: Duration) -> Result<(), sqlx::Error> {
+    let limit = session::milliseconds(Some(idle_within));
     let begin = format!("BEGIN; SET LOCAL idle_in_transaction_session_timeout TO {limit}");
     sqlx::raw_sql(AssertSqlSafe(begin)).execute(&mut connection.connection).await.map(drop)
 }

@@ -20,6 +20,7 @@ mod postgres {
     mod inline;
     mod append_lock;
     mod large;
+    mod locale;
     mod locks;
     mod long_pages;
     mod matching;

@@ -6,7 +6,6 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    of_engine::of_engine,
     read::{
         engine_error::EngineError,
         failure::FailureSettings,
@@ -54,8 +53,7 @@ impl Standby {
     ) -> Result<(), EngineError> {
         let mut unknown = Unknown::default();
         loop {
-            let attempts = of_engine(worker::persist(name, report, shutdown, &attempt));
-            let Err(error) = attempts.await else { return Ok(()) };
+            let Err(error) = worker::persist(name, report, shutdown, &attempt).await else { return Ok(()) };
             let error = match error {
                 EngineError::Paused(pause) => {
                     report.set(name, WorkerState::Paused(pause));

@@ -29,6 +29,7 @@ use self::sent::Sent;
 use crate::{
     backoff::{Backoff, Failures},
     event::RecordedEvent,
+    of_engine::of_engine,
     read::{
         engine_error::EngineError,
         failure::{Attempts, Decision, cause_of},
@@ -45,8 +46,8 @@ use crate::{
 /// an engine that awaits it is `Send`.)
 pub(crate) type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, EngineError>> + Send + 'a>>;
 
-/// A handler returns what it has after this time. After a crash no more work than that is repeated, and a rebalance or a
-/// shutdown waits no longer.
+/// A handler returns what it has after this time. After a crash no more work than that is repeated (a build keeps more), and a
+/// rebalance or a shutdown waits no longer.
 pub(crate) const HANDLE_FOR: Duration = Duration::from_secs(1);
 
 /// How long a lease lasts by default. It is renewed after half of that time, and a worker that waits for it tries every half
@@ -424,7 +425,7 @@ fn checkpoint_at(batch: &Batch, done: usize, before: &Checkpoint) -> Checkpoint 
 /// The pauses of an engine between attempts.
 pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
-/// Makes attempts until one succeeds or fails permanently, or the shutdown comes (`None`). It pauses between attempts; after an
+/// Makes attempts, as an engine, until one succeeds or fails permanently, or the shutdown comes (`None`). It pauses between attempts; after an
 /// attempt that lasted for a while the pauses start small again.
 pub(crate) async fn persist<'a, T>(
     name: &'static str,
@@ -435,7 +436,7 @@ pub(crate) async fn persist<'a, T>(
     let mut failures = Failures::default();
     while !shutdown.is_cancelled() {
         let started = Instant::now();
-        match attempt().await {
+        match of_engine(attempt()).await {
             Err(error) if error.is_transient() && shutdown.is_cancelled() => break,
             // An act of an operator is no failure.
             Err(error @ EngineError::Paused(_)) => return Err(error),

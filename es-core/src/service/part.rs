@@ -261,7 +261,7 @@ impl Part {
                 // Logs it, unless the engine has done that.
                 self.engine().report().set(name, WorkerState::Stopped { reason: reason.clone() });
                 self.set(Supervision::Failed { reason });
-                let passed = until_passed(&*store, name, error.is_of_event());
+                let passed = of_engine(until_passed(&*store, name, error.is_of_event()));
                 if !kind.is_reader() || shutdown.run_until_cancelled(passed).await.is_none() {
                     return;
                 }

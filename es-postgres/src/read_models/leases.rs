@@ -10,6 +10,7 @@ use es_core::{
         Acts, Changeover, Changes, Checkpoint, CommitError, FieldChange, Lease, Leases, ReadModelError, Reader, Shard,
         Share, Situation, Takeover, Witness,
     },
+    limits::COMMIT_DOCUMENTS,
 };
 use sqlx::{
     Postgres, Row,
@@ -22,8 +23,8 @@ use uuid::Uuid;
 use super::{fields, heartbeat::interval, letters, one};
 use crate::{error, store::PostgresStore, transaction};
 
-/// The most documents of a statement.
-const DOCUMENTS: usize = 20_000;
+/// How long the folds of other readers may keep the threads of the runtime between two statements of a commit.
+const IDLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// The most letters that a worker handles again with one commit.
 const LETTERS: usize = 100;
@@ -177,7 +178,7 @@ impl PostgresStore {
         let (connections, limit) = (&self.inner.connections, self.inner.connections.answer_within());
         let begin = async {
             let mut taken = connections.take().await?;
-            transaction::begin(&mut taken.connection).await?;
+            transaction::begin(&mut taken.connection, IDLE_WITHIN).await?;
             let rows = taken.connection.rows(commit).await?;
             Ok((taken, rows))
         };
@@ -185,7 +186,7 @@ impl PostgresStore {
         let is_held = acts(one(&rows)?, 0)?.is_some();
         let mut rest = rest.into_iter().filter(|_| is_held).peekable();
         while rest.peek().is_some() {
-            let (keys, documents): (Vec<_>, Vec<_>) = rest.by_ref().take(DOCUMENTS).unzip();
+            let (keys, documents): (Vec<_>, Vec<_>) = rest.by_ref().take(COMMIT_DOCUMENTS).unzip();
             let documents: Vec<&[u8]> = documents.iter().map(|document| &document[..]).collect();
             let write = sqlx::query(include_str!("../sql/write_documents.sql"))
                 .bind(lease.reader.id)
@@ -217,8 +218,8 @@ fn is_plain(changes: &Changes) -> bool {
 
 /// Takes what is too much for one statement out of `changes`.
 fn later_parts(changes: &mut Changes) -> Vec<(String, Bytes)> {
-    if is_plain(changes) && changes.upserts.len() > DOCUMENTS {
-        changes.upserts.split_off(DOCUMENTS)
+    if is_plain(changes) && changes.upserts.len() > COMMIT_DOCUMENTS {
+        changes.upserts.split_off(COMMIT_DOCUMENTS)
     } else {
         Vec::new()
     }

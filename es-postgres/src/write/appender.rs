@@ -55,7 +55,7 @@ impl Appender {
     }
 
     async fn write_and_fold(&mut self, batch: &Batch, inline: &Inline) -> Refusable<Vec<Fate>> {
-        transaction::begin(&mut self.connection).await?;
+        transaction::begin(&mut self.connection, inline::IDLE_WITHIN).await?;
         let done = self.write_within(batch, inline).await;
         match transaction::end(&mut self.connection, done).await? {
             Ok((fates, written, folded)) => {

@@ -4,6 +4,8 @@
 //! checkpoints and the documents. A worker that commits to one of them holds nothing else meanwhile, and takes no append lock. A
 //! promotion locks the readers and the checkpoints of all generations before it folds, as those do that take no append lock.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use es_core::{
     Generation, Position, RecordedEvent,
@@ -19,6 +21,9 @@ use sqlx::{
 };
 
 use crate::{guard::Guarded, read::log, read_models::leases, transaction, write::fate::Fate};
+
+/// How long the server waits for the next statement of an append with read models: it has the append lock.
+pub(crate) const IDLE_WITHIN: Duration = Duration::from_secs(2);
 
 /// How many events are read at a time.
 const PAGE: usize = 1_000;
@@ -178,7 +183,7 @@ pub(crate) async fn promote(
     promote: Query<'_, Postgres, PgArguments>,
     connection: &mut Guarded,
 ) -> Result<Option<(Vec<PgRow>, InlineFolds)>, sqlx::Error> {
-    transaction::begin(connection).await?;
+    transaction::begin(connection, IDLE_WITHIN).await?;
     let done = fold_and_promote(models, building, promote, connection).await;
     match transaction::end(connection, done).await? {
         Ok(done) => Ok(Some(done)),

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::drafts::{Drafts, Written};
 use crate::{
     event::{Recorded, RecordedEvent},
+    limits::COMMIT_DOCUMENTS,
     read::{
         engine_error::{EngineError, Location},
         panics::{Panicked, caught},
@@ -43,6 +44,9 @@ const MOST_UNWRITTEN: Duration = Duration::from_mins(5);
 /// Between the two, folds have to take so long for each document that they have changed. To write one takes some 8 us on Postgres, so
 /// writes take an eighth of the time at most: keys may lie all over a large model, and then few documents change twice in a few seconds.
 const FOLDED_FOR_EACH: Duration = Duration::from_micros(60);
+
+/// As many changed documents with fields are written: beside each of them a row of each field, in one statement.
+const MOST_WITH_FIELDS: usize = 50_000;
 
 /// How many events are folded before other tasks of the runtime get a turn.
 const TURN: usize = 500;
@@ -124,11 +128,13 @@ impl<'a, P: Projection> Builder<'a, P> {
     fn is_due(&self, kept: &Kept<P>) -> bool {
         let Kept { drafts, written, folding, .. } = kept;
         let room = self.share(self.projector.most_document_bytes());
-        let changed = u32::try_from(drafts.changed_documents()).unwrap_or(u32::MAX);
+        let changed = drafts.changed_documents();
+        let cost = FOLDED_FOR_EACH * u32::try_from(changed).unwrap_or(u32::MAX);
         drafts.bytes() >= room
             || drafts.changed_bytes() >= room / 2
             || written.elapsed() >= MOST_UNWRITTEN
-            || (written.elapsed() >= LEAST_UNWRITTEN && *folding >= FOLDED_FOR_EACH * changed)
+            || (written.elapsed() >= LEAST_UNWRITTEN && *folding >= cost)
+            || (changed >= MOST_WITH_FIELDS && !P::FIELDS.is_empty())
     }
 
     /// What one of the shards may have of `bytes`. The one that is handled is not among the others.
@@ -226,7 +232,8 @@ impl<'a, P: Projection> Builder<'a, P> {
             kept.drafts.forget();
             kept.is_all = false;
         } else {
-            handled.goes_on = true;
+            // A commit of more must not wait for folds between two of its statements.
+            handled.goes_on = handled.upserts.len() <= COMMIT_DOCUMENTS;
         }
         (kept.written, kept.folding) = (Instant::now(), Duration::ZERO);
         Ok(handled)

@@ -133,9 +133,9 @@ impl<P: Projection> Drafts<P> {
         Ok(())
     }
 
-    /// About how many bytes are to be written.
+    /// About how many bytes are to be written. Documents may have grown since each of them was measured, and the mean grows with them.
     pub(super) fn changed_bytes(&self) -> usize {
-        self.changed
+        self.changed.max(self.mean * self.changed_documents)
     }
 
     /// How many are to be written.
@@ -146,7 +146,8 @@ impl<P: Projection> Drafts<P> {
     /// About how many bytes all of them are in memory.
     pub(super) fn bytes(&self) -> usize {
         let places = self.by_key.capacity() * (size_of::<(u64, String, Draft<P::Document>)>() + PLACE);
-        self.all + places + self.by_key.len() * ALLOCATION + self.unique.len() * ENTRY
+        let contents = self.all.max(self.mean * self.by_key.len());
+        contents + places + self.by_key.len() * ALLOCATION + self.unique.len() * ENTRY
     }
 
     /// Puts them in the order of their keys, in which they are written: two commits lock rows in the same order.

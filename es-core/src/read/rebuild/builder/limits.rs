@@ -250,3 +250,66 @@ async fn r12_documents_are_written_when_folds_have_taken_longer_than_that_takes(
         assert_eq!(builder.is_due(&kept), is_due, "{changed} after {written:?}, of which {folding:?}");
     }
 }
+
+/// Documents that grow by 100 bytes with each event.
+struct Growing;
+
+impl Projection for Growing {
+    const NAME: &'static str = "growing";
+    type Event = AccountEvent;
+    type Document = String;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        let AccountEvent::Deposited { amount } = event.data else { return Keys::none() };
+        Keys::one(format!("{amount:05}"))
+    }
+
+    fn fold(&self, text: &mut Option<String>, _: &Recorded<AccountEvent>) -> FoldResult {
+        text.get_or_insert_default().push_str(&"x".repeat(100));
+        Ok(())
+    }
+}
+
+/// Seen to fail where each counted as it was when it was measured last: 3.8 MB as 1.1, and then the builder gave up.
+#[tokio::test]
+async fn r17_documents_that_grow_count_as_they_are() {
+    const DOCUMENTS: u64 = 2_000;
+    let store = MemoryStore::new();
+    for _ in 0..30 {
+        let events = (0..DOCUMENTS).map(|amount| NewEvent::of(&AccountEvent::Deposited { amount }).expect("an event"));
+        let stream = StreamId::new("account", "a").expect("a stream");
+        store.append(Append::new(stream, Expected::Any, events.collect())).await.expect("appended");
+    }
+    let generation =
+        store.ensure_generation("growing", 1, GenerationState::Building, "projection", &[]).await.expect("made");
+    let projector = Projector::new(Growing, LogSource::new(store.clone()), store.clone()).document_bytes(200_000);
+    let (builder, shard) = (Builder::new(&projector), Shard::from("log"));
+    let events = store.read_log(Position::ZERO, usize::MAX).await.expect("read");
+    for turn in events.chunks(TURN) {
+        let after = Position::new(turn[0].position.get() - 1);
+        let part = Events { shard: &shard, after, ..Events::of_log(turn) };
+        let handled = builder.handle(&generation.reader, part, &CancellationToken::new()).await;
+        assert!(handled.failure.is_none(), "after {after}: {handled:?}");
+        if !handled.kept {
+            let bytes: usize = handled.upserts.iter().map(|(key, document)| key.len() + document.len()).sum();
+            assert!((700_000..projector.most_document_bytes()).contains(&bytes), "{bytes}");
+            return;
+        }
+    }
+    panic!("no write was due");
+}
+
+/// Such a commit has several statements, and must not wait for folds between two of them. (Seen to fail on Postgres with slow folds and one
+/// thread: the server ended the transaction, again and again.)
+#[tokio::test]
+async fn r12_nothing_is_folded_while_a_large_commit_is_on_its_way() {
+    for (documents, goes_on) in [(COMMIT_DOCUMENTS, true), (COMMIT_DOCUMENTS + 1, false)] {
+        let (projector, reader) = projector(Uneven::default(), 32 << 20).await;
+        let (builder, shard) = (Builder::new(&projector), Shard::from("log"));
+        // One more is the small document.
+        let events = deposits(documents - 1, 1);
+        let part = Events { keeps_nothing: true, ..part(&events, &shard) };
+        let handled = builder.handle(&reader, part, &CancellationToken::new()).await;
+        assert_eq!((handled.upserts.len(), handled.goes_on), (documents, goes_on), "{:?}", handled.failure);
+    }
+}
