@@ -9,6 +9,7 @@ use crate::{
     read::{
         projection::{FoldResult, Keys},
         read_model::{GenerationState, Generations},
+        samples::Found,
         source::LogSource,
         worker_state::StateReport,
     },
@@ -239,6 +240,7 @@ async fn r12_documents_are_written_when_folds_have_taken_longer_than_that_takes(
         (1_000, 6 * second, 59 * 1_000 * micro, false),
         (1_000, 299 * second, 59 * 1_000 * micro, false),
         (1_000, 301 * second, Duration::ZERO, true),
+        (MOST_WITH_FIELDS, Duration::ZERO, Duration::ZERO, false),
     ] {
         let mut kept = Kept { folding, ..Kept::new(true, Position::ZERO) };
         kept.written -= written;
@@ -249,6 +251,21 @@ async fn r12_documents_are_written_when_folds_have_taken_longer_than_that_takes(
         }
         assert_eq!(builder.is_due(&kept), is_due, "{changed} after {written:?}, of which {folding:?}");
     }
+}
+
+/// Beside each of them a row of each field is written, in one statement.
+#[tokio::test]
+async fn r12_many_documents_with_fields_are_written_before_they_are_too_many_for_a_statement() {
+    let store = MemoryStore::new();
+    let projector = Projector::new(Found, LogSource::new(store.clone()), store);
+    let (builder, mut kept) = (Builder::new(&projector), Kept::new(true, Position::ZERO));
+    let event = deposits(1, 1).remove(0);
+    let event = event.decode().expect("it fits").expect("it is one of them");
+    for nth in 0..MOST_WITH_FIELDS {
+        assert!(!builder.is_due(&kept), "{nth}");
+        kept.drafts.fold(&Found, &nth.to_string(), &event).expect("folded");
+    }
+    assert!(builder.is_due(&kept));
 }
 
 /// Documents that grow by 100 bytes with each event.

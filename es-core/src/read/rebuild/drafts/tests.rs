@@ -17,7 +17,7 @@ fn fold(drafts: &mut Drafts<Texts>, key: &str, bytes: u64) {
 #[test]
 fn r17_what_has_changed_is_counted_until_it_is_written_in_the_order_of_keys() {
     let mut drafts = Drafts::new();
-    let counted = |drafts: &Drafts<Texts>| (drafts.changed_documents(), drafts.changed_bytes(), drafts.all);
+    let counted = |drafts: &Drafts<Texts>| (drafts.changed_documents(), drafts.changed, drafts.all);
     fold(&mut drafts, "bb", 160);
     assert_eq!(counted(&drafts), (1, 160, 160));
     fold(&mut drafts, "aa", 160);
@@ -47,6 +47,8 @@ fn r17_a_document_has_the_size_that_was_measured_last_and_a_new_one_the_mean() {
     fold(&mut drafts, "bb", 16_000);
     assert_eq!((drafts.all, drafts.changed), (160 + mean, 160 + mean), "it is not measured yet");
     assert_eq!(drafts.changed_bytes(), 2 * mean, "all may be as large as the last ones");
+    let places = drafts.by_key.capacity() * (size_of::<(u64, String, Draft<String>)>() + PLACE);
+    assert_eq!(drafts.bytes(), 2 * mean + places + 2 * ALLOCATION);
     for _ in MEASURED_FIRST + 1..MEASURED - 1 {
         fold(&mut drafts, "bb", 16_000);
         assert_eq!(drafts.all, 160 + mean, "few of the later ones are measured");
