@@ -2,7 +2,7 @@
 
 use clap::Command;
 
-/// The place of the version: which it is not known, and what the program was made with.
+/// What stands where the version would: that none is known, and with which Evenfold the program was made.
 pub(crate) const UNKNOWN: &str = concat!("(no version given; Evenfold ", env!("CARGO_PKG_VERSION"), ")");
 
 /// For the attributes of the derive macro.

@@ -75,8 +75,10 @@ impl PostgresOptions {
         Self { batch_bytes: bytes.max(1), ..self }
     }
 
-    /// The most connections beside the writer's: for reads, snapshots and read models. (One more is for readers and relays of this
-    /// process while callers have all of these, one more renews leases while it holds any, and one more writes appends of more than 1 MiB, from the first of them on.) Default: 4.
+    /// The most connections beside the writer's: for reads, snapshots and read models. Default: 4.
+    ///
+    /// There are up to three more: for the readers and relays of this process while callers have all of these, to renew leases while
+    /// the process holds any, and for appends of more than 1 MiB, from the first of them on.
     pub fn reader_connections(self, connections: usize) -> Self {
         Self { reader_connections: connections.clamp(1, Semaphore::MAX_PERMITS), ..self }
     }

@@ -4,7 +4,6 @@ mod as_of;
 mod heal;
 #[cfg(test)]
 mod tests;
-mod unique;
 mod verify;
 mod what_if;
 
@@ -12,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
-use self::unique::Owners;
 pub(crate) use self::{as_of::as_of, heal::heal, verify::verify, what_if::what_if};
 pub use self::{
     as_of::{DocumentAsOf, Moment},
@@ -26,7 +24,10 @@ use crate::{
         engine_error::{EngineError, Location},
         panics::{Panicked, caught},
         projection::{EventOrder, Projection},
-        projector::{self, unique::UniqueValues},
+        projector::{
+            self,
+            unique::{Owners, UniqueValues},
+        },
         read_model::{Exceptions, GenerationSet, ReadModelError, ReadModelStore, Reader, Treatment},
         touch::touch_with,
     },
@@ -246,11 +247,11 @@ impl<'a, P: Projection> Refold<'a, P> {
         mut changed: Vec<(String, Option<P::Document>)>,
     ) -> Result<(), EngineError> {
         let Some(owners) = &mut self.owners else { return Ok(()) };
-        let values = |key: &String| {
+        let values = |key: &str| {
             let document = self.documents.get(key).and_then(Option::as_ref);
-            (key.clone(), UniqueValues::in_document::<P>(document))
+            UniqueValues::in_document::<P>(document)
         };
-        let documents = caught(|| changed.iter().map(|(key, _)| values(key)).collect());
+        let documents = caught(|| changed.iter().map(|(key, _)| (key.as_str(), values(key))).collect());
         let documents = documents.map_err(|_: Panicked| EngineError::Panicked { event: Location::of(event) })?;
         for taken in owners.settle(documents) {
             let key = taken.key.clone();

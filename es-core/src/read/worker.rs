@@ -425,8 +425,8 @@ fn checkpoint_at(batch: &Batch, done: usize, before: &Checkpoint) -> Checkpoint 
 /// The pauses of an engine between attempts.
 pub(crate) const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
 
-/// Makes attempts, as an engine, until one succeeds or fails permanently, or the shutdown comes (`None`). It pauses between attempts; after an
-/// attempt that lasted for a while the pauses start small again.
+/// Makes attempts, as an engine, until one succeeds or fails permanently, or the shutdown comes (`None`). It pauses between
+/// attempts; after an attempt that lasted for a while the pauses start small again.
 pub(crate) async fn persist<'a, T>(
     name: &'static str,
     report: &StateReport,

@@ -6,15 +6,14 @@ use std::{
     time::Duration,
 };
 
-use async_trait::async_trait;
 use es_core::{
-    Append, AppendError, Event, EventStore, Expected, NewEvent, Policy, PolicyError, Position, Projection, ReadError,
-    Recorded, Repository, Service, StreamId,
+    Append, AppendError, Event, EventStore, Expected, NewEvent, Policy, Position, Projection, ReadError, Service,
+    StreamId,
     backend::{Leases, SnapshotStore},
-    reaction,
-    testing::account::{Account, AccountCommand, AccountEvent, Histories},
+    testing::account::{Account, AccountEvent, Histories},
 };
 use es_postgres::{OutcomeUnknown, PostgresStore};
+use es_testing::suites::service::Bonus;
 
 use super::server::{SOON, Schema, append, appended, exact, log, soon, stream};
 
@@ -212,23 +211,6 @@ async fn r17_readers_wait_for_a_connection_and_get_it() {
         assert_eq!(soon(read).await.unwrap().unwrap().len(), 3);
     }
     assert_eq!(watcher.number(&sessions).await, 3);
-}
-
-/// Adds 1 to each first deposit.
-struct Bonus(Repository<Account>);
-
-#[async_trait]
-impl Policy for Bonus {
-    const NAME: &'static str = "bonus";
-    type Event = AccountEvent;
-
-    async fn react(&self, event: &Recorded<AccountEvent>) -> Result<(), PolicyError> {
-        if event.version.get() == 1 {
-            let context = reaction(event, Self::NAME, "deposit")?;
-            self.0.execute_with(event.stream.id(), AccountCommand::Deposit(1), context).await?;
-        }
-        Ok(())
-    }
 }
 
 /// Callers have all connections, and more callers wait for one. Seen to fail where engines waited behind them.

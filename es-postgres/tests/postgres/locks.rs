@@ -2,7 +2,7 @@
 //!
 //! In each test a session of its own holds a row, two statements queue, and then it lets go. A deadlock ends one of them with 40P01.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use es_core::{
     Act, DeadLetters, Generation, LetterPage, Operations, Position,
@@ -45,6 +45,29 @@ async fn parked(store: &PostgresStore) -> Lease {
     lease
 }
 
+/// `first` waits for the rows that `held` selects, then `second` joins it; both must succeed when these are let go.
+async fn meet<A, B, E, F>(
+    schema: &Schema,
+    held: &str,
+    first: impl Future<Output = Result<A, E>> + Send + 'static,
+    second: impl Future<Output = Result<B, F>> + Send + 'static,
+) where
+    A: Send + 'static,
+    B: Send + 'static,
+    E: Debug + Send + 'static,
+    F: Debug + Send + 'static,
+{
+    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
+    holder.run(&format!("BEGIN; {held} FOR UPDATE")).await;
+    let first = tokio::spawn(first);
+    watcher.until_blocked(schema, 1).await;
+    let second = tokio::spawn(second);
+    watcher.until_blocked(schema, 2).await;
+    holder.run("COMMIT").await;
+    soon(first).await.unwrap().unwrap();
+    soon(second).await.unwrap().unwrap();
+}
+
 /// A pause waits for the checkpoint of what serves, and a cancellation too, with that of what is built locked. Seen to fail: the
 /// cancellation locked that of what is built first, and then waited for the pause, which waited for it.
 #[tokio::test(flavor = "multi_thread")]
@@ -53,26 +76,14 @@ async fn r22_a_cancelled_rebuild_and_a_pause_do_not_wait_for_each_other() {
     let store = schema.store().await;
     generation(&store, GenerationState::Serving).await;
     generation(&store, GenerationState::Building).await;
-    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder
-        .run(
-            "BEGIN; SELECT 1 FROM checkpoints c JOIN generations g ON g.id = c.reader
-              WHERE g.state = 'serving' FOR UPDATE OF c",
-        )
-        .await;
-    let pausing = tokio::spawn({
-        let store = store.clone();
-        async move { store.pause(MODEL, &act()).await }
-    });
-    watcher.until_blocked(&schema, 1).await;
-    let cancelling = tokio::spawn({
-        let store = store.clone();
-        async move { store.cancel_rebuild(MODEL, &act()).await }
-    });
-    watcher.until_blocked(&schema, 2).await;
-    holder.run("COMMIT").await;
-    soon(pausing).await.unwrap().unwrap();
-    soon(cancelling).await.unwrap().unwrap();
+    let (pausing, cancelling) = (store.clone(), store.clone());
+    meet(
+        &schema,
+        "SELECT 1 FROM checkpoints WHERE reader = (SELECT id FROM generations WHERE state = 'serving')",
+        async move { pausing.pause(MODEL, &act()).await },
+        async move { cancelling.cancel_rebuild(MODEL, &act()).await },
+    )
+    .await;
     assert!(store.generations(MODEL).await.unwrap().building.is_none());
 }
 
@@ -84,8 +95,6 @@ async fn r19_a_retry_that_fails_and_the_next_request_do_not_wait_for_each_other(
     let store = schema.store().await;
     let lease = parked(&store).await;
     store.request_retry(MODEL, "k", &act()).await.unwrap();
-    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.run("BEGIN; SELECT 1 FROM documents FOR UPDATE").await;
     let letter = store.dead_letters(MODEL, &LetterPage::first(1)).await.unwrap().remove(0);
     let failed = FailedLetter { position: letter.event.position, revision: letter.revision, cause: "again".into() };
     let redemption = Redemption {
@@ -94,21 +103,13 @@ async fn r19_a_retry_that_fails_and_the_next_request_do_not_wait_for_each_other(
         failed: Some(failed),
         is_whole: true,
     };
-    let committing = tokio::spawn({
-        let (store, checkpoint) = (store.clone(), lease.checkpoint.clone());
-        let upserts = vec![("d".to_owned(), "2".into())];
-        let changes = Changes { checkpoint, upserts, redemption: Some(redemption), ..Changes::default() };
-        async move { store.commit(&lease, changes).await }
-    });
-    watcher.until_blocked(&schema, 1).await;
-    let asking = tokio::spawn({
-        let store = store.clone();
-        async move { store.request_retry(MODEL, "k", &act()).await }
-    });
-    watcher.until_blocked(&schema, 2).await;
-    holder.run("COMMIT").await;
-    soon(committing).await.unwrap().unwrap();
-    soon(asking).await.unwrap().unwrap();
+    let (committing, asking, checkpoint) = (store.clone(), store.clone(), lease.checkpoint.clone());
+    let upserts = vec![("d".to_owned(), "2".into())];
+    let changes = Changes { checkpoint, upserts, redemption: Some(redemption), ..Changes::default() };
+    meet(&schema, "SELECT 1 FROM documents", async move { committing.commit(&lease, changes).await }, async move {
+        asking.request_retry(MODEL, "k", &act()).await
+    })
+    .await;
     assert!(store.parked_keys(MODEL).await.unwrap()[0].is_retry_requested, "it is asked for again");
 }
 
@@ -119,21 +120,14 @@ async fn r19_a_changed_source_and_a_request_to_retry_do_not_wait_for_each_other(
     let store = schema.store().await;
     let lease = parked(&store).await;
     store.release(&lease).await.unwrap();
-    let (mut holder, mut watcher) = (schema.session().await, schema.session().await);
-    holder.run("BEGIN; SELECT 1 FROM checkpoints FOR UPDATE").await;
-    let moving = tokio::spawn({
-        let (store, reader) = (store.clone(), lease.reader.clone());
-        async move { store.ensure_shards(&reader, &[Shard::whole("other")]).await }
-    });
-    watcher.until_blocked(&schema, 1).await;
-    let asking = tokio::spawn({
-        let store = store.clone();
-        async move { store.request_retry(MODEL, "k", &act()).await }
-    });
-    watcher.until_blocked(&schema, 2).await;
-    holder.run("COMMIT").await;
-    soon(moving).await.unwrap().unwrap();
-    soon(asking).await.unwrap().unwrap();
+    let (moving, asking) = (store.clone(), store.clone());
+    meet(
+        &schema,
+        "SELECT 1 FROM checkpoints",
+        async move { moving.ensure_shards(&lease.reader, &[Shard::whole("other")]).await },
+        async move { asking.request_retry(MODEL, "k", &act()).await },
+    )
+    .await;
     assert_eq!(store.reached(MODEL).await.unwrap(), Position::new(1));
     assert_eq!(&*store.parked_keys(MODEL).await.unwrap()[0].key, "k");
 }

@@ -84,7 +84,8 @@ macro_rules! service_suite {
 }
 
 /// Adds 1 to each first deposit.
-struct Bonus(Repository<Account>);
+#[derive(Debug)]
+pub struct Bonus(pub Repository<Account>);
 
 #[async_trait]
 impl Policy for Bonus {

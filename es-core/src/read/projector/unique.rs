@@ -1,22 +1,23 @@
 //! The values of unique fields while documents are in memory: an event is refused as it would be if each had a commit of its own.
 
+mod owners;
+
 use std::collections::HashMap;
 
+pub(crate) use self::owners::Owners;
 use crate::{
     event::Recorded,
     read::{
         engine_error::{EngineError, Location},
         projection::Projection,
-        read_model::{FieldChange, FieldValue, Taken},
+        read_model::{FieldChange, FieldValue},
     },
 };
 
 /// The values of the documents that are in memory. Of the others the store knows. Without unique fields it stays empty.
 #[derive(Debug, Default)]
 pub(crate) struct UniqueValues {
-    /// Whose each value is.
-    owners: HashMap<Value, String>,
-    of: HashMap<String, Vec<Value>>,
+    owners: Owners,
     /// The values that a document has had after an event since it was written last.
     passed: HashMap<String, Vec<Value>>,
 }
@@ -48,14 +49,10 @@ impl UniqueValues {
 
     /// A document as it is stored.
     pub(crate) fn learn(&mut self, key: &str, values: Vec<Value>) {
-        for value in &values {
-            self.owners.insert(value.clone(), key.to_owned());
-        }
-        self.of.insert(key.to_owned(), values);
+        self.owners.learn(key, values);
     }
 
-    /// The documents of `event`, after all of them have it: they may have exchanged values. After a failure it may hold half of the
-    /// event.
+    /// The documents of `event`, after all of them have it: they may have exchanged values.
     ///
     /// # Errors
     /// The key of the document that would get the value of another one.
@@ -64,22 +61,16 @@ impl UniqueValues {
         event: &Recorded<E>,
         documents: Vec<(&str, Vec<Value>)>,
     ) -> Result<(), Unsettled> {
-        for (key, _) in &documents {
-            for value in self.of.remove(*key).unwrap_or_default() {
-                self.owners.remove(&value);
-            }
+        let keys: Vec<_> = documents.iter().map(|(key, _)| *key).collect();
+        if let Some(taken) = self.owners.settle(documents).into_iter().next() {
+            let key = taken.key.clone();
+            return Err((key, Box::new(EngineError::NotUnique { event: Location::of(event), taken })));
         }
-        for (key, values) in documents {
-            for value in &values {
-                if let Some(other) = self.owners.insert(value.clone(), key.to_owned()) {
-                    let taken = Taken { field: value.0.to_owned(), key: key.to_owned(), other };
-                    let failure = EngineError::NotUnique { event: Location::of(event), taken };
-                    return Err((key.to_owned(), Box::new(failure)));
-                }
-            }
+        for key in keys {
             let passed = self.passed.entry(key.to_owned()).or_default();
-            passed.extend(values.iter().filter(|value| !passed.contains(value)).cloned().collect::<Vec<_>>());
-            self.of.insert(key.to_owned(), values);
+            passed.extend(
+                self.owners.of(key).iter().filter(|value| !passed.contains(value)).cloned().collect::<Vec<_>>(),
+            );
         }
         Ok(())
     }
@@ -98,6 +89,6 @@ impl UniqueValues {
 
     /// How many documents have values.
     pub(crate) fn len(&self) -> usize {
-        self.of.len()
+        self.owners.len()
     }
 }

@@ -41,11 +41,12 @@ use crate::{
 const LEAST_UNWRITTEN: Duration = Duration::from_secs(5);
 const MOST_UNWRITTEN: Duration = Duration::from_mins(5);
 
-/// Between the two, folds have to take so long for each document that they have changed. To write one takes some 8 us on Postgres, so
-/// writes take an eighth of the time at most: keys may lie all over a large model, and then few documents change twice in a few seconds.
+/// Between the two, folds have to take so long for each document that they have changed. To write one takes 4 us on Postgres, or some 8 in
+/// a large table, so writes take an eighth of the time at most: keys may lie all over a large model, and then few documents change twice in
+/// a few seconds.
 const FOLDED_FOR_EACH: Duration = Duration::from_micros(60);
 
-/// As many changed documents with fields are written: beside each of them a row of each field, in one statement.
+/// How many documents with fields are written at most: one statement writes them, and a row for each of their fields.
 const MOST_WITH_FIELDS: usize = 50_000;
 
 /// How many events are folded before other tasks of the runtime get a turn.

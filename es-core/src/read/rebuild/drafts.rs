@@ -35,7 +35,7 @@ const ENTRY: usize = 64;
 
 /// Documents by their keys, and about how many bytes they are when they are written.
 pub(super) struct Drafts<P: Projection> {
-    /// In it they take half of the memory of a `HashMap`, and can be put in order where they are.
+    /// They can be put in order where they are, and take less memory than in a `HashMap`.
     by_key: IndexMap<String, Draft<P::Document>>,
     /// The sizes of those that are to be written, and how many they are.
     changed: usize,

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use chrono::DateTime;
 use uuid::Uuid;
 
-use super::{PAGE, Refold, RefoldError, exceptions_of, unique::Owners};
+use super::{PAGE, Refold, RefoldError, exceptions_of};
 use crate::{
     event::{EventData, Metadata, RecordedEvent},
     read::{
         engine_error::EngineError,
         projection::Projection,
-        projector::unique::UniqueValues,
+        projector::unique::{Owners, UniqueValues},
         read_model::{ReadModelStore, Treatment},
         touch::touch_with,
     },

@@ -88,6 +88,17 @@ async fn r17_documents_of_any_pattern_count_as_they_are() {
     assert!(changed > least && all > least, "{changed} bytes changed, of {all}");
 }
 
+/// A log in which each of so many amounts is deposited in turn, in so many rounds.
+async fn taking_turns(rounds: usize, amounts: u64) -> MemoryStore {
+    let store = MemoryStore::new();
+    for _ in 0..rounds {
+        let events = (0..amounts).map(|amount| NewEvent::of(&AccountEvent::Deposited { amount }).expect("an event"));
+        let stream = StreamId::new("account", "a").expect("a stream");
+        store.append(Append::new(stream, Expected::Any, events.collect())).await.expect("appended");
+    }
+    store
+}
+
 /// How many bytes of documents there are in memory, and were at most.
 static ALIVE: (AtomicUsize, AtomicUsize) = (AtomicUsize::new(0), AtomicUsize::new(0));
 
@@ -146,12 +157,7 @@ impl Projection for Amounts {
 #[tokio::test]
 async fn r17_a_model_larger_than_memory_is_built_within_its_bound() {
     const DOCUMENTS: u64 = 5_000;
-    let store = MemoryStore::new();
-    for _ in 0..3 {
-        let events = (0..DOCUMENTS).map(|amount| NewEvent::of(&AccountEvent::Deposited { amount }).expect("an event"));
-        let stream = StreamId::new("account", "a").expect("a stream");
-        store.append(Append::new(stream, Expected::Any, events.collect())).await.expect("appended");
-    }
+    let store = taking_turns(3, DOCUMENTS).await;
     let projector = Projector::new(Amounts, LogSource::new(store.clone()), store.clone()).document_bytes(200_000);
     projector.rebuild(CancellationToken::new()).await.expect("rebuilt").expect("it serves");
     let most = ALIVE.1.load(Ordering::Relaxed);
@@ -291,12 +297,7 @@ impl Projection for Growing {
 #[tokio::test]
 async fn r17_documents_that_grow_count_as_they_are() {
     const DOCUMENTS: u64 = 2_000;
-    let store = MemoryStore::new();
-    for _ in 0..30 {
-        let events = (0..DOCUMENTS).map(|amount| NewEvent::of(&AccountEvent::Deposited { amount }).expect("an event"));
-        let stream = StreamId::new("account", "a").expect("a stream");
-        store.append(Append::new(stream, Expected::Any, events.collect())).await.expect("appended");
-    }
+    let store = taking_turns(30, DOCUMENTS).await;
     let generation =
         store.ensure_generation("growing", 1, GenerationState::Building, "projection", &[]).await.expect("made");
     let projector = Projector::new(Growing, LogSource::new(store.clone()), store.clone()).document_bytes(200_000);
@@ -316,8 +317,8 @@ async fn r17_documents_that_grow_count_as_they_are() {
     panic!("no write was due");
 }
 
-/// Such a commit has several statements, and must not wait for folds between two of them. (Seen to fail on Postgres with slow folds and one
-/// thread: the server ended the transaction, again and again.)
+/// Such a commit has several statements, and must not wait for folds between two of them: where these were slow and had the only thread, a
+/// Postgres ended the transaction, again and again. (Seen to fail where the next events are folded in any case.)
 #[tokio::test]
 async fn r12_nothing_is_folded_while_a_large_commit_is_on_its_way() {
     for (documents, goes_on) in [(COMMIT_DOCUMENTS, true), (COMMIT_DOCUMENTS + 1, false)] {

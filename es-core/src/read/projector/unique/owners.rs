@@ -1,24 +1,40 @@
-//! The values of unique fields while a history is folded again.
+//! Whose the values of unique fields are.
 
 use std::collections::HashMap;
 
-use crate::read::read_model::{FieldValue, Taken};
-
-/// A value of a field.
-pub(super) type Value = (&'static str, FieldValue);
+use super::Value;
+use crate::read::read_model::Taken;
 
 /// Whose each value is.
 #[derive(Debug, Default)]
-pub(super) struct Owners {
+pub(crate) struct Owners {
     of_value: HashMap<Value, String>,
     of_key: HashMap<String, Vec<Value>>,
 }
 
 impl Owners {
+    /// A document as it is stored.
+    pub(super) fn learn(&mut self, key: &str, values: Vec<Value>) {
+        for value in &values {
+            self.of_value.insert(value.clone(), key.to_owned());
+        }
+        self.of_key.insert(key.to_owned(), values);
+    }
+
+    /// The values of the document under `key`.
+    pub(super) fn of(&self, key: &str) -> &[Value] {
+        self.of_key.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// How many documents are known.
+    pub(super) fn len(&self) -> usize {
+        self.of_key.len()
+    }
+
     /// Gives the `documents` of one event, by their keys, the values that they have after it; they may have exchanged theirs. Those that
     /// would get the value of another document are returned, and keep what they had.
-    pub(super) fn settle(&mut self, mut documents: Vec<(String, Vec<Value>)>) -> Vec<Taken> {
-        let former: Vec<_> = documents.iter().map(|(key, _)| self.of_key.remove(key).unwrap_or_default()).collect();
+    pub(crate) fn settle(&mut self, mut documents: Vec<(&str, Vec<Value>)>) -> Vec<Taken> {
+        let former: Vec<_> = documents.iter().map(|(key, _)| self.of_key.remove(*key).unwrap_or_default()).collect();
         for value in former.iter().flatten() {
             self.of_value.remove(value);
         }
@@ -28,26 +44,23 @@ impl Owners {
             taken.push(conflict);
         }
         for (key, values) in documents {
-            for value in &values {
-                self.of_value.insert(value.clone(), key.clone());
-            }
-            self.of_key.insert(key, values);
+            self.learn(key, values);
         }
         taken
     }
 
     /// The first of `documents` that would get the value of another one, and is not among the `known`.
-    fn conflict(&self, documents: &[(String, Vec<Value>)], known: &[Taken]) -> Option<(usize, Taken)> {
+    fn conflict(&self, documents: &[(&str, Vec<Value>)], known: &[Taken]) -> Option<(usize, Taken)> {
         let is_known = |key: &str| known.iter().any(|taken| taken.key == key);
         let mut claims: HashMap<&Value, &str> = HashMap::new();
-        let (kept, claimed): (Vec<_>, Vec<_>) = (0..documents.len()).partition(|nth| is_known(&documents[*nth].0));
+        // The known ones keep their former values. No other document has these, so they come first and meet no conflict.
+        let (kept, claimed): (Vec<_>, Vec<_>) = (0..documents.len()).partition(|nth| is_known(documents[*nth].0));
         for nth in kept.into_iter().chain(claimed) {
             let (key, values) = &documents[nth];
             for value in values {
-                // What is kept is nobody else's, and comes before what another one would get.
                 let other = self.of_value.get(value).map(String::as_str).or_else(|| claims.insert(value, key));
                 if let Some(other) = other {
-                    let (field, key, other) = (value.0.to_owned(), key.clone(), other.to_owned());
+                    let (field, key, other) = (value.0.to_owned(), (*key).to_owned(), other.to_owned());
                     return Some((nth, Taken { field, key, other }));
                 }
             }
@@ -59,13 +72,14 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::read::read_model::FieldValue;
 
     fn values(numbers: &[i64]) -> Vec<Value> {
         numbers.iter().map(|number| ("number", FieldValue { number: *number, text: String::new() })).collect()
     }
 
     fn settle(owners: &mut Owners, documents: &[(&str, &[i64])]) -> Vec<(String, String)> {
-        let documents = documents.iter().map(|(key, numbers)| ((*key).to_owned(), values(numbers))).collect();
+        let documents = documents.iter().map(|(key, numbers)| (*key, values(numbers))).collect();
         owners.settle(documents).into_iter().map(|taken| (taken.key, taken.other)).collect()
     }
 
