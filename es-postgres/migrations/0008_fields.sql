@@ -10,8 +10,28 @@ CREATE TABLE document_fields (
     is_unique  boolean NOT NULL,
     CONSTRAINT document_fields_key PRIMARY KEY (generation, key, field)
 );
-CREATE INDEX document_fields_value ON document_fields (generation, field, number, text, key);
+-- The condition is always true, and only statements that look for values repeat it: no other can use this index. Without statistics
+-- the planner takes it for as good a way to a document as the primary key, and reads the field of all documents for each.
+CREATE INDEX document_fields_value ON document_fields (generation, field, number, text, key) WHERE key >= '';
 CREATE UNIQUE INDEX document_fields_unique ON document_fields (generation, field, number, text) WHERE is_unique;
+
+-- The first document but a_keys that has a value which one of these is to have, and that does not get another value itself: it is none
+-- of a_changed_keys. A number is null where there is no value. Each value and each document is looked up: other ways, which look best
+-- to a plan that was made for an empty table, compare each with all.
+CREATE FUNCTION others_with_values(
+    a_reader bigint, a_keys text[], a_fields text[], a_numbers bigint[], a_texts text[], a_changed_keys text[], a_changed_fields text[],
+    OUT field text, OUT key text, OUT other text)
+LANGUAGE sql STABLE AS $$
+    SELECT n.field, n.key, f.key
+      FROM unnest(a_keys, a_fields, a_numbers, a_texts) n(key, field, number, text)
+     CROSS JOIN LATERAL (
+           SELECT f.key FROM document_fields f
+            WHERE f.generation = a_reader AND f.field = n.field AND f.number = n.number AND f.text = n.text AND f.key >= ''
+              AND f.key <> n.key OFFSET 0) f
+     WHERE (f.key, n.field) NOT IN (SELECT key, field FROM unnest(a_changed_keys, a_changed_fields) c(key, field))
+     ORDER BY n.key, n.field
+     LIMIT 1
+$$;
 
 -- A commit of documents with fields, and perhaps with dead letters: up to a_is_whole as for commit_letters(). The arrays after it are
 -- all fields of all these documents; a number is null where there is no value. The claims are values that documents had between two
@@ -43,13 +63,8 @@ AS $$
 DECLARE
     v_constraint text;
 BEGIN
-    SELECT n.field, n.key, f.key INTO taken_field, taken_key, taken_other
-      FROM unnest(a_claim_keys, a_claims, a_claim_numbers, a_claim_texts) n(key, field, number, text)
-      JOIN document_fields f ON f.generation = a_reader AND f.field = n.field AND f.number = n.number AND f.text = n.text
-                            AND f.key <> n.key
-     WHERE NOT EXISTS (SELECT FROM unnest(a_field_keys, a_fields) c(key, field) WHERE c.key = f.key AND c.field = f.field)
-     ORDER BY n.key, n.field
-     LIMIT 1;
+    SELECT o.field, o.key, o.other INTO taken_field, taken_key, taken_other
+      FROM others_with_values(a_reader, a_claim_keys, a_claims, a_claim_numbers, a_claim_texts, a_field_keys, a_fields) o;
     IF taken_key IS NOT NULL THEN
         outcome := 'taken';
         RETURN;
@@ -67,7 +82,7 @@ BEGIN
                                   a_attempts, a_key, a_handled, a_revisions, a_failed, a_cause, a_is_whole) c;
         END IF;
         IF outcome <> 'committed' THEN RETURN; END IF;
-        -- Each is looked up: the other way round, as a table looks best that was empty when the plan was made, it is n times n.
+        -- Each is looked up: see others_with_values().
         DELETE FROM document_fields d WHERE d.ctid = ANY (ARRAY(
             SELECT f.ctid
               FROM unnest(a_field_keys, a_fields, a_numbers, a_texts) n(key, field, number, text)
@@ -87,14 +102,11 @@ BEGIN
     END;
     -- Nothing of the block is left.
     acts := NULL;
-    SELECT n.field, n.key, f.key INTO taken_field, taken_key, taken_other
-      FROM unnest(a_field_keys, a_fields, a_unique, a_numbers, a_texts) n(key, field, is_unique, number, text)
-      JOIN document_fields f ON f.generation = a_reader AND f.field = n.field AND f.number = n.number AND f.text = n.text
-                            AND f.key <> n.key
-     WHERE n.is_unique
-       AND NOT EXISTS (SELECT FROM unnest(a_field_keys, a_fields) c(key, field) WHERE c.key = f.key AND c.field = f.field)
-     ORDER BY n.key, n.field
-     LIMIT 1;
+    SELECT o.field, o.key, o.other INTO taken_field, taken_key, taken_other
+      FROM others_with_values(
+           a_reader, a_field_keys, a_fields,
+           ARRAY(SELECT CASE WHEN is_unique THEN number END FROM unnest(a_unique, a_numbers) n(is_unique, number)), a_texts,
+           a_field_keys, a_fields) o;
     outcome := CASE WHEN taken_key IS NULL THEN 'again' ELSE 'taken' END;
 END
 $$;
@@ -116,7 +128,8 @@ SELECT g.projection,
                                      WHEN 'timestamp' THEN ', timestamptz ''epoch'' + %1$I.number * interval ''1 microsecond'' AS %1$I'
                                      ELSE ', %1$I.number AS %1$I' END, n.name), '' ORDER BY n.name) AS columns,
               string_agg(
-                  format(' LEFT JOIN %1$s %2$I ON %2$I.generation = g.id AND %2$I.key = d.key AND %2$I.field = %2$L AND %3$s',
+                  format(' LEFT JOIN %1$s %2$I ON %2$I.generation = g.id AND %2$I.key = d.key AND %2$I.key >= '''' AND %2$I.field = %2$L '
+                         'AND %3$s',
                          'document_fields'::regclass, n.name,
                          format(CASE n.kind WHEN 'text' THEN '%I.number = 0' ELSE '%I.text = ''''' END, n.name)),
                   '' ORDER BY n.name) AS joins

@@ -6,7 +6,8 @@ SELECT g.id, g.version, coalesce(g.fields ->> $2 = $3, false), f.number, f.text,
   LEFT JOIN LATERAL (
        SELECT number, text, key
          FROM document_fields
-        WHERE generation = g.id AND field = $2 AND (number, text, key) > ($4, $5, $6) AND (number, text, key) < ($7, $8, $9)
+        WHERE generation = g.id AND field = $2 AND key >= '' AND (number, text, key) > ($4, $5, $6)
+          AND (number, text, key) < ($7, $8, $9)
         ORDER BY number DESC, text DESC, key DESC
         LIMIT $10
        ) f ON true

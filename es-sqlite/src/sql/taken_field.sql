@@ -10,7 +10,6 @@ CROSS JOIN document_fields AS other
        AND other.number = item.value ->> 2
        AND other.text = item.value ->> 3
        AND other.key <> item.value ->> 0
-WHERE NOT EXISTS (SELECT 1 FROM json_each(?3) AS changed
-                  WHERE changed.value ->> 0 = other.key AND changed.value ->> 1 = other.field)
+WHERE (other.key, other.field) NOT IN (SELECT changed.value ->> 0, changed.value ->> 1 FROM json_each(?3) AS changed)
 ORDER BY item.key
 LIMIT 1

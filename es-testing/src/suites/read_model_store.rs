@@ -57,6 +57,7 @@ macro_rules! read_model_store_suite {
             values_are_compared_by_bytes_and_to_the_last_digit
             a_field_follows_its_document
             fields_of_many_documents_are_written_again
+            many_documents_exchange_values_in_one_commit
             r9_a_fenced_worker_writes_no_field
             r12_fields_are_those_of_the_generation_that_serves
             r12_a_field_that_the_generation_does_not_have_is_not_searched
