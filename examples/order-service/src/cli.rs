@@ -30,27 +30,41 @@ pub struct Cli {
 #[derive(Debug, Clone, Default, Args)]
 pub struct Parts {
     /// The embedded file [default: orders.db; for the demo a temporary one]
-    #[arg(long, global = true, value_name = "FILE", env = "ORDER_SERVICE_DB")]
+    #[arg(long, global = true, value_name = "FILE", env = "ORDER_SERVICE_DB", hide_env_values = true)]
     pub db: Option<PathBuf>,
 
     /// A Postgres server in place of the embedded file: postgres://…
-    #[arg(long, global = true, value_name = "URL", env = "ORDER_SERVICE_STORE", conflicts_with = "db")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "ORDER_SERVICE_STORE",
+        hide_env_values = true,
+        conflicts_with = "db"
+    )]
     pub store: Option<String>,
 
     /// Copies the log to Kafka, and reads from there; needs a build with `--features kafka`
-    #[arg(long, global = true, value_name = "HOST:PORT", env = "ORDER_SERVICE_KAFKA")]
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "ORDER_SERVICE_KAFKA", hide_env_values = true)]
     pub kafka: Option<String>,
 
     /// A prefix for the names of all topics
-    #[arg(long, global = true, value_name = "P", env = "ORDER_SERVICE_TOPIC_PREFIX", default_value = "")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "P",
+        env = "ORDER_SERVICE_TOPIC_PREFIX",
+        hide_env_values = true,
+        default_value = ""
+    )]
     pub topic_prefix: String,
 
     /// Counts the daily revenue as the first release did
-    #[arg(long, global = true, env = "ORDER_SERVICE_FIRST_RELEASE")]
+    #[arg(long, global = true, env = "ORDER_SERVICE_FIRST_RELEASE", hide_env_values = true)]
     pub first_release: bool,
 
     /// How long a worker stands by at an event that this program does not know before it stops [default: 900]
-    #[arg(long, global = true, value_name = "SECONDS", env = "ORDER_SERVICE_STANDBY_LIMIT")]
+    #[arg(long, global = true, value_name = "SECONDS", env = "ORDER_SERVICE_STANDBY_LIMIT", hide_env_values = true)]
     pub standby_limit: Option<u64>,
 }
 
@@ -58,11 +72,18 @@ pub struct Parts {
 #[derive(Debug, Clone, Copy, Args)]
 pub struct Http {
     /// Where to listen; port 0 takes any free one
-    #[arg(long, global = true, value_name = "ADDR", env = "ORDER_SERVICE_LISTEN", default_value = "127.0.0.1:8080")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "ADDR",
+        env = "ORDER_SERVICE_LISTEN",
+        hide_env_values = true,
+        default_value = "127.0.0.1:8080"
+    )]
     pub listen: SocketAddr,
 
     /// The address of /metrics in a process that does not serve the API [default: none]
-    #[arg(long, global = true, value_name = "ADDR", env = "ORDER_SERVICE_METRICS")]
+    #[arg(long, global = true, value_name = "ADDR", env = "ORDER_SERVICE_METRICS", hide_env_values = true)]
     pub metrics: Option<SocketAddr>,
 
     /// Leaves policy, projectors and relay to other processes
@@ -110,5 +131,25 @@ impl Role {
             }
             Self::Project { projections } => service::Parts::named(projections),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// The address of a store may hold a password. Seen to fail: the help ended with `[env: ORDER_SERVICE_STORE=postgres://…]`.
+    #[test]
+    fn r14_the_help_repeats_nothing_of_the_environment() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments().filter(|argument| argument.get_env().is_some()) {
+                let hidden = argument.is_hide_env_values_set() || argument.is_hide_env_set();
+                assert!(hidden, "{} of {}", argument.get_id(), command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 }
