@@ -348,13 +348,15 @@ pub async fn two_documents_exchange_values_in_one_commit(store: &impl ReadModelS
 }
 
 /// So many that each value must be looked up, also those between two events. (Seen to fail on Postgres, which cancelled the statement after
-/// 27 s, where it compared each value with all; SQLite took eight minutes.)
+/// 27 s, where it compared each value with all; `SQLite` took eight minutes.)
 pub async fn many_documents_exchange_values_in_one_commit(store: &impl ReadModelStore) {
     const COUNT: usize = 20_000;
     let mail = |nth: usize| format!("{:05}@x", nth % COUNT);
     let shifted = |by: usize| -> Vec<_> {
         let between = move |nth| vec![mail(nth + by + 1).into_value()];
-        (0..COUNT).map(|nth| FieldChange { passed: between(nth), ..mailed(&nth.to_string(), &mail(nth + by)) }).collect()
+        (0..COUNT)
+            .map(|nth| FieldChange { passed: between(nth), ..mailed(&nth.to_string(), &mail(nth + by)) })
+            .collect()
     };
     let generation = searched(store, vec![mailed("z", "m@x")]).await;
     let mut lease = lease(store, &generation, "log").await;
