@@ -14,9 +14,9 @@ Exit codes:
   0  done, and all is well
   1  the answer is no: a problem or a difference was found, or what was named is not there
   2  the arguments are wrong, or a confirmation is missing
-  3  the store cannot be reached
-  4  the store failed, or it does not fit this program
-  5  doctor found warnings and no problem";
+  3  the store, or Kafka, cannot be reached
+  4  the store failed, or it does not fit this program; or Kafka refuses
+  5  doctor or relay status found warnings and no problem";
 
 /// What a command that was carried out has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,6 +77,17 @@ pub enum CommandError {
     /// The store failed.
     #[error("the store failed")]
     Store(#[source] BoxError),
+    /// Kafka cannot be read.
+    #[error("kafka cannot be read")]
+    Kafka {
+        /// Why.
+        #[source]
+        cause: BoxError,
+        /// What to do.
+        advice: String,
+        /// Whether trying again may help.
+        is_transient: bool,
+    },
     /// Parts of the service have stopped for good: a line for each, with the reason.
     #[error("{}", .0.join("\n"))]
     Stopped(Vec<String>),
@@ -94,7 +105,10 @@ impl CommandError {
     /// What to do about it.
     pub fn advice(&self) -> Option<&str> {
         match self {
-            Self::Usage { advice, .. } | Self::Unreachable { advice, .. } | Self::Unfit { advice, .. } => Some(advice),
+            Self::Usage { advice, .. }
+            | Self::Unreachable { advice, .. }
+            | Self::Unfit { advice, .. }
+            | Self::Kafka { advice, .. } => Some(advice),
             Self::Store(_) => Some("`es doctor` examines it"),
             Self::Missing(_) | Self::Stopped(_) | Self::Output(_) => None,
         }
@@ -109,8 +123,8 @@ impl CommandError {
         match self {
             Self::Missing(_) => 1,
             Self::Usage { .. } => 2,
-            Self::Unreachable { .. } => 3,
-            Self::Unfit { .. } | Self::Store(_) | Self::Stopped(_) | Self::Output(_) => 4,
+            Self::Unreachable { .. } | Self::Kafka { is_transient: true, .. } => 3,
+            Self::Kafka { .. } | Self::Unfit { .. } | Self::Store(_) | Self::Stopped(_) | Self::Output(_) => 4,
         }
     }
 }

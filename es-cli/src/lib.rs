@@ -20,6 +20,10 @@ mod operate;
 mod dead_letters;
 pub mod command;
 
+// The commands on a relay to Kafka, and on its topics.
+#[cfg(feature = "kafka")]
+pub mod relay;
+
 // The commands that need the types of an application.
 pub mod service;
 
@@ -34,6 +38,8 @@ pub mod program;
 pub use command::StoreCommand;
 pub use end::{CommandError, EXIT_CODES, Outcome};
 pub use output::Output;
+#[cfg(feature = "kafka")]
+pub use relay::RelayCommand;
 pub use service::ServiceCommand;
 #[cfg(feature = "texts")]
 pub use texts::TextCommand;

@@ -1,6 +1,8 @@
 //! The program `es`: a store by its URL, and the commands on it.
 
 mod address;
+#[cfg(feature = "kafka")]
+mod kafka;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -8,6 +10,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use es_core::{backend::Finding, error::with_causes};
 
 use self::address::Address;
+#[cfg(feature = "kafka")]
+use self::kafka::KafkaPlace;
+#[cfg(feature = "kafka")]
+use crate::relay::RelayCommand;
 use crate::{
     command::StoreCommand,
     end::{self, CommandError, EXIT_CODES, Outcome},
@@ -51,8 +57,22 @@ enum Command {
     Migrate(Format),
     #[command(flatten)]
     Store(StoreCommand),
+    /// Shows how far a relay to Kafka is, and compares Kafka with the log
+    #[cfg(feature = "kafka")]
+    Relay(OnKafka),
     #[command(flatten)]
     Text(TextCommand),
+}
+
+/// A command on a relay, and where it publishes to.
+#[cfg(feature = "kafka")]
+#[derive(Debug, Clone, Args)]
+struct OnKafka {
+    #[command(flatten, next_help_heading = "Kafka options")]
+    kafka: KafkaPlace,
+
+    #[command(subcommand)]
+    command: RelayCommand,
 }
 
 /// The program.
@@ -82,6 +102,17 @@ async fn run(es: Es, output: &mut Output) -> Result<Outcome, CommandError> {
     match es.command {
         Command::Text(text) => text.run(Es::command(), output),
         Command::Migrate(format) => Address::of(es.place)?.migrate(format, output).await,
+        #[cfg(feature = "kafka")]
+        Command::Relay(OnKafka { kafka, command }) => {
+            let text = |text: OsString| text.into_string().ok();
+            let environment = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+            let config = kafka.config(environment)?;
+            let store = Address::of(es.place)?.open(false).await?;
+            let ended = command.run(store.clone(), config, output).await;
+            // Nothing was written.
+            let _ = store.close().await;
+            ended
+        }
         Command::Store(command) => on_store(command, &Address::of(es.place)?, output).await,
     }
 }

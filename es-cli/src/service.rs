@@ -23,6 +23,8 @@ pub(crate) use self::{
     audit::{AsOf, Verify},
     what_if::WhatIfCommand,
 };
+#[cfg(feature = "kafka")]
+use crate::relay::RelayCommand;
 use crate::{
     act::MaybeWho,
     command::StoreCommand,
@@ -63,6 +65,10 @@ pub enum ServiceCommand {
     /// event. If it does not fit, the exit code is 4. An event that could not be folded after the change is named with the document: the
     /// exit code is 1, and the document is compared as it is before the event.
     WhatIf(WhatIfCommand),
+    /// Shows how far the relay to Kafka is, and compares Kafka with the log
+    #[cfg(feature = "kafka")]
+    #[command(subcommand)]
+    Relay(RelayCommand),
     /// A command on its store
     #[command(flatten)]
     Store(StoreCommand),
@@ -182,6 +188,8 @@ impl ServiceCommand {
                 Self::Verify(verify) => verify.run(service, output).await,
                 Self::AsOf(as_of) => as_of.run(service, output).await,
                 Self::WhatIf(what_if) => what_if.run(service, output).await,
+                #[cfg(feature = "kafka")]
+                Self::Relay(relay) => relay.run_on(service, output).await,
                 Self::Store(StoreCommand::Doctor(doctor)) => {
                     doctor.run(&service.store(), &service.read_model_names(), output).await
                 }

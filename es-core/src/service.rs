@@ -204,6 +204,11 @@ impl Service {
         self.resources().source()
     }
 
+    /// The relay that copies the log, if one is registered. (A backend's own relay is found by its type: `&*relay as &dyn Any`.)
+    pub fn relay(&self) -> Option<Arc<dyn Relay>> {
+        self.resources().relay()
+    }
+
     /// The log as a source, also if the readers follow another one.
     pub fn log(&self) -> LogSource {
         self.resources().log()

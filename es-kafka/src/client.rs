@@ -42,6 +42,49 @@ impl Settings {
     pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.0.insert(name.into(), value.into());
     }
+
+    /// Takes one property out.
+    pub fn remove(&mut self, name: &str) -> Option<String> {
+        self.0.remove(name)
+    }
+
+    /// Reads the properties of a file, as the clients of Java have them: a line `name=value` for each. A line that is empty or
+    /// begins with `#` is ignored, and so are blanks around names and values.
+    ///
+    /// ```
+    /// let settings = es_kafka::Settings::parse("# for tests\nsecurity.protocol = SASL_SSL\nsasl.password=a=b\n")?;
+    /// assert_eq!(format!("{settings:?}"), r#"{"sasl.password", "security.protocol"}"#);
+    /// # Ok::<(), es_kafka::InvalidSettings>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`InvalidSettings`] names the line, and does not repeat it: it may hold a password.
+    pub fn parse(text: &str) -> Result<Self, InvalidSettings> {
+        let mut settings = Self::new();
+        for (index, line) in text.lines().map(str::trim).enumerate() {
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let property = line.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+            let (name, value) =
+                property.filter(|(name, _)| !name.is_empty()).ok_or(InvalidSettings { line: index + 1 })?;
+            settings.insert(name, value);
+        }
+        Ok(settings)
+    }
+}
+
+/// A line that is no property.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("line {line} is no property: write name=value, or begin it with #")]
+pub struct InvalidSettings {
+    line: usize,
+}
+
+impl Extend<(String, String)> for Settings {
+    fn extend<T: IntoIterator<Item = (String, String)>>(&mut self, properties: T) {
+        self.0.extend(properties);
+    }
 }
 
 impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {

@@ -2,10 +2,12 @@
 
 // What stands in Kafka.
 mod offsets;
+mod partitioner;
 mod progress;
 mod record;
 mod settings;
 mod topics;
+mod weight;
 
 // How it is reached.
 mod client;
@@ -20,14 +22,20 @@ mod source;
 // Both, for a service.
 mod service;
 
-pub use client::Settings;
+// What operators ask.
+mod reconcile;
+mod status;
+
+pub use client::{InvalidSettings, Settings};
 #[doc(hidden)]
 pub use config::Step;
 pub use config::{KafkaSourceConfig, RelayConfig};
 pub use offsets::{Offsets, PerPartition};
 pub use progress::Progress;
+pub use reconcile::{Cursor, Reconcile, ReconcileError, Reconciled, Violation};
 pub use record::{decode, headers};
 pub use relay::{Relay, RelayError};
 pub use service::KafkaRelay;
 pub use source::KafkaSource;
+pub use status::{RelayStatus, StatusError, TopicStatus};
 pub use topics::Topics;

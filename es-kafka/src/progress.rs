@@ -108,6 +108,9 @@ impl Progress {
     }
 }
 
+/// A progress, and when the relay wrote it.
+pub(crate) type Written = (Progress, Option<DateTime<Utc>>);
+
 /// Why the progress of a relay cannot be told.
 #[derive(Debug)]
 pub(crate) enum ProgressError {
@@ -129,6 +132,16 @@ pub(crate) fn read_last(
     relay: &str,
     patience: Duration,
 ) -> Result<Option<Progress>, ProgressError> {
+    Ok(read_last_record(consumer, topic, relay, patience)?.map(|(progress, _)| progress))
+}
+
+/// As [`read_last`], with the time at which it was written.
+pub(crate) fn read_last_record(
+    consumer: &ClientConfig,
+    topic: &str,
+    relay: &str,
+    patience: Duration,
+) -> Result<Option<Written>, ProgressError> {
     let deadline = Instant::now() + patience;
     let late = || KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut);
 
@@ -160,7 +173,8 @@ pub(crate) fn read_last(
                 let offset = record.offset();
                 let progress =
                     Progress::of(&record, relay).map_err(|reason| ProgressError::Damaged { offset, reason })?;
-                last = progress.or(last);
+                let written_at = record.timestamp().to_millis().and_then(DateTime::from_timestamp_millis);
+                last = progress.map(|progress| (progress, written_at)).or(last);
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
             Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),

@@ -100,6 +100,16 @@ pub(crate) struct Heading {
 
 impl Heading {
     pub(crate) fn of(record: &impl Message) -> Result<Self, String> {
+        let heading = Self::claimed(record)?;
+        if heading.previous < heading.position {
+            Ok(heading)
+        } else {
+            Err(format!("position {} follows position {}", heading.position, heading.previous))
+        }
+    }
+
+    /// The same, also where it cannot be right.
+    pub(crate) fn claimed(record: &impl Message) -> Result<Self, String> {
         let headers = record.headers().ok_or("there are no headers")?;
         let find = |name: &str| {
             let value = headers.iter().find(|header| header.key == name).and_then(|header| header.value);
@@ -113,16 +123,11 @@ impl Heading {
         let event_id = find("ce_id")?.parse().map_err(|reason| format!("header ce_id: {reason}"))?;
         let recorded_at = find("ce_time")?.parse().map_err(|reason| format!("header ce_time: {reason}"))?;
         let witness = Witness { event_id, recorded_at };
-        let heading = Self { position: number("ce_position")?, previous: number("ce_previous")?, witness };
-        if heading.previous < heading.position {
-            Ok(heading)
-        } else {
-            Err(format!("position {} follows position {}", heading.position, heading.previous))
-        }
+        Ok(Self { position: number("ce_position")?, previous: number("ce_previous")?, witness })
     }
 }
 
-fn parse(record: &impl Message) -> Result<RecordedEvent, String> {
+pub(crate) fn parse(record: &impl Message) -> Result<RecordedEvent, String> {
     let fields = Fields::of(record)?;
     let specversion: String = fields.required("ce_specversion")?;
     if specversion != "1.0" {

@@ -5,7 +5,6 @@ mod deliveries;
 mod failure;
 mod orphan;
 mod pace;
-mod partitioner;
 mod producer;
 mod publisher;
 mod session;

@@ -66,12 +66,16 @@ impl KafkaRelay {
         change(&mut self.source);
         self
     }
+
+    /// How the log of the service of this name is published.
+    pub fn config(&self, service: &str) -> RelayConfig {
+        RelayConfig { name: service.to_owned(), source: format!("/{service}"), ..self.relay.clone() }
+    }
 }
 
 impl service::Relay for KafkaRelay {
     fn engine(&self, service: &str, log: Arc<dyn EventStore>) -> Box<dyn Engine> {
-        let named = RelayConfig { name: service.to_owned(), source: format!("/{service}"), ..self.relay.clone() };
-        Box::new(Relay::new(log, named))
+        Box::new(Relay::new(log, self.config(service)))
     }
 
     fn source(&self, service: &str) -> Arc<dyn EventSource> {

@@ -40,3 +40,9 @@ mod denied;
 
 #[path = "kafka/wire.rs"]
 mod wire;
+
+#[path = "kafka/reconcile.rs"]
+mod reconcile;
+
+#[path = "kafka/status.rs"]
+mod status;

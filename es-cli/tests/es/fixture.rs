@@ -140,6 +140,9 @@ async fn reach(store: &dyn ServiceStore, name: &str, definition: &str, position:
 pub(crate) fn es() -> Command {
     let mut es = Command::new(env!("CARGO_BIN_EXE_es"));
     es.env_remove("ES_URL").env_remove("ES_SCHEMA").env_remove("DATABASE_URL").stdin(Stdio::null());
+    for name in ["BROKERS", "RELAY", "TOPIC_PREFIX", "CONFIG"] {
+        es.env_remove(format!("ES_KAFKA_{name}"));
+    }
     es
 }
 

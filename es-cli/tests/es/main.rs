@@ -10,4 +10,5 @@ mod ends;
 mod examines;
 mod operates;
 mod reads;
+mod relays;
 mod writes_text;

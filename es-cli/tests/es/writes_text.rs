@@ -7,9 +7,9 @@ const CODES: [&str; 6] = [
     "  0  done, and all is well",
     "  1  the answer is no: a problem or a difference was found, or what was named is not there",
     "  2  the arguments are wrong, or a confirmation is missing",
-    "  3  the store cannot be reached",
-    "  4  the store failed, or it does not fit this program",
-    "  5  doctor found warnings and no problem",
+    "  3  the store, or Kafka, cannot be reached",
+    "  4  the store failed, or it does not fit this program; or Kafka refuses",
+    "  5  doctor or relay status found warnings and no problem",
 ];
 
 #[test]

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "that is how a test fails")]
 
 mod operators;
+mod relays;
 mod texts;
 
 use std::{

@@ -347,8 +347,7 @@ impl ServiceBuilder {
         self.check()?;
         self.store.id().await?;
         let Self { name, store, categories, by_type, live, registered, source, relay, parts: chosen, .. } = self;
-        let source = source.or_else(|| relay.map(|relay| relay.source(&name)));
-        let resources = Resources::new(name, store, source, by_type);
+        let resources = Resources::new(name, store, source, relay, by_type);
         let make = |Registered { kind, name, make }| {
             Ok(Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)?)))
         };

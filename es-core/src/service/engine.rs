@@ -1,6 +1,6 @@
 //! The ports to the engines that a service runs.
 
-use std::{fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
@@ -56,7 +56,9 @@ pub trait Engine: Send + Sync + 'static {
 }
 
 /// Copies the log of a service to another place where its readers follow it, for example to Kafka.
-pub trait Relay: fmt::Debug + Send + Sync + 'static {
+///
+/// It is [`Any`], so that the commands of operators find the relay of a backend that they know ([`Service::relay`](super::Service::relay)).
+pub trait Relay: Any + fmt::Debug + Send + Sync {
     /// The engine that copies `log`. Of all processes that run it for the same `service`, one copies at a time.
     fn engine(&self, service: &str, log: Arc<dyn EventStore>) -> Box<dyn Engine>;
 

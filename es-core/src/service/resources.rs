@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use super::{part::Part, store::ServiceStore};
+use super::{engine::Relay, part::Part, store::ServiceStore};
 use crate::{
     read::{
         live::{Live, LiveProjection},
@@ -32,6 +32,7 @@ struct Shared {
     store: Arc<dyn ServiceStore>,
     log: LogSource,
     source: Arc<dyn EventSource>,
+    relay: Option<Arc<dyn Relay>>,
     by_type: ByType,
     /// Of the read models, by their names.
     touched: OnceLock<HashMap<String, Arc<TouchedKeys>>>,
@@ -57,11 +58,13 @@ impl Resources {
         name: String,
         store: Arc<dyn ServiceStore>,
         source: Option<Arc<dyn EventSource>>,
+        relay: Option<Arc<dyn Relay>>,
         by_type: ByType,
     ) -> Self {
         let log = LogSource::new(store.clone());
+        let source = source.or_else(|| relay.as_ref().map(|relay| relay.source(&name)));
         let source = source.unwrap_or_else(|| Arc::new(log.clone()));
-        Self(Arc::new(Shared { name, store, log, source, by_type, touched: OnceLock::new() }))
+        Self(Arc::new(Shared { name, store, log, source, relay, by_type, touched: OnceLock::new() }))
     }
 
     /// The name of the service.
@@ -125,6 +128,11 @@ impl Resources {
     /// The source of the readers of the service: the log, or the topics that the relay fills.
     pub fn source(&self) -> Arc<dyn EventSource> {
         self.0.source.clone()
+    }
+
+    /// The relay that copies the log, if there is one.
+    pub fn relay(&self) -> Option<Arc<dyn Relay>> {
+        self.0.relay.clone()
     }
 
     /// The log as a source, also if the readers follow another one. Its readers share what they read.

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use super::{
     deliveries::{Deliveries, PROGRESS, Rewound},
     failure::{PublishError, RelayError},
-    orphan, partitioner,
+    orphan,
     producer::{self, PATIENCE, Patience, SHUTDOWN_GRACE, classify, init},
     verify,
 };
@@ -27,6 +27,7 @@ use crate::{
     client,
     config::{RelayConfig, Step, StepHook},
     offsets::{Offsets, PerPartition},
+    partitioner,
     progress::{self, Progress, ProgressError},
     record,
     topics::Topics,
