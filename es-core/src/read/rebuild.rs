@@ -39,7 +39,7 @@ impl<P: Projection> Projector<P> {
     /// withdrawn, so its workers stand by and do not rebuild it. A rebuild by the newer program makes it serve again.
     ///
     /// While an operator has [paused](crate::Operations::pause) the reader it waits, without a lease; what was folded since the last
-    /// write, five seconds or for a large model up to five minutes, is then folded again.
+    /// write, five seconds or for a large model up to one minute, is then folded again.
     ///
     /// # Errors
     /// As [`run`](Self::run), and [`EngineError::Discarded`] when a rebuild of another version was begun

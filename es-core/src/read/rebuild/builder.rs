@@ -39,7 +39,7 @@ use crate::{
 /// How long changes stay in memory at least, and at most: after a crash that work is repeated, and what was folded while the last write
 /// was on its way.
 const LEAST_UNWRITTEN: Duration = Duration::from_secs(5);
-const MOST_UNWRITTEN: Duration = Duration::from_mins(5);
+const MOST_UNWRITTEN: Duration = Duration::from_mins(1);
 
 /// Between the two, folds have to take so long for each document that they have changed. To write one takes 4 us on Postgres, or some 8 in
 /// a large table, so writes take an eighth of the time at most: keys may lie all over a large model, and then few documents change twice in

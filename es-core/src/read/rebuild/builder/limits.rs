@@ -244,8 +244,8 @@ async fn r12_documents_are_written_when_folds_have_taken_longer_than_that_takes(
         (10, 6 * second, 600 * micro, true),
         (10, 6 * second, 599 * micro, false),
         (1_000, 6 * second, 59 * 1_000 * micro, false),
-        (1_000, 299 * second, 59 * 1_000 * micro, false),
-        (1_000, 301 * second, Duration::ZERO, true),
+        (1_000, 59 * second, 59 * 1_000 * micro, false),
+        (1_000, 61 * second, Duration::ZERO, true),
         (MOST_WITH_FIELDS, Duration::ZERO, Duration::ZERO, false),
     ] {
         let mut kept = Kept { folding, ..Kept::new(true, Position::ZERO) };
