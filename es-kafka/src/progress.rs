@@ -7,7 +7,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use es_core::{
-    Position,
+    EventStore, Position, ReadError,
     backend::{SourceError, Witness},
 };
 use rdkafka::{
@@ -92,6 +92,15 @@ impl Progress {
             return Err(SourceError::Unavailable(reason.into()));
         }
         Ok(())
+    }
+
+    /// What `log` holds at the last published position.
+    ///
+    /// # Errors
+    /// Those of the log.
+    pub(crate) async fn found_in(&self, log: &dyn EventStore) -> Result<Option<Witness>, ReadError> {
+        let before = Position::new(self.position.get().saturating_sub(1));
+        Ok(log.read_log(before, 1).await?.first().map(Witness::of))
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

@@ -78,8 +78,9 @@ impl service::Relay for KafkaRelay {
         Box::new(Relay::new(log, self.config(service)))
     }
 
-    fn source(&self, service: &str) -> Arc<dyn EventSource> {
-        Arc::new(KafkaSource::new(KafkaSourceConfig { relay: service.to_owned(), ..self.source.clone() }))
+    fn source(&self, service: &str, log: Arc<dyn EventStore>) -> Arc<dyn EventSource> {
+        let config = KafkaSourceConfig { relay: service.to_owned(), ..self.source.clone() };
+        Arc::new(KafkaSource::new(config).of_log(log))
     }
 }
 

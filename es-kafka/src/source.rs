@@ -12,11 +12,11 @@ mod outbox;
 mod shards;
 mod watchdog;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use es_core::{
-    EventOrder,
+    EventOrder, EventStore, Position,
     backend::{EventFeed, EventSource, Shard, SourceError, Subscription, Takeover},
 };
 use rdkafka::{admin::AdminClient, consumer::BaseConsumer};
@@ -25,6 +25,10 @@ use self::{feed::KafkaFeed, outbox::Outbox, watchdog::Watchdog};
 use crate::{
     client::{self, Quiet, told, unavailable},
     config::KafkaSourceConfig,
+    progress::{self, ProgressError},
+    record::place_of,
+    refusal,
+    relay::RelayError,
     settings,
     topics::{Topics, merged},
 };
@@ -43,17 +47,58 @@ use crate::{
 ///
 /// # Panics
 /// Its futures panic outside of a tokio runtime with time enabled.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct KafkaSource {
     config: Arc<KafkaSourceConfig>,
+    log: Option<Arc<dyn EventStore>>,
+}
+
+impl fmt::Debug for KafkaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSource").field("config", &self.config).finish_non_exhaustive()
+    }
 }
 
 impl KafkaSource {
     /// A source in the topics that `config` names.
     pub fn new(config: KafkaSourceConfig) -> Self {
-        Self { config: Arc::new(config) }
+        Self { config: Arc::new(config), log: None }
+    }
+
+    /// Refuses topics that another log than `log` has filled, before any of their events is folded: those of a database that was
+    /// lost, or of another service. The source of a service does so by itself; readers elsewhere do not know the log.
+    pub fn of_log(self, log: impl EventStore) -> Self {
+        Self { log: Some(Arc::new(log)), ..self }
+    }
+
+    /// [`SourceError::Unfit`] if the log does not hold what the relay published last.
+    async fn check_log(&self) -> Result<(), SourceError> {
+        let Some(log) = &self.log else { return Ok(()) };
+        let (config, topic) = (self.config.clone(), Topics::new(&self.config.topic_prefix).progress());
+        let (place, relay) = (topic.clone(), self.config.relay.clone());
+        let read = move || progress::read_last(&config.observer(&relay), &topic, &relay, PATIENCE);
+        let read = tokio::task::spawn_blocking(read).await.map_err(|error| SourceError::Unavailable(error.into()))?;
+        let progress = match read {
+            Ok(progress) => progress.filter(|progress| progress.position > Position::ZERO),
+            Err(ProgressError::Kafka(error)) if refusal::is_unknown_topic(&error) => None,
+            Err(ProgressError::Kafka(error)) => return Err(unavailable(error)),
+            Err(ProgressError::Damaged { offset, reason }) => {
+                return Err(SourceError::Damaged { place: place_of(&place, 0, offset), reason });
+            }
+        };
+        let Some(progress) = progress else { return Ok(()) };
+        let (position, published) = (progress.position, progress.witness());
+        let found = progress.found_in(log).await?;
+        if found == Some(published) {
+            return Ok(());
+        }
+        let other = RelayError::OtherHistory { position, published, found, progress: place.clone() };
+        Err(SourceError::Unfit { place, reason: other.to_string() })
     }
 }
+
+/// How long brokers may take to tell how far the relay has come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[async_trait]
 impl EventSource for KafkaSource {
@@ -63,6 +108,7 @@ impl EventSource for KafkaSource {
         let thread = format!("kafka-{}", subscription.reader);
         let found = Found::by(&config, &subscription).await?;
         found.check(&config).await?;
+        self.check_log().await?;
         let (outbox, takeover) = match subscription.order {
             EventOrder::PerKey => {
                 let outbox = Outbox::new(vec![merged()]);

@@ -62,8 +62,8 @@ pub trait Relay: Any + fmt::Debug + Send + Sync {
     /// The engine that copies `log`. Of all processes that run it for the same `service`, one copies at a time.
     fn engine(&self, service: &str, log: Arc<dyn EventStore>) -> Box<dyn Engine>;
 
-    /// The source that the readers of `service` follow.
-    fn source(&self, service: &str) -> Arc<dyn EventSource>;
+    /// The source that the readers of `service` follow. It refuses them if it holds the events of another log.
+    fn source(&self, service: &str, log: Arc<dyn EventStore>) -> Arc<dyn EventSource>;
 }
 
 /// Why a part of a service ended.

@@ -62,7 +62,7 @@ impl Resources {
         by_type: ByType,
     ) -> Self {
         let log = LogSource::new(store.clone());
-        let source = source.or_else(|| relay.as_ref().map(|relay| relay.source(&name)));
+        let source = source.or_else(|| relay.as_ref().map(|relay| relay.source(&name, store.clone())));
         let source = source.unwrap_or_else(|| Arc::new(log.clone()));
         Self(Arc::new(Shared { name, store, log, source, relay, by_type, touched: OnceLock::new() }))
     }

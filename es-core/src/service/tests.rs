@@ -116,7 +116,7 @@ impl Relay for Nowhere {
         Box::new(self.0.clone())
     }
 
-    fn source(&self, _: &str) -> Arc<dyn EventSource> {
+    fn source(&self, _: &str, _: Arc<dyn EventStore>) -> Arc<dyn EventSource> {
         Arc::new(LogSource::new(self.1.clone()))
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use es_core::{
     Position, RecordedEvent,
-    backend::{Witness, check_contiguous, is_last_page},
+    backend::{check_contiguous, is_last_page},
     telemetry::spans,
 };
 use rdkafka::{
@@ -163,8 +163,7 @@ impl Relay {
         let published = progress.filter(|progress| progress.position > Position::ZERO);
         let Some(progress) = published else { return Ok(Position::ZERO) };
         let (position, published) = (progress.position, progress.witness());
-        let before = Position::new(position.get().saturating_sub(1));
-        let found = self.store.read_log(before, 1).await.map_err(Failure::read)?.first().map(Witness::of);
+        let found = progress.found_in(&self.store).await.map_err(Failure::read)?;
         if found == Some(published) {
             Ok(position)
         } else {

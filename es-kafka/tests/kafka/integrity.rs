@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use es_core::{
     EventOrder, EventStore, Position, RecordedEvent,
-    backend::{Categories, Checkpoint, Shard, SourceError, Witness},
+    backend::{Categories, Checkpoint, EventSource, Shard, SourceError, Witness},
 };
-use es_kafka::headers;
+use es_kafka::{KafkaSource, headers};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier},
@@ -15,7 +15,7 @@ use rdkafka::{
 };
 
 use crate::{
-    reader::Reader,
+    reader::{Reader, subscription},
     setup::{House, PATIENCE, Running, admin, brokers},
 };
 
@@ -64,6 +64,32 @@ fn folded(house: &House, order: EventOrder, event: &RecordedEvent) -> BTreeMap<S
         EventOrder::PerStream => (0..3).map(|n| Shard::partition(house.topics().events("order"), n)).collect(),
     };
     shards.into_iter().map(|shard| (shard, checkpoint.clone())).collect()
+}
+
+/// A new database beside old topics: the relay refuses them too, but readers might have folded them before.
+#[tokio::test(flavor = "multi_thread")]
+async fn r3_readers_refuse_topics_that_another_log_has_filled() {
+    let (house, ..) = twelve().await;
+    let (shorter, other) = (House::new(), House::new());
+    shorter.append("order", "a", 1).await;
+    other.append("order", "a", 20).await;
+    for order in ORDERS {
+        let source = KafkaSource::new(house.source_config());
+        for log in [&shorter, &other] {
+            let refused =
+                source.clone().of_log(log.store.clone()).open(&subscription(orders(), order)).await.unwrap_err();
+            let told = refused.to_string();
+            let names = told.contains(&house.topics().progress()) && told.contains("at position 12");
+            assert!(matches!(refused, SourceError::Unfit { .. }) && names, "{told}");
+        }
+        source.of_log(house.store.clone()).open(&subscription(orders(), order)).await.unwrap();
+        // Before the first relay has published anything, there is nothing to compare.
+        KafkaSource::new(other.source_config())
+            .of_log(other.store.clone())
+            .open(&subscription(orders(), order))
+            .await
+            .unwrap();
+    }
 }
 
 /// Seen to fail where a reader does not check what each record names: the foreign record is folded, and every later

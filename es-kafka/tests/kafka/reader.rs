@@ -24,6 +24,10 @@ impl House {
     }
 }
 
+pub(crate) fn subscription(categories: Categories, order: EventOrder) -> Subscription {
+    Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order, split: Split::NONE }
+}
+
 pub(crate) struct Reader {
     feed: Box<dyn EventFeed>,
     pub(crate) checkpoints: BTreeMap<Shard, Checkpoint>,
@@ -39,9 +43,7 @@ impl Reader {
         order: EventOrder,
         checkpoints: BTreeMap<Shard, Checkpoint>,
     ) -> Self {
-        let subscription =
-            Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order, split: Split::NONE };
-        let feed = KafkaSource::new(config).open(&subscription).await.unwrap();
+        let feed = KafkaSource::new(config).open(&subscription(categories, order)).await.unwrap();
         Self { feed, checkpoints, events: Vec::new(), batches: 0, at_end: BTreeMap::new() }
     }
 
@@ -51,9 +53,7 @@ impl Reader {
         categories: Categories,
         order: EventOrder,
     ) -> SourceError {
-        let subscription =
-            Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order, split: Split::NONE };
-        KafkaSource::new(config).open(&subscription).await.unwrap_err()
+        KafkaSource::new(config).open(&subscription(categories, order)).await.unwrap_err()
     }
 
     /// Ends the reader, and leaves its group.
