@@ -17,16 +17,25 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 /// How long an open transaction may still take once the shutdown is asked for (R16).
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 const INIT_SLICE: Duration = Duration::from_secs(10);
+const SHORTEST_PAUSE: Duration = Duration::from_micros(250);
+const LONGEST_PAUSE: Duration = Duration::from_millis(10);
 
 /// Time that gets shorter when the shutdown is asked for.
 pub(super) struct Patience {
+    since: Instant,
     deadline: Instant,
     hurried: bool,
 }
 
 impl Patience {
     pub(super) fn new() -> Self {
-        Self { deadline: Instant::now() + PATIENCE, hurried: false }
+        let since = Instant::now();
+        Self { since, deadline: since + PATIENCE, hurried: false }
+    }
+
+    /// How long to wait before the next look: brokers answer within milliseconds, or something keeps them for longer.
+    pub(super) fn pause(&self) -> Duration {
+        (self.since.elapsed() / 8).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
     }
 
     pub(super) fn is_over(&mut self, shutdown: &CancellationToken) -> bool {
@@ -37,6 +46,27 @@ impl Patience {
         }
         now >= self.deadline
     }
+}
+
+/// Waits, then takes in what the brokers have reported meanwhile. A poll of the client that is given time spins for the last
+/// millisecond of it.
+pub(super) fn wait(producer: &BaseProducer<Deliveries>, pause: Duration) {
+    std::thread::sleep(pause);
+    producer.poll(Duration::ZERO);
+}
+
+/// Returns when the brokers have reported on every record, or `false` after a while.
+pub(super) fn flush(producer: &BaseProducer<Deliveries>, shutdown: &CancellationToken) -> bool {
+    let mut patience = Patience::new();
+    while producer.in_flight_count() > 0 {
+        if patience.is_over(shutdown) {
+            return false;
+        }
+        // Without time to wait it only ends the lingering.
+        _ = producer.flush(Duration::ZERO);
+        wait(producer, patience.pause());
+    }
+    true
 }
 
 pub(super) fn classify(producer: &BaseProducer<Deliveries>, error: KafkaError) -> PublishError {
@@ -73,7 +103,7 @@ fn denied(producer: &BaseProducer<Deliveries>) -> Option<PublishError> {
     let asked = Instant::now();
     // One poll may do no more than the client's own work.
     while asked.elapsed() < Duration::from_millis(200) && producer.context().reports().denied.is_none() {
-        producer.poll(Duration::from_millis(10));
+        wait(producer, LONGEST_PAUSE);
     }
     producer.context().reports().denied.take().map(PublishError::Kafka)
 }
@@ -91,4 +121,36 @@ pub(super) fn settings(config: &RelayConfig) -> ClientConfig {
     ];
     let invariants = [("transactional.id", id.as_str()), ("enable.idempotence", "true"), ("acks", "all")];
     client::layered(&config.brokers, &tuning, &config.settings, &invariants)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use rdkafka::{mocking::MockCluster, producer::BaseRecord};
+    use rustix::time::{ClockId, clock_gettime};
+
+    use super::*;
+
+    fn processor_time() -> Duration {
+        clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap()
+    }
+
+    /// Seen to fail with a poll of half a millisecond instead of the pause: it spins.
+    #[test]
+    fn a_relay_that_waits_for_brokers_leaves_the_processor_alone() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("order-events", 1, 1).unwrap();
+        let brokers = cluster.bootstrap_servers();
+        let client = client::layered(&brokers, &[], &client::Settings::new(), &[]);
+        let producer: BaseProducer<Deliveries> = client.create_with_context(Deliveries::default()).unwrap();
+        let send = || producer.send(BaseRecord::with_opaque_to("order-events", 0).key("1").payload("{}")).unwrap();
+        send();
+        assert!(flush(&producer, &CancellationToken::new()));
+        cluster.broker_round_trip_time(1, Duration::from_secs(2)).unwrap();
+        send();
+        let (began, before) = (Instant::now(), processor_time());
+        assert!(flush(&producer, &CancellationToken::new()));
+        let (waited, used) = (began.elapsed(), processor_time() - before);
+        assert!(waited > Duration::from_secs(1) && used < waited / 5, "{used:?} of {waited:?}");
+    }
 }

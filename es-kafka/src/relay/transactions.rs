@@ -1,11 +1,6 @@
 //! The transactions of a relay: events and progress, together or not at all.
 
-use std::{
-    collections::BTreeMap,
-    ops::ControlFlow,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use chrono::DateTime;
 use es_core::{Position, RecordedEvent};
@@ -177,12 +172,14 @@ impl Transactions {
 
     /// Puts a record into the producer's queue; a full queue is waited for (R17).
     fn enqueue<'a>(&self, record: impl Fn() -> BaseRecord<'a, str, [u8], usize>) -> Result<(), PublishError> {
-        let deadline = Instant::now() + PATIENCE;
+        let mut patience = Patience::new();
         loop {
             match self.producer.send(record()) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _)) if Instant::now() < deadline => {
-                    self.producer.poll(Duration::from_millis(5));
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), _))
+                    if !patience.is_over(&self.shutdown) =>
+                {
+                    producer::wait(&self.producer, patience.pause());
                 }
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), record)) => {
                     return Err(PublishError::TooLarge { index: Some(record.delivery_opaque) });
@@ -196,14 +193,8 @@ impl Transactions {
     /// `expected`. Only then may it be committed: `commit_transaction` itself waits in steps of
     /// 100 ms while anything is in flight.
     fn settle(&self, expected: usize) -> Result<(), PublishError> {
-        let mut patience = Patience::new();
-        while self.producer.in_flight_count() > 0 {
-            // Without time to wait it only ends the lingering.
-            _ = self.producer.flush(Duration::ZERO);
-            self.producer.poll(Duration::from_micros(500));
-            if patience.is_over(&self.shutdown) {
-                return Err(PublishError::Kafka(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
-            }
+        if !producer::flush(&self.producer, &self.shutdown) {
+            return Err(PublishError::Kafka(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
         }
         let mut reports = self.producer.context().reports();
         if let Some(Rewound { topic, partition, known, found }) = reports.rewound.take() {
