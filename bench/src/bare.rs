@@ -9,6 +9,7 @@ mod fold;
 pub(crate) mod embedded;
 pub(crate) mod embedded_fold;
 pub(crate) mod insert;
+pub(crate) mod kafka;
 pub(crate) mod one_stream;
 pub(crate) mod read;
 pub(crate) mod tables;

@@ -29,6 +29,10 @@ pub(crate) enum Work {
     CatchUp,
     /// Writing the whole log into an SQL table.
     Tables,
+    /// Publishing the whole log to Kafka.
+    Publish,
+    /// Folding what is in Kafka into the read model that serves.
+    Follow,
     /// Asking for the log's last position.
     Head,
     /// Reading a page of the log.
@@ -43,7 +47,7 @@ impl Work {
 
     /// Whether it is one piece of work and no closed loop of clients.
     pub(crate) fn is_one_piece(self) -> bool {
-        matches!(self, Self::Import | Self::Rebuild | Self::CatchUp | Self::Tables)
+        matches!(self, Self::Import | Self::Rebuild | Self::CatchUp | Self::Tables | Self::Publish | Self::Follow)
     }
 
     /// Whether it is about the log as a whole.

@@ -1,6 +1,6 @@
 //! Who takes part in a workload, and how its contender comes about.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -29,6 +29,8 @@ pub(crate) enum Entrant {
     Five,
     /// The framework on a file of SQLite.
     Embedded,
+    /// The framework with a reader that gets its events in log order from Kafka.
+    Merged,
     /// The framework while a projector follows the log.
     Projected,
     /// The framework while appends fold a read model.
@@ -72,6 +74,8 @@ pub(crate) enum Bare {
     Upsert,
     /// The last two on a file of SQLite.
     EmbeddedFold,
+    /// A producer or a consumer of Kafka.
+    Kafka,
 }
 
 impl Entrant {
@@ -80,6 +84,7 @@ impl Entrant {
         match self {
             Self::Ours | Self::Embedded => "es-core",
             Self::Five => "es-core, five",
+            Self::Merged => "es-core, in log order",
             Self::Projected => "es-core, projecting",
             Self::Inlined => "es-core, inline",
             Self::Watched => "es-core, with metrics",
@@ -107,6 +112,7 @@ impl Entrant {
         match self {
             Self::Ours
             | Self::Five
+            | Self::Merged
             | Self::Projected
             | Self::Inlined
             | Self::Watched
@@ -143,6 +149,7 @@ impl Entrant {
             Self::Bare(Bare::OneStream) => Box::new(OneStream::connect(task).await?),
             Self::Bare(Bare::Read) => Box::new(Read::new(task)),
             Self::Bare(Bare::Copy | Bare::Fold | Bare::Upsert) => Box::new(Copy::new(task)),
+            Self::Merged | Self::Bare(Bare::Kafka) => bail!("{} has no clients", self.name()),
             Self::Peer(peer) => peer.connect(task).await?,
         })
     }

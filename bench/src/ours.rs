@@ -106,6 +106,24 @@ impl<const N: usize> Projection for Balances<N> {
     }
 }
 
+/// The same for a reader that needs all events in log order.
+pub(crate) struct Merged;
+
+impl Projection for Merged {
+    const NAME: &'static str = "merged";
+    const ORDER: EventOrder = EventOrder::PerKey;
+    type Event = AccountEvent;
+    type Document = Account;
+
+    fn keys(&self, event: &Recorded<AccountEvent>) -> Keys {
+        Balances::<0>.keys(event)
+    }
+
+    fn fold(&self, account: &mut Option<Account>, event: &Recorded<AccountEvent>) -> FoldResult {
+        Balances::<0>.fold(account, event)
+    }
+}
+
 /// The framework while a projector keeps a read model in the same store.
 pub(crate) struct Projected {
     ours: Ours,

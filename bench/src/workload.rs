@@ -230,6 +230,28 @@ pub(crate) fn all() -> Vec<Workload> {
             Bare::Upsert,
         )
         .claims(0.9, None, None),
+        Workload::new("relay", "Publish 200,000 events to Kafka, exactly once", Work::Publish, 1, Bare::Kafka)
+            .claims(0.7, None, None),
+        Workload::new(
+            "kafka",
+            "Keep a read model from Kafka: 200,000 events, 3 partitions, 20,000 documents",
+            Work::Follow,
+            1,
+            Bare::Kafka,
+        )
+        .claims(0.8, None, None),
+        Workload {
+            ours: Entrant::Merged,
+            reference: Entrant::Ours,
+            ..Workload::new(
+                "kafka-merged",
+                "Keep a read model from Kafka in log order, and per stream: 200,000 events, 3 partitions",
+                Work::Follow,
+                1,
+                Bare::Kafka,
+            )
+        }
+        .claims(0.7, None, None),
         tables("tables", "Keep a table: 200,000 events in batches of 1,000, 20,000 rows", Entrant::Ours, Bare::Upsert),
         tables(
             "sqlite-tables",

@@ -39,7 +39,8 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
     if !measures(arguments) {
         return children::run_to_end(bench, Group::Own, &interrupt);
     }
-    let servers = Servers::start(Needs::BENCHMARKS, &interrupt)?;
+    let needs = Needs { kafka: needs_kafka(arguments), ..Needs::BENCHMARKS };
+    let servers = Servers::start(needs, &interrupt)?;
     bench.envs(servers.variables());
     children::run_to_end(bench, Group::Own, &interrupt)
 }
@@ -47,6 +48,14 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<i32> {
 /// Whether the arguments run benchmarks. To draw a chart or to show the help needs no server.
 fn measures(arguments: &[OsString]) -> bool {
     !arguments.iter().any(|argument| ["chart", "help", "--help", "-h", "--list"].iter().any(|word| argument == word))
+}
+
+/// Whether a workload that is asked for goes through Kafka: a prefix stands for all that begin with it, and none for all.
+fn needs_kafka(arguments: &[OsString]) -> bool {
+    let words = arguments.iter().filter_map(|argument| argument.to_str());
+    let mut asked = words.filter(|word| word.starts_with(|first: char| first.is_ascii_lowercase())).peekable();
+    let goes = |word: &str| ["relay", "kafka"].iter().any(|name| name.starts_with(word) || word.starts_with(name));
+    asked.peek().is_none() || asked.any(goes)
 }
 
 #[cfg(test)]
@@ -60,5 +69,12 @@ mod tests {
         assert!(measures(&words("--quick execute-1")));
         assert!(!measures(&words("chart")));
         assert!(!measures(&words("--help")));
+    }
+
+    #[test]
+    fn only_what_goes_through_kafka_needs_it() {
+        let needs = |line: &str| needs_kafka(&line.split_whitespace().map(OsString::from).collect::<Vec<_>>());
+        assert!(needs("--rounds 3 --without-peers") && needs("execute-1 kafka-merged") && needs("re"));
+        assert!(!needs("--rounds 3 execute-1 sqlite"));
     }
 }
