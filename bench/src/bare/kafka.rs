@@ -101,7 +101,14 @@ fn consumer(topics: &Topics) -> Result<BaseConsumer> {
 }
 
 fn next<'c>(consumer: &'c BaseConsumer) -> Result<BorrowedMessage<'c>> {
-    consumer.poll(PATIENCE).context("no record has come")?.map_err(Into::into)
+    let began = Instant::now();
+    loop {
+        // It also returns when the group has changed.
+        match consumer.poll(Duration::from_secs(1)) {
+            Some(record) => return Ok(record?),
+            None => ensure!(began.elapsed() < PATIENCE, "no record has come"),
+        }
+    }
 }
 
 /// How many different events the first `events` records tell of.
