@@ -43,6 +43,10 @@ impl Settings {
         self.0.insert(name.into(), value.into());
     }
 
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// Takes one property out.
     pub fn remove(&mut self, name: &str) -> Option<String> {
         self.0.remove(name)

@@ -87,6 +87,13 @@ pub enum Step {
 #[derive(Clone)]
 pub(crate) struct StepHook(pub(crate) Arc<dyn Fn(Step) -> ControlFlow<()> + Send + Sync>);
 
+/// How much the client of a merge reads ahead: until it has so many records or kilobytes, and no more than that with one answer.
+const MERGING: [(&str, &str); 3] =
+    [("queued.min.messages", "5000"), ("queued.max.messages.kbytes", "8192"), ("fetch.max.bytes", "4194304")];
+
+/// How much a client beside a reader reads ahead.
+const OBSERVED_KILOBYTES: &str = "1024";
+
 /// Where a source reads, and how much it keeps in memory.
 #[derive(Debug, Clone)]
 pub struct KafkaSourceConfig {
@@ -100,11 +107,18 @@ pub struct KafkaSourceConfig {
     pub group_prefix: String,
     /// The most events of one batch.
     pub batch_events: usize,
-    /// A batch is closed when its payloads have reached this many bytes.
+    /// A batch is closed when its events take this many bytes: in a merge with all that an event takes in memory, in a group their
+    /// payloads.
     pub batch_bytes: usize,
     /// The most events of one partition that wait for their turn in a merge.
     pub buffer_events: usize,
-    /// The most payload that waits in a merge, in bytes, all partitions together.
+    /// The most memory that events take which wait in a merge, in bytes, all partitions together: payloads, names, metadata and what
+    /// the allocator adds.
+    ///
+    /// A reader in log order takes this (32 MiB by default), up to six batches of [`batch_bytes`](Self::batch_bytes) on their way to it,
+    /// and what the client reads ahead: 5,000 records or 8 MiB, and one answer of 4 MiB, unless `settings` say otherwise
+    /// (`queued.min.messages`, `queued.max.messages.kbytes`, `fetch.max.bytes`). That is 72 MiB in all, for each reader of a process; a test
+    /// measures it. Events that are larger than their limit come one by one.
     pub buffer_bytes: usize,
     /// How often at most a shard without news moves its checkpoint.
     pub advance_every: Duration,
@@ -126,7 +140,7 @@ impl KafkaSourceConfig {
             batch_events: 1_000,
             batch_bytes: 4 * 1024 * 1024,
             buffer_events: 5_000,
-            buffer_bytes: 64 * 1024 * 1024,
+            buffer_bytes: 32 * 1024 * 1024,
             advance_every: Duration::from_millis(100),
             reopen_after: Duration::from_secs(30),
             settings: Settings::new(),
@@ -136,11 +150,28 @@ impl KafkaSourceConfig {
     /// Its group is the store's own: a service of another one that has a reader of this name shares nothing with it.
     pub(crate) fn consumer(&self, subscription: &Subscription) -> ClientConfig {
         let Subscription { reader, store, .. } = subscription;
-        self.observer(&format!("{reader}-{store}"))
+        client::consumer(&self.brokers, &format!("{}{reader}-{store}", self.group_prefix), &self.settings)
+    }
+
+    /// The consumer of a merge, which has a buffer of its own and need not read far ahead.
+    ///
+    /// The limit of librdkafka in bytes counts keys and values only. With headers and its own records, a short event takes
+    /// several times as much, so there is a limit in records as well.
+    pub(crate) fn merging(&self, subscription: &Subscription) -> ClientConfig {
+        let mut client = self.consumer(subscription);
+        for (name, value) in MERGING {
+            if !self.settings.has(name) {
+                client.set(name, value);
+            }
+        }
+        client
     }
 
     /// A consumer that joins no group.
     pub(crate) fn observer(&self, name: &str) -> ClientConfig {
-        client::consumer(&self.brokers, &format!("{}{name}", self.group_prefix), &self.settings)
+        let mut client = client::consumer(&self.brokers, &format!("{}{name}", self.group_prefix), &self.settings);
+        // It reads short records one after the other, or asks a question.
+        client.set("queued.max.messages.kbytes", OBSERVED_KILOBYTES);
+        client
     }
 }

@@ -46,3 +46,6 @@ mod reconcile;
 
 #[path = "kafka/status.rs"]
 mod status;
+
+#[path = "kafka/memory.rs"]
+mod memory;

@@ -14,7 +14,10 @@ use es_core::{Position, RecordedEvent, backend::SourceError};
 use rdkafka::Message;
 
 use super::{begin::Begin, mark::Mark};
-use crate::record::{self, Heading, place_of};
+use crate::{
+    record::{self, Heading, place_of},
+    weight::weight,
+};
 
 /// The last record that was read.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +38,7 @@ pub(crate) struct Chain {
     /// The last event for which the relay has vouched, or what was folded before.
     mark: Mark,
     buffer: VecDeque<(i64, RecordedEvent)>,
+    /// What `buffer` takes in memory.
     bytes: usize,
     /// The last event of `buffer`, as long as the relay has not vouched for it.
     tip: Option<Mark>,
@@ -172,7 +176,7 @@ impl Chain {
             self.mark = vouched;
         }
         self.uncovered_since = None;
-        self.bytes += event.data.payload.len();
+        self.bytes += weight(&event);
         self.buffer.push_back((offset, event));
     }
 }

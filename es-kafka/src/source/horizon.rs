@@ -21,6 +21,7 @@ use crate::{
     offsets::Offsets,
     progress::Progress,
     topics::{Topics, merged},
+    weight::weight,
 };
 
 /// Merges partitions into position order.
@@ -178,14 +179,14 @@ impl Horizon {
         if horizon.position > self.delivered.position { horizon } else { self.delivered }
     }
 
-    /// Up to `limit` events below the horizon, if it has moved.
-    pub(crate) fn advance(&mut self, limit: usize) -> Result<Option<Batch>, SourceError> {
+    /// Up to `limit` events below the horizon, or as many as take `most_bytes` of memory, if it has moved.
+    pub(crate) fn advance(&mut self, limit: usize, most_bytes: usize) -> Result<Option<Batch>, SourceError> {
         self.check()?;
         let horizon = self.horizon();
         if horizon.position <= self.delivered.position {
             return Ok(None);
         }
-        let (events, reached) = self.below(horizon, limit);
+        let (events, reached) = self.below(horizon, limit, most_bytes);
         self.check_density(&events, reached)?;
         self.delivered = reached;
         let mut cursor = self.cursor.clone();
@@ -233,23 +234,25 @@ impl Horizon {
         at_end.then_some(progress.head)
     }
 
-    fn below(&mut self, horizon: Mark, limit: usize) -> (Vec<RecordedEvent>, Mark) {
+    fn below(&mut self, horizon: Mark, limit: usize, most_bytes: usize) -> (Vec<RecordedEvent>, Mark) {
         let mut chains: Vec<&mut Chain> = self.chains.values_mut().flat_map(BTreeMap::values_mut).collect();
         let front = |chain: &Chain| chain.front().map(|event| event.position);
         let mut heads: BinaryHeap<Reverse<(Position, usize)>> =
             chains.iter().enumerate().filter_map(|(index, chain)| Some(Reverse((front(chain)?, index)))).collect();
-        let mut events = Vec::new();
+        let (mut events, mut bytes) = (Vec::new(), 0);
         while let Some(Reverse((position, index))) = heads.pop() {
             if position > horizon.position {
                 break;
             }
-            if events.len() == limit {
+            if events.len() == limit || bytes >= most_bytes {
                 // Cut between two events: everything up to the last one is delivered.
                 let last: Option<&RecordedEvent> = events.last();
                 let reached = last.map_or(self.delivered, Mark::event);
                 return (events, reached);
             }
-            events.extend(chains[index].pop());
+            let event = chains[index].pop();
+            bytes += event.as_ref().map_or(0, weight);
+            events.extend(event);
             heads.extend(front(chains[index]).map(|next| Reverse((next, index))));
         }
         (events, horizon)

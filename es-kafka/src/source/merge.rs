@@ -77,7 +77,7 @@ impl<'a> Merge<'a> {
         let topics = Topics::new(&config.topic_prefix);
         let categories = subscription.categories.clone();
         let horizon = Horizon::new(topics.clone(), categories.clone(), checkpoint)?;
-        let consumer = config.consumer(subscription).create_with_context(Quiet).map_err(unavailable)?;
+        let consumer = config.merging(subscription).create_with_context(Quiet).map_err(unavailable)?;
         let follower = Follower::new(config, &subscription.reader)?;
         let observer = config.observer(&subscription.reader);
         Ok(Self { config, consumer, observer, follower, horizon, topics, categories, advanced: None })
@@ -160,8 +160,11 @@ impl<'a> Merge<'a> {
     /// Hands on one batch; `false` when there is none.
     fn deliver(&mut self, outbox: &Outbox) -> Result<bool, SourceError> {
         let due = self.advanced.is_none_or(|advanced| advanced.elapsed() >= self.config.advance_every);
-        let moved =
-            if due || self.horizon.has_events() { self.horizon.advance(self.config.batch_events)? } else { None };
+        let moved = if due || self.horizon.has_events() {
+            self.horizon.advance(self.config.batch_events, self.config.batch_bytes)?
+        } else {
+            None
+        };
         let Some(batch) = moved.or_else(|| self.horizon.end()) else { return Ok(false) };
         self.advanced = Some(Instant::now());
         outbox.push(batch);

@@ -4,7 +4,7 @@ use es_core::backend::SourceError;
 use rdkafka::Message;
 
 use super::Chain;
-use crate::{record::Heading, source::mark::Mark};
+use crate::{record::Heading, source::mark::Mark, weight::weight};
 
 impl Chain {
     pub(super) fn is_searching(&self) -> bool {
@@ -68,7 +68,7 @@ impl Chain {
         if self.tip.take().is_some()
             && let Some((offset, event)) = self.buffer.pop_back()
         {
-            self.bytes -= event.data.payload.len();
+            self.bytes -= weight(&event);
             self.uncovered_since = None;
             tracing::warn!(place = self.place(offset), position = %event.position, "passed a foreign record");
         }

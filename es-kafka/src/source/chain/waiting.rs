@@ -3,11 +3,12 @@
 use es_core::RecordedEvent;
 
 use super::Chain;
+use crate::weight::weight;
 
 impl Chain {
-    /// Whether as much as `events` or `bytes` waits, the last event apart: that one waits for the next.
+    /// Whether as much as `events` or `bytes` of memory waits, the last event apart: that one waits for the next.
     pub(crate) fn holds(&self, events: usize, bytes: usize) -> bool {
-        let last = self.tip.and_then(|_| self.buffer.back()).map_or(0, |(_, event)| event.data.payload.len());
+        let last = self.tip.and_then(|_| self.buffer.back()).map_or(0, |(_, event)| weight(event));
         let waiting = self.buffer.len() - usize::from(self.tip.is_some());
         waiting > 0 && (waiting >= events || self.bytes - last >= bytes)
     }
@@ -23,7 +24,7 @@ impl Chain {
 
     pub(crate) fn pop(&mut self) -> Option<RecordedEvent> {
         let (_, event) = self.buffer.pop_front()?;
-        self.bytes -= event.data.payload.len();
+        self.bytes -= weight(&event);
         Some(event)
     }
 

@@ -101,7 +101,10 @@ fn read(log: &mut Log, horizon: &mut Horizon, random: &mut fastrand::Rng, stop_a
             }
         }
         horizon.newest = log.progress.is_empty();
-        if let Some(batch) = horizon.advance(7).unwrap() {
+        let most_bytes = if random.bool() { 1 } else { usize::MAX };
+        if let Some(batch) = horizon.advance(7, most_bytes).unwrap() {
+            // The event that reaches the limit ends the batch.
+            assert!(batch.events.len() <= if most_bytes == 1 { 1 } else { 7 });
             seen.extend(batch.events.iter().map(|event| event.position.get()));
             let at_end = log.progress.is_empty() && batch.checkpoint.position.get() == log.last;
             let checkpoint = batch.checkpoint;
@@ -176,7 +179,7 @@ fn r3_a_hole_in_the_log_is_an_alarm_for_a_reader_of_all_categories() {
             horizon.chain(topic, *partition).unwrap().take(&record).unwrap();
         }
     }
-    let gap = horizon.advance(100).unwrap_err();
+    let gap = horizon.advance(100, usize::MAX).unwrap_err();
     assert!(matches!(gap, SourceError::Read(ReadError::Gap { .. })), "{gap:?}");
 }
 
