@@ -101,8 +101,9 @@ impl Reconcile {
         Self { store: Arc::new(store), config, buffer_bytes: 32 * 1024 * 1024, patience: PATIENCE }
     }
 
-    /// How much memory may be taken for records that wait for their turn, in bytes (32 MiB by default). A page of the log and
-    /// the client's own queue (16 MiB, `queued.max.messages.kbytes`) come on top.
+    /// How much memory may be taken for records that wait for their turn, in bytes (32 MiB by default). Two pages of the log
+    /// and what the client reads ahead come on top. The limit of the latter, `queued.max.messages.kbytes` (16 MiB), counts keys and
+    /// values only: with headers, short events take several times as much.
     pub fn buffer_bytes(self, buffer_bytes: usize) -> Self {
         Self { buffer_bytes, ..self }
     }
