@@ -25,11 +25,14 @@ pub use crate::{
         read_model::{
             Acts, Amendment, Changeover, Changes, Checkpoint, CommitError, DeclaredField, Documents, EnsureError,
             Exceptions, Extent, FailedLetter, FieldChange, FieldKind, FieldPlace, FieldScan, FieldValue, FoundDocument,
-            GenerationSet, GenerationState, Generations, Hold, InvalidFieldValue, Lease, Leases, NewLetter, Progress,
-            PromoteError, Promotion, ReadModelError, ReadModelStore, Reader, Redemption, Served, Shard, Share,
-            Situation, Slice, StoredDocument, Taken, Takeover, Treatment, check_payload,
+            GenerationSet, GenerationState, Generations, Hold, Inbox, InvalidFieldValue, Lease, Leases, NewLetter,
+            Progress, PromoteError, Promotion, ReadModelError, ReadModelStore, Reader, Redemption, Served, Shard,
+            Share, Situation, Slice, StoredDocument, Taken, Takeover, Treatment, check_payload,
         },
-        source::{Batch, BatchEvents, Delivery, EventFeed, EventSource, SourceError, Split, Subscription},
+        source::{
+            Batch, BatchEvents, Delivery, EventFeed, EventSource, SourceError, Split, Subscription,
+            unreadable::UNREADABLE,
+        },
         tables::{CommitTablesError, CreateTablesError, TableReading, TableStore, TableWrite, WriteError},
         worker_state::{Failure, Handling, STANDBY_LIMIT, STANDBY_RETRY, StateReport},
     },

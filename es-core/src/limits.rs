@@ -46,3 +46,6 @@ pub const MAX_KEY_BYTES: usize = 512;
 
 /// The longest text in a secondary field of a document, in bytes. With key and field it fits into an entry of an index.
 pub const MAX_FIELD_BYTES: usize = 1_024;
+
+/// The most messages that one commit forgets ([`Inbox`](crate::backend::Inbox)): more than it handles, so that an inbox does not grow.
+pub const INBOX_FORGETS: usize = 4_000;

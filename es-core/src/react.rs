@@ -1,3 +1,5 @@
-//! From the log to further commands.
+//! From the log, and from other systems, to further commands.
 
+pub mod consumer;
+mod inbox;
 pub mod policy;

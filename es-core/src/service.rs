@@ -11,6 +11,7 @@ mod refold;
 mod resources;
 mod settled;
 mod shutdown;
+mod start_error;
 mod status;
 mod stopped;
 mod store;
@@ -36,7 +37,7 @@ use self::part::Part;
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use self::resources::ByType;
 pub use self::{
-    builder::{Parts, RELAY, ServiceBuilder, StartError},
+    builder::{Parts, RELAY, ServiceBuilder},
     engine::{Engine, PartError, Relay},
     health::{Health, Thresholds},
     part::{PartKind, PartState},
@@ -44,6 +45,7 @@ pub use self::{
     resources::Resources,
     settled::Unsettled,
     shutdown::ShutdownError,
+    start_error::StartError,
     status::{PartStatus, Status},
     store::ServiceStore,
 };

@@ -19,6 +19,9 @@ mod refusal;
 mod relay;
 mod source;
 
+// From topics that others fill.
+mod foreign;
+
 // Both, for a service.
 mod service;
 
@@ -30,6 +33,7 @@ pub use client::{InvalidSettings, Settings};
 #[doc(hidden)]
 pub use config::Step;
 pub use config::{KafkaSourceConfig, RelayConfig};
+pub use foreign::{KafkaTopic, RecordField, TopicStart};
 pub use offsets::{Offsets, PerPartition};
 pub use progress::Progress;
 pub use reconcile::{Cursor, Reconcile, ReconcileError, Reconciled, Violation};

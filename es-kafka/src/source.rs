@@ -1,16 +1,16 @@
 //! Kafka as a source of events.
 
-mod begin;
+pub(crate) mod begin;
 mod chain;
-mod feed;
-mod group;
+pub(crate) mod feed;
+pub(crate) mod group;
 mod horizon;
 mod mark;
-mod member;
+pub(crate) mod member;
 mod merge;
-mod outbox;
+pub(crate) mod outbox;
 mod shards;
-mod watchdog;
+pub(crate) mod watchdog;
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -21,7 +21,11 @@ use es_core::{
 };
 use rdkafka::{admin::AdminClient, consumer::BaseConsumer};
 
-use self::{feed::KafkaFeed, outbox::Outbox, watchdog::Watchdog};
+use self::{
+    feed::KafkaFeed,
+    outbox::Outbox,
+    watchdog::{Measure, Watchdog},
+};
 use crate::{
     client::{self, Quiet, told, unavailable},
     config::KafkaSourceConfig,
@@ -104,7 +108,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 impl EventSource for KafkaSource {
     async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
         let (config, subscription) = (self.config.clone(), subscription.clone());
-        let watchdog = Watchdog::new(config.clone(), subscription.reader.clone());
+        let watchdog = Watchdog::new(config.clone(), Measure::Relay, subscription.reader.clone());
         let thread = format!("kafka-{}", subscription.reader);
         let found = Found::by(&config, &subscription).await?;
         found.check(&config).await?;

@@ -49,3 +49,5 @@ mod status;
 
 #[path = "kafka/memory.rs"]
 mod memory;
+#[path = "kafka/foreign.rs"]
+mod foreign;

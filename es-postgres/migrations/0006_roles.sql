@@ -35,7 +35,7 @@ BEGIN
     LOOP
         EXECUTE format('GRANT %s ON %I.%I TO %I',
             CASE WHEN v_table.relkind = 'v' OR v_table.relname IN ('_sqlx_migrations', 'store_id') THEN 'SELECT'
-                 WHEN v_table.relname IN ('readers', 'generations', 'checkpoints', 'documents', 'document_fields', 'parked_keys', 'dead_letters', 'stops', 'paused_readers')
+                 WHEN v_table.relname IN ('readers', 'generations', 'checkpoints', 'documents', 'document_fields', 'parked_keys', 'dead_letters', 'stops', 'paused_readers', 'inbox')
                  THEN 'SELECT, INSERT, UPDATE, DELETE'
                  WHEN v_table.relname IN ('snapshots', 'imports', 'amendments') THEN 'SELECT, INSERT, UPDATE'
                  ELSE 'SELECT, INSERT' END,

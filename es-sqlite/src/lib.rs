@@ -58,6 +58,7 @@ mod documents;
 mod fields;
 mod generations;
 mod holders;
+mod inbox;
 mod leases;
 mod letters;
 mod operations;

@@ -14,7 +14,7 @@ use es_core::{
 };
 use uuid::Uuid;
 
-use crate::{SqliteStore, documents, error::Failure, fields, generations, inline, leases, letters, operations};
+use crate::{SqliteStore, documents, error::Failure, fields, generations, inbox, inline, leases, letters, operations};
 
 /// The most letters that a worker handles again with one commit.
 const LETTERS: usize = 100;
@@ -213,7 +213,7 @@ impl Leases for SqliteStore {
         let committed = self.connections().write(move |connection| {
             Box::pin(async move {
                 let healed = operations::healed(&held, &changes);
-                let Changes { upserts, deletes, fields, checkpoint, letters, redemption, .. } = changes;
+                let Changes { upserts, deletes, fields, checkpoint, letters, redemption, inbox, .. } = changes;
                 if let Some(redemption) = &redemption
                     && !letters::are_as_read(connection, held.reader.id, redemption).await?
                 {
@@ -231,6 +231,9 @@ impl Leases for SqliteStore {
                     letters::park(connection, &held, &letters).await?;
                     if let Some(redemption) = &redemption {
                         letters::redeem(connection, held.reader.id, redemption).await?;
+                    }
+                    if let Some(inbox) = &inbox {
+                        inbox::note(connection, held.reader.id, inbox).await?;
                     }
                     for note in healed {
                         note.write_if(true, connection).await?;
@@ -255,6 +258,13 @@ impl Leases for SqliteStore {
     async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
         let page = LetterPage::first(LETTERS).of_key(key);
         self.dead_letters_of(&lease.reader.name, &page, Some(lease.reader.id)).await
+    }
+
+    async fn handled(&self, reader: &Reader, messages: &[Uuid]) -> Result<Vec<Uuid>, ReadModelError> {
+        let mut connection = self.connections().reader().await?;
+        let handled = inbox::handled(connection.connection(), reader.id, messages).await.map_err(Failure::from)?;
+        connection.give_back();
+        Ok(handled)
     }
 
     async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {

@@ -3,6 +3,7 @@
 pub mod dead_letters;
 mod engines;
 pub mod engines_codec;
+pub mod engines_consume;
 pub mod engines_decide;
 pub mod engines_evolve;
 pub mod engines_execute;
@@ -23,6 +24,7 @@ pub mod event_store_boundary;
 pub mod event_store_input;
 pub mod event_store_large;
 pub mod event_store_together;
+pub mod inbox;
 pub mod inline;
 pub mod inspect;
 pub mod live;

@@ -144,6 +144,7 @@
 //! | fold a read model in several processes at once | [`Projector::shards`], by [`ServiceBuilder::projection_with`] |
 //! | keep one bad event from holding up the others | [`FailurePolicy`], [`DeadLetters`], [`Operations`] |
 //! | react to events | [`Policy`], [`reaction`] |
+//! | handle messages of other systems | [`Consumer`], and `kafka::KafkaTopic` (feature `kafka`) |
 //! | start, watch, rebuild, end | [`Service`]; [`Throttle`] keeps appends fast while a read model is rebuilt |
 //! | serve HTTP | `http` (feature `axum`) |
 //! | look into a store, verify and rebuild from a command line | `cli` (feature `cli`) |

@@ -29,6 +29,9 @@ mod documents {
     #[doc = include_str!("../../docs/tables.md")]
     struct Tables;
 
+    #[doc = include_str!("../../docs/consumers.md")]
+    struct Consumers;
+
     #[doc = include_str!("../../docs/failures.md")]
     struct Failures;
 

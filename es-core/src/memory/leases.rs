@@ -15,8 +15,8 @@ use crate::{
     event::RecordedEvent,
     limits::PAGE_BYTES,
     read::read_model::{
-        Acts, Changeover, Changes, Checkpoint, CommitError, DeadLetter, GenerationState, Lease, Leases, NewLetter,
-        Pause, ReadModelError, Reader, Redemption, Shard, Share, Situation, StoppedAt, Takeover,
+        Acts, Changeover, Changes, Checkpoint, CommitError, DeadLetter, GenerationState, Inbox, Lease, Leases,
+        NewLetter, Pause, ReadModelError, Reader, Redemption, Shard, Share, Situation, StoppedAt, Takeover,
     },
     stream::Position,
 };
@@ -137,6 +137,13 @@ impl Leases for MemoryStore {
         Ok(page(parked.iter().flat_map(|parked| parked.letters.values()), 100))
     }
 
+    async fn handled(&self, reader: &Reader, messages: &[Uuid]) -> Result<Vec<Uuid>, ReadModelError> {
+        let models = &self.lock().read_models;
+        let stored = models.readers.get(&reader.id);
+        let is_known = |message: &&Uuid| stored.is_some_and(|stored| stored.inbox.contains_key(message));
+        Ok(messages.iter().filter(is_known).copied().collect())
+    }
+
     async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
         if let Ok(shard) = self.lock().read_models.leased(lease) {
             shard.stopped = Some(StoppedAt {
@@ -218,6 +225,13 @@ impl ReadModels {
             stored.documents.remove(key);
         }
         stored.fields.write(changes.fields);
+        if let Some(Inbox { handled, keep_for }) = changes.inbox {
+            let now = Utc::now();
+            stored.inbox.retain(|_, at| (now - *at).to_std().is_ok_and(|age| age < keep_for));
+            for message in handled {
+                stored.inbox.entry(message).or_insert(now);
+            }
+        }
         self.leased(lease)?.checkpoint = changes.checkpoint;
         Ok(())
     }

@@ -43,6 +43,8 @@ pub(super) struct Stored {
     pub(super) copy: Option<StoredCopy>,
     pub(super) documents: BTreeMap<String, Bytes>,
     pub(super) fields: FieldIndex,
+    /// Messages of other systems that it has handled, and when.
+    pub(super) inbox: HashMap<Uuid, DateTime<Utc>>,
 }
 
 /// A copy of a read model.
@@ -156,7 +158,9 @@ impl ReadModels {
         let reader = Reader { id: self.last_id, name: name.to_owned() };
         let (shards, parked, amendments, documents) = (HashMap::new(), BTreeMap::new(), Vec::new(), BTreeMap::new());
         let (definition, fields) = (definition.to_owned(), FieldIndex::default());
-        let stored = Stored { reader: reader.clone(), definition, shards, parked, amendments, copy, documents, fields };
+        let (reader_of, inbox) = (reader.clone(), HashMap::new());
+        let stored =
+            Stored { reader: reader_of, definition, shards, parked, amendments, copy, documents, fields, inbox };
         self.readers.insert(reader.id, stored);
         reader
     }

@@ -3,13 +3,17 @@
 #[cfg(test)]
 mod tests;
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{borrow::Cow, ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
+use super::{
+    consumer::{Foreign, UnknownTypes},
+    inbox::Open,
+};
 use crate::{
     error::BoxError,
     event::{EventSet, Metadata, Recorded, RecordedEvent},
@@ -19,8 +23,8 @@ use crate::{
         failure::{FailurePolicy, FailureSettings, cause_of},
         panics::{Panicked, caught, caught_async},
         projection::EventOrder,
-        read_model::{Leases, NewLetter, Reader},
-        source::{EventSource, Split, Subscription},
+        read_model::{Leases, NewLetter, Reader, Shard},
+        source::{EventSource, Split, Subscription, unreadable},
         standby::Standby,
         worker::{DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Worker},
         worker_state::{StateReport, WorkerState},
@@ -150,33 +154,21 @@ impl From<InvalidKey> for PolicyError {
     }
 }
 
-/// `policy Fulfilment`. The events that it reacts to may change: it continues from its checkpoint.
-fn definition_of<P: Policy>() -> String {
-    format!("policy {}", P::identity())
-}
-
-/// Refuses to continue with the checkpoint of another definition of the same name.
-pub(crate) fn admit<P: Policy>(stored: &str) -> Result<(), EngineError> {
-    let ours = definition_of::<P>();
-    if stored == ours {
-        return Ok(());
-    }
-    Err(EngineError::OtherDefinition { name: P::NAME, stored: stored.to_owned(), ours })
-}
-
 /// Runs a policy and keeps its checkpoint.
 ///
 /// # Panics
 /// Its futures panic outside of a tokio runtime with time enabled.
 #[derive(Debug)]
 pub struct PolicyRunner<P> {
-    policy: P,
+    pub(super) policy: P,
     source: Arc<dyn EventSource>,
     leases: Arc<dyn Leases>,
     lease: Duration,
     shards: u32,
     standby: Standby,
     failures: FailureSettings,
+    /// Its events are messages of another system.
+    foreign: Option<Foreign>,
     pub(crate) report: StateReport,
 }
 
@@ -186,7 +178,12 @@ impl<P: Policy> PolicyRunner<P> {
         const { assert!(definition::is_name(P::NAME), "Policy::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (Standby::default(), StateReport::default());
         let (source, leases, failures) = (Arc::new(source), Arc::new(leases), FailureSettings::default());
-        Self { policy, source, leases, lease: DEFAULT_LEASE, shards: 1, standby, failures, report }
+        Self { policy, source, leases, lease: DEFAULT_LEASE, shards: 1, standby, failures, foreign: None, report }
+    }
+
+    /// Its events are messages of another system.
+    pub(super) fn of_foreign(self, foreign: Foreign) -> Self {
+        Self { foreign: Some(foreign), ..self }
     }
 
     /// How long the lease of a runner lasts after its process was killed or stalls, as
@@ -256,7 +253,12 @@ impl<P: Policy> PolicyRunner<P> {
     /// Reacts to `event`. `None` if there was no reaction because of the shutdown.
     async fn react(&self, event: &RecordedEvent, stop: &CancellationToken) -> Result<Option<()>, EngineError> {
         let panicked = |Panicked| EngineError::Panicked { event: Location::of(event) };
-        let Some(event) = caught(|| event.decode::<P::Event>()).map_err(panicked)?? else { return Ok(Some(())) };
+        let event = self.read(event)?;
+        let decoded = match caught(|| event.decode::<P::Event>()).map_err(panicked)? {
+            Err(error) if self.treats_unknown(UnknownTypes::Ignore) && error.reason.is_of_newer_code() => None,
+            decoded => decoded?,
+        };
+        let Some(event) = decoded else { return Ok(Some(())) };
         if stop.is_cancelled() {
             return Ok(None);
         }
@@ -270,13 +272,53 @@ impl<P: Policy> PolicyRunner<P> {
         })
     }
 
+    /// `event`, or what its source makes of it today if it could not read the record before: it is in the dead letters perhaps.
+    fn read<'a>(&self, event: &'a RecordedEvent) -> Result<Cow<'a, RecordedEvent>, EngineError> {
+        if self.foreign.is_none() || !unreadable::is_unreadable(event) {
+            return Ok(Cow::Borrowed(event));
+        }
+        let read = self.source.read_again(event);
+        read.map(Cow::Owned).map_err(|reason| EngineError::Unreadable { event: Location::of(event), reason })
+    }
+
+    fn treats_unknown(&self, unknown: UnknownTypes) -> bool {
+        self.foreign.as_ref().is_some_and(|foreign| foreign.unknown == unknown)
+    }
+
+    /// Whether `failure` parks the key at once: the first time, not when its letters are handled again.
+    fn parks_at_once(&self, failure: &EngineError, is_again: bool) -> bool {
+        self.treats_unknown(UnknownTypes::Park) && failure.awaits_newer_code() && !is_again
+    }
+
+    /// What is parked when `event` fails. The positions of foreign records grow in one shard only, and a key may be in several.
+    fn key<'a>(&self, shard: &Shard, event: &'a RecordedEvent) -> Cow<'a, str> {
+        let stream = event.stream.as_str();
+        if self.foreign.is_some() { format!("{shard}/{stream}").into() } else { stream.into() }
+    }
+
+    /// `policy Fulfilment`. The events that it reacts to may change: it continues from its checkpoint.
+    fn definition(&self) -> String {
+        let kind = if self.foreign.is_some() { "consumer" } else { "policy" };
+        format!("{kind} {}", P::identity())
+    }
+
+    /// Refuses to continue with the checkpoint of another definition of the same name.
+    pub(crate) fn admit(&self, stored: &str) -> Result<(), EngineError> {
+        let ours = self.definition();
+        if stored == ours {
+            return Ok(());
+        }
+        Err(EngineError::OtherDefinition { name: P::NAME, stored: stored.to_owned(), ours })
+    }
+
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
         if let Some(pause) = self.leases.paused(P::NAME).await? {
             return Err(EngineError::Paused(pause));
         }
         let reader = self.reader().await?;
         let (leases, categories) = (self.leases.clone(), P::Event::categories());
-        let (name, store, order) = (P::NAME.to_owned(), leases.id().await?, EventOrder::PerKey);
+        let order = if self.foreign.is_some() { EventOrder::PerStream } else { EventOrder::PerKey };
+        let (name, store) = (P::NAME.to_owned(), leases.id().await?);
         let split = Split { shards: self.shards, by_stream: true };
         let subscription = Subscription { reader: name, store, categories, order, split };
         let worker = Worker::open(self, &*self.source, &subscription, leases, reader, self.lease).await?;
@@ -294,28 +336,45 @@ impl<P: Policy> PolicyRunner<P> {
 
     /// What its checkpoint belongs to.
     async fn reader(&self) -> Result<Reader, EngineError> {
-        let (reader, stored) = self.leases.ensure_reader(P::NAME, &definition_of::<P>()).await?;
-        admit::<P>(&stored)?;
+        let (reader, stored) = self.leases.ensure_reader(P::NAME, &self.definition()).await?;
+        self.admit(&stored)?;
         Ok(reader)
     }
 }
 
 #[async_trait]
 impl<P: Policy> Handler for PolicyRunner<P> {
-    async fn handle(&self, _: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
-        let Events { list: events, course, .. } = events;
+    async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
+        let Events { list: events, course, shard, .. } = events;
         let (began, mut handled) = (Instant::now(), Handled::default());
+        let mut inbox = match Open::of(self.foreign.as_ref(), &*self.leases, reader, events).await {
+            Ok(inbox) => inbox,
+            Err(error) => return Handled { failure: Some(error.into()), ..handled },
+        };
         for event in events {
-            let stream = event.stream.as_str();
-            let letter = if !course.parked.is_empty() && course.parked.contains(stream) {
+            let key = self.key(shard, event);
+            let mut is_parked_now = course.gives_up == Some(event.position);
+            let letter = if !course.parked.is_empty() && course.parked.contains(&*key) {
                 Some((None, 0))
+            } else if inbox.as_ref().is_some_and(|inbox| inbox.knows(event)) {
+                tracing::debug!(name = P::NAME, %event.stream, %event.position, "its producer repeats a message");
+                None
             } else {
                 self.report.handles(Some(event.position));
                 match self.react(event, stop).instrument(spans::react(P::NAME, event)).await {
-                    Ok(Some(())) => None,
+                    Ok(Some(())) => {
+                        if let Some(inbox) = &mut inbox {
+                            inbox.add(event);
+                        }
+                        None
+                    }
                     Ok(None) => break,
-                    Err(error) if error.is_of_event() && course.gives_up == Some(event.position) => {
+                    Err(error) if error.is_of_event() && is_parked_now => {
                         Some((Some(cause_of(&error)), course.attempts))
+                    }
+                    Err(error) if self.parks_at_once(&error, course.only.is_some()) => {
+                        is_parked_now = true;
+                        Some((Some(cause_of(&error)), 1))
                     }
                     Err(error) => {
                         handled.failure = Some(error);
@@ -329,15 +388,16 @@ impl<P: Policy> Handler for PolicyRunner<P> {
                     handled.failure = Some(EngineError::TooManyLetters { event, limit });
                     break;
                 }
-                handled.letters.push(NewLetter { key: stream.to_owned(), event: event.clone(), cause, attempts });
+                handled.letters.push(NewLetter { key: key.into_owned(), event: event.clone(), cause, attempts });
             }
             handled.done += 1;
             // What follows of a stream that was just parked is not reacted to before that is known.
-            if course.gives_up == Some(event.position) || began.elapsed() >= HANDLE_FOR {
+            if is_parked_now || began.elapsed() >= HANDLE_FOR {
                 break;
             }
         }
         self.report.handles(None);
+        handled.inbox = inbox.and_then(Open::into_changes);
         handled
     }
 

@@ -120,6 +120,14 @@ pub enum EngineError {
     /// An event cannot be read (R14).
     #[error(transparent)]
     Decode(#[from] DecodeError),
+    /// The record of another system cannot be read as it is declared.
+    #[error("{event} cannot be read: {reason}")]
+    Unreadable {
+        /// The event that stands for the record.
+        event: Location,
+        /// Why, without values of the record.
+        reason: String,
+    },
     /// The engine stood by at an event that this program does not know, and no program passed it in time. Deploy the code that
     /// writes the event. If that code is lost, deploy code with an event of this name and schema version (or of a later version
     /// with an upcaster from it); its fold may do nothing.
@@ -309,6 +317,7 @@ impl EngineError {
     pub(crate) fn is_of_event(&self) -> bool {
         match self {
             Self::Decode(_)
+            | Self::Unreadable { .. }
             | Self::Key { .. }
             | Self::OtherKeys { .. }
             | Self::Unfoldable { .. }

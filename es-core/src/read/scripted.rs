@@ -265,6 +265,10 @@ impl Leases for Watched {
         self.memory.letters(lease, key).await
     }
 
+    async fn handled(&self, reader: &Reader, messages: &[Uuid]) -> Result<Vec<Uuid>, ReadModelError> {
+        self.memory.handled(reader, messages).await
+    }
+
     async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
         self.memory.stopped(lease, event, cause).await
     }

@@ -5,6 +5,7 @@ mod log;
 mod pages;
 #[cfg(test)]
 mod tests;
+pub mod unreadable;
 
 pub use events::BatchEvents;
 pub(crate) use events::DecodedEvents;
@@ -17,7 +18,7 @@ use uuid::Uuid;
 
 use crate::{
     error::BoxError,
-    event::Categories,
+    event::{Categories, RecordedEvent},
     read::{
         projection::EventOrder,
         read_model::{Checkpoint, Shard, Takeover},
@@ -34,12 +35,25 @@ pub trait EventSource: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// [`SourceError`].
     async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError>;
+
+    /// Reads the record again for which the event stands: one that a source of foreign records could not read when it delivered it
+    /// ([`UNREADABLE`](crate::backend::UNREADABLE)). What was declared may have changed, or an operator has edited it.
+    ///
+    /// # Errors
+    /// Why it cannot be read, without values of the record.
+    fn read_again(&self, event: &RecordedEvent) -> Result<RecordedEvent, String> {
+        Err(unreadable::reason(event))
+    }
 }
 
 #[async_trait]
 impl<T: EventSource + ?Sized> EventSource for Arc<T> {
     async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
         (**self).open(subscription).await
+    }
+
+    fn read_again(&self, event: &RecordedEvent) -> Result<RecordedEvent, String> {
+        (**self).read_again(event)
     }
 }
 
@@ -110,6 +124,9 @@ pub trait EventFeed: fmt::Debug + Send {
     fn stop(&mut self, _shard: &Shard) -> bool {
         false
     }
+
+    /// The reader has committed `checkpoint`. A source may tell others of it; nothing depends on that.
+    fn committed(&mut self, _shard: &Shard, _checkpoint: &Checkpoint) {}
 }
 
 /// What a source tells its reader.

@@ -306,12 +306,11 @@ impl<'a> Worker<'a> {
             // What the handler kept is lost.
             held.kept = None;
         }
-        let committed = held.lease.checkpoint.position;
         let before = held.reached();
         let is_whole = handled.done == batch.events.len();
         let checkpoint = checkpoint_at(&batch, handled.done, before);
         let has_more = !keeps_nothing && (!is_whole || batch.end.is_none());
-        if has_more && handled.may_be_sent() && checkpoint.position > committed {
+        if has_more && handled.may_be_sent() && checkpoint.position > held.lease.checkpoint.position {
             let events = batch.events.first_of(handled.done);
             batch.events.pass_first(handled.done);
             (held.kept, held.end) = (None, None);
@@ -321,7 +320,7 @@ impl<'a> Worker<'a> {
         let parked: Vec<_> = handled.letters.iter().map(|letter| letter.key.clone()).collect();
         let written = if handled.kept || handled.is_committed {
             Ok(())
-        } else if checkpoint.position > committed {
+        } else if is_news(&checkpoint, &held.lease.checkpoint) {
             let changes = handled.take_changes(checkpoint.clone());
             self.store.commit(&held.lease, changes).await
         } else if handled.failure.is_some() {
@@ -344,7 +343,8 @@ impl<'a> Worker<'a> {
         self.meter.processed(&batch.events[..handled.done], began.elapsed());
         if handled.kept {
             held.kept = Some(checkpoint);
-        } else if checkpoint.position > committed {
+        } else if is_news(&checkpoint, &held.lease.checkpoint) {
+            self.feed.committed(&batch.shard, &checkpoint);
             (held.lease.checkpoint, held.kept) = (checkpoint, None);
             held.most = held.most.saturating_mul(2);
             held.refused.clear();
@@ -410,6 +410,11 @@ async fn handle(handler: &dyn Handler, events: Events<'_>, shutdown: &Cancellati
         }
         outcome = &mut handling => outcome,
     }
+}
+
+/// Whether `checkpoint` is to be committed after the `last` one. Where a source begins is, also if that is before all positions.
+fn is_news(checkpoint: &Checkpoint, last: &Checkpoint) -> bool {
+    checkpoint.position > last.position || (checkpoint.cursor.is_some() && last.cursor.is_none())
 }
 
 /// The checkpoint after the first `done` events of `batch`. Within the batch its cursor is the one before it: events that the source

@@ -8,21 +8,23 @@ use super::{
     health::Thresholds,
     part::{Body, Part, PartKind},
     resources::{ByType, Resources},
+    start_error::StartError,
     store::ServiceStore,
 };
 use crate::{
     backoff::Backoff,
     event::Event,
-    react::policy::{Policy, PolicyRunner},
+    react::{
+        consumer::{Consumer, ConsumerRunner},
+        policy::{Policy, PolicyRunner},
+    },
     read::{
         definition,
-        engine_error::EngineError,
         failure::FailurePolicy,
         inline::{InlineModel, InlineRegistration},
         live::{Live, LiveProjection},
         projection::Projection,
         projector::Projector,
-        read_model::ReadModelError,
         source::EventSource,
         tables::{TableProjection, TableProjector, TableStore, Tables},
     },
@@ -264,6 +266,30 @@ impl ServiceBuilder {
         })
     }
 
+    /// Adds the consumer that `make` returns, for the messages of `topic`, which another system writes. `make` gets the repositories
+    /// and the store that the parts share.
+    pub fn consumer<C: Consumer>(
+        self,
+        topic: impl EventSource,
+        make: impl FnOnce(&Resources) -> C + Send + 'static,
+    ) -> Self {
+        self.consumer_with(topic, make, |runner| runner)
+    }
+
+    /// Adds a consumer, with settings of its runner.
+    pub fn consumer_with<C: Consumer>(
+        self,
+        topic: impl EventSource,
+        make: impl FnOnce(&Resources) -> C + Send + 'static,
+        settings: impl FnOnce(ConsumerRunner<C>) -> ConsumerRunner<C> + Send + 'static,
+    ) -> Self {
+        self.register(PartKind::Consumer, C::NAME, |resources, readers| {
+            let runner = ConsumerRunner::new(make(resources), topic, resources.store());
+            let runner = with_settings!(runner, readers);
+            Body::Other(Box::new(settings(runner)))
+        })
+    }
+
     /// Adds a relay, as the part [`RELAY`]. The readers of the service follow the topics that it fills, unless a
     /// [`source`](Self::source) is set.
     pub fn relay(mut self, relay: impl Relay) -> Self {
@@ -413,77 +439,5 @@ impl fmt::Debug for ServiceBuilder {
             .field("registered", &names)
             .field("parts", &self.parts)
             .finish_non_exhaustive()
-    }
-}
-
-/// Why a service was not started.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The name of the service is invalid; a relay and consumer groups are named after it.
-    #[error("{0:?} is no name of a service: it must be 1 to 64 bytes of a-z, 0-9 and '-'")]
-    Name(String),
-    /// Two parts have the same name.
-    #[error("two parts of the service are named {name:?}")]
-    Duplicate {
-        /// The name.
-        name: &'static str,
-    },
-    /// Two live read models have the same name.
-    #[error("two live read models of the service are named {name:?}")]
-    DuplicateLive {
-        /// The name.
-        name: &'static str,
-    },
-    /// Two kinds of aggregates write to streams of the same category.
-    #[error("two aggregates of the service have the category {category:?}")]
-    DuplicateAggregate {
-        /// The category.
-        category: &'static str,
-    },
-    /// A part was chosen that is not registered.
-    #[error("the service has no part {name:?}; it has {known:?}")]
-    Unknown {
-        /// The name that was chosen.
-        name: String,
-        /// The names that are registered.
-        known: Vec<String>,
-    },
-    /// An inline read model was to have several shards.
-    #[error("the inline read model {name:?} has one shard: the store folds it with each append")]
-    InlineShards {
-        /// Its name.
-        name: &'static str,
-    },
-    /// The keys of an inline read model were to be parked.
-    #[error("the inline read model {name:?} parks no keys: an event that it cannot be folded with is not appended")]
-    InlineParks {
-        /// Its name.
-        name: &'static str,
-    },
-    /// The store folds no read models with its appends.
-    #[error("the store cannot fold the read model {name:?} with its appends: register it with `.projection(…)`")]
-    InlineUnsupported {
-        /// The name of the read model.
-        name: &'static str,
-    },
-    /// A projection cannot run as it is set up.
-    #[error("the projection {name} cannot run as it is set up")]
-    Projection {
-        /// Its name.
-        name: String,
-        /// Why: [`EngineError::UniqueInShards`] or [`EngineError::NotPerStream`].
-        #[source]
-        cause: Box<EngineError>,
-    },
-    /// The store cannot be read.
-    #[error("the service cannot read its store")]
-    Store(#[from] ReadModelError),
-}
-
-impl StartError {
-    /// Whether starting it again may help.
-    pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Store(error) if error.is_transient())
     }
 }

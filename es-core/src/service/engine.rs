@@ -9,7 +9,10 @@ use crate::{
     error::BoxError,
     event::RecordedEvent,
     inspect::Inspect,
-    react::policy::{self, Policy, PolicyRunner},
+    react::{
+        consumer::{Consumer, ConsumerRunner},
+        policy::{Policy, PolicyRunner},
+    },
     read::{
         engine_error::EngineError,
         projection::Projection,
@@ -26,7 +29,7 @@ use crate::{
     write::store::EventStore,
 };
 
-/// Something that a service runs and supervises: a projector, a policy, a relay.
+/// Something that a service runs and supervises: a projector, a policy, a consumer, a relay.
 #[async_trait]
 pub trait Engine: Send + Sync + 'static {
     /// Runs until `shutdown`. It may be called again after it has ended.
@@ -291,10 +294,25 @@ impl<P: Policy> Engine for PolicyRunner<P> {
     }
 
     fn admits(&self, stored: &str) -> Result<(), EngineError> {
-        policy::admit::<P>(stored)
+        self.admit(stored)
     }
 
     fn report(&self) -> &StateReport {
         &self.report
+    }
+}
+
+#[async_trait]
+impl<C: Consumer> Engine for ConsumerRunner<C> {
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError> {
+        Ok(self.run(shutdown).await?)
+    }
+
+    fn admits(&self, stored: &str) -> Result<(), EngineError> {
+        self.runner.admit(stored)
+    }
+
+    fn report(&self) -> &StateReport {
+        &self.runner.report
     }
 }

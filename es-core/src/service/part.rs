@@ -43,6 +43,8 @@ pub enum PartKind {
     Projection,
     /// Reacts to events with commands.
     Policy,
+    /// Handles messages of another system.
+    Consumer,
     /// Copies the log to where readers follow it.
     Relay,
 }
@@ -50,6 +52,12 @@ pub enum PartKind {
 impl PartKind {
     /// Whether it follows a source with a checkpoint in the service's store.
     pub fn is_reader(self) -> bool {
+        self.follows_log() || self == Self::Consumer
+    }
+
+    /// Whether it is a reader of the log, also where that comes through a relay: its position is one of the log, and it can lag
+    /// behind.
+    pub fn follows_log(self) -> bool {
         matches!(self, Self::Projection | Self::Policy)
     }
 }
@@ -59,6 +67,7 @@ impl fmt::Display for PartKind {
         f.write_str(match self {
             Self::Projection => "projection",
             Self::Policy => "policy",
+            Self::Consumer => "consumer",
             Self::Relay => "relay",
         })
     }

@@ -23,7 +23,7 @@ use crate::{
 const EVERY: Duration = Duration::from_millis(5);
 
 impl Service {
-    /// Returns when every registered reader, in any process, has reached the head of the log: policies have reacted to every
+    /// Returns when every registered reader of the log, in any process, has reached the head of the log: policies have reacted to every
     /// event, also to those that followed from their reactions, and read models hold every event and serve. It is for tests and
     /// demonstrations: while clients write it may never return. The same holds if a reader has stopped in this process, which it may have
     /// done without an event that it lacks: after [`Unsettled::Late`], [`status`](Self::status) says why.
@@ -44,7 +44,7 @@ impl Service {
             // The head is read first: events that a policy adds later are seen in the next round.
             let head = store.head().await?;
             let (mut late, mut any_has_stopped) = (Vec::new(), false);
-            for part in self.parts().iter().filter(|part| part.kind.is_reader()) {
+            for part in self.parts().iter().filter(|part| part.kind.follows_log()) {
                 // A read model holds nothing before it serves, also where it has reached the head of an empty log.
                 let serves = match part.projector() {
                     None => true,

@@ -38,7 +38,8 @@ pub struct PartStatus {
     #[serde(flatten)]
     pub state: PartState,
     /// Every event up to this position is in its read model, was reacted to, or was copied by the relay, in any process. `None` if
-    /// this is not known: the store does not answer, or the relay runs in another process.
+    /// this is not known: the store does not answer, or the relay runs in another process. A consumer has none: each shard of its
+    /// source has positions of its own.
     pub position: Option<Position>,
     /// By how many events its position lies below the head of the log.
     pub lag: Option<u64>,
@@ -119,7 +120,9 @@ impl Service {
         let store = self.store();
         // The head is read last, so no position is greater than it.
         for part in status.parts.iter_mut().filter(|part| part.kind.is_reader()) {
-            part.position = Some(store.reached(&part.name).await.map_err(|error| with_causes(&error))?);
+            if part.kind.follows_log() {
+                part.position = Some(store.reached(&part.name).await.map_err(|error| with_causes(&error))?);
+            }
             let found = store.generations(&part.name).await.map_err(|error| with_causes(&error))?;
             part.serves = (part.kind == PartKind::Projection).then_some(found.serving.is_some());
             part.building = found.building.map(|building| building.reached);

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long a question to the broker may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where a partition is read from.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(crate) fn was_out_of_range() -> SourceError {
 }
 
 /// The offset after the last record, committed or not.
-fn end(observer: &ClientConfig, topic: &str, partition: i32) -> Result<i64, SourceError> {
+pub(crate) fn end(observer: &ClientConfig, topic: &str, partition: i32) -> Result<i64, SourceError> {
     let mut config = observer.clone();
     let client: BaseConsumer<Quiet> =
         config.set("isolation.level", "read_uncommitted").create_with_context(Quiet).map_err(unavailable)?;
@@ -87,7 +87,7 @@ fn end(observer: &ClientConfig, topic: &str, partition: i32) -> Result<i64, Sour
 
 /// The first offset, and the one after the last committed record. That may lie before `needed` for a
 /// moment: the markers of one transaction reach its partitions at different times.
-fn watermarks<C: ConsumerContext>(
+pub(crate) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     topic: &str,
     partition: i32,

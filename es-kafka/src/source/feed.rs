@@ -84,6 +84,10 @@ impl EventFeed for KafkaFeed {
         self.outbox.start(shard, checkpoint);
         Ok(())
     }
+
+    fn committed(&mut self, shard: &Shard, checkpoint: &Checkpoint) {
+        self.outbox.committed(shard, checkpoint);
+    }
 }
 
 impl Drop for KafkaFeed {

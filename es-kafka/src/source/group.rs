@@ -1,49 +1,102 @@
 //! A consumer group: each partition a shard, its reader chosen by Kafka.
 
+pub(crate) mod pressure;
+mod published;
 pub(super) mod reading;
 mod rebalance;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
-use es_core::backend::{SourceError, Subscription};
-use rdkafka::{ClientConfig, TopicPartitionList};
-
-use super::{
-    member::{Known, Member, Need},
-    outbox::Outbox,
-};
-use crate::{
-    config::KafkaSourceConfig,
-    progress::Progress,
-    topics::{Topics, shard},
+use es_core::backend::{Batch, Checkpoint, Shard, SourceError};
+use rdkafka::{
+    TopicPartitionList,
+    consumer::{BaseConsumer, ConsumerContext},
 };
 
-type Members = BTreeMap<String, BTreeMap<i32, Member>>;
+use super::{member::Need, outbox::Outbox};
+
+/// What a group reads: which partitions there are, and how one is read.
+pub(crate) trait Partitions: Send + Sync + 'static {
+    /// A partition that is read.
+    type Member: Told + Send + 'static;
+
+    /// All shards.
+    fn list<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) -> Result<Vec<Shard>, SourceError>;
+
+    /// The partition as the checkpoint knows it, and the offset to read it from.
+    fn start<C: ConsumerContext>(
+        &self,
+        consumer: &BaseConsumer<C>,
+        place: (&str, i32),
+        checkpoint: &Checkpoint,
+    ) -> Result<(Self::Member, i64), SourceError>;
+}
+
+/// A partition of which its reader is told.
+pub(crate) trait Told {
+    /// When it was told something last.
+    fn told_at(&self) -> Option<Instant>;
+}
+
+type Members<M> = BTreeMap<String, BTreeMap<i32, M>>;
 
 /// What the rebalance callback and the loop share. Both run on the one thread of the consumer: the
 /// callback within `poll`, so that no lock is held across it.
-struct Group {
-    outbox: Arc<Outbox>,
-    topics: Topics,
-    subscription: Subscription,
-    /// Makes clients beside the consumer.
-    observer: ClientConfig,
-    members: Mutex<Members>,
-    /// The newest that is known, and that all partitions are measured by.
-    progress: Mutex<Option<Arc<Progress>>>,
+pub(crate) struct Group<P: Partitions> {
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) of: P,
+    members: Mutex<Members<P::Member>>,
     failure: Mutex<Option<SourceError>>,
 }
 
-impl Group {
-    fn members(&self) -> MutexGuard<'_, Members> {
+impl<P: Partitions> Group<P> {
+    pub(crate) fn new(outbox: Arc<Outbox>, of: P) -> Self {
+        Self { outbox, of, members: Mutex::default(), failure: Mutex::default() }
+    }
+
+    pub(crate) fn members(&self) -> MutexGuard<'_, Members<P::Member>> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failure(&self) -> MutexGuard<'_, Option<SourceError>> {
+    /// Why a rebalance failed.
+    pub(crate) fn failure(&self) -> MutexGuard<'_, Option<SourceError>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands on what was read; `false` when the reader has no room for all of it.
+    ///
+    /// Events come first, and within one kind the partition that was told something the longest ago:
+    /// however slow the reader is, each has its turn. Batches without events have room of their own,
+    /// and never keep the loop from reading.
+    pub(crate) fn hand_on(
+        &self,
+        need: impl Fn(&str, i32, &P::Member) -> Option<Need>,
+        batch: impl Fn(&str, i32, &mut P::Member) -> Batch,
+    ) -> bool {
+        let mut members = self.members();
+        let mut waiting = Vec::new();
+        for (topic, partitions) in members.iter_mut() {
+            for (partition, member) in partitions {
+                if let Some(need) = need(topic, *partition, member) {
+                    waiting.push((need, topic, *partition, member));
+                }
+            }
+        }
+        waiting.sort_by_key(|(need, .., member)| (*need, member.told_at()));
+        let mut all = true;
+        for (need, topic, partition, member) in waiting {
+            let events = need == Need::Events;
+            if self.outbox.has_room(events) {
+                self.outbox.push(batch(topic, partition, member));
+            } else if events {
+                all = false;
+            }
+        }
+        all
     }
 
     fn assignment(&self) -> TopicPartitionList {
@@ -55,83 +108,9 @@ impl Group {
         }
         list
     }
-
-    /// Hands on what was read; `false` when the reader has no room for all of it.
-    ///
-    /// Events come first, and within one kind the partition that was told something the longest ago:
-    /// however slow the reader is, each has its turn. Batches without events have room of their own,
-    /// and never keep the loop from reading.
-    fn deliver(&self, config: &KafkaSourceConfig) -> bool {
-        let progress = self.progress();
-        let known = self.known(progress.as_deref());
-        let mut members = self.members();
-        let mut waiting = Vec::new();
-        for (topic, partitions) in members.iter_mut() {
-            for (partition, member) in partitions {
-                let written = known.of(topic, *partition);
-                if let Some(need) = member.need(written, known, config.advance_every) {
-                    waiting.push((need, topic, *partition, written, member));
-                }
-            }
-        }
-        waiting.sort_by_key(|(need, .., member)| (*need, member.told_at));
-        let mut all = true;
-        for (need, topic, partition, written, member) in waiting {
-            let events = need == Need::Events;
-            if self.outbox.has_room(events) {
-                self.outbox.push(member.batch(shard(topic, partition), written, known));
-            } else if events {
-                all = false;
-            }
-        }
-        all
-    }
-
-    fn progress(&self) -> Option<Arc<Progress>> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// What is known of the relay: the topic of its progress was read to the end before anything else was.
-    fn known<'a>(&self, progress: Option<&'a Progress>) -> Known<'a> {
-        Known { progress, all: progress.is_none_or(|progress| self.is_known(progress)) }
-    }
-
-    fn adopt(&self, progress: Progress) -> Result<(), SourceError> {
-        if let Some(known) = self.progress() {
-            if known.incarnation != progress.incarnation {
-                return Err(SourceError::Unavailable("the relay fills the topics again".into()));
-            }
-            progress.continues_from(&known)?;
-        }
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(progress));
-        Ok(())
-    }
-
-    /// Compares each partition with what the relay says that it has written.
-    fn check(&self) -> Result<(), SourceError> {
-        let progress = self.progress();
-        let known = self.known(progress.as_deref());
-        for (topic, partitions) in self.members().iter_mut() {
-            for (partition, member) in partitions {
-                member.chain.check(known.of(topic, *partition))?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether the reader knows all partitions of which `progress` speaks. Before that, no shard may
-    /// claim to have reached it: the least of the checkpoints would lie.
-    fn is_known(&self, progress: &Progress) -> bool {
-        let shards = self.outbox.shards();
-        let mut written = progress.offsets.iter();
-        written.all(|(topic, partition, _)| {
-            !self.topics.holds(topic, &self.subscription.categories)
-                || shards.binary_search(&shard(topic, partition)).is_ok()
-        })
-    }
 }
 
-fn find<'a>(members: &'a mut Members, topic: &str, partition: i32) -> Option<&'a mut Member> {
+pub(crate) fn find<'a, M>(members: &'a mut Members<M>, topic: &str, partition: i32) -> Option<&'a mut M> {
     members.get_mut(topic)?.get_mut(&partition)
 }
 

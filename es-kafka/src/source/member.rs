@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::{
     begin::{Begin, begin},
     chain::Chain,
+    group::Told,
     mark::{Mark, Written},
 };
 use crate::progress::Progress;
@@ -52,7 +53,7 @@ pub(crate) struct Member {
     pub(crate) chain: Chain,
     /// What the reader has been told last.
     told: Mark,
-    pub(crate) told_at: Option<Instant>,
+    told_at: Option<Instant>,
     /// Whether the reader knows that it has everything.
     said_end: bool,
 }
@@ -119,6 +120,12 @@ impl Member {
         self.said_end = end.is_some();
         let cursor = known.incarnation().map(|incarnation| format!("{incarnation}/{}", self.chain.cursor()));
         Batch { shard, events: events.into(), checkpoint: self.told.checkpoint(cursor), end }
+    }
+}
+
+impl Told for Member {
+    fn told_at(&self) -> Option<Instant> {
+        self.told_at
     }
 }
 

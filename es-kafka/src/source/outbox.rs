@@ -40,6 +40,8 @@ struct State {
     stopped: bool,
     ended: bool,
     failure: Option<SourceError>,
+    /// Checkpoints that the reader has committed, and the thread has not taken notice of.
+    committed: HashMap<Shard, Position>,
     /// How far each started shard has come, and since when.
     standing: HashMap<Shard, (Position, Instant)>,
     /// When the queue was full last: what was not handed on before that does not speak against the clients.
@@ -63,6 +65,7 @@ impl State {
     fn forget(&mut self, shards: &[Shard]) {
         self.queue.retain(|delivery| !matches!(delivery, Delivery::Batch(batch) if shards.contains(&batch.shard)));
         self.starts.retain(|shard, _| !shards.contains(shard));
+        self.committed.retain(|shard, _| !shards.contains(shard));
     }
 }
 
@@ -148,6 +151,16 @@ impl Outbox {
     /// Shards that the reader has started again.
     pub(crate) fn restarts(&self) -> HashMap<Shard, Checkpoint> {
         std::mem::take(&mut self.state().starts)
+    }
+
+    /// The reader has committed a checkpoint.
+    pub(crate) fn committed(&self, shard: &Shard, checkpoint: &Checkpoint) {
+        self.state().committed.insert(shard.clone(), checkpoint.position);
+    }
+
+    /// What the reader has committed since the thread has asked last.
+    pub(crate) fn take_committed(&self) -> HashMap<Shard, Position> {
+        std::mem::take(&mut self.state().committed)
     }
 
     /// The client has no broker; if it finds one again, it does not say so.

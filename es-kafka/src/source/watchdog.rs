@@ -6,6 +6,7 @@
 //! client of its own that it makes for each question.
 
 use std::{
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,14 +15,17 @@ use es_core::{
     Position,
     backend::{Shard, SourceError},
 };
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer},
+    metadata::MetadataTopic,
+};
 use tokio::sync::oneshot;
 
 use crate::{
     client::{Quiet, unavailable},
     config::KafkaSourceConfig,
     progress, refusal,
-    topics::Topics,
+    topics::{Topics, shard},
 };
 
 /// How long a question to the brokers may take.
@@ -50,29 +54,47 @@ impl Sight {
     }
 }
 
-/// What the brokers said: how far the relay has published, and where its progress topic ends.
-#[derive(Debug, Clone, Copy, Default)]
+/// By what the watchdog knows what there is to be had.
+#[derive(Debug, Clone)]
+pub(crate) enum Measure {
+    /// The progress of the relay.
+    Relay,
+    /// The ends of the partitions of a topic, which other systems fill.
+    Topic(String),
+}
+
+/// What the brokers said: how far the topics are filled, and where the relay's progress topic ends.
+#[derive(Debug, Clone, Default)]
 struct Answer {
     published: Position,
+    /// Of shards with positions of their own.
+    each: HashMap<Shard, Position>,
     end: Option<i64>,
 }
 
-/// Compares what a reader has handed on with what the relay has published.
+impl Answer {
+    fn of(&self, shard: &Shard) -> Position {
+        self.each.get(shard).copied().unwrap_or(self.published)
+    }
+}
+
+/// Compares what a reader has handed on with what there is to be had.
 #[derive(Debug)]
 pub(crate) struct Watchdog {
     config: Arc<KafkaSourceConfig>,
+    measure: Measure,
     reader: String,
     /// The question that is being asked.
     asked: Option<oneshot::Receiver<Answer>>,
     asked_at: Option<Instant>,
     answer: Answer,
     /// Something that the reader should have had since then.
-    news: Option<(Instant, Position)>,
+    news: Option<(Instant, Answer)>,
 }
 
 impl Watchdog {
-    pub(crate) fn new(config: Arc<KafkaSourceConfig>, reader: String) -> Self {
-        Self { config, reader, asked: None, asked_at: None, answer: Answer::default(), news: None }
+    pub(crate) fn new(config: Arc<KafkaSourceConfig>, measure: Measure, reader: String) -> Self {
+        Self { config, measure, reader, asked: None, asked_at: None, answer: Answer::default(), news: None }
     }
 
     /// Looks at the reader, without waiting. While it moves that costs nothing; after half of `reopen_after`
@@ -86,16 +108,17 @@ impl Watchdog {
             match asked.try_recv() {
                 Ok(answer) => {
                     self.asked = None;
-                    self.answer = answer;
-                    self.news.get_or_insert((Instant::now(), answer.published));
+                    self.answer = answer.clone();
+                    self.news.get_or_insert((Instant::now(), answer));
                 }
                 Err(oneshot::error::TryRecvError::Empty) => {}
                 // The brokers cannot be reached: no reader gets anything.
                 Err(oneshot::error::TryRecvError::Closed) => self.asked = None,
             }
         }
-        if let Some((since, published)) = self.news {
-            return self.judge(sight, since, published, half);
+        if let Some((since, answer)) = self.news.take() {
+            self.news = self.judge(sight, since, &answer, half)?.then_some((since, answer));
+            return Ok(());
         }
         let silent = sight.oldest().is_some_and(|oldest| oldest.elapsed() >= half);
         if silent && self.asked.is_none() && self.asked_at.is_none_or(|at| at.elapsed() >= half) {
@@ -104,22 +127,28 @@ impl Watchdog {
         Ok(())
     }
 
-    fn judge(&mut self, sight: &Sight, since: Instant, published: Position, half: Duration) -> Result<(), SourceError> {
-        let late = sight.shards.iter().filter(|standing| standing.position < published);
+    /// Whether the news are still to be waited for.
+    fn judge(&self, sight: &Sight, since: Instant, answer: &Answer, half: Duration) -> Result<bool, SourceError> {
+        let late = sight.shards.iter().filter(|standing| standing.position < answer.of(&standing.shard));
         let Some(worst) = late.min_by_key(|standing| standing.since) else {
-            let Some(without) = sight.without_brokers else {
-                self.news = None;
-                return Ok(());
-            };
+            let Some(without) = sight.without_brokers else { return Ok(false) };
             // The brokers answer others, so a client that lives has found them by now.
             let lost = without.max(since);
-            return if lost.elapsed() < half { Ok(()) } else { Err(self.dead("it has no broker", without)) };
+            return if lost.elapsed() < half { Ok(true) } else { Err(self.dead("it has no broker", without)) };
         };
         if worst.since.max(since).elapsed() < half {
-            return Ok(());
+            return Ok(true);
         }
         let Standing { shard, position, .. } = worst;
-        let what = format!("shard {shard} stands at position {position}, and the relay has published {published}");
+        let there = answer.of(shard);
+        let what = match self.measure {
+            Measure::Relay => {
+                format!("shard {shard} stands at position {position}, and the relay has published {there}")
+            }
+            Measure::Topic(_) => {
+                format!("shard {shard} stands at position {position}, and its partition ends at {there}")
+            }
+        };
         Err(self.dead(&what, worst.since))
     }
 
@@ -135,15 +164,20 @@ impl Watchdog {
     }
 
     fn ask(&mut self) {
-        let (config, reader, known) = (self.config.clone(), self.reader.clone(), self.answer);
+        let (config, reader, known) = (self.config.clone(), self.reader.clone(), self.answer.clone());
+        let measure = self.measure.clone();
         let (answer, asked) = oneshot::channel();
         tokio::task::spawn_blocking(move || {
-            match published(&config, &reader, known) {
+            let found = match &measure {
+                Measure::Relay => published(&config, &reader, known),
+                Measure::Topic(topic) => ends(&config, &reader, topic),
+            };
+            match found {
                 // The feed may be gone meanwhile.
                 Ok(found) => drop(answer.send(found)),
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
-                    tracing::debug!(reader, error, "the relay's progress cannot be looked up");
+                    tracing::debug!(reader, error, "what there is to be had cannot be looked up");
                 }
             }
         });
@@ -167,7 +201,20 @@ fn published(config: &KafkaSourceConfig, reader: &str, known: Answer) -> Result<
     }
     let last = progress::read_last(&client, &topic, &config.relay, PATIENCE);
     let last = last.map_err(|error| SourceError::Unavailable(format!("{error:?}").into()))?;
-    Ok(Answer { published: last.map(|progress| progress.position).unwrap_or_default(), end })
+    let published = last.map(|progress| progress.position).unwrap_or_default();
+    Ok(Answer { published, end, ..Answer::default() })
+}
+
+/// Where the partitions of `topic` end.
+fn ends(config: &KafkaSourceConfig, reader: &str, topic: &str) -> Result<Answer, SourceError> {
+    let consumer: BaseConsumer<Quiet> = config.observer(reader).create_with_context(Quiet).map_err(unavailable)?;
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(unavailable)?;
+    let mut answer = Answer::default();
+    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
+        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).map_err(unavailable)?;
+        answer.each.insert(shard(topic, partition.id()), Position::new(end.try_into().unwrap_or_default()));
+    }
+    Ok(answer)
 }
 
 #[cfg(test)]
@@ -210,8 +257,11 @@ mod tests {
         use es_core::backend::EventFeed;
         let shard = shard("order-events", 0);
         let outbox = Outbox::new(vec![shard.clone()]);
-        let mut feed =
-            KafkaFeed::new(outbox, es_core::backend::Takeover::Always, Watchdog::new(config, "reader".into()));
+        let mut feed = KafkaFeed::new(
+            outbox,
+            es_core::backend::Takeover::Always,
+            Watchdog::new(config, Measure::Relay, "reader".into()),
+        );
         let checkpoint = Checkpoint { position: Position::new(position), ..Checkpoint::default() };
         feed.start(&shard, &checkpoint).await.unwrap();
         feed
@@ -255,7 +305,7 @@ mod tests {
         let (_cluster, config) = cluster(7);
         let shard = shard("order-events", 0);
         let outbox = Outbox::new(vec![shard.clone()]);
-        let watchdog = Watchdog::new(config, "reader".into());
+        let watchdog = Watchdog::new(config, Measure::Relay, "reader".into());
         let mut feed = KafkaFeed::new(outbox.clone(), es_core::backend::Takeover::Always, watchdog);
         let checkpoint = Checkpoint { position: Position::new(3), ..Checkpoint::default() };
         feed.start(&shard, &checkpoint).await.unwrap();

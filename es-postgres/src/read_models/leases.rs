@@ -7,8 +7,8 @@ use bytes::Bytes;
 use es_core::{
     DeadLetter, LetterPage, Pause, Position, RecordedEvent,
     backend::{
-        Acts, Changeover, Changes, Checkpoint, CommitError, FieldChange, Lease, Leases, ReadModelError, Reader, Shard,
-        Share, Situation, Takeover, Witness,
+        Acts, Changeover, Changes, Checkpoint, CommitError, FieldChange, INBOX_FORGETS, Inbox, Lease, Leases,
+        ReadModelError, Reader, Shard, Share, Situation, Takeover, Witness,
     },
     limits::COMMIT_DOCUMENTS,
 };
@@ -134,6 +134,12 @@ impl Leases for PostgresStore {
         letters::read(&self.inner.connections, &lease.reader.name, &page, Some(lease.reader.id)).await
     }
 
+    async fn handled(&self, reader: &Reader, messages: &[Uuid]) -> Result<Vec<Uuid>, ReadModelError> {
+        let query = || sqlx::query(include_str!("../sql/handled.sql")).bind(reader.id).bind(messages);
+        let rows = self.inner.connections.read(query).await.map_err(error::read_model)?;
+        rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(error::read_model)
+    }
+
     async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
         let stopped = sqlx::query(include_str!("../sql/stopped.sql"))
             .bind(lease.reader.id)
@@ -214,6 +220,7 @@ fn is_plain(changes: &Changes) -> bool {
         && changes.letters.is_empty()
         && changes.redemption.is_none()
         && changes.healed_by.is_none()
+        && changes.inbox.is_none()
 }
 
 /// Takes what is too much for one statement out of `changes`.
@@ -242,6 +249,7 @@ pub(crate) fn commit<'q>(
         changes.upserts.iter().map(|(key, document)| (key.as_str(), &document[..])).unzip();
     let commit = match (is_plain, has_fields) {
         (true, _) => include_str!("../sql/commit.sql"),
+        (false, false) if changes.inbox.is_some() => include_str!("../sql/commit_inbox.sql"),
         (false, false) => include_str!("../sql/commit_letters.sql"),
         (false, true) if changes.healed_by.is_some() => include_str!("../sql/heal.sql"),
         (false, true) => include_str!("../sql/commit_fields.sql"),
@@ -261,6 +269,10 @@ pub(crate) fn commit<'q>(
         .bind(&changes.deletes);
     if !is_plain {
         commit = letters::bind(commit, &changes.letters, changes.redemption.as_ref());
+    }
+    if let Some(Inbox { handled, keep_for }) = changes.inbox.as_ref().filter(|_| !has_fields) {
+        let most = i64::try_from(INBOX_FORGETS).unwrap_or(i64::MAX);
+        commit = commit.bind(handled).bind(interval(*keep_for)).bind(most);
     }
     if has_fields {
         commit = fields::bind(commit, &changes.fields);

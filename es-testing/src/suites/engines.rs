@@ -127,6 +127,10 @@ macro_rules! engine_suite {
             r11_a_reaction_that_fails_for_good_stops_the_policy_before_it
             policies_react_once_although_they_are_killed
         }
+        $crate::__suite! { engines_consume, $make,
+            r9_a_message_that_its_producer_repeats_is_handled_once
+            r9_a_consumer_that_is_killed_repeats_nothing_in_effect
+        }
         $crate::__suite! { engines_stop, $make,
             r9_a_policy_that_stops_repeats_no_reaction
             r11_what_stands_before_a_failing_event_is_committed

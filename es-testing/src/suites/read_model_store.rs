@@ -71,6 +71,11 @@ macro_rules! read_model_store_suite {
             of_a_policy_and_a_projection_at_once_one_gets_the_name
             r22_a_policy_has_letters_stops_and_pauses
         }
+        $crate::__suite! { inbox, $make,
+            r9_messages_that_were_handled_are_known_with_the_checkpoint
+            r9_an_inbox_commits_with_letters
+            handled_messages_are_forgotten_after_their_time
+        }
         $crate::__suite! { dead_letters, $make,
             r19_letters_commit_with_the_checkpoint_and_come_back_as_they_were
             r9_a_fenced_worker_parks_and_redeems_nothing

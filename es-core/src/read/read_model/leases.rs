@@ -123,6 +123,12 @@ pub trait Leases: fmt::Debug + Send + Sync + 'static {
     /// [`ReadModelError`].
     async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError>;
 
+    /// Those of `messages` that `reader` has handled already, as its commits have noted ([`Changes::inbox`]).
+    ///
+    /// # Errors
+    /// [`ReadModelError`].
+    async fn handled(&self, reader: &Reader, messages: &[Uuid]) -> Result<Vec<Uuid>, ReadModelError>;
+
     /// Records that the reader has stopped at `event`, for [`Operations::skip`](super::Operations::skip). It does nothing when the
     /// lease is lost.
     ///
@@ -197,6 +203,10 @@ impl<T: Leases + ?Sized> Leases for Arc<T> {
 
     async fn letters(&self, lease: &Lease, key: &str) -> Result<Vec<DeadLetter>, ReadModelError> {
         (**self).letters(lease, key).await
+    }
+
+    async fn handled(&self, reader: &Reader, messages: &[Uuid]) -> Result<Vec<Uuid>, ReadModelError> {
+        (**self).handled(reader, messages).await
     }
 
     async fn stopped(&self, lease: &Lease, event: &RecordedEvent, cause: &str) -> Result<(), ReadModelError> {
@@ -377,6 +387,18 @@ pub struct Changes {
     pub redemption: Option<Redemption>,
     /// An operator has these documents mended: the act `heal` is recorded for each. Such a commit leaves the checkpoint where it is.
     pub healed_by: Option<Act>,
+    /// Messages of other systems that were handled. Such a commit has no fields.
+    pub inbox: Option<Inbox>,
+}
+
+/// What a commit adds to the inbox of its reader: the ids of messages that it has handled.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inbox {
+    /// The ids. One may be there already.
+    pub handled: Vec<Uuid>,
+    /// For how long a reader knows what it has handled. The commit forgets what is older, by the store's clock, and at most
+    /// [`INBOX_FORGETS`](crate::limits::INBOX_FORGETS) of it.
+    pub keep_for: Duration,
 }
 
 impl Changes {
@@ -389,7 +411,7 @@ impl Changes {
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Documents may be large, or hold personal data.
-        let Self { upserts, deletes, fields, checkpoint, letters, redemption, healed_by } = self;
+        let Self { upserts, deletes, fields, checkpoint, letters, redemption, healed_by, inbox } = self;
         write!(
             f,
             "{}, {}, {}",
@@ -397,7 +419,8 @@ impl fmt::Debug for Changes {
             counted(deletes.len(), "delete"),
             counted(fields.len(), "field")
         )?;
-        write!(f, ", {checkpoint:?}, {}, {redemption:?}, {healed_by:?}", counted(letters.len(), "letter"))
+        write!(f, ", {checkpoint:?}, {}, {redemption:?}, {healed_by:?}", counted(letters.len(), "letter"))?;
+        write!(f, ", {}", counted(inbox.as_ref().map_or(0, |inbox| inbox.handled.len()), "handled message"))
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     read::{
         engine_error::EngineError,
         failure::FailureSettings,
-        read_model::{Changes, Checkpoint, FieldChange, Lease, NewLetter, Reader, Shard, Slice},
+        read_model::{Changes, Checkpoint, FieldChange, Inbox, Lease, NewLetter, Reader, Shard, Slice},
         source::{BatchEvents, DecodedEvents},
     },
     stream::Position,
@@ -133,6 +133,8 @@ pub(crate) struct Handled {
     pub(crate) fields: Vec<FieldChange>,
     /// Of the events that it has handled.
     pub(crate) letters: Vec<NewLetter>,
+    /// Messages among them that are to be known from now on.
+    pub(crate) inbox: Option<Inbox>,
     /// The handler has committed them by itself.
     pub(crate) is_committed: bool,
     /// The handler keeps their changes in memory, and returns them with those of later events.
@@ -146,10 +148,10 @@ pub(crate) struct Handled {
 impl Handled {
     /// What is to be committed, with `checkpoint`.
     pub(crate) fn take_changes(&mut self, checkpoint: Checkpoint) -> Changes {
-        let Self { upserts, deletes, fields, letters, .. } = self;
+        let Self { upserts, deletes, fields, letters, inbox, .. } = self;
         let (upserts, deletes) = (mem::take(upserts), mem::take(deletes));
-        let (fields, letters) = (mem::take(fields), mem::take(letters));
-        Changes { upserts, deletes, fields, checkpoint, letters, ..Changes::default() }
+        let (fields, letters, inbox) = (mem::take(fields), mem::take(letters), inbox.take());
+        Changes { upserts, deletes, fields, checkpoint, letters, inbox, ..Changes::default() }
     }
 
     /// Whether the worker can handle the next events before it knows how the commit ends. Of a unique value that is taken, and of

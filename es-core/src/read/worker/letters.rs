@@ -114,6 +114,7 @@ impl Worker<'_> {
                 fields: handled.fields,
                 checkpoint: held.lease.checkpoint.clone(),
                 redemption: Some(redemption),
+                inbox: handled.inbox,
                 ..Changes::default()
             };
             match self.store.commit(&held.lease, changes).await {

@@ -70,6 +70,7 @@ impl Worker<'_> {
             return Ok(());
         }
         outcome?;
+        self.feed.committed(shard, &checkpoint);
         held.lease.checkpoint = checkpoint;
         held.most = held.most.saturating_mul(2);
         held.refused.clear();

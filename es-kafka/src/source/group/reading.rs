@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use es_core::backend::{SourceError, Subscription};
@@ -13,7 +13,7 @@ use rdkafka::{
     error::RDKafkaErrorCode,
 };
 
-use super::{Group, find};
+use super::{Group, find, pressure::Pressure, published::Published};
 use crate::{
     client::{check, is_out_of_range, unavailable},
     config::KafkaSourceConfig,
@@ -23,8 +23,6 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_millis(10);
-/// How long the reader may keep the thread from polling before the partitions are paused instead.
-const STALL: Duration = Duration::from_secs(1);
 
 /// Reads until the reader is gone, then leaves the group.
 pub(crate) fn run(
@@ -34,21 +32,20 @@ pub(crate) fn run(
 ) -> Result<(), SourceError> {
     let topics = Topics::new(&config.topic_prefix);
     let subscribed = topics.subscription(&subscription.categories);
-    let group = Group {
+    let published = Published {
         outbox: outbox.clone(),
         topics,
         subscription: subscription.clone(),
         observer: config.observer(&subscription.reader),
-        members: Mutex::default(),
         progress: Mutex::default(),
-        failure: Mutex::default(),
     };
-    let consumer: BaseConsumer<Group> =
+    let group = Group::new(outbox.clone(), published);
+    let consumer: BaseConsumer<Group<Published>> =
         config.consumer(subscription).create_with_context(group).map_err(unavailable)?;
     let names: Vec<&str> = subscribed.iter().map(String::as_str).collect();
     consumer.subscribe(&names).map_err(unavailable)?;
     let follower = Follower::new(config, &subscription.reader)?;
-    let mut reading = Reading { config, consumer, follower, full_since: None, paused: false };
+    let mut reading = Reading { config, consumer, follower, pressure: Pressure::default() };
     while !outbox.stopped() {
         reading.turn().map_err(|error| reading.explained(error))?;
     }
@@ -57,19 +54,18 @@ pub(crate) fn run(
 
 struct Reading<'a> {
     config: &'a KafkaSourceConfig,
-    consumer: BaseConsumer<Group>,
+    consumer: BaseConsumer<Group<Published>>,
     follower: Follower,
-    full_since: Option<Instant>,
-    paused: bool,
+    pressure: Pressure,
 }
 
 impl Reading<'_> {
-    fn group(&self) -> &Group {
+    fn group(&self) -> &Group<Published> {
         self.consumer.context()
     }
 
     fn explained(&self, error: SourceError) -> SourceError {
-        self.follower.explained(error, self.group().progress().map(|progress| progress.incarnation))
+        self.follower.explained(error, self.group().of.progress().map(|progress| progress.incarnation))
     }
 
     fn turn(&mut self) -> Result<(), SourceError> {
@@ -87,34 +83,13 @@ impl Reading<'_> {
         self.group().check()?;
         self.cover()?;
         let delivered = self.group().deliver(self.config);
-        self.push_back(!delivered)?;
-        if delivered || self.paused {
+        if self.pressure.push_back(&self.consumer, !delivered)? {
             self.gather()?;
         }
         match self.group().failure().take() {
             Some(failure) => Err(failure),
             None => Ok(()),
         }
-    }
-
-    /// Waits for a slow reader; when it is very slow, the partitions are paused and polled all the
-    /// same, since Kafka takes a member that does not poll for dead.
-    fn push_back(&mut self, full: bool) -> Result<(), SourceError> {
-        if !full {
-            self.full_since = None;
-            if std::mem::take(&mut self.paused) {
-                self.consumer.resume(&self.group().assignment()).map_err(unavailable)?;
-            }
-            return Ok(());
-        }
-        let since = *self.full_since.get_or_insert_with(Instant::now);
-        self.group().outbox.wait_for_room(Duration::from_millis(200));
-        if since.elapsed() >= STALL {
-            // Again each time: a pause belongs to an assignment, and there may be a new one.
-            self.consumer.pause(&self.group().assignment()).map_err(unavailable)?;
-            self.paused = true;
-        }
-        Ok(())
     }
 
     /// An event that waits too long for a progress that speaks of it is foreign, if the progress does not.

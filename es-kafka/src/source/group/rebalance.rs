@@ -11,22 +11,20 @@ use rdkafka::{
     types::RDKafkaRespErr,
 };
 
-use super::Group;
+use super::{Group, Partitions, published::Published};
 use crate::{
     client::{self, unavailable},
     source::{
         begin::{self, begin},
         mark::{Mark, Written},
-        member::Member,
-        shards,
     },
     topics::shard,
 };
 
 /// Partitions that are read from now on.
-type Placed = Vec<(String, i32, Member)>;
+type Placed<M> = Vec<(String, i32, M)>;
 
-impl Group {
+impl<P: Partitions> Group<P> {
     /// New partitions. The group waits for an answer also when there are none of them, and also when
     /// they cannot be started: then the feed ends, and its consumer could not leave otherwise.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<(), SourceError> {
@@ -56,20 +54,17 @@ impl Group {
         &self,
         consumer: &BaseConsumer<Self>,
         list: &TopicPartitionList,
-    ) -> Result<(Placed, TopicPartitionList), SourceError> {
-        let progress = self.progress();
-        let known = self.known(progress.as_deref());
-        let shards = shards::list(consumer, &self.topics, &self.subscription.categories, known.progress)?;
-        self.outbox.set_shards(shards);
+    ) -> Result<(Placed<P::Member>, TopicPartitionList), SourceError> {
+        self.outbox.set_shards(self.of.list(consumer)?);
         let partitions: Vec<_> =
             list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
         let shards: Vec<_> = partitions.iter().map(|(topic, partition)| shard(topic, *partition)).collect();
         self.outbox.assigned(shards.clone());
         let checkpoints = self.outbox.wait_for_starts(&shards).unwrap_or_default();
-        let mut members = Placed::with_capacity(partitions.len());
+        let mut members = Vec::with_capacity(partitions.len());
         let mut offsets = TopicPartitionList::with_capacity(partitions.len());
         for ((topic, partition), checkpoint) in partitions.into_iter().zip(checkpoints) {
-            let (member, begin) = Member::start((consumer, &self.observer), (&topic, partition), &checkpoint, known)?;
+            let (member, begin) = self.of.start(consumer, (&topic, partition), &checkpoint)?;
             offsets.add_partition_offset(&topic, partition, Offset::Offset(begin)).map_err(unavailable)?;
             members.push((topic, partition, member));
         }
@@ -94,20 +89,17 @@ impl Group {
     }
 
     /// The reader goes back to a checkpoint of a shard that it had started already.
-    pub(super) fn restart(
+    pub(crate) fn restart(
         &self,
         consumer: &BaseConsumer<Self>,
         restarted: &Shard,
         checkpoint: &Checkpoint,
     ) -> Result<(), SourceError> {
-        let progress = self.progress();
-        let known = self.known(progress.as_deref());
         let mut members = self.members();
         for (topic, partitions) in members.iter_mut() {
             for (partition, member) in partitions {
                 if shard(topic, *partition) == *restarted {
-                    let (started, begin) =
-                        Member::start((consumer, &self.observer), (topic, *partition), checkpoint, known)?;
+                    let (started, begin) = self.of.start(consumer, (topic, *partition), checkpoint)?;
                     *member = started;
                     return consumer
                         .seek(topic, *partition, Offset::Offset(begin), Duration::from_secs(10))
@@ -117,13 +109,15 @@ impl Group {
         }
         Ok(())
     }
+}
 
+impl Group<Published> {
     /// librdkafka does not say which partition is too short.
     pub(super) fn out_of_range(&self, consumer: &BaseConsumer<Self>) -> SourceError {
         for (topic, partitions) in self.members().iter() {
             for (partition, member) in partitions {
                 let next = member.chain.next();
-                let clients = (consumer, &self.observer);
+                let clients = (consumer, &self.of.observer);
                 match begin(clients, (topic, *partition), Some(next), Mark::default(), Written::default()) {
                     Ok(begin) if begin.offset > next => return member.chain.expired(),
                     Ok(_) => {}
@@ -135,7 +129,7 @@ impl Group {
     }
 }
 
-impl ClientContext for Group {
+impl<P: Partitions> ClientContext for Group<P> {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         client::log(level, facility, line);
     }
@@ -145,7 +139,7 @@ impl ClientContext for Group {
     }
 }
 
-impl ConsumerContext for Group {
+impl<P: Partitions> ConsumerContext for Group<P> {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let outcome = match event {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),

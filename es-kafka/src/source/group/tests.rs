@@ -4,14 +4,24 @@ use std::{collections::BTreeSet, time::Duration};
 
 use es_core::{
     EventData, EventOrder, Metadata, Position, RecordedEvent, StreamId, Version,
-    backend::{Batch, Categories, Delivery, EventFeed, Split, Takeover},
+    backend::{Batch, Categories, Delivery, EventFeed, Split, Subscription, Takeover},
 };
+use rdkafka::ClientConfig;
 use uuid::Uuid;
 
-use super::*;
+use super::{published::Published, *};
 use crate::{
+    config::KafkaSourceConfig,
+    progress::Progress,
     record,
-    source::{begin::Begin, feed::KafkaFeed, mark::Mark, watchdog::Watchdog},
+    source::{
+        begin::Begin,
+        feed::KafkaFeed,
+        mark::Mark,
+        member::Member,
+        watchdog::{Measure, Watchdog},
+    },
+    topics::{Topics, shard},
 };
 
 const PARTITIONS: i32 = 12;
@@ -29,13 +39,13 @@ fn event(position: u64) -> RecordedEvent {
 }
 
 /// A group whose partitions have news at every turn: no batch is too soon.
-fn group() -> (Group, KafkaSourceConfig, KafkaFeed) {
+fn group() -> (Group<Published>, KafkaSourceConfig, KafkaFeed) {
     let shards = (0..PARTITIONS).map(|partition| shard("order-events", partition));
     let mut shards: Vec<_> = shards.collect();
     shards.sort_unstable();
     let outbox = Outbox::new(shards);
     let members = (0..PARTITIONS).map(|partition| (partition, member(partition, Mark::default()))).collect();
-    let group = Group {
+    let published = Published {
         outbox: outbox.clone(),
         topics: Topics::new(""),
         subscription: Subscription {
@@ -46,12 +56,12 @@ fn group() -> (Group, KafkaSourceConfig, KafkaFeed) {
             split: Split::NONE,
         },
         observer: ClientConfig::new(),
-        members: Mutex::new(BTreeMap::from([("order-events".to_owned(), members)])),
         progress: Mutex::default(),
-        failure: Mutex::default(),
     };
+    let group = Group::new(outbox.clone(), published);
+    group.members().insert("order-events".to_owned(), members);
     let config = KafkaSourceConfig { advance_every: Duration::ZERO, ..KafkaSourceConfig::new("", "relay") };
-    let watchdog = Watchdog::new(Arc::new(config.clone()), "reader".into());
+    let watchdog = Watchdog::new(Arc::new(config.clone()), Measure::Relay, "reader".into());
     (group, config, KafkaFeed::new(outbox, Takeover::Always, watchdog))
 }
 

@@ -1,0 +1,211 @@
+//! Topics that other systems fill, as sources of consumers.
+
+mod begin;
+mod declared;
+mod member;
+mod read;
+mod reading;
+mod record;
+mod structured;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use es_core::{
+    EventOrder, RecordedEvent,
+    backend::{Categories, EventFeed, EventSource, Shard, SourceError, Subscription, Takeover, check_category},
+};
+use rdkafka::{
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    metadata::MetadataTopic,
+};
+
+pub use self::declared::{RecordField, TopicStart};
+use self::{declared::Declared, record::Raw};
+use crate::{
+    client::{Quiet, Settings, told, unavailable},
+    config::KafkaSourceConfig,
+    source::{
+        begin::PATIENCE,
+        feed::{self, KafkaFeed},
+        outbox::Outbox,
+        watchdog::{Measure, Watchdog},
+    },
+    topics::shard,
+};
+
+/// A topic that another system fills, as the source of a [`Consumer`](es_core::Consumer).
+///
+/// The consumers of one name on one store share the partitions through a consumer group. Each partition is a shard with a checkpoint in
+/// the store: Kafka's own offsets are told for tools that show the lag, and are never read.
+///
+/// ```
+/// use es_kafka::{KafkaTopic, RecordField, TopicStart};
+///
+/// // CloudEvents, from the first record on:
+/// let shipments = KafkaTopic::new("127.0.0.1:9092", "shipments");
+///
+/// // Plain JSON such as `{"type": "captured", "paymentId": "P-1", …}`, from now on:
+/// let payments = KafkaTopic::new("127.0.0.1:9092", "payments")
+///     .named_by(RecordField::json("/type"))
+///     .identified_by(RecordField::json("/paymentId"))
+///     .tombstones("deleted")
+///     .start(TopicStart::End);
+/// ```
+///
+/// # What a message is
+/// | | `CloudEvents` 1.0, binary (headers `ce_…`) or structured (`application/cloudevents+json`) | plain JSON |
+/// |---|---|---|
+/// | name | `type` | [`named_by`](Self::named_by); without it the record cannot be read |
+/// | payload | the data, which must be JSON; `{}` if there is none | the value |
+/// | id | of `source` and `id` | [`identified_by`](Self::identified_by); otherwise of the record's place |
+/// | `recorded_at` | `time` | the record's timestamp |
+/// | metadata | `correlationid`, `traceparent`, `tracestate`; `source`, `id` and `subject` in `extra` | `traceparent`, `tracestate` |
+///
+/// Position and version are the offset + 1. The stream is `<category>-<key>`; a key that is no name of a stream is written as
+/// `hex:…`, and a long one as a hash. All records of a partition without a key are in the stream `<category>-partition:<number>`. The
+/// schema version is 1, or `schemaversion` if the event has this extension.
+///
+/// A null value without headers of `CloudEvents` is a tombstone: it is passed over, or handed over under a name of its own
+/// ([`tombstones`](Self::tombstones)).
+///
+/// # Failures
+/// A record that cannot be read fails as one that cannot be handled: the consumer's failure policy decides. Its dead letter has all
+/// of the record, and a retry reads it again, as the topic is declared then.
+///
+/// A checkpoint whose offset the topic no longer holds stops the consumer with [`SourceError::Expired`], and one beyond the end of the
+/// topic, which was deleted and created again, with [`SourceError::Unfit`].
+///
+/// # Panics
+/// Its futures panic outside of a tokio runtime with time enabled.
+#[derive(Debug, Clone)]
+pub struct KafkaTopic {
+    config: KafkaSourceConfig,
+    topic: String,
+    category: Option<String>,
+    declared: Declared,
+}
+
+impl KafkaTopic {
+    /// `topic` on the brokers at `host:port`, separated by commas.
+    pub fn new(brokers: impl Into<String>, topic: impl Into<String>) -> Self {
+        let (config, declared) = (KafkaSourceConfig::new(brokers, ""), Declared::default());
+        Self { config, topic: topic.into(), category: None, declared }
+    }
+
+    /// The category of the messages, if it is neither the only one that the consumer listens to nor the name of the topic.
+    pub fn category(self, category: impl Into<String>) -> Self {
+        Self { category: Some(category.into()), ..self }
+    }
+
+    /// Where plain JSON has the type of a message. Without it, only `CloudEvents` are read.
+    pub fn named_by(mut self, name: RecordField) -> Self {
+        self.declared.name = Some(name);
+        self
+    }
+
+    /// Where plain JSON has what identifies a message within the topic. A producer that repeats a message repeats this too.
+    pub fn identified_by(mut self, id: RecordField) -> Self {
+        self.declared.id = Some(id);
+        self
+    }
+
+    /// Hands tombstones over as messages of this name, with the payload `{}`.
+    pub fn tombstones(mut self, name: impl Into<String>) -> Self {
+        self.declared.tombstone = Some(name.into());
+        self
+    }
+
+    /// Where a consumer begins that has no checkpoint ([at the first record](TopicStart::First) by default).
+    pub fn start(mut self, start: TopicStart) -> Self {
+        self.declared.start = start;
+        self
+    }
+
+    /// Where the next records are no longer in the topic, because its retention has deleted them, the consumer goes on with the first
+    /// one that is, and logs an error. It is meant for one start, after somebody has seen what is lost.
+    pub fn pass_lost_records(mut self) -> Self {
+        self.declared.passes_lost = true;
+        self
+    }
+
+    /// Further properties of librdkafka, for example for TLS and SASL.
+    pub fn settings(mut self, settings: Settings) -> Self {
+        self.config.settings = settings;
+        self
+    }
+
+    /// Changes the sizes of batches, the prefix of the consumer group and the like. Prefix of topics and relay have no meaning here.
+    pub fn source(mut self, change: impl FnOnce(&mut KafkaSourceConfig)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// The category of the messages for a consumer that listens to `categories`.
+    fn category_for(&self, categories: &Categories) -> Result<String, SourceError> {
+        let only = match categories {
+            Categories::Only(names) if names.len() == 1 => names.first().map(|name| (*name).to_owned()),
+            _ => None,
+        };
+        let category = self.category.clone().or(only).unwrap_or_else(|| declared::category_of(&self.topic));
+        let unfit = |reason: String| SourceError::Unfit { place: self.topic.clone(), reason };
+        check_category(&category).map_err(|invalid| unfit(format!("declare a category for it: {invalid}")))?;
+        if !categories.contains(&category) {
+            return Err(unfit(format!(
+                "its messages have the category {category:?}, to which the consumer does not listen"
+            )));
+        }
+        Ok(category)
+    }
+}
+
+#[async_trait]
+impl EventSource for KafkaTopic {
+    async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        if subscription.order == EventOrder::PerKey {
+            return Err(SourceError::Order(subscription.order));
+        }
+        let category = self.category_for(&subscription.categories)?;
+        let (reads, subscribed) = (self.clone(), subscription.clone());
+        let asked = tokio::task::spawn_blocking(move || {
+            let client = reads.config.consumer(&subscribed);
+            let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(unavailable)?;
+            partitions(&consumer, &reads.topic).map_err(|error| told(&consumer).map_or(error, unavailable))
+        });
+        let shards = asked.await.map_err(|error| SourceError::Unavailable(error.into()))??;
+        let config = Arc::new(self.config.clone());
+        let measure = Measure::Topic(self.topic.clone());
+        let watchdog = Watchdog::new(config, measure, subscription.reader.clone());
+        let outbox = Outbox::new(shards.clone());
+        let (topic, subscription) = (self.clone(), subscription.clone());
+        let thread = format!("kafka-{}", subscription.reader);
+        feed::spawn(thread, outbox.clone(), move |outbox| {
+            reading::run(&topic, category, shards, &subscription, outbox)
+        })?;
+        Ok(Box::new(KafkaFeed::new(outbox, Takeover::Always, watchdog)))
+    }
+
+    fn read_again(&self, event: &RecordedEvent) -> Result<RecordedEvent, String> {
+        let raw = Raw::decode(&event.data.payload)?;
+        let read = self.declared.read(&raw.record(), event.stream.category())?;
+        read.ok_or_else(|| "it is a tombstone, and these are passed over: discard it".to_owned())
+    }
+}
+
+/// The shards of `topic`: one for each partition.
+fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str) -> Result<Vec<Shard>, SourceError> {
+    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(unavailable)?;
+    let found = metadata.topics().iter().flat_map(MetadataTopic::partitions);
+    let mut shards: Vec<_> = found.map(|partition| shard(topic, partition.id())).collect();
+    if shards.is_empty() {
+        return Err(SourceError::Unavailable(format!("there is no topic {topic:?}").into()));
+    }
+    shards.sort_unstable();
+    Ok(shards)
+}
+
+/// A time that Kafka tells in milliseconds.
+fn time(millis: i64) -> Option<DateTime<Utc>> {
+    DateTime::from_timestamp_millis(millis)
+}
