@@ -49,5 +49,6 @@ mod status;
 
 #[path = "kafka/memory.rs"]
 mod memory;
+
 #[path = "kafka/foreign.rs"]
 mod foreign;

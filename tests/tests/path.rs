@@ -11,6 +11,8 @@ mod compare;
 mod ground;
 #[path = "path/poison.rs"]
 mod poison;
+#[path = "path/provider.rs"]
+mod provider;
 #[path = "path/rebuild.rs"]
 mod rebuild;
 #[path = "path/takeover.rs"]

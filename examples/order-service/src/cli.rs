@@ -59,6 +59,10 @@ pub struct Parts {
     )]
     pub topic_prefix: String,
 
+    /// The topic in which a payment provider tells what it has captured; needs --kafka [default: none]
+    #[arg(long, global = true, value_name = "TOPIC", env = "ORDER_SERVICE_PAYMENTS_TOPIC")]
+    pub payments_topic: Option<String>,
+
     /// Counts the daily revenue as the first release did
     #[arg(long, global = true, env = "ORDER_SERVICE_FIRST_RELEASE", hide_env_values = true)]
     pub first_release: bool,
@@ -108,6 +112,8 @@ pub enum Role {
     },
     /// Only sends commands to payments, inventory and shipments when orders change
     Policy,
+    /// Only handles what the payment provider tells
+    Consume,
     /// What every service has: verify and rebuild read models, look into the store
     #[command(flatten)]
     Service(ServiceCommand),
@@ -126,6 +132,7 @@ impl Role {
             Self::Text(_) => service::Parts::None,
             Self::Relay => service::Parts::named([service::RELAY]),
             Self::Policy => service::Parts::named([Fulfilment::NAME]),
+            Self::Consume => service::Parts::Kind(service::PartKind::Consumer),
             Self::Project { projections } if projections.is_empty() => {
                 service::Parts::Kind(service::PartKind::Projection)
             }

@@ -17,6 +17,7 @@ pub mod shipment;
 
 // What follows from their events: commands, and read models.
 pub mod policy;
+pub mod provider;
 pub mod read_models;
 
 // All of it as one service, and its store.

@@ -5,7 +5,11 @@ use std::time::Duration;
 use evenfold::postgres::{ConnectError, PostgresStore};
 use evenfold::sqlite::{OpenError, SqliteStore};
 use evenfold::{Backoff, FailurePolicy, Service, ServiceBuilder, backend::STANDBY_LIMIT, service::StartError};
+#[cfg(feature = "kafka")]
+use evenfold::{ConsumerRunner, UnknownTypes};
 
+#[cfg(feature = "kafka")]
+use crate::provider::{self, PaymentProvider};
 use crate::{
     cli::Parts,
     inventory::InventoryItem,
@@ -47,7 +51,7 @@ pub async fn builder(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
     let service =
         if parts.first_release { service.projection(FirstDailyRevenue) } else { service.projection(DailyRevenue) };
     match &parts.kafka {
-        Some(brokers) => with_kafka(service, brokers, &parts.topic_prefix),
+        Some(brokers) => with_kafka(service, brokers, parts),
         None => Ok(service),
     }
 }
@@ -64,12 +68,16 @@ async fn on_store(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
 
 #[cfg(feature = "kafka")]
 #[expect(clippy::unnecessary_wraps, reason = "without the feature `kafka` it fails")]
-fn with_kafka(service: ServiceBuilder, brokers: &str, topic_prefix: &str) -> Result<ServiceBuilder, ServiceError> {
-    Ok(service.relay(evenfold::kafka::KafkaRelay::new(brokers).topic_prefix(topic_prefix)))
+fn with_kafka(service: ServiceBuilder, brokers: &str, parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
+    let service = service.relay(evenfold::kafka::KafkaRelay::new(brokers).topic_prefix(&parts.topic_prefix));
+    let Some(topic) = &parts.payments_topic else { return Ok(service) };
+    // The provider has more to tell than this service wants to know.
+    let settings = |runner: ConsumerRunner<_>| runner.unknown_types(UnknownTypes::Ignore);
+    Ok(service.consumer_with(provider::topic(brokers, topic), PaymentProvider::new, settings))
 }
 
 #[cfg(not(feature = "kafka"))]
-fn with_kafka(_: ServiceBuilder, _: &str, _: &str) -> Result<ServiceBuilder, ServiceError> {
+fn with_kafka(_: ServiceBuilder, _: &str, _: &Parts) -> Result<ServiceBuilder, ServiceError> {
     Err(ServiceError::WithoutKafka)
 }
 

@@ -48,7 +48,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response {
         (false, true, _) => "not ready",
     };
     let (mut reached, mut building) = (BTreeMap::new(), BTreeMap::new());
-    for part in found.parts.into_iter().filter(|part| part.kind.is_reader()) {
+    for part in found.parts.into_iter().filter(|part| part.kind.follows_log()) {
         if let Some(position) = part.building.filter(|_| part.serves == Some(false)) {
             building.insert(part.name.clone(), position);
         }
