@@ -11,7 +11,7 @@ use crate::{
     end::{CommandError, Outcome},
     operate::{resume_command, skip_command},
     output::{Format, Output},
-    readers::{self, Paused, Reader, Stopped},
+    readers::{self, Paused, Place, Reader, Stopped},
 };
 
 /// A reader without a worker that is so many seconds late is worth a warning.
@@ -89,7 +89,7 @@ fn unbuilt(name: &String) -> Finding {
 
 /// A read model that is built for the first time, and does not serve yet. Why it waits is another finding.
 fn first_build(reader: &Reader) -> Option<Finding> {
-    let Reader { name, position, lag_events, .. } = reader;
+    let Reader { name, place: Some(Place { position, lag_events, .. }), .. } = reader else { return None };
     if !reader.is_first_build || reader.waits() {
         return None;
     }
@@ -106,17 +106,22 @@ fn first_build(reader: &Reader) -> Option<Finding> {
     ))
 }
 
-/// A reader that lags, and that no process runs.
+/// A reader that lags, or of which that is not known here, and that no process runs.
 fn left_alone(reader: &Reader) -> Option<Finding> {
-    let is_late = reader.lag_seconds.is_none_or(|seconds| seconds >= LATE);
     // Why a reader waits is another finding, and so is a first build.
-    if reader.lag_events == 0 || !is_late || reader.held() > 0 || reader.waits() || reader.is_first_build {
+    if reader.held() > 0 || reader.waits() || reader.is_first_build {
         return None;
     }
-    let (name, lag_events) = (reader.called(), reader.lag_events);
+    let name = reader.called();
+    let found = match &reader.place {
+        Some(Place { lag_events: 0, .. }) => return None,
+        Some(Place { lag_seconds: Some(seconds), .. }) if *seconds < LATE => return None,
+        Some(Place { lag_events, .. }) => format!("{name} lags by {}, and no worker", counted(*lag_events, "event")),
+        None => format!("{name} handles the messages of another system, and no worker"),
+    };
     Some(Finding::warning(
         "readers",
-        format!("{name} lags by {}, and no worker holds it", counted(lag_events, "event")),
+        format!("{found} holds it"),
         "start a process that runs it, or look into its log and at /readyz why it has stopped",
     ))
 }

@@ -39,14 +39,23 @@ pub(crate) struct Reader {
     /// Whether no generation of the read model serves yet.
     #[serde(skip)]
     pub(crate) is_first_build: bool,
-    pub(crate) position: u64,
-    pub(crate) lag_events: u64,
-    pub(crate) lag_seconds: Option<f64>,
+    /// `None`: a consumer reads what another system writes.
+    #[serde(flatten)]
+    pub(crate) place: Option<Place>,
     pub(crate) paused: Option<Paused>,
     pub(crate) stopped_at: Vec<Stopped>,
     pub(crate) parked_keys: usize,
     pub(crate) dead_letters: u64,
     pub(crate) shards: Vec<Shard>,
+}
+
+/// Where it is in the log.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Place {
+    pub(crate) position: u64,
+    pub(crate) lag_events: u64,
+    pub(crate) lag_seconds: Option<f64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -119,8 +128,15 @@ pub(crate) async fn look(store: &dyn ServiceStore) -> Result<Vec<Reader>, Comman
     let serving: Vec<_> = found.iter().filter(|found| serves(found)).map(|found| found.reader.name.clone()).collect();
     let mut readers: Vec<Reader> = Vec::with_capacity(found.len());
     for reader in found {
-        let lag_seconds = behind(store, reader.reached(), head, now).await?;
-        let mut reader = Reader::new(reader, head, lag_seconds, now);
+        let place = match reader.reached() {
+            Some(position) => Some(Place {
+                position: position.get(),
+                lag_events: head.get().saturating_sub(position.get()),
+                lag_seconds: behind(store, position, head, now).await?,
+            }),
+            None => None,
+        };
+        let mut reader = Reader::new(reader, place, now);
         reader.is_first_build = reader.is_building() && !serving.contains(&reader.name);
         reader.look_up(store).await?;
         readers.push(reader);
@@ -166,22 +182,18 @@ pub(crate) fn parked(keys: usize) -> Option<String> {
     }
 }
 
-/// In place of what a policy does not have.
+/// In place of what a policy or a consumer does not have.
 const NOTHING: &str = "-";
 
 impl Reader {
-    fn new(found: ReaderSummary, head: Position, lag_seconds: Option<f64>, now: DateTime<Utc>) -> Self {
-        let position = found.reached().get();
-        let kind = found.definition.split(' ').next().unwrap_or_default();
+    fn new(found: ReaderSummary, place: Option<Place>, now: DateTime<Utc>) -> Self {
         Self {
-            kind: kind.to_owned(),
+            kind: found.kind().to_owned(),
             id: found.reader.id,
             version: found.generation.map(|generation| generation.version),
             state: found.generation.map(|generation| generation.state.as_str()),
             is_first_build: false,
-            position,
-            lag_events: head.get().saturating_sub(position),
-            lag_seconds,
+            place,
             paused: None,
             stopped_at: Vec::new(),
             parked_keys: 0,
@@ -258,14 +270,20 @@ impl Reader {
             (_, [Shard { lease: Some(lease), .. }]) => format!("{} for {}", lease.owner, lease.held_for),
             (held, shards) => format!("workers: {held} of {}", counted(shards.len(), "shard")),
         };
-        let behind = self.lag_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{seconds:.0} s"));
+        let [position, lag, behind] = match &self.place {
+            Some(Place { position, lag_events, lag_seconds }) => {
+                let behind = lag_seconds.map_or_else(|| "unknown".to_owned(), |seconds| format!("{seconds:.0} s"));
+                [position.to_string(), lag_events.to_string(), behind]
+            }
+            None => [NOTHING; 3].map(str::to_owned),
+        };
         [
             self.name.clone(),
             self.kind.clone(),
             self.version(),
             self.state(),
-            self.position.to_string(),
-            self.lag_events.to_string(),
+            position,
+            lag,
             behind,
             held_by,
         ]

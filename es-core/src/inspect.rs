@@ -87,16 +87,23 @@ pub struct ReaderSummary {
     pub reader: Reader,
     /// The generation that it is; `None` for a policy.
     pub generation: Option<GenerationSummary>,
-    /// Its definition. The first word says its kind: `projection` or `policy`.
+    /// Its definition; the first word is its [kind](Self::kind).
     pub definition: String,
     /// Its checkpoints, in the order of the shards. There is none before its first worker has opened its source.
     pub shards: Vec<ShardSummary>,
 }
 
 impl ReaderSummary {
-    /// Every event up to this position was handled: the least of its checkpoints, 0 where it has none.
-    pub fn reached(&self) -> Position {
-        self.shards.iter().map(|shard| shard.position).min().unwrap_or_default()
+    /// `projection`, `policy` or `consumer`.
+    pub fn kind(&self) -> &str {
+        self.definition.split(' ').next().unwrap_or_default()
+    }
+
+    /// Every event of the log up to this position was handled: the least of its checkpoints, 0 where it has none. `None`: a consumer
+    /// reads what another system writes.
+    pub fn reached(&self) -> Option<Position> {
+        let least = self.shards.iter().map(|shard| shard.position).min().unwrap_or_default();
+        (self.kind() != "consumer").then_some(least)
     }
 }
 

@@ -44,6 +44,13 @@ impl<T: Copy> PerPartition<T> {
 }
 
 impl Offsets {
+    /// That of one partition.
+    pub(crate) fn one(topic: &str, partition: i32, next: i64) -> Self {
+        let mut offsets = Self::default();
+        offsets.set(topic, partition, next);
+        offsets
+    }
+
     /// The next offset of a partition.
     pub fn next(&self, topic: &str, partition: i32) -> i64 {
         self.get(topic, partition).unwrap_or(0)

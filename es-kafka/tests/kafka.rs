@@ -50,5 +50,8 @@ mod status;
 #[path = "kafka/memory.rs"]
 mod memory;
 
+#[path = "kafka/group_offsets.rs"]
+mod group_offsets;
+
 #[path = "kafka/foreign.rs"]
 mod foreign;

@@ -4,18 +4,20 @@ use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use es_core::backend::{Checkpoint, Shard, SourceError, Subscription};
 use rdkafka::{
-    ClientConfig, Message, Offset, TopicPartitionList,
-    consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext},
+    ClientConfig, Message, Offset,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::{KafkaTopic, begin::begin, member::Member, partitions, record::Record};
 use crate::{
     client::{check, is_out_of_range, unavailable},
+    offsets::Offsets,
     record::place_of,
     source::{
         begin::{was_out_of_range, watermarks},
         group::{Group, Partitions, find, pressure::Pressure},
+        group_offsets::GroupOffsets,
         outbox::Outbox,
     },
     topics::shard,
@@ -38,11 +40,12 @@ pub(super) fn run(
     let consumer: BaseConsumer<Group<Foreign>> =
         client.create_with_context(Group::new(outbox.clone(), foreign)).map_err(unavailable)?;
     consumer.subscribe(&[&topic.topic]).map_err(unavailable)?;
-    let mut reading = Reading { consumer, pressure: Pressure::default() };
+    let group_offsets = GroupOffsets::new(offsets_of);
+    let mut reading = Reading { consumer, pressure: Pressure::default(), group_offsets };
     while !outbox.stopped() {
         reading.turn()?;
     }
-    reading.tell_group(CommitMode::Sync);
+    reading.group_offsets.tell_last(&reading.consumer, outbox);
     Ok(())
 }
 
@@ -76,9 +79,17 @@ impl Partitions for Foreign {
     }
 }
 
+/// A position is the offset of a record + 1.
+fn offsets_of(shard: &Shard, checkpoint: &Checkpoint) -> Offsets {
+    let place = shard.partition.and_then(|partition| i32::try_from(partition).ok());
+    let next = i64::try_from(checkpoint.position.get()).ok();
+    place.zip(next).map(|(partition, next)| Offsets::one(&shard.source, partition, next)).unwrap_or_default()
+}
+
 struct Reading {
     consumer: BaseConsumer<Group<Foreign>>,
     pressure: Pressure,
+    group_offsets: GroupOffsets,
 }
 
 impl Reading {
@@ -95,7 +106,7 @@ impl Reading {
             |_, _, member| member.need(advance_every),
             |topic, partition, member| member.batch(shard(topic, partition)),
         );
-        self.tell_group(CommitMode::Async);
+        self.group_offsets.tell(&self.consumer, &self.consumer.context().outbox);
         if self.pressure.push_back(&self.consumer, !delivered)? {
             self.gather()?;
         }
@@ -163,24 +174,5 @@ impl Reading {
             }
         }
         was_out_of_range()
-    }
-
-    /// Tells Kafka how far the reader has come, for tools that show the lag of a group. Nothing depends on it.
-    fn tell_group(&self, mode: CommitMode) {
-        let mut offsets = TopicPartitionList::new();
-        for (shard, position) in self.group().outbox.take_committed() {
-            let partition = shard.partition.and_then(|partition| i32::try_from(partition).ok());
-            let offset = i64::try_from(position.get()).ok();
-            if let (Some(partition), Some(offset)) = (partition, offset)
-                && let Err(error) = offsets.add_partition_offset(&shard.source, partition, Offset::Offset(offset))
-            {
-                tracing::debug!(%shard, %error, "the offset cannot be told to the group");
-            }
-        }
-        if offsets.count() > 0
-            && let Err(error) = self.consumer.commit(&offsets, mode)
-        {
-            tracing::debug!(%error, "the group is not told how far its reader has come");
-        }
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use es_core::{
     Position, ReadError, RecordedEvent,
-    backend::{Batch, BatchEvents, Categories, Checkpoint, SourceError, check_contiguous},
+    backend::{Batch, BatchEvents, Categories, Checkpoint, Shard, SourceError, check_contiguous},
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -51,6 +51,12 @@ pub(crate) struct Horizon {
 struct Cursor {
     incarnation: Option<Uuid>,
     offsets: Offsets,
+}
+
+/// The next offsets that a checkpoint of the merged shard stands for: perhaps earlier ones, none that is ahead of it.
+pub(crate) fn offsets_of(_: &Shard, checkpoint: &Checkpoint) -> Offsets {
+    let cursor = checkpoint.cursor.as_deref().and_then(|text| es_core::codec::decode::<Cursor>(text.as_bytes()).ok());
+    cursor.map(|cursor| cursor.offsets).unwrap_or_default()
 }
 
 /// A partition that must be read from now on, after its cursor if there is one.

@@ -18,7 +18,7 @@ use super::{
     group::Told,
     mark::{Mark, Written},
 };
-use crate::progress::Progress;
+use crate::{offsets::Offsets, progress::Progress};
 
 /// What is known of the relay at this moment.
 #[derive(Clone, Copy)]
@@ -127,6 +127,13 @@ impl Told for Member {
     fn told_at(&self) -> Option<Instant> {
         self.told_at
     }
+}
+
+/// The next offset that a checkpoint of a partition stands for: perhaps an earlier one, never one that is ahead of it.
+pub(crate) fn offsets_of(shard: &Shard, checkpoint: &Checkpoint) -> Offsets {
+    let partition = shard.partition.and_then(|partition| i32::try_from(partition).ok());
+    let next = checkpoint.cursor.as_deref().and_then(|cursor| parse(cursor).ok()).map(|(_, next)| next);
+    partition.zip(next).map(|(partition, next)| Offsets::one(&shard.source, partition, next)).unwrap_or_default()
 }
 
 /// The cursor of a shard: a filling of the topics, and the next offset in it.

@@ -13,7 +13,8 @@ use rdkafka::{
 
 use super::{
     begin::{self, begin},
-    horizon::{Horizon, Missing},
+    group_offsets::GroupOffsets,
+    horizon::{self, Horizon, Missing},
     mark::Written,
     outbox::Outbox,
     shards,
@@ -43,6 +44,7 @@ pub(crate) fn run(
         let mut merge = Merge::open(config, subscription, &checkpoint)?;
         loop {
             if outbox.stopped() {
+                merge.group_offsets.tell_last(&merge.consumer, outbox);
                 return Ok(());
             }
             if let Some(again) = outbox.restarts().remove(&shard) {
@@ -66,6 +68,7 @@ struct Merge<'a> {
     categories: Categories,
     /// When the reader last got a checkpoint without events.
     advanced: Option<Instant>,
+    group_offsets: GroupOffsets,
 }
 
 impl<'a> Merge<'a> {
@@ -79,8 +82,9 @@ impl<'a> Merge<'a> {
         let horizon = Horizon::new(topics.clone(), categories.clone(), checkpoint)?;
         let consumer = config.merging(subscription).create_with_context(Quiet).map_err(unavailable)?;
         let follower = Follower::new(config, &subscription.reader)?;
-        let observer = config.observer(&subscription.reader);
-        Ok(Self { config, consumer, observer, follower, horizon, topics, categories, advanced: None })
+        let (observer, group_offsets) =
+            (config.observer(&subscription.reader), GroupOffsets::new(horizon::offsets_of));
+        Ok(Self { config, consumer, observer, follower, horizon, topics, categories, advanced: None, group_offsets })
     }
 
     fn explained(&self, error: SourceError) -> SourceError {
@@ -88,6 +92,7 @@ impl<'a> Merge<'a> {
     }
 
     fn turn(&mut self, outbox: &Outbox) -> Result<(), SourceError> {
+        self.group_offsets.tell(&self.consumer, outbox);
         if let Some(progress) = self.follower.newest()? {
             let missing = self.horizon.missing(&progress)?;
             self.assign(&missing, &progress)?;

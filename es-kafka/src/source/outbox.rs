@@ -41,7 +41,7 @@ struct State {
     ended: bool,
     failure: Option<SourceError>,
     /// Checkpoints that the reader has committed, and the thread has not taken notice of.
-    committed: HashMap<Shard, Position>,
+    committed: HashMap<Shard, Checkpoint>,
     /// How far each started shard has come, and since when.
     standing: HashMap<Shard, (Position, Instant)>,
     /// When the queue was full last: what was not handed on before that does not speak against the clients.
@@ -155,11 +155,11 @@ impl Outbox {
 
     /// The reader has committed a checkpoint.
     pub(crate) fn committed(&self, shard: &Shard, checkpoint: &Checkpoint) {
-        self.state().committed.insert(shard.clone(), checkpoint.position);
+        self.state().committed.insert(shard.clone(), checkpoint.clone());
     }
 
     /// What the reader has committed since the thread has asked last.
-    pub(crate) fn take_committed(&self) -> HashMap<Shard, Position> {
+    pub(crate) fn take_committed(&self) -> HashMap<Shard, Checkpoint> {
         std::mem::take(&mut self.state().committed)
     }
 

@@ -85,12 +85,14 @@ async fn only(store: &impl Inspect) -> ReaderSummary {
     readers.remove(0)
 }
 
-/// Shards are in the order of their numbers, and a reader has reached what its slowest shard has.
+/// Shards are in the order of their numbers, and a reader of the log has reached what its slowest shard has. What a consumer reads is
+/// not the log.
 pub async fn readers_are_listed_with_their_checkpoints<S: ReadModelStore + Inspect>(store: &S) {
     assert_eq!(store.list_readers().await.expect("listed"), []);
     let new = building(store).await;
     let old = serving(store).await;
     let (policy, _) = store.ensure_reader("a-policy", "policy Suite").await.expect("made");
+    let (consumer, _) = store.ensure_reader("the-consumer", "consumer Suite").await.expect("made");
     let shards: Vec<_> = (0..11).map(|number| shard(&format!("topic/{number}"))).collect();
     store.ensure_shards(&old.reader, &shards).await.expect("ensured");
     let recorded_at = DateTime::from_timestamp_micros(1_700_000_000_123_456).expect("a time");
@@ -104,15 +106,16 @@ pub async fn readers_are_listed_with_their_checkpoints<S: ReadModelStore + Inspe
     let heads: Vec<_> = readers.iter().map(|found| (&found.reader, found.generation)).collect();
     let summary = |version, state| Some(GenerationSummary { version, state });
     let (serves, builds) = (summary(1, GenerationState::Serving), summary(2, GenerationState::Building));
-    assert_eq!(heads, [(&policy, None), (&old.reader, serves), (&new.reader, builds)]);
+    assert_eq!(heads, [(&policy, None), (&old.reader, serves), (&new.reader, builds), (&consumer, None)]);
     let definitions: Vec<_> = readers.iter().map(|found| found.definition.as_str()).collect();
-    assert_eq!(definitions, ["policy Suite", DEFINITION, DEFINITION]);
+    assert_eq!(definitions, ["policy Suite", DEFINITION, DEFINITION, "consumer Suite"]);
     assert_eq!(readers[0].shards, []);
-    assert_eq!(readers[1].reached(), Position::new(5));
+    assert_eq!(readers[1].reached(), Some(Position::new(5)));
     assert_eq!(readers[1].shards.iter().map(|found| found.shard.clone()).collect::<Vec<_>>(), shards);
     assert_eq!(readers[1].shards[10].position, Position::new(15));
     assert_eq!(readers[1].shards[10].recorded_at, Some(recorded_at));
-    assert_eq!(readers[2].reached(), Position::ZERO);
+    assert_eq!(readers[2].reached(), Some(Position::ZERO));
+    assert_eq!((readers[3].kind(), readers[3].reached()), ("consumer", None));
 }
 
 /// It tells since when the holder has it, which no renewal changes.

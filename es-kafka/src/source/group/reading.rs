@@ -18,7 +18,11 @@ use crate::{
     client::{check, is_out_of_range, unavailable},
     config::KafkaSourceConfig,
     follower::Follower,
-    source::{member::Member, outbox::Outbox},
+    source::{
+        group_offsets::GroupOffsets,
+        member::{Member, offsets_of},
+        outbox::Outbox,
+    },
     topics::{Topics, shard},
 };
 
@@ -45,10 +49,12 @@ pub(crate) fn run(
     let names: Vec<&str> = subscribed.iter().map(String::as_str).collect();
     consumer.subscribe(&names).map_err(unavailable)?;
     let follower = Follower::new(config, &subscription.reader)?;
-    let mut reading = Reading { config, consumer, follower, pressure: Pressure::default() };
+    let (pressure, group_offsets) = (Pressure::default(), GroupOffsets::new(offsets_of));
+    let mut reading = Reading { config, consumer, follower, pressure, group_offsets };
     while !outbox.stopped() {
         reading.turn().map_err(|error| reading.explained(error))?;
     }
+    reading.group_offsets.tell_last(&reading.consumer, outbox);
     Ok(())
 }
 
@@ -57,6 +63,7 @@ struct Reading<'a> {
     consumer: BaseConsumer<Group<Published>>,
     follower: Follower,
     pressure: Pressure,
+    group_offsets: GroupOffsets,
 }
 
 impl Reading<'_> {
@@ -82,6 +89,7 @@ impl Reading<'_> {
         }
         self.group().check()?;
         self.cover()?;
+        self.group_offsets.tell(&self.consumer, &self.consumer.context().outbox);
         let delivered = self.group().deliver(self.config);
         if self.pressure.push_back(&self.consumer, !delivered)? {
             self.gather()?;
