@@ -277,16 +277,7 @@ impl Reader {
             }
             None => [NOTHING; 3].map(str::to_owned),
         };
-        [
-            self.name.clone(),
-            self.kind.clone(),
-            self.version(),
-            self.state(),
-            position,
-            lag,
-            behind,
-            held_by,
-        ]
+        [self.name.clone(), self.kind.clone(), self.version(), self.state(), position, lag, behind, held_by]
     }
 
     fn row(&self, shard: &Shard) -> [String; 8] {

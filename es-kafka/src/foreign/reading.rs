@@ -82,7 +82,7 @@ impl Partitions for Foreign {
 /// A position is the offset of a record + 1.
 fn offsets_of(shard: &Shard, checkpoint: &Checkpoint) -> Offsets {
     let place = shard.partition.and_then(|partition| i32::try_from(partition).ok());
-    let next = i64::try_from(checkpoint.position.get()).ok();
+    let next = checkpoint.cursor.as_ref().and(i64::try_from(checkpoint.position.get()).ok());
     place.zip(next).map(|(partition, next)| Offsets::one(&shard.source, partition, next)).unwrap_or_default()
 }
 

@@ -82,8 +82,7 @@ impl<'a> Merge<'a> {
         let horizon = Horizon::new(topics.clone(), categories.clone(), checkpoint)?;
         let consumer = config.merging(subscription).create_with_context(Quiet).map_err(unavailable)?;
         let follower = Follower::new(config, &subscription.reader)?;
-        let (observer, group_offsets) =
-            (config.observer(&subscription.reader), GroupOffsets::new(horizon::offsets_of));
+        let (observer, group_offsets) = (config.observer(&subscription.reader), GroupOffsets::new(horizon::offsets_of));
         Ok(Self { config, consumer, observer, follower, horizon, topics, categories, advanced: None, group_offsets })
     }
 

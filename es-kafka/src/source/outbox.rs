@@ -40,7 +40,7 @@ struct State {
     stopped: bool,
     ended: bool,
     failure: Option<SourceError>,
-    /// Checkpoints that the reader has committed, and the thread has not taken notice of.
+    /// Checkpoints that the reader has committed, or starts from, and the thread has not taken notice of.
     committed: HashMap<Shard, Checkpoint>,
     /// How far each started shard has come, and since when.
     standing: HashMap<Shard, (Position, Instant)>,
@@ -158,7 +158,7 @@ impl Outbox {
         self.state().committed.insert(shard.clone(), checkpoint.clone());
     }
 
-    /// What the reader has committed since the thread has asked last.
+    /// What the reader has committed, or starts from, since the thread has asked last.
     pub(crate) fn take_committed(&self) -> HashMap<Shard, Checkpoint> {
         std::mem::take(&mut self.state().committed)
     }
@@ -233,6 +233,7 @@ impl Outbox {
         let mut state = self.state();
         state.forget(std::slice::from_ref(shard));
         state.starts.insert(shard.clone(), checkpoint.clone());
+        state.committed.insert(shard.clone(), checkpoint.clone());
         state.stands(shard, checkpoint.position);
         self.changed.notify_all();
     }

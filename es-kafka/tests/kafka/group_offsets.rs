@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use es_core::{ReadModel, ReadToken, backend::Leases};
+use es_core::{
+    ReadModel, ReadToken,
+    backend::{Documents, Leases},
+};
 use es_kafka::Offsets;
 use rdkafka::{
     ClientConfig, TopicPartitionList,
@@ -42,7 +45,6 @@ fn knows(group: &str, offsets: &Offsets) {
 async fn shows_no_lag<const PER_STREAM: bool>() {
     let house = House::new();
     let mut relay = Running::start(house.relay());
-    let group = format!("{}positions-{}", house.prefix, house.store.id().await.unwrap());
     for round in 0..2 {
         let stop = CancellationToken::new();
         let projector = projector(&house, Positions::<PER_STREAM>::default());
@@ -58,8 +60,10 @@ async fn shows_no_lag<const PER_STREAM: bool>() {
         relay.reaches(head).await;
         let model = ReadModel::<Positions<PER_STREAM>>::new(Arc::new(house.store.clone()));
         model.patience(PATIENCE).wait_for(ReadToken(head), PATIENCE).await.unwrap();
-        let (told, offsets) = (group.clone(), house.progress(head).await.offsets);
-        tokio::task::spawn_blocking(move || knows(&told, &offsets)).await.unwrap();
+        let serving = house.store.generations("positions").await.unwrap().serving.unwrap().generation.reader;
+        let group = format!("{}positions-g{}-{}", house.prefix, serving.id, house.store.id().await.unwrap());
+        let offsets = house.progress(head).await.offsets;
+        tokio::task::spawn_blocking(move || knows(&group, &offsets)).await.unwrap();
         stop.cancel();
         running.await.unwrap().unwrap();
     }

@@ -60,7 +60,7 @@ pub struct Parts {
     pub topic_prefix: String,
 
     /// The topic in which a payment provider tells what it has captured; needs --kafka [default: none]
-    #[arg(long, global = true, value_name = "TOPIC", env = "ORDER_SERVICE_PAYMENTS_TOPIC")]
+    #[arg(long, global = true, value_name = "TOPIC", env = "ORDER_SERVICE_PAYMENTS_TOPIC", hide_env_values = true)]
     pub payments_topic: Option<String>,
 
     /// Counts the daily revenue as the first release did
@@ -102,8 +102,8 @@ pub enum Role {
     Serve,
     /// Places orders, drives them, prints the read models, and ends
     Demo,
-    /// Only copies the log to Kafka
-    Relay,
+    /// Only copies the log to Kafka, as `relay status` tells
+    Publish,
     /// Only keeps read models up to date
     Project {
         /// The read models [default: all]
@@ -130,7 +130,7 @@ impl Role {
             Self::Serve | Self::Demo => service::Parts::All,
             Self::Service(command) => command.parts(),
             Self::Text(_) => service::Parts::None,
-            Self::Relay => service::Parts::named([service::RELAY]),
+            Self::Publish => service::Parts::named([service::RELAY]),
             Self::Policy => service::Parts::named([Fulfilment::NAME]),
             Self::Consume => service::Parts::Kind(service::PartKind::Consumer),
             Self::Project { projections } if projections.is_empty() => {

@@ -77,7 +77,7 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
     if matches!(role, Role::Demo) && parts.db.is_none() {
         parts.db = Some(scratch.path().join("orders.db"));
     }
-    let needs_kafka = matches!(role, Role::Relay | Role::Consume) || parts.payments_topic.is_some();
+    let needs_kafka = matches!(role, Role::Publish | Role::Consume) || parts.payments_topic.is_some();
     if parts.kafka.is_none() && needs_kafka {
         return Err(RunError::NoKafka);
     }
@@ -89,7 +89,7 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
             let done = shutdown.run_until_cancelled(demo::run(&service, &mut io::stdout())).await;
             done.unwrap_or(Ok(())).map(well).map_err(RunError::from)
         }
-        Role::Relay | Role::Policy | Role::Consume | Role::Project { .. } | Role::Service(ServiceCommand::Run(_)) => {
+        Role::Publish | Role::Policy | Role::Consume | Role::Project { .. } | Role::Service(ServiceCommand::Run(_)) => {
             roles::work(&service, http, metrics, shutdown).await.map(well)
         }
         Role::Service(command) => Ok(command.run_on(&service, shutdown, &mut Output::stdout()).await?),

@@ -21,7 +21,7 @@ async fn r9_r10_killed_relays_and_projectors_leave_the_fold_of_the_log() {
     let mut clients = Clients::start(&url, 64, ORDERS);
 
     // A projector with a backlog in Kafka is stopped while it holds batches.
-    let mut relay = ground.spawn(&["relay"]);
+    let mut relay = ground.spawn(&["publish"]);
     clients.placed(ORDERS / 2).await;
     let zombie = ground.spawn(&["project"]);
     compare::begun(&ground.service, DailyRevenue::NAME).await;
@@ -31,14 +31,14 @@ async fn r9_r10_killed_relays_and_projectors_leave_the_fold_of_the_log() {
     for round in 1..=7 {
         clients.placed((8 + round) * ORDERS / 16).await;
         relay.kill();
-        relay = ground.spawn(&["relay"]);
+        relay = ground.spawn(&["publish"]);
         if round % 2 == 0 {
             projector.kill();
             projector = ground.spawn(&["project"]);
         }
         if round == 5 {
             // A second relay of the same name fences the first, which stands by.
-            let elder = std::mem::replace(&mut relay, ground.spawn(&["relay"]));
+            let elder = std::mem::replace(&mut relay, ground.spawn(&["publish"]));
             clients.placed(ORDERS * 27 / 32).await;
             elder.kill();
         }

@@ -41,7 +41,7 @@ async fn r11_read_models_rebuilt_from_the_log_continue_in_kafka_after_a_record_t
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
     let _others =
-        [vec!["relay"], vec!["policy"], vec!["project", "order-details", "orders-by-customer", "order-search"]]
+        [vec!["publish"], vec!["policy"], vec!["project", "order-details", "orders-by-customer", "order-search"]]
             .map(|role| ground.spawn(&role));
 
     let stopping = ground.start(POISONED).await;

@@ -18,13 +18,13 @@ async fn r18_killed_relay_and_projectors_are_taken_over_within_ten_seconds() {
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
     let policy = ground.start([Fulfilment::NAME]).await;
-    let standby = ground.spawn(&["relay"]);
+    let standby = ground.spawn(&["publish"]);
     let doomed_projectors = ground.spawn(&["project"]);
     Clients::start(&url, 4, 40).done().await;
     compare::caught_up(&ground.service).await;
 
     // Fences the first relay at the next event, and shares the partitions.
-    let doomed_relay = ground.spawn(&["relay"]);
+    let doomed_relay = ground.spawn(&["publish"]);
     let projectors = ground.spawn(&["project"]);
     for round in 1..=5 {
         Clients::start_at(&url, 4, round * 40..(round + 1) * 40).done().await;

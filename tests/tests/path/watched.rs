@@ -90,7 +90,7 @@ async fn prometheus_sees_what_was_processed_and_by_how_much_readers_lag() {
     let ground = Ground::new().await;
     let (_http, url) = told(&mut ground.command(&["serve", "--only-http", "--listen", "127.0.0.1:0"]), "listening on ");
     let worker = |role| told(&mut ground.command(&[role, "--metrics", "127.0.0.1:0"]), "metrics on ");
-    let (_relay, relay) = worker("relay");
+    let (_relay, relay) = worker("publish");
     let (_policy, policy) = worker("policy");
     let (project, projectors) = worker("project");
     let directory = tempfile::tempdir().expect("a directory");

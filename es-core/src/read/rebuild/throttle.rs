@@ -252,4 +252,8 @@ impl EventFeed for ThrottledFeed {
     fn stop(&mut self, shard: &Shard) -> bool {
         self.feed.stop(shard)
     }
+
+    fn committed(&mut self, shard: &Shard, checkpoint: &Checkpoint) {
+        self.feed.committed(shard, checkpoint);
+    }
 }

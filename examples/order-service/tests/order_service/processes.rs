@@ -94,7 +94,7 @@ async fn equals_the_fold<P: Projection>(projection: P, directory: &TempDir) {
 async fn what_does_not_fit_together_is_an_error() {
     let directory = tempfile::tempdir().unwrap();
     for (arguments, reason) in [
-        (&["relay"][..], "there is no Kafka to carry events to"),
+        (&["publish"][..], "there is no Kafka to carry events to"),
         (&["rebuild", "weekly-revenue"], "the service has no read model \"weekly-revenue\""),
         (&["project", "weekly-revenue"], "invalid value 'weekly-revenue'"),
     ] {
