@@ -4,7 +4,7 @@
 use std::{env, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use es_core::{EventStore, Position, Projection, Projector, QueryError, ReadModel, ReadToken, RecordedEvent};
+use es_core::{Event, EventStore, Position, Projection, Projector, QueryError, ReadModel, ReadToken, RecordedEvent};
 use es_kafka::{KafkaSource, KafkaSourceConfig, Relay, RelayConfig};
 use es_postgres::PostgresStore;
 use rdkafka::{
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{
+    account::AccountEvent,
     bare,
     contender::Work,
     database::{Database, Server},
@@ -74,12 +75,12 @@ impl Topics {
 
     /// The topic of all events: they are of one category.
     pub(crate) fn events(&self) -> String {
-        format!("{}account-events", self.prefix)
+        es_kafka::Topics::new(&self.prefix).events(AccountEvent::CATEGORY)
     }
 
     /// The topic of the relay's progress.
     pub(crate) fn progress(&self) -> String {
-        format!("{}relay-progress", self.prefix)
+        es_kafka::Topics::new(&self.prefix).progress()
     }
 
     /// The settings of the relay: those that it has by itself.

@@ -179,15 +179,14 @@ fn print(
             output.line(format_args!("Kafka differs from the log: {sentence}"))?;
             output.line(format_args!("everything up to position {position} is equal"))?;
         } else {
-            let count = counted(usize::try_from(events).unwrap_or(usize::MAX), "event");
+            let count = counted(events, "event");
             output.line(format_args!(
                 "Kafka holds the log up to position {position}: {count} compared after position {from}, in {:.1} s",
                 took.as_secs_f64()
             ))?;
         }
         if head > published {
-            let waiting = usize::try_from(head - published).unwrap_or(usize::MAX);
-            output.line(format_args!("the relay has {} to publish", counted(waiting, "more event")))?;
+            output.line(format_args!("the relay has {} to publish", counted(head - published, "more event")))?;
         }
     }
     output.flush()?;

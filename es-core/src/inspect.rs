@@ -9,7 +9,10 @@ use uuid::Uuid;
 
 use crate::{
     error::BoxError,
-    read::read_model::{GenerationState, ReadModelError, Reader, Shard},
+    read::{
+        definition,
+        read_model::{GenerationState, ReadModelError, Reader, Shard},
+    },
     stream::{Position, StreamId, Version},
     write::store::ReadError,
 };
@@ -85,7 +88,7 @@ pub struct StreamSummary {
 pub struct ReaderSummary {
     /// Its name and its number.
     pub reader: Reader,
-    /// The generation that it is; `None` for a policy.
+    /// The generation that it is; `None` for a policy and a consumer.
     pub generation: Option<GenerationSummary>,
     /// Its definition; the first word is its [kind](Self::kind).
     pub definition: String,
@@ -96,7 +99,7 @@ pub struct ReaderSummary {
 impl ReaderSummary {
     /// `projection`, `policy` or `consumer`.
     pub fn kind(&self) -> &str {
-        self.definition.split(' ').next().unwrap_or_default()
+        definition::kind(&self.definition)
     }
 
     /// Every event of the log up to this position was handled: the least of its checkpoints, 0 where it has none. `None`: a consumer

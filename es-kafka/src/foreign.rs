@@ -124,7 +124,7 @@ impl KafkaTopic {
     }
 
     /// Where the next records are no longer in the topic, because its retention has deleted them, the consumer goes on with the first
-    /// one that is, and logs an error. It is meant for one start, after somebody has seen what is lost.
+    /// one that is, and logs an error. It is meant for one start, after an operator has seen what is lost.
     pub fn pass_lost_records(mut self) -> Self {
         self.declared.passes_lost = true;
         self

@@ -72,6 +72,20 @@ pub struct Progress {
 }
 
 impl Progress {
+    /// That nothing is published yet.
+    pub(crate) fn nothing(incarnation: Uuid) -> Self {
+        Self {
+            incarnation,
+            position: Position::ZERO,
+            head: Position::ZERO,
+            event_id: Uuid::nil(),
+            recorded_at: DateTime::UNIX_EPOCH,
+            offsets: Offsets::default(),
+            positions: PerPartition::default(),
+            partitions: BTreeMap::new(),
+        }
+    }
+
     /// The last published event.
     pub fn witness(&self) -> Witness {
         Witness { event_id: self.event_id, recorded_at: self.recorded_at }

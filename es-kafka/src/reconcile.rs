@@ -18,7 +18,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::DateTime;
 use es_core::{
     EventStore, Position, RecordedEvent,
     backend::{Witness, check_contiguous},
@@ -34,13 +33,7 @@ use self::{
     reading::Reading,
 };
 pub use self::{cursor::Cursor, error::ReconcileError, violation::Violation};
-use crate::{
-    config::RelayConfig,
-    offsets::{Offsets, PerPartition},
-    progress::Progress,
-    record::Heading,
-    topics::Topics,
-};
+use crate::{config::RelayConfig, progress::Progress, record::Heading, topics::Topics};
 
 /// How many events of the log are compared at once, at most.
 const PAGE: usize = 2_000;
@@ -141,7 +134,7 @@ impl Reconcile {
         })
         .await?;
         let head = self.store.head().await?;
-        let progress = progress.unwrap_or_else(nothing);
+        let progress = progress.unwrap_or_else(|| Progress::nothing(Uuid::nil()));
         let published = progress.position;
         let begin = cursor.filter(|cursor| cursor.fits(&progress)).unwrap_or_default();
         let begin = Cursor { incarnation: progress.incarnation, ..begin };
@@ -260,20 +253,6 @@ impl Reconcile {
     }
 }
 
-/// A relay that has said nothing has published nothing.
-fn nothing() -> Progress {
-    Progress {
-        incarnation: Uuid::nil(),
-        position: Position::ZERO,
-        head: Position::ZERO,
-        event_id: Uuid::nil(),
-        recorded_at: DateTime::UNIX_EPOCH,
-        offsets: Offsets::default(),
-        positions: PerPartition::default(),
-        partitions: BTreeMap::new(),
-    }
-}
-
 /// Topics that have another number of partitions than when the relay first wrote to them.
 fn topics_differ(progress: &Progress, found: &BTreeMap<String, Vec<i32>>) -> Option<Violation> {
     progress.partitions.iter().find_map(|(topic, known)| {
@@ -334,7 +313,7 @@ fn beyond(clients: &Clients, topics: &Topics, progress: &Progress) -> Result<Opt
         return Ok(None);
     }
     let now = if has_progress { clients.progress()? } else { None };
-    let now = now.unwrap_or_else(nothing);
+    let now = now.unwrap_or_else(|| Progress::nothing(Uuid::nil()));
     Ok(seen.into_iter().find_map(|((topic, partition), offsets)| {
         let known = now.offsets.next(&topic, partition);
         let offset = offsets.into_iter().find(|offset| *offset >= known)?;

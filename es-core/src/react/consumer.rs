@@ -139,7 +139,6 @@ impl<C: Consumer> Policy for Consuming<C> {
 #[derive(Debug)]
 pub struct ConsumerRunner<C> {
     pub(crate) runner: PolicyRunner<Consuming<C>>,
-    foreign: Foreign,
 }
 
 impl<C: Consumer> ConsumerRunner<C> {
@@ -147,56 +146,59 @@ impl<C: Consumer> ConsumerRunner<C> {
     pub fn new(consumer: C, source: impl EventSource, leases: impl Leases) -> Self {
         const { assert!(definition::is_name(C::NAME), "Consumer::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let foreign = Foreign { unknown: UnknownTypes::default(), keep_for: INBOX };
-        Self { runner: PolicyRunner::new(Consuming(consumer), source, leases).of_foreign(foreign), foreign }
+        let mut runner = PolicyRunner::new(Consuming(consumer), source, leases);
+        runner.foreign = Some(foreign);
+        Self { runner }
     }
 
-    fn with(self, foreign: Foreign) -> Self {
-        Self { runner: self.runner.of_foreign(foreign), foreign }
+    fn with(mut self, change: impl FnOnce(&mut Foreign)) -> Self {
+        if let Some(foreign) = &mut self.runner.foreign {
+            change(foreign);
+        }
+        self
     }
 
     /// What it does with messages of types that it does not know ([stops](UnknownTypes::Stop) by default).
     pub fn unknown_types(self, unknown: UnknownTypes) -> Self {
-        let foreign = Foreign { unknown, ..self.foreign };
-        self.with(foreign)
+        self.with(|foreign| foreign.unknown = unknown)
     }
 
     /// For how long it knows the messages that it has handled (7 days by default): one that its producer repeats within this time is
     /// passed over. [`Duration::ZERO`]: it keeps no inbox.
     pub fn inbox(self, keep_for: Duration) -> Self {
-        let foreign = Foreign { keep_for, ..self.foreign };
-        self.with(foreign)
+        self.with(|foreign| foreign.keep_for = keep_for)
     }
 
     /// How long the lease of a runner lasts after its process was killed or stalls, as [`PolicyRunner::lease`].
     pub fn lease(self, ttl: Duration) -> Self {
-        Self { runner: self.runner.lease(ttl), ..self }
+        Self { runner: self.runner.lease(ttl) }
     }
 
     /// How often it tries again while it [stands by](WorkerState::StandingBy) (every 5 s by default).
     pub fn standby(self, retry: Duration) -> Self {
-        Self { runner: self.runner.standby(retry), ..self }
+        Self { runner: self.runner.standby(retry) }
     }
 
     /// How long it [stands by](WorkerState::StandingBy) at one message that this program does not know, as
     /// [`PolicyRunner::standby_limit`].
     pub fn standby_limit(self, limit: Duration) -> Self {
-        Self { runner: self.runner.standby_limit(limit), ..self }
+        Self { runner: self.runner.standby_limit(limit) }
     }
 
     /// What it does when it cannot handle or read a message ([stops](FailurePolicy::stop) by default). A parked key is a stream in
     /// one shard of the source: `<shard>/<stream>`, for example `payments/3/payment-42`.
     pub fn on_failure(self, policy: FailurePolicy) -> Self {
-        Self { runner: self.runner.on_failure(policy), ..self }
+        Self { runner: self.runner.on_failure(policy) }
     }
 
     /// How many dead letters it may have, as [`PolicyRunner::most_letters`].
     pub fn most_letters(self, letters: usize) -> Self {
-        Self { runner: self.runner.most_letters(letters), ..self }
+        Self { runner: self.runner.most_letters(letters) }
     }
 
     /// How long it may take to handle a message, as [`PolicyRunner::time_limit`].
     pub fn time_limit(self, limit: Duration) -> Self {
-        Self { runner: self.runner.time_limit(limit), ..self }
+        Self { runner: self.runner.time_limit(limit) }
     }
 
     /// What [`run`](Self::run) is doing; the receiver sees each change.

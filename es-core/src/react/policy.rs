@@ -168,7 +168,7 @@ pub struct PolicyRunner<P> {
     standby: Standby,
     failures: FailureSettings,
     /// Its events are messages of another system.
-    foreign: Option<Foreign>,
+    pub(super) foreign: Option<Foreign>,
     pub(crate) report: StateReport,
 }
 
@@ -179,11 +179,6 @@ impl<P: Policy> PolicyRunner<P> {
         let (standby, report) = (Standby::default(), StateReport::default());
         let (source, leases, failures) = (Arc::new(source), Arc::new(leases), FailureSettings::default());
         Self { policy, source, leases, lease: DEFAULT_LEASE, shards: 1, standby, failures, foreign: None, report }
-    }
-
-    /// Its events are messages of another system.
-    pub(super) fn of_foreign(self, foreign: Foreign) -> Self {
-        Self { foreign: Some(foreign), ..self }
     }
 
     /// How long the lease of a runner lasts after its process was killed or stalls, as

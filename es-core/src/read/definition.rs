@@ -84,7 +84,8 @@ pub(crate) fn admit<'a>(
     Ok(())
 }
 
-fn kind(definition: &str) -> &str {
+/// What sort of reader a definition is of: its first word.
+pub(crate) fn kind(definition: &str) -> &str {
     definition.split_once(' ').map_or(definition, |(kind, _)| kind)
 }
 

@@ -6,12 +6,12 @@ use es_core::backend::{Checkpoint, Shard, SourceError, Subscription};
 use rdkafka::{
     ClientConfig, Message, Offset,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::{KafkaError, RDKafkaErrorCode},
+    error::KafkaError,
 };
 
 use super::{KafkaTopic, begin::begin, member::Member, partitions, record::Record};
 use crate::{
-    client::{check, is_out_of_range, unavailable},
+    client::{is_out_of_range, unavailable},
     offsets::Offsets,
     record::place_of,
     source::{
@@ -110,10 +110,7 @@ impl Reading {
         if self.pressure.push_back(&self.consumer, !delivered)? {
             self.gather()?;
         }
-        match self.group().failure().take() {
-            Some(failure) => Err(failure),
-            None => Ok(()),
-        }
+        self.group().is_sound()
     }
 
     fn gather(&self) -> Result<(), SourceError> {
@@ -131,12 +128,7 @@ impl Reading {
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.at_end(partition)?,
                 Some(Err(error)) if is_out_of_range(&error) => return Err(self.out_of_range()),
-                Some(Err(error)) => {
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-                        self.group().outbox.lost_brokers();
-                    }
-                    check(error)?;
-                }
+                Some(Err(error)) => self.group().heed(error)?,
                 None => break,
             }
             if bytes >= topic.config.batch_bytes {

@@ -13,7 +13,6 @@ use super::{
     Cursor, Violation,
     compare::{At, Compare, Mismatch, Seen},
     judge::Evidence,
-    nothing,
 };
 use crate::{
     partitioner,
@@ -55,7 +54,7 @@ struct House {
 impl House {
     fn new(count: u64) -> Self {
         let log: Vec<_> = (1..=count).map(event).collect();
-        let mut house = Self { log: log.clone(), records: Vec::new(), progress: nothing() };
+        let mut house = Self { log: log.clone(), records: Vec::new(), progress: Progress::nothing(Uuid::nil()) };
         for event in &log {
             house.write(event, partition_of(event));
         }

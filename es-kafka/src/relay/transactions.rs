@@ -1,8 +1,7 @@
 //! The transactions of a relay: events and progress, together or not at all.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
-use chrono::DateTime;
 use es_core::{Position, RecordedEvent};
 use rdkafka::{
     error::{KafkaError, RDKafkaErrorCode},
@@ -21,7 +20,6 @@ use super::{
 use crate::{
     client,
     config::{RelayConfig, Step, StepHook},
-    offsets::{Offsets, PerPartition},
     partitioner,
     progress::{self, Progress, ProgressError},
     record,
@@ -75,16 +73,7 @@ impl Transactions {
 
     /// The progress that the next transaction makes: so far, what was published before it.
     fn begun(&self) -> Progress {
-        self.progress.clone().unwrap_or_else(|| Progress {
-            incarnation: Uuid::now_v7(),
-            position: Position::ZERO,
-            head: Position::ZERO,
-            event_id: Uuid::nil(),
-            recorded_at: DateTime::UNIX_EPOCH,
-            offsets: Offsets::default(),
-            positions: PerPartition::default(),
-            partitions: BTreeMap::new(),
-        })
+        self.progress.clone().unwrap_or_else(|| Progress::nothing(Uuid::now_v7()))
     }
 
     /// One transaction: the events, their deliveries awaited, then the progress that they amount to.

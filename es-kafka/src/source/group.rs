@@ -15,9 +15,11 @@ use es_core::backend::{Batch, Checkpoint, Shard, SourceError};
 use rdkafka::{
     TopicPartitionList,
     consumer::{BaseConsumer, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
 };
 
 use super::{member::Need, outbox::Outbox};
+use crate::client::check;
 
 /// What a group reads: which partitions there are, and how one is read.
 pub(crate) trait Partitions: Send + Sync + 'static {
@@ -62,9 +64,22 @@ impl<P: Partitions> Group<P> {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Most errors of a poll are news about connections, which the client mends itself.
+    pub(crate) fn heed(&self, error: KafkaError) -> Result<(), SourceError> {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.outbox.lost_brokers();
+        }
+        check(error)
+    }
+
     /// Why a rebalance failed.
-    pub(crate) fn failure(&self) -> MutexGuard<'_, Option<SourceError>> {
+    fn failure(&self) -> MutexGuard<'_, Option<SourceError>> {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fails if a rebalance has.
+    pub(crate) fn is_sound(&self) -> Result<(), SourceError> {
+        self.failure().take().map_or(Ok(()), Err)
     }
 
     /// Hands on what was read; `false` when the reader has no room for all of it.

@@ -16,7 +16,7 @@ use rdkafka::{
 
 use crate::{
     reader::{Reader, subscription},
-    setup::{House, PATIENCE, Running, admin, brokers},
+    setup::{House, PATIENCE, Running, admin, brokers, open_transaction},
 };
 
 const ORDERS: [EventOrder; 2] = [EventOrder::PerKey, EventOrder::PerStream];
@@ -209,22 +209,6 @@ async fn r11_a_topic_that_lost_everything_is_an_error_for_readers() {
         let refused = reader.refusal().await;
         assert!(matches!(&refused, SourceError::Missing { .. }), "{order:?}: {refused:?}");
     }
-}
-
-/// Opens a transaction in a partition and leaves it open: readers see nothing after it.
-async fn open_transaction(topic: &str, partition: i32) -> BaseProducer {
-    let (topic, id) = (topic.to_owned(), format!("{topic}-other"));
-    let opened = tokio::task::spawn_blocking(move || {
-        let mut config = ClientConfig::new();
-        let producer: BaseProducer =
-            config.set("bootstrap.servers", brokers()).set("transactional.id", id).create().unwrap();
-        producer.init_transactions(PATIENCE).unwrap();
-        producer.begin_transaction().unwrap();
-        producer.send(BaseRecord::to(&topic).partition(partition).key("order-a").payload("?")).unwrap();
-        producer.flush(PATIENCE).unwrap();
-        producer
-    });
-    opened.await.unwrap()
 }
 
 /// As for a moment when a coordinator fails between the partitions of a transaction. Seen to fail: the reader said that

@@ -11,7 +11,7 @@ use rdkafka::{
 };
 use serde_json::json;
 
-use crate::setup::{House, PATIENCE, Published, Running, admin, brokers};
+use crate::setup::{House, PATIENCE, Published, Running, admin, brokers, open_transaction};
 
 impl House {
     fn reconcile(&self) -> Reconcile {
@@ -282,21 +282,6 @@ async fn r10_records_that_an_open_transaction_hides_are_undecided_until_it_ends(
     tokio::task::spawn_blocking(move || other.abort_transaction(PATIENCE).unwrap()).await.unwrap();
     let found = house.reconciled(None).await;
     assert_eq!((found.violation, found.cursor.position), (None, last));
-}
-
-async fn open_transaction(topic: &str, partition: i32) -> BaseProducer {
-    let (topic, id) = (topic.to_owned(), format!("{topic}-other"));
-    let opened = tokio::task::spawn_blocking(move || {
-        let mut config = ClientConfig::new();
-        let producer: BaseProducer =
-            config.set("bootstrap.servers", brokers()).set("transactional.id", id).create().unwrap();
-        producer.init_transactions(PATIENCE).unwrap();
-        producer.begin_transaction().unwrap();
-        producer.send(BaseRecord::to(&topic).partition(partition).key("order-a").payload("?")).unwrap();
-        producer.flush(PATIENCE).unwrap();
-        producer
-    });
-    opened.await.unwrap()
 }
 
 /// Far more than the buffer: partitions wait for each other.

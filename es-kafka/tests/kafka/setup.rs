@@ -16,6 +16,7 @@ use rdkafka::{
     client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode},
+    producer::{BaseProducer, BaseRecord, Producer},
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -175,6 +176,22 @@ fn read_partition(topic: &str, partition: i32, next: i64, found: &mut Vec<Publis
             _ => {}
         }
     }
+}
+
+/// Opens a transaction in a partition and leaves it open: readers see nothing after it.
+pub(crate) async fn open_transaction(topic: &str, partition: i32) -> BaseProducer {
+    let (topic, id) = (topic.to_owned(), format!("{topic}-other"));
+    let opened = tokio::task::spawn_blocking(move || {
+        let mut config = ClientConfig::new();
+        let producer: BaseProducer =
+            config.set("bootstrap.servers", brokers()).set("transactional.id", id).create().unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
+        producer.begin_transaction().unwrap();
+        producer.send(BaseRecord::to(&topic).partition(partition).key("order-a").payload("?")).unwrap();
+        producer.flush(PATIENCE).unwrap();
+        producer
+    });
+    opened.await.unwrap()
 }
 
 /// A relay in a task; dropping it asks for its shutdown.

@@ -61,7 +61,7 @@ async fn r9_an_order_is_paid_once_when_the_provider_says_so() {
     let http = reqwest::Client::new();
     let (first, second) = (place(&http, &url).await, place(&http, &url).await);
     captured(0, "E-1", &first);
-    // Repeated, also in the other partition, and a type that nobody here knows.
+    // Repeated, also in the other partition, and a type that the service does not know.
     captured(0, "E-1", &first);
     captured(1, "E-1", &first);
     let unknown =

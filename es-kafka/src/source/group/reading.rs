@@ -10,12 +10,11 @@ use es_core::backend::{SourceError, Subscription};
 use rdkafka::{
     Message,
     consumer::{BaseConsumer, Consumer},
-    error::RDKafkaErrorCode,
 };
 
 use super::{Group, find, pressure::Pressure, published::Published};
 use crate::{
-    client::{check, is_out_of_range, unavailable},
+    client::{is_out_of_range, unavailable},
     config::KafkaSourceConfig,
     follower::Follower,
     source::{
@@ -94,10 +93,7 @@ impl Reading<'_> {
         if self.pressure.push_back(&self.consumer, !delivered)? {
             self.gather()?;
         }
-        match self.group().failure().take() {
-            Some(failure) => Err(failure),
-            None => Ok(()),
-        }
+        self.group().is_sound()
     }
 
     /// An event that waits too long for a progress that speaks of it is foreign, if the progress does not.
@@ -126,12 +122,7 @@ impl Reading<'_> {
                     }
                 }
                 Some(Err(error)) if is_out_of_range(&error) => return Err(self.group().out_of_range(&self.consumer)),
-                Some(Err(error)) => {
-                    if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-                        self.group().outbox.lost_brokers();
-                    }
-                    check(error)?;
-                }
+                Some(Err(error)) => self.group().heed(error)?,
                 None => break,
             }
             if bytes >= self.config.batch_bytes {
