@@ -4,6 +4,7 @@
 //! and checks the table of promises against the files.
 
 pub mod checker;
+pub mod cluster;
 pub mod proof;
 #[cfg(test)]
 mod errors;

@@ -33,6 +33,17 @@ pub(crate) fn create_template(home: &Home, interrupt: &Interrupt) -> Result<()> 
     children::run_quietly(format, "format a Kafka cluster", &home.path.join("kafka-format.log"), interrupt)
 }
 
+/// What tests need that start brokers of their own (`tests/src/cluster/installed.rs`).
+pub(crate) fn variables(home: &Home, java: &Path) -> [(&'static str, String); 4] {
+    let text = |path: &Path| path.to_string_lossy().into_owned();
+    [
+        ("ES_KAFKA_JAVA", text(java)),
+        ("ES_KAFKA_LIBRARIES", text(&home.path.join("kafka"))),
+        ("ES_KAFKA_TEMPLATE", text(&home.path.join("kafka-template"))),
+        ("ES_KAFKA_LOGGING", text(&logging())),
+    ]
+}
+
 /// Copies the template into the directory of the run and returns the path of the copy.
 pub(crate) fn copy_template(home: &Home, run: &Path) -> Result<PathBuf> {
     let data = run.join("kafka");
@@ -68,14 +79,17 @@ fn write_settings(path: &Path, data: &Path, [broker, controller]: [u16; 2]) -> R
     fs::write(path, settings).map_err(|error| Failure::cannot(format!("write {}", path.display()), error))
 }
 
+fn logging() -> PathBuf {
+    tools::workspace().join("xtask/servers/log4j2.properties")
+}
+
 /// Java with Kafka's libraries, tuned for a quick start and a small size. What it would leave in the system's temporary
 /// directory when it is killed goes to `temporary`.
 fn command(home: &Home, java: &Path, temporary: &Path) -> Command {
-    let logging = tools::workspace().join("xtask/servers/log4j2.properties");
     let mut command = children::mortal(java, STOP);
     command
         .args(["-Xms64m", "-Xmx512m", "-Xss512k", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"])
-        .arg(format!("-Dlog4j2.configurationFile={}", logging.display()))
+        .arg(format!("-Dlog4j2.configurationFile={}", logging().display()))
         .arg("-XX:-UsePerfData")
         .arg(format!("-Djava.io.tmpdir={}", temporary.display()))
         .arg("-cp")

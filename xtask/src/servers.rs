@@ -22,17 +22,19 @@ pub(crate) struct Needs {
     pub(crate) kafka: bool,
     /// Whether it starts Prometheus itself.
     pub(crate) prometheus: bool,
+    /// Whether it starts brokers itself.
+    pub(crate) brokers: bool,
 }
 
 impl Needs {
     /// The servers of the tests.
-    pub(crate) const TESTS: Self = Self { postgres: postgres::FOR_TESTS, kafka: true, prometheus: true };
+    pub(crate) const TESTS: Self = Self { postgres: postgres::FOR_TESTS, kafka: true, prometheus: true, brokers: true };
 
     /// The server of the checker.
-    pub(crate) const CHECKER: Self = Self { kafka: false, prometheus: false, ..Self::TESTS };
+    pub(crate) const CHECKER: Self = Self { kafka: false, prometheus: false, brokers: false, ..Self::TESTS };
 
     /// The server of the benchmarks.
-    pub(crate) const BENCHMARKS: Self = Self { postgres: postgres::AS_DEPLOYED, kafka: false, prometheus: false };
+    pub(crate) const BENCHMARKS: Self = Self { postgres: postgres::AS_DEPLOYED, ..Self::CHECKER };
 }
 
 /// The servers of this run. Dropping stops those it started and removes their data.
@@ -52,7 +54,9 @@ impl Servers {
         let kafka = needs.kafka && !servers.given("KAFKA_BROKERS");
         let prometheus = needs.prometheus && !servers.given("PROMETHEUS");
         let starts = !database || kafka;
-        if !starts && !prometheus {
+        // Who brings all servers for the tests may be on a system for which none can be fetched.
+        let fetches = starts || (needs.brokers && !needs.kafka);
+        if !fetches && !prometheus {
             return Ok(servers);
         }
         let home = Home::find()?;
@@ -61,11 +65,17 @@ impl Servers {
             if prometheus && let Some(program) = prometheus::program(&home, interrupt)? {
                 servers.variables.push(("PROMETHEUS", program.to_string_lossy().into_owned()));
             }
-            if !starts {
+            if !fetches {
                 return Ok(servers);
             }
             home.clear_dead_runs();
             fetch::prepare(&home, interrupt)?;
+            if needs.brokers {
+                servers.variables.extend(kafka::variables(&home, &tools::java(interrupt)?));
+            }
+            if !starts {
+                return Ok(servers);
+            }
             servers.directory = Some(home.create_run()?);
         }
         let started = Instant::now();

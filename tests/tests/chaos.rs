@@ -1,0 +1,4 @@
+//! Brokers of the tests' own, which are killed.
+
+#[path = "chaos/cluster.rs"]
+mod cluster;
