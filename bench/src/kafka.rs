@@ -47,7 +47,7 @@ pub(crate) struct Topics {
 
 impl Topics {
     /// New ones.
-    async fn create() -> Result<Self> {
+    pub(crate) async fn create() -> Result<Self> {
         let brokers = env::var("KAFKA_BROKERS").context("KAFKA_BROKERS names no broker")?;
         let topics = Self { brokers, prefix: format!("bench-{}.", Uuid::now_v7().simple()) };
         let admin: AdminClient<DefaultClientContext> = topics.client().create()?;
@@ -60,7 +60,7 @@ impl Topics {
         Ok(topics)
     }
 
-    async fn delete(&self) -> Result<()> {
+    pub(crate) async fn delete(&self) -> Result<()> {
         let admin: AdminClient<DefaultClientContext> = self.client().create()?;
         admin.delete_topics(&[&self.events(), &self.progress()], &AdminOptions::new()).await?;
         Ok(())
@@ -88,7 +88,7 @@ impl Topics {
         RelayConfig { topic_prefix: self.prefix.clone(), ..RelayConfig::new(&self.brokers, "bench") }
     }
 
-    fn source(&self) -> KafkaSource {
+    pub(crate) fn source(&self) -> KafkaSource {
         let config = KafkaSourceConfig::new(&self.brokers, "bench");
         let (topic_prefix, group_prefix) = (self.prefix.clone(), self.prefix.clone());
         KafkaSource::new(KafkaSourceConfig { topic_prefix, group_prefix, ..config })

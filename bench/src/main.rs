@@ -24,6 +24,7 @@ mod growth;
 mod sheet;
 mod follower;
 mod visible;
+mod steady;
 mod service;
 mod report;
 mod results;
@@ -44,6 +45,8 @@ use crate::{
     placement::Apart,
     report::Row,
     results::{Machine, Results},
+    service::Failover,
+    steady::Steady,
     workload::Workload,
 };
 
@@ -154,7 +157,8 @@ async fn main() -> Result<()> {
 fn names() -> impl Iterator<Item = (&'static str, &'static str)> {
     let workloads = workload::all().into_iter().map(|each| (each.name, each.title));
     let visible = visible::ALL.map(|each| (each.name, each.title));
-    workloads.chain(visible).chain(service::ALL.map(|each| (each.name, each.title)))
+    let services = service::ALL.map(|each| (each.name, each.title));
+    workloads.chain(visible).chain(services).chain([(Steady::NAME, Steady::TITLE), (Failover::NAME, Failover::TITLE)])
 }
 
 async fn run(arguments: &Arguments, server: &Server) -> Result<()> {
@@ -180,6 +184,16 @@ async fn run(arguments: &Arguments, server: &Server) -> Result<()> {
     }
     for service in service::ALL.iter().filter(|service| arguments.wants(service.name)) {
         let sheet = service.run(server, rounds, timing).await?;
+        print!("{}", sheet.table());
+        sheets.push(sheet);
+    }
+    if arguments.wants(Steady::NAME) {
+        let sheet = Steady.run(server, rounds, timing).await?;
+        print!("{}", sheet.table());
+        sheets.push(sheet);
+    }
+    if arguments.wants(Failover::NAME) {
+        let sheet = Failover.run(server, rounds).await?;
         print!("{}", sheet.table());
         sheets.push(sheet);
     }

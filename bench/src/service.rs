@@ -1,6 +1,7 @@
 //! The whole order service over HTTP: orders are placed on many connections, and some of them are followed until all read models show
 //! them.
 
+mod failover;
 mod http;
 mod program;
 
@@ -19,7 +20,11 @@ use serde::Deserialize;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use self::{http::Connection, program::Program};
+pub(crate) use self::failover::Failover;
+use self::{
+    http::Connection,
+    program::{Ground, Program},
+};
 use crate::{
     database::{Database, Server},
     embedded::Files,
@@ -43,20 +48,33 @@ pub(crate) struct OrderService {
     pub(crate) name: &'static str,
     /// What it is, for people.
     pub(crate) title: &'static str,
-    is_embedded: bool,
+    place: Place,
     /// How many orders are placed a second; as many as are answered where it is `None`.
     rate: Option<u32>,
 }
 
+/// Where the events are, and what carries them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Postgres,
+    Sqlite,
+    /// The log is on Postgres, and all read models follow Kafka, in processes of their own.
+    Kafka,
+}
+
 const POSTGRES: &str = "The order service over HTTP, 256 connections";
 const SQLITE: &str = "The order service over HTTP on SQLite, 256 connections";
+const KAFKA: &str = "The order service over HTTP in eight processes with Kafka, 256 connections";
 
 /// All of them, in the order of the report.
-pub(crate) const ALL: [OrderService; 4] = [
-    OrderService { name: "service", title: POSTGRES, is_embedded: false, rate: None },
-    OrderService { name: "service-2000", title: POSTGRES, is_embedded: false, rate: Some(2_000) },
-    OrderService { name: "sqlite-service", title: SQLITE, is_embedded: true, rate: None },
-    OrderService { name: "sqlite-service-2000", title: SQLITE, is_embedded: true, rate: Some(2_000) },
+pub(crate) const ALL: [OrderService; 7] = [
+    OrderService { name: "service", title: POSTGRES, place: Place::Postgres, rate: None },
+    OrderService { name: "service-2000", title: POSTGRES, place: Place::Postgres, rate: Some(2_000) },
+    OrderService { name: "sqlite-service", title: SQLITE, place: Place::Sqlite, rate: None },
+    OrderService { name: "sqlite-service-2000", title: SQLITE, place: Place::Sqlite, rate: Some(2_000) },
+    OrderService { name: "kafka-service", title: KAFKA, place: Place::Kafka, rate: None },
+    OrderService { name: "kafka-service-1000", title: KAFKA, place: Place::Kafka, rate: Some(1_000) },
+    OrderService { name: "kafka-service-500", title: KAFKA, place: Place::Kafka, rate: Some(500) },
 ];
 
 /// What a round gives.
@@ -71,10 +89,10 @@ struct Round {
 impl OrderService {
     /// Measures on a new database in each round.
     pub(crate) async fn run(&self, server: &Server, rounds: usize, timing: Timing) -> Result<Sheet> {
-        program::build().await?;
+        program::build(self.place == Place::Kafka).await?;
         let mut done = Vec::new();
         for round in 1..=rounds {
-            let files = self.is_embedded.then(Files::new).transpose()?;
+            let files = (self.place == Place::Sqlite).then(Files::new).transpose()?;
             let url = match &files {
                 Some(files) => files.create(self.name),
                 None => server.create(self.name, Duration::ZERO).await?,
@@ -93,7 +111,7 @@ impl OrderService {
             }
         }
         let of = |figure: &dyn Fn(&Round) -> f64| done.iter().map(figure).collect::<Vec<_>>();
-        let fast = self.rate.is_none().then_some(Bound::AtLeast(10_000.0));
+        let fast = (self.rate.is_none() && self.place != Place::Kafka).then_some(Bound::AtLeast(10_000.0));
         let mut figures = vec![
             Figure::of("orders a second", of(&|round| round.orders_per_second), fast),
             Figure::of("answered: p50 ms", of(&|round| milliseconds(&round.answered, 0.5)), None),
@@ -104,14 +122,15 @@ impl OrderService {
         ];
         if done.iter().all(|round| round.service_seconds.is_some()) {
             let seconds = of(&|round| round.service_seconds.unwrap_or_default() / timing.window.as_secs_f64() * 100.0);
-            figures.push(Figure::of("the service: % of a processor", seconds, None));
+            figures.push(Figure::of("the service: % of a processor, all its processes", seconds, None));
         }
         let rate = self.rate.map_or("as fast as it answers".to_owned(), |rate| format!("{rate} orders a second"));
         Ok(Sheet { name: self.name.to_owned(), title: format!("{}, {rate}", self.title), figures })
     }
 
     async fn round(&self, url: &str, timing: Timing) -> Result<Round> {
-        let program = Program::start(url).await?;
+        let ground = if self.place == Place::Kafka { Ground::with_kafka(url)? } else { Ground::of(url) };
+        let program = Program::start(&ground).await?;
         let begin = Instant::now();
         let counts = begin + timing.warm_up..begin + timing.warm_up + timing.window;
         let run = Uuid::now_v7().simple().to_string();
@@ -140,7 +159,7 @@ impl OrderService {
         program.end().await?;
         ensure!(!visible.is_empty(), "no order was followed");
         // Its log holds an event for each order that was placed, and nothing else.
-        let log = if self.is_embedded { "events" } else { "es.events" };
+        let log = if self.place == Place::Sqlite { "events" } else { "es.events" };
         let events = Database::open(url).await?.count(&format!("SELECT count(*) FROM {log}")).await?;
         let placed = placed.load(Ordering::Relaxed);
         ensure!(events == placed, "{placed} orders were placed, but the log holds {events} events");
@@ -248,7 +267,7 @@ fn record(times: &mut Histogram<u64>, since: Instant, counts: &std::ops::Range<I
     }
 }
 
-/// The queries of the five read models, each on a connection of its own.
+/// The queries of five read models, each on a connection of its own.
 struct Models([Connection; 5]);
 
 impl Models {

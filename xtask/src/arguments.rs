@@ -1,8 +1,9 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
 /// Development tasks. If the environment has the address of a server (`DATABASE_URL`, `KAFKA_BROKERS`), that server is used.
 #[derive(Debug, Parser)]
@@ -51,6 +52,10 @@ pub(crate) enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Starts Postgres and Kafka, and the order service as separate processes, until Ctrl-C or another signal.
+    ///
+    /// A process that ends is started again. What the servers hold is gone at the end: to keep it, name servers of your own.
+    Shop(Shop),
     /// Checks the dependencies with cargo-deny: bans, licences and sources, or what is named.
     Deny {
         /// Checks of `cargo deny check`, for example `advisories`.
@@ -69,6 +74,20 @@ pub(crate) enum Task {
         /// Only in these files, for example `es-core/src/tag.rs`.
         files: Vec<String>,
     },
+}
+
+/// How many processes, and where.
+#[derive(Debug, Args)]
+pub(crate) struct Shop {
+    /// How many processes keep the read model of the analysts.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) analytics: u8,
+    /// Where the API listens.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    pub(crate) listen: String,
+    /// The order service, built with Kafka [default: it is built].
+    #[arg(long, value_name = "PATH")]
+    pub(crate) program: Option<PathBuf>,
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ mod postgres;
 mod prometheus;
 mod server;
 mod servers;
+mod shop;
 mod tools;
 
 use std::env;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         Task::ProveRebuild { arguments } => {
             run_of_tests(&["--release", "--bin", "prove-rebuild"], Needs::BENCHMARKS, arguments)
         }
+        Task::Shop(shop) => shop::run(shop),
         Task::Deny { checks } => cargo_tools::deny(&checks),
         Task::Msrv => cargo_tools::msrv(),
         Task::Mutants { resume, files } => mutants::run(resume, &files),
@@ -97,6 +99,7 @@ fn test(arguments: Vec<OsString>) -> Result<i32> {
         cargo.arg("--workspace");
     }
     cargo.args(arguments);
+    tools::forget_this_package(&mut cargo);
     // The tests start processes of their own. In one group all of them can be ended together.
     children::run_to_end(cargo, Group::Own, &interrupt)
 }
@@ -110,6 +113,7 @@ fn run_of_tests(program: &[&str], needs: Needs, arguments: Vec<OsString>) -> Res
     let mut cargo = children::mortal(Path::new(&cargo), Signal::TERM);
     cargo.args(["run", "--quiet", "--package", "tests"]).args(program).arg("--").args(arguments);
     cargo.envs(servers.variables());
+    tools::forget_this_package(&mut cargo);
     children::run_to_end(cargo, Group::Own, &interrupt)
 }
 

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use evenfold::{CancellationToken, Live, ReadModel, Repository, Service};
+use evenfold::{CancellationToken, Live, Projection, ReadModel, Repository, Service};
 
 use crate::{
     order::Order,
     placing::Placing,
     read_models::{
-        AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderTables, OrderTimeline, OrdersByCustomer,
+        AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderFunnel, OrderTables, OrderTimeline,
+        OrdersByCustomer,
     },
 };
 
@@ -29,6 +30,8 @@ pub struct App {
     /// In the first release, the daily revenue as it was.
     pub first_daily_revenue: Option<ReadModel<FirstDailyRevenue>>,
     pub audit_trail: ReadModel<AuditTrail>,
+    /// With Kafka.
+    pub order_funnel: Option<ReadModel<OrderFunnel>>,
     pub order_search: OrderTables,
     pub service: Service,
     /// Ends the answers that have no end.
@@ -38,6 +41,7 @@ pub struct App {
 impl App {
     /// What `service` offers to requests.
     pub fn new(service: &Service) -> Self {
+        let has_funnel = service.read_model_names().iter().any(|name| name == OrderFunnel::NAME);
         Self {
             placing: Placing::new(service.store()),
             orders: service.repository(),
@@ -48,6 +52,7 @@ impl App {
             daily_revenue: service.read_model().patience(PATIENCE),
             first_daily_revenue: None,
             audit_trail: service.read_model().patience(PATIENCE),
+            order_funnel: has_funnel.then(|| service.read_model().patience(PATIENCE)),
             order_search: OrderTables::of(service, PATIENCE),
             service: service.clone(),
             stops: CancellationToken::new(),

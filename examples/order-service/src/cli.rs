@@ -114,6 +114,12 @@ pub enum Role {
     Policy,
     /// Only handles what the payment provider tells
     Consume,
+    /// Plays the payment provider: creates its topic if it is missing, and tells there that orders were paid; needs --payments-topic
+    Provider {
+        /// The ids of the orders [default: none]
+        #[arg(value_name = "ORDER")]
+        orders: Vec<String>,
+    },
     /// What every service has: verify and rebuild read models, look into the store
     #[command(flatten)]
     Service(ServiceCommand),
@@ -129,7 +135,7 @@ impl Role {
             Self::Serve if http.only_http => service::Parts::None,
             Self::Serve | Self::Demo => service::Parts::All,
             Self::Service(command) => command.parts(),
-            Self::Text(_) => service::Parts::None,
+            Self::Text(_) | Self::Provider { .. } => service::Parts::None,
             Self::Publish => service::Parts::named([service::RELAY]),
             Self::Policy => service::Parts::named([Fulfilment::NAME]),
             Self::Consume => service::Parts::Kind(service::PartKind::Consumer),
@@ -146,6 +152,31 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// The arguments in the files of `deploy/`, which are lists in JSON after `command:` or `args:`.
+    #[test]
+    fn the_processes_of_the_deployments_have_roles_that_exist() {
+        let files = [include_str!("../deploy/compose.yaml"), include_str!("../deploy/kubernetes.yaml")];
+        for file in files {
+            let lists = file.lines().filter_map(|line| {
+                let line = line.trim();
+                line.strip_prefix("command: ").or_else(|| line.strip_prefix("args: "))
+            });
+            let lists: Vec<Vec<String>> = lists.map(|list| serde_json::from_str(list).expect("a list")).collect();
+            let mut kept = Vec::new();
+            for arguments in &lists {
+                let cli =
+                    Cli::try_parse_from(["order-service"].into_iter().chain(arguments.iter().map(String::as_str)));
+                if let Some(Role::Project { projections }) = cli.expect("arguments that are known").role {
+                    kept.extend(projections);
+                }
+            }
+            kept.sort_unstable();
+            let mut all = NAMES.map(str::to_owned);
+            all.sort_unstable();
+            assert_eq!(kept, all, "each read model is kept by one kind of process");
+        }
+    }
 
     /// The address of a store may hold a password. Seen to fail: the help ended with `[env: ORDER_SERVICE_STORE=postgres://…]`.
     #[test]

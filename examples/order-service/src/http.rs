@@ -45,6 +45,7 @@ pub fn router(app: App) -> Router {
         .route("/api/customers/{id}/orders", get(queries::orders_of_customer))
         .route("/api/revenue", get(queries::revenue))
         .route("/api/audit", get(queries::audit))
+        .route("/api/funnel", get(queries::funnel))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .fallback(async |uri: Uri| Kind::NotFound.because(format!("there is nothing at {}", uri.path())))

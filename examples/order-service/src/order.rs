@@ -23,6 +23,12 @@ pub enum Status {
     Cancelled,
 }
 
+impl Status {
+    /// In the order in which an order comes to them.
+    pub const ALL: [Self; 6] =
+        [Self::Pending, Self::PaymentOk, Self::Reserved, Self::Scheduled, Self::Completed, Self::Cancelled];
+}
+
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.serialize(f)

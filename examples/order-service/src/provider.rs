@@ -1,5 +1,9 @@
 //! What the payment provider tells, in a Kafka topic of its own: an order is paid when the provider has captured its payment.
 
+mod play;
+
+pub use play::{ProviderError, play};
+
 use evenfold::{Consumer, Event, ExecuteError, PolicyError, Recorded, Repository, Resources, async_trait, reaction};
 
 use crate::order::{Order, OrderCommand};

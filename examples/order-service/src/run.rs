@@ -17,6 +17,7 @@ use crate::otlp;
 use crate::{
     cli::{Cli, Role},
     demo::{self, DemoError},
+    provider::{self, ProviderError},
     roles,
     service::{self, ServiceError},
 };
@@ -70,6 +71,9 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
     if let Role::Text(text) = role {
         return Ok(text.run(Cli::command(), &mut Output::stdout())?);
     }
+    if let Role::Provider { orders } = role {
+        return Ok(provider::play(&parts, &orders).await.map(well)?);
+    }
     let shutdown = on_signal()?;
     let metrics = Metrics::install()?;
     // Without `--db` the demo uses a temporary file.
@@ -93,8 +97,8 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
             roles::work(&service, http, metrics, shutdown).await.map(well)
         }
         Role::Service(command) => Ok(command.run_on(&service, shutdown, &mut Output::stdout()).await?),
-        // It was printed before a store was opened.
-        Role::Text(_) => Ok(Outcome::Well),
+        // It was done before a store was opened.
+        Role::Text(_) | Role::Provider { .. } => Ok(Outcome::Well),
     };
     if let Err(error) = service.shutdown(END_WITHIN).await {
         tracing::warn!(reason = with_causes(&error), "the service did not end in good order");
@@ -141,6 +145,9 @@ pub enum RunError {
     /// Kafka was not named.
     #[error("there is no Kafka to carry events to, or to read messages from: name it with --kafka")]
     NoKafka,
+    /// The payment provider, whom this process plays.
+    #[error(transparent)]
+    Provider(#[from] ProviderError),
     /// A command that every service has.
     #[error(transparent)]
     Command(#[from] CommandError),

@@ -8,8 +8,6 @@ use evenfold::{Backoff, FailurePolicy, Service, ServiceBuilder, backend::STANDBY
 #[cfg(feature = "kafka")]
 use evenfold::{ConsumerRunner, UnknownTypes};
 
-#[cfg(feature = "kafka")]
-use crate::provider::{self, PaymentProvider};
 use crate::{
     cli::Parts,
     inventory::InventoryItem,
@@ -20,6 +18,11 @@ use crate::{
         AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderSearch, OrderTimeline, OrdersByCustomer,
     },
     shipment::Shipment,
+};
+#[cfg(feature = "kafka")]
+use crate::{
+    provider::{self, PaymentProvider},
+    read_models::OrderFunnel,
 };
 
 /// The name of the service.
@@ -69,7 +72,9 @@ async fn on_store(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
 #[cfg(feature = "kafka")]
 #[expect(clippy::unnecessary_wraps, reason = "without the feature `kafka` it fails")]
 fn with_kafka(service: ServiceBuilder, brokers: &str, parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
-    let service = service.relay(evenfold::kafka::KafkaRelay::new(brokers).topic_prefix(&parts.topic_prefix));
+    let service = service
+        .relay(evenfold::kafka::KafkaRelay::new(brokers).topic_prefix(&parts.topic_prefix))
+        .projection(OrderFunnel);
     let Some(topic) = &parts.payments_topic else { return Ok(service) };
     // The provider has more to tell than this service wants to know.
     let settings = |runner: ConsumerRunner<_>| runner.unknown_types(UnknownTypes::Ignore);

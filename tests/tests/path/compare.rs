@@ -7,7 +7,9 @@ use es_core::{
     testing::project,
 };
 use es_kafka::Topics;
-use order_service::read_models::{AuditTrail, DailyRevenue, OrderDetails, OrderTables, OrdersByCustomer, Wanted};
+use order_service::read_models::{
+    AuditTrail, DailyRevenue, OrderDetails, OrderFunnel, OrderTables, OrdersByCustomer, Wanted,
+};
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
@@ -55,6 +57,7 @@ pub(crate) async fn read_models_equal_the_fold(service: &Service) {
     read_model_equals_the_fold(OrdersByCustomer, service, &log).await;
     read_model_equals_the_fold(DailyRevenue, service, &log).await;
     read_model_equals_the_fold(AuditTrail, service, &log).await;
+    read_model_equals_the_fold(OrderFunnel, service, &log).await;
     tables_equal_the_fold(service, &log).await;
 }
 

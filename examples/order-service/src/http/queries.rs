@@ -1,6 +1,6 @@
 //! Queries of the read models.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -19,7 +19,8 @@ use super::{
 use crate::{
     app::App,
     ids::CustomerId,
-    read_models::{AuditEntry, AuditTrail, DailyRevenue, OrderSummary, OrdersByCustomer},
+    order::Status,
+    read_models::{AuditEntry, AuditTrail, DailyRevenue, OrderFunnel, OrderSummary, OrdersByCustomer},
 };
 
 /// How long `?after=` waits for a read model.
@@ -129,6 +130,28 @@ pub(super) async fn audit(
     let entries: Vec<_> = page.documents.into_iter().map(|(_, entry)| entry).collect();
     let next = entries.last().map_or(cursor, |last| last.position);
     Ok(Json(Page { entries, next }))
+}
+
+/// `GET /api/funnel`: how many orders have each status.
+pub(super) async fn funnel(
+    State(app): State<Arc<App>>,
+    mut parameters: Parameters,
+) -> Result<impl IntoResponse, Problem> {
+    #[derive(Serialize)]
+    struct Funnel {
+        orders: BTreeMap<Status, u64>,
+    }
+
+    let after = parameters.take("after")?;
+    parameters.finish()?;
+    let without_kafka = || Kind::NotFound.because("the funnel is kept by services with --kafka");
+    let model = app.order_funnel.as_ref().ok_or_else(without_kafka)?;
+    catch_up(model, after).await?;
+    let mut orders = BTreeMap::new();
+    for status in Status::ALL {
+        orders.insert(status, model.count(OrderFunnel::STATUS.is(status.to_string())).await?);
+    }
+    Ok(Json(Funnel { orders }))
 }
 
 /// The most entries of a page.

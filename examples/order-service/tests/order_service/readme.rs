@@ -7,13 +7,18 @@ use tokio::process::Command;
 /// Stands between the outputs of two commands.
 const END: &str = "-- end of a command --";
 
-/// `cargo run` is this program. In a shell of its own it takes the shell's place, so that a signal to the job reaches it.
+/// `cargo run` is this program, and `cargo xtask` the one beside it. In a shell of its own it takes the shell's place, so that a signal
+/// to the job reaches it.
 const PRELUDE: &str = r#"
 cargo() {
-    shift 3
-    [ "$1" = -- ] && shift
-    [ $BASHPID = $$ ] || exec "$ORDER_SERVICE" "$@"
-    "$ORDER_SERVICE" "$@"
+    if [ "$1" = xtask ]; then
+        set -- "$(dirname "$ORDER_SERVICE")/$@" --program "$ORDER_SERVICE" --listen "$ORDER_SERVICE_LISTEN"
+    else
+        while [ $# -gt 0 ] && [ "$1" != -- ]; do shift; done
+        set -- "$ORDER_SERVICE" "${@:2}"
+    fi
+    [ $BASHPID = $$ ] || exec "$@"
+    "$@"
 }
 trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT
 "#;
@@ -61,7 +66,7 @@ fn stable(line: &str) -> String {
     line.split(' ').map(|word| if is_date(word) { "…" } else { word }).collect::<Vec<_>>().join(" ")
 }
 
-async fn run(steps: &[Step], directory: &Path) {
+async fn run(steps: &[Step], directory: &Path, environment: &[(&str, String)]) {
     // Bound both at once, so that they differ.
     let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
     let [first, second] = listeners.map(|listener| listener.local_addr().unwrap().port().to_string());
@@ -70,10 +75,11 @@ async fn run(steps: &[Step], directory: &Path) {
     let commands = commands.replace("8080", &first).replace("8081", &second);
     // `timeout` ends all processes of the session, should one of its commands wait for ever.
     let output = Command::new("timeout")
-        .args(["120", "bash", "-c", &format!("{PRELUDE}{commands}")])
+        .args(["300", "bash", "-c", &format!("{PRELUDE}{commands}")])
         .current_dir(directory)
         .env("ORDER_SERVICE", env!("CARGO_BIN_EXE_order-service"))
         .env("ORDER_SERVICE_LISTEN", format!("127.0.0.1:{first}"))
+        .envs(environment.iter().cloned())
         .stdin(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
@@ -95,7 +101,7 @@ async fn run(steps: &[Step], directory: &Path) {
 #[tokio::test]
 async fn the_walk() {
     let directory = tempfile::tempdir().unwrap();
-    run(&session("A walk"), directory.path()).await;
+    run(&session("A walk"), directory.path(), &[]).await;
 }
 
 #[tokio::test]
@@ -103,5 +109,23 @@ async fn a_poison_event_is_parked_repaired_and_replayed_and_a_read_model_changes
     let directory = tempfile::tempdir().unwrap();
     let mut steps = session("A poison event");
     steps.extend(session("A read model changes"));
-    run(&steps, directory.path()).await;
+    run(&steps, directory.path(), &[]).await;
+}
+
+/// On the servers of the tests, in a schema and with topics of its own. The program `xtask` is there when it runs the tests.
+#[cfg(feature = "kafka")]
+#[tokio::test]
+async fn a_shop_of_processes_with_a_payment_provider_is_scaled() {
+    let server = |name| std::env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `cargo xtask test`"));
+    let directory = tempfile::tempdir().unwrap();
+    let own = format!("t{}", &uuid::Uuid::now_v7().simple().to_string()[20..]);
+    let database = server("DATABASE_URL");
+    let separator = if database.contains('?') { '&' } else { '?' };
+    let environment = [
+        ("DATABASE_URL", format!("{database}{separator}schema={own}")),
+        ("KAFKA_BROKERS", server("KAFKA_BROKERS")),
+        ("ORDER_SERVICE_TOPIC_PREFIX", format!("{own}-")),
+        ("ORDER_SERVICE_PAYMENTS_TOPIC", format!("{own}-payments")),
+    ];
+    run(&session("A shop of processes"), directory.path(), &environment).await;
 }
