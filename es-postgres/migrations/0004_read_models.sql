@@ -114,13 +114,14 @@ BEGIN
 END
 $$;
 
--- Feeds a reader through a_shards, which belong to one source (what stands before the '/').
+-- Feeds a reader through a_shards, which belong to a_sources (what stands before the '/'): one, or topics of another system that are
+-- read together. It is fed by another source if it has checkpoints, and none of them in one of these.
 -- outcome: 'ready'; 'busy' when a worker of another source holds a lease; 'uneven' when the shards of another
 -- source stand at different positions; 'parked' when keys are parked and there are several new shards, one of which is theirs.
--- Otherwise the new shards go on where the former ones stood.
+-- Otherwise the new shards go on where the former ones stood. Those that are added to others begin at the first position.
 -- Locks: the reader, which keeps promotion and other changeovers out; then its checkpoints, which
 -- waits for the commits in flight; then parked keys, and the new rows.
-CREATE FUNCTION ensure_shards(a_reader bigint, a_source text, a_shards text[]) RETURNS text
+CREATE FUNCTION ensure_shards(a_reader bigint, a_sources text[], a_shards text[]) RETURNS text
 LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     v_seed   record;
@@ -131,14 +132,13 @@ BEGIN
     IF NOT EXISTS (SELECT FROM unnest(a_shards) s(shard)
                     WHERE NOT EXISTS (SELECT FROM checkpoints c
                                        WHERE c.reader = a_reader AND c.shard = s.shard))
-       AND NOT EXISTS (SELECT FROM checkpoints c
-                        WHERE c.reader = a_reader AND c.source <> a_source)
     THEN RETURN 'ready'; END IF;
     PERFORM 1 FROM readers r WHERE r.id = a_reader AND NOT r.is_retired FOR NO KEY UPDATE;
     IF NOT FOUND THEN RETURN 'ready'; END IF;
     SELECT 0::bigint AS position, NULL::uuid AS event_id, NULL::timestamptz AS recorded_at INTO v_seed;
     PERFORM 1 FROM checkpoints c
-      WHERE c.reader = a_reader AND EXISTS (SELECT FROM checkpoints o WHERE o.reader = a_reader AND o.source <> a_source)
+      WHERE c.reader = a_reader
+        AND NOT EXISTS (SELECT FROM checkpoints o WHERE o.reader = a_reader AND o.source = ANY (a_sources))
       ORDER BY c.shard FOR UPDATE;
     IF FOUND THEN
         SELECT min(c.position) AS slowest, max(c.position) AS fastest, max(c.fencing_token) AS fencing_token,
@@ -157,8 +157,8 @@ BEGIN
         DELETE FROM checkpoints c WHERE c.reader = a_reader;
     END IF;
     INSERT INTO checkpoints (reader, shard, source, position, event_id, recorded_at, fencing_token)
-    SELECT a_reader, s.shard, a_source, v_seed.position, v_seed.event_id, v_seed.recorded_at, v_fencing_token
-      FROM unnest(a_shards) s(shard)
+    SELECT a_reader, s.shard, s.source, v_seed.position, v_seed.event_id, v_seed.recorded_at, v_fencing_token
+      FROM unnest(a_sources, a_shards) s(source, shard)
         ON CONFLICT (reader, shard) DO NOTHING;
     RETURN 'ready';
 END

@@ -29,9 +29,14 @@ pub(crate) async fn ensure_shards(
     reader: i64,
     shards: &[Shard],
 ) -> Result<Changeover, sqlx::Error> {
-    let Some(source) = shards.first().map(|shard| &shard.source) else { return Ok(Changeover::Ready) };
-    let all = self::holders(connection, reader).await?;
-    let former: Vec<_> = all.iter().filter(|(holder, _)| holder.shard.source != *source).collect();
+    if shards.is_empty() {
+        return Ok(Changeover::Ready);
+    }
+    let mut former = self::holders(connection, reader).await?;
+    // Not another source: the same one, or one more topic.
+    if former.iter().any(|(holder, _)| shards.iter().any(|shard| shard.source == holder.shard.source)) {
+        former.clear();
+    }
     let (mut position, mut fencing_token, mut last) = (0, 0, None);
     if let Some((_, first)) = former.first() {
         if former.iter().any(|(holder, _)| holders.is_held(holder)) {

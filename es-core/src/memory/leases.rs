@@ -47,7 +47,9 @@ impl Leases for MemoryStore {
             return Ok(Changeover::Ready);
         };
         let (mut seed, mut fencing_token) = (Checkpoint::default(), 0);
-        if stored.shards.keys().any(|shard| shard.source != first.source) {
+        let is_fed_by_another = !stored.shards.is_empty()
+            && stored.shards.keys().all(|known| shards.iter().all(|shard| shard.source != known.source));
+        if is_fed_by_another {
             if stored.shards.values().filter_map(|shard| shard.held.as_ref()).any(Held::is_live) {
                 return Ok(Changeover::Busy);
             }

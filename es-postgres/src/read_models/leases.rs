@@ -52,9 +52,12 @@ impl Leases for PostgresStore {
     }
 
     async fn ensure_shards(&self, reader: &Reader, shards: &[Shard]) -> Result<Changeover, ReadModelError> {
-        let Some(Shard { source, .. }) = shards.first() else { return Ok(Changeover::Ready) };
+        if shards.is_empty() {
+            return Ok(Changeover::Ready);
+        }
         let names: Vec<_> = shards.iter().map(Shard::to_string).collect();
-        let ensure = sqlx::query(include_str!("../sql/ensure_shards.sql")).bind(reader.id).bind(source).bind(names);
+        let sources: Vec<_> = shards.iter().map(|shard| &*shard.source).collect();
+        let ensure = sqlx::query(include_str!("../sql/ensure_shards.sql")).bind(reader.id).bind(sources).bind(names);
         let rows = self.inner.connections.write(ensure).await.map_err(error::read_model)?;
         changeover(&rows).map_err(error::read_model)
     }

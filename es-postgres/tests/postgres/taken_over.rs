@@ -123,7 +123,7 @@ async fn r18_a_worker_that_waits_for_a_lease_writes_nothing() {
     let store = schema.store().await;
     let held = acquire(&store, Duration::from_mins(1)).await.expect("free");
     let mut session = schema.session().await;
-    session.run(&format!("BEGIN; SELECT ensure_shards({}, 'log', ARRAY['log'])", held.reader.id)).await;
+    session.run(&format!("BEGIN; SELECT ensure_shards({}, ARRAY['log'], ARRAY['log'])", held.reader.id)).await;
     let wrote = session.number("SELECT (pg_current_xact_id_if_assigned() IS NOT NULL)::int::bigint").await;
     session.run("ROLLBACK").await;
     assert_eq!(wrote, 0);

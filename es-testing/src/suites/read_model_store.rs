@@ -70,6 +70,7 @@ macro_rules! read_model_store_suite {
             a_name_belongs_to_a_policy_or_to_a_projection
             of_a_policy_and_a_projection_at_once_one_gets_the_name
             r22_a_policy_has_letters_stops_and_pauses
+            r9_a_topic_that_is_added_to_others_takes_nothing_from_them
         }
         $crate::__suite! { inbox, $make,
             r9_messages_that_were_handled_are_known_with_the_checkpoint

@@ -2,7 +2,7 @@
 
 use es_core::{
     Act, LetterPage, Position,
-    backend::{Changes, EnsureError, GenerationSet, GenerationState, NewLetter, ReadModelStore},
+    backend::{Changeover, Changes, EnsureError, GenerationSet, GenerationState, NewLetter, ReadModelStore, Shard},
     testing::{account::AccountEvent, recorded},
 };
 use tokio::task::JoinSet;
@@ -94,4 +94,38 @@ pub async fn r22_a_policy_has_letters_stops_and_pauses(store: &impl ReadModelSto
     store.skip("policy", &lease.shard, stops[0].position, stops[0].event_id, &act).await.expect("skipped");
     assert_eq!(store.reached("policy").await.expect("asked"), Position::new(2));
     fenced(store.commit(&lease, changes(3, &[], &[])).await);
+}
+
+/// A consumer may read a topic with its retry topics. Seen to fail where one other source among the shards makes it another source:
+/// the checkpoints stood at different positions, so the consumer was refused.
+pub async fn r9_a_topic_that_is_added_to_others_takes_nothing_from_them(store: &impl ReadModelStore) {
+    let (reader, _) = store.ensure_reader("payments", "consumer").await.expect("made");
+    let shards = |names: &[&str]| names.iter().map(|name| Shard::from(*name)).collect::<Vec<_>>();
+    let (alone, together) = (["payments/0", "payments/1"], ["payments/0", "payments/1", "payments.retry.1/0"]);
+    let ensured = async |names: &[&str]| store.ensure_shards(&reader, &shards(names)).await.expect("asked");
+    assert_eq!(ensured(&alone).await, Changeover::Ready);
+    let mut held = Vec::new();
+    for (name, position) in [("payments/0", 7), ("payments/1", 5)] {
+        let mut lease = lease_of(store, &reader, name).await;
+        commit(store, &mut lease, changes(position, &[], &[])).await.expect("committed");
+        held.push(lease);
+    }
+    // Its workers hold their leases meanwhile.
+    assert_eq!(ensured(&together).await, Changeover::Ready);
+    let mut retry = lease_of(store, &reader, "payments.retry.1/0").await;
+    assert_eq!(retry.checkpoint.position, Position::ZERO, "it begins at its first record");
+    commit(store, &mut retry, changes(1, &[], &[])).await.expect("committed");
+    for lease in &held {
+        store.confirm(lease).await.expect("it holds");
+    }
+    // A program of which the other topic is not known yet, or not any more.
+    assert_eq!(ensured(&alone).await, Changeover::Ready);
+    store.confirm(&retry).await.expect("it holds");
+    assert_eq!(lease_of(store, &reader, "payments/1").await.checkpoint.position, Position::new(5));
+    for lease in held.into_iter().chain([retry]) {
+        store.release(&lease).await.expect("released");
+    }
+    let other = lease_of(store, &reader, "payments/1").await;
+    store.release(&other).await.expect("released");
+    assert_eq!(ensured(&["shipments/0"]).await, Changeover::Uneven, "another topic is another source");
 }
