@@ -30,8 +30,8 @@ pub use crate::{
             Share, Situation, Slice, StoredDocument, Taken, Takeover, Treatment, check_payload,
         },
         source::{
-            Batch, BatchEvents, Delivery, EventFeed, EventSource, SourceError, Split, Subscription,
-            unreadable::UNREADABLE,
+            Batch, BatchEvents, Delivery, EventFeed, EventSource, FailedEvent, Forwarded, SourceError, Split,
+            Subscription, unreadable::UNREADABLE,
         },
         tables::{CommitTablesError, CreateTablesError, TableReading, TableStore, TableWrite, WriteError},
         worker_state::{Failure, Handling, STANDBY_LIMIT, STANDBY_RETRY, StateReport},

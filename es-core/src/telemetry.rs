@@ -148,6 +148,13 @@ pub const LETTERS_ADDED: Metric = Metric::new(
     &["consumer"],
     "Events that a projection or a policy has put into its dead letters, once for each key",
 );
+/// Events that readers have handed to their sources.
+pub const FORWARDED: Metric = Metric::new(
+    "reader_forwarded_total",
+    (C, Unit::Count),
+    &["consumer", "to", "class"],
+    "Messages that a consumer could not handle and has forwarded, to a retry topic or to the dead-letter topic",
+);
 /// The dead letters that are there.
 pub const DEAD_LETTERS: Metric = Metric::new(
     "reader_dead_letters",
@@ -234,6 +241,7 @@ pub const ALL: &[Metric] = &[
     LEASES_HELD,
     LEASES_LOST,
     LETTERS_ADDED,
+    FORWARDED,
     DEAD_LETTERS,
     PARKED_KEYS,
     LOG_HEAD,
@@ -297,6 +305,11 @@ fn kind(is_transient: bool) -> SharedString {
 /// An attempt of the reader `consumer` has failed.
 pub(crate) fn reader_failed(consumer: &str, is_transient: bool) {
     READER_ERRORS.counter([consumer.to_owned().into(), kind(is_transient)]).increment(1);
+}
+
+/// The reader `consumer` has forwarded an event.
+pub(crate) fn forwarded(consumer: &str, to: &'static str, class: &'static str) {
+    FORWARDED.counter([consumer.to_owned().into(), to.into(), class.into()]).increment(1);
 }
 
 /// The part `name` is started again.

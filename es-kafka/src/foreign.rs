@@ -2,19 +2,25 @@
 
 mod begin;
 mod declared;
+pub(crate) mod forwarded;
+pub(crate) mod forwarder;
 mod member;
 mod read;
 mod reading;
-mod record;
+pub(crate) mod record;
 mod structured;
+pub(crate) mod topics;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use es_core::{
     EventOrder, RecordedEvent,
-    backend::{Categories, EventFeed, EventSource, Shard, SourceError, Subscription, Takeover, check_category},
+    backend::{
+        Categories, EventFeed, EventSource, FailedEvent, Forwarded, Shard, SourceError, Subscription, Takeover,
+        check_category,
+    },
 };
 use rdkafka::{
     consumer::{BaseConsumer, Consumer, ConsumerContext},
@@ -22,7 +28,7 @@ use rdkafka::{
 };
 
 pub use self::declared::{RecordField, TopicStart};
-use self::{declared::Declared, record::Raw};
+use self::{declared::Declared, forwarder::Forwarder, record::Raw};
 use crate::{
     client::{Quiet, Settings, told, unavailable},
     config::KafkaSourceConfig,
@@ -74,6 +80,12 @@ use crate::{
 /// A record that cannot be read fails as one that cannot be handled: the consumer's failure policy decides. Its dead letter has all
 /// of the record, and a retry reads it again, as the topic is declared then.
 ///
+/// With a failure policy that [forwards](es_core::FailurePolicy::forward), the record goes to a topic beside this one, as it was and with
+/// headers that tell its story: to `<topic>.retry.1`, then `.2` and so on, where such are declared ([`retry_after`](Self::retry_after)),
+/// and at last to `<topic>.dlq`. The consumer reads the retry topics too, in the same group, and handles a record there when its time has
+/// come. One that no attempt can mend goes to the dead-letter topic at once. The topics are created when the consumer starts
+/// ([`create_topics`](Self::create_topics)). All consumers of a topic share them, and pass over what another one is to handle.
+///
 /// A checkpoint whose offset the topic no longer holds stops the consumer with [`SourceError::Expired`], and one beyond the end of the
 /// topic, which was deleted and created again, with [`SourceError::Unfit`].
 ///
@@ -85,13 +97,29 @@ pub struct KafkaTopic {
     topic: String,
     category: Option<String>,
     declared: Declared,
+    /// After which time a record is delivered again, for each retry topic.
+    delays: Vec<Duration>,
+    creates_topics: bool,
+    replication: i32,
+    forwarder: Forwarder,
 }
+
+/// The longest time after which a record is delivered again: its retry topic keeps it for twice as long.
+const LONGEST_DELAY: Duration = Duration::from_hours(15 * 24);
 
 impl KafkaTopic {
     /// `topic` on the brokers at `host:port`, separated by commas.
     pub fn new(brokers: impl Into<String>, topic: impl Into<String>) -> Self {
-        let (config, declared) = (KafkaSourceConfig::new(brokers, ""), Declared::default());
-        Self { config, topic: topic.into(), category: None, declared }
+        Self {
+            config: KafkaSourceConfig::new(brokers, ""),
+            topic: topic.into(),
+            category: None,
+            declared: Declared::default(),
+            delays: Vec::new(),
+            creates_topics: true,
+            replication: -1,
+            forwarder: Forwarder::default(),
+        }
     }
 
     /// The category of the messages, if it is neither the only one that the consumer listens to nor the name of the topic.
@@ -123,6 +151,37 @@ impl KafkaTopic {
         self
     }
 
+    /// After which times a record is handled again that the consumer [forwards](es_core::FailurePolicy::forward): each has a topic of its
+    /// own, `<topic>.retry.1` and so on. Of a time the consumer takes 15 days at most. Without any, records go to the dead-letter topic
+    /// after the attempts of the failure policy.
+    ///
+    /// Records that wait in a topic that is no longer declared are still handled.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use es_kafka::KafkaTopic;
+    ///
+    /// let delays = [Duration::from_secs(10), Duration::from_mins(1), Duration::from_mins(10)];
+    /// let payments = KafkaTopic::new("127.0.0.1:9092", "payments").retry_after(delays);
+    /// ```
+    pub fn retry_after(mut self, delays: impl IntoIterator<Item = Duration>) -> Self {
+        self.delays = delays.into_iter().map(|delay| delay.min(LONGEST_DELAY)).collect();
+        self
+    }
+
+    /// Whether a consumer that forwards creates the topics that it needs, if they are missing (it does by default): retry topics with as
+    /// many partitions as the topic has, and a dead-letter topic with one, which is never full of itself and is read in order. Otherwise
+    /// it says which are missing.
+    pub fn create_topics(self, creates_topics: bool) -> Self {
+        Self { creates_topics, ..self }
+    }
+
+    /// How many brokers hold each partition of the topics that are created; -1, the default, is that of the cluster.
+    pub fn replication(self, brokers: i32) -> Self {
+        Self { replication: brokers, ..self }
+    }
+
     /// Where the next records are no longer in the topic, because its retention has deleted them, the consumer goes on with the first
     /// one that is, and logs an error. It is meant for one start, after an operator has seen what is lost.
     pub fn pass_lost_records(mut self) -> Self {
@@ -140,6 +199,21 @@ impl KafkaTopic {
     pub fn source(mut self, change: impl FnOnce(&mut KafkaSourceConfig)) -> Self {
         change(&mut self.config);
         self
+    }
+
+    /// The topics that are read, first that of the other system, and their shards.
+    async fn look(&self, subscription: &Subscription) -> Result<(Vec<String>, Vec<Shard>), SourceError> {
+        let (topic, client) = (self.topic.clone(), self.config.consumer(subscription));
+        let asked = tokio::task::spawn_blocking(move || {
+            let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(unavailable)?;
+            let looked = partitions_of(&consumer, &topic).and_then(|mut shards| {
+                let retries = topics::retry_topics(&consumer, &topic)?;
+                shards.extend(partitions(&consumer, &retries)?);
+                Ok((std::iter::once(topic).chain(retries).collect(), shards))
+            });
+            looked.map_err(|error| told(&consumer).map_or(error, unavailable))
+        });
+        asked.await.map_err(|error| SourceError::Unavailable(error.into()))?
     }
 
     /// The category of the messages for a consumer that listens to `categories`.
@@ -167,21 +241,20 @@ impl EventSource for KafkaTopic {
             return Err(SourceError::Order(subscription.order));
         }
         let category = self.category_for(&subscription.categories)?;
-        let (reads, subscribed) = (self.clone(), subscription.clone());
-        let asked = tokio::task::spawn_blocking(move || {
-            let client = reads.config.consumer(&subscribed);
-            let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(unavailable)?;
-            partitions(&consumer, &reads.topic).map_err(|error| told(&consumer).map_or(error, unavailable))
-        });
-        let shards = asked.await.map_err(|error| SourceError::Unavailable(error.into()))??;
+        let (mut topics, mut shards) = self.look(subscription).await?;
+        if subscription.forwards {
+            let partitions = shards.iter().filter(|shard| shard.source == self.topic).count();
+            topics::ensure(self, i32::try_from(partitions).unwrap_or(i32::MAX)).await?;
+            (topics, shards) = self.look(subscription).await?;
+        }
         let config = Arc::new(self.config.clone());
-        let measure = Measure::Topic(self.topic.clone());
+        let measure = Measure::Topics(topics.clone());
         let watchdog = Watchdog::new(config, measure, subscription.reader.clone());
         let outbox = Outbox::new(shards.clone());
         let (topic, subscription) = (self.clone(), subscription.clone());
         let thread = format!("kafka-{}", subscription.reader);
         feed::spawn(thread, outbox.clone(), move |outbox| {
-            reading::run(&topic, category, shards, &subscription, outbox)
+            reading::run(&topic, category, (topics, shards), &subscription, outbox)
         })?;
         Ok(Box::new(KafkaFeed::new(outbox, Takeover::Always, watchdog)))
     }
@@ -191,10 +264,22 @@ impl EventSource for KafkaTopic {
         let read = self.declared.read(&raw.record(), event.stream.category())?;
         read.ok_or_else(|| "it is a tombstone, and these are passed over: discard it".to_owned())
     }
+
+    async fn forward(&self, failed: FailedEvent<'_>) -> Result<Forwarded, SourceError> {
+        self.forwarder.forward(self, failed).await
+    }
 }
 
-/// The shards of `topic`: one for each partition.
-fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str) -> Result<Vec<Shard>, SourceError> {
+/// The shards of `topics`: one for each partition.
+fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, topics: &[String]) -> Result<Vec<Shard>, SourceError> {
+    let mut shards = Vec::new();
+    for topic in topics {
+        shards.extend(partitions_of(consumer, topic)?);
+    }
+    Ok(shards)
+}
+
+fn partitions_of<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str) -> Result<Vec<Shard>, SourceError> {
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(unavailable)?;
     let found = metadata.topics().iter().flat_map(MetadataTopic::partitions);
     let mut shards: Vec<_> = found.map(|partition| shard(topic, partition.id())).collect();

@@ -26,6 +26,7 @@ mod foreign;
 mod service;
 
 // What operators ask.
+mod dead_letter_topic;
 mod reconcile;
 mod status;
 
@@ -33,6 +34,7 @@ pub use client::{InvalidSettings, Settings};
 #[doc(hidden)]
 pub use config::Step;
 pub use config::{KafkaSourceConfig, RelayConfig};
+pub use dead_letter_topic::{DeadLetterError, DeadLetterTopic, DeadRecord, DeadRecordFilter, ReplayTo};
 pub use foreign::{KafkaTopic, RecordField, TopicStart};
 pub use offsets::{Offsets, PerPartition};
 pub use progress::Progress;

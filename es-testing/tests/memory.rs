@@ -45,6 +45,7 @@ async fn r17_batches_hold_fewer_events_where_these_are_large() {
         categories: Categories::All,
         order: EventOrder::PerKey,
         split: Split::NONE,
+        forwards: false,
     };
     let mut feed = LogSource::new(store).open(&subscription).await.expect("opened");
     let mut sizes = Vec::new();

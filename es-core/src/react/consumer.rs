@@ -96,7 +96,8 @@ pub trait Consumer: Sized + Send + Sync + 'static {
 pub enum UnknownTypes {
     /// It passes over the message.
     Ignore,
-    /// It parks the message's key at once, whatever its [`FailurePolicy`] says about other failures.
+    /// It parks the message's key at once, whatever its [`FailurePolicy`] says about other failures. With a policy that
+    /// [forwards](FailurePolicy::forward), the message goes to the dead letters of its source at once.
     Park,
     /// It stands by for newer code, and then fails as a [policy](PolicyRunner::standby_limit) does.
     #[default]
@@ -187,6 +188,10 @@ impl<C: Consumer> ConsumerRunner<C> {
 
     /// What it does when it cannot handle or read a message ([stops](FailurePolicy::stop) by default). A parked key is a stream in
     /// one shard of the source: `<shard>/<stream>`, for example `payments/3/payment-42`.
+    ///
+    /// With a policy that [forwards](FailurePolicy::forward), return [`PolicyError::Permanent`] for what is wrong with this message or
+    /// concerns it alone, and [`PolicyError::Transient`] for what concerns all of them, such as a service that does not answer: that is
+    /// waited for, with all messages of the shard, and forwards nothing.
     pub fn on_failure(self, policy: FailurePolicy) -> Self {
         Self { runner: self.runner.on_failure(policy) }
     }

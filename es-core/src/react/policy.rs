@@ -24,12 +24,13 @@ use crate::{
         panics::{Panicked, caught, caught_async},
         projection::EventOrder,
         read_model::{Leases, NewLetter, Reader, Shard},
-        source::{EventSource, Split, Subscription, unreadable},
+        source::{EventSource, FailedEvent, Forwarded, Split, Subscription, unreadable},
         standby::Standby,
-        worker::{DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Worker},
+        worker::{Course, DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Worker},
         worker_state::{StateReport, WorkerState},
     },
-    telemetry::spans,
+    stream::Position,
+    telemetry::{self, spans},
     write::{
         append::{IdempotencyKey, InvalidKey},
         decide::DecideError,
@@ -285,6 +286,36 @@ impl<P: Policy> PolicyRunner<P> {
         self.treats_unknown(UnknownTypes::Park) && failure.awaits_newer_code() && !is_again
     }
 
+    /// Whether the event at `position`, which has just failed, is handed to the source. A letter that is handled again stays where it is.
+    fn forwards(&self, failure: &EngineError, course: &Course<'_>, position: Position) -> bool {
+        let at_once = self.treats_unknown(UnknownTypes::Park);
+        course.only.is_none() && self.failures.forwards(position, course.attempts(position) + 1, failure, at_once)
+    }
+
+    /// Hands `event` to the source, and returns when it cannot be lost any more.
+    async fn forward(
+        &self,
+        shard: &Shard,
+        event: &RecordedEvent,
+        failure: EngineError,
+        attempts: u32,
+    ) -> Result<(), EngineError> {
+        let (cause, class, is_lasting) = (cause_of(&failure), failure.class(), failure.is_lasting());
+        let failed = FailedEvent { reader: P::NAME, shard, event, cause: &cause, class, attempts, is_lasting };
+        let forwarded = self.source.forward(failed).await.map_err(|reason| EngineError::NotForwarded {
+            event: Location::of(event),
+            failure: Box::new(failure),
+            reason,
+        })?;
+        let (to, place) = match &forwarded {
+            Forwarded::Retry(place) => ("retry", place),
+            Forwarded::DeadLetter(place) => ("dead-letter", place),
+        };
+        telemetry::forwarded(P::NAME, to, class);
+        tracing::error!(name = P::NAME, %shard, position = %event.position, cause, attempts, place, "forwarded the event");
+        Ok(())
+    }
+
     /// What is parked when `event` fails. The positions of foreign records grow in one shard only, and a key may be in several.
     fn key<'a>(&self, shard: &Shard, event: &'a RecordedEvent) -> Cow<'a, str> {
         let stream = event.stream.as_str();
@@ -315,7 +346,8 @@ impl<P: Policy> PolicyRunner<P> {
         let order = if self.foreign.is_some() { EventOrder::PerStream } else { EventOrder::PerKey };
         let (name, store) = (P::NAME.to_owned(), leases.id().await?);
         let split = Split { shards: self.shards, by_stream: true };
-        let subscription = Subscription { reader: name, store, categories, order, split };
+        let forwards = self.failures.policy.forwards();
+        let subscription = Subscription { reader: name, store, categories, order, split, forwards };
         let worker = Worker::open(self, &*self.source, &subscription, leases, reader, self.lease).await?;
         let opened = Instant::now();
         let steps = worker.run(shutdown, |step| {
@@ -348,7 +380,9 @@ impl<P: Policy> Handler for PolicyRunner<P> {
         };
         for event in events {
             let key = self.key(shard, event);
-            let mut is_parked_now = course.gives_up == Some(event.position);
+            let is_parked_now = course.gives_up == Some(event.position);
+            // What follows of a stream that was just parked is not reacted to before that is known.
+            let mut is_last = is_parked_now;
             let letter = if !course.parked.is_empty() && course.parked.contains(&*key) {
                 Some((None, 0))
             } else if inbox.as_ref().is_some_and(|inbox| inbox.knows(event)) {
@@ -365,10 +399,20 @@ impl<P: Policy> Handler for PolicyRunner<P> {
                     }
                     Ok(None) => break,
                     Err(error) if error.is_of_event() && is_parked_now => {
-                        Some((Some(cause_of(&error)), course.attempts))
+                        Some((Some(cause_of(&error)), course.attempts(event.position)))
+                    }
+                    Err(error) if self.forwards(&error, &course, event.position) => {
+                        let attempts = course.attempts(event.position) + 1;
+                        if let Err(error) = self.forward(shard, event, error, attempts).await {
+                            handled.failure = Some(error);
+                            break;
+                        }
+                        // The checkpoint passes it at once: until then a crash would forward it again.
+                        is_last = true;
+                        None
                     }
                     Err(error) if self.parks_at_once(&error, course.only.is_some()) => {
-                        is_parked_now = true;
+                        is_last = true;
                         Some((Some(cause_of(&error)), 1))
                     }
                     Err(error) => {
@@ -386,8 +430,7 @@ impl<P: Policy> Handler for PolicyRunner<P> {
                 handled.letters.push(NewLetter { key: key.into_owned(), event: event.clone(), cause, attempts });
             }
             handled.done += 1;
-            // What follows of a stream that was just parked is not reacted to before that is known.
-            if is_parked_now || began.elapsed() >= HANDLE_FOR {
+            if is_last || began.elapsed() >= HANDLE_FOR {
                 break;
             }
         }

@@ -268,6 +268,17 @@ pub enum EngineError {
         #[source]
         reason: Box<EngineError>,
     },
+    /// An event that failed is not forwarded, since its source has not taken it. If that may pass, the event is tried again.
+    #[error("{event} has failed ({}) and cannot be forwarded", failure.class())]
+    NotForwarded {
+        /// The event.
+        event: Location,
+        /// Why it failed.
+        failure: Box<EngineError>,
+        /// Why the source has not taken it.
+        #[source]
+        reason: SourceError,
+    },
     /// The reader has as many dead letters as it may have, and the event is another one.
     #[error("{event} is one dead letter too many: the reader may have {limit}")]
     TooManyLetters {
@@ -333,6 +344,24 @@ impl EngineError {
         }
     }
 
+    /// Whether no further attempt of this program can succeed, since it fails before the application's code is called.
+    pub(crate) fn is_lasting(&self) -> bool {
+        matches!(self, Self::Decode(_) | Self::Unreadable { .. })
+    }
+
+    /// In one word, what kind of failure of an event it is: for headers and metrics.
+    pub(crate) fn class(&self) -> &'static str {
+        match self {
+            Self::Decode(error) if error.reason.is_of_newer_code() => "unknown-type",
+            Self::Decode(_) => "undecodable",
+            Self::Unreadable { .. } => "unreadable",
+            Self::Reaction { .. } => "refused",
+            Self::TooSlow { .. } => "too-slow",
+            Self::Panicked { .. } => "panicked",
+            _ => "other",
+        }
+    }
+
     /// The key of the document that failed, if it is that of one.
     pub(crate) fn key(&self) -> Option<&str> {
         match self {
@@ -345,7 +374,7 @@ impl EngineError {
     /// Whether waiting and trying again may help.
     pub fn is_transient(&self) -> bool {
         match self {
-            Self::Source(error) => error.is_transient(),
+            Self::Source(error) | Self::NotForwarded { reason: error, .. } => error.is_transient(),
             Self::Store(error) => error.is_transient(),
             Self::Fenced(_) | Self::Edited(_) | Self::Replaced => true,
             Self::Promote(error) => error.is_transient(),

@@ -29,6 +29,8 @@ use crate::{
 /// - [`park`](Self::park): the event goes to the dead letters under the key that failed, and so do all later events of that key, in
 ///   order. Other keys continue (R19). Operators retry, edit or discard the letters
 ///   ([`DeadLetters`](crate::DeadLetters)).
+/// - [`forward`](Self::forward): the reader hands the event to its source, which keeps it beside the others, and goes on with the next
+///   one, also of the same key: only where order does not matter. Sources that are topics of other systems can do that.
 ///
 /// The key of a projection is a document's key: an event that touches two documents is parked only for the one that failed. The key
 /// of a policy is the stream. Where the keys of an event are not known, because it cannot be decoded, a projection in
@@ -54,11 +56,12 @@ pub struct FailurePolicy {
 enum Then {
     Stop,
     Park,
+    Forward,
 }
 
-/// Attempts before a [`FailurePolicy`] stops or parks.
+/// Attempts before a [`FailurePolicy`] stops, parks or forwards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "say what follows: `then_stop` or `then_park`"]
+#[must_use = "say what follows: `then_stop`, `then_park` or `then_forward`"]
 pub struct Retries {
     backoff: Backoff,
     retries: u32,
@@ -73,6 +76,11 @@ impl Retries {
     /// Parks the keys that failed if no attempt succeeds.
     pub const fn then_park(self) -> FailurePolicy {
         FailurePolicy { backoff: self.backoff, retries: self.retries, then: Then::Park }
+    }
+
+    /// Forwards the event if no attempt succeeds ([`FailurePolicy::forward`]).
+    pub const fn then_forward(self) -> FailurePolicy {
+        FailurePolicy { backoff: self.backoff, retries: self.retries, then: Then::Forward }
     }
 }
 
@@ -91,6 +99,17 @@ impl FailurePolicy {
         Self::retry(Backoff::new(Duration::ZERO, Duration::ZERO), 0).then_park()
     }
 
+    /// Tries an event three times, with pauses of up to 100 ms and 200 ms. Then the reader hands it to its source and goes on: a topic
+    /// of another system has retry topics, if they are declared, and a dead-letter topic. Later events of the key do not wait for it, so
+    /// this is for readers to which order does not matter. A reader whose source cannot forward ends when it is started
+    /// ([`SourceError::CannotForward`](crate::backend::SourceError::CannotForward)).
+    ///
+    /// What no attempt can change is forwarded at the first one, to where only an operator takes it from: an event that cannot be read or
+    /// decoded.
+    pub const fn forward() -> Self {
+        Self::retry(Backoff::new(Duration::from_millis(100), Duration::from_secs(5)), 2).then_forward()
+    }
+
     /// Tries an event again up to `times` times, with the pauses of `backoff`.
     pub const fn retry(backoff: Backoff, times: u32) -> Retries {
         Retries { backoff, retries: times }
@@ -101,6 +120,11 @@ impl FailurePolicy {
     /// Whether it parks keys in the end.
     pub(crate) fn parks(&self) -> bool {
         self.then == Then::Park
+    }
+
+    /// Whether it hands events to the source in the end.
+    pub(crate) fn forwards(&self) -> bool {
+        self.then == Then::Forward
     }
 }
 
@@ -143,13 +167,29 @@ impl Default for FailureSettings {
 }
 
 impl FailureSettings {
-    /// No newer code has passed the event at `position` in time. Returns whether the policy parks it.
+    /// No newer code has passed the event at `position` in time. Returns whether the policy parks or forwards it.
     pub(crate) fn give_up_unknown(&self, position: Position) -> bool {
-        let parks = self.policy.then == Then::Park;
-        if parks {
+        let goes_on = self.policy.then != Then::Stop;
+        if goes_on {
             self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(position);
         }
-        parks
+        goes_on
+    }
+
+    fn is_given_up(&self, position: Position) -> bool {
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).contains(&position)
+    }
+
+    /// Whether the event at `position`, which has failed `attempts` times, is forwarded because of `failure`. `at_once`: also the first
+    /// time, if only newer code knows it.
+    pub(crate) fn forwards(&self, position: Position, attempts: u32, failure: &EngineError, at_once: bool) -> bool {
+        if !self.policy.forwards() || !failure.is_of_event() {
+            return false;
+        }
+        if failure.awaits_newer_code() {
+            return at_once || self.is_given_up(position);
+        }
+        failure.is_lasting() || attempts > self.policy.retries
     }
 
     /// What to do about the event at `position`, which has just failed. A reaction that fails for now is tried again until it does not.
@@ -164,8 +204,7 @@ impl FailureSettings {
             return Decision::Retry(pause);
         }
         let is_unknown = failure.awaits_newer_code();
-        let is_given_up = || self.unknown.lock().unwrap_or_else(PoisonError::into_inner).contains(&position);
-        if attempts.parks || !failure.is_of_event() || (is_unknown && !is_given_up()) {
+        if attempts.parks || !failure.is_of_event() || (is_unknown && !self.is_given_up(position)) {
             return Decision::Stop;
         }
         attempts.failed = attempts.failed.saturating_add(1);
@@ -194,7 +233,7 @@ pub(crate) enum Decision {
 #[derive(Debug, Default)]
 pub(crate) struct Attempts {
     position: Option<Position>,
-    pub(crate) failed: u32,
+    failed: u32,
     /// How often it could not be handled for now, which is no failure of the event.
     waits: u32,
     due: Option<Instant>,
@@ -205,6 +244,11 @@ impl Attempts {
     /// How long to wait before the next attempt.
     pub(crate) fn wait(&self) -> Duration {
         self.due.map_or(Duration::ZERO, |due| due.saturating_duration_since(Instant::now()))
+    }
+
+    /// The event that has failed last, and how often it has.
+    pub(crate) fn tried(&self) -> Option<(Position, u32)> {
+        self.position.map(|position| (position, self.failed))
     }
 
     /// The event whose failing keys are to be parked.

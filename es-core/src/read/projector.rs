@@ -28,7 +28,7 @@ use crate::{
         projection::{EventOrder, Projection},
         read_model::{FieldChange, ReadModelStore, Reader},
         rebuild::{Throttle, throttled},
-        source::{EventSource, Split, Subscription},
+        source::{EventSource, SourceError, Split, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Handler, Worker},
         worker_state::{StateReport, WorkerState},
@@ -253,6 +253,9 @@ impl<P: Projection> Projector<P> {
         if P::ORDER == EventOrder::PerStream && !is_of_one {
             return Err(EngineError::NotPerStream);
         }
+        if self.failures.policy.forwards() {
+            return Err(SourceError::CannotForward.into());
+        }
         if self.shards > 1 && UniqueValues::are_declared::<P>() { Err(EngineError::UniqueInShards) } else { Ok(()) }
     }
 
@@ -272,6 +275,7 @@ impl<P: Projection> Projector<P> {
             // One document may get the value that another one has lost before.
             order: if UniqueValues::are_declared::<P>() { EventOrder::PerKey } else { P::ORDER },
             split: Split { shards: self.shards, by_stream: P::ORDER == EventOrder::PerStream },
+            forwards: false,
         };
         Worker::open(handler, source, &subscription, self.store.clone(), reader.clone(), self.lease).await
     }

@@ -1,6 +1,7 @@
 //! The port to sources of events: the log itself, or Kafka.
 
 mod events;
+mod forward;
 mod log;
 mod pages;
 #[cfg(test)]
@@ -9,6 +10,7 @@ pub mod unreadable;
 
 pub use events::BatchEvents;
 pub(crate) use events::DecodedEvents;
+pub use forward::{FailedEvent, Forwarded};
 pub use log::LogSource;
 
 use std::{fmt, sync::Arc};
@@ -44,6 +46,15 @@ pub trait EventSource: fmt::Debug + Send + Sync + 'static {
     fn read_again(&self, event: &RecordedEvent) -> Result<RecordedEvent, String> {
         Err(unreadable::reason(event))
     }
+
+    /// Keeps an event beside the others that its reader could not handle, and returns when it cannot be lost any more: then the reader
+    /// passes it. It may get the same event again, after a crash before the reader's commit.
+    ///
+    /// # Errors
+    /// [`SourceError`]; [`SourceError::CannotForward`] by default.
+    async fn forward(&self, _failed: FailedEvent<'_>) -> Result<Forwarded, SourceError> {
+        Err(SourceError::CannotForward)
+    }
 }
 
 #[async_trait]
@@ -54,6 +65,10 @@ impl<T: EventSource + ?Sized> EventSource for Arc<T> {
 
     fn read_again(&self, event: &RecordedEvent) -> Result<RecordedEvent, String> {
         (**self).read_again(event)
+    }
+
+    async fn forward(&self, failed: FailedEvent<'_>) -> Result<Forwarded, SourceError> {
+        (**self).forward(failed).await
     }
 }
 
@@ -71,6 +86,8 @@ pub struct Subscription {
     pub order: EventOrder,
     /// Into how many shards it wants the events split.
     pub split: Split,
+    /// Whether it [forwards](EventSource::forward) what it cannot handle. A source that cannot do that refuses it.
+    pub forwards: bool,
 }
 
 /// Into how many shards a source splits its events, by the hash of keys ([`Shard::slice`]). Each is delivered in the order of the
@@ -220,6 +237,9 @@ pub enum SourceError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The reader forwards what it cannot handle, and this source has no place for it.
+    #[error("this source keeps no events that its reader cannot handle: choose a failure policy that stops or parks")]
+    CannotForward,
     /// The source cannot keep the order that the reader needs.
     #[error("this source cannot keep the order {0:?}")]
     Order(EventOrder),

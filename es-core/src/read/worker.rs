@@ -276,7 +276,7 @@ impl<'a> Worker<'a> {
                 parked: &held.parked,
                 gives_up: held.attempts.parks(),
                 refused: &held.refused,
-                attempts: held.attempts.failed,
+                tried: held.attempts.tried(),
                 room: self.handler.failures().map_or(0, |failures| failures.most_letters.saturating_sub(held.letters)),
                 only: None,
             };
@@ -374,7 +374,8 @@ impl<'a> Worker<'a> {
         let (Some(held), Some(event)) = (self.held.get_mut(shard), event) else { return Err(failure) };
         self.meter.failed(event);
         // Nothing but the pause is left to do here about a reaction that fails for now: the shard is kept.
-        let is_decided_here = !failure.is_transient() || matches!(failure, EngineError::Reaction { .. });
+        let is_decided_here = !failure.is_transient()
+            || matches!(failure, EngineError::Reaction { .. } | EngineError::NotForwarded { .. });
         let Some(settings) = self.handler.failures().filter(|_| is_decided_here) else { return Err(failure) };
         let (name, cause) = (&self.reader.name, cause_of(&failure));
         match settings.decide(&mut held.attempts, event.position, &failure) {

@@ -224,7 +224,7 @@ impl<P: Projection> Engine for Projector<P> {
 #[async_trait]
 impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S> {
     fn check(&self) -> Result<(), EngineError> {
-        Ok(())
+        self.check()
     }
 
     fn admit(&self, found: &GenerationSet) -> Result<(), EngineError> {

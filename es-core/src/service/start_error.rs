@@ -58,7 +58,8 @@ pub enum StartError {
     Projection {
         /// Its name.
         name: String,
-        /// Why: [`EngineError::UniqueInShards`] or [`EngineError::NotPerStream`].
+        /// Why: [`EngineError::UniqueInShards`], [`EngineError::NotPerStream`], or that it cannot forward events
+        /// ([`SourceError::CannotForward`](crate::backend::SourceError::CannotForward)).
         #[source]
         cause: Box<EngineError>,
     },

@@ -14,13 +14,13 @@ use crate::{
 };
 
 /// The offset after `checkpoint`, or the declared one if there is none. A partition that `is_added` since the consumer began is read
-/// from its first record.
+/// from its first record, and so is a retry topic.
 pub(super) fn begin<C: ConsumerContext>(
     (consumer, observer): (&BaseConsumer<C>, &ClientConfig),
     declared: &Declared,
     (topic, partition): (&str, i32),
     checkpoint: &Checkpoint,
-    is_added: bool,
+    (is_added, is_retry): (bool, bool),
 ) -> Result<i64, SourceError> {
     let position = i64::try_from(checkpoint.position.get()).unwrap_or(i64::MAX);
     let unfit = |reason| SourceError::Unfit { place: format!("{topic}/{partition}"), reason };
@@ -30,6 +30,7 @@ pub(super) fn begin<C: ConsumerContext>(
         }
         let (low, high) = watermarks(consumer, topic, partition, 0)?;
         return match declared.start {
+            _ if is_retry => Ok(low),
             TopicStart::End if !is_added => Ok(high),
             TopicStart::Since(time) => {
                 let mut times = TopicPartitionList::new();

@@ -43,14 +43,17 @@ pub(super) struct Attributes {
 impl Declared {
     /// The event that `record` is, or that stands for it because it cannot be read; `None`: a tombstone that is passed over.
     pub(super) fn event(&self, record: &Record<'_>, category: &str) -> Option<RecordedEvent> {
-        self.read(record, category).unwrap_or_else(|reason| {
-            let unreadable = Attributes {
-                name: UNREADABLE.to_owned(),
-                payload: Some(Raw::of(record, reason).encode()),
-                ..Attributes::default()
-            };
-            Some(recorded(record, category, of_place(record), unreadable))
-        })
+        self.read(record, category).unwrap_or_else(|reason| Some(Self::unreadable(record, category, reason)))
+    }
+
+    /// The event that stands for `record`, which cannot be read.
+    pub(super) fn unreadable(record: &Record<'_>, category: &str, reason: String) -> RecordedEvent {
+        let unreadable = Attributes {
+            name: UNREADABLE.to_owned(),
+            payload: Some(Raw::of(record, reason).encode()),
+            ..Attributes::default()
+        };
+        recorded(record, category, of_place(record), unreadable)
     }
 
     /// The event that `record` is; `None`: a tombstone that is passed over.
@@ -144,7 +147,7 @@ fn find(field: &RecordField, record: &Record<'_>, value: &Value) -> Result<Strin
 }
 
 fn recorded(record: &Record<'_>, category: &str, id: Uuid, attributes: Attributes) -> RecordedEvent {
-    let place = u64::try_from(record.offset).unwrap_or_default() + 1;
+    let place = position(record).get();
     let mut metadata =
         Metadata { traceparent: attributes.traceparent, tracestate: attributes.tracestate, ..Metadata::default() };
     let mut keep = |name: &str, value: Option<String>| {
@@ -172,6 +175,11 @@ fn recorded(record: &Record<'_>, category: &str, id: Uuid, attributes: Attribute
             payload: attributes.payload.unwrap_or_else(|| b"{}".to_vec()).into(),
         },
     }
+}
+
+/// The position of the record in its partition.
+pub(super) fn position(record: &Record<'_>) -> Position {
+    Position::new(u64::try_from(record.offset).unwrap_or_default().saturating_add(1))
 }
 
 /// The stream of the record. Every key names one, and every record without a key is in that of its partition.

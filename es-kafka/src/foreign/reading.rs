@@ -2,14 +2,27 @@
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use es_core::backend::{Checkpoint, Shard, SourceError, Subscription};
+use chrono::Utc;
+use es_core::{
+    RecordedEvent,
+    backend::{Checkpoint, Shard, SourceError, Subscription},
+};
 use rdkafka::{
-    ClientConfig, Message, Offset,
+    ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
 };
 
-use super::{KafkaTopic, begin::begin, member::Member, partitions, record::Record};
+use super::{
+    KafkaTopic,
+    begin::begin,
+    declared::Declared,
+    forwarded::{Story, stage},
+    member::Member,
+    partitions,
+    read::position,
+    record::Record,
+};
 use crate::{
     client::{is_out_of_range, unavailable},
     offsets::Offsets,
@@ -29,17 +42,19 @@ const POLL: Duration = Duration::from_millis(10);
 pub(super) fn run(
     topic: &KafkaTopic,
     category: String,
-    first: Vec<Shard>,
+    (topics, first): (Vec<String>, Vec<Shard>),
     subscription: &Subscription,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
     let observer = topic.config.observer(&subscription.reader);
-    let foreign = Foreign { topic: topic.clone(), category, first: first.into_iter().collect(), observer };
+    let (first, reader) = (first.into_iter().collect(), subscription.reader.clone());
+    let foreign = Foreign { topic: topic.clone(), topics, category, reader, first, observer };
     let mut client = topic.config.consumer(subscription);
     client.set("enable.partition.eof", "true");
     let consumer: BaseConsumer<Group<Foreign>> =
         client.create_with_context(Group::new(outbox.clone(), foreign)).map_err(unavailable)?;
-    consumer.subscribe(&[&topic.topic]).map_err(unavailable)?;
+    let topics: Vec<_> = consumer.context().of.topics.iter().map(String::as_str).collect();
+    consumer.subscribe(&topics).map_err(unavailable)?;
     let group_offsets = GroupOffsets::new(offsets_of);
     let mut reading = Reading { consumer, pressure: Pressure::default(), group_offsets };
     while !outbox.stopped() {
@@ -52,7 +67,10 @@ pub(super) fn run(
 /// A topic of another system, as what a group reads.
 struct Foreign {
     topic: KafkaTopic,
+    /// It and its retry topics.
+    topics: Vec<String>,
     category: String,
+    reader: String,
     /// The partitions that were there when the source was opened.
     first: HashSet<Shard>,
     /// Makes clients beside the consumer.
@@ -63,7 +81,7 @@ impl Partitions for Foreign {
     type Member = Member;
 
     fn list<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) -> Result<Vec<Shard>, SourceError> {
-        partitions(consumer, &self.topic.topic)
+        partitions(consumer, &self.topics)
     }
 
     fn start<C: ConsumerContext>(
@@ -72,10 +90,31 @@ impl Partitions for Foreign {
         (topic, partition): (&str, i32),
         checkpoint: &Checkpoint,
     ) -> Result<(Member, i64), SourceError> {
-        let is_added = !self.first.contains(&shard(topic, partition));
+        let (is_added, is_retry) = (!self.first.contains(&shard(topic, partition)), topic != self.topic.topic);
         let clients = (consumer, &self.observer);
-        let begin = begin(clients, &self.topic.declared, (topic, partition), checkpoint, is_added)?;
+        let begin = begin(clients, &self.topic.declared, (topic, partition), checkpoint, (is_added, is_retry))?;
         Ok((Member::new(begin, checkpoint), begin))
+    }
+}
+
+impl Foreign {
+    /// What `record` is for the reader, and how long it is to wait for that.
+    fn read(&self, record: &Record<'_>) -> (Option<RecordedEvent>, Duration) {
+        let (declared, category) = (&self.topic.declared, &self.category);
+        if stage(&self.topic.topic, record.topic) == 0 {
+            return (declared.event(record, category), Duration::ZERO);
+        }
+        let (story, headers) = match Story::of(record) {
+            Ok(read) => read,
+            Err(reason) => return (Some(Declared::unreadable(record, category, reason)), Duration::ZERO),
+        };
+        if story.handler.as_ref().is_some_and(|handler| *handler != self.reader) {
+            return (None, Duration::ZERO);
+        }
+        // The same message as before, at another place.
+        let event = declared.event(&story.original(record, headers), category);
+        let event = event.map(|event| RecordedEvent { position: position(record), ..event });
+        (event, story.waits(Utc::now()))
     }
 }
 
@@ -101,6 +140,7 @@ impl Reading {
         for (shard, checkpoint) in self.group().outbox.restarts() {
             self.group().restart(&self.consumer, &shard, &checkpoint)?;
         }
+        self.end_waits()?;
         let advance_every = self.group().of.topic.config.advance_every;
         let delivered = self.group().hand_on(
             |_, _, member| member.need(advance_every),
@@ -113,17 +153,52 @@ impl Reading {
         self.group().is_sound()
     }
 
+    /// Lets the records go whose time has come, and reads on behind them.
+    fn end_waits(&self) -> Result<(), SourceError> {
+        let mut over = Vec::new();
+        for (topic, partitions) in self.group().members().iter_mut() {
+            for (partition, member) in partitions.iter_mut().filter(|(_, member)| member.waits() || member.is_paused) {
+                member.release();
+                if member.waits() {
+                    // Nothing is handed on, and that is no fault of the clients.
+                    self.group().outbox.reads(&shard(topic, *partition));
+                } else if std::mem::take(&mut member.is_paused) {
+                    over.push((topic.clone(), *partition));
+                }
+            }
+        }
+        over.iter().try_for_each(|(topic, partition)| self.resume(topic, *partition))
+    }
+
+    fn resume(&self, topic: &str, partition: i32) -> Result<(), SourceError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        self.consumer.resume(&list).map_err(unavailable)
+    }
+
+    /// The client reads no more of a partition whose next record waits: it would fill its queue with what comes after.
+    fn pause(&self, topic: &str, partition: i32) -> Result<(), SourceError> {
+        let mut list = TopicPartitionList::new();
+        list.add_partition(topic, partition);
+        self.consumer.pause(&list).map_err(unavailable)
+    }
+
     fn gather(&self) -> Result<(), SourceError> {
-        let Foreign { topic, category, .. } = &self.group().of;
+        let topic = &self.group().of.topic;
         let (mut patience, mut bytes) = (POLL, 0);
         for _ in 0..topic.config.batch_events {
             match self.consumer.poll(patience) {
                 Some(Ok(message)) => {
                     bytes += message.payload_len();
+                    let (topic, partition) = (message.topic(), message.partition());
+                    let (event, wait) = self.group().of.read(&Record::of(&message));
                     let mut members = self.group().members();
-                    if let Some(member) = find(&mut members, message.topic(), message.partition()) {
-                        let event = topic.declared.event(&Record::of(&message), category);
-                        member.take(event, message.offset() + 1);
+                    let Some(member) = find(&mut members, topic, partition) else { continue };
+                    member.take(event, message.offset() + 1, wait);
+                    if member.waits() {
+                        member.is_paused = true;
+                        drop(members);
+                        self.pause(topic, partition)?;
                     }
                 }
                 Some(Err(KafkaError::PartitionEOF(partition))) => self.at_end(partition)?,
@@ -139,30 +214,34 @@ impl Reading {
         Ok(())
     }
 
-    /// At the end of the partition nothing is left but what is no record for this consumer: markers of transactions, and what was
-    /// aborted. The checkpoint passes these.
+    /// At the end of a partition nothing is left but what is no record for this consumer: markers of transactions, and what was
+    /// aborted. The checkpoint passes these. librdkafka does not say of which topic the partition is; of the others everything was read
+    /// up to their positions too.
     fn at_end(&self, partition: i32) -> Result<(), SourceError> {
-        let topic = &self.group().of.topic.topic;
         let positions = self.consumer.position().map_err(unavailable)?;
-        let position = positions.find_partition(topic, partition).map(|found| found.offset());
-        if let (Some(Offset::Offset(next)), Some(member)) =
-            (position, find(&mut self.group().members(), topic, partition))
-        {
-            member.take(None, next);
+        for topic in &self.group().of.topics {
+            let position = positions.find_partition(topic, partition).map(|found| found.offset());
+            if let (Some(Offset::Offset(next)), Some(member)) =
+                (position, find(&mut self.group().members(), topic, partition))
+            {
+                member.take(None, next, Duration::ZERO);
+            }
         }
         Ok(())
     }
 
     /// librdkafka does not say of which partition records were deleted before they were read.
     fn out_of_range(&self) -> SourceError {
-        let Foreign { topic: KafkaTopic { topic, declared, .. }, .. } = &self.group().of;
-        for (partition, member) in self.group().members().values().flatten() {
-            match watermarks(&self.consumer, topic, *partition, 0) {
-                Ok((low, _)) if low > member.next && !declared.passes_lost => {
-                    return SourceError::Expired { place: place_of(topic, *partition, member.next) };
+        let declared = &self.group().of.topic.declared;
+        for (topic, partitions) in self.group().members().iter() {
+            for (partition, member) in partitions {
+                match watermarks(&self.consumer, topic, *partition, 0) {
+                    Ok((low, _)) if low > member.next && !declared.passes_lost => {
+                        return SourceError::Expired { place: place_of(topic, *partition, member.next) };
+                    }
+                    Ok(_) => {}
+                    Err(error) => return error,
                 }
-                Ok(_) => {}
-                Err(error) => return error,
             }
         }
         was_out_of_range()

@@ -42,6 +42,11 @@ pub(crate) trait Partitions: Send + Sync + 'static {
 pub(crate) trait Told {
     /// When it was told something last.
     fn told_at(&self) -> Option<Instant>;
+
+    /// Whether it is not to be read for now, whatever its reader has room for.
+    fn is_withheld(&self) -> bool {
+        false
+    }
 }
 
 type Members<M> = BTreeMap<String, BTreeMap<i32, M>>;
@@ -114,10 +119,20 @@ impl<P: Partitions> Group<P> {
         all
     }
 
+    /// All partitions that are read.
     fn assignment(&self) -> TopicPartitionList {
+        self.partitions(|_| true)
+    }
+
+    /// Those that are not withheld.
+    fn readable(&self) -> TopicPartitionList {
+        self.partitions(|member| !member.is_withheld())
+    }
+
+    fn partitions(&self, which: impl Fn(&P::Member) -> bool) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
         for (topic, partitions) in self.members().iter() {
-            for partition in partitions.keys() {
+            for (partition, _) in partitions.iter().filter(|(_, member)| which(member)) {
                 list.add_partition(topic, *partition);
             }
         }

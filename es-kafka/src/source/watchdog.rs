@@ -59,8 +59,8 @@ impl Sight {
 pub(crate) enum Measure {
     /// The progress of the relay.
     Relay,
-    /// The ends of the partitions of a topic, which other systems fill.
-    Topic(String),
+    /// The ends of the partitions of these topics, which other systems fill.
+    Topics(Vec<String>),
 }
 
 /// What the brokers said: how far the topics are filled, and where the relay's progress topic ends.
@@ -145,7 +145,7 @@ impl Watchdog {
             Measure::Relay => {
                 format!("shard {shard} stands at position {position}, and the relay has published {there}")
             }
-            Measure::Topic(_) => {
+            Measure::Topics(_) => {
                 format!("shard {shard} stands at position {position}, and its partition ends at {there}")
             }
         };
@@ -170,7 +170,7 @@ impl Watchdog {
         tokio::task::spawn_blocking(move || {
             let found = match &measure {
                 Measure::Relay => published(&config, &reader, known),
-                Measure::Topic(topic) => ends(&config, &reader, topic),
+                Measure::Topics(topics) => ends(&config, &reader, topics),
             };
             match found {
                 // The feed may be gone meanwhile.
@@ -205,14 +205,16 @@ fn published(config: &KafkaSourceConfig, reader: &str, known: Answer) -> Result<
     Ok(Answer { published, end, ..Answer::default() })
 }
 
-/// Where the partitions of `topic` end.
-fn ends(config: &KafkaSourceConfig, reader: &str, topic: &str) -> Result<Answer, SourceError> {
+/// Where the partitions of `topics` end.
+fn ends(config: &KafkaSourceConfig, reader: &str, topics: &[String]) -> Result<Answer, SourceError> {
     let consumer: BaseConsumer<Quiet> = config.observer(reader).create_with_context(Quiet).map_err(unavailable)?;
-    let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(unavailable)?;
     let mut answer = Answer::default();
-    for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
-        let (_, end) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).map_err(unavailable)?;
-        answer.each.insert(shard(topic, partition.id()), Position::new(end.try_into().unwrap_or_default()));
+    for topic in topics {
+        let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(unavailable)?;
+        for partition in metadata.topics().iter().flat_map(MetadataTopic::partitions) {
+            let (_, end) = consumer.fetch_watermarks(topic, partition.id(), PATIENCE).map_err(unavailable)?;
+            answer.each.insert(shard(topic, partition.id()), Position::new(end.try_into().unwrap_or_default()));
+        }
     }
     Ok(answer)
 }

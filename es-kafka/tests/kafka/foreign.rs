@@ -1,5 +1,11 @@
 //! Consumers handle the messages of topics that other systems fill.
 
+#[path = "foreign/dead_letters.rs"]
+mod dead_letters;
+#[path = "foreign/forward.rs"]
+mod forward;
+#[path = "foreign/picky.rs"]
+mod picky;
 #[path = "foreign/setup.rs"]
 mod setup;
 
@@ -136,6 +142,7 @@ async fn r9_consumers_that_join_and_leave_handle_each_key_in_order_and_once_in_e
     }
 }
 
+/// Seen to fail where the inbox knows nothing: both were handled, although the balance was right.
 #[tokio::test(flavor = "multi_thread")]
 async fn r9_a_message_that_is_sent_again_to_another_partition_is_handled_once() {
     let foreign = Foreign::new(2).await;
@@ -160,6 +167,7 @@ async fn r9_a_message_that_is_sent_again_to_another_partition_is_handled_once() 
     assert_eq!(foreign.balance("a").await, 6);
 }
 
+/// Seen to fail where the parked key is without its shard.
 #[tokio::test(flavor = "multi_thread")]
 async fn r19_a_record_that_cannot_be_read_holds_up_its_key_and_nothing_else() {
     let foreign = Foreign::new(1).await;
@@ -205,6 +213,7 @@ async fn r11_a_record_that_cannot_be_read_stops_the_consumer_by_default() {
     assert_eq!(foreign.checkpoint(0).await, Some(Position::new(1)));
 }
 
+/// Seen to fail where either of both is treated as `UnknownTypes::Stop`.
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_types_are_passed_over_or_parked_as_declared() {
     for (unknown, letters) in [(UnknownTypes::Ignore, 0), (UnknownTypes::Park, 1)] {

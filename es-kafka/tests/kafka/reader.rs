@@ -25,7 +25,7 @@ impl House {
 }
 
 pub(crate) fn subscription(categories: Categories, order: EventOrder) -> Subscription {
-    Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order, split: Split::NONE }
+    Subscription { reader: "reader".into(), store: Uuid::nil(), categories, order, split: Split::NONE, forwards: false }
 }
 
 pub(crate) struct Reader {

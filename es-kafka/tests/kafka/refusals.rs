@@ -64,6 +64,7 @@ async fn a_property_that_does_not_exist_ends_relay_and_reader_and_is_named_witho
         categories: Categories::All,
         order: EventOrder::PerStream,
         split: Split::NONE,
+        forwards: false,
     };
     let refused = source.open(&subscription).await.map(drop).unwrap_err();
     assert!(!refused.is_transient() && matches!(refused, SourceError::Refused { .. }), "{refused:?}");
@@ -97,6 +98,7 @@ async fn tls_is_compiled_in() {
         categories: Categories::All,
         order: EventOrder::PerStream,
         split: Split::NONE,
+        forwards: false,
     };
     let asked = Instant::now();
     let failed = KafkaSource::new(config).open(&subscription).await.map(drop).unwrap_err();

@@ -142,7 +142,7 @@ pub(crate) fn admin() -> AdminClient<DefaultClientContext> {
     ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap()
 }
 
-fn consumer() -> BaseConsumer {
+pub(crate) fn consumer() -> BaseConsumer {
     ClientConfig::new()
         .set("bootstrap.servers", brokers())
         .set("group.id", "test-observer")

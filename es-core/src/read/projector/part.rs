@@ -148,7 +148,7 @@ impl<P: Projection> Projector<P> {
                 Ok(mut part) => {
                     for letter in &mut part.letters {
                         if let Some(cause) = causes.remove(&letter.key) {
-                            (letter.cause, letter.attempts) = (Some(cause), course.attempts);
+                            (letter.cause, letter.attempts) = (Some(cause), course.attempts(event.position));
                         }
                     }
                     return part;

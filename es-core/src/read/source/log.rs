@@ -44,6 +44,9 @@ impl LogSource {
 #[async_trait]
 impl EventSource for LogSource {
     async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        if subscription.forwards {
+            return Err(SourceError::CannotForward);
+        }
         let shards = Shard::split(Self::NAME, subscription.split.shards);
         Ok(Box::new(LogFeed::new(Pages::join(&self.pages), self.batch, subscription, shards)))
     }

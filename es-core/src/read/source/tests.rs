@@ -29,6 +29,7 @@ async fn opened(source: LogSource, categories: Categories) -> Box<dyn EventFeed>
         categories,
         order: EventOrder::PerKey,
         split: Split::NONE,
+        forwards: false,
     };
     let mut feed = source.open(&subscription).await.expect("opened");
     let Delivery::Assigned(shards) = feed.next().await.expect("a delivery") else { panic!("no assignment") };

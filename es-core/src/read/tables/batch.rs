@@ -101,7 +101,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
             let failure = EngineError::TooManyLetters { event: Location::of(event), limit: self.failures.most_letters };
             return Handled { failure: Some(failure), ..Handled::default() };
         }
-        let (cause, attempts) = (Some(cause_of(&failure)), events.course.attempts);
+        let (cause, attempts) = (Some(cause_of(&failure)), events.course.attempts(event.position));
         let letters = vec![NewLetter { key, event: event.clone(), cause, attempts }];
         Handled { done: 1, letters, ..Handled::default() }
     }

@@ -17,7 +17,7 @@ use crate::{
         projection::EventOrder,
         read_model::{Generation, Reader},
         rebuild::{self, RebuildPlan, Throttle},
-        source::{EventSource, Split, Subscription},
+        source::{EventSource, SourceError, Split, Subscription},
         standby::{Standby, waits_while_paused},
         worker::{self, DEFAULT_LEASE, Step, Worker},
         worker_state::{StateReport, WorkerState},
@@ -218,8 +218,14 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         steps.await
     }
 
+    /// Whether it can run as it is set up.
+    pub(crate) fn check(&self) -> Result<(), EngineError> {
+        if self.failures.policy.forwards() { Err(SourceError::CannotForward.into()) } else { Ok(()) }
+    }
+
     /// A worker for `generation`, whose tables are there.
     async fn worker(&self, source: &dyn EventSource, generation: &Generation) -> Result<Worker<'_>, EngineError> {
+        self.check()?;
         self.store.create_tables(generation, P::MIGRATIONS).await.map_err(|error| match error {
             CreateTablesError::Store(error) => error.into(),
             CreateTablesError::Gone => EngineError::Replaced,
@@ -231,6 +237,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
             categories: P::Event::categories(),
             order: EventOrder::PerKey,
             split: Split::NONE,
+            forwards: false,
         };
         Worker::open(self, source, &subscription, self.store.clone(), generation.reader.clone(), self.lease).await
     }

@@ -74,8 +74,8 @@ pub(crate) struct Course<'a> {
     pub(crate) gives_up: Option<Position>,
     /// Those of its keys that fail because a commit was refused, and why.
     pub(crate) refused: &'a BTreeMap<String, String>,
-    /// How often it was tried.
-    pub(crate) attempts: u32,
+    /// The event that has failed last, and how often.
+    pub(crate) tried: Option<(Position, u32)>,
     /// How many letters there may be.
     pub(crate) room: usize,
     /// The only key for which events are handled.
@@ -83,6 +83,11 @@ pub(crate) struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
+    /// How often the event at `position` has failed.
+    pub(crate) fn attempts(&self, position: Position) -> u32 {
+        self.tried.filter(|(tried, _)| *tried == position).map_or(0, |(_, attempts)| attempts)
+    }
+
     /// Only `key` is handled, for which nothing may fail.
     pub(crate) fn only(key: &'a str) -> Self {
         Self { only: Some(key), ..Self::default() }
@@ -94,7 +99,7 @@ impl Default for Course<'_> {
     fn default() -> Self {
         static NONE: LazyLock<HashSet<String>> = LazyLock::new(HashSet::new);
         static NO_CAUSES: BTreeMap<String, String> = BTreeMap::new();
-        Self { slice: Slice::ALL, parked: &NONE, gives_up: None, refused: &NO_CAUSES, attempts: 0, room: 0, only: None }
+        Self { slice: Slice::ALL, parked: &NONE, gives_up: None, refused: &NO_CAUSES, tried: None, room: 0, only: None }
     }
 }
 

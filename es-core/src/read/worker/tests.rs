@@ -127,7 +127,9 @@ async fn ended_with(
     let shutdown = CancellationToken::new();
     let source = Script::new(store.clone(), says, shutdown.clone());
     let (store_id, categories, order) = (Uuid::nil(), Categories::All, EventOrder::PerKey);
-    let subscription = Subscription { reader: "notes".into(), store: store_id, categories, order, split: Split::NONE };
+    let split = Split::NONE;
+    let subscription =
+        Subscription { reader: "notes".into(), store: store_id, categories, order, split, forwards: false };
     let (reader, leases) = (reader(&store.memory).await, Arc::new(store.clone()));
     let worker = Worker::open(handler, &source, &subscription, leases, reader, TTL).await.expect("opened");
     let ends = Mutex::new(Vec::new());

@@ -1,15 +1,24 @@
 //! Inline read models.
 
 use super::*;
-use crate::{read::failure::FailurePolicy, service::ServiceStore};
+use crate::{
+    read::{failure::FailurePolicy, projector::Projector, source::SourceError},
+    service::ServiceStore,
+};
 
 #[tokio::test]
-async fn an_inline_read_model_has_one_shard_and_parks_no_keys() {
+async fn an_inline_read_model_has_one_shard_and_parks_no_keys_and_no_projection_forwards() {
     let builder = || Service::builder("accounts", MemoryStore::new()).aggregate::<Account>();
     let sharded = builder().inline_with(Histories, |projector| projector.shards(2)).start().await;
     assert!(matches!(sharded, Err(StartError::InlineShards { name: "histories" })), "{sharded:?}");
     let parks = builder().inline_with(Histories, |projector| projector.on_failure(FailurePolicy::park())).start().await;
     assert!(matches!(parks, Err(StartError::InlineParks { name: "histories" })), "{parks:?}");
+    let forwards = |projector: Projector<Histories>| projector.on_failure(FailurePolicy::forward());
+    for refused in [builder().inline_with(Histories, forwards), builder().projection_with(Histories, forwards)] {
+        let refused = refused.start().await;
+        let Err(StartError::Projection { cause, .. }) = refused else { panic!("{refused:?}") };
+        assert!(matches!(*cause, EngineError::Source(SourceError::CannotForward)), "{cause:?}");
+    }
     let service = builder().on_failure(FailurePolicy::park()).inline(Histories).start().await.expect("it starts");
     service.shutdown(PATIENCE).await.expect("it ends");
 }

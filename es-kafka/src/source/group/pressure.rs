@@ -30,7 +30,7 @@ impl Pressure {
         if !full {
             self.full_since = None;
             if std::mem::take(&mut self.paused) {
-                consumer.resume(&group.assignment()).map_err(unavailable)?;
+                consumer.resume(&group.readable()).map_err(unavailable)?;
             }
             return Ok(true);
         }

@@ -54,6 +54,7 @@ fn group() -> (Group<Published>, KafkaSourceConfig, KafkaFeed) {
             categories: Categories::All,
             order: EventOrder::PerStream,
             split: Split::NONE,
+            forwards: false,
         },
         observer: ClientConfig::new(),
         progress: Mutex::default(),

@@ -91,17 +91,29 @@ impl Foreign {
 
     /// Writes a record, and waits until it is there.
     pub(crate) fn send(&self, partition: i32, key: Option<&str>, headers: &[(&str, &str)], value: Option<&str>) {
+        self.send_to(&self.topic, partition, key, headers, value);
+    }
+
+    /// Writes a record to another topic.
+    pub(crate) fn send_to(
+        &self,
+        topic: &str,
+        partition: i32,
+        key: Option<&str>,
+        headers: &[(&str, &str)],
+        value: Option<&str>,
+    ) {
         let headers = headers
             .iter()
             .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
-        let mut record = BaseRecord::<str, str>::to(&self.topic).partition(partition).headers(headers);
+        let mut record = BaseRecord::<str, str>::to(topic).partition(partition).headers(headers);
         (record.key, record.payload) = (key, value);
         let deadline = Instant::now() + PATIENCE;
         while let Err((error, again)) = self.producer.send(record) {
             // It has just been added.
             assert!(error.rdkafka_error_code() == Some(RDKafkaErrorCode::UnknownPartition), "{error}");
             assert!(Instant::now() < deadline, "{error}");
-            self.producer.client().fetch_metadata(Some(&self.topic), PATIENCE).unwrap();
+            self.producer.client().fetch_metadata(Some(topic), PATIENCE).unwrap();
             record = again;
         }
         self.producer.flush(PATIENCE).unwrap();

@@ -63,7 +63,7 @@ fn events() -> Vec<RecordedEvent> {
 
 fn subscription() -> Subscription {
     let (categories, order, split) = (Categories::All, EventOrder::PerKey, Split::NONE);
-    Subscription { reader: "test".into(), store: Uuid::nil(), categories, order, split }
+    Subscription { reader: "test".into(), store: Uuid::nil(), categories, order, split, forwards: false }
 }
 
 /// A feed of so many pages, at a quarter of the time.

@@ -89,8 +89,14 @@ async fn retried(handler: Notes, store: &Watched, reader: Reader) -> Vec<u64> {
     let shutdown = CancellationToken::new();
     let source = Script::new(store.clone(), [Say::Next(Delivery::Assigned(vec![shard()]))], shutdown.clone());
     let (categories, order) = (Categories::All, EventOrder::PerKey);
-    let subscription =
-        Subscription { reader: "notes".into(), store: Uuid::nil(), categories, order, split: Split::NONE };
+    let subscription = Subscription {
+        reader: "notes".into(),
+        store: Uuid::nil(),
+        categories,
+        order,
+        split: Split::NONE,
+        forwards: false,
+    };
     let worker = Worker::open(&handler, &source, &subscription, Arc::new(store.clone()), reader, TTL).await;
     let outcome = worker.expect("opened").run::<()>(&shutdown, |_| Box::pin(async { Ok(ControlFlow::Continue(())) }));
     outcome.await.expect("no error");

@@ -18,6 +18,7 @@ async fn feed(shards: u32) -> LogFeed {
         categories: Categories::All,
         order: EventOrder::PerKey,
         split: Split { shards, by_stream: false },
+        forwards: false,
     };
     let (pages, split) = (Arc::new(Pages::of(Arc::new(store))), Shard::split("log", shards));
     let mut feed = LogFeed::new(Pages::join(&pages), 10, &subscription, split.clone());
