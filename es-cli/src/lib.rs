@@ -23,6 +23,8 @@ pub mod command;
 // The commands on a relay to Kafka, and on its topics.
 #[cfg(feature = "kafka")]
 pub mod relay;
+#[cfg(feature = "kafka")]
+pub mod dlq;
 
 // The commands that need the types of an application.
 pub mod service;
@@ -36,6 +38,8 @@ pub mod texts;
 pub mod program;
 
 pub use command::StoreCommand;
+#[cfg(feature = "kafka")]
+pub use dlq::DlqCommand;
 pub use end::{CommandError, EXIT_CODES, Outcome};
 pub use output::Output;
 #[cfg(feature = "kafka")]

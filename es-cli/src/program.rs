@@ -8,18 +8,20 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use es_core::{backend::Finding, error::with_causes};
+#[cfg(feature = "kafka")]
+use es_kafka::DeadLetterTopic;
 
 use self::address::Address;
 #[cfg(feature = "kafka")]
-use self::kafka::KafkaPlace;
-#[cfg(feature = "kafka")]
-use crate::relay::RelayCommand;
+use self::kafka::{Brokers, KafkaPlace};
 use crate::{
     command::StoreCommand,
     end::{self, CommandError, EXIT_CODES, Outcome},
     output::{Format, Output},
     texts::TextCommand,
 };
+#[cfg(feature = "kafka")]
+use crate::{dlq::DlqCommand, relay::RelayCommand};
 
 /// Shows operators what is in an event store, and what is wrong with it.
 ///
@@ -60,8 +62,27 @@ enum Command {
     /// Shows how far a relay to Kafka is, and compares Kafka with the log
     #[cfg(feature = "kafka")]
     Relay(OnKafka),
+    /// Shows the dead letters of a topic that another system fills, and replays or discards them
+    #[cfg(feature = "kafka")]
+    Dlq(OnTopic),
     #[command(flatten)]
     Text(TextCommand),
+}
+
+/// A command on a dead-letter topic, and where it is.
+#[cfg(feature = "kafka")]
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::doc_markdown, reason = "it is a help text")]
+struct OnTopic {
+    #[command(flatten, next_help_heading = "Kafka options")]
+    kafka: Brokers,
+
+    /// The topic that the other system fills: its dead letters are in TOPIC.dlq [env: ES_KAFKA_TOPIC]
+    #[arg(long, global = true, value_name = "TOPIC", env = "ES_KAFKA_TOPIC", hide_env = true)]
+    topic: Option<String>,
+
+    #[command(subcommand)]
+    command: DlqCommand,
 }
 
 /// A command on a relay, and where it publishes to.
@@ -111,6 +132,24 @@ async fn run(es: Es, output: &mut Output) -> Result<Outcome, CommandError> {
             let ended = command.run(store.clone(), config, output).await;
             // Nothing was written.
             let _ = store.close().await;
+            ended
+        }
+        #[cfg(feature = "kafka")]
+        Command::Dlq(OnTopic { kafka, topic, command }) => {
+            let text = |text: OsString| text.into_string().ok();
+            let environment = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
+            let (brokers, settings) = kafka.settings(environment)?;
+            let none = || CommandError::usage("the topic is not named", "pass --topic, or set ES_KAFKA_TOPIC");
+            let topic = topic.filter(|topic| !topic.is_empty()).ok_or_else(none)?;
+            let topic = DeadLetterTopic::new(brokers, topic).settings(settings);
+            // What was done is noted in the topic beside it; in a store too, if one is named.
+            let has_store = es.place.url.is_some() || std::env::var_os("DATABASE_URL").is_some();
+            let store =
+                if has_store && command.is_act() { Some(Address::of(es.place)?.open(false).await?) } else { None };
+            let ended = command.run(&topic, store.clone(), output).await;
+            if let Some(store) = store {
+                let _ = store.close().await;
+            }
             ended
         }
         Command::Store(command) => on_store(command, &Address::of(es.place)?, output).await,

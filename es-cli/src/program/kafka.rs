@@ -10,13 +10,26 @@ use crate::end::CommandError;
 /// What the names of the environment begin with: those below, and the properties of the client.
 const PREFIX: &str = "ES_KAFKA_";
 
+/// Where Kafka is.
+#[derive(Debug, Clone, Args)]
+#[expect(clippy::doc_markdown, reason = "they are help texts")]
+pub(super) struct Brokers {
+    /// The brokers, separated by commas [default: bootstrap.servers of the file] [env: ES_KAFKA_BROKERS]
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "ES_KAFKA_BROKERS", hide_env = true)]
+    brokers: Option<String>,
+
+    /// A file with properties of the client, name=value, for TLS and SASL [env: ES_KAFKA_CONFIG; or a variable for each:
+    /// ES_KAFKA_SASL_PASSWORD is sasl.password]
+    #[arg(long, global = true, value_name = "FILE", env = "ES_KAFKA_CONFIG", hide_env = true)]
+    kafka_config: Option<PathBuf>,
+}
+
 /// Where a relay publishes to.
 #[derive(Debug, Clone, Args)]
 #[expect(clippy::doc_markdown, reason = "they are help texts")]
 pub(super) struct KafkaPlace {
-    /// The brokers, separated by commas [default: bootstrap.servers of the file] [env: ES_KAFKA_BROKERS]
-    #[arg(long, global = true, value_name = "HOST:PORT", env = "ES_KAFKA_BROKERS", hide_env = true)]
-    brokers: Option<String>,
+    #[command(flatten)]
+    at: Brokers,
 
     /// The name of the relay: that of the service [env: ES_KAFKA_RELAY]
     #[arg(long, global = true, value_name = "NAME", env = "ES_KAFKA_RELAY", hide_env = true)]
@@ -25,19 +38,15 @@ pub(super) struct KafkaPlace {
     /// What the names of the topics start with [env: ES_KAFKA_TOPIC_PREFIX]
     #[arg(long, global = true, value_name = "TEXT", env = "ES_KAFKA_TOPIC_PREFIX", hide_env = true)]
     topic_prefix: Option<String>,
-
-    /// A file with properties of the client, name=value, for TLS and SASL [env: ES_KAFKA_CONFIG; or a variable for each:
-    /// ES_KAFKA_SASL_PASSWORD is sasl.password]
-    #[arg(long, global = true, value_name = "FILE", env = "ES_KAFKA_CONFIG", hide_env = true)]
-    kafka_config: Option<PathBuf>,
 }
 
-impl KafkaPlace {
-    /// The relay that the arguments, the file and `environment` name. What the environment says comes before the file.
-    pub(super) fn config(
+impl Brokers {
+    /// The brokers and the properties that the arguments, the file and `environment` name. What the environment says comes before the
+    /// file.
+    pub(super) fn settings(
         self,
         environment: impl IntoIterator<Item = (String, String)>,
-    ) -> Result<RelayConfig, CommandError> {
+    ) -> Result<(String, Settings), CommandError> {
         let mut settings = match &self.kafka_config {
             Some(path) => {
                 let failed = |reason: String| {
@@ -51,11 +60,23 @@ impl KafkaPlace {
         };
         settings.extend(properties(environment));
         let of_settings = settings.remove("bootstrap.servers");
-        let missing = |what: &str, option: &str, variable: &str| {
-            CommandError::usage(format!("{what} not named"), format!("pass --{option}, or set {variable}"))
-        };
         let brokers = self.brokers.or(of_settings).filter(|brokers| !brokers.is_empty());
         let brokers = brokers.ok_or_else(|| missing("the brokers are", "brokers", "ES_KAFKA_BROKERS"))?;
+        Ok((brokers, settings))
+    }
+}
+
+fn missing(what: &str, option: &str, variable: &str) -> CommandError {
+    CommandError::usage(format!("{what} not named"), format!("pass --{option}, or set {variable}"))
+}
+
+impl KafkaPlace {
+    /// The relay that the arguments, the file and `environment` name.
+    pub(super) fn config(
+        self,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<RelayConfig, CommandError> {
+        let (brokers, settings) = self.at.settings(environment)?;
         let name = self.relay.filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| missing("the relay is", "relay", "ES_KAFKA_RELAY"))?;
         let topic_prefix = self.topic_prefix.unwrap_or_default();
@@ -67,7 +88,7 @@ impl KafkaPlace {
 fn properties(environment: impl IntoIterator<Item = (String, String)>) -> impl Iterator<Item = (String, String)> {
     environment.into_iter().filter_map(|(name, value)| {
         let property = name.strip_prefix(PREFIX)?;
-        let is_own = matches!(property, "" | "BROKERS" | "RELAY" | "TOPIC_PREFIX" | "CONFIG");
+        let is_own = matches!(property, "" | "BROKERS" | "RELAY" | "TOPIC" | "TOPIC_PREFIX" | "CONFIG");
         (!is_own).then(|| (property.to_ascii_lowercase().replace('_', "."), value))
     })
 }
@@ -78,7 +99,8 @@ mod tests {
     use super::*;
 
     fn place(kafka_config: Option<PathBuf>) -> KafkaPlace {
-        KafkaPlace { brokers: None, relay: Some("orders".into()), topic_prefix: None, kafka_config }
+        let at = Brokers { brokers: None, kafka_config };
+        KafkaPlace { at, relay: Some("orders".into()), topic_prefix: None }
     }
 
     #[test]

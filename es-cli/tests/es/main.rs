@@ -5,6 +5,7 @@
 mod fixture;
 
 mod discards;
+mod dlq;
 mod documented;
 mod ends;
 mod examines;

@@ -134,13 +134,22 @@ fn r14_no_help_shows_the_environment() {
         &["--help"][..],
         &["relay", "--help"],
         &["relay", "reconcile", "--help"],
+        &["dlq", "--help"],
+        &["dlq", "replay", "--help"],
         &["readers", "--help"],
         &["skip", "-h"],
     ] {
         let mut es = es();
-        for name in
-            ["ES_URL", "ES_SCHEMA", "ES_ACTOR", "DATABASE_URL", "ES_KAFKA_BROKERS", "ES_KAFKA_RELAY", "ES_KAFKA_CONFIG"]
-        {
+        for name in [
+            "ES_URL",
+            "ES_SCHEMA",
+            "ES_ACTOR",
+            "DATABASE_URL",
+            "ES_KAFKA_BROKERS",
+            "ES_KAFKA_RELAY",
+            "ES_KAFKA_TOPIC",
+            "ES_KAFKA_CONFIG",
+        ] {
             es.env(name, "geheim");
         }
         let help = run(es.args(command));
