@@ -64,7 +64,7 @@ enum Place {
 
 const POSTGRES: &str = "The order service over HTTP, 256 connections";
 const SQLITE: &str = "The order service over HTTP on SQLite, 256 connections";
-const KAFKA: &str = "The order service over HTTP in eight processes with Kafka, 256 connections";
+const KAFKA: &str = "The order service over HTTP in seven processes with Kafka, 256 connections";
 
 /// All of them, in the order of the report.
 pub(crate) const ALL: [OrderService; 7] = [
