@@ -204,10 +204,11 @@ impl KafkaTopic {
     /// The topics that are read, first that of the other system, and their shards.
     async fn look(&self, subscription: &Subscription) -> Result<(Vec<String>, Vec<Shard>), SourceError> {
         let (topic, client) = (self.topic.clone(), self.config.consumer(subscription));
+        let need = if subscription.forwards { self.delays.len() } else { 0 };
         let asked = tokio::task::spawn_blocking(move || {
             let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(unavailable)?;
             let looked = partitions_of(&consumer, &topic).and_then(|mut shards| {
-                let retries = topics::retry_topics(&consumer, &topic)?;
+                let retries = topics::retry_topics(&consumer, &topic, need)?;
                 shards.extend(partitions(&consumer, &retries)?);
                 Ok((std::iter::once(topic).chain(retries).collect(), shards))
             });

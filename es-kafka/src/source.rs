@@ -111,6 +111,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[async_trait]
 impl EventSource for KafkaSource {
     async fn open(&self, subscription: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
+        if subscription.forwards {
+            return Err(SourceError::CannotForward);
+        }
         let (config, subscription) = (self.config.clone(), subscription.clone());
         let watchdog = Watchdog::new(config.clone(), Measure::Relay, subscription.reader.clone());
         let thread = format!("kafka-{}", subscription.reader);

@@ -86,7 +86,8 @@ pub struct Subscription {
     pub order: EventOrder,
     /// Into how many shards it wants the events split.
     pub split: Split,
-    /// Whether it [forwards](EventSource::forward) what it cannot handle. A source that cannot do that refuses it.
+    /// Whether it [forwards](EventSource::forward) what it cannot handle. A source that cannot do that refuses it with
+    /// [`SourceError::CannotForward`].
     pub forwards: bool,
 }
 

@@ -90,16 +90,15 @@ impl Forwarder {
         let Outgoing { topic, partition, key, value, headers } = outgoing;
         let mut record = FutureRecord::<[u8], [u8]>::to(&topic).partition(partition).headers(headers);
         (record.key, record.payload) = (key.as_deref(), value.as_deref());
-        let sent = producer.send_result(record).map_err(|(error, _)| refused(&topic, error))?;
-        let delivered = sent.await.map_err(|error| SourceError::Unavailable(error.into()))?;
-        let delivery = match delivered {
-            Ok(delivery) => delivery,
-            Err((error, _)) => {
-                // The next attempt looks again for what is there.
-                self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-                return Err(refused(&topic, error));
-            }
+        let delivered = match producer.send_result(record) {
+            Ok(sent) => sent.await.map_err(|error| SourceError::Unavailable(error.into()))?.map_err(|(error, _)| error),
+            Err((error, _)) => Err(error),
         };
+        let delivery = delivered.map_err(|error| {
+            // The next attempt looks again for what is there, with a producer that has met no error.
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+            refused(&topic, error)
+        })?;
         let place = place_of(&topic, delivery.partition, delivery.offset);
         Ok(if delay.is_some() { Forwarded::Retry(place) } else { Forwarded::DeadLetter(place) })
     }

@@ -54,13 +54,21 @@ pub(crate) fn missing(topic: &str, source: BoxError) -> SourceError {
     SourceError::Refused { remedy, source }
 }
 
-/// The retry topics that are there, also those that are no longer declared: records may wait in them.
-pub(super) fn retry_topics(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<Vec<String>, SourceError> {
+/// The retry topics that are there, also those that are no longer declared: records may wait in them. A client that may not see one that
+/// it does not `need` has never written to it.
+pub(super) fn retry_topics(
+    consumer: &BaseConsumer<Quiet>,
+    topic: &str,
+    need: usize,
+) -> Result<Vec<String>, SourceError> {
     let mut found = Vec::new();
-    for name in (1..).map(|nth| retry_topic(topic, nth)) {
-        match partitions_of(consumer.client(), &name)? {
-            Some(_) => found.push(name),
-            None => break,
+    for nth in 1.. {
+        let name = retry_topic(topic, nth);
+        match partitions_of(consumer.client(), &name) {
+            Ok(Some(_)) => found.push(name),
+            Ok(None) => break,
+            Err(SourceError::Refused { .. }) if nth > need => break,
+            Err(error) => return Err(error),
         }
     }
     Ok(found)

@@ -104,3 +104,19 @@ async fn tls_is_compiled_in() {
     let failed = KafkaSource::new(config).open(&subscription).await.map(drop).unwrap_err();
     assert!(failed.is_transient() && asked.elapsed() < PATIENCE, "{failed:?}");
 }
+
+/// Its topics are the relay's: nothing else is written to them.
+#[tokio::test]
+async fn r11_a_reader_of_topics_that_a_relay_fills_forwards_nothing() {
+    let subscription = Subscription {
+        reader: "reader".into(),
+        store: Uuid::nil(),
+        categories: Categories::All,
+        order: EventOrder::PerStream,
+        split: Split::NONE,
+        forwards: true,
+    };
+    let source = KafkaSource::new(KafkaSourceConfig::new(brokers(), "relay"));
+    let refused = source.open(&subscription).await.map(drop).unwrap_err();
+    assert!(matches!(refused, SourceError::CannotForward), "{refused:?}");
+}

@@ -96,8 +96,7 @@ pub async fn r22_a_policy_has_letters_stops_and_pauses(store: &impl ReadModelSto
     fenced(store.commit(&lease, changes(3, &[], &[])).await);
 }
 
-/// A consumer may read a topic with its retry topics. Seen to fail where one other source among the shards makes it another source:
-/// the checkpoints stood at different positions, so the consumer was refused.
+/// A consumer may read a topic with its retry topics. Seen to fail where one shard of another source makes it another source.
 pub async fn r9_a_topic_that_is_added_to_others_takes_nothing_from_them(store: &impl ReadModelStore) {
     let (reader, _) = store.ensure_reader("payments", "consumer").await.expect("made");
     let shards = |names: &[&str]| names.iter().map(|name| Shard::from(*name)).collect::<Vec<_>>();

@@ -92,7 +92,7 @@ async fn a_dead_record_is_replayed_to_the_topic_as_it_was() {
     running.stop().await;
 }
 
-/// A crash has forwarded one of them twice. (Seen to fail where an act holds for one record and not for its copies.)
+/// A crash has forwarded one of them twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_records_are_found_by_what_is_known_of_them_and_discarded() {
     let foreign = Foreign::new(1).await;
