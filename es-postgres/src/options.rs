@@ -128,19 +128,52 @@ impl fmt::Debug for PostgresOptions {
     }
 }
 
-/// Takes the parameter `schema` out of a URL, since the driver does not know it.
+/// The parameters of a URL that the driver knows. It logs all others with their values, of which one may be a password.
+const PARAMETERS: [&str; 19] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+    "schema",
+];
+
+/// Takes the parameter `schema` out of a URL, since the driver does not know it, and all that nobody knows.
 fn split_schema(url: &str) -> (String, Option<String>) {
     let Some((address, query)) = url.split_once('?') else { return (url.to_owned(), None) };
     let mut schema = None;
     let mut others = Vec::new();
     for parameter in query.split('&') {
+        let name = parameter.split_once('=').map_or(parameter, |(name, _)| name);
         match parameter.strip_prefix("schema=") {
             Some(name) => schema = Some(name.to_owned()),
-            None => others.push(parameter),
+            None if PARAMETERS.contains(&name) || name.starts_with("options[") || name.starts_with("options%5") => {
+                others.push(parameter);
+            }
+            None => tracing::warn!(parameter = told(name), "a parameter of the database URL is not known, and ignored"),
         }
     }
     let url = if others.is_empty() { address.to_owned() } else { format!("{address}?{}", others.join("&")) };
     (url, schema)
+}
+
+/// The name of a parameter. What looks like none may be a part of a password that was not encoded.
+fn told(name: &str) -> &str {
+    let is_name = name.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-'));
+    if is_name { name } else { "(left out)" }
 }
 
 /// The name becomes part of SQL text, so it holds nothing that would need quotes.
@@ -164,6 +197,14 @@ mod tests {
         assert_eq!(schema.as_deref(), Some("sales"));
         assert_eq!(split_schema("postgres://host/db?schema=a"), ("postgres://host/db".into(), Some("a".into())));
         assert_eq!(split_schema("postgres://host/db"), ("postgres://host/db".into(), None));
+    }
+
+    /// Seen to fail: the driver logged each with its value.
+    #[test]
+    fn r14_the_driver_does_not_see_parameters_that_it_would_print() {
+        let (url, schema) = split_schema("postgres://host/db?sslpassword=geheim&schema=a&sslmode=require&options[x]=1");
+        assert_eq!((url.as_str(), schema.as_deref()), ("postgres://host/db?sslmode=require&options[x]=1", Some("a")));
+        assert_eq!((told("sslpassword"), told("ehe1m@host")), ("sslpassword", "(left out)"));
     }
 
     #[test]
