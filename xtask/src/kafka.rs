@@ -37,10 +37,10 @@ pub(crate) fn create_template(home: &Home, interrupt: &Interrupt) -> Result<()> 
 pub(crate) fn variables(home: &Home, java: &Path) -> [(&'static str, String); 4] {
     let text = |path: &Path| path.to_string_lossy().into_owned();
     [
-        ("ES_KAFKA_JAVA", text(java)),
-        ("ES_KAFKA_LIBRARIES", text(&home.path.join("kafka"))),
-        ("ES_KAFKA_TEMPLATE", text(&home.path.join("kafka-template"))),
-        ("ES_KAFKA_LOGGING", text(&logging())),
+        ("KAFKA_OF_TESTS_JAVA", text(java)),
+        ("KAFKA_OF_TESTS_LIBRARIES", text(&home.path.join("kafka"))),
+        ("KAFKA_OF_TESTS_TEMPLATE", text(&home.path.join("kafka-template"))),
+        ("KAFKA_OF_TESTS_LOGGING", text(&logging())),
     ]
 }
 

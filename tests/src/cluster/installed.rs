@@ -5,7 +5,8 @@ use std::{env, path::PathBuf};
 use super::{Properties, node::Place};
 
 /// `cargo xtask` tells it in these variables (`xtask/src/kafka.rs`).
-const VARIABLES: [&str; 4] = ["ES_KAFKA_JAVA", "ES_KAFKA_LIBRARIES", "ES_KAFKA_TEMPLATE", "ES_KAFKA_LOGGING"];
+const VARIABLES: [&str; 4] =
+    ["KAFKA_OF_TESTS_JAVA", "KAFKA_OF_TESTS_LIBRARIES", "KAFKA_OF_TESTS_TEMPLATE", "KAFKA_OF_TESTS_LOGGING"];
 
 /// The settings of the broker that the tests share.
 pub(super) const PROPERTIES: &str = include_str!("../../../xtask/servers/server.properties");
