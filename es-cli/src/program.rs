@@ -27,7 +27,7 @@ use crate::{dlq::DlqCommand, relay::RelayCommand};
 ///
 /// The store is named by --url or, better, by ES_URL or DATABASE_URL: other users of the machine can see the arguments of a program,
 /// and with them a password. Commands that change a store ask for a reason, and what they did is recorded.
-#[derive(Debug, Clone, Parser)]
+#[derive(Clone, Parser)]
 #[expect(clippy::doc_markdown, reason = "it is a help text")]
 #[command(name = "es", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Es {
@@ -38,8 +38,8 @@ struct Es {
     command: Command,
 }
 
-/// Where the store is.
-#[derive(Debug, Clone, Args)]
+/// Where the store is. It has no `Debug`: a URL may hold a password.
+#[derive(Clone, Args)]
 #[expect(clippy::doc_markdown, reason = "they are help texts")]
 struct Place {
     /// The store: postgres://user@host/database, or sqlite:path [env: ES_URL, DATABASE_URL]
@@ -125,9 +125,7 @@ async fn run(es: Es, output: &mut Output) -> Result<Outcome, CommandError> {
         Command::Migrate(format) => Address::of(es.place)?.migrate(format, output).await,
         #[cfg(feature = "kafka")]
         Command::Relay(OnKafka { kafka, command }) => {
-            let text = |text: OsString| text.into_string().ok();
-            let environment = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
-            let config = kafka.config(environment)?;
+            let config = kafka.config(std::env::vars_os())?;
             let store = Address::of(es.place)?.open(false).await?;
             let ended = command.run(store.clone(), config, output).await;
             // Nothing was written.
@@ -136,9 +134,7 @@ async fn run(es: Es, output: &mut Output) -> Result<Outcome, CommandError> {
         }
         #[cfg(feature = "kafka")]
         Command::Dlq(OnTopic { kafka, topic, command }) => {
-            let text = |text: OsString| text.into_string().ok();
-            let environment = std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?)));
-            let (brokers, settings) = kafka.settings(environment)?;
+            let (brokers, settings) = kafka.settings(std::env::vars_os())?;
             let none = || CommandError::usage("the topic is not named", "pass --topic, or set ES_KAFKA_TOPIC");
             let topic = topic.filter(|topic| !topic.is_empty()).ok_or_else(none)?;
             let topic = DeadLetterTopic::new(brokers, topic).settings(settings);

@@ -1,9 +1,9 @@
 //! How Kafka clients are set up, and what their errors mean.
 
+mod settings;
+
 use std::{
-    cell::RefCell,
-    collections::BTreeMap,
-    fmt,
+    cell::{Cell, RefCell},
     time::{Duration, Instant},
 };
 
@@ -11,103 +11,13 @@ use es_core::backend::SourceError;
 use rdkafka::{
     ClientConfig, ClientContext,
     config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, ConsumerContext},
-    error::{KafkaError, RDKafkaErrorCode},
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::{KafkaError, KafkaResult, RDKafkaErrorCode},
+    metadata::MetadataTopic,
 };
 
+pub use self::settings::{InvalidSettings, Settings, UnusableSettings};
 use crate::refusal::{self, Refusal};
-
-/// Further properties of librdkafka, for example for TLS and SASL (`security.protocol`, `ssl.…`, `sasl.…`), which are
-/// compiled in but for GSSAPI.
-///
-/// They may tune, but not weaken: what exactly-once rests on is set after them. `Debug` shows names only, since some
-/// values are passwords.
-///
-/// ```
-/// use es_kafka::Settings;
-///
-/// let settings = Settings::from([("security.protocol", "SASL_SSL"), ("sasl.password", "secret")]);
-/// assert_eq!(format!("{settings:?}"), r#"{"sasl.password", "security.protocol"}"#);
-/// ```
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Settings(BTreeMap<String, String>);
-
-impl Settings {
-    /// None.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Sets one property, in the place of its former value.
-    pub fn insert(&mut self, name: impl Into<String>, value: impl Into<String>) {
-        self.0.insert(name.into(), value.into());
-    }
-
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.0.contains_key(name)
-    }
-
-    /// Takes one property out.
-    pub fn remove(&mut self, name: &str) -> Option<String> {
-        self.0.remove(name)
-    }
-
-    /// Reads the properties of a file, as the clients of Java have them: a line `name=value` for each. A line that is empty or
-    /// begins with `#` is ignored, and so are blanks around names and values.
-    ///
-    /// ```
-    /// let settings = es_kafka::Settings::parse("# for tests\nsecurity.protocol = SASL_SSL\nsasl.password=a=b\n")?;
-    /// assert_eq!(format!("{settings:?}"), r#"{"sasl.password", "security.protocol"}"#);
-    /// # Ok::<(), es_kafka::InvalidSettings>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`InvalidSettings`] names the line, and does not repeat it: it may hold a password.
-    pub fn parse(text: &str) -> Result<Self, InvalidSettings> {
-        let mut settings = Self::new();
-        for (index, line) in text.lines().map(str::trim).enumerate() {
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let property = line.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
-            let (name, value) =
-                property.filter(|(name, _)| !name.is_empty()).ok_or(InvalidSettings { line: index + 1 })?;
-            settings.insert(name, value);
-        }
-        Ok(settings)
-    }
-}
-
-/// A line that is no property.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("line {line} is no property: write name=value, or begin it with #")]
-pub struct InvalidSettings {
-    line: usize,
-}
-
-impl Extend<(String, String)> for Settings {
-    fn extend<T: IntoIterator<Item = (String, String)>>(&mut self, properties: T) {
-        self.0.extend(properties);
-    }
-}
-
-impl<N: Into<String>, V: Into<String>> FromIterator<(N, V)> for Settings {
-    fn from_iter<T: IntoIterator<Item = (N, V)>>(properties: T) -> Self {
-        Self(properties.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
-    }
-}
-
-impl<N: Into<String>, V: Into<String>, const COUNT: usize> From<[(N, V); COUNT]> for Settings {
-    fn from(properties: [(N, V); COUNT]) -> Self {
-        properties.into_iter().collect()
-    }
-}
-
-impl fmt::Debug for Settings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
 
 /// Properties in three layers: defaults, the user's, and those on which correctness rests.
 pub(crate) fn layered(
@@ -123,7 +33,7 @@ pub(crate) fn layered(
     for (name, value) in tuning {
         config.set(*name, *value);
     }
-    for (name, value) in &settings.0 {
+    for (name, value) in settings.iter() {
         config.set(name, value);
     }
     config.set("bootstrap.servers", brokers);
@@ -173,10 +83,21 @@ impl ClientContext for Quiet {
 
     fn error(&self, error: KafkaError, reason: &str) {
         report(&error, reason);
+        HEARD.set(reason.to_owned());
     }
 }
 
 impl ConsumerContext for Quiet {}
+
+thread_local! {
+    /// What the client that this thread polls has said of its last error.
+    static HEARD: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Whether a connection was lost in the middle of its handshake, which the client calls a failed authentication too.
+pub(crate) fn is_lost_in_handshake(reason: &str) -> bool {
+    reason.contains("handshake failed: Local:")
+}
 
 /// How long an error of one kind is not repeated in the log.
 const QUIET: Duration = Duration::from_secs(30);
@@ -222,8 +143,10 @@ pub(crate) fn report(error: &KafkaError, reason: &str) {
     let Some(repeated) = repeated else { return };
     let thread = std::thread::current();
     let client = thread.name().unwrap_or("unnamed");
-    if matches!(code, Some(Code::AllBrokersDown | Code::Fatal | Code::Authentication | Code::SaslAuthenticationFailed))
-    {
+    if matches!(
+        code,
+        Some(Code::AllBrokersDown | Code::Fatal | Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL)
+    ) {
         tracing::error!(client, %error, reason, repeated, "kafka client");
     } else {
         tracing::warn!(client, %error, reason, repeated, "kafka client");
@@ -261,13 +184,66 @@ pub(crate) fn told<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<Kaf
     // One poll may do no more than the client's own work.
     while asked.elapsed() < Duration::from_millis(200) {
         if let Some(Err(told)) = consumer.poll(Duration::from_millis(10)) {
+            let reason = HEARD.take();
             report(&told, "while asking");
-            if Refusal::of(told.clone()).is_ok() {
+            if !is_lost_in_handshake(&reason) && concerns_questions(&told) && Refusal::of(told.clone()).is_ok() {
                 return Some(told);
             }
         }
     }
     None
+}
+
+/// Each client has a group, since it could not read otherwise, and asks for its coordinator. Whether it may is of no importance to
+/// one that joins none.
+pub(crate) fn concerns_questions(error: &KafkaError) -> bool {
+    refusal::code(error) != Some(RDKafkaErrorCode::GroupAuthorizationFailed)
+}
+
+/// What an error means that a client which joins no group comes upon while it reads: most are news about connections, which it mends
+/// itself.
+///
+/// # Errors
+/// What ends the client: a fatal error, or the brokers' refusal to let it read.
+pub(crate) fn check_reading(error: KafkaError, doing: &str) -> KafkaResult<()> {
+    report(&error, doing);
+    if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
+        return Err(error);
+    }
+    if is_credentials(&error) || !concerns_questions(&error) || Refusal::of(error.clone()).is_err() {
+        return Ok(());
+    }
+    Err(error)
+}
+
+/// What brokers that are starting know of accounts may be incomplete: [`told`] judges a question that fails.
+fn is_credentials(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(refusal::code(error), Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL))
+}
+
+/// Whether `topic` exists. (In a list of all topics, those that this client may not see are left out.)
+///
+/// # Errors
+/// Also when this client may not see it.
+pub(crate) fn exists<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+    patience: Duration,
+) -> KafkaResult<bool> {
+    let metadata = consumer.fetch_metadata(Some(topic), patience)?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(false) };
+    check_visible(found)?;
+    Ok(!found.partitions().is_empty())
+}
+
+/// # Errors
+/// When this client may not see the topic.
+pub(crate) fn check_visible(topic: &MetadataTopic) -> KafkaResult<()> {
+    match topic.error().map(RDKafkaErrorCode::from) {
+        Some(denied @ RDKafkaErrorCode::TopicAuthorizationFailed) => Err(KafkaError::MetadataFetch(denied)),
+        _ => Ok(()),
+    }
 }
 
 /// Most errors that a consumer comes upon while it polls are news about connections, which it mends itself.
@@ -276,9 +252,7 @@ pub(crate) fn check(error: KafkaError) -> Result<(), SourceError> {
     if matches!(error, KafkaError::MessageConsumptionFatal(_)) {
         return Err(unavailable(error));
     }
-    // What brokers that are starting know of accounts may be incomplete: `told` judges a question that fails.
-    let code = refusal::code(&error);
-    if matches!(code, Some(RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed)) {
+    if is_credentials(&error) {
         return Ok(());
     }
     match unavailable(error) {

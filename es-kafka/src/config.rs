@@ -7,6 +7,7 @@ use rdkafka::ClientConfig;
 
 use crate::{
     client::{self, Settings},
+    topic_settings::TopicSettings,
     topics::Topics,
 };
 
@@ -37,6 +38,10 @@ pub struct RelayConfig {
     pub replication: i32,
     /// Whether missing topics are created.
     pub create_topics: bool,
+    /// How topics of events are created, and what those that exist are compared with.
+    pub topics: TopicSettings,
+    /// How often a running relay looks whether its topics are still there, and as they were.
+    pub check_topics_every: Duration,
     /// The most events of one transaction.
     pub batch_events: usize,
     /// The most payload of one transaction, in bytes; a single event may be larger.
@@ -57,6 +62,8 @@ impl RelayConfig {
             partitions: 3,
             replication: -1,
             create_topics: true,
+            topics: TopicSettings::default(),
+            check_topics_every: Duration::from_mins(1),
             batch_events: 2_000,
             batch_bytes: 8 * 1024 * 1024,
             settings: Settings::new(),
@@ -126,6 +133,14 @@ pub struct KafkaSourceConfig {
     /// replaced by new ones.
     pub reopen_after: Duration,
     /// Further properties of librdkafka, for example for TLS and SASL.
+    ///
+    /// `group.protocol` `consumer` lets the members of a group use the protocol of Kafka 4 (KIP-848), where the brokers assign
+    /// partitions. Then `session.timeout.ms`, `heartbeat.interval.ms` and `partition.assignment.strategy` must not be set: the brokers'
+    /// `group.consumer.session.timeout.ms` and `group.consumer.heartbeat.interval.ms` count. The first is 45 s by default, so the
+    /// partitions of a member that was killed are read again after that time, and not within 10 s (R18); to lower it, lower
+    /// `group.consumer.min.session.timeout.ms` of the brokers too. The default is the classic protocol, since librdkafka before 2.15 has
+    /// two faults in the new one: a member that did not poll for `max.poll.interval.ms` may get a fatal `INVALID_REQUEST` (librdkafka
+    /// 5541; the reader is opened again), and members that come and go quickly may stall for minutes (node-rdkafka 1146).
     pub settings: Settings,
 }
 
@@ -151,6 +166,21 @@ impl KafkaSourceConfig {
     pub(crate) fn consumer(&self, subscription: &Subscription) -> ClientConfig {
         let Subscription { reader, store, .. } = subscription;
         client::consumer(&self.brokers, &format!("{}{reader}-{store}", self.group_prefix), &self.settings)
+    }
+
+    /// The same as a member of the group, by the protocol that `settings` choose.
+    pub(crate) fn member(&self, subscription: &Subscription) -> ClientConfig {
+        let mut client = self.consumer(subscription);
+        if self.settings.get("group.protocol") == Some("consumer") {
+            client.set("group.protocol", "consumer");
+            // The brokers decide, and the client refuses these. If the user has set one, it says so.
+            for name in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"] {
+                if !self.settings.has(name) {
+                    client.remove(name);
+                }
+            }
+        }
+        client
     }
 
     /// The consumer of a merge, which has a buffer of its own and need not read far ahead.

@@ -12,7 +12,7 @@ use rdkafka::{
 use uuid::Uuid;
 
 use crate::{
-    client::{Quiet, check, is_out_of_range, told, unavailable},
+    client::{self, Quiet, is_out_of_range, told, unavailable},
     config::KafkaSourceConfig,
     progress::{self, Progress, ProgressError},
     record,
@@ -87,7 +87,7 @@ impl Follower {
                 // The topic was created again. librdkafka has stopped reading it: without an error the
                 // reader would wait for ever.
                 Some(Err(error)) if is_out_of_range(&error) => return Err(unavailable(error)),
-                Some(Err(error)) => check(error)?,
+                Some(Err(error)) => client::check_reading(error, "while following the relay").map_err(unavailable)?,
                 None => break,
             }
         }
@@ -135,6 +135,7 @@ impl Follower {
             .fetch_metadata(Some(&self.topic), Duration::from_secs(5))
             .map_err(|error| unavailable(told(&self.consumer).unwrap_or(error)))?;
         let found = metadata.topics().iter().find(|topic| topic.name() == self.topic);
+        found.map_or(Ok(()), client::check_visible).map_err(unavailable)?;
         let exists = found.is_some_and(|topic| !topic.partitions().is_empty());
         let unknown = RDKafkaRespErr::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
         if found.is_some_and(|topic| topic.error() == Some(unknown)) {

@@ -30,7 +30,7 @@ use rdkafka::{
 pub use self::declared::{RecordField, TopicStart};
 use self::{declared::Declared, forwarder::Forwarder, record::Raw};
 use crate::{
-    client::{Quiet, Settings, told, unavailable},
+    client::{self, Quiet, Settings, told, unavailable},
     config::KafkaSourceConfig,
     source::{
         begin::PATIENCE,
@@ -282,6 +282,7 @@ fn partitions<C: ConsumerContext>(consumer: &BaseConsumer<C>, topics: &[String])
 
 fn partitions_of<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &str) -> Result<Vec<Shard>, SourceError> {
     let metadata = consumer.fetch_metadata(Some(topic), PATIENCE).map_err(unavailable)?;
+    metadata.topics().iter().try_for_each(client::check_visible).map_err(unavailable)?;
     let found = metadata.topics().iter().flat_map(MetadataTopic::partitions);
     let mut shards: Vec<_> = found.map(|partition| shard(topic, partition.id())).collect();
     if shards.is_empty() {

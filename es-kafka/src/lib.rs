@@ -5,7 +5,7 @@ mod offsets;
 mod partitioner;
 mod progress;
 mod record;
-mod settings;
+mod topic_settings;
 mod topics;
 mod weight;
 
@@ -29,8 +29,9 @@ mod service;
 mod dead_letter_topic;
 mod reconcile;
 mod status;
+mod topic_status;
 
-pub use client::{InvalidSettings, Settings};
+pub use client::{InvalidSettings, Settings, UnusableSettings};
 #[doc(hidden)]
 pub use config::Step;
 pub use config::{KafkaSourceConfig, RelayConfig};
@@ -40,8 +41,10 @@ pub use offsets::{Offsets, PerPartition};
 pub use progress::Progress;
 pub use reconcile::{Cursor, Reconcile, ReconcileError, Reconciled, Violation};
 pub use record::{decode, headers};
-pub use relay::{Relay, RelayError};
+pub use relay::{Relay, RelayError, SizeLimit};
 pub use service::KafkaRelay;
 pub use source::KafkaSource;
-pub use status::{RelayStatus, StatusError, TopicStatus};
+pub use status::{RelayStatus, StatusError};
+pub use topic_settings::TopicSettings;
+pub use topic_status::TopicStatus;
 pub use topics::Topics;

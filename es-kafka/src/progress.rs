@@ -200,9 +200,8 @@ pub(crate) fn read_last_record(
                 last = progress.map(|progress| (progress, written_at)).or(last);
             }
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error.into()),
-            // Anything else is news about the connection; the deadline bounds the patience.
-            Some(Err(error)) => client::report(&error, "while reading the relay's progress"),
+            // The deadline bounds the patience.
+            Some(Err(error)) => client::check_reading(error, "while reading the relay's progress")?,
             None => {}
         }
     }

@@ -73,6 +73,17 @@ pub fn headers(event: &RecordedEvent, source: &str, previous: Position) -> Owned
     headers
 }
 
+/// What a batch of records, a record and each of its headers take beside texts, at most.
+const FRAME: usize = 61 + 32;
+const HEADER_FRAME: usize = 10;
+
+/// How many bytes `event` takes as the only record of its batch, before it is compressed: at most.
+pub(crate) fn size(event: &RecordedEvent, source: &str) -> usize {
+    let headers = headers(event, source, event.position);
+    let headers = headers.iter().map(|header| HEADER_FRAME + header.key.len() + header.value.map_or(0, <[u8]>::len));
+    FRAME + event.stream.as_str().len() + event.data.payload.len() + headers.sum::<usize>()
+}
+
 /// The event that a record holds.
 ///
 /// # Errors

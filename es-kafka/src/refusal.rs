@@ -38,15 +38,36 @@ pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
 /// What an operator must do; `None` where the error is transient.
 fn remedy(error: &KafkaError) -> Option<String> {
     match error {
-        KafkaError::ClientConfig(_, reason, property, _) => {
-            Some(format!("correct the property {property:?} in `settings`: {}", reason.trim()))
+        KafkaError::ClientConfig(_, reason, property, value) => {
+            Some(format!("correct the property {property:?} in `settings`: {}", without(reason.trim(), value)))
         }
         // The client checks its properties together when it is made, and says which do not fit.
         KafkaError::ClientCreation(_) | KafkaError::AdminOpCreation(_) | KafkaError::Nul(_) => {
             Some("correct `brokers` or `settings`: no client can be made from them".to_owned())
         }
-        error => code(error).and_then(of_code).map(str::to_owned),
+        error => {
+            let code = code(error)?;
+            missing_right(error, code).or_else(|| of_code(code)).map(str::to_owned)
+        }
     }
+}
+
+/// The right that the client lacks: the code alone says only on what.
+fn missing_right(error: &KafkaError, code: Code) -> Option<&'static str> {
+    let is_write =
+        matches!(error, KafkaError::MessageProduction(_) | KafkaError::Transaction(_) | KafkaError::Flush(_));
+    Some(match (code, error) {
+        (Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed, KafkaError::AdminOp(_)) => {
+            "grant the relay Create on topics that start with `topic_prefix`, or create them by hand, with `create_topics` off"
+        }
+        (Code::TopicAuthorizationFailed, _) if is_write => {
+            "grant the relay Write on topics that start with `topic_prefix`"
+        }
+        (Code::TopicAuthorizationFailed, _) => {
+            "grant the client Read on the topic, or on all that start with `topic_prefix`"
+        }
+        _ => return None,
+    })
 }
 
 /// Every code that stays until an operator acts. All others are transient: they concern connections, leaders,
@@ -77,18 +98,19 @@ fn of_code(code: Code) -> Option<&'static str> {
              with those of a topic that a relay created"
         }
         Code::UnsupportedCompressionType => "choose another `compression.type` in `settings`",
-        Code::TopicAuthorizationFailed => {
-            "grant the client Describe and Read on the topic, and a relay Write (and Create, with `create_topics`)"
-        }
         Code::GroupAuthorizationFailed => "grant the client Read on consumer groups that start with `group_prefix`",
         Code::ClusterAuthorizationFailed => {
-            "grant the relay IdempotentWrite on the cluster, and Create, with `create_topics`"
+            "grant the relay IdempotentWrite on the cluster, as Kafka before 3.0 asks for it"
         }
         Code::TransactionalIdAuthorizationFailed => {
-            "grant the relay Describe and Write on the transactional id: `topic_prefix` and `name`"
+            "grant the relay Write on the transactional id that starts with `topic_prefix`"
         }
         Code::SaslAuthenticationFailed | Code::Authentication => {
             "the brokers refuse the credentials: correct `sasl.*` in `settings`, or the account"
+        }
+        Code::SSL => {
+            "the connection is not trusted: compare `ssl.ca.location` in `settings` with the authority that has signed the brokers' \
+             certificates, see whether these have expired and name the host that is connected to, and whether this port speaks TLS"
         }
         Code::UnsupportedSASLMechanism | Code::IllegalSASLState => {
             "choose a `sasl.mechanism` in `settings` that the brokers have enabled"
@@ -109,11 +131,16 @@ fn of_code(code: Code) -> Option<&'static str> {
 /// The value of a refused property may be a password under a mistyped name.
 fn without_value(error: KafkaError) -> KafkaError {
     match error {
-        KafkaError::ClientConfig(outcome, reason, property, _) => {
-            KafkaError::ClientConfig(outcome, reason, property, "(value left out)".to_owned())
+        KafkaError::ClientConfig(outcome, reason, property, value) => {
+            KafkaError::ClientConfig(outcome, without(&reason, &value), property, "(value left out)".to_owned())
         }
         error => error,
     }
+}
+
+/// The reasons of the client repeat some values, in quotes.
+fn without(reason: &str, value: &str) -> String {
+    reason.replace(&format!("\"{value}\""), "(value left out)")
 }
 
 #[cfg(test)]
@@ -143,14 +170,17 @@ mod tests {
         }
     }
 
+    /// Seen to fail for the second: its reason repeated the value.
     #[test]
-    fn an_unknown_property_is_named_and_its_value_is_not() {
-        let mut config = rdkafka::ClientConfig::new();
-        config.set("sasl.pasword", "secret");
-        let error = config.create::<rdkafka::consumer::BaseConsumer>().err().expect("there is no such property");
-        let refusal = Refusal::of(error).expect("it stays until the property is corrected");
-        assert!(refusal.remedy.contains("sasl.pasword"), "{}", refusal.remedy);
-        let told = format!("{} {} {refusal:?}", refusal.remedy, refusal.source);
-        assert!(!told.contains("secret"), "{told}");
+    fn r14_a_property_that_is_refused_is_named_and_its_value_is_not() {
+        for property in ["sasl.pasword", "security.protocol", "sasl.jaas.config"] {
+            let mut config = rdkafka::ClientConfig::new();
+            config.set(property, "secret");
+            let error = config.create::<rdkafka::consumer::BaseConsumer>().err().expect("it is refused");
+            let refusal = Refusal::of(error).expect("it stays until the property is corrected");
+            assert!(refusal.remedy.contains(property), "{}", refusal.remedy);
+            let told = format!("{} {} {refusal:?}", refusal.remedy, refusal.source);
+            assert!(!told.contains("secret"), "{told}");
+        }
     }
 }

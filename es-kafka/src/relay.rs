@@ -3,11 +3,13 @@
 mod create;
 mod deliveries;
 mod failure;
+mod look;
 mod orphan;
 mod pace;
 mod producer;
 mod publisher;
 mod session;
+mod size;
 mod standby;
 mod transactions;
 mod verify;
@@ -26,7 +28,7 @@ use rdkafka::error::KafkaError;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use self::failure::RelayError;
+pub use self::failure::{RelayError, SizeLimit};
 use self::{
     failure::{Failure, Fenced},
     pace::Pace,

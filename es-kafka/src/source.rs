@@ -34,7 +34,8 @@ use crate::{
     record::place_of,
     refusal,
     relay::RelayError,
-    settings,
+    topic_settings::TopicSettings,
+    topic_status::{TopicStatus, describe},
     topics::{Topics, merged},
 };
 
@@ -163,11 +164,14 @@ impl Found {
         let admin: AdminClient<Quiet> = client::layered(&config.brokers, &[], &config.settings, &[])
             .create_with_context(Quiet)
             .map_err(unavailable)?;
-        match settings::compacted(&admin, &self.topics).await.map_err(unavailable)? {
-            Some((place, policy)) => {
+        let mut topics: Vec<_> = self.topics.iter().map(|topic| TopicStatus::new(topic, None)).collect();
+        // A reader that may not see them finds gaps by itself, and the relay looks too.
+        describe(&admin, &TopicSettings::default(), &mut topics).await.map_err(unavailable)?;
+        match topics.iter().find_map(|topic| Some((topic, topic.compaction()?))) {
+            Some((topic, policy)) => {
                 let reason =
                     format!("its cleanup.policy {policy:?} deletes events: set it to \"delete\", with retention.ms -1");
-                Err(SourceError::Unfit { place, reason })
+                Err(SourceError::Unfit { place: topic.topic.clone(), reason })
             }
             None => Ok(()),
         }

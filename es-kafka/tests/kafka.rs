@@ -55,3 +55,9 @@ mod group_offsets;
 
 #[path = "kafka/foreign.rs"]
 mod foreign;
+
+#[path = "kafka/topics.rs"]
+mod topics;
+
+#[path = "kafka/protocol.rs"]
+mod protocol;

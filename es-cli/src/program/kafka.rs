@@ -1,14 +1,18 @@
 //! Where Kafka is, for a program that knows no service.
 
-use std::{fs, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::Args;
+use es_core::error::with_causes;
 use es_kafka::{RelayConfig, Settings};
 
 use crate::end::CommandError;
 
 /// What the names of the environment begin with: those below, and the properties of the client.
 const PREFIX: &str = "ES_KAFKA_";
+
+/// The names that are no properties, without the prefix.
+const OTHERS: [&str; 5] = ["BROKERS", "RELAY", "TOPIC", "TOPIC_PREFIX", "CONFIG"];
 
 /// Where Kafka is.
 #[derive(Debug, Clone, Args)]
@@ -45,20 +49,12 @@ impl Brokers {
     /// file.
     pub(super) fn settings(
         self,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(String, Settings), CommandError> {
-        let mut settings = match &self.kafka_config {
-            Some(path) => {
-                let failed = |reason: String| {
-                    let what = format!("{} cannot be used: {reason}", path.display());
-                    CommandError::usage(what, "name a file with a line name=value for each property")
-                };
-                let text = fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
-                Settings::parse(&text).map_err(|error| failed(error.to_string()))?
-            }
-            None => Settings::new(),
-        };
-        settings.extend(properties(environment));
+        let told = Settings::told(self.kafka_config.as_deref(), PREFIX, &OTHERS, environment);
+        let mut settings = told.map_err(|error| {
+            CommandError::usage(with_causes(&error), "name a file with a line name=value for each property")
+        })?;
         let of_settings = settings.remove("bootstrap.servers");
         let brokers = self.brokers.or(of_settings).filter(|brokers| !brokers.is_empty());
         let brokers = brokers.ok_or_else(|| missing("the brokers are", "brokers", "ES_KAFKA_BROKERS"))?;
@@ -74,28 +70,22 @@ impl KafkaPlace {
     /// The relay that the arguments, the file and `environment` name.
     pub(super) fn config(
         self,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<RelayConfig, CommandError> {
         let (brokers, settings) = self.at.settings(environment)?;
         let name = self.relay.filter(|name| !name.is_empty());
         let name = name.ok_or_else(|| missing("the relay is", "relay", "ES_KAFKA_RELAY"))?;
         let topic_prefix = self.topic_prefix.unwrap_or_default();
-        Ok(RelayConfig { topic_prefix, settings, ..RelayConfig::new(brokers, name) })
+        // It creates no topics, and so has no declaration to compare them with.
+        Ok(RelayConfig { create_topics: false, topic_prefix, settings, ..RelayConfig::new(brokers, name) })
     }
-}
-
-/// `ES_KAFKA_SASL_PASSWORD` is `sasl.password`.
-fn properties(environment: impl IntoIterator<Item = (String, String)>) -> impl Iterator<Item = (String, String)> {
-    environment.into_iter().filter_map(|(name, value)| {
-        let property = name.strip_prefix(PREFIX)?;
-        let is_own = matches!(property, "" | "BROKERS" | "RELAY" | "TOPIC" | "TOPIC_PREFIX" | "CONFIG");
-        (!is_own).then(|| (property.to_ascii_lowercase().replace('_', "."), value))
-    })
 }
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn place(kafka_config: Option<PathBuf>) -> KafkaPlace {
@@ -109,7 +99,7 @@ mod tests {
         let file = directory.path().join("client.properties");
         fs::write(&file, "bootstrap.servers=a:1,b:2\nsasl.password=geheim\n# sasl.username=x\n").unwrap();
         let environment = [("ES_KAFKA_SASL_PASSWORD", "anders"), ("ES_KAFKA_RELAY", "x"), ("HOME", "/")];
-        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let environment = environment.map(|(name, value)| (name.into(), value.into()));
         let config = place(Some(file)).config(environment).unwrap();
         assert_eq!((&*config.brokers, &*config.name), ("a:1,b:2", "orders"));
         assert_eq!(config.settings, Settings::from([("sasl.password", "anders")]));

@@ -49,7 +49,7 @@ pub(super) fn run(
     let observer = topic.config.observer(&subscription.reader);
     let (first, reader) = (first.into_iter().collect(), subscription.reader.clone());
     let foreign = Foreign { topic: topic.clone(), topics, category, reader, first, observer };
-    let mut client = topic.config.consumer(subscription);
+    let mut client = topic.config.member(subscription);
     client.set("enable.partition.eof", "true");
     let consumer: BaseConsumer<Group<Foreign>> =
         client.create_with_context(Group::new(outbox.clone(), foreign)).map_err(unavailable)?;

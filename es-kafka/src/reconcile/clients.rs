@@ -73,7 +73,8 @@ impl Clients {
         let of_events = metadata.topics().iter().filter(|topic| topics.category(topic.name()).is_some());
         let found = of_events
             .map(|topic| (topic.name().to_owned(), topic.partitions().iter().map(MetadataPartition::id).collect()));
-        let has_progress = metadata.topics().iter().any(|topic| topic.name() == self.progress);
+        let has_progress = metadata.topics().iter().any(|topic| topic.name() == self.progress)
+            || client::exists(&consumer, &self.progress, PATIENCE)?;
         Ok((found.collect(), has_progress))
     }
 
@@ -147,6 +148,9 @@ pub(super) fn check(error: KafkaError) -> Result<(), ReconcileError> {
         return Err(error.into());
     }
     client::report(&error, "while comparing with the log");
+    if !client::concerns_questions(&error) {
+        return Ok(());
+    }
     match ReconcileError::from(error) {
         refused @ ReconcileError::Refused { .. } => Err(refused),
         _ => Ok(()),

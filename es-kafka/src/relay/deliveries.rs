@@ -23,6 +23,8 @@ pub(crate) struct Reports {
     /// The brokers' refusal of this client, which they tell on the side.
     pub(crate) denied: Option<KafkaError>,
     pub(crate) rewound: Option<Rewound>,
+    /// Whether the relay may not write to a topic. Its records wait then, and no report comes.
+    pub(crate) may_not_write: bool,
 }
 
 /// A partition that is shorter than what was published to it.
@@ -73,11 +75,15 @@ impl Deliveries {
 impl ClientContext for Deliveries {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
         client::log(level, facility, line);
+        // The client says it nowhere else before the transaction is committed.
+        if facility == "TXNERR" && line.contains("TOPIC_AUTHORIZATION_FAILED") {
+            self.reports().may_not_write = true;
+        }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         client::report(&error, reason);
-        if Refusal::of(error.clone()).is_ok() {
+        if !client::is_lost_in_handshake(reason) && Refusal::of(error.clone()).is_ok() {
             self.reports().denied = Some(error);
         }
     }

@@ -1,5 +1,7 @@
 //! How a relay fails: for good, or for a while.
 
+use std::fmt;
+
 use es_core::{
     Position, ReadError, RecordedEvent, StreamId,
     backend::{Witness, counted},
@@ -8,7 +10,13 @@ use es_core::{
 use rdkafka::error::KafkaError;
 use uuid::Uuid;
 
-use crate::refusal::{self, Refusal};
+use super::{create::TopicMaker, size};
+use crate::{
+    config::RelayConfig,
+    record,
+    refusal::{self, Refusal},
+    topics::Topics,
+};
 
 fn or_nothing(found: Option<&Witness>) -> String {
     found.map_or_else(|| "no event".to_owned(), Witness::to_string)
@@ -40,11 +48,14 @@ pub enum RelayError {
         /// The topic with the progress.
         progress: String,
     },
-    /// An event is larger than the broker accepts; nothing after it can be published before
-    /// `max.message.bytes` of its topic allows it (R11).
+    /// An event is larger than its topic, or the relay's client, accepts. Nothing after it can be published before the limit is raised
+    /// (R11); what is before it was published.
+    ///
+    /// # What to do
+    /// Raise the limit that it names, and start the relay. Limits of topics are compared with compressed records.
     #[error(
-        "the event at position {position} ({stream}, id {event_id}, payload of {bytes} bytes) is too large for its topic; \
-         raise `max.message.bytes` of the topic, and `message.max.bytes` in `settings`"
+        "the event at position {position} ({stream}, id {event_id}) is too large: as a record of {topic} it takes up to {bytes} bytes, and \
+         {limit}; raise that, and start the relay"
     )]
     TooLarge {
         /// Its place in the log.
@@ -53,8 +64,12 @@ pub enum RelayError {
         event_id: Uuid,
         /// The stream that it belongs to.
         stream: StreamId,
-        /// The size of its payload.
+        /// Its topic.
+        topic: String,
+        /// What it takes as a record, before it is compressed.
         bytes: usize,
+        /// What accepts less.
+        limit: SizeLimit,
     },
     /// The log cannot be read.
     #[error("the log cannot be read")]
@@ -120,6 +135,20 @@ pub enum RelayError {
         /// Its policy.
         policy: String,
     },
+    /// A topic has settings with which it loses events, or the progress, and which
+    /// [`RelayConfig::topics`](crate::RelayConfig::topics) does not declare.
+    ///
+    /// # What to do
+    /// What it says, and start the relay. `kafka-configs.sh --alter --topic …` changes settings.
+    #[error("{found}; {remedy}")]
+    TopicSettings {
+        /// The topic.
+        topic: String,
+        /// What is wrong.
+        found: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The topics hold events, but no progress of this relay: it was lost, or another relay
     /// publishes under this prefix. Publishing from the beginning would repeat everything (R10).
     ///
@@ -176,9 +205,9 @@ impl RelayError {
 pub(crate) enum PublishError {
     /// Another producer has taken the transactional id.
     Fenced,
-    /// An event is too large. Which one is known when the client finds it, or when the transaction
-    /// has but one: the broker judges whole batches.
-    TooLarge { index: Option<usize> },
+    /// An event is too large, for the client or the brokers. Which one is known when the transaction has but one: the brokers
+    /// judge whole batches.
+    TooLarge { by_client: bool },
     /// The topics are not as the relay left them: an operator has to act.
     Stopped(Box<RelayError>),
     /// The progress record cannot be read.
@@ -189,23 +218,64 @@ pub(crate) enum PublishError {
     Gone,
 }
 
+/// What accepts no larger records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SizeLimit {
+    /// `max.message.bytes` of the topic, if the brokers tell it.
+    Topic(Option<u64>),
+    /// `message.max.bytes` of the relay's client, which is set by [`TopicSettings::max_message_bytes`](crate::TopicSettings) or in
+    /// [`RelayConfig::settings`](crate::RelayConfig::settings).
+    Client(u64),
+}
+
+impl fmt::Display for SizeLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Topic(Some(bytes)) => write!(f, "max.message.bytes of the topic is {bytes}"),
+            Self::Topic(None) => write!(f, "max.message.bytes of the topic is less"),
+            Self::Client(bytes) => write!(f, "message.max.bytes in `settings` is {bytes}"),
+        }
+    }
+}
+
 /// What an error says of an event.
 pub(crate) struct Suspect {
     position: Position,
     id: Uuid,
     stream: StreamId,
+    topic: String,
     bytes: usize,
+    limits: (Option<u64>, u64),
 }
 
 impl Suspect {
-    pub(crate) fn of(event: &RecordedEvent) -> Self {
-        let bytes = event.data.payload.len();
-        Self { position: event.position, id: event.id, stream: event.stream.clone(), bytes }
+    pub(crate) fn of(event: &RecordedEvent, maker: &TopicMaker, config: &RelayConfig) -> Self {
+        let category = event.stream.category();
+        Self {
+            position: event.position,
+            id: event.id,
+            stream: event.stream.clone(),
+            topic: Topics::new(&config.topic_prefix).events(category),
+            bytes: record::size(event, &config.source),
+            limits: (maker.limit(category), size::client_limit(config)),
+        }
     }
 
+    /// The brokers refuse it.
     pub(crate) fn too_large(&self) -> RelayError {
-        let Self { position, id, ref stream, bytes } = *self;
-        RelayError::TooLarge { position, event_id: id, stream: stream.clone(), bytes }
+        self.larger_than(SizeLimit::Topic(self.limits.0))
+    }
+
+    /// The client refuses it.
+    pub(crate) fn too_large_for_client(&self) -> RelayError {
+        self.larger_than(SizeLimit::Client(self.limits.1))
+    }
+
+    fn larger_than(&self, limit: SizeLimit) -> RelayError {
+        let Self { position, id, ref stream, ref topic, bytes, .. } = *self;
+        let (stream, topic) = (stream.clone(), topic.clone());
+        RelayError::TooLarge { position, event_id: id, stream, topic, bytes, limit }
     }
 }
 

@@ -41,9 +41,8 @@ fn holds_events(consumer: &BaseConsumer<Quiet>, topic: &str, partition: i32, pat
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(_)) => return Ok(true),
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(false),
-            Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
-            // Anything else is news about the connection; the deadline bounds the patience.
-            Some(Err(error)) => client::report(&error, "while looking for events"),
+            // The deadline bounds the patience.
+            Some(Err(error)) => client::check_reading(error, "while looking for events")?,
             None => {}
         }
     }

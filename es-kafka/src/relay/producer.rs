@@ -9,7 +9,7 @@ use rdkafka::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{deliveries::Deliveries, failure::PublishError};
+use super::{deliveries::Deliveries, failure::PublishError, size};
 use crate::{client, config::RelayConfig};
 
 /// How long one step of a transaction may take before it counts as failed.
@@ -59,7 +59,7 @@ pub(super) fn wait(producer: &BaseProducer<Deliveries>, pause: Duration) {
 pub(super) fn flush(producer: &BaseProducer<Deliveries>, shutdown: &CancellationToken) -> bool {
     let mut patience = Patience::new();
     while producer.in_flight_count() > 0 {
-        if patience.is_over(shutdown) {
+        if patience.is_over(shutdown) || producer.context().reports().may_not_write {
             return false;
         }
         // Without time to wait it only ends the lingering.
@@ -109,13 +109,13 @@ fn denied(producer: &BaseProducer<Deliveries>) -> Option<PublishError> {
 }
 
 pub(super) fn settings(config: &RelayConfig) -> ClientConfig {
-    let id = config.transactional_id();
+    let (id, largest) = (config.transactional_id(), size::client_limit(config).to_string());
     let tuning = [
         ("linger.ms", "5"),
         ("compression.type", "lz4"),
         ("queue.buffering.max.messages", "100000"),
         ("queue.buffering.max.kbytes", "65536"),
-        ("message.max.bytes", "1048576"),
+        ("message.max.bytes", largest.as_str()),
         ("transaction.timeout.ms", "60000"),
         ("topic.metadata.refresh.interval.ms", "5000"),
     ];

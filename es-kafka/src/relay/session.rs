@@ -21,8 +21,10 @@ use super::{
     Relay,
     create::TopicMaker,
     failure::{Failure, PublishError, RelayError, Suspect},
+    look::Look,
     pace::Pace,
     publisher::Publisher,
+    size,
 };
 use crate::{
     client::{self, Quiet, told},
@@ -42,51 +44,63 @@ impl Relay {
         let Some(head) = shutdown.run_until_cancelled(self.store.head()).await else { return Ok(()) };
         head.map_err(Failure::read)?;
         let Some(opened) = shutdown.run_until_cancelled(self.open(shutdown)).await else { return Ok(()) };
-        let (mut maker, publisher, mut last, mut told) = opened?;
+        let Opened { mut maker, publisher, mut progress, mut last } = opened?;
+        let mut look = Look::new(&self.config);
         // Not the one of before: another relay may have told of a later end until it was fenced.
         let Some(head) = shutdown.run_until_cancelled(self.store.head()).await else { return Ok(()) };
         let mut head = head.map_err(Failure::read)?;
         tracing::info!(relay = self.config.name, position = %last, %head, "relay publishes");
         // A read model that is built meanwhile must not take what is in Kafka for the whole log.
-        tell(&publisher, &mut told, head).await?;
+        tell(&publisher, &mut progress, head).await?;
         let mut pending = VecDeque::new();
         loop {
+            let looked = look.look(&self.config, &mut maker, progress.as_ref());
+            let Some(looked) = shutdown.run_until_cancelled(looked).await else { break };
+            looked?;
             if pending.is_empty() {
                 let Some(read) = shutdown.run_until_cancelled(self.read(last, pace)).await else { break };
                 (pending, head) = read?;
             }
             if pending.is_empty() {
                 // The log may have lost its end: what was told of does not come.
-                tell(&publisher, &mut told, head).await?;
-                let Some(waited) = shutdown.run_until_cancelled(self.store.wait_past(last)).await else { break };
-                waited.map_err(Failure::read)?;
+                tell(&publisher, &mut progress, head).await?;
+                let news = look.until_due(self.store.wait_past(last));
+                let Some(waited) = shutdown.run_until_cancelled(news).await else { break };
+                waited.transpose().map_err(Failure::read)?;
                 continue;
             }
-            let batch = self.cut(&mut pending, pace);
-            let Some(end) = batch.last().map(|event| event.position) else { continue };
+            let mut batch = self.cut(&mut pending, pace);
             let Some(made) = shutdown.run_until_cancelled(self.ensure_topics(&mut maker, &batch)).await else { break };
             made?;
-            let suspects: Vec<_> = batch.iter().map(Suspect::of).collect();
+            size::split(&mut batch, &mut pending, &maker, &self.config).map_err(Failure::Final)?;
+            let Some(end) = batch.last().map(|event| event.position) else { continue };
+            let count = batch.len();
+            // Only of one event is it known that it is the one that is too large.
+            let suspect = (count == 1).then(|| Suspect::of(&batch[0], &maker, &self.config));
             let (began, span) = (Instant::now(), spans::publish(&self.config.name, &batch));
             // While Kafka works on this transaction, the store reads the next one.
             let read_ahead = async { if pending.is_empty() { self.read(end, pace).await.map(Some) } else { Ok(None) } };
             let publish = async {
                 let outcome = publisher.publish(batch, head).instrument(span).await;
                 match &outcome {
-                    Ok(_) => self.meter.committed(suspects.len(), began.elapsed()),
+                    Ok(_) => self.meter.committed(count, began.elapsed()),
                     Err(_) => self.meter.failed(began.elapsed()),
                 }
                 outcome
             };
             let (outcome, ahead) = tokio::join!(publish, read_ahead);
             match outcome {
-                Ok(progress) => (last, told) = (progress.position, Some(progress.head)),
-                Err(PublishError::TooLarge { index: Some(index) }) if index < suspects.len() => {
-                    return Err(Failure::Final(suspects[index].too_large()));
+                Ok(published) => {
+                    last = published.position;
+                    progress = Some(published);
                 }
-                Err(PublishError::TooLarge { .. }) => {
+                Err(PublishError::TooLarge { by_client }) => {
+                    if let Some(suspect) = suspect {
+                        let error = if by_client { suspect.too_large_for_client() } else { suspect.too_large() };
+                        return Err(Failure::Final(error));
+                    }
                     // The broker refused a batch as a whole: find the event that is too large by halves.
-                    pace.slow_down(suspects.len() / 2, end);
+                    pace.slow_down(count / 2, end);
                     return Err(Failure::Again);
                 }
                 Err(error) => return Err(Failure::publish(error)),
@@ -106,22 +120,16 @@ impl Relay {
         Ok(())
     }
 
-    /// A producer, how far the relay had come, and the end of the log that its progress tells of.
-    async fn open(
-        &self,
-        shutdown: &CancellationToken,
-    ) -> Result<(TopicMaker, Publisher, Position, Option<Position>), Failure> {
+    async fn open(&self, shutdown: &CancellationToken) -> Result<Opened, Failure> {
         let mut maker = TopicMaker::new(&self.config).map_err(Failure::kafka)?;
         self.make_progress_topic(&maker).await.map_err(Failure::kafka)?;
         let opened = Publisher::open(&self.config, self.hook.clone(), shutdown).await;
         let (publisher, progress) = opened.map_err(Failure::publish)?;
-        if let Some(progress) = &progress {
-            maker.check(progress.partitions.keys().cloned().collect()).await?;
-        }
-        let told = progress.as_ref().map(|progress| progress.head);
-        let last = self.resume(progress).await?;
+        let topics = progress.iter().flat_map(|progress| progress.partitions.keys().cloned());
+        maker.check(topics.chain([Topics::new(&self.config.topic_prefix).progress()]).collect()).await?;
+        let last = self.resume(progress.as_ref()).await?;
         self.published.send_replace(last);
-        Ok((maker, publisher, last, told))
+        Ok(Opened { maker, publisher, progress, last })
     }
 
     /// Where the brokers refuse this client, creating the topic takes a minute to fail, and says nothing of it.
@@ -159,7 +167,7 @@ impl Relay {
     }
 
     /// The position after which to continue, once the log is known to be the one that was published.
-    async fn resume(&self, progress: Option<Progress>) -> Result<Position, Failure> {
+    async fn resume(&self, progress: Option<&Progress>) -> Result<Position, Failure> {
         let published = progress.filter(|progress| progress.position > Position::ZERO);
         let Some(progress) = published else { return Ok(Position::ZERO) };
         let (position, published) = (progress.position, progress.witness());
@@ -196,10 +204,19 @@ impl Relay {
     }
 }
 
-/// Commits that the log ends at `head`, unless that is what was `told` last.
-async fn tell(publisher: &Publisher, told: &mut Option<Position>, head: Position) -> Result<(), Failure> {
-    if *told != Some(head) {
-        *told = Some(publisher.publish(Vec::new(), head).await.map_err(Failure::publish)?.head);
+/// What a session begins with.
+struct Opened {
+    maker: TopicMaker,
+    publisher: Publisher,
+    /// How far the relay had come.
+    progress: Option<Progress>,
+    last: Position,
+}
+
+/// Commits that the log ends at `head`, unless that is what was told last.
+async fn tell(publisher: &Publisher, progress: &mut Option<Progress>, head: Position) -> Result<(), Failure> {
+    if progress.as_ref().map(|progress| progress.head) != Some(head) {
+        *progress = Some(publisher.publish(Vec::new(), head).await.map_err(Failure::publish)?);
     }
     Ok(())
 }

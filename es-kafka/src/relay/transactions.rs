@@ -170,8 +170,8 @@ impl Transactions {
                 {
                     producer::wait(&self.producer, patience.pause());
                 }
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), record)) => {
-                    return Err(PublishError::TooLarge { index: Some(record.delivery_opaque) });
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge), _)) => {
+                    return Err(PublishError::TooLarge { by_client: true });
                 }
                 Err((error, _)) => return Err(self.classify(error)),
             }
@@ -183,6 +183,10 @@ impl Transactions {
     /// 100 ms while anything is in flight.
     fn settle(&self, expected: usize) -> Result<(), PublishError> {
         if !producer::flush(&self.producer, &self.shutdown) {
+            if self.producer.context().reports().may_not_write {
+                let denied = RDKafkaErrorCode::TopicAuthorizationFailed;
+                return Err(PublishError::Kafka(KafkaError::MessageProduction(denied)));
+            }
             return Err(PublishError::Kafka(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)));
         }
         let mut reports = self.producer.context().reports();
@@ -193,7 +197,7 @@ impl Transactions {
         if let Some((index, error)) = reports.failed.take() {
             drop(reports);
             if index != PROGRESS && error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge) {
-                return Err(PublishError::TooLarge { index: (expected == 1).then_some(index) });
+                return Err(PublishError::TooLarge { by_client: false });
             }
             return Err(self.classify(error));
         }

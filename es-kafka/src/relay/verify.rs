@@ -13,7 +13,11 @@ use rdkafka::{
 };
 
 use super::failure::RelayError;
-use crate::{client::Quiet, progress::Progress, record::Heading};
+use crate::{
+    client::{self, Quiet},
+    progress::Progress,
+    record::Heading,
+};
 
 /// How long a topic may be unknown to the broker that is asked.
 const NEW: Duration = Duration::from_secs(5);
@@ -121,9 +125,8 @@ impl Verify<'_> {
                         return Ok(Some(self.rewound(topic, partition, format!("offset {offset} holds no event"))));
                     }
                 }
-                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(error),
-                // Anything else is news about the connection; the deadline bounds the patience.
-                Some(Err(error)) => tracing::debug!(%error, "while reading back what was published"),
+                // The deadline bounds the patience.
+                Some(Err(error)) => client::check_reading(error, "while reading back what was published")?,
                 None => {}
             }
         }

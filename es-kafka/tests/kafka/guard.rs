@@ -13,7 +13,7 @@ use crate::{
 };
 
 impl House {
-    async fn delete_topic(&self, topic: &str) {
+    pub(crate) async fn delete_topic(&self, topic: &str) {
         admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
     }
 

@@ -15,7 +15,7 @@ use es_core::{
     EventStore, Metadata, Position, Version,
     backend::{MAX_METADATA_BYTES, MAX_PAYLOAD_BYTES},
 };
-use es_kafka::{Relay, RelayConfig, RelayError, Step};
+use es_kafka::{Relay, RelayConfig, RelayError, SizeLimit, Step};
 use rdkafka::{
     ClientConfig,
     admin::{AdminOptions, NewTopic, TopicReplication},
@@ -236,6 +236,7 @@ async fn r11_an_event_that_is_too_large_for_its_topic_stops_the_relay_and_is_nam
     let house = House::new();
     let topic = house.topics().events("order");
     let small = NewTopic::new(&topic, 3, TopicReplication::Fixed(1)).set("max.message.bytes", "8000");
+    let small = small.set("retention.ms", "-1");
     for created in admin().create_topics([&small], &AdminOptions::new()).await.unwrap() {
         created.unwrap();
     }
@@ -243,12 +244,52 @@ async fn r11_an_event_that_is_too_large_for_its_topic_stops_the_relay_and_is_nam
     let large = house.append_sized("order", "b", 1, 20_000).await.position;
     house.append_sized("order", "c", 3, 100).await;
     match house.relay().run(CancellationToken::new()).await {
-        Err(RelayError::TooLarge { position, stream, .. }) => {
-            assert_eq!((position, stream.as_str()), (large, "order-b"));
+        Err(error @ RelayError::TooLarge { .. }) => {
+            let told = error.to_string();
+            let RelayError::TooLarge { position, stream, topic: named, bytes, limit, .. } = error else {
+                unreachable!()
+            };
+            assert_eq!((position, stream.as_str(), named), (large, "order-b", topic));
+            assert_eq!((limit, bytes > 20_000), (SizeLimit::Topic(Some(8_000)), true), "{told}");
+            assert!(told.contains("max.message.bytes of the topic is 8000"), "{told}");
         }
         other => panic!("{other:?}"),
     }
     assert_published_once(&house.published(before).await, before);
+}
+
+/// It is found before a transaction begins, and what is before it is published.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_an_event_that_is_too_large_for_the_client_stops_the_relay_and_is_named() {
+    let house = House::new();
+    let before = house.append_sized("order", "a", 3, 100).await.position;
+    let large = house.append_sized("order", "b", 1, 20_000).await.position;
+    house.append_sized("order", "c", 3, 100).await;
+    let mut config = house.config();
+    config.settings.insert("message.max.bytes", "8000");
+    match Relay::new(house.store.clone(), config).run(CancellationToken::new()).await {
+        Err(RelayError::TooLarge { position, limit: SizeLimit::Client(8_000), .. }) => assert_eq!(position, large),
+        other => panic!("{other:?}"),
+    }
+    assert_published_once(&house.published(before).await, before);
+}
+
+/// The brokers compare what is compressed: a relay that judged by itself would refuse what they take.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_fits_into_its_topic_when_it_is_compressed_is_published() {
+    let house = House::new();
+    let topic = house.topics().events("order");
+    let small = NewTopic::new(&topic, 3, TopicReplication::Fixed(1)).set("max.message.bytes", "8000");
+    admin().create_topics([&small.set("retention.ms", "-1")], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    house.append_sized("order", "a", 3, 100).await;
+    let mut large = event("order", 0);
+    large.data.payload = format!("{{\"text\":\"{}\"}}", "a".repeat(20_000)).into();
+    house.append_events("order", "b", vec![large]).await;
+    let last = house.append_sized("order", "c", 3, 100).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+    assert_published_once(&house.published(last).await, last);
 }
 
 #[tokio::test(flavor = "multi_thread")]

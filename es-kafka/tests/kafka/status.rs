@@ -60,7 +60,7 @@ async fn r11_settings_that_lose_events_are_named_with_their_remedy() {
     for (settings, severity, says, remedy) in [
         (
             &[("retention.ms", "3600000"), ("retention.bytes", "-1")][..],
-            Severity::Warning,
+            Severity::Problem,
             "retention.ms is 3600000",
             "-1",
         ),

@@ -44,7 +44,7 @@ pub(crate) fn run(
     };
     let group = Group::new(outbox.clone(), published);
     let consumer: BaseConsumer<Group<Published>> =
-        config.consumer(subscription).create_with_context(group).map_err(unavailable)?;
+        config.member(subscription).create_with_context(group).map_err(unavailable)?;
     let names: Vec<&str> = subscribed.iter().map(String::as_str).collect();
     consumer.subscribe(&names).map_err(unavailable)?;
     let follower = Follower::new(config, &subscription.reader)?;
