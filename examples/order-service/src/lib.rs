@@ -20,8 +20,10 @@ pub mod policy;
 pub mod provider;
 pub mod read_models;
 
-// All of it as one service, and its store.
+// All of it as one service, its store, and Kafka.
 pub mod service;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 
 // The API.
 pub mod app;

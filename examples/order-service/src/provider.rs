@@ -4,8 +4,12 @@ mod play;
 
 pub use play::{ProviderError, play};
 
+#[cfg(feature = "kafka")]
+use evenfold::kafka::{KafkaTopic, RecordField};
 use evenfold::{Consumer, Event, ExecuteError, PolicyError, Recorded, Repository, Resources, async_trait, reaction};
 
+#[cfg(feature = "kafka")]
+use crate::kafka::Kafka;
 use crate::order::{Order, OrderCommand};
 
 /// A message of the payment provider, in plain JSON: `{"type": "captured", "eventId": "E-1", "order": "ORD-1"}`, and more that does
@@ -52,11 +56,11 @@ impl Consumer for PaymentProvider {
     }
 }
 
-/// The topic of the provider, with the types and ids of its messages.
+/// The topic of the provider, with the types and ids of its messages. The consumer group has the prefix of those of the readers, so that
+/// one right is enough for all.
 #[cfg(feature = "kafka")]
-pub fn topic(brokers: &str, topic: &str) -> evenfold::kafka::KafkaTopic {
-    use evenfold::kafka::RecordField;
-
-    let topic = evenfold::kafka::KafkaTopic::new(brokers, topic);
+pub fn topic(kafka: Kafka, topic: &str, group_prefix: &str) -> KafkaTopic {
+    let topic = KafkaTopic::new(kafka.brokers, topic).settings(kafka.settings);
+    let topic = topic.source(|source| group_prefix.clone_into(&mut source.group_prefix));
     topic.named_by(RecordField::json("/type")).identified_by(RecordField::json("/eventId"))
 }

@@ -81,8 +81,10 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
     if matches!(role, Role::Demo) && parts.db.is_none() {
         parts.db = Some(scratch.path().join("orders.db"));
     }
-    let needs_kafka = matches!(role, Role::Publish | Role::Consume) || parts.payments_topic.is_some();
-    if parts.kafka.is_none() && needs_kafka {
+    let needs_kafka = matches!(role, Role::Publish | Role::Consume)
+        || parts.payments_topic.is_some()
+        || parts.kafka_settings.is_some();
+    if needs_kafka && !service::has_kafka(&parts)? {
         return Err(RunError::NoKafka);
     }
     let builder = service::builder(&parts).await?.parts(role.parts(http));
@@ -143,7 +145,9 @@ pub enum RunError {
     #[error(transparent)]
     Metrics(#[from] InstallError),
     /// Kafka was not named.
-    #[error("there is no Kafka to carry events to, or to read messages from: name it with --kafka")]
+    #[error(
+        "there is no Kafka to carry events to, or to read messages from: name it with --kafka or in --kafka-settings"
+    )]
     NoKafka,
     /// The payment provider, whom this process plays.
     #[error(transparent)]

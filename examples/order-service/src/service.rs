@@ -6,7 +6,10 @@ use evenfold::postgres::{ConnectError, PostgresStore};
 use evenfold::sqlite::{OpenError, SqliteStore};
 use evenfold::{Backoff, FailurePolicy, Service, ServiceBuilder, backend::STANDBY_LIMIT, service::StartError};
 #[cfg(feature = "kafka")]
-use evenfold::{ConsumerRunner, UnknownTypes};
+use evenfold::{
+    ConsumerRunner, UnknownTypes,
+    kafka::{KafkaRelay, UnusableSettings},
+};
 
 use crate::{
     cli::Parts,
@@ -21,6 +24,7 @@ use crate::{
 };
 #[cfg(feature = "kafka")]
 use crate::{
+    kafka::Kafka,
     provider::{self, PaymentProvider},
     read_models::OrderFunnel,
 };
@@ -53,10 +57,7 @@ pub async fn builder(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
         .standby_limit(parts.standby_limit.map_or(STANDBY_LIMIT, Duration::from_secs));
     let service =
         if parts.first_release { service.projection(FirstDailyRevenue) } else { service.projection(DailyRevenue) };
-    match &parts.kafka {
-        Some(brokers) => with_kafka(service, brokers, parts),
-        None => Ok(service),
-    }
+    with_kafka(service, parts)
 }
 
 /// The service on its store, with the read model whose SQL depends on it.
@@ -70,20 +71,30 @@ async fn on_store(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
 }
 
 #[cfg(feature = "kafka")]
-#[expect(clippy::unnecessary_wraps, reason = "without the feature `kafka` it fails")]
-fn with_kafka(service: ServiceBuilder, brokers: &str, parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
-    let service = service
-        .relay(evenfold::kafka::KafkaRelay::new(brokers).topic_prefix(&parts.topic_prefix))
-        .projection(OrderFunnel);
+fn with_kafka(service: ServiceBuilder, parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
+    let Some(kafka) = Kafka::of(parts)? else { return Ok(service) };
+    let relay = KafkaRelay::new(&kafka.brokers).topic_prefix(&parts.topic_prefix).settings(kafka.settings.clone());
+    let service = service.relay(relay).projection(OrderFunnel);
     let Some(topic) = &parts.payments_topic else { return Ok(service) };
     // The provider has more to tell than this service wants to know.
     let settings = |runner: ConsumerRunner<_>| runner.unknown_types(UnknownTypes::Ignore);
-    Ok(service.consumer_with(provider::topic(brokers, topic), PaymentProvider::new, settings))
+    Ok(service.consumer_with(provider::topic(kafka, topic, &parts.topic_prefix), PaymentProvider::new, settings))
 }
 
 #[cfg(not(feature = "kafka"))]
-fn with_kafka(_: ServiceBuilder, _: &str, _: &Parts) -> Result<ServiceBuilder, ServiceError> {
-    Err(ServiceError::WithoutKafka)
+fn with_kafka(service: ServiceBuilder, parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
+    if parts.kafka.is_none() && parts.kafka_settings.is_none() { Ok(service) } else { Err(ServiceError::WithoutKafka) }
+}
+
+/// Whether `parts` name a Kafka.
+///
+/// # Errors
+/// [`ServiceError`] when the file with the settings of its clients cannot be used.
+pub fn has_kafka(parts: &Parts) -> Result<bool, ServiceError> {
+    #[cfg(feature = "kafka")]
+    return Ok(Kafka::of(parts)?.is_some());
+    #[cfg(not(feature = "kafka"))]
+    Ok(parts.kafka.is_some() || parts.kafka_settings.is_some())
 }
 
 /// Why the service cannot start.
@@ -98,6 +109,10 @@ pub enum ServiceError {
     /// Kafka was asked for, and this program was built without it.
     #[error("this program was built without Kafka: build it with `--features kafka`")]
     WithoutKafka,
+    /// The settings of Kafka clients cannot be read.
+    #[cfg(feature = "kafka")]
+    #[error(transparent)]
+    KafkaSettings(#[from] UnusableSettings),
     /// What is registered does not fit together, or the store cannot be read.
     #[error(transparent)]
     Start(#[from] StartError),
