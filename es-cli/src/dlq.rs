@@ -131,7 +131,7 @@ pub(crate) struct Filter {
 impl From<Filter> for DeadRecordFilter {
     fn from(filter: Filter) -> Self {
         let Filter { handler, class, original_partition, original_offset, since } = filter;
-        Self { handler, class, original_partition, original_offset, since, offset: None }
+        Self { handler, class, original_partition, original_offset, since, offset: None, partition: None }
     }
 }
 
@@ -148,6 +148,10 @@ pub(crate) struct Which {
     #[arg(long, value_name = "N", conflicts_with = "all")]
     at: Option<i64>,
 
+    /// In this partition of the dead-letter topic, where it has several
+    #[arg(long, value_name = "N", requires = "at")]
+    partition: Option<i32>,
+
     /// All of them
     #[arg(long)]
     all: bool,
@@ -158,14 +162,19 @@ pub(crate) struct Which {
 
 impl Which {
     async fn find(self, topic: &DeadLetterTopic) -> Result<Vec<DeadRecord>, CommandError> {
-        let Self { at, all, filter } = self;
+        let Self { at, partition, all, filter } = self;
         if at.is_none() && !all && filter.is_empty() {
             return Err(CommandError::usage("no records are named", "pass --at N, a filter, or --all"));
         }
-        let filter = DeadRecordFilter { offset: at, ..filter.into() };
+        let filter = DeadRecordFilter { offset: at, partition, ..filter.into() };
         let found = topic.list(&filter).await?;
         if found.is_empty() {
             return Err(CommandError::Missing(format!("no such record waits in {}", topic.name())));
+        }
+        if at.is_some() && found.len() > 1 {
+            let partitions: Vec<_> = found.iter().map(|record| record.partition.to_string()).collect();
+            let what = format!("records wait at this offset in partitions {}", partitions.join(", "));
+            return Err(CommandError::usage(what, "name one with --partition"));
         }
         Ok(found)
     }

@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -54,7 +55,7 @@ pub(crate) enum Task {
     },
     /// Starts Postgres and Kafka, and the order service as separate processes, until Ctrl-C or another signal.
     ///
-    /// A process that ends is started again. What the servers hold is gone at the end: to keep it, name servers of your own.
+    /// A process that ends is started again, unless it has ended three times in a row within ten seconds: then the shop ends. What the servers hold is gone at the end: to keep it, name servers of your own.
     Shop(Shop),
     /// Checks the dependencies with cargo-deny: bans, licences and sources, or what is named.
     Deny {
@@ -79,12 +80,12 @@ pub(crate) enum Task {
 /// How many processes, and where.
 #[derive(Debug, Args)]
 pub(crate) struct Shop {
-    /// How many processes keep the read model of the analysts.
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// How many processes keep the read model of the analysts, from 1 on.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
     pub(crate) analytics: u8,
     /// Where the API listens.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
-    pub(crate) listen: String,
+    pub(crate) listen: SocketAddr,
     /// The order service, built with Kafka [default: it is built].
     #[arg(long, value_name = "PATH")]
     pub(crate) program: Option<PathBuf>,

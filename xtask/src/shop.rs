@@ -43,15 +43,17 @@ const SOON: (Duration, u32) = (Duration::from_secs(10), 3);
 pub(crate) fn run(shop: Shop) -> Result<i32> {
     let interrupt = Interrupt::listen()?;
     let program = match shop.program {
-        Some(program) => program,
+        Some(program) if program.is_file() => program,
+        Some(program) => return Err(Failure::cannot("start the shop", format!("{} is no program", program.display()))),
         None => build(&interrupt)?,
     };
     let servers = Servers::start(Needs { kafka: true, ..Needs::BENCHMARKS }, &interrupt)?;
     let places = places(&servers);
+    let listen = shop.listen.to_string();
     let command = |arguments: &[&str]| {
         let mut command = children::mortal(&program, Signal::TERM);
         let values = places.iter().map(|place| (place.name, &place.value));
-        command.args(arguments).args(["--listen", &shop.listen]).envs(values).stdin(Stdio::null());
+        command.args(arguments).args(["--listen", &listen]).envs(values).stdin(Stdio::null());
         command
     };
     // The topic of the payment provider belongs to the other team, whom this process plays.
@@ -69,7 +71,7 @@ pub(crate) fn run(shop: Shop) -> Result<i32> {
     }
     say("the shop runs until Ctrl-C or another signal; further processes find it with the lines above");
     let ended = watch(&mut processes, &interrupt);
-    for process in &processes {
+    for process in processes.iter().filter(|process| process.ended.is_none()) {
         children::send(Signal::TERM, Pid::from_child(&process.child));
     }
     drop(processes);
@@ -104,8 +106,11 @@ fn places(servers: &Servers) -> Vec<Place> {
     let mut places = Vec::new();
     for (variable, value) in servers.variables() {
         if let Some((name, _)) = names.iter().find(|(_, known)| *known == variable) {
-            let written =
-                if env::var_os(variable).is_some() { format!("\"${variable}\"") } else { format!("'{value}'") };
+            let written = if env::var_os(variable).is_some_and(|value| !value.is_empty()) {
+                format!("\"${variable}\"")
+            } else {
+                format!("'{value}'")
+            };
             places.push(Place { name, value: value.to_owned(), written });
         }
     }
@@ -149,13 +154,13 @@ impl Process {
         let failed = |error| Failure::cannot(format!("run {}", self.name), error);
         let Some(status) = self.child.try_wait().map_err(failed)? else { return Ok(()) };
         let Some(ended) = self.ended else {
+            self.ended = Some(Instant::now());
             let (soon, most) = SOON;
             self.ended_soon = if self.started.elapsed() < soon { self.ended_soon + 1 } else { 0 };
             if self.ended_soon == most {
                 return Err(Failure::cannot(format!("keep {} running", self.name), format!("{status}, {most} times")));
             }
             say(format!("{} has ended ({status}) and is started again", self.name));
-            self.ended = Some(Instant::now());
             return Ok(());
         };
         if ended.elapsed() >= PAUSE {
@@ -168,7 +173,10 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        children::end(&mut self.child, Signal::TERM);
+        // Of one that has ended, the number may be another process's by now.
+        if self.ended.is_none() {
+            children::end(&mut self.child, Signal::TERM);
+        }
     }
 }
 

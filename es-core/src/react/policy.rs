@@ -289,7 +289,7 @@ impl<P: Policy> PolicyRunner<P> {
     /// Whether the event at `position`, which has just failed, is handed to the source. A letter that is handled again stays where it is.
     fn forwards(&self, failure: &EngineError, course: &Course<'_>, position: Position) -> bool {
         let at_once = self.treats_unknown(UnknownTypes::Park);
-        course.only.is_none() && self.failures.forwards(position, course.attempts(position) + 1, failure, at_once)
+        course.only.is_none() && self.failures.forwards(course.attempts(position) + 1, failure, at_once)
     }
 
     /// Hands `event` to the source, and returns when it cannot be lost any more.
@@ -402,6 +402,10 @@ impl<P: Policy> Handler for PolicyRunner<P> {
                         Some((Some(cause_of(&error)), course.attempts(event.position)))
                     }
                     Err(error) if self.forwards(&error, &course, event.position) => {
+                        // Without its lease: another worker may have handled it meanwhile.
+                        if stop.is_cancelled() {
+                            break;
+                        }
                         let attempts = course.attempts(event.position) + 1;
                         if let Err(error) = self.forward(shard, event, error, attempts).await {
                             handled.failure = Some(error);

@@ -269,7 +269,7 @@ pub enum EngineError {
         reason: Box<EngineError>,
     },
     /// An event that failed is not forwarded, since its source has not taken it. If that may pass, the event is tried again.
-    #[error("{event} has failed ({}) and cannot be forwarded", failure.class())]
+    #[error("{event} cannot be forwarded after it has failed ({}: {failure})", failure.class())]
     NotForwarded {
         /// The event.
         event: Location,

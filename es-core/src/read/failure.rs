@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::time::Instant;
+use uuid::Uuid;
 
 use crate::{
     backoff::Backoff,
@@ -156,7 +157,7 @@ pub(crate) struct FailureSettings {
     pub(crate) most_letters: usize,
     pub(crate) time_limit: Duration,
     /// Events that this program does not know and that no newer code has passed in time.
-    unknown: Mutex<HashSet<Position>>,
+    unknown: Mutex<HashSet<Uuid>>,
 }
 
 impl Default for FailureSettings {
@@ -167,27 +168,28 @@ impl Default for FailureSettings {
 }
 
 impl FailureSettings {
-    /// No newer code has passed the event at `position` in time. Returns whether the policy parks or forwards it.
-    pub(crate) fn give_up_unknown(&self, position: Position) -> bool {
+    /// No newer code has passed the event in time. Returns whether the policy parks or forwards it.
+    pub(crate) fn give_up_unknown(&self, event_id: Uuid) -> bool {
         let goes_on = self.policy.then != Then::Stop;
         if goes_on {
-            self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(position);
+            self.unknown.lock().unwrap_or_else(PoisonError::into_inner).insert(event_id);
         }
         goes_on
     }
 
-    fn is_given_up(&self, position: Position) -> bool {
-        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).contains(&position)
+    fn is_given_up(&self, failure: &EngineError) -> bool {
+        let EngineError::Decode(reason) = failure else { return false };
+        self.unknown.lock().unwrap_or_else(PoisonError::into_inner).contains(&reason.event_id)
     }
 
-    /// Whether the event at `position`, which has failed `attempts` times, is forwarded because of `failure`. `at_once`: also the first
-    /// time, if only newer code knows it.
-    pub(crate) fn forwards(&self, position: Position, attempts: u32, failure: &EngineError, at_once: bool) -> bool {
+    /// Whether an event that has failed `attempts` times is forwarded because of `failure`. `at_once`: also the first time, if only newer
+    /// code knows it.
+    pub(crate) fn forwards(&self, attempts: u32, failure: &EngineError, at_once: bool) -> bool {
         if !self.policy.forwards() || !failure.is_of_event() {
             return false;
         }
         if failure.awaits_newer_code() {
-            return at_once || self.is_given_up(position);
+            return at_once || self.is_given_up(failure);
         }
         failure.is_lasting() || attempts > self.policy.retries
     }
@@ -204,7 +206,7 @@ impl FailureSettings {
             return Decision::Retry(pause);
         }
         let is_unknown = failure.awaits_newer_code();
-        if attempts.parks || !failure.is_of_event() || (is_unknown && !self.is_given_up(position)) {
+        if attempts.parks || !failure.is_of_event() || (is_unknown && !self.is_given_up(failure)) {
             return Decision::Stop;
         }
         attempts.failed = attempts.failed.saturating_add(1);
@@ -315,7 +317,7 @@ mod tests {
         let backoff = Backoff::new(Duration::from_hours(1), Duration::from_hours(1));
         let mut event = recorded([("a", AccountEvent::Deposited { amount: 1 })]).remove(0);
         event.data.name = "account.frozen".into();
-        let position = event.position;
+        let (position, id) = (event.position, event.id);
         let unknown = EngineError::from(event.decode::<AccountEvent>().expect_err("no code knows it"));
         for (policy, parks) in [
             (FailurePolicy::retry(backoff, 2).then_park(), true),
@@ -324,8 +326,12 @@ mod tests {
             let failures = FailureSettings { policy, ..FailureSettings::default() };
             let decide = || failures.decide(&mut Attempts::default(), position, &unknown);
             assert_eq!(decide(), Decision::Stop, "newer code may come");
-            assert_eq!(failures.give_up_unknown(position), parks);
+            assert_eq!(failures.give_up_unknown(id), parks);
             assert_eq!(decide(), if parks { Decision::Park } else { Decision::Stop });
+            // Seen to fail while positions were remembered: another partition has such an event at the same one.
+            let elsewhere = RecordedEvent { id: Uuid::from_u128(1), ..event.clone() };
+            let elsewhere = EngineError::from(elsewhere.decode::<AccountEvent>().expect_err("no code knows it"));
+            assert_eq!(failures.decide(&mut Attempts::default(), position, &elsewhere), Decision::Stop);
         }
     }
 

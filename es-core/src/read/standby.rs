@@ -4,16 +4,14 @@ use std::{collections::HashMap, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use crate::{
-    read::{
-        engine_error::EngineError,
-        failure::FailureSettings,
-        read_model::Pause,
-        worker::{self, Pending, Step},
-        worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
-    },
-    stream::Position,
+use crate::read::{
+    engine_error::EngineError,
+    failure::FailureSettings,
+    read_model::Pause,
+    worker::{self, Pending, Step},
+    worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
 };
 
 /// How often a paused engine looks whether it is resumed.
@@ -63,9 +61,9 @@ impl Standby {
                     }
                 }
                 EngineError::Decode(reason) if reason.reason.is_of_newer_code() => {
-                    match unknown.waited(reason.position, Instant::now(), self.limit) {
+                    match unknown.waited(reason.event_id, Instant::now(), self.limit) {
                         waited if waited < self.limit => EngineError::Decode(reason),
-                        _ if failures.give_up_unknown(reason.position) => continue,
+                        _ if failures.give_up_unknown(reason.event_id) => continue,
                         waited => EngineError::NeverKnown { waited, reason: Box::new(reason) },
                     }
                 }
@@ -107,18 +105,18 @@ pub(crate) async fn waits_while_paused<'a, T>(
 
 /// Events that this program does not know, each with the time at which the engine first stopped at it.
 ///
-/// Each event has its own time: the shards of one engine may stop at different events in turn, and in a long deploy newer code
+/// Each event has its own time, and is known by its id: records of several partitions have the same position. The shards of one engine may stop at different events in turn, and in a long deploy newer code
 /// passes one after the other.
 #[derive(Default)]
-struct Unknown(HashMap<Position, Instant>);
+struct Unknown(HashMap<Uuid, Instant>);
 
 impl Unknown {
-    /// For how long the engine has waited at the event at `position`, where it stopped again `now`.
-    fn waited(&mut self, position: Position, now: Instant, limit: Duration) -> Duration {
+    /// For how long the engine has waited at the event, where it stopped again `now`.
+    fn waited(&mut self, event_id: Uuid, now: Instant, limit: Duration) -> Duration {
         // The engine does not stop again at events that were passed.
         let forget = limit.saturating_mul(2);
-        self.0.retain(|known, since| *known == position || now.duration_since(*since) < forget);
-        now.duration_since(*self.0.entry(position).or_insert(now))
+        self.0.retain(|known, since| *known == event_id || now.duration_since(*since) < forget);
+        now.duration_since(*self.0.entry(event_id).or_insert(now))
     }
 }
 
@@ -129,6 +127,7 @@ mod tests {
     use super::*;
     use crate::{
         read::failure::FailurePolicy,
+        stream::Position,
         testing::{account::AccountEvent, recorded},
     };
 
@@ -167,7 +166,7 @@ mod tests {
         let (mut unknown, start, limit) = (Unknown::default(), Instant::now(), Duration::from_mins(15));
         let mut waited = |position, minute| {
             let now = start + Duration::from_mins(minute);
-            unknown.waited(Position::new(position), now, limit).as_secs() / 60
+            unknown.waited(Uuid::from_u64_pair(0, position), now, limit).as_secs() / 60
         };
         // Two shards in turn.
         for minute in [0, 2, 4, 14] {

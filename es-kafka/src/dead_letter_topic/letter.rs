@@ -92,6 +92,8 @@ pub struct DeadRecordFilter {
     pub since: Option<DateTime<Utc>>,
     /// At this offset of the dead-letter topic.
     pub offset: Option<i64>,
+    /// In this partition of the dead-letter topic.
+    pub partition: Option<i32>,
 }
 
 impl DeadRecordFilter {
@@ -101,12 +103,13 @@ impl DeadRecordFilter {
 
     /// Whether `record` is meant.
     pub fn matches(&self, record: &DeadRecord) -> bool {
-        let Self { handler, class, original_partition, original_offset, since, offset } = self;
+        let Self { handler, class, original_partition, original_offset, since, offset, partition } = self;
         Self::matches_text(handler.as_ref(), record.handler.as_deref())
             && Self::matches_text(class.as_ref(), Some(&record.class))
             && original_partition.is_none_or(|partition| partition == record.original_partition)
             && original_offset.is_none_or(|offset| offset == record.original_offset)
             && since.is_none_or(|since| record.failed_at.is_some_and(|failed_at| failed_at >= since))
             && offset.is_none_or(|offset| offset == record.offset)
+            && partition.is_none_or(|partition| partition == record.partition)
     }
 }

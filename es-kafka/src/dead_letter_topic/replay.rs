@@ -66,13 +66,27 @@ pub(super) async fn replay(
         for Outgoing { partition, key, value, headers } in &outgoing {
             let mut record = FutureRecord::<[u8], [u8]>::to(&topic).partition(*partition).headers(headers.clone());
             (record.key, record.payload) = (key.as_deref(), value.as_deref());
-            sent.push(producer.send_result(record).map_err(|(error, _)| refused(&topic, error))?);
+            sent.push(producer.send_result(record).map_err(|(error, _)| error));
         }
-        for delivery in sent {
-            let delivered = delivery.await.map_err(|error| SourceError::Unavailable(error.into()))?;
-            delivered.map_err(|(error, _)| refused(&topic, error))?;
+        // One that is refused keeps none of the others from being noted: they would be replayed again.
+        let (mut arrived, mut failed) = (Vec::with_capacity(part.len()), None);
+        for (record, sent) in part.iter().zip(sent) {
+            let delivered = match sent {
+                Ok(delivery) => match delivery.await {
+                    Ok(delivered) => delivered.map_err(|(error, _)| refused(&topic, error)),
+                    Err(error) => Err(SourceError::Unavailable(error.into())),
+                },
+                Err(error) => Err(refused(&topic, error)),
+            };
+            match delivered {
+                Ok(_) => arrived.push(record.clone()),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        note(of, &producer, part, "replay", Some(word), act).await?;
+        note(of, &producer, &arrived, "replay", Some(word), act).await?;
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
     }
     Ok(())
 }

@@ -25,8 +25,8 @@ pub(crate) fn stage(topic: &str, read: &str) -> usize {
     number.and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// What the framework adds to a record that it forwards, behind its own headers. They are read from the end: a record may have had
-/// headers of these names.
+/// What the framework adds to a record that it forwards, behind its own headers, and [`HANDLER`](names::HANDLER) first. They are read from
+/// there on: a record may have had headers of these names.
 pub(crate) mod names {
     pub(crate) const HANDLER: &str = "handler";
     pub(crate) const ORIGINAL_TOPIC: &str = "original-topic";
@@ -112,9 +112,12 @@ impl Story {
     /// Which header cannot be read.
     pub(crate) fn of<'a>(record: &Record<'a>) -> Result<(Self, Headers<'a>), String> {
         let mut headers = record.headers.clone();
+        // What stands before is the record's own. One that another system has put there may name no handler.
+        let begins = headers.iter().rposition(|(key, _)| *key == names::HANDLER).unwrap_or(0);
         let mut taken: [Option<&[u8]>; names::ALL.len()] = [None; names::ALL.len()];
         for (name, value) in names::ALL.iter().zip(&mut taken) {
-            if let Some(place) = headers.iter().rposition(|(key, _)| key == name) {
+            let found = headers.iter().rposition(|(key, _)| key == name);
+            if let Some(place) = found.filter(|place| *place >= begins) {
                 *value = headers.remove(place).1;
             }
         }

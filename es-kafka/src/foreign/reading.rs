@@ -14,7 +14,7 @@ use rdkafka::{
 };
 
 use super::{
-    KafkaTopic,
+    KafkaTopic, LONGEST_DELAY,
     begin::begin,
     declared::Declared,
     forwarded::{Story, stage},
@@ -114,7 +114,9 @@ impl Foreign {
         // The same message as before, at another place.
         let event = declared.event(&story.original(record, headers), category);
         let event = event.map(|event| RecordedEvent { position: position(record), ..event });
-        (event, story.waits(Utc::now()))
+        // No record waits longer than its topic says, whatever a clock elsewhere has made of it.
+        let delay = stage(&self.topic.topic, record.topic).checked_sub(1).and_then(|nth| self.topic.delays.get(nth));
+        (event, story.waits(Utc::now()).min(delay.copied().unwrap_or(LONGEST_DELAY)))
     }
 }
 

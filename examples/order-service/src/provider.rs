@@ -10,7 +10,7 @@ use evenfold::{Consumer, Event, ExecuteError, PolicyError, Recorded, Repository,
 
 #[cfg(feature = "kafka")]
 use crate::kafka::Kafka;
-use crate::order::{Order, OrderCommand};
+use crate::order::{Order, OrderCommand, OrderRefusal};
 
 /// A message of the payment provider, in plain JSON: `{"type": "captured", "eventId": "E-1", "order": "ORD-1"}`, and more that does
 /// not matter here.
@@ -46,8 +46,8 @@ impl Consumer for PaymentProvider {
         let context = reaction(message, Self::NAME, "pay")?;
         match self.orders.execute_with(order.as_str(), OrderCommand::Pay, context).await {
             Ok(_) => Ok(()),
-            // It was cancelled meanwhile, or a client has paid it.
-            Err(ExecuteError::Rejected(refusal)) => {
+            // It was cancelled meanwhile, or a client has paid it. An order that does not exist is for an operator to see.
+            Err(ExecuteError::Rejected(refusal)) if !matches!(refusal, OrderRefusal::Unknown) => {
                 tracing::warn!(order, %refusal, "a captured payment pays no order");
                 Ok(())
             }

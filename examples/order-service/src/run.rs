@@ -75,6 +75,9 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
         return Ok(provider::play(&parts, &orders).await.map(well)?);
     }
     let shutdown = on_signal()?;
+    if matches!(role, Role::Consume) && parts.payments_topic.is_none() {
+        return Err(ProviderError::NoTopic.into());
+    }
     let metrics = Metrics::install()?;
     // Without `--db` the demo uses a temporary file.
     let scratch = tempfile::tempdir()?;
@@ -87,7 +90,17 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
     if needs_kafka && !service::has_kafka(&parts)? {
         return Err(RunError::NoKafka);
     }
-    let builder = service::builder(&parts).await?.parts(role.parts(http));
+    let builder = match service::builder(&parts).await {
+        Ok(builder) => builder.parts(role.parts(http)),
+        // With the exit codes that all commands of services have.
+        Err(ServiceError::Postgres(error)) if matches!(role, Role::Service(_)) => {
+            return Err(CommandError::from(error).into());
+        }
+        Err(ServiceError::Sqlite(error)) if matches!(role, Role::Service(_)) => {
+            return Err(CommandError::from(error).into());
+        }
+        Err(error) => return Err(error.into()),
+    };
     let service = builder.start().await.map_err(ServiceError::from)?;
     let ended = match role {
         Role::Serve => roles::serve(&service, http, parts.first_release, metrics, shutdown).await.map(well),

@@ -48,6 +48,20 @@ fn a_story_is_read_as_it_is_written_and_the_record_is_as_it_was() {
     assert_eq!(original.headers, own);
 }
 
+/// The story of a dead letter has no `retry-after`. Seen to fail where each header is looked for from the end, however far: the own header
+/// was taken for one of the story, and no time.
+#[test]
+fn a_header_that_the_story_lacks_is_not_taken_from_the_record() {
+    let dead = Story { retry_after: None, ..story() };
+    let written = dead.headers();
+    let own = [("retry-after", "120"), ("original-timestamp", "never")];
+    let headers: Vec<_> = own.into_iter().chain(written.iter().map(|(name, value)| (*name, &**value))).collect();
+    let record = record(&headers);
+    let (read, rest) = Story::of(&record).unwrap();
+    assert_eq!(read, dead);
+    assert_eq!(rest, own.map(|(name, value)| (name, Some(value.as_bytes()))));
+}
+
 /// Another system may write into these topics too.
 #[test]
 fn a_record_without_a_story_is_where_it_is_and_for_every_handler() {
