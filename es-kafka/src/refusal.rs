@@ -35,6 +35,12 @@ pub(crate) fn is_unknown_topic(error: &KafkaError) -> bool {
     matches!(code(error), Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition))
 }
 
+/// Whether there are fewer brokers than a new topic is to have replicas. Those that start, or that the controller has lost for a moment, do
+/// not count.
+pub(crate) fn lacks_brokers(error: &KafkaError) -> bool {
+    code(error) == Some(Code::InvalidReplicationFactor)
+}
+
 /// What an operator must do; `None` where the error is transient.
 fn remedy(error: &KafkaError) -> Option<String> {
     match error {

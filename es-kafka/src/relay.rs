@@ -34,7 +34,10 @@ use self::{
     pace::Pace,
     standby::Standby,
 };
-use crate::config::{RelayConfig, Step, StepHook};
+use crate::{
+    config::{RelayConfig, Step, StepHook},
+    refusal::Refusal,
+};
 
 /// Carries the log of a store to Kafka.
 ///
@@ -163,19 +166,24 @@ impl Relay {
         }
     }
 
-    /// A topic that is missing may be too new for the broker that was asked. One that is still missing after a while,
-    /// and that this relay may not create, waits for an operator.
+    /// A topic that is missing may be too new for the broker that was asked, and brokers that are missing may be about to start. A topic
+    /// that is still missing after a while, and that this relay may not create, waits for an operator, and so does one for which there
+    /// are too few brokers.
     fn missing(&self, error: KafkaError, since: &mut Option<Instant>) -> Result<BoxError, RelayError> {
-        let since = *since.get_or_insert_with(Instant::now);
-        if self.config.create_topics || since.elapsed() < MISSING {
-            return Ok(error.into());
+        let is_late = since.get_or_insert_with(Instant::now).elapsed() >= MISSING;
+        match Refusal::of(error) {
+            Ok(refusal) if is_late => Err(refusal.into()),
+            Ok(Refusal { source, .. }) => Ok(source.into()),
+            Err(source) if is_late && !self.config.create_topics => {
+                let remedy = "create the topic, or let the relay do so with `create_topics`".to_owned();
+                Err(RelayError::Refused { remedy, source })
+            }
+            Err(error) => Ok(error.into()),
         }
-        let remedy = "create the topic, or let the relay do so with `create_topics`".to_owned();
-        Err(RelayError::Refused { remedy, source: error })
     }
 }
 
-/// How long a relay that may not create topics waits for a missing one.
+/// How long a relay waits for a missing topic that it may not create, and for brokers that a new topic needs.
 const MISSING: Duration = Duration::from_secs(30);
 
 /// The pauses between sessions that failed.

@@ -297,7 +297,7 @@ pub(crate) enum Failure {
     Final(RelayError),
     Transient(BoxError),
     Fenced,
-    /// A topic is missing.
+    /// A topic is missing, or there are too few brokers for a new one at this moment.
     Missing(KafkaError),
     /// At once, in smaller steps.
     Again,
@@ -309,9 +309,11 @@ impl Failure {
     }
 
     pub(crate) fn kafka(error: KafkaError) -> Self {
+        if refusal::is_unknown_topic(&error) || refusal::lacks_brokers(&error) {
+            return Self::Missing(error);
+        }
         match Refusal::of(error) {
             Ok(refusal) => Self::Final(refusal.into()),
-            Err(error) if refusal::is_unknown_topic(&error) => Self::Missing(error),
             Err(error) => Self::Transient(error.into()),
         }
     }
