@@ -23,6 +23,7 @@ use tokio::sync::Mutex;
 
 use self::node::Node;
 pub use self::{installed::Installed, mortal::spawn, node::Place};
+pub(crate) use self::{mortal::command, node::free_ports};
 
 /// How often a start is tried when another process takes one of the ports meanwhile.
 const ATTEMPTS: usize = 5;
@@ -36,6 +37,7 @@ type Make<T> = Arc<dyn Fn(&Place) -> T + Send + Sync>;
 #[derive(Clone)]
 pub struct Builder {
     brokers: usize,
+    late: Vec<usize>,
     settings: Make<Properties>,
     environment: Make<Properties>,
     java: Make<Vec<String>>,
@@ -67,6 +69,12 @@ impl Builder {
         self
     }
 
+    /// Does not start this broker: [`Cluster::restart`] does. Until then the cluster does not know it.
+    pub fn without(mut self, broker: usize) -> Self {
+        self.late.push(broker);
+        self
+    }
+
     /// Starts the brokers, and returns when all of them accept connections.
     ///
     /// # Panics
@@ -94,8 +102,10 @@ impl Builder {
             nodes.push(Node::prepare(installed.clone(), place.clone(), &properties, environment, java));
         }
         // Together: a broker is ready when most of the controllers are there.
-        nodes.iter_mut().for_each(Node::spawn);
-        for node in &mut nodes {
+        let early = |broker: &usize| !self.late.contains(broker);
+        (0..self.brokers).filter(early).for_each(|broker| nodes[broker].spawn());
+        for broker in (0..self.brokers).filter(early) {
+            let node = &mut nodes[broker];
             if !node.ready().await {
                 return None;
             }
@@ -118,7 +128,13 @@ impl Cluster {
     /// So many brokers, each of which is a controller too. Three brokers keep each partition three times, and a write needs two of them.
     pub fn of(brokers: usize) -> Builder {
         let nothing = |_: &Place| Properties::new();
-        Builder { brokers, settings: Arc::new(nothing), environment: Arc::new(nothing), java: Arc::new(|_| Vec::new()) }
+        Builder {
+            brokers,
+            late: Vec::new(),
+            settings: Arc::new(nothing),
+            environment: Arc::new(nothing),
+            java: Arc::new(|_| Vec::new()),
+        }
     }
 
     /// What clients connect to: `host:port` of all brokers, separated by commas.

@@ -3,9 +3,11 @@
 //! The tests are in `tests/`. This library runs the checker on real backends, compiles the code in the project's documents,
 //! and checks the table of promises against the files.
 
+pub mod chaos;
 pub mod checker;
 pub mod cluster;
 pub mod proof;
+pub mod proxy;
 #[cfg(test)]
 mod errors;
 #[cfg(test)]

@@ -45,6 +45,14 @@ pub(crate) enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         arguments: Vec<OsString>,
     },
+    /// Starts Postgres and runs a service on it and on brokers that are killed, stopped, cut off and more; `chaos --help` shows its
+    /// arguments.
+    #[command(disable_help_flag = true)]
+    Chaos {
+        /// Passed on to the chaos suite.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Starts Postgres with the settings of a deployment and proves a rebuild of ten million events; `prove-rebuild --help` shows its
     /// arguments.
     #[command(disable_help_flag = true)]
@@ -120,5 +128,7 @@ mod tests {
         assert_eq!(arguments, words("--help"));
         let Task::Check { arguments } = parsed("xtask check --minutes 10") else { panic!("no checker") };
         assert_eq!(arguments, words("--minutes 10"));
+        let Task::Chaos { arguments } = parsed("xtask chaos --faults 10") else { panic!("no chaos") };
+        assert_eq!(arguments, words("--faults 10"));
     }
 }

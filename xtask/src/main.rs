@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         Task::Servers { command } => servers(&command),
         Task::Bench { arguments } => bench::run(&arguments),
         Task::Check { arguments } => run_of_tests(&["--bin", "check"], Needs::CHECKER, arguments),
+        Task::Chaos { arguments } => run_of_tests(&["--bin", "chaos"], Needs::CHAOS, arguments),
         Task::ProveRebuild { arguments } => {
             run_of_tests(&["--release", "--bin", "prove-rebuild"], Needs::BENCHMARKS, arguments)
         }

@@ -33,6 +33,9 @@ impl Needs {
     /// The server of the checker.
     pub(crate) const CHECKER: Self = Self { kafka: false, prometheus: false, brokers: false, ..Self::TESTS };
 
+    /// The server of the chaos suite, which starts its brokers itself.
+    pub(crate) const CHAOS: Self = Self { brokers: true, ..Self::CHECKER };
+
     /// The server of the benchmarks.
     pub(crate) const BENCHMARKS: Self = Self { postgres: postgres::AS_DEPLOYED, ..Self::CHECKER };
 }

@@ -19,7 +19,7 @@ use super::{
 const READY: &str = "Kafka Server started";
 
 /// How long a start may take: only a failure waits for it.
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Below the ports that systems give to connections: a client that calls the port of a broker that is down could otherwise get that port
 /// as its own, and be connected with itself.
@@ -63,7 +63,8 @@ impl Place {
     }
 }
 
-fn free_ports(count: usize) -> Vec<u16> {
+/// Free ports, all different.
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
     // All are held until the last is found, so that none comes twice.
     let mut held = Vec::new();
     while held.len() < count {

@@ -1,0 +1,24 @@
+//! Short runs.
+
+use tests::{chaos::Size, cluster::Installed};
+
+use crate::{run, seed, turn};
+
+async fn keeps_every_promise(size: &Size) {
+    if Installed::or_left_out().is_none() {
+        return;
+    }
+    let _turn = turn().await;
+    let report = run(seed(), size, None).await;
+    assert!(report.findings.is_empty(), "{} (logs: {})", report.findings[0], report.directory.display());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r9_r10_r18_a_disturbed_broker_and_service_lose_repeat_and_reorder_nothing() {
+    keeps_every_promise(&Size { faults: 25, ..Size::default() }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn r9_r10_r18_three_disturbed_brokers_lose_repeat_and_reorder_nothing() {
+    keeps_every_promise(&Size { faults: 8, brokers: 3, ..Size::default() }).await;
+}
