@@ -176,7 +176,7 @@ mod tests {
         }
     }
 
-    /// Seen to fail for the second: its reason repeated the value.
+    /// The reason that the client gives for the second repeats the value.
     #[test]
     fn r14_a_property_that_is_refused_is_named_and_its_value_is_not() {
         for property in ["sasl.pasword", "security.protocol", "sasl.jaas.config"] {

@@ -199,7 +199,7 @@ mod tests {
         assert_eq!(split_schema("postgres://host/db"), ("postgres://host/db".into(), None));
     }
 
-    /// Seen to fail: the driver logged each with its value.
+    /// The driver logs each that it does not know with its value.
     #[test]
     fn r14_the_driver_does_not_see_parameters_that_it_would_print() {
         let (url, schema) = split_schema("postgres://host/db?sslpassword=geheim&schema=a&sslmode=require&options[x]=1");

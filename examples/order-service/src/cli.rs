@@ -191,7 +191,7 @@ mod tests {
         }
     }
 
-    /// Seen to fail where it is derived.
+    /// A derived `Debug` shows the whole URL.
     #[test]
     fn r14_what_a_program_was_told_shows_no_password_in_a_debugger() {
         let cli = Cli::parse_from(["order-service", "--store", "postgres://orders:geheim@host/db"]);

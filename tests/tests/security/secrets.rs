@@ -29,7 +29,7 @@ fn properties(directory: &Path, lines: &str) -> String {
     file.to_string_lossy().into_owned()
 }
 
-/// Seen to fail: the driver logged `sslpassword` with its value, as each parameter that it does not know.
+/// The driver logs each parameter that it does not know with its value: `sslpassword` is one.
 #[test]
 fn r14_no_log_and_no_error_shows_the_password_of_a_database() {
     let directory = tempfile::tempdir().expect("a directory");

@@ -48,8 +48,8 @@ fn a_story_is_read_as_it_is_written_and_the_record_is_as_it_was() {
     assert_eq!(original.headers, own);
 }
 
-/// The story of a dead letter has no `retry-after`. Seen to fail where each header is looked for from the end, however far: the own header
-/// was taken for one of the story, and no time.
+/// The story of a dead letter has no `retry-after`. Headers were looked for from the end, however far: then the
+/// record's own is taken for one of the story, and is no time.
 #[test]
 fn a_header_that_the_story_lacks_is_not_taken_from_the_record() {
     let dead = Story { retry_after: None, ..story() };
