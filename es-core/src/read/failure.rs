@@ -263,6 +263,7 @@ impl Attempts {
 mod tests {
     use super::*;
     use crate::{
+        event::RecordedEvent,
         read::engine_error::Location,
         testing::{account::AccountEvent, recorded},
     };
