@@ -330,7 +330,7 @@ mod tests {
             assert_eq!(failures.give_up_unknown(id), parks);
             assert_eq!(decide(), if parks { Decision::Park } else { Decision::Stop });
             // Another partition may have such an event at the same position.
-            let elsewhere = RecordedEvent { id: Uuid::from_u128(1), ..event.clone() };
+            let elsewhere = RecordedEvent { id: Uuid::from_u128(99), ..event.clone() };
             let elsewhere = EngineError::from(elsewhere.decode::<AccountEvent>().expect_err("no code knows it"));
             assert_eq!(failures.decide(&mut Attempts::default(), position, &elsewhere), Decision::Stop);
         }
