@@ -65,6 +65,29 @@ impl MaybeWho {
     }
 }
 
+/// Who does it and why, or that it is only tried.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Intent {
+    /// Why you do it; it is recorded
+    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
+    reason: Option<String>,
+
+    #[command(flatten)]
+    actor: Actor,
+
+    /// Only lists what it concerns
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+impl Intent {
+    /// The act; `None` where nothing is to be done.
+    pub(crate) fn act(&self) -> Result<Option<Act>, CommandError> {
+        let reason = self.reason.as_ref().filter(|_| !self.dry_run);
+        reason.map(|reason| self.actor.act(reason)).transpose()
+    }
+}
+
 /// Whether it is meant.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Consent {

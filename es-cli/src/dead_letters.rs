@@ -13,7 +13,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    act::{Actor, Consent},
+    act::{Consent, Intent},
     end::{CommandError, Outcome},
     event::Data,
     output::{Format, Output},
@@ -63,7 +63,7 @@ pub(crate) enum DeadLetters {
         key: String,
 
         #[command(flatten)]
-        how: How,
+        intent: Intent,
     },
     /// Deletes letters: the reader never handles their events
     Discard {
@@ -71,7 +71,7 @@ pub(crate) enum DeadLetters {
         letters: Letters,
 
         #[command(flatten)]
-        how: How,
+        intent: Intent,
 
         #[command(flatten)]
         consent: Consent,
@@ -93,7 +93,7 @@ pub(crate) enum DeadLetters {
         file: PathBuf,
 
         #[command(flatten)]
-        how: How,
+        intent: Intent,
 
         #[command(flatten)]
         consent: Consent,
@@ -112,29 +112,6 @@ pub(crate) struct Letters {
     /// Only the letter of the event at this position
     #[arg(long, value_name = "N")]
     position: Option<u64>,
-}
-
-/// How letters are changed.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct How {
-    /// Why you do it; it is recorded
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
-    reason: Option<String>,
-
-    #[command(flatten)]
-    actor: Actor,
-
-    /// Only lists the letters that it concerns
-    #[arg(long)]
-    dry_run: bool,
-}
-
-impl How {
-    /// The act; `None` where nothing is to be done.
-    fn act(self) -> Result<Option<Act>, CommandError> {
-        let Self { reason, actor, dry_run } = self;
-        reason.filter(|_| !dry_run).map(|reason| actor.act(&reason)).transpose()
-    }
 }
 
 /// A letter as a line of JSON.
@@ -206,8 +183,8 @@ impl DeadLetters {
                     if format.json { output.json(&line)? } else { show(&line, output)? }
                 }
             }
-            Self::Retry { reader, key, how } => {
-                if let Some(act) = how.act()? {
+            Self::Retry { reader, key, intent } => {
+                if let Some(act) = intent.act()? {
                     store.request_retry(&reader, &key, &act).await?;
                     output
                         .line(format_args!("{reader} handles {key:?} again within about a second, if a worker runs"))?;
@@ -216,8 +193,8 @@ impl DeadLetters {
                     print(&letters, Format::default(), output)?;
                 }
             }
-            Self::Discard { letters: which, how, consent } => {
-                let act = how.act()?;
+            Self::Discard { letters: which, intent, consent } => {
+                let act = intent.act()?;
                 let letters = which.find(store).await?;
                 preview(&letters, output)?;
                 if let Some(act) = act {
@@ -231,8 +208,8 @@ impl DeadLetters {
                     output.line(format_args!("{} {were} discarded", counted(count, "letter")))?;
                 }
             }
-            Self::Edit { reader, key, position, file, how, consent } => {
-                let act = how.act()?;
+            Self::Edit { reader, key, position, file, intent, consent } => {
+                let act = intent.act()?;
                 let payload = payload(&file)?;
                 let letters = Letters { reader: reader.clone(), key: key.clone(), position: Some(position) };
                 preview(&letters.find(store).await?, output)?;

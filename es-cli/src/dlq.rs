@@ -9,7 +9,7 @@ use es_kafka::{DeadLetterError, DeadLetterTopic, DeadRecord, DeadRecordFilter, R
 use serde::Serialize;
 
 use crate::{
-    act::{Actor, Consent},
+    act::{Consent, Intent},
     end::{CommandError, Outcome},
     event::Data,
     output::{Format, Output},
@@ -84,7 +84,10 @@ pub(crate) struct Replaying {
     which: Which,
 
     #[command(flatten)]
-    how: How,
+    intent: Intent,
+
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// What is discarded.
@@ -94,7 +97,10 @@ pub(crate) struct Discarding {
     which: Which,
 
     #[command(flatten)]
-    how: How,
+    intent: Intent,
+
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// Where records are replayed to.
@@ -177,32 +183,6 @@ impl Which {
             return Err(CommandError::usage(what, "name one with --partition"));
         }
         Ok(found)
-    }
-}
-
-/// How an act is carried out.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct How {
-    /// Why you do it; it is recorded
-    #[arg(long, value_name = "TEXT", required_unless_present = "dry_run")]
-    reason: Option<String>,
-
-    #[command(flatten)]
-    actor: Actor,
-
-    /// Only lists the records that it concerns
-    #[arg(long)]
-    dry_run: bool,
-
-    #[command(flatten)]
-    consent: Consent,
-}
-
-impl How {
-    /// The act, if it is meant.
-    fn act(&self) -> Result<Option<Act>, CommandError> {
-        let reason = self.reason.as_ref().filter(|_| !self.dry_run);
-        reason.map(|reason| self.actor.act(reason)).transpose()
     }
 }
 
@@ -298,23 +278,23 @@ impl DlqCommand {
                 output.flush()?;
                 Ok(Outcome::Well)
             }
-            Self::Replay(Replaying { to, which, how }) => {
+            Self::Replay(Replaying { to, which, intent, consent }) => {
                 let (to, place) = match to {
                     To::Handler => (ReplayTo::Handler, "their handlers".to_owned()),
                     To::Topic => (ReplayTo::Topic, format!("all consumers of {}", topic.original())),
                 };
                 let found = which.find(topic).await?;
-                let Some(act) = agreed(&found, &how, &format!("go to {place}"), output)? else {
-                    return Ok(if how.dry_run { Outcome::Well } else { Outcome::No });
+                let Some(act) = agreed(&found, &intent, consent, &format!("go to {place}"), output)? else {
+                    return Ok(if intent.dry_run { Outcome::Well } else { Outcome::No });
                 };
                 topic.replay(&found, to, &act).await?;
                 record("replay", &found, store, &act).await?;
                 said(&found, "replayed", output)
             }
-            Self::Discard(Discarding { which, how }) => {
+            Self::Discard(Discarding { which, intent, consent }) => {
                 let found = which.find(topic).await?;
-                let Some(act) = agreed(&found, &how, "will never be handled", output)? else {
-                    return Ok(if how.dry_run { Outcome::Well } else { Outcome::No });
+                let Some(act) = agreed(&found, &intent, consent, "will never be handled", output)? else {
+                    return Ok(if intent.dry_run { Outcome::Well } else { Outcome::No });
                 };
                 topic.discard(&found, &act).await?;
                 record("discard", &found, store, &act).await?;
@@ -325,12 +305,18 @@ impl DlqCommand {
 }
 
 /// Shows the records that an act concerns, and asks whether it is meant; `None`: it is not.
-fn agreed(found: &[DeadRecord], how: &How, what: &str, output: &mut Output) -> Result<Option<Act>, CommandError> {
-    let act = how.act()?;
+fn agreed(
+    found: &[DeadRecord],
+    intent: &Intent,
+    consent: Consent,
+    what: &str,
+    output: &mut Output,
+) -> Result<Option<Act>, CommandError> {
+    let act = intent.act()?;
     print(found, Format::default(), output)?;
     output.flush()?;
     let Some(act) = act else { return Ok(None) };
-    let meant = how.consent.to(&format!("{} {what}", counted(found.len(), "record")))?;
+    let meant = consent.to(&format!("{} {what}", counted(found.len(), "record")))?;
     Ok(meant.then_some(act))
 }
 

@@ -151,7 +151,7 @@ const PARAMETERS: [&str; 19] = [
     "schema",
 ];
 
-/// Takes the parameter `schema` out of a URL, since the driver does not know it, and all that nobody knows.
+/// Takes the parameter `schema` out of a URL, and all others that the driver does not know: it would log them with their values.
 fn split_schema(url: &str) -> (String, Option<String>) {
     let Some((address, query)) = url.split_once('?') else { return (url.to_owned(), None) };
     let mut schema = None;

@@ -46,12 +46,12 @@ impl Failover {
             let mut orders = Orders::open(&program).await?;
             // The relay that starts last publishes once the next event is there, and the readers share the partitions.
             orders.place(ORDERS).await?;
-            let doomed = ground.spawn(READER)?;
+            let second = ground.spawn(READER)?;
             orders.settle().await?;
-            reader.push(orders.after_the_end_of(doomed).await?);
-            let doomed = ground.spawn(RELAY)?;
+            reader.push(orders.after_the_end_of(second).await?);
+            let second = ground.spawn(RELAY)?;
             orders.settle().await?;
-            relay.push(orders.after_the_end_of(doomed).await?);
+            relay.push(orders.after_the_end_of(second).await?);
             eprintln!("{NAME:20} {round}/{rounds} relay {:.1} s, reader {:.1} s", relay[round - 1], reader[round - 1]);
             program.end().await?;
             server.drop(NAME).await?;
@@ -95,9 +95,9 @@ impl Orders {
         Ok(())
     }
 
-    /// The seconds from the end of `doomed` until orders that were placed afterwards are visible.
-    async fn after_the_end_of(&mut self, mut doomed: Child) -> Result<f64> {
-        doomed.kill().await?;
+    /// The seconds from the end of `process` until orders that were placed afterwards are visible.
+    async fn after_the_end_of(&mut self, mut process: Child) -> Result<f64> {
+        process.kill().await?;
         let killed = Instant::now();
         self.place(ORDERS).await?;
         Ok(killed.elapsed().as_secs_f64())

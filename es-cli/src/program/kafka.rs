@@ -51,8 +51,8 @@ impl Brokers {
         self,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<(String, Settings), CommandError> {
-        let told = Settings::told(self.kafka_config.as_deref(), PREFIX, &OTHERS, environment);
-        let mut settings = told.map_err(|error| {
+        let loaded = Settings::load(self.kafka_config.as_deref(), PREFIX, &OTHERS, environment);
+        let mut settings = loaded.map_err(|error| {
             CommandError::usage(with_causes(&error), "name a file with a line name=value for each property")
         })?;
         let of_settings = settings.remove("bootstrap.servers");

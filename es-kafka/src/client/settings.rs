@@ -25,7 +25,7 @@ use es_core::error::BoxError;
 pub struct Settings(BTreeMap<String, String>);
 
 impl Settings {
-    /// None.
+    /// No properties.
     pub fn new() -> Self {
         Self::default()
     }
@@ -77,8 +77,8 @@ impl Settings {
         Ok(settings)
     }
 
-    /// The properties that a program is told: those of `file`, if there is one, in the form of [`parse`](Self::parse), and before them
-    /// those of the environment.
+    /// Loads the properties of `file`, if there is one, in the form of [`parse`](Self::parse), and those of the environment, which come
+    /// before them.
     ///
     /// A variable is a property if its name begins with `prefix`: with the prefix `ES_KAFKA_`, `ES_KAFKA_SASL_PASSWORD` is
     /// `sasl.password`. The `others` are names after the prefix that the program uses itself.
@@ -88,14 +88,14 @@ impl Settings {
     ///
     /// let variables = [("ORDERS_KAFKA_SASL_PASSWORD", "secret"), ("ORDERS_KAFKA_BROKERS", "a:9092"), ("HOME", "/")];
     /// let variables = variables.map(|(name, value)| (name.into(), value.into())); // std::env::vars_os()
-    /// let settings = Settings::told(None, "ORDERS_KAFKA_", &["BROKERS"], variables)?;
+    /// let settings = Settings::load(None, "ORDERS_KAFKA_", &["BROKERS"], variables)?;
     /// assert_eq!(settings, Settings::from([("sasl.password", "secret")]));
     /// # Ok::<(), es_kafka::UnusableSettings>(())
     /// ```
     ///
     /// # Errors
     /// [`UnusableSettings`] names the file and the line, and does not repeat it.
-    pub fn told(
+    pub fn load(
         file: Option<&Path>,
         prefix: &str,
         others: &[&str],

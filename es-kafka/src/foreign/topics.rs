@@ -1,4 +1,4 @@
-//! The topics beside a topic: which of them there are, and how they come into being.
+//! The topics beside a topic: which of them there are, and how they are created.
 
 use std::{
     iter,

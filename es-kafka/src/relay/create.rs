@@ -1,4 +1,4 @@
-//! Topics come into being when their first event does, and are looked at before it.
+//! A topic is created with its first event, and its settings are checked before that.
 
 use std::{
     collections::{BTreeMap, HashMap},

@@ -20,7 +20,7 @@ use crate::{
     setup::{House, PATIENCE, Running},
 };
 
-fn orders() -> Categories {
+pub(crate) fn orders() -> Categories {
     Categories::Only(vec!["order"])
 }
 
@@ -49,13 +49,22 @@ async fn r13_partitions_without_news_advance_with_the_relays_progress() {
 #[tokio::test(flavor = "multi_thread")]
 async fn r9_a_group_continues_at_its_checkpoints_without_loss_or_repetition() {
     let house = House::new();
+    let config = KafkaSourceConfig { batch_events: 7, ..house.source_config() };
+    continues_at_its_checkpoints(&house, &config, config.clone()).await;
+}
+
+/// Readers of one group follow each other, the last one with settings of its own.
+pub(crate) async fn continues_at_its_checkpoints(
+    house: &House,
+    config: &KafkaSourceConfig,
+    last_one: KafkaSourceConfig,
+) {
     for id in 0..30 {
         house.append("order", &format!("{id}"), 4).await;
     }
     let last = house.store.head().await.unwrap();
     let mut relay = Running::start(house.relay());
     relay.reaches(last).await;
-    let config = KafkaSourceConfig { batch_events: 7, ..house.source_config() };
     let (mut checkpoints, mut positions) = (BTreeMap::new(), Vec::new());
     for _ in 0..3 {
         let mut reader = Reader::open(config.clone(), orders(), EventOrder::PerStream, checkpoints).await;
@@ -63,9 +72,9 @@ async fn r9_a_group_continues_at_its_checkpoints_without_loss_or_repetition() {
             reader.step().await.unwrap();
         }
         positions.extend(reader.positions());
-        checkpoints = reader.checkpoints;
+        checkpoints = reader.into_checkpoints();
     }
-    let mut reader = Reader::open(config, orders(), EventOrder::PerStream, checkpoints).await;
+    let mut reader = Reader::open(last_one, orders(), EventOrder::PerStream, checkpoints).await;
     reader.read_to(last).await;
     positions.extend(reader.positions());
     positions.sort_unstable();

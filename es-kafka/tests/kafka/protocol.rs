@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use es_core::{
-    EventOrder, EventStore, Position,
-    backend::{Categories, SourceError},
-};
+use es_core::{EventOrder, EventStore, Position, backend::SourceError};
 use es_kafka::{KafkaSourceConfig, Settings};
 
 use crate::{
+    group::{continues_at_its_checkpoints, orders},
     reader::Reader,
     setup::{House, Running},
 };
@@ -21,34 +19,11 @@ fn config(house: &House) -> KafkaSourceConfig {
     }
 }
 
-fn orders() -> Categories {
-    Categories::Only(vec!["order"])
-}
-
+/// The last reader speaks the classic protocol again: the brokers let a group change it while it is empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn r9_a_group_of_the_brokers_protocol_continues_at_its_checkpoints() {
     let house = House::new();
-    for id in 0..30 {
-        house.append("order", &format!("{id}"), 4).await;
-    }
-    let last = house.store.head().await.unwrap();
-    let mut relay = Running::start(house.relay());
-    relay.reaches(last).await;
-    let (mut checkpoints, mut positions) = (BTreeMap::new(), Vec::new());
-    for _ in 0..3 {
-        let mut reader = Reader::open(config(&house), orders(), EventOrder::PerStream, checkpoints).await;
-        while reader.batches < 4 {
-            reader.step().await.unwrap();
-        }
-        positions.extend(reader.positions());
-        checkpoints = reader.into_checkpoints();
-    }
-    // By the classic protocol again: the brokers let a group change it while it is empty.
-    let mut reader = Reader::open(house.source_config(), orders(), EventOrder::PerStream, checkpoints).await;
-    reader.read_to(last).await;
-    positions.extend(reader.positions());
-    positions.sort_unstable();
-    assert_eq!(positions, (1..=last.get()).collect::<Vec<_>>());
+    continues_at_its_checkpoints(&house, &config(&house), house.source_config()).await;
 }
 
 /// A second member takes a part of the partitions over, and gives it back when it leaves.

@@ -24,7 +24,7 @@ impl Kafka {
     /// When the file cannot be used.
     pub fn of(parts: &Parts) -> Result<Option<Self>, UnusableSettings> {
         let file = parts.kafka_settings.as_deref();
-        let mut settings = Settings::told(file, PREFIX, &["SETTINGS"], env::vars_os())?;
+        let mut settings = Settings::load(file, PREFIX, &["SETTINGS"], env::vars_os())?;
         let of_settings = settings.remove("bootstrap.servers");
         Ok(parts.kafka.clone().or(of_settings).map(|brokers| Self { brokers, settings }))
     }

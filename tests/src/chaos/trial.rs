@@ -105,7 +105,7 @@ impl Trial {
         let starter = Starter::new(program, &ground, &directory);
         let scene = Scene::begin(cluster, proxies, controls, starter, load, &self.size, shim.as_ref())?;
         let scene = Arc::new(scene);
-        let mut findings = self.wreak(&scene, &service, began, &mut told).await;
+        let mut findings = self.disturb(&scene, &service, began, &mut told).await;
         let known = scene.load().end().await;
         told(&format!("{:>7.1} s  all faults are over", began.elapsed().as_secs_f64()));
         if findings.is_empty() {
@@ -147,7 +147,7 @@ impl Trial {
     }
 
     /// Injects the faults of the plan.
-    async fn wreak(
+    async fn disturb(
         &self,
         scene: &Arc<Scene>,
         service: &Service,

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use tests::chaos::{Part, Plant, Size, Trial};
 
 /// Runs a service on Postgres and on brokers of its own while faults disturb all of it, and looks for what was lost, repeated or
@@ -26,7 +26,7 @@ struct Arguments {
     no_shim: bool,
     /// What is wrong on purpose.
     #[arg(long, value_enum)]
-    plant: Option<Planted>,
+    plant: Option<Plant>,
     /// The directory for the logs of runs with findings.
     #[arg(long, default_value = "target/chaos")]
     directory: PathBuf,
@@ -36,23 +36,6 @@ struct Arguments {
     /// The part of a run that this process takes; for child processes only.
     #[arg(long, hide = true)]
     part: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Planted {
-    NoFence,
-    CheckpointBeside,
-    NoTransactions,
-}
-
-impl From<Planted> for Plant {
-    fn from(planted: Planted) -> Self {
-        match planted {
-            Planted::NoFence => Self::NoFence,
-            Planted::CheckpointBeside => Self::CheckpointBeside,
-            Planted::NoTransactions => Self::NoTransactions,
-        }
-    }
 }
 
 fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
@@ -72,8 +55,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
             shim: Size::default().shim && !arguments.no_shim,
             ..Size::default()
         };
-        let plant = arguments.plant.map(Plant::from);
-        let mut trial = Trial::new(seed, &size, plant, &arguments.directory);
+        let mut trial = Trial::new(seed, &size, arguments.plant, &arguments.directory);
         trial.keep(arguments.keep);
         let report = trial.run(&std::env::current_exe()?, |line| println!("{line}")).await?;
         println!("{report}");
