@@ -35,7 +35,8 @@ impl Settings {
         self.0.insert(name.into(), value.into());
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+    /// All properties with their values, some of which are passwords, in the order of their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 

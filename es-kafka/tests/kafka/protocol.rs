@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use es_core::{EventOrder, EventStore, Position, backend::SourceError};
+use es_core::{EventOrder, Position, backend::SourceError};
 use es_kafka::{KafkaSourceConfig, Settings};
 
 use crate::{
