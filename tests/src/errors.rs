@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// Errors about an input alone: the same input is refused again.
-const OF_INPUT: [&str; 17] = [
+const OF_INPUT: [&str; 18] = [
     "Conflict",
     "DecodeError",
     "EncodeError",
@@ -21,6 +21,7 @@ const OF_INPUT: [&str; 17] = [
     "TagError",
     "Undecodable",
     "Unencodable",
+    "UnusableSettings",
 ];
 
 /// There is nothing to do again: a service ends once.
