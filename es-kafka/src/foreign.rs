@@ -30,6 +30,7 @@ use rdkafka::{
 pub use self::declared::{RecordField, TopicStart};
 use self::{declared::Declared, forwarder::Forwarder, record::Raw};
 use crate::{
+    aside,
     client::{self, Quiet, Settings, told, unavailable},
     config::KafkaSourceConfig,
     source::{
@@ -205,7 +206,7 @@ impl KafkaTopic {
     async fn look(&self, subscription: &Subscription) -> Result<(Vec<String>, Vec<Shard>), SourceError> {
         let (topic, client) = (self.topic.clone(), self.config.consumer(subscription));
         let need = if subscription.forwards { self.delays.len() } else { 0 };
-        let asked = tokio::task::spawn_blocking(move || {
+        let asked = aside::done(move || {
             let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).map_err(unavailable)?;
             let looked = partitions_of(&consumer, &topic).and_then(|mut shards| {
                 let retries = topics::retry_topics(&consumer, &topic, need)?;
@@ -214,7 +215,7 @@ impl KafkaTopic {
             });
             looked.map_err(|error| told(&consumer).map_or(error, unavailable))
         });
-        asked.await.map_err(|error| SourceError::Unavailable(error.into()))?
+        asked.await.map_err(SourceError::Unavailable)?
     }
 
     /// The category of the messages for a consumer that listens to `categories`.

@@ -10,6 +10,7 @@ mod topics;
 mod weight;
 
 // How it is reached.
+mod aside;
 mod client;
 mod config;
 mod follower;

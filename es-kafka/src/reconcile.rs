@@ -33,7 +33,7 @@ use self::{
     reading::Reading,
 };
 pub use self::{cursor::Cursor, error::ReconcileError, violation::Violation};
-use crate::{config::RelayConfig, progress::Progress, record::Heading, topics::Topics};
+use crate::{aside, config::RelayConfig, progress::Progress, record::Heading, topics::Topics};
 
 /// How many events of the log are compared at once, at most.
 const PAGE: usize = 2_000;
@@ -265,7 +265,7 @@ fn topics_differ(progress: &Progress, found: &BTreeMap<String, Vec<i32>>) -> Opt
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReconcileError> + Send + 'static,
 ) -> Result<T, ReconcileError> {
-    tokio::task::spawn_blocking(work).await.map_err(|panicked| ReconcileError::Unavailable(panicked.into()))?
+    aside::done(work).await.map_err(ReconcileError::Unavailable)?
 }
 
 /// The records of a topic that claim `position`, among those of which the progress speaks.

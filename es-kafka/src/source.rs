@@ -28,6 +28,7 @@ use self::{
     watchdog::{Measure, Watchdog},
 };
 use crate::{
+    aside,
     client::{self, Quiet, told, unavailable},
     config::KafkaSourceConfig,
     progress::{self, ProgressError},
@@ -86,7 +87,7 @@ impl KafkaSource {
         let (config, topic) = (self.config.clone(), Topics::new(&self.config.topic_prefix).progress());
         let (place, relay) = (topic.clone(), self.config.relay.clone());
         let read = move || progress::read_last(&config.observer(&relay), &topic, &relay, PATIENCE);
-        let read = tokio::task::spawn_blocking(read).await.map_err(|error| SourceError::Unavailable(error.into()))?;
+        let read = aside::done(read).await.map_err(SourceError::Unavailable)?;
         let progress = match read {
             Ok(progress) => progress.filter(|progress| progress.position > Position::ZERO),
             Err(ProgressError::Kafka(error)) if refusal::is_unknown_topic(&error) => None,
@@ -147,13 +148,13 @@ struct Found {
 impl Found {
     async fn by(config: &Arc<KafkaSourceConfig>, subscription: &Subscription) -> Result<Self, SourceError> {
         let (reads, subscription) = (config.clone(), subscription.clone());
-        let asked = tokio::task::spawn_blocking(move || {
+        let asked = aside::done(move || {
             let consumer: BaseConsumer<Quiet> =
                 reads.consumer(&subscription).create_with_context(Quiet).map_err(unavailable)?;
             shards::list(&consumer, &Topics::new(&reads.topic_prefix), &subscription.categories, None)
                 .map_err(|error| told(&consumer).map_or(error, unavailable))
         });
-        let shards = asked.await.map_err(|error| SourceError::Unavailable(error.into()))??;
+        let shards = asked.await.map_err(SourceError::Unavailable)??;
         let mut topics: Vec<_> = shards.iter().map(|shard| shard.source.clone()).collect();
         topics.dedup();
         Ok(Self { shards, topics })

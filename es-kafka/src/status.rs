@@ -13,6 +13,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
+    aside,
     client::{self, Quiet, told},
     config::RelayConfig,
     progress::{self, Written},
@@ -71,9 +72,8 @@ impl RelayStatus {
     /// Its future panics outside of a tokio runtime with time enabled.
     pub async fn of(store: &dyn EventStore, config: &RelayConfig) -> Result<Self, StatusError> {
         let asked = config.clone();
-        let Asked { progress, brokers, mut topics } = tokio::task::spawn_blocking(move || ask(&asked))
-            .await
-            .map_err(|error| StatusError::Unavailable(error.into()))??;
+        let Asked { progress, brokers, mut topics } =
+            aside::done(move || ask(&asked)).await.map_err(StatusError::Unavailable)??;
         let admin: AdminClient<Quiet> =
             client::layered(&config.brokers, &[], &config.settings, &[]).create_with_context(Quiet)?;
         let readable = describe(&admin, &config.topics, &mut topics).await?;

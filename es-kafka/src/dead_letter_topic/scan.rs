@@ -18,6 +18,7 @@ use super::{
     letter::Identity,
 };
 use crate::{
+    aside,
     client::{self, Quiet, told, unavailable},
     foreign::{record::Record, topics::partitions_of},
     record::place_of,
@@ -158,5 +159,5 @@ fn one(
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, DeadLetterError> + Send + 'static,
 ) -> Result<T, DeadLetterError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| SourceError::Unavailable(error.into()))?
+    aside::done(work).await.map_err(SourceError::Unavailable)?
 }

@@ -22,6 +22,7 @@ use super::{
     topics,
 };
 use crate::{
+    aside,
     client::{self, Quiet, Settings, unavailable},
     record::place_of,
     refusal,
@@ -81,12 +82,12 @@ impl Forwarder {
         };
         let place = Place::of(failed.shard, failed.event.position.get());
         let (of, reader, open) = (of.clone(), failed.reader.to_owned(), self.0.clone());
-        let asked = tokio::task::spawn_blocking(move || {
+        let asked = aside::done(move || {
             let (producer, partitions) = opened(&open, &of, &topic)?;
             let outgoing = outgoing(&of, &reader, &place?, stage, delay, failure, (topic, partitions))?;
             Ok::<_, SourceError>((producer, outgoing))
         });
-        let (producer, outgoing) = asked.await.map_err(|error| SourceError::Unavailable(error.into()))??;
+        let (producer, outgoing) = asked.await.map_err(SourceError::Unavailable)??;
         let Outgoing { topic, partition, key, value, headers } = outgoing;
         let mut record = FutureRecord::<[u8], [u8]>::to(&topic).partition(partition).headers(headers);
         (record.key, record.payload) = (key.as_deref(), value.as_deref());

@@ -18,6 +18,7 @@ use super::{
     forwarded::{dead_letter_topic, retry_topic},
 };
 use crate::{
+    aside,
     client::{self, Quiet, unavailable},
     refusal,
     source::begin::PATIENCE,
@@ -105,7 +106,7 @@ pub(super) async fn ensure(of: &KafkaTopic, partitions: i32) -> Result<(), Sourc
 /// Those of `topics` that are not there.
 async fn absent(of: &KafkaTopic, topics: Vec<(String, i32)>) -> Result<Vec<(String, i32)>, SourceError> {
     let observer = of.config.observer("topics");
-    let asked = tokio::task::spawn_blocking(move || {
+    let asked = aside::done(move || {
         let consumer: BaseConsumer<Quiet> = observer.create_with_context(Quiet).map_err(unavailable)?;
         let mut absent = Vec::new();
         for (topic, partitions) in topics {
@@ -115,7 +116,7 @@ async fn absent(of: &KafkaTopic, topics: Vec<(String, i32)>) -> Result<Vec<(Stri
         }
         Ok(absent)
     });
-    asked.await.map_err(|error| SourceError::Unavailable(error.into()))?
+    asked.await.map_err(SourceError::Unavailable)?
 }
 
 /// How large records of `topic` may be, as far as that may be seen.

@@ -14,6 +14,7 @@ use rdkafka::{
 
 use super::failure::{Failure, RelayError};
 use crate::{
+    aside,
     client::{self, Quiet},
     config::RelayConfig,
     topic_settings,
@@ -99,7 +100,7 @@ impl TopicMaker {
     /// How many brokers there are, and these topics. One that not every broker knows yet has no partitions.
     async fn find(&self, topics: Vec<String>) -> Result<(usize, Vec<TopicStatus>), Failure> {
         let admin = self.admin.clone();
-        let asked = tokio::task::spawn_blocking(move || {
+        let asked = aside::done(move || {
             // Of all topics: to ask for one creates it where brokers do that.
             let metadata = admin.inner().fetch_metadata(None, PATIENCE)?;
             let of = |topic: String| {
@@ -108,7 +109,7 @@ impl TopicMaker {
             };
             Ok((metadata.brokers().len(), topics.into_iter().map(of).collect()))
         });
-        let asked: KafkaResult<_> = asked.await.map_err(|error| Failure::Transient(error.into()))?;
+        let asked: KafkaResult<_> = asked.await.map_err(Failure::Transient)?;
         asked.map_err(Failure::kafka)
     }
 

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 
 use super::{create::TopicMaker, failure::Failure};
 use crate::{
+    aside,
     client::{self, Quiet},
     config::RelayConfig,
     progress::Progress,
@@ -65,8 +66,8 @@ impl Look {
         let Some(progress) = progress.cloned() else { return Ok(()) };
         let client = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
         let progress_topic = Topics::new(&config.topic_prefix).progress();
-        let asked = tokio::task::spawn_blocking(move || is_changed(&client, &progress, &progress_topic));
-        match asked.await.map_err(|error| Failure::Transient(error.into()))? {
+        let asked = aside::done(move || is_changed(&client, &progress, &progress_topic));
+        match asked.await.map_err(Failure::Transient)? {
             Ok(false) => Ok(()),
             Ok(true) => {
                 tracing::warn!(

@@ -27,6 +27,7 @@ use super::{
     size,
 };
 use crate::{
+    aside,
     client::{self, Quiet, told},
     progress::Progress,
     topics::Topics,
@@ -150,7 +151,7 @@ impl Relay {
     /// What the brokers refuse this client. The client that creates topics does not say, so another one asks.
     async fn denied(&self) -> Option<KafkaError> {
         let config = self.config.clone();
-        let asked = tokio::task::spawn_blocking(move || {
+        let asked = aside::done(move || {
             let client = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
             let consumer: BaseConsumer<Quiet> = client.create_with_context(Quiet).ok()?;
             consumer.fetch_metadata(None, ASKED).err()?;

@@ -9,6 +9,7 @@ use es_core::{EventStore, Position};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    aside,
     config::{KafkaSourceConfig, RelayConfig},
     follower::Follower,
     progress::Progress,
@@ -108,7 +109,7 @@ impl Watched {
     /// Reads on. Where that fails the next call begins with a new client.
     async fn look(mut self) -> Self {
         let config = self.config.clone();
-        let looked = tokio::task::spawn_blocking(move || {
+        let looked = aside::done(move || {
             let outcome = self.read();
             if let Err(error) = outcome {
                 tracing::debug!(error = &error as &dyn std::error::Error, "the other relay's progress cannot be read");

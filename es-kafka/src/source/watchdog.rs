@@ -22,6 +22,7 @@ use rdkafka::{
 use tokio::sync::oneshot;
 
 use crate::{
+    aside,
     client::{Quiet, unavailable},
     config::KafkaSourceConfig,
     progress, refusal,
@@ -85,7 +86,7 @@ pub(crate) struct Watchdog {
     measure: Measure,
     reader: String,
     /// The question that is being asked.
-    asked: Option<oneshot::Receiver<Answer>>,
+    asked: Option<oneshot::Receiver<Option<Answer>>>,
     asked_at: Option<Instant>,
     answer: Answer,
     /// Something that the reader should have had since then.
@@ -106,14 +107,14 @@ impl Watchdog {
         let half = self.config.reopen_after / 2;
         if let Some(asked) = &mut self.asked {
             match asked.try_recv() {
-                Ok(answer) => {
+                Ok(Some(answer)) => {
                     self.asked = None;
                     self.answer = answer.clone();
                     self.news.get_or_insert((Instant::now(), answer));
                 }
                 Err(oneshot::error::TryRecvError::Empty) => {}
                 // The brokers cannot be reached: no reader gets anything.
-                Err(oneshot::error::TryRecvError::Closed) => self.asked = None,
+                Ok(None) | Err(oneshot::error::TryRecvError::Closed) => self.asked = None,
             }
         }
         if let Some((since, answer)) = self.news.take() {
@@ -166,20 +167,17 @@ impl Watchdog {
     fn ask(&mut self) {
         let (config, reader, known) = (self.config.clone(), self.reader.clone(), self.answer.clone());
         let measure = self.measure.clone();
-        let (answer, asked) = oneshot::channel();
-        tokio::task::spawn_blocking(move || {
+        let asked = aside::begin(move || {
             let found = match &measure {
                 Measure::Relay => published(&config, &reader, known),
                 Measure::Topics(topics) => ends(&config, &reader, topics),
             };
-            match found {
-                // The feed may be gone meanwhile.
-                Ok(found) => drop(answer.send(found)),
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
+            found
+                .inspect_err(|error| {
+                    let error = error as &dyn std::error::Error;
                     tracing::debug!(reader, error, "what there is to be had cannot be looked up");
-                }
-            }
+                })
+                .ok()
         });
         (self.asked, self.asked_at) = (Some(asked), Some(Instant::now()));
     }

@@ -105,7 +105,7 @@ impl Trial {
         let starter = Starter::new(program, &ground, &directory);
         let scene = Scene::begin(cluster, proxies, controls, starter, load, &self.size, shim.as_ref())?;
         let scene = Arc::new(scene);
-        let mut findings = self.disturb(&scene, &service, began, &mut told).await;
+        let (injected, mut findings) = self.disturb(&scene, &service, began, &mut told).await;
         let known = scene.load().end().await;
         told(&format!("{:>7.1} s  all faults are over", began.elapsed().as_secs_f64()));
         if findings.is_empty() {
@@ -120,7 +120,7 @@ impl Trial {
         let more: Vec<_> = scene.findings().into_iter().filter(|finding| !findings.contains(finding)).collect();
         findings.extend(more);
         let mut faults = BTreeMap::new();
-        for (_, fault) in &self.plan.faults {
+        for (_, fault) in &self.plan.faults[..injected] {
             *faults.entry(fault.kind()).or_default() += 1;
         }
         let events = service.store().head().await.map_or(0, Position::get);
@@ -146,18 +146,18 @@ impl Trial {
         Ok(report)
     }
 
-    /// Injects the faults of the plan.
+    /// Injects the faults of the plan, until there is a finding; returns how many, and the findings.
     async fn disturb(
         &self,
         scene: &Arc<Scene>,
         service: &Service,
         began: Instant,
         told: &mut impl FnMut(&str),
-    ) -> Vec<String> {
+    ) -> (usize, Vec<String>) {
         let mut running = HashMap::<String, JoinHandle<()>>::new();
         // There is something to disturb.
         if let Some(late) = progress(scene, service).await {
-            return vec![late];
+            return (0, vec![late]);
         }
         for (number, (pause, fault)) in (1..).zip(&self.plan.faults) {
             tokio::time::sleep(*pause).await;
@@ -179,11 +179,11 @@ impl Trial {
                 told(&format!("{at:>7.1} s        readers have caught up after {took:.1} s"));
                 let findings: Vec<_> = scene.findings().into_iter().chain(late).collect();
                 if !findings.is_empty() {
-                    return findings;
+                    return (number, findings);
                 }
             }
         }
-        Vec::new()
+        (self.plan.faults.len(), Vec::new())
     }
 }
 
