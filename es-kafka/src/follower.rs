@@ -103,6 +103,7 @@ impl Follower {
     pub(crate) fn look_up(&self) -> Result<Option<Progress>, SourceError> {
         progress::read_last(&self.lookup, &self.topic, &self.relay, LOOK_UP).map_err(|error| match error {
             ProgressError::Kafka(error) => unavailable(error),
+            ProgressError::Undecided(open) => SourceError::Unavailable(open.into()),
             ProgressError::Damaged { offset, reason } => {
                 SourceError::Damaged { place: record::place_of(&self.topic, 0, offset), reason }
             }

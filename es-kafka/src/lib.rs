@@ -15,6 +15,7 @@ mod client;
 mod config;
 mod follower;
 mod refusal;
+mod undecided;
 
 // To Kafka, and from it.
 mod relay;

@@ -21,6 +21,8 @@ use uuid::Uuid;
 use crate::{
     client::{self, Quiet},
     offsets::{Offsets, PerPartition},
+    record::place_of,
+    undecided::Undecided,
 };
 
 /// Everything up to `position` is in Kafka.
@@ -139,6 +141,7 @@ pub(crate) type Written = (Progress, Option<DateTime<Utc>>);
 pub(crate) enum ProgressError {
     Kafka(KafkaError),
     Damaged { offset: i64, reason: String },
+    Undecided(Undecided),
 }
 
 impl From<KafkaError> for ProgressError {
@@ -166,7 +169,6 @@ pub(crate) fn read_last_record(
     patience: Duration,
 ) -> Result<Option<Written>, ProgressError> {
     let deadline = Instant::now() + patience;
-    let late = || KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut);
 
     let mut config = consumer.clone();
     let uncommitted: BaseConsumer<Quiet> =
@@ -181,9 +183,13 @@ pub(crate) fn read_last_record(
     let consumer: BaseConsumer<Quiet> = config.set("enable.partition.eof", "true").create_with_context(Quiet)?;
     // Another relay's open transaction in this topic hides what was committed after it began: the
     // last record that shows would be an old one. Wait until everything that was there is decided.
-    while consumer.fetch_watermarks(topic, 0, patience)?.1 < end {
+    loop {
+        let (_, decided) = consumer.fetch_watermarks(topic, 0, patience)?;
+        if decided >= end {
+            break;
+        }
         if Instant::now() >= deadline {
-            return Err(late().into());
+            return Err(ProgressError::Undecided(Undecided { place: place_of(topic, 0, decided) }));
         }
         std::thread::sleep(Duration::from_millis(20));
     }
@@ -205,7 +211,7 @@ pub(crate) fn read_last_record(
             None => {}
         }
     }
-    Err(late().into())
+    Err(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut).into())
 }
 
 /// A list of one partition.

@@ -92,6 +92,7 @@ impl KafkaSource {
             Ok(progress) => progress.filter(|progress| progress.position > Position::ZERO),
             Err(ProgressError::Kafka(error)) if refusal::is_unknown_topic(&error) => None,
             Err(ProgressError::Kafka(error)) => return Err(unavailable(error)),
+            Err(ProgressError::Undecided(open)) => return Err(SourceError::Unavailable(open.into())),
             Err(ProgressError::Damaged { offset, reason }) => {
                 return Err(SourceError::Damaged { place: place_of(&place, 0, offset), reason });
             }

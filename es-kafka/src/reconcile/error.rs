@@ -3,7 +3,7 @@
 use es_core::{ReadError, error::BoxError};
 use rdkafka::error::KafkaError;
 
-use crate::{progress::ProgressError, refusal::Refusal};
+use crate::{progress::ProgressError, refusal::Refusal, undecided::Undecided};
 
 /// Why nothing can be said about Kafka and the log.
 #[derive(Debug, thiserror::Error)]
@@ -23,8 +23,8 @@ pub enum ReconcileError {
     /// The brokers do not answer, or what was being read is gone: trying again may help.
     #[error("kafka cannot be read")]
     Unavailable(#[source] BoxError),
-    /// Another producer's transaction is open, and hides what comes after it: trying again later may help.
-    #[error("a transaction of another producer is open at {place}: what comes after it cannot be seen")]
+    /// A transaction is open, and hides what comes after it: trying again later may help.
+    #[error("{}", Undecided { place: place.clone() })]
     Undecided {
         /// Topic, partition and offset.
         place: String,
@@ -69,6 +69,7 @@ impl From<ProgressError> for ReconcileError {
     fn from(error: ProgressError) -> Self {
         match error {
             ProgressError::Kafka(error) => error.into(),
+            ProgressError::Undecided(Undecided { place }) => Self::Undecided { place },
             ProgressError::Damaged { offset, reason } => Self::Progress { offset, reason },
         }
     }

@@ -16,6 +16,7 @@ use crate::{
     record,
     refusal::{self, Refusal},
     topics::Topics,
+    undecided::Undecided,
 };
 
 fn or_nothing(found: Option<&Witness>) -> String {
@@ -212,6 +213,8 @@ pub(crate) enum PublishError {
     Stopped(Box<RelayError>),
     /// The progress record cannot be read.
     Progress { offset: i64, reason: String },
+    /// A transaction hides what was published.
+    Undecided(Undecided),
     /// Kafka or its client failed.
     Kafka(KafkaError),
     /// The thread is gone.
@@ -303,6 +306,12 @@ pub(crate) enum Failure {
     Again,
 }
 
+impl From<KafkaError> for PublishError {
+    fn from(error: KafkaError) -> Self {
+        Self::Kafka(error)
+    }
+}
+
 impl Failure {
     pub(crate) fn read(error: ReadError) -> Self {
         if error.is_transient() { Self::Transient(error.into()) } else { Self::Final(RelayError::Read(error)) }
@@ -325,6 +334,7 @@ impl Failure {
             PublishError::Progress { offset, reason } => Self::Final(RelayError::Progress { offset, reason }),
             PublishError::Gone => Self::Final(RelayError::Crashed),
             PublishError::Kafka(error) => Self::kafka(error),
+            PublishError::Undecided(open) => Self::Transient(open.into()),
             PublishError::TooLarge { .. } => Self::Again,
         }
     }

@@ -54,11 +54,12 @@ impl Transactions {
                 |error| match error {
                     ProgressError::Kafka(error) => PublishError::Kafka(error),
                     ProgressError::Damaged { offset, reason } => PublishError::Progress { offset, reason },
+                    ProgressError::Undecided(open) => PublishError::Undecided(open),
                 },
             )?;
         if let Some(progress) = progress.as_ref().filter(|progress| progress.position > Position::ZERO) {
             let refusal = verify::refusal(&consumer, progress, &topics.progress(), PATIENCE);
-            if let Some(refusal) = refusal.map_err(PublishError::Kafka)? {
+            if let Some(refusal) = refusal? {
                 return Err(stopped(refusal));
             }
             producer.context().reports().next = progress.offsets.clone();

@@ -12,11 +12,12 @@ use rdkafka::{
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},
 };
 
-use super::failure::RelayError;
+use super::failure::{PublishError, RelayError};
 use crate::{
     client::{self, Quiet},
     progress::Progress,
-    record::Heading,
+    record::{Heading, place_of},
+    undecided::Undecided,
 };
 
 /// How long a topic may be unknown to the broker that is asked.
@@ -32,7 +33,7 @@ pub(crate) fn refusal(
     progress: &Progress,
     progress_topic: &str,
     patience: Duration,
-) -> KafkaResult<Option<RelayError>> {
+) -> Result<Option<RelayError>, PublishError> {
     let mut config = config.clone();
     let consumer = config.set("enable.partition.eof", "true").create_with_context(Quiet)?;
     let uncommitted = config.clone().set("isolation.level", "read_uncommitted").create_with_context(Quiet)?;
@@ -87,7 +88,7 @@ impl Verify<'_> {
     }
 
     /// All partitions of one topic at once: the end of a partition is told by its number alone.
-    fn topic(&self, topic: &str) -> KafkaResult<Option<RelayError>> {
+    fn topic(&self, topic: &str) -> Result<Option<RelayError>, PublishError> {
         let (mut places, mut wanted) = (TopicPartitionList::new(), HashMap::new());
         for (_, partition, next) in self.progress.offsets.iter().filter(|(name, ..)| *name == topic) {
             let (low, high) = self.uncommitted.fetch_watermarks(topic, partition, self.patience)?;
@@ -106,7 +107,7 @@ impl Verify<'_> {
         let deadline = Instant::now() + self.patience;
         while !wanted.is_empty() {
             if Instant::now() >= deadline {
-                return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut));
+                return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut).into());
             }
             match self.consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(record)) => {
@@ -120,7 +121,8 @@ impl Verify<'_> {
                         let (_, decided) = self.consumer.fetch_watermarks(topic, partition, self.patience)?;
                         if decided <= *offset {
                             // Nothing can be said before that transaction is decided.
-                            return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::OperationTimedOut));
+                            let place = place_of(topic, partition, decided);
+                            return Err(PublishError::Undecided(Undecided { place }));
                         }
                         return Ok(Some(self.rewound(topic, partition, format!("offset {offset} holds no event"))));
                     }

@@ -4,7 +4,7 @@ use es_core::{Position, backend::Severity};
 use es_kafka::RelayStatus;
 use rdkafka::admin::{AdminOptions, AlterConfig, ResourceSpecifier};
 
-use crate::setup::{House, Running, admin};
+use crate::setup::{House, Running, admin, open_transaction};
 
 async fn status(house: &House) -> RelayStatus {
     RelayStatus::of(&house.store, &house.config()).await.unwrap()
@@ -78,4 +78,20 @@ async fn r11_settings_that_lose_events_are_named_with_their_remedy() {
     set(&house.topics().progress(), &[("cleanup.policy", "delete"), ("retention.ms", "1000000")]).await;
     let found = status(&house).await.findings;
     assert!(found.iter().any(|finding| finding.found.contains("deletes the relay's progress")), "{found:?}");
+}
+
+/// A wait that may never end is told with its remedy. (It takes as long as the status is patient.)
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_transaction_that_hides_the_progress_is_named() {
+    let house = House::new();
+    let last = house.append("order", "a", 5).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(last).await;
+    relay.stop().await.unwrap();
+    let progress = house.topics().progress();
+    let _open = open_transaction(&progress, 0).await;
+    let error = RelayStatus::of(&house.store, &house.config()).await.unwrap_err();
+    let text = error.to_string();
+    assert!(error.is_transient() && text.contains(&format!("{progress}/0 offset")), "{text}");
+    assert!(text.contains("kafka-transactions.sh"), "{text}");
 }
