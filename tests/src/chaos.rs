@@ -11,6 +11,7 @@ mod naive;
 mod plan;
 mod plant;
 mod shim;
+mod spike;
 mod trial;
 mod worker;
 

@@ -21,6 +21,9 @@ struct Arguments {
     /// How many events clients append each second.
     #[arg(long, default_value_t = 40)]
     events: u32,
+    /// For how many seconds the load is ten times as high after the faults.
+    #[arg(long, default_value_t = 0)]
+    spike: u64,
     /// Leaves out slow and full disks and wrong clocks.
     #[arg(long)]
     no_shim: bool,
@@ -53,6 +56,7 @@ fn main() -> Result<ExitCode, Box<dyn std::error::Error>> {
             brokers: arguments.brokers,
             events: arguments.events,
             shim: Size::default().shim && !arguments.no_shim,
+            spike: std::time::Duration::from_secs(arguments.spike),
             ..Size::default()
         };
         let mut trial = Trial::new(seed, &size, arguments.plant, &arguments.directory);

@@ -1,7 +1,7 @@
 //! Injects faults, and heals them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io,
     sync::{
         Arc, Mutex as StdMutex, PoisonError,
@@ -13,9 +13,11 @@ use std::{
 use tokio::{sync::Mutex, time::sleep};
 
 use super::{
+    java::{Hanging, abort_hanging},
     load::Load,
     plan::{Fault, Size, Worker, processes},
     shim::{Control, Shim},
+    spike::resident,
     worker::{Process, Role, Starter},
 };
 use crate::{cluster::Cluster, proxy::Proxy};
@@ -41,6 +43,7 @@ pub(crate) struct Scene {
     load: Load,
     members: AtomicUsize,
     ended: AtomicUsize,
+    hanging: AtomicUsize,
     findings: StdMutex<Vec<String>>,
 }
 
@@ -69,8 +72,18 @@ impl Scene {
                 workers.insert((role, number), Mutex::new(Slot { process, control }));
             }
         }
-        let (members, ended) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        Ok(Self { cluster, proxies, controls, workers, starter, load, members, ended, findings: StdMutex::default() })
+        Ok(Self {
+            cluster,
+            proxies,
+            controls,
+            workers,
+            starter,
+            load,
+            members: AtomicUsize::new(0),
+            ended: AtomicUsize::new(0),
+            hanging: AtomicUsize::new(0),
+            findings: StdMutex::default(),
+        })
     }
 
     /// Injects a fault, and returns when it is over.
@@ -179,6 +192,33 @@ impl Scene {
             self.ended.fetch_add(1, Ordering::Relaxed);
             self.cluster.restart(broker).await;
         }
+    }
+
+    /// What each process of the service has in memory, in bytes, as far as that can be seen.
+    pub(crate) fn memory(&self) -> BTreeMap<String, u64> {
+        let of = |(worker, slot): (&Worker, &Mutex<Slot>)| {
+            let process = slot.try_lock().ok()?.process.id();
+            Some((log(*worker), resident(process)?))
+        };
+        self.workers.iter().filter_map(of).collect()
+    }
+
+    /// Ends transactions of which no coordinator knows any more, and returns them.
+    pub(crate) async fn abort_hanging(&self) -> Vec<Hanging> {
+        let mut all = Vec::new();
+        for place in self.cluster.places() {
+            match abort_hanging(&format!("127.0.0.1:{}", place.other), place.node).await {
+                Ok(found) => all.extend(found),
+                Err(error) => self.find(format!("transactions that hang cannot be looked for: {error}")),
+            }
+        }
+        self.hanging.fetch_add(all.len(), Ordering::Relaxed);
+        all
+    }
+
+    /// How many of these there were.
+    pub(crate) fn hanging(&self) -> usize {
+        self.hanging.load(Ordering::Relaxed)
     }
 
     /// How many brokers a full disk has ended.

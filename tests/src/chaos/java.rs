@@ -1,6 +1,6 @@
-//! What a client finds in Kafka that is not librdkafka: the consumer in Java that comes with the broker.
+//! What clients find in Kafka that are not librdkafka: those in Java that come with the broker.
 
-use std::{io, process::Stdio, time::Duration};
+use std::{fmt, io, process::Stdio, time::Duration};
 
 use crate::cluster::{Installed, command};
 
@@ -31,22 +31,71 @@ pub(crate) async fn read_committed(brokers: &str, topic: &str, expected: usize) 
     Ok(found)
 }
 
-async fn read(brokers: &str, topic: &str, quiet: Duration) -> io::Result<Vec<Line>> {
+/// A transaction of which no coordinator knows any more: it hides for ever what comes after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hanging {
+    topic: String,
+    partition: String,
+    first_offset: String,
+}
+
+impl fmt::Display for Hanging {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{} from offset {} on", self.topic, self.partition, self.first_offset)
+    }
+}
+
+/// Finds such transactions on a broker, and ends them, as its operator would.
+pub(crate) async fn abort_hanging(address: &str, broker: usize) -> io::Result<Vec<Hanging>> {
+    const TOOL: &str = "org.apache.kafka.tools.TransactionsCommand";
+    let find = ["find-hanging", "--broker-id", &broker.to_string(), "--max-transaction-timeout", "0"];
+    let found = run(TOOL, ["--bootstrap-server", address].into_iter().chain(find)).await?;
+    let hanging: Vec<_> = found.lines().filter_map(hanging).collect();
+    for Hanging { topic, partition, first_offset } in &hanging {
+        let abort = ["abort", "--topic", topic, "--partition", partition, "--start-offset", first_offset];
+        run(TOOL, ["--bootstrap-server", address].into_iter().chain(abort)).await?;
+    }
+    Ok(hanging)
+}
+
+/// `topic partition producer-id epoch coordinator-epoch start-offset …`
+fn hanging(line: &str) -> Option<Hanging> {
+    let fields: Vec<_> = line.split_whitespace().collect();
+    let [topic, partition, _, _, _, first_offset, ..] = fields[..] else { return None };
+    let is_number = |text: &str| text.parse::<u64>().is_ok();
+    let owned = str::to_owned;
+    (is_number(partition) && is_number(first_offset)).then(|| Hanging {
+        topic: owned(topic),
+        partition: owned(partition),
+        first_offset: owned(first_offset),
+    })
+}
+
+/// What a program prints that comes with the broker.
+async fn run(program: &str, arguments: impl IntoIterator<Item = &str>) -> io::Result<String> {
     let installed = Installed::find().ok_or(io::ErrorKind::NotFound)?;
     let mut java = command(&installed.java);
     java.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"])
         .arg(format!("-Dlog4j2.configurationFile={}", installed.logging.display()))
         .arg("-cp")
         .arg(installed.libraries.join("*"))
-        .arg("org.apache.kafka.tools.consumer.ConsoleConsumer")
-        .args(["--bootstrap-server", brokers, "--topic", topic, "--from-beginning"])
-        .args(["--isolation-level", "read_committed", "--timeout-ms", &quiet.as_millis().to_string()]);
-    for property in ["partition", "offset", "headers", "key"] {
-        java.args(["--formatter-property", &format!("print.{property}=true")]);
-    }
-    java.args(["--formatter-property", "print.value=false"]).stdin(Stdio::null());
+        .arg(program)
+        .args(arguments)
+        .stdin(Stdio::null());
     let output = tokio::process::Command::from(java).kill_on_drop(true).output().await?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+async fn read(brokers: &str, topic: &str, quiet: Duration) -> io::Result<Vec<Line>> {
+    let quiet = quiet.as_millis().to_string();
+    let mut arguments = vec!["--bootstrap-server", brokers, "--topic", topic, "--from-beginning"];
+    arguments.extend(["--isolation-level", "read_committed", "--timeout-ms", &quiet]);
+    for property in
+        ["print.partition=true", "print.offset=true", "print.headers=true", "print.key=true", "print.value=false"]
+    {
+        arguments.extend(["--formatter-property", property]);
+    }
+    let text = run("org.apache.kafka.tools.consumer.ConsoleConsumer", arguments).await?;
     let lines: Option<Vec<Line>> =
         text.lines().filter(|line| line.contains("Partition:")).map(|line| parse(line.trim())).collect();
     lines.ok_or_else(|| io::Error::other(format!("a line cannot be read: {text:.1000}")))
@@ -82,5 +131,13 @@ mod tests {
         let found = parse(line).expect("it can be read");
         assert_eq!((found.partition, found.offset, found.position, found.version), (2, 17, 9, 3));
         assert_eq!((found.id.as_str(), found.stream.as_str()), ("a-b", "account-x"));
+    }
+
+    #[test]
+    fn a_hanging_transaction_is_read() {
+        let head = "Topic\tPartition\tProducerId\tProducerEpoch\tCoordinatorEpoch\tStartOffset\tLastTimestamp";
+        assert_eq!(hanging(head), None);
+        let found = hanging("orders \t0        \t2 \t17 \t3 \t1630 \t2026-11-30T16:38:01Z \t1").expect("it is one");
+        assert_eq!(found.to_string(), "orders/0 from offset 1630 on");
     }
 }

@@ -67,6 +67,8 @@ pub(crate) struct Known {
 pub(crate) struct Load {
     known: Arc<Mutex<Known>>,
     stop: CancellationToken,
+    /// How often a client appends.
+    every: Duration,
     outside: Outside,
     tasks: Arc<tokio::sync::Mutex<JoinSet<()>>>,
 }
@@ -83,13 +85,25 @@ impl Load {
             tasks.spawn(async move { append(&accounts, client, every, &known, &stop).await });
         }
         let (sending, ends) = (outside.clone(), stop.clone());
-        tasks.spawn(async move {
-            let mut ticks = interval(MESSAGES);
-            while ends.run_until_cancelled(ticks.tick()).await.is_some() {
-                sending.send();
-            }
-        });
-        Self { known, stop, outside, tasks: Arc::new(tokio::sync::Mutex::new(tasks)) }
+        tasks.spawn(async move { sending.send_until(&ends).await });
+        Self { known, stop, every, outside, tasks: Arc::new(tokio::sync::Mutex::new(tasks)) }
+    }
+
+    /// Is `times` as high for `duration`, by so many clients and other systems more.
+    pub(crate) async fn raise(&self, service: &Service, times: u32, duration: Duration) {
+        let (stop, mut tasks) = (self.stop.child_token(), JoinSet::new());
+        for client in CLIENTS..CLIENTS * times {
+            let (accounts, known, stop) = (service.repository::<Account>(), self.known.clone(), stop.clone());
+            let every = self.every;
+            tasks.spawn(async move { append(&accounts, client, every, &known, &stop).await });
+        }
+        for _ in 1..times {
+            let (sending, stop) = (self.outside.clone(), stop.clone());
+            tasks.spawn(async move { sending.send_until(&stop).await });
+        }
+        let _ = self.stop.run_until_cancelled(tokio::time::sleep(duration)).await;
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
     }
 
     /// The other system.
@@ -167,6 +181,13 @@ impl Outside {
         client.set("enable.idempotence", "true").set("message.timeout.ms", PATIENCE.as_millis().to_string());
         let producer = client.create().expect("a producer");
         Self { producer, topic, known, next: Arc::default(), deliveries: Arc::default() }
+    }
+
+    async fn send_until(&self, stop: &CancellationToken) {
+        let mut ticks = interval(MESSAGES);
+        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+            self.send();
+        }
     }
 
     /// Sends a message.

@@ -21,11 +21,14 @@ pub struct Size {
     pub only: Option<Role>,
     /// How many relays there are: all but one stand by.
     pub relays: usize,
+    /// For how long the load is ten times as high when all faults are over.
+    pub spike: Duration,
 }
 
 impl Default for Size {
     fn default() -> Self {
-        Self { faults: 25, brokers: 1, events: 40, shim: cfg!(target_os = "linux"), only: None, relays: 2 }
+        let (shim, spike) = (cfg!(target_os = "linux"), Duration::ZERO);
+        Self { faults: 25, brokers: 1, events: 40, shim, only: None, relays: 2, spike }
     }
 }
 

@@ -19,6 +19,7 @@ use super::{
     plan::{Plan, Size},
     plant::Plant,
     shim::{Control, Shim},
+    spike::spike,
     worker::Starter,
 };
 use crate::{
@@ -55,6 +56,7 @@ pub struct Report {
     took: Duration,
     faults: BTreeMap<&'static str, usize>,
     ended_by_full_disk: usize,
+    hanging: usize,
     events: u64,
     messages: usize,
 }
@@ -132,6 +134,7 @@ impl Trial {
             took: began.elapsed(),
             faults,
             ended_by_full_disk: scene.ended_by_full_disk(),
+            hanging: scene.hanging(),
             events,
             messages: known.sent.len(),
         };
@@ -174,7 +177,7 @@ impl Trial {
                 }
                 scene.heal().await;
                 let over = Instant::now();
-                let late = progress(scene, service).await;
+                let late = settled(scene, service, told).await;
                 let (at, took) = (began.elapsed().as_secs_f64(), over.elapsed().as_secs_f64());
                 told(&format!("{at:>7.1} s        readers have caught up after {took:.1} s"));
                 let findings: Vec<_> = scene.findings().into_iter().chain(late).collect();
@@ -182,6 +185,18 @@ impl Trial {
                     return (number, findings);
                 }
             }
+        }
+        if !self.size.spike.is_zero() {
+            let say = |line: &str| told(&format!("{:>7.1} s        {line}", began.elapsed().as_secs_f64()));
+            spike(scene, service, self.size.spike, &mut { say }).await;
+            let over = Instant::now();
+            let late = progress(scene, service).await;
+            told(&format!(
+                "{:>7.1} s        readers have caught up after {:.1} s",
+                began.elapsed().as_secs_f64(),
+                over.elapsed().as_secs_f64()
+            ));
+            return (self.plan.faults.len(), scene.findings().into_iter().chain(late).collect());
         }
         (self.plan.faults.len(), Vec::new())
     }
@@ -191,6 +206,19 @@ fn note(scene: &Scene, ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         scene.find(format!("a fault could not be injected: {error}"));
     }
+}
+
+/// As [`progress`]. What a broker has left open for ever is ended in between, as an operator would: the relay's errors say how.
+async fn settled(scene: &Scene, service: &Service, told: &mut impl FnMut(&str)) -> Option<String> {
+    let late = progress(scene, service).await?;
+    let hanging = scene.abort_hanging().await;
+    if hanging.is_empty() {
+        return Some(late);
+    }
+    for transaction in hanging {
+        told(&format!("           no coordinator knows the transaction in {transaction}: it is aborted"));
+    }
+    progress(scene, service).await
 }
 
 /// Returns when all readers have come to where the log ends now, or a process has ended by itself; otherwise says that they have not.
@@ -272,8 +300,9 @@ impl fmt::Display for Report {
         }
         write!(
             f,
-            "; {} brokers ended by a full disk), {} events, {} messages, {} findings",
+            "; {} brokers ended by a full disk, and left {} transactions hanging), {} events, {} messages, {} findings",
             self.ended_by_full_disk,
+            self.hanging,
             self.events,
             self.messages,
             self.findings.len()
