@@ -8,6 +8,8 @@ pub mod read_model;
 pub(crate) mod known_progress;
 pub mod heartbeat;
 pub mod source;
+pub(crate) mod foreign;
+pub(crate) mod inbox;
 pub mod engine_error;
 pub mod failure;
 pub mod worker_state;

@@ -8,7 +8,7 @@ CREATE TABLE inbox (
 CREATE INDEX inbox_age ON inbox (reader, handled_at);
 
 -- A commit of a reader of messages: up to a_is_whole as for commit_letters(). a_messages were handled; what was handled before
--- a_keep_for is forgotten, at most a_most of it.
+-- a_keep_for is forgotten, at most a_most of it. known: how many of them were there already, since another worker has handled them.
 -- Locks: as commit_letters(); then messages that are forgotten, without waiting, and those that were handled, in their order: two
 -- workers may handle the same one at once.
 CREATE FUNCTION commit_inbox(
@@ -20,8 +20,10 @@ CREATE FUNCTION commit_inbox(
     a_attempts bigint[],
     a_key text, a_handled bigint[], a_revisions bigint[], a_failed bigint, a_cause text, a_is_whole boolean,
     a_messages uuid[], a_keep_for interval, a_most bigint,
-    OUT outcome text, OUT acts bigint)
+    OUT outcome text, OUT acts bigint, OUT known bigint)
 LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    added bigint;
 BEGIN
     SELECT c.outcome, c.acts INTO outcome, acts
       FROM commit_letters(a_reader, a_shard, a_fencing_token, a_from, a_position, a_event_id, a_recorded_at,
@@ -36,5 +38,7 @@ BEGIN
     INSERT INTO inbox (reader, message)
     SELECT a_reader, m.message FROM unnest(a_messages) m(message) ORDER BY m.message
         ON CONFLICT DO NOTHING;
+    GET DIAGNOSTICS added = ROW_COUNT;
+    known := cardinality(a_messages) - added;
 END
 $$;

@@ -188,6 +188,10 @@ async fn commit(
             return Ok(Err(Refusal { reason: error.into(), is_rolled_back: true }));
         }
     };
+    if changes.inbox.is_some() && rows.first().map(|row| row.try_get::<i64, _>("known")).transpose()? != Some(0) {
+        transaction.rollback().await?;
+        return Ok(Err(Refusal { reason: CommitTablesError::Handled, is_rolled_back: true }));
+    }
     let schema = sqlx::query(include_str!("sql/tables_of.sql")).bind(lease.reader.id);
     let rows = guard.query(schema)?.fetch_all(&mut *transaction).await?;
     enter(&mut transaction, rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)?).await?;

@@ -21,7 +21,7 @@ pub use self::reading::SqliteReading;
 use crate::{
     SqliteStore,
     error::{Failure, is_refusal, may_pass},
-    generations, leases, letters,
+    generations, inbox, leases, letters,
 };
 
 /// How long one call of a projection may take: appends wait meanwhile, and one that the projection itself waits for would wait for
@@ -115,6 +115,11 @@ impl SqliteStore {
         letters::park(connection, lease, &changes.letters).await?;
         if let Some(redemption) = &changes.redemption {
             letters::redeem(connection, generation, redemption).await?;
+        }
+        if let Some(inbox) = &changes.inbox
+            && !inbox::note(connection, generation, inbox).await?
+        {
+            return Ok(Err(CommitTablesError::Handled));
         }
         let names = Names::of(connection, generation).await?.ok_or(sqlx::Error::RowNotFound)?;
         // Ending it shows whether the application has ended the transaction.

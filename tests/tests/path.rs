@@ -15,6 +15,8 @@ mod poison;
 mod provider;
 #[path = "path/rebuild.rs"]
 mod rebuild;
+#[path = "path/table_consumer.rs"]
+mod table_consumer;
 #[path = "path/takeover.rs"]
 mod takeover;
 #[path = "path/traced.rs"]

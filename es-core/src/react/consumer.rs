@@ -13,7 +13,12 @@ use super::policy::{Policy, PolicyError, PolicyRunner};
 use crate::{
     event::{EventSet, Recorded},
     read::{
-        definition, engine_error::EngineError, failure::FailurePolicy, read_model::Leases, source::EventSource,
+        definition,
+        engine_error::EngineError,
+        failure::FailurePolicy,
+        foreign::{Foreign, UnknownTypes},
+        read_model::Leases,
+        source::EventSource,
         worker_state::WorkerState,
     },
 };
@@ -90,31 +95,6 @@ pub trait Consumer: Sized + Send + Sync + 'static {
     async fn handle(&self, message: &Recorded<Self::Message>) -> Result<(), PolicyError>;
 }
 
-/// What a consumer does with a message of a type or version that it does not know.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum UnknownTypes {
-    /// It passes over the message.
-    Ignore,
-    /// It parks the message's key at once, whatever its [`FailurePolicy`] says about other failures. With a policy that
-    /// [forwards](FailurePolicy::forward), the message goes to the dead letters of its source at once.
-    Park,
-    /// It stands by for newer code, and then fails as a [policy](PolicyRunner::standby_limit) does.
-    #[default]
-    Stop,
-}
-
-/// For how long a consumer knows the messages that it has handled, by default.
-const INBOX: Duration = Duration::from_hours(7 * 24);
-
-/// What tells a consumer from a policy.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Foreign {
-    pub(super) unknown: UnknownTypes,
-    /// For how long it knows the messages that it has handled.
-    pub(super) keep_for: Duration,
-}
-
 /// A consumer as the engine of policies runs it.
 #[derive(Debug)]
 pub(crate) struct Consuming<C>(C);
@@ -146,9 +126,8 @@ impl<C: Consumer> ConsumerRunner<C> {
     /// Runs `consumer` on the messages of `source` and keeps its checkpoints in `leases`.
     pub fn new(consumer: C, source: impl EventSource, leases: impl Leases) -> Self {
         const { assert!(definition::is_name(C::NAME), "Consumer::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
-        let foreign = Foreign { unknown: UnknownTypes::default(), keep_for: INBOX };
         let mut runner = PolicyRunner::new(Consuming(consumer), source, leases);
-        runner.foreign = Some(foreign);
+        runner.foreign = Some(Foreign::default());
         Self { runner }
     }
 

@@ -3,17 +3,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::{borrow::Cow, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-use super::{
-    consumer::{Foreign, UnknownTypes},
-    inbox::Open,
-};
 use crate::{
     error::BoxError,
     event::{EventSet, Metadata, Recorded, RecordedEvent},
@@ -21,10 +17,12 @@ use crate::{
         definition,
         engine_error::{EngineError, Location},
         failure::{FailurePolicy, FailureSettings, cause_of},
+        foreign::{self, Foreign, UnknownTypes},
+        inbox::Open,
         panics::{Panicked, caught, caught_async},
         projection::EventOrder,
         read_model::{Leases, NewLetter, Reader, Shard},
-        source::{EventSource, FailedEvent, Forwarded, Split, Subscription, unreadable},
+        source::{EventSource, FailedEvent, Forwarded, Split, Subscription},
         standby::Standby,
         worker::{Course, DEFAULT_LEASE, Events, HANDLE_FOR, Handled, Handler, Worker},
         worker_state::{StateReport, WorkerState},
@@ -249,7 +247,7 @@ impl<P: Policy> PolicyRunner<P> {
     /// Reacts to `event`. `None` if there was no reaction because of the shutdown.
     async fn react(&self, event: &RecordedEvent, stop: &CancellationToken) -> Result<Option<()>, EngineError> {
         let panicked = |Panicked| EngineError::Panicked { event: Location::of(event) };
-        let event = self.read(event)?;
+        let event = foreign::read(self.foreign, &*self.source, event)?;
         let decoded = match caught(|| event.decode::<P::Event>()).map_err(panicked)? {
             Err(error) if self.treats_unknown(UnknownTypes::Ignore) && error.reason.is_of_newer_code() => None,
             decoded => decoded?,
@@ -268,17 +266,8 @@ impl<P: Policy> PolicyRunner<P> {
         })
     }
 
-    /// `event`, or what its source makes of it today if it could not read the record before: it is in the dead letters perhaps.
-    fn read<'a>(&self, event: &'a RecordedEvent) -> Result<Cow<'a, RecordedEvent>, EngineError> {
-        if self.foreign.is_none() || !unreadable::is_unreadable(event) {
-            return Ok(Cow::Borrowed(event));
-        }
-        let read = self.source.read_again(event);
-        read.map(Cow::Owned).map_err(|reason| EngineError::Unreadable { event: Location::of(event), reason })
-    }
-
     fn treats_unknown(&self, unknown: UnknownTypes) -> bool {
-        self.foreign.as_ref().is_some_and(|foreign| foreign.unknown == unknown)
+        foreign::treats(self.foreign, unknown)
     }
 
     /// Whether `failure` parks the key at once: the first time, not when its letters are handled again.
@@ -314,12 +303,6 @@ impl<P: Policy> PolicyRunner<P> {
         telemetry::forwarded(P::NAME, to, class);
         tracing::error!(name = P::NAME, %shard, position = %event.position, cause, attempts, place, "forwarded the event");
         Ok(())
-    }
-
-    /// What is parked when `event` fails. The positions of foreign records grow in one shard only, and a key may be in several.
-    fn key<'a>(&self, shard: &Shard, event: &'a RecordedEvent) -> Cow<'a, str> {
-        let stream = event.stream.as_str();
-        if self.foreign.is_some() { format!("{shard}/{stream}").into() } else { stream.into() }
     }
 
     /// `policy Fulfilment`. The events that it reacts to may change: it continues from its checkpoint.
@@ -374,12 +357,12 @@ impl<P: Policy> Handler for PolicyRunner<P> {
     async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
         let Events { list: events, course, shard, .. } = events;
         let (began, mut handled) = (Instant::now(), Handled::default());
-        let mut inbox = match Open::of(self.foreign.as_ref(), &*self.leases, reader, events).await {
+        let mut inbox = match Open::of(self.foreign, &*self.leases, reader, events).await {
             Ok(inbox) => inbox,
             Err(error) => return Handled { failure: Some(error.into()), ..handled },
         };
         for event in events {
-            let key = self.key(shard, event);
+            let key = foreign::parked_as(self.foreign, shard, event.stream.as_str());
             let is_parked_now = course.gives_up == Some(event.position);
             // What follows of a stream that was just parked is not reacted to before that is known.
             let mut is_last = is_parked_now;

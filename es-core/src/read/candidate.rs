@@ -1,9 +1,14 @@
 //! The generation that a projector keeps: it is found or built, and promoted.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use crate::{
     read::{
@@ -29,7 +34,12 @@ pub(crate) struct Candidate<'a> {
     /// worker reached the end of its shards, and at least the position of that worker. (Other workers, and the source itself,
     /// may not be there yet.)
     target: OnceLock<Position>,
+    /// When its promotion was tried last, if it follows a topic of another system.
+    tried: Option<Mutex<Option<Instant>>>,
 }
+
+/// How often the promotion of a generation that follows a topic is tried.
+const TRY_EVERY: Duration = Duration::from_millis(200);
 
 /// What a generation is kept for.
 #[derive(Debug, Clone)]
@@ -38,12 +48,14 @@ pub(crate) struct Subject {
     pub(crate) version: u32,
     pub(crate) definition: String,
     pub(crate) fields: Vec<DeclaredField>,
+    /// Whether it follows a topic of another system, whose positions are those of partitions.
+    pub(crate) is_foreign: bool,
 }
 
 impl Subject {
     pub(crate) fn of<P: Projection>() -> Self {
         let (definition, fields) = (definition::of_projection::<P>(), definition::fields::<P>());
-        Self { name: P::NAME, version: P::VERSION, definition, fields }
+        Self { name: P::NAME, version: P::VERSION, definition, fields, is_foreign: false }
     }
 
     /// The generations of its name, if none of them was folded by another definition.
@@ -60,7 +72,7 @@ impl Subject {
 
     /// Begins to build a generation, unless another worker has just begun.
     async fn ensure(&self, store: &dyn ReadModelStore) -> Result<(), EngineError> {
-        let Self { name, version, definition, fields } = self;
+        let Self { name, version, definition, fields, .. } = self;
         match store.ensure_generation(name, *version, GenerationState::Building, definition, fields).await {
             Ok(_) => Ok(()),
             Err(EnsureError::OtherReader { definition: stored }) => {
@@ -101,7 +113,8 @@ impl<'a> Candidate<'a> {
                     continue;
                 }
             };
-            return Ok(Self::new(store, picked.generation, Promotion::Automatic, serves));
+            let tried = subject.is_foreign.then(Mutex::default);
+            return Ok(Self { tried, ..Self::new(store, picked.generation, Promotion::Automatic, serves) });
         }
     }
 
@@ -124,7 +137,8 @@ impl<'a> Candidate<'a> {
     }
 
     fn new(store: &'a dyn ReadModelStore, generation: Generation, promotion: Promotion, serves: bool) -> Self {
-        Self { generation, store, promotion, serves: AtomicBool::new(serves), target: OnceLock::new() }
+        let (serves, target) = (AtomicBool::new(serves), OnceLock::new());
+        Self { generation, store, promotion, serves, target, tried: None }
     }
 
     pub(crate) fn serves(&self) -> bool {
@@ -132,6 +146,9 @@ impl<'a> Candidate<'a> {
     }
 
     /// Promotes it once its worker is at the end of the source. Returns whether it serves.
+    ///
+    /// A topic has no end that its partitions share. What follows one serves as soon as it has handled, of each partition, what the
+    /// generation has handled that serves; where none serves, at once.
     ///
     /// # Errors
     /// [`EngineError::Replaced`] when it was replaced or discarded.
@@ -144,7 +161,11 @@ impl<'a> Candidate<'a> {
             return Ok(true);
         }
         let promoted = match step {
+            Step::Worked | Step::AtEnd(_) if self.tried.as_ref().is_some_and(is_due) => {
+                self.store.promote(&self.generation, self.promotion).await
+            }
             Step::Worked => return Ok(false),
+            Step::AtEnd(_) if self.tried.is_some() => return Ok(false),
             Step::AtEnd(end) if !self.is_complete(end).await? => return Ok(false),
             Step::AtEnd(_) => self.store.promote(&self.generation, self.promotion).await,
             // The worker that reaches its end last promotes it.
@@ -186,6 +207,15 @@ impl<'a> Candidate<'a> {
         });
         Ok(progress.reached >= target)
     }
+}
+
+fn is_due(tried: &Mutex<Option<Instant>>) -> bool {
+    let mut last = tried.lock().unwrap_or_else(PoisonError::into_inner);
+    let is_due = last.is_none_or(|last| last.elapsed() >= TRY_EVERY);
+    if is_due {
+        *last = Some(Instant::now());
+    }
+    is_due
 }
 
 #[cfg(test)]

@@ -318,6 +318,12 @@ pub enum QueryError {
         #[source]
         reason: Misfit,
     },
+    /// It holds what another system has written, and has no position in the log: no write can be waited for.
+    #[error("{projection} follows a topic of another system, and has no position in the log")]
+    NotOfLog {
+        /// Which one.
+        projection: &'static str,
+    },
     /// The read model did not reach the position in time.
     #[error("the read model has reached position {reached}, the write is at {wanted}")]
     Lagging {

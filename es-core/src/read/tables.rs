@@ -75,8 +75,8 @@ pub trait TableProjection<S: TableStore>: Send + Sync + 'static {
     async fn write(&self, tables: &mut S::Tables<'_>, events: &[Recorded<Self::Event>]) -> Result<(), BoxError>;
 }
 
-/// What a generation of `P` is known by.
-fn subject<S: TableStore, P: TableProjection<S>>() -> Subject {
+/// What a generation of `P` is known by. `is_foreign`: it follows a topic of another system.
+fn subject<S: TableStore, P: TableProjection<S>>(is_foreign: bool) -> Subject {
     let mut hasher = Sha256::new();
     for migration in P::MIGRATIONS {
         hasher.update(migration.as_bytes());
@@ -85,10 +85,12 @@ fn subject<S: TableStore, P: TableProjection<S>>() -> Subject {
     let digest: [u8; 32] = hasher.finalize().into();
     let digest = u128::from_be_bytes(*digest.first_chunk().expect("it is longer"));
     let (tables, categories) = (definition::type_name::<P>(), definition::categories::<P::Event>());
+    let kind = if is_foreign { "consumer" } else { "tables" };
     Subject {
         name: P::NAME,
         version: P::VERSION,
-        definition: format!("tables {tables} of {categories} made by {} migrations {digest:x}", P::MIGRATIONS.len()),
+        definition: format!("{kind} {tables} of {categories} made by {} migrations {digest:x}", P::MIGRATIONS.len()),
         fields: Vec::new(),
+        is_foreign,
     }
 }

@@ -248,6 +248,33 @@ impl ServiceBuilder {
         })
     }
 
+    /// Adds tables that are filled from `topic`, which another system writes, as [`TableProjector::of_topic`] says. The part is a
+    /// [consumer](PartKind::Consumer). `store` is the store of the service, by its own type.
+    pub fn table_consumer<S: TableStore + Clone, P: TableProjection<S>>(
+        self,
+        topic: impl EventSource,
+        projection: P,
+        store: S,
+    ) -> Self {
+        self.table_consumer_with(topic, projection, store, |projector| projector)
+    }
+
+    /// Adds tables that are filled from a topic, with settings of their projector.
+    pub fn table_consumer_with<S: TableStore + Clone, P: TableProjection<S>>(
+        mut self,
+        topic: impl EventSource,
+        projection: P,
+        store: S,
+        settings: impl FnOnce(TableProjector<P, S>) -> TableProjector<P, S> + Send + 'static,
+    ) -> Self {
+        self.by_type.insert(Tables::<P, S>::of_topic(store.clone()));
+        self.register(PartKind::Consumer, P::NAME, |_, readers| {
+            let projector = TableProjector::of_topic(projection, topic, store);
+            let projector = with_settings!(projector, readers);
+            Body::Other(Box::new(settings(projector)))
+        })
+    }
+
     /// Adds the policy that `make` returns. `make` gets the repositories and the store that the parts share.
     pub fn policy<P: Policy>(self, make: impl FnOnce(&Resources) -> P + Send + 'static) -> Self {
         self.policy_with(make, |runner| runner)

@@ -228,7 +228,7 @@ impl<S: TableStore, P: TableProjection<S>> AnyProjector for TableProjector<P, S>
     }
 
     fn admit(&self, found: &GenerationSet) -> Result<(), EngineError> {
-        Self::subject().admit(found)
+        self.subject().admit(found)
     }
 
     async fn rebuild_from(

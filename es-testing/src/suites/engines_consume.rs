@@ -23,14 +23,19 @@ use super::engines_project::{PATIENCE, Store};
 
 /// A topic of two partitions, in memory.
 #[derive(Debug, Clone, Default)]
-struct Topic(Arc<Mutex<[Vec<RecordedEvent>; 2]>>);
+pub(super) struct Topic(Arc<Mutex<[Vec<RecordedEvent>; 2]>>);
 
 impl Topic {
     /// A message with this id, from another system: its position is that of its partition.
-    fn send(&self, partition: usize, id: u128, account: &'static str, amount: u64) {
-        let mut event = recorded([(account, AccountEvent::Deposited { amount })]).remove(0);
+    pub(super) fn send(&self, partition: usize, id: u128, account: &'static str, amount: u64) {
+        let event = recorded([(account, AccountEvent::Deposited { amount })]).remove(0);
+        self.put(partition, RecordedEvent { id: Uuid::from_u128(id), ..event });
+    }
+
+    /// The next record of the partition.
+    pub(super) fn put(&self, partition: usize, mut event: RecordedEvent) {
         let partition = &mut self.0.lock().expect("no panic")[partition];
-        (event.id, event.position) = (Uuid::from_u128(id), Position::new(partition.len() as u64 + 1));
+        event.position = Position::new(partition.len() as u64 + 1);
         partition.push(event);
     }
 

@@ -1,8 +1,10 @@
 //! Table projections, on every SQL store.
 
 mod failures;
+mod topic;
 
 pub use failures::*;
+pub use topic::*;
 
 use std::{
     collections::BTreeSet,
@@ -50,6 +52,12 @@ macro_rules! table_suite {
             r19_a_retry_writes_the_letters_of_a_key_once
             r19_an_event_that_is_written_at_the_last_attempt_is_not_parked
             r19_a_projector_stops_before_one_letter_too_many
+            r9_a_message_that_its_producer_repeats_is_written_once
+            r9_a_message_that_another_worker_has_handled_meanwhile_is_not_written
+            r12_a_raised_version_of_a_topic_serves_when_it_has_what_the_one_has_that_serves
+            r13_nothing_waits_for_tables_of_a_topic
+            r14_messages_of_unknown_types_are_passed_over_or_parked_as_declared
+            r19_a_message_that_cannot_be_written_holds_up_its_key_in_its_partition
             a_service_keeps_and_rebuilds_tables
             a_batch_is_handed_over_whole
             other_migrations_need_another_version

@@ -394,7 +394,7 @@ pub struct Changes {
 /// What a commit adds to the inbox of its reader: the ids of messages that it has handled.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inbox {
-    /// The ids. One may be there already.
+    /// The ids. One may be there already; a commit with tables is refused then.
     pub handled: Vec<Uuid>,
     /// For how long a reader knows what it has handled. The commit forgets what is older, by the store's clock, and at most
     /// [`INBOX_FORGETS`](crate::limits::INBOX_FORGETS) of it.

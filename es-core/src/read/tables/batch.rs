@@ -11,19 +11,27 @@ use crate::{
     read::{
         engine_error::{EngineError, Location},
         failure::{FailureSettings, cause_of},
+        foreign::{self, UnknownTypes},
+        inbox::Open,
         panics::{Panicked, caught, caught_async},
         projector::is_key,
-        read_model::{NewLetter, Reader},
+        read_model::{NewLetter, Reader, Shard},
         worker::{Events, HANDLE_FOR, Handled, Handler},
     },
 };
 
 #[async_trait]
 impl<S: TableStore, P: TableProjection<S>> Handler for TableProjector<P, S> {
-    async fn handle(&self, _: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
+    async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
+        let inbox = match Open::of(self.foreign, &*self.store, reader, events.list).await {
+            Ok(inbox) => inbox,
+            Err(error) => return Handled { failure: Some(error.into()), ..Handled::default() },
+        };
         let handled = match events.list.first() {
-            Some(first) if events.course.gives_up == Some(first.position) => self.give_up(first, &events, stop).await,
-            _ => self.write(&events, stop).await,
+            Some(first) if events.course.gives_up == Some(first.position) => {
+                self.give_up(first, &events, inbox, stop).await
+            }
+            _ => self.write(&events, inbox, stop).await,
         };
         self.report.handles(None);
         handled
@@ -52,22 +60,26 @@ struct Part<E> {
     events: Vec<Recorded<E>>,
     /// Those that go to the dead letters.
     letters: Vec<NewLetter>,
+    /// What is known of messages of another system, with those that are written.
+    inbox: Option<Open>,
     /// Why it ends before the next event.
     failure: Option<EngineError>,
 }
 
 impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     /// Writes the first of `events`: all of them, or, if that fails, half as many, until the event that cannot be written is alone.
-    async fn write(&self, events: &Events<'_>, stop: &CancellationToken) -> Handled {
+    async fn write(&self, events: &Events<'_>, inbox: Option<Open>, stop: &CancellationToken) -> Handled {
         let mut most = events.list.len();
         loop {
-            let part = self.part(events, most);
+            let part = self.part(events, inbox.clone(), most);
             if part.done == 0 {
                 return Handled { failure: part.failure, ..Handled::default() };
             }
             most = part.done;
+            // The worker learns which keys are parked.
+            let letters = part.letters.clone();
             let Err(failure) = self.commit(part, events, stop).await else {
-                return Handled { done: most, is_committed: true, ..Handled::default() };
+                return Handled { done: most, letters, is_committed: true, ..Handled::default() };
             };
             match failure {
                 None => return Handled::default(),
@@ -80,8 +92,14 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     }
 
     /// Parks the key of `event`, if it still cannot be written.
-    async fn give_up(&self, event: &RecordedEvent, events: &Events<'_>, stop: &CancellationToken) -> Handled {
-        let part = self.part(events, 1);
+    async fn give_up(
+        &self,
+        event: &RecordedEvent,
+        events: &Events<'_>,
+        inbox: Option<Open>,
+        stop: &CancellationToken,
+    ) -> Handled {
+        let part = self.part(events, inbox, 1);
         let failure = match part.failure {
             Some(failure) => failure,
             None => match self.commit(part, events, stop).await {
@@ -93,7 +111,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         if !failure.is_of_event() {
             return Handled { failure: Some(failure), ..Handled::default() };
         }
-        let Ok(Some(Read { key, .. })) = self.read(event) else {
+        let Some(key) = self.key_of(event, events.shard) else {
             let failure = EngineError::Unparkable { event: Location::of(event), reason: Box::new(failure) };
             return Handled { failure: Some(failure), ..Handled::default() };
         };
@@ -107,10 +125,11 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     }
 
     /// What becomes of the first `most` of `events`, up to the first one that cannot be read or has no room among the letters.
-    fn part(&self, events: &Events<'_>, most: usize) -> Part<P::Event> {
-        let mut part = Part { done: 0, events: Vec::with_capacity(most), letters: Vec::new(), failure: None };
+    fn part(&self, events: &Events<'_>, inbox: Option<Open>, most: usize) -> Part<P::Event> {
+        let mut part = Part { done: 0, events: Vec::with_capacity(most), letters: Vec::new(), inbox, failure: None };
         for raw in &events.list[..most] {
-            match self.read(raw) {
+            let mut is_last = false;
+            match self.read(raw, events.shard) {
                 Ok(None) => {}
                 Ok(Some(Read { key, .. })) if events.course.only.is_some_and(|only| *only != key) => {
                     part.failure = Some(EngineError::OtherKeys {
@@ -126,35 +145,84 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
                         part.letters.push(NewLetter { key, event: raw.clone(), cause: None, attempts: 0 });
                     }
                 }
-                Ok(Some(Read { event, .. })) => part.events.push(event),
+                Ok(Some(_)) if part.inbox.as_ref().is_some_and(|inbox| inbox.knows(raw)) => {
+                    tracing::debug!(name = P::NAME, %raw.stream, %raw.position, "its producer repeats a message");
+                }
+                Ok(Some(Read { event, .. })) => {
+                    if let Some(inbox) = &mut part.inbox {
+                        inbox.add(raw);
+                    }
+                    part.events.push(event);
+                }
+                Err(error) if self.parks_at_once(&error, events) => match self.key_of(raw, events.shard) {
+                    Some(key) if part.letters.len() < events.course.room => {
+                        // What follows of the key is handled when that is known.
+                        is_last = true;
+                        let (event, cause) = (raw.clone(), Some(cause_of(&error)));
+                        part.letters.push(NewLetter { key, event, cause, attempts: 1 });
+                    }
+                    _ => {
+                        let (event, limit) = (Location::of(raw), self.failures.most_letters);
+                        part.failure = Some(EngineError::TooManyLetters { event, limit });
+                    }
+                },
                 Err(error) => part.failure = Some(error),
             }
             if part.failure.is_some() {
                 break;
             }
             part.done += 1;
+            if is_last {
+                break;
+            }
         }
         part
     }
 
     /// The event and its key; `None` where the projection does not know it.
-    fn read(&self, raw: &RecordedEvent) -> Result<Option<Read<P::Event>>, EngineError> {
+    fn read(&self, raw: &RecordedEvent, shard: &Shard) -> Result<Option<Read<P::Event>>, EngineError> {
+        let raw = foreign::read(self.foreign, &*self.source, raw)?;
         let read = caught(|| {
-            let Some(event) = raw.decode::<P::Event>()? else { return Ok(None) };
+            let decoded = match raw.decode::<P::Event>() {
+                Err(error) if self.treats(UnknownTypes::Ignore) && error.reason.is_of_newer_code() => None,
+                decoded => decoded?,
+            };
+            let Some(event) = decoded else { return Ok(None) };
             let key = self.projection.key(&event);
             if is_key(&key) {
+                let key = foreign::parked_as(self.foreign, shard, key).into_owned();
                 Ok(Some(Read { event, key }))
             } else {
-                Err(EngineError::Key { key, event: Location::of(raw) })
+                Err(EngineError::Key { key, event: Location::of(&raw) })
             }
         });
-        read.unwrap_or_else(|Panicked| Err(EngineError::Panicked { event: Location::of(raw) }))
+        read.unwrap_or_else(|Panicked| Err(EngineError::Panicked { event: Location::of(&raw) }))
+    }
+
+    /// What is parked when `event` fails; `None` where nothing can be.
+    fn key_of(&self, event: &RecordedEvent, shard: &Shard) -> Option<String> {
+        match self.read(event, shard) {
+            Ok(Some(Read { key, .. })) => Some(key),
+            _ if self.foreign.is_some() => {
+                Some(foreign::parked_as(self.foreign, shard, event.stream.as_str()).into_owned())
+            }
+            _ => None,
+        }
+    }
+
+    fn treats(&self, unknown: UnknownTypes) -> bool {
+        foreign::treats(self.foreign, unknown)
+    }
+
+    /// Whether `failure` parks the key at once: the first time, not when its letters are handled again.
+    fn parks_at_once(&self, failure: &EngineError, events: &Events<'_>) -> bool {
+        self.treats(UnknownTypes::Park) && failure.awaits_newer_code() && events.course.only.is_none()
     }
 
     /// Commits what becomes of `part` together with the checkpoint.
     ///
     /// # Errors
-    /// Why not; `None` where the worker ends.
+    /// Why not; `None` where the worker ends, or has to look again which messages were handled: it calls again for the rest.
     async fn commit(
         &self,
         part: Part<P::Event>,
@@ -166,6 +234,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         }
         let mut changes = (events.changes)(part.done);
         changes.letters = part.letters;
+        changes.inbox = part.inbox.and_then(Open::into_changes);
         let first = &events.list[0];
         if part.events.is_empty() {
             return self.store.commit(events.lease, changes).await.map_err(|error| Some(error.into()));
@@ -176,6 +245,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         let failure = match self.store.commit_tables(events.lease, changes, &write).await {
             Ok(()) => return Ok(()),
             Err(CommitTablesError::Write(failure)) => failure,
+            Err(CommitTablesError::Handled) => return Err(None),
             Err(CommitTablesError::Commit(error)) => return Err(Some(error.into())),
         };
         let event = Location::of(first);

@@ -14,6 +14,7 @@ use crate::{
         definition,
         engine_error::EngineError,
         failure::{FailurePolicy, FailureSettings},
+        foreign::{Foreign, UnknownTypes},
         projection::EventOrder,
         read_model::{Generation, Reader},
         rebuild::{self, RebuildPlan, Throttle},
@@ -41,6 +42,8 @@ pub struct TableProjector<P, S> {
     standby: Standby,
     throttle: Option<Throttle>,
     pub(super) failures: FailureSettings,
+    /// Its events are messages of another system.
+    pub(super) foreign: Option<Foreign>,
     pub(crate) report: StateReport,
     database: PhantomData<fn() -> S>,
 }
@@ -58,14 +61,43 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
             standby,
             throttle: None,
             failures: FailureSettings::default(),
+            foreign: None,
             report,
             database: PhantomData,
         }
     }
 
+    /// Writes the messages of `topic`, which another system fills, through `projection` into its tables in `store`: a
+    /// [`Consumer`](crate::Consumer) that writes SQL.
+    ///
+    /// Messages of one partition come in order, and partitions are shared by the processes that run it. So `write` may be called for
+    /// several partitions at the same time, in transactions of their own. A message that its producer repeats is written once
+    /// ([`inbox`](Self::inbox)).
+    ///
+    /// A parked key is that of [`TableProjection::key`] in one shard of the topic, and of a message that cannot be read its stream.
+    ///
+    /// A new version is filled from where the topic is declared to start, and serves as soon as it has handled of each partition what
+    /// the one that serves has; the first one serves at once. Its positions are not those of the log,
+    /// so nothing can wait for them.
+    pub fn of_topic(projection: P, topic: impl EventSource, store: S) -> Self {
+        Self { foreign: Some(Foreign::default()), ..Self::new(projection, topic, store) }
+    }
+
+    /// What a projector of a topic does with messages of types that it does not know ([stops](UnknownTypes::Stop) by default), as
+    /// [`ConsumerRunner::unknown_types`](crate::ConsumerRunner::unknown_types). One of the log always stands by for newer code.
+    pub fn unknown_types(self, unknown: UnknownTypes) -> Self {
+        Self { foreign: self.foreign.map(|foreign| Foreign { unknown, ..foreign }), ..self }
+    }
+
+    /// For how long a projector of a topic knows the messages that it has handled (7 days by default), as
+    /// [`ConsumerRunner::inbox`](crate::ConsumerRunner::inbox). Events of the log are never repeated.
+    pub fn inbox(self, keep_for: Duration) -> Self {
+        Self { foreign: self.foreign.map(|foreign| Foreign { keep_for, ..foreign }), ..self }
+    }
+
     /// What its generations are known by.
-    pub(crate) fn subject() -> Subject {
-        subject::<S, P>()
+    pub(crate) fn subject(&self) -> Subject {
+        subject::<S, P>(self.foreign.is_some())
     }
 
     /// As [`Projector::lease`](crate::Projector::lease).
@@ -129,14 +161,14 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         if let Some(pause) = self.store.paused(P::NAME).await? {
             return Err(EngineError::Paused(pause));
         }
-        let candidate = &Candidate::find(&*self.store, &Self::subject()).await?;
+        let candidate = &Candidate::find(&*self.store, &self.subject()).await?;
         let opened = Instant::now();
         let report = |step| {
             if self.standby.is_over(step, opened.elapsed()) {
                 self.report.set(P::NAME, WorkerState::Working);
             }
         };
-        if !candidate.serves() {
+        if !candidate.serves() && self.foreign.is_none() {
             let source = rebuild::throttled(self.throttle.as_ref(), &self.source);
             if self.build(&*source, candidate, shutdown, report).await?.is_none() {
                 return Ok(None);
@@ -183,7 +215,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         shutdown: CancellationToken,
     ) -> Result<Option<Generation>, EngineError> {
         let begun = worker::persist(P::NAME, &self.report, &shutdown, || {
-            Box::pin(async { Candidate::begin(&*self.store, &Self::subject()).await.map(Some) })
+            Box::pin(async { Candidate::begin(&*self.store, &self.subject()).await.map(Some) })
         });
         let Some(candidate) = begun.await? else { return Ok(None) };
         waits_while_paused(P::NAME, &shutdown, || {
@@ -235,7 +267,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
             reader: format!("{}-g{}", P::NAME, generation.reader.id),
             store: self.store.id().await?,
             categories: P::Event::categories(),
-            order: EventOrder::PerKey,
+            order: if self.foreign.is_some() { EventOrder::PerStream } else { EventOrder::PerKey },
             split: Split::NONE,
             forwards: false,
         };

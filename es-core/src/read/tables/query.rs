@@ -18,13 +18,16 @@ pub struct Tables<P, S> {
     /// The same for waiting.
     documents: Arc<dyn Documents>,
     patience: Duration,
+    /// Whether they follow a topic of another system.
+    is_foreign: bool,
     projection: PhantomData<fn() -> P>,
 }
 
 impl<P, S> Clone for Tables<P, S> {
     fn clone(&self) -> Self {
-        let Self { store, documents, patience, .. } = self;
-        Self { store: store.clone(), documents: documents.clone(), patience: *patience, projection: PhantomData }
+        let Self { store, documents, patience, is_foreign, .. } = self;
+        let (store, documents) = (store.clone(), documents.clone());
+        Self { store, documents, patience: *patience, is_foreign: *is_foreign, projection: PhantomData }
     }
 }
 
@@ -33,7 +36,13 @@ impl<S: TableStore, P: TableProjection<S>> Tables<P, S> {
     pub fn new(store: S) -> Self {
         const { assert!(definition::is_name(P::NAME), "TableProjection::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let store = Arc::new(store);
-        Self { documents: store.clone(), store, patience: Duration::ZERO, projection: PhantomData }
+        Self { documents: store.clone(), store, patience: Duration::ZERO, is_foreign: false, projection: PhantomData }
+    }
+
+    /// The same where a topic of another system fills them ([`TableProjector::of_topic`](super::TableProjector::of_topic)): they have
+    /// no position in the log.
+    pub fn of_topic(store: S) -> Self {
+        Self { is_foreign: true, ..Self::new(store) }
     }
 
     /// How long [`read`](Self::read) waits for a generation that this program can read (not at all, unless set otherwise).
@@ -88,8 +97,9 @@ impl<S: TableStore, P: TableProjection<S>> Tables<P, S> {
     /// The position that the tables have reached, as [`ReadModel::reached`](crate::ReadModel::reached).
     ///
     /// # Errors
-    /// As [`read`](Self::read).
+    /// As [`read`](Self::read), and [`QueryError::NotOfLog`] of [tables of a topic](Self::of_topic).
     pub async fn reached(&self) -> Result<Position, QueryError> {
+        self.check_log()?;
         self.reads().reached(self.patience).await
     }
 
@@ -97,7 +107,13 @@ impl<S: TableStore, P: TableProjection<S>> Tables<P, S> {
     ///
     /// # Errors
     /// After `patience`: [`QueryError::Lagging`], or the reason why no generation serves that this program can read.
+    /// [`QueryError::NotOfLog`] of [tables of a topic](Self::of_topic), at once.
     pub async fn wait_for(&self, token: ReadToken, patience: Duration) -> Result<(), QueryError> {
+        self.check_log()?;
         self.reads().wait_for(token, patience).await
+    }
+
+    fn check_log(&self) -> Result<(), QueryError> {
+        if self.is_foreign { Err(QueryError::NotOfLog { projection: P::NAME }) } else { Ok(()) }
     }
 }

@@ -36,7 +36,7 @@ pub trait TableStore: ReadModelStore + Sized {
     ) -> Result<(), CreateTablesError>;
 
     /// As [`Leases::commit`](super::super::read_model::Leases::commit), and what `write` does commits in the same transaction. The
-    /// lease is checked first: without it `write` is not called. The tables are those of the lease's generation under their plain
+    /// lease is checked first: without it `write` is not called. Neither is it where a message of the inbox is known already. The tables are those of the lease's generation under their plain
     /// names.
     ///
     /// # Errors
@@ -113,6 +113,9 @@ pub enum CommitTablesError {
     /// What was to be written into the tables.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// Another worker has handled one of the messages, which its producer has sent to two partitions.
+    #[error("another worker has handled one of the messages meanwhile")]
+    Handled,
     /// The rest of it.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -123,6 +126,7 @@ impl CommitTablesError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Write(error) => error.is_transient(),
+            Self::Handled => true,
             Self::Commit(error) => error.is_transient(),
         }
     }

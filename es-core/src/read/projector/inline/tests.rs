@@ -144,7 +144,7 @@ async fn its_projector_rests_without_a_lease() {
 #[tokio::test(start_paused = true)]
 async fn r13_its_projector_has_a_generation_of_another_source_follow_the_log() {
     let store = MemoryStore::new();
-    let Subject { name, version, definition, fields } = Subject::of::<Texts>();
+    let Subject { name, version, definition, fields, .. } = Subject::of::<Texts>();
     let made = store.ensure_generation(name, version, GenerationState::Serving, &definition, &fields).await;
     let (reader, former) = (made.expect("made").reader, [0, 1].map(|number| Shard::partition("log:2", number)));
     store.ensure_shards(&reader, &former).await.expect("ensured");

@@ -1,17 +1,18 @@
-//! The messages that a consumer has handled, while it handles more of them.
+//! The messages of another system that a reader has handled, while it handles more of them.
 
 use std::{collections::HashSet, time::Duration};
 
 use uuid::Uuid;
 
-use super::consumer::Foreign;
+use super::foreign::Foreign;
 use crate::{
     event::RecordedEvent,
     read::read_model::{Inbox, Leases, ReadModelError, Reader},
 };
 
 /// What is known of the messages of one call, and what that adds.
-pub(super) struct Open {
+#[derive(Clone)]
+pub(crate) struct Open {
     known: HashSet<Uuid>,
     handled: Vec<Uuid>,
     keep_for: Duration,
@@ -19,8 +20,8 @@ pub(super) struct Open {
 
 impl Open {
     /// Looks up `events`; `None`: the reader keeps no inbox.
-    pub(super) async fn of(
-        foreign: Option<&Foreign>,
+    pub(crate) async fn of(
+        foreign: Option<Foreign>,
         leases: &dyn Leases,
         reader: &Reader,
         events: &[RecordedEvent],
@@ -33,19 +34,19 @@ impl Open {
         Ok(Some(Self { known, handled: Vec::new(), keep_for }))
     }
 
-    pub(super) fn knows(&self, message: &RecordedEvent) -> bool {
+    pub(crate) fn knows(&self, message: &RecordedEvent) -> bool {
         self.known.contains(&message.id)
     }
 
     /// It was handled.
-    pub(super) fn add(&mut self, message: &RecordedEvent) {
+    pub(crate) fn add(&mut self, message: &RecordedEvent) {
         if self.known.insert(message.id) {
             self.handled.push(message.id);
         }
     }
 
     /// What the commit notes; `None`: nothing.
-    pub(super) fn into_changes(self) -> Option<Inbox> {
+    pub(crate) fn into_changes(self) -> Option<Inbox> {
         let Self { handled, keep_for, .. } = self;
         (!handled.is_empty()).then_some(Inbox { handled, keep_for })
     }
