@@ -16,7 +16,7 @@ Exit codes:
   2  the arguments are wrong, or a confirmation is missing
   3  the store, or Kafka, cannot be reached
   4  the store failed, or it does not fit this program; or Kafka refuses
-  5  doctor or relay status found warnings and no problem";
+  5  doctor or relay status found warnings and no problem; or relay reconcile did not look at object storage";
 
 /// What a command that was carried out has found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

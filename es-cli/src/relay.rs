@@ -12,7 +12,9 @@ use std::{
 
 use clap::{Args, Subcommand};
 use es_core::{Service, ServiceStore, backend::counted};
-use es_kafka::{KafkaRelay, Reconcile, ReconcileError, Reconciled, RelayConfig, RelayStatus, Violation};
+use es_kafka::{
+    ComparedObjects, KafkaRelay, Reconcile, ReconcileError, Reconciled, RelayConfig, RelayStatus, Violation,
+};
 use serde::Serialize;
 
 use self::state::State;
@@ -36,6 +38,7 @@ pub enum RelayCommand {
     ///
     /// Every event must be in Kafka once, in its topic, under its key, in the partition of its key, in order and with equal content, and
     /// its topics must hold nothing else. The first difference is printed, and the exit code is 1. It may run beside relay and readers.
+    /// Where payloads are in object storage, only the program of the application looks at the objects; the exit code is 5 otherwise.
     Reconcile(Reconciling),
 }
 
@@ -74,6 +77,7 @@ struct Compared<'a> {
     events: u64,
     seconds: f64,
     violation: Option<Violated<'a>>,
+    objects: ComparedObjects,
 }
 
 #[derive(Serialize)]
@@ -158,6 +162,10 @@ impl Reconciling {
     }
 }
 
+fn are(count: u64, what: &str) -> String {
+    format!("{} {}", counted(count, what), if count == 1 { "is" } else { "are" })
+}
+
 fn print(
     found: &Reconciled,
     relay: &str,
@@ -169,11 +177,17 @@ fn print(
     let (published, head) = (found.published.get(), found.head.get());
     let violation = found.violation.as_ref();
     let violation = violation.map(|violation| Violated { violation, sentence: violation.to_string() });
-    let outcome = if violation.is_some() { Outcome::No } else { Outcome::Well };
+    let unknown = found.objects.unknown;
+    let outcome = match (&violation, unknown) {
+        (Some(_), _) => Outcome::No,
+        (None, 1..) => Outcome::Warnings,
+        (None, 0) => Outcome::Well,
+    };
     let events = position.saturating_sub(from);
     if format.json {
         let seconds = took.as_secs_f64();
-        output.json(&Compared { relay, from, position, published, head, events, seconds, violation })?;
+        let objects = found.objects;
+        output.json(&Compared { relay, from, position, published, head, events, seconds, violation, objects })?;
     } else {
         if let Some(Violated { sentence, .. }) = violation {
             output.line(format_args!("Kafka differs from the log: {sentence}"))?;
@@ -183,6 +197,13 @@ fn print(
             output.line(format_args!(
                 "Kafka holds the log up to position {position}: {count} compared after position {from}, in {:.1} s",
                 took.as_secs_f64()
+            ))?;
+        }
+        if unknown > 0 {
+            output.line(format_args!(
+                "{} in object storage, which this program does not know: the records are right, and the objects were not looked at; \
+                 the program of the application does that",
+                are(unknown, "payload")
             ))?;
         }
         if head > published {
@@ -202,6 +223,9 @@ impl From<ReconcileError> for CommandError {
                 "see whether the brokers run, and whether their addresses are right; then try again"
             }
             ReconcileError::Progress { .. } => "see who writes to this topic",
+            ReconcileError::ObjectStorage(_) => {
+                "see whether the object storage runs, and gives this program its objects"
+            }
             _ => "try again",
         };
         let (advice, is_transient) = (advice.to_owned(), error.is_transient());

@@ -6,6 +6,7 @@ use es_core::backend::Subscription;
 use rdkafka::ClientConfig;
 
 use crate::{
+    claim_check::ClaimCheck,
     client::{self, Settings},
     topic_settings::TopicSettings,
     topics::Topics,
@@ -46,6 +47,9 @@ pub struct RelayConfig {
     pub batch_events: usize,
     /// The most payload of one transaction, in bytes; a single event may be larger.
     pub batch_bytes: usize,
+    /// Where payloads go that are too large for the topics. `None`: all are in the topics. Readers must have it too
+    /// ([`KafkaRelay::claim_check`](crate::KafkaRelay::claim_check) declares it for both).
+    pub claim_check: Option<ClaimCheck>,
     /// Further properties of librdkafka, for example for TLS and SASL.
     pub settings: Settings,
 }
@@ -66,6 +70,7 @@ impl RelayConfig {
             check_topics_every: Duration::from_mins(1),
             batch_events: 2_000,
             batch_bytes: 8 * 1024 * 1024,
+            claim_check: None,
             settings: Settings::new(),
         }
     }
@@ -127,6 +132,9 @@ pub struct KafkaSourceConfig {
     /// (`queued.min.messages`, `queued.max.messages.kbytes`, `fetch.max.bytes`). That is 72 MiB in all, for each reader of a process; a test
     /// measures it. Events that are larger than their limit come one by one.
     pub buffer_bytes: usize,
+    /// Where the payloads are that the relay has put into object storage. They count to all limits here as if they were in the
+    /// topics. A reader without it stops at the first of them ([`ClaimError::Undeclared`](crate::ClaimError::Undeclared)).
+    pub claim_check: Option<ClaimCheck>,
     /// How often at most a shard without news moves its checkpoint.
     pub advance_every: Duration,
     /// How long a shard may stand still although the relay has published more, before the clients are
@@ -156,6 +164,7 @@ impl KafkaSourceConfig {
             batch_bytes: 4 * 1024 * 1024,
             buffer_events: 5_000,
             buffer_bytes: 32 * 1024 * 1024,
+            claim_check: None,
             advance_every: Duration::from_millis(100),
             reopen_after: Duration::from_secs(30),
             settings: Settings::new(),

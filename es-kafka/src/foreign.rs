@@ -2,6 +2,7 @@
 
 mod begin;
 mod declared;
+mod elsewhere;
 pub(crate) mod forwarded;
 pub(crate) mod forwarder;
 mod member;
@@ -33,6 +34,7 @@ use crate::{
     aside,
     client::{self, Quiet, Settings, told, unavailable},
     config::KafkaSourceConfig,
+    payloads::Payloads,
     source::{
         begin::PATIENCE,
         feed::{self, KafkaFeed},
@@ -73,6 +75,10 @@ use crate::{
 /// Position and version are the offset + 1. The stream is `<category>-<key>`; a key that is no name of a stream is written as
 /// `hex:…`, and a long one as a hash. All records of a partition without a key are in the stream `<category>-partition:<number>`. The
 /// schema version is 1, or `schemaversion` if the event has this extension.
+///
+/// Where a relay of Evenfold has put the data of a `CloudEvent` into [object storage](crate::ClaimCheck), they come from there, if it is
+/// declared (`claim_check` in [`source`](Self::source)). Otherwise, and where the object is missing or another one, the record cannot be
+/// read.
 ///
 /// A null value without headers of `CloudEvents` is a tombstone: it is passed over, or handed over under a name of its own
 /// ([`tombstones`](Self::tombstones)).
@@ -254,9 +260,10 @@ impl EventSource for KafkaTopic {
         let watchdog = Watchdog::new(config, measure, subscription.reader.clone());
         let outbox = Outbox::new(shards.clone());
         let (topic, subscription) = (self.clone(), subscription.clone());
+        let payloads = Payloads::new(self.config.claim_check.as_ref());
         let thread = format!("kafka-{}", subscription.reader);
         feed::spawn(thread, outbox.clone(), move |outbox| {
-            reading::run(&topic, category, (topics, shards), &subscription, outbox)
+            reading::run(&topic, category, (topics, shards), &subscription, payloads, outbox)
         })?;
         Ok(Box::new(KafkaFeed::new(outbox, Takeover::Always, watchdog)))
     }

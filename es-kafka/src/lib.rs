@@ -1,8 +1,11 @@
 #![doc = include_str!("../README.md")]
 
-// What stands in Kafka.
+// What stands in Kafka, and beside it.
+mod claim;
+mod claim_check;
 mod offsets;
 mod partitioner;
+mod payloads;
 mod progress;
 mod record;
 mod topic_settings;
@@ -33,6 +36,7 @@ mod reconcile;
 mod status;
 mod topic_status;
 
+pub use claim_check::{ClaimCheck, ClaimError};
 pub use client::{InvalidSettings, Settings, UnusableSettings};
 #[doc(hidden)]
 pub use config::Step;
@@ -40,9 +44,10 @@ pub use config::{KafkaSourceConfig, RelayConfig};
 pub use dead_letter_topic::{DeadLetterError, DeadLetterTopic, DeadRecord, DeadRecordFilter, ReplayTo};
 pub use foreign::{KafkaTopic, RecordField, TopicStart};
 pub use offsets::{Offsets, PerPartition};
+pub use payloads::decode;
 pub use progress::Progress;
-pub use reconcile::{Cursor, Reconcile, ReconcileError, Reconciled, Violation};
-pub use record::{decode, headers};
+pub use reconcile::{ComparedObjects, Cursor, Reconcile, ReconcileError, Reconciled, Violation};
+pub use record::headers;
 pub use relay::{Relay, RelayError, SizeLimit};
 pub use service::KafkaRelay;
 pub use source::KafkaSource;

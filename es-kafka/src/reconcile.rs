@@ -5,6 +5,7 @@ mod compare;
 mod cursor;
 mod error;
 mod judge;
+mod objects;
 mod reading;
 mod violation;
 #[cfg(test)]
@@ -30,9 +31,10 @@ use self::{
     clients::{Clients, PATIENCE, Stretch},
     compare::{At, Compare, Mismatch},
     judge::Evidence,
+    objects::Objects,
     reading::Reading,
 };
-pub use self::{cursor::Cursor, error::ReconcileError, violation::Violation};
+pub use self::{cursor::Cursor, error::ReconcileError, objects::ComparedObjects, violation::Violation};
 use crate::{aside, config::RelayConfig, progress::Progress, record::Heading, topics::Topics};
 
 /// How many events of the log are compared at once, at most.
@@ -40,6 +42,10 @@ const PAGE: usize = 2_000;
 
 /// Proves that Kafka holds every event of a log up to the relay's progress: once, in its topic, under its key, in the partition of
 /// its key, in order, and with equal content; and that these topics hold nothing else. It sees what a `read_committed` reader sees.
+///
+/// Payloads that are in object storage are compared too, if the `config` has the [claim check](RelayConfig::claim_check). Otherwise what
+/// their records say of them (length and SHA-256) is compared with the log, and [`Reconciled::objects`] tells how many objects were not
+/// looked at.
 ///
 /// It changes nothing, joins no group, and may run beside relay and readers.
 ///
@@ -86,6 +92,8 @@ pub struct Reconciled {
     pub head: Position,
     /// The first difference; `None` where there is none.
     pub violation: Option<Violation>,
+    /// The payloads that are in object storage.
+    pub objects: ComparedObjects,
 }
 
 impl Reconcile {
@@ -138,7 +146,14 @@ impl Reconcile {
         let published = progress.position;
         let begin = cursor.filter(|cursor| cursor.fits(&progress)).unwrap_or_default();
         let begin = Cursor { incarnation: progress.incarnation, ..begin };
-        let mut reconciled = Reconciled { from: begin.position, cursor: begin, published, head, violation: None };
+        let mut reconciled = Reconciled {
+            from: begin.position,
+            cursor: begin,
+            published,
+            head,
+            violation: None,
+            objects: ComparedObjects::default(),
+        };
 
         let before = topics_differ(&progress, &found);
         let before = if before.is_none() { self.history_differs(&progress).await? } else { before };
@@ -147,7 +162,8 @@ impl Reconcile {
         }
         let compare = Compare::new(topics.clone(), &progress, &reconciled.cursor);
         let (opens, buffer_bytes) = (clients.clone(), self.buffer_bytes);
-        let reading = match blocking(move || Reading::open(opens, compare, buffer_bytes)).await? {
+        let objects = Objects::new(self.config.claim_check.as_ref());
+        let reading = match blocking(move || Reading::open(opens, compare, objects, buffer_bytes)).await? {
             Ok(reading) => Arc::new(Mutex::new(reading)),
             Err(violation) => {
                 return self.confirmed(clients, Reconciled { violation: Some(violation), ..reconciled }).await;
@@ -164,7 +180,10 @@ impl Reconcile {
             // While one page is compared, the store reads the next one.
             let (mismatch, next) = tokio::join!(comparing, self.page(last, published));
             let mismatch = mismatch?;
-            reconciled.cursor = reading.lock().unwrap_or_else(PoisonError::into_inner).compare.cursor(&progress);
+            (reconciled.cursor, reconciled.objects) = {
+                let reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
+                (reading.compare.cursor(&progress), reading.objects.compared)
+            };
             if let Some(mismatch) = mismatch {
                 let violation = self.explain(mismatch, &clients, &reading, &progress).await?;
                 return self.confirmed(clients, Reconciled { violation: Some(violation), ..reconciled }).await;

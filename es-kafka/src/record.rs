@@ -9,19 +9,20 @@ use std::{collections::BTreeMap, fmt::Display, str::FromStr};
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
-use es_core::{
-    EventData, Metadata, Position, RecordedEvent, StreamId, Version,
-    backend::{SourceError, Witness},
-    codec,
-};
+use es_core::{EventData, Metadata, Position, RecordedEvent, StreamId, Version, backend::Witness, codec};
 use rdkafka::{
     Message,
     message::{Header, Headers, OwnedHeaders},
 };
 use uuid::Uuid;
 
+use crate::{
+    claim::{self, Claim},
+    claim_check::ClaimCheck,
+};
+
 /// How many headers an event has at most.
-const MAX_HEADERS: usize = 17;
+const MAX_HEADERS: usize = 17 + claim::HEADERS;
 
 /// The headers of `event`. `source` is the `ce_source`: who writes these events, as a URI reference
 /// such as `/orders`. `previous` is the position of the event before it in its partition, 0 for the first
@@ -73,23 +74,33 @@ pub fn headers(event: &RecordedEvent, source: &str, previous: Position) -> Owned
     headers
 }
 
+/// The headers of `event`, and the value of its record: empty, and not null, if its payload is elsewhere.
+pub(crate) fn written<'a>(
+    event: &'a RecordedEvent,
+    source: &str,
+    previous: Position,
+    claim: Option<&Claim>,
+) -> (OwnedHeaders, &'a [u8]) {
+    let headers = headers(event, source, previous);
+    match claim {
+        Some(claim) => (claim.put(headers), &[]),
+        None => (headers, &event.data.payload),
+    }
+}
+
 /// What a batch of records, a record and each of its headers take beside texts, at most.
 const FRAME: usize = 61 + 32;
 const HEADER_FRAME: usize = 10;
 
 /// How many bytes `event` takes as the only record of its batch, before it is compressed: at most.
-pub(crate) fn size(event: &RecordedEvent, source: &str) -> usize {
+pub(crate) fn size(event: &RecordedEvent, source: &str, claim_check: Option<&ClaimCheck>) -> usize {
     let headers = headers(event, source, event.position);
     let headers = headers.iter().map(|header| HEADER_FRAME + header.key.len() + header.value.map_or(0, <[u8]>::len));
-    FRAME + event.stream.as_str().len() + event.data.payload.len() + headers.sum::<usize>()
-}
-
-/// The event that a record holds.
-///
-/// # Errors
-/// [`SourceError::Damaged`] names topic, partition, offset and what is wrong.
-pub fn decode(record: &impl Message) -> Result<RecordedEvent, SourceError> {
-    parse(record).map_err(|reason| SourceError::Damaged { place: place(record), reason })
+    let payload = match claim_check.filter(|check| check.takes(event)) {
+        Some(check) => claim::HEADERS * HEADER_FRAME + check.header_bytes(),
+        None => event.data.payload.len(),
+    };
+    FRAME + event.stream.as_str().len() + payload + headers.sum::<usize>()
 }
 
 pub(crate) fn place(record: &impl Message) -> String {
@@ -138,7 +149,8 @@ impl Heading {
     }
 }
 
-pub(crate) fn parse(record: &impl Message) -> Result<RecordedEvent, String> {
+/// The event that a record holds. Where it has a claim, its payload is elsewhere, and here it is empty.
+pub(crate) fn parse(record: &impl Message) -> Result<(RecordedEvent, Option<Claim>), String> {
     let fields = Fields::of(record)?;
     let specversion: String = fields.required("ce_specversion")?;
     if specversion != "1.0" {
@@ -158,7 +170,12 @@ pub(crate) fn parse(record: &impl Message) -> Result<RecordedEvent, String> {
         None => BTreeMap::new(),
     };
     let owned = |name| fields.text(name).map(str::to_owned);
-    Ok(RecordedEvent {
+    let claim = Claim::read(|name| fields.text(name))?;
+    let value = record.payload().ok_or("the value is missing")?;
+    if claim.is_some() && !value.is_empty() {
+        return Err("it has a value, and its payload is elsewhere".to_owned());
+    }
+    let event = RecordedEvent {
         position: Position::new(fields.required("ce_position")?),
         stream,
         version: Version::new(fields.required("ce_version")?),
@@ -175,9 +192,10 @@ pub(crate) fn parse(record: &impl Message) -> Result<RecordedEvent, String> {
         data: EventData {
             name: name.into(),
             schema_version: fields.required("ce_schemaversion")?,
-            payload: Bytes::copy_from_slice(record.payload().ok_or("the value is missing")?),
+            payload: Bytes::copy_from_slice(value),
         },
-    })
+    };
+    Ok((event, claim))
 }
 
 /// The headers of a record; a dozen is searched faster than hashed.
@@ -234,6 +252,7 @@ mod tests {
     use rdkafka::{Timestamp, message::OwnedMessage};
 
     use super::*;
+    use crate::payloads::decode;
 
     fn event(metadata: Metadata) -> RecordedEvent {
         RecordedEvent {

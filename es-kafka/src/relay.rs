@@ -1,5 +1,6 @@
 //! The relay: carries the log to Kafka. The log itself is the outbox.
 
+mod claims;
 mod create;
 mod deliveries;
 mod failure;

@@ -11,6 +11,7 @@ use es_core::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    claim_check::ClaimCheck,
     client::Settings,
     config::{KafkaSourceConfig, RelayConfig},
     relay::Relay,
@@ -51,6 +52,12 @@ impl KafkaRelay {
     /// Further properties of librdkafka for relay and readers, for example for TLS and SASL.
     pub fn settings(mut self, settings: Settings) -> Self {
         (self.relay.settings, self.source.settings) = (settings.clone(), settings);
+        self
+    }
+
+    /// Payloads that are too large for the topics go to object storage, and the readers get them from there.
+    pub fn claim_check(mut self, payloads: ClaimCheck) -> Self {
+        (self.relay.claim_check, self.source.claim_check) = (Some(payloads.clone()), Some(payloads));
         self
     }
 

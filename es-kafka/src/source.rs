@@ -31,6 +31,7 @@ use crate::{
     aside,
     client::{self, Quiet, told, unavailable},
     config::KafkaSourceConfig,
+    payloads::Payloads,
     progress::{self, ProgressError},
     record::place_of,
     refusal,
@@ -123,15 +124,19 @@ impl EventSource for KafkaSource {
         let found = Found::by(&config, &subscription).await?;
         found.check(&config).await?;
         self.check_log().await?;
+        let payloads = Payloads::new(config.claim_check.as_ref());
         let (outbox, takeover) = match subscription.order {
             EventOrder::PerKey => {
                 let outbox = Outbox::new(vec![merged()]);
-                feed::spawn(thread, outbox.clone(), move |outbox| merge::run(&config, &subscription, outbox))?;
+                feed::spawn(thread, outbox.clone(), move |outbox| {
+                    merge::run(&config, &subscription, &payloads, outbox)
+                })?;
                 (outbox, Takeover::WhenFree)
             }
             EventOrder::PerStream => {
                 let outbox = Outbox::new(found.shards);
-                feed::spawn(thread, outbox.clone(), move |outbox| group::reading::run(&config, &subscription, outbox))?;
+                let run = move |outbox: &Arc<Outbox>| group::reading::run(&config, &subscription, payloads, outbox);
+                feed::spawn(thread, outbox.clone(), run)?;
                 (outbox, Takeover::Always)
             }
         };

@@ -61,3 +61,9 @@ mod topics;
 
 #[path = "kafka/protocol.rs"]
 mod protocol;
+
+#[path = "kafka/storage.rs"]
+mod storage;
+
+#[path = "kafka/claim_check.rs"]
+mod claim_check;

@@ -17,6 +17,7 @@ use super::{
     KafkaTopic, LONGEST_DELAY,
     begin::begin,
     declared::Declared,
+    elsewhere,
     forwarded::{Story, stage},
     member::Member,
     partitions,
@@ -24,8 +25,10 @@ use super::{
     record::Record,
 };
 use crate::{
+    claim::payload_bytes,
     client::{is_out_of_range, unavailable},
     offsets::Offsets,
+    payloads::Payloads,
     record::place_of,
     source::{
         begin::{was_out_of_range, watermarks},
@@ -44,11 +47,12 @@ pub(super) fn run(
     category: String,
     (topics, first): (Vec<String>, Vec<Shard>),
     subscription: &Subscription,
+    payloads: Payloads,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
     let observer = topic.config.observer(&subscription.reader);
     let (first, reader) = (first.into_iter().collect(), subscription.reader.clone());
-    let foreign = Foreign { topic: topic.clone(), topics, category, reader, first, observer };
+    let foreign = Foreign { topic: topic.clone(), topics, category, reader, first, observer, payloads };
     let mut client = topic.config.member(subscription);
     client.set("enable.partition.eof", "true");
     let consumer: BaseConsumer<Group<Foreign>> =
@@ -75,6 +79,7 @@ struct Foreign {
     first: HashSet<Shard>,
     /// Makes clients beside the consumer.
     observer: ClientConfig,
+    payloads: Payloads,
 }
 
 impl Partitions for Foreign {
@@ -98,25 +103,38 @@ impl Partitions for Foreign {
 }
 
 impl Foreign {
-    /// What `record` is for the reader, and how long it is to wait for that.
-    fn read(&self, record: &Record<'_>) -> (Option<RecordedEvent>, Duration) {
+    /// The event that `record` is, with its data.
+    fn event(&self, record: &Record<'_>) -> Result<Option<RecordedEvent>, SourceError> {
         let (declared, category) = (&self.topic.declared, &self.category);
+        Ok(match elsewhere::data(record, &self.payloads)? {
+            None => declared.event(record, category),
+            Some(Ok(data)) => {
+                declared.event(&Record { value: Some(&data), headers: record.headers.clone(), ..*record }, category)
+            }
+            Some(Err(reason)) => Some(Declared::unreadable(record, category, reason)),
+        })
+    }
+
+    /// What `record` is for the reader, and how long it is to wait for that.
+    fn read(&self, record: &Record<'_>) -> Result<(Option<RecordedEvent>, Duration), SourceError> {
         if stage(&self.topic.topic, record.topic) == 0 {
-            return (declared.event(record, category), Duration::ZERO);
+            return Ok((self.event(record)?, Duration::ZERO));
         }
         let (story, headers) = match Story::of(record) {
             Ok(read) => read,
-            Err(reason) => return (Some(Declared::unreadable(record, category, reason)), Duration::ZERO),
+            Err(reason) => {
+                return Ok((Some(Declared::unreadable(record, &self.category, reason)), Duration::ZERO));
+            }
         };
         if story.handler.as_ref().is_some_and(|handler| *handler != self.reader) {
-            return (None, Duration::ZERO);
+            return Ok((None, Duration::ZERO));
         }
         // The same message as before, at another place.
-        let event = declared.event(&story.original(record, headers), category);
+        let event = self.event(&story.original(record, headers))?;
         let event = event.map(|event| RecordedEvent { position: position(record), ..event });
         // No record waits longer than its topic says, whatever a clock elsewhere has made of it.
         let delay = stage(&self.topic.topic, record.topic).checked_sub(1).and_then(|nth| self.topic.delays.get(nth));
-        (event, story.waits(Utc::now()).min(delay.copied().unwrap_or(LONGEST_DELAY)))
+        Ok((event, story.waits(Utc::now()).min(delay.copied().unwrap_or(LONGEST_DELAY))))
     }
 }
 
@@ -191,9 +209,9 @@ impl Reading {
         for _ in 0..topic.config.batch_events {
             match self.consumer.poll(patience) {
                 Some(Ok(message)) => {
-                    bytes += message.payload_len();
+                    bytes += payload_bytes(&message);
                     let (topic, partition) = (message.topic(), message.partition());
-                    let (event, wait) = self.group().of.read(&Record::of(&message));
+                    let (event, wait) = self.group().of.read(&Record::of(&message))?;
                     let mut members = self.group().members();
                     let Some(member) = find(&mut members, topic, partition) else { continue };
                     member.take(event, message.offset() + 1, wait);

@@ -7,6 +7,7 @@ use rdkafka::Message;
 
 use super::{cursor::Cursor, violation::Violation};
 use crate::{
+    claim::Claim,
     partitioner,
     progress::Progress,
     record::{self, Heading},
@@ -47,18 +48,30 @@ pub(super) struct Lane {
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) offset: i64,
-    /// The event and the position of the one before it, or why it is none.
-    content: Result<(RecordedEvent, Position), String>,
+    /// What it holds, or why it is no event.
+    content: Result<Content, String>,
+}
+
+#[derive(Debug)]
+struct Content {
+    event: RecordedEvent,
+    /// Where the payload is, if it is not in the record.
+    claim: Option<Claim>,
+    /// The position of the event before it.
+    previous: Position,
 }
 
 impl Found {
     pub(super) fn of(record: &impl Message) -> Self {
-        let content = Heading::claimed(record).and_then(|heading| Ok((record::parse(record)?, heading.previous)));
+        let content = Heading::claimed(record).and_then(|heading| {
+            let (event, claim) = record::parse(record)?;
+            Ok(Content { event, claim, previous: heading.previous })
+        });
         Self { offset: record.offset(), content }
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.content.as_ref().map_or_else(String::len, |(event, _)| weight(event))
+        size_of::<Self>() + self.content.as_ref().map_or_else(String::len, |content| weight(&content.event))
     }
 }
 
@@ -67,6 +80,8 @@ impl Found {
 pub(super) enum Seen {
     /// The same.
     Same,
+    /// The same, if the object is what the record claims; then it is to be [passed](Compare::pass).
+    Elsewhere { claim: Claim, at: At },
     /// Nothing yet: more of this partition must be read.
     Nothing { category: String, partition: i32 },
     /// Something else.
@@ -176,8 +191,11 @@ impl Compare {
         let at = lane.at(found.offset);
         let mismatch = match &found.content {
             Err(reason) => Mismatch::Plain(at.foreign(reason.clone())),
-            Ok((stored, previous)) if stored.position == event.position => {
-                let Some(field) = difference(event, stored, lane.last, *previous) else {
+            Ok(content) if content.event.position == event.position => {
+                let Some(field) = difference(event, content, lane.last) else {
+                    if let Some(claim) = &content.claim {
+                        return Seen::Elsewhere { claim: claim.clone(), at };
+                    }
                     lane.pass();
                     self.reached = event.position;
                     return Seen::Same;
@@ -186,14 +204,23 @@ impl Compare {
                 let (position, field) = (event.position, field.to_owned());
                 Mismatch::Plain(Violation::Content { position, field, topic, partition, offset })
             }
-            Ok((stored, _)) => Mismatch::Instead {
+            Ok(content) => Mismatch::Instead {
                 wanted: Some(Wanted { position: event.position, topic: at.topic.clone(), partition }),
                 at,
-                event: Box::new(stored.clone()),
+                event: Box::new(content.event.clone()),
                 last: lane.last,
             },
         };
         Seen::Other(mismatch)
+    }
+
+    /// The object of the record that `event` was compared with is the right one.
+    pub(super) fn pass(&mut self, event: &RecordedEvent) {
+        let partition = self.place(event).partition;
+        if let Some(lane) = self.lane(event.stream.category(), partition) {
+            lane.pass();
+            self.reached = event.position;
+        }
     }
 
     /// What the partitions hold beyond the last event of the log that was published. A partition that has more to read is
@@ -205,7 +232,7 @@ impl Compare {
                     let at = lane.at(found.offset);
                     return Seen::Other(match &found.content {
                         Err(reason) => Mismatch::Plain(at.foreign(reason.clone())),
-                        Ok((event, _)) => {
+                        Ok(Content { event, .. }) => {
                             Mismatch::Instead { wanted: None, at, event: Box::new(event.clone()), last: lane.last }
                         }
                     });
@@ -272,29 +299,29 @@ impl Lane {
         let Some(found) = self.waiting.pop_front() else { return };
         self.bytes -= found.bytes();
         self.compared = found.offset + 1;
-        if let Ok((event, _)) = &found.content {
+        if let Ok(Content { event, .. }) = &found.content {
             self.last = event.position;
         }
     }
 }
 
 /// What differs between an event and its record.
-fn difference(
-    event: &RecordedEvent,
-    stored: &RecordedEvent,
-    last: Position,
-    previous: Position,
-) -> Option<&'static str> {
+fn difference(event: &RecordedEvent, content: &Content, last: Position) -> Option<&'static str> {
+    let Content { event: stored, claim, previous } = content;
+    let other_payload = match claim {
+        Some(claim) => claim.difference(&event.data.payload).is_some(),
+        None => event.data.payload != stored.data.payload,
+    };
     let differs = [
         ("id", event.id != stored.id),
         ("stream", event.stream != stored.stream),
         ("version", event.version != stored.version),
         ("type", event.data.name != stored.data.name),
         ("schema version", event.data.schema_version != stored.data.schema_version),
-        ("payload", event.data.payload != stored.data.payload),
+        ("payload", other_payload),
         ("metadata", event.metadata != stored.metadata),
         ("time", event.recorded_at != stored.recorded_at),
-        ("event before it", last != previous),
+        ("event before it", last != *previous),
     ];
     differs.into_iter().find(|(_, differs)| *differs).map(|(field, _)| field)
 }

@@ -3,7 +3,7 @@
 use es_core::{ReadError, error::BoxError};
 use rdkafka::error::KafkaError;
 
-use crate::{progress::ProgressError, refusal::Refusal, undecided::Undecided};
+use crate::{claim_check::ClaimError, progress::ProgressError, refusal::Refusal, undecided::Undecided};
 
 /// Why nothing can be said about Kafka and the log.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +40,9 @@ pub enum ReconcileError {
         /// What is wrong with it.
         reason: String,
     },
+    /// The object storage refuses, or does not give, the payload of an event.
+    #[error("a payload cannot be read from the object storage")]
+    ObjectStorage(#[source] ClaimError),
     /// It was told to stop.
     #[error("it was told to stop")]
     Stopped,
@@ -51,6 +54,7 @@ impl ReconcileError {
         match self {
             Self::Read(error) => error.is_transient(),
             Self::Unavailable(_) | Self::Undecided { .. } | Self::Refilled | Self::Stopped => true,
+            Self::ObjectStorage(error) => error.is_transient(),
             Self::Refused { .. } | Self::Progress { .. } => false,
         }
     }

@@ -16,6 +16,7 @@ use super::{
     clients::{Clients, Stretch, check, late},
     compare::{Compare, Mismatch, Seen},
     error::ReconcileError,
+    objects::Objects,
     violation::Violation,
 };
 use crate::{client::Quiet, progress::Progress, record::place_of};
@@ -30,6 +31,7 @@ pub(super) struct Reading {
     clients: Clients,
     consumer: BaseConsumer<Quiet>,
     pub(super) compare: Compare,
+    pub(super) objects: Objects,
     buffer_bytes: usize,
     /// When the consumer last brought a record.
     heard: Instant,
@@ -40,6 +42,7 @@ impl Reading {
     pub(super) fn open(
         clients: Clients,
         mut compare: Compare,
+        objects: Objects,
         buffer_bytes: usize,
     ) -> Result<Result<Self, Violation>, ReconcileError> {
         let consumer = clients.consumer()?;
@@ -58,7 +61,7 @@ impl Reading {
             list.add_partition_offset(&lane.topic, lane.partition, Offset::Offset(lane.read))?;
         }
         consumer.assign(&list)?;
-        Ok(Ok(Self { clients, consumer, compare, buffer_bytes, heard: Instant::now() }))
+        Ok(Ok(Self { clients, consumer, compare, objects, buffer_bytes, heard: Instant::now() }))
     }
 
     /// Compares the next `events` of the log.
@@ -67,6 +70,13 @@ impl Reading {
             loop {
                 match self.compare.expect(event) {
                     Seen::Same => break,
+                    Seen::Elsewhere { claim, at } => {
+                        if let Some(violation) = self.objects.look(&claim, event.position, at)? {
+                            return Ok(Some(Mismatch::Plain(violation)));
+                        }
+                        self.compare.pass(event);
+                        break;
+                    }
                     Seen::Other(mismatch) => return Ok(Some(mismatch)),
                     Seen::Nothing { category, partition } => self.gather(&category, partition)?,
                 }
@@ -79,7 +89,8 @@ impl Reading {
     pub(super) fn rest(&mut self, progress: &Progress) -> Result<Option<Mismatch>, ReconcileError> {
         loop {
             match self.compare.rest(progress) {
-                Seen::Same => return Ok(None),
+                // What is left is no event of the log, so no object is looked for.
+                Seen::Same | Seen::Elsewhere { .. } => return Ok(None),
                 Seen::Other(mismatch) => return Ok(Some(mismatch)),
                 Seen::Nothing { category, partition } => self.gather(&category, partition)?,
             }

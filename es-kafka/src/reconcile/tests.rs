@@ -90,7 +90,7 @@ impl House {
         for event in self.log.iter().filter(|event| event.position > cursor.position) {
             match compare.expect(event) {
                 Seen::Same => {}
-                Seen::Nothing { .. } => panic!("everything is read"),
+                Seen::Nothing { .. } | Seen::Elsewhere { .. } => panic!("everything is read"),
                 Seen::Other(mismatch) => {
                     return (compare.cursor(&self.progress), Some(self.judged(&compare, mismatch)));
                 }
@@ -98,7 +98,7 @@ impl House {
         }
         let rest = match compare.rest(&self.progress) {
             Seen::Same => None,
-            Seen::Nothing { .. } => panic!("everything is read"),
+            Seen::Nothing { .. } | Seen::Elsewhere { .. } => panic!("everything is read"),
             Seen::Other(mismatch) => Some(self.judged(&compare, mismatch)),
         };
         (compare.cursor(&self.progress), rest)

@@ -63,6 +63,25 @@ pub enum Violation {
         /// The offset there.
         offset: i64,
     },
+    /// The payload of an event is in object storage, and the object is not there, or another one.
+    #[error(
+        "the payload of position {position}, whose record is at {}, is the object {object:?}: {found}",
+        place_of(.topic, *.partition, *.offset)
+    )]
+    Object {
+        /// The event.
+        position: Position,
+        /// The object.
+        object: String,
+        /// What is there instead.
+        found: String,
+        /// Where the record is.
+        topic: String,
+        /// The partition.
+        partition: i32,
+        /// The offset there.
+        offset: i64,
+    },
     /// A record is not an event of this log.
     #[error("the record at {} is foreign: {reason}", place_of(.topic, *.partition, *.offset))]
     Foreign {

@@ -53,10 +53,11 @@ pub enum RelayError {
     /// (R11); what is before it was published.
     ///
     /// # What to do
-    /// Raise the limit that it names, and start the relay. Limits of topics are compared with compressed records.
+    /// Raise the limit that it names, or let large payloads go to object storage ([`ClaimCheck`](crate::ClaimCheck)), and start the
+    /// relay. Limits of topics are compared with compressed records.
     #[error(
         "the event at position {position} ({stream}, id {event_id}) is too large: as a record of {topic} it takes up to {bytes} bytes, and \
-         {limit}; raise that, and start the relay"
+         {limit}; raise that, or let its payload go to object storage (`claim_check`), and start the relay"
     )]
     TooLarge {
         /// Its place in the log.
@@ -71,6 +72,25 @@ pub enum RelayError {
         bytes: usize,
         /// What accepts less.
         limit: SizeLimit,
+    },
+    /// The object storage refuses the payload of an event. Nothing after it can be published before that is mended; what is before it
+    /// was published.
+    ///
+    /// # What to do
+    /// What it says, and start the relay.
+    #[error(
+        "the object storage refuses the object {object:?}, which is the payload of the event at position {position}; {remedy}, and start \
+         the relay"
+    )]
+    ObjectStorage {
+        /// The event's place in the log.
+        position: Position,
+        /// The object.
+        object: String,
+        /// What to do.
+        remedy: &'static str,
+        /// What the object storage said.
+        source: BoxError,
     },
     /// The log cannot be read.
     #[error("the log cannot be read")]
@@ -260,7 +280,7 @@ impl Suspect {
             id: event.id,
             stream: event.stream.clone(),
             topic: Topics::new(&config.topic_prefix).events(category),
-            bytes: record::size(event, &config.source),
+            bytes: record::size(event, &config.source, config.claim_check.as_ref()),
             limits: (maker.limit(category), size::client_limit(config)),
         }
     }
@@ -293,6 +313,17 @@ impl From<Refusal> for RelayError {
 #[error("another relay publishes under the name {name:?}")]
 pub(crate) struct Fenced {
     pub(crate) name: String,
+}
+
+/// The object storage does not take a payload now.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the object storage does not take the object {object:?}, which is the payload of the event at position {position}"
+)]
+pub(crate) struct NotPut {
+    pub(crate) position: Position,
+    pub(crate) object: String,
+    pub(crate) source: BoxError,
 }
 
 /// How a session ends before the shutdown.

@@ -7,7 +7,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{failure::PublishError, producer::SHUTDOWN_GRACE, transactions::Transactions};
+use super::{claims::Claims, failure::PublishError, producer::SHUTDOWN_GRACE, transactions::Transactions};
 use crate::{
     config::{RelayConfig, StepHook},
     progress::Progress,
@@ -22,6 +22,7 @@ pub(crate) struct Publisher {
 
 struct Job {
     events: Vec<RecordedEvent>,
+    claims: Claims,
     head: Position,
     reply: oneshot::Sender<Result<Progress, PublishError>>,
 }
@@ -52,8 +53,8 @@ impl Publisher {
                 if opened.send(Ok(transactions.progress.clone())).is_err() {
                     return;
                 }
-                while let Ok(Job { events, head, reply }) = inbox.recv() {
-                    let outcome = transactions.publish(&events, head);
+                while let Ok(Job { events, claims, head, reply }) = inbox.recv() {
+                    let outcome = transactions.publish(&events, &claims, head);
                     let failed = outcome.is_err();
                     _ = reply.send(outcome);
                     if failed {
@@ -69,14 +70,19 @@ impl Publisher {
         Ok((Self { jobs, ended }, progress))
     }
 
-    /// Publishes `events` and that the log ends at `head` in one transaction. After an error the publisher is
-    /// spent.
+    /// Publishes `events`, of which some have `claims`, and that the log ends at `head` in one transaction. After an error the
+    /// publisher is spent.
     ///
     /// # Cancel safety
     /// Dropping the future leaves either nothing or the whole: the thread finishes the transaction.
-    pub(crate) async fn publish(&self, events: Vec<RecordedEvent>, head: Position) -> Result<Progress, PublishError> {
+    pub(crate) async fn publish(
+        &self,
+        events: Vec<RecordedEvent>,
+        claims: Claims,
+        head: Position,
+    ) -> Result<Progress, PublishError> {
         let (reply, outcome) = oneshot::channel();
-        self.jobs.send(Job { events, head, reply }).map_err(|_| PublishError::Gone)?;
+        self.jobs.send(Job { events, claims, head, reply }).map_err(|_| PublishError::Gone)?;
         outcome.await.map_err(|_| PublishError::Gone)?
     }
 

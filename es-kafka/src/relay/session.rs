@@ -19,6 +19,7 @@ use tracing::Instrument;
 
 use super::{
     Relay,
+    claims::{self, Claims},
     create::TopicMaker,
     failure::{Failure, PublishError, RelayError, Suspect},
     look::Look,
@@ -74,6 +75,9 @@ impl Relay {
             let Some(made) = shutdown.run_until_cancelled(self.ensure_topics(&mut maker, &batch)).await else { break };
             made?;
             size::split(&mut batch, &mut pending, &maker, &self.config).map_err(Failure::Final)?;
+            let put = claims::put(&mut batch, &mut pending, &self.config);
+            let Some(put) = shutdown.run_until_cancelled(put).await else { break };
+            let claims = put?;
             let Some(end) = batch.last().map(|event| event.position) else { continue };
             let count = batch.len();
             // Only of one event is it known that it is the one that is too large.
@@ -82,7 +86,7 @@ impl Relay {
             // While Kafka works on this transaction, the store reads the next one.
             let read_ahead = async { if pending.is_empty() { self.read(end, pace).await.map(Some) } else { Ok(None) } };
             let publish = async {
-                let outcome = publisher.publish(batch, head).instrument(span).await;
+                let outcome = publisher.publish(batch, claims, head).instrument(span).await;
                 match &outcome {
                     Ok(_) => self.meter.committed(count, began.elapsed()),
                     Err(_) => self.meter.failed(began.elapsed()),
@@ -217,7 +221,7 @@ struct Opened {
 /// Commits that the log ends at `head`, unless that is what was told last.
 async fn tell(publisher: &Publisher, progress: &mut Option<Progress>, head: Position) -> Result<(), Failure> {
     if progress.as_ref().map(|progress| progress.head) != Some(head) {
-        *progress = Some(publisher.publish(Vec::new(), head).await.map_err(Failure::publish)?);
+        *progress = Some(publisher.publish(Vec::new(), Claims::new(), head).await.map_err(Failure::publish)?);
     }
     Ok(())
 }

@@ -38,7 +38,7 @@ pub(super) fn split(
     let client = client_limit(config);
     let is_large = |event: &RecordedEvent, limit: u64| {
         let rough = event.data.payload.len() + AROUND;
-        exceeds(rough, limit) && exceeds(record::size(event, &config.source), limit)
+        exceeds(rough, limit) && exceeds(record::size(event, &config.source, config.claim_check.as_ref()), limit)
     };
     let limit = |event: &RecordedEvent| maker.limit(event.stream.category()).map_or(client, |topic| topic.min(client));
     let Some(large) = batch.iter().position(|event| is_large(event, limit(event))) else { return Ok(()) };

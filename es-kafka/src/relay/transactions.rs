@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
+    claims::Claims,
     deliveries::{Deliveries, PROGRESS, Rewound},
     failure::{PublishError, RelayError},
     orphan,
@@ -18,6 +19,7 @@ use super::{
     verify,
 };
 use crate::{
+    claim::Claim,
     client,
     config::{RelayConfig, Step, StepHook},
     partitioner,
@@ -78,8 +80,13 @@ impl Transactions {
     }
 
     /// One transaction: the events, their deliveries awaited, then the progress that they amount to.
-    pub(crate) fn publish(&mut self, events: &[RecordedEvent], head: Position) -> Result<Progress, PublishError> {
-        let outcome = self.transaction(events, head);
+    pub(crate) fn publish(
+        &mut self,
+        events: &[RecordedEvent],
+        claims: &Claims,
+        head: Position,
+    ) -> Result<Progress, PublishError> {
+        let outcome = self.transaction(events, claims, head);
         match &outcome {
             Ok(progress) => self.progress = Some(progress.clone()),
             // A crash leaves the transaction open, as a real one would.
@@ -90,12 +97,17 @@ impl Transactions {
         outcome
     }
 
-    fn transaction(&mut self, events: &[RecordedEvent], head: Position) -> Result<Progress, PublishError> {
+    fn transaction(
+        &mut self,
+        events: &[RecordedEvent],
+        claims: &Claims,
+        head: Position,
+    ) -> Result<Progress, PublishError> {
         self.producer.begin_transaction().map_err(|error| self.classify(error))?;
         self.producer.context().reports().confirmed = 0;
         let mut progress = self.begun();
         for (index, event) in events.iter().enumerate() {
-            self.send(event, index, &mut progress)?;
+            self.send(event, claims.get(&event.position), index, &mut progress)?;
         }
         // What the relay says when it starts has no steps at which a test could end it.
         let step = |step| if events.is_empty() { Ok(()) } else { self.step(step) };
@@ -123,7 +135,13 @@ impl Transactions {
         Ok(progress)
     }
 
-    fn send(&self, event: &RecordedEvent, index: usize, progress: &mut Progress) -> Result<(), PublishError> {
+    fn send(
+        &self,
+        event: &RecordedEvent,
+        claim: Option<&Claim>,
+        index: usize,
+        progress: &mut Progress,
+    ) -> Result<(), PublishError> {
         let topic = self.topics.events(event.stream.category());
         let count = match progress.partitions.get(&topic) {
             Some(count) => *count,
@@ -132,11 +150,12 @@ impl Transactions {
         let partition = partitioner::partition(event.stream.as_str().as_bytes(), count);
         let previous = progress.positions.set(&topic, partition, event.position).unwrap_or_default();
         self.enqueue(|| {
+            let (headers, value) = record::written(event, &self.config.source, previous, claim);
             BaseRecord::with_opaque_to(&topic, index)
                 .partition(partition)
                 .key(event.stream.as_str())
-                .payload(event.data.payload.as_ref())
-                .headers(record::headers(event, &self.config.source, previous))
+                .payload(value)
+                .headers(headers)
         })?;
         progress.partitions.entry(topic).or_insert(count);
         Ok(())

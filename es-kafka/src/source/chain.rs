@@ -15,7 +15,8 @@ use rdkafka::Message;
 
 use super::{begin::Begin, mark::Mark};
 use crate::{
-    record::{self, Heading, place_of},
+    payloads::Payloads,
+    record::{Heading, place_of},
     weight::weight,
 };
 
@@ -49,6 +50,7 @@ pub(crate) struct Chain {
     /// The next offset at the last call of [`passes`](Self::passes).
     passed: i64,
     pub(crate) paused: bool,
+    payloads: Payloads,
 }
 
 impl Chain {
@@ -67,7 +69,13 @@ impl Chain {
             uncovered_since: None,
             passed: begin.offset,
             paused: false,
+            payloads: Payloads::default(),
         }
+    }
+
+    /// Where the payloads are that are not in its records.
+    pub(crate) fn with_payloads(self, payloads: Payloads) -> Self {
+        Self { payloads, ..self }
     }
 
     pub(crate) fn next(&self) -> i64 {
@@ -82,7 +90,7 @@ impl Chain {
         SourceError::Foreign { place: self.place(offset), reason }
     }
 
-    /// Takes in a record.
+    /// Takes in a record. It waits for the object storage where the payload of a new event is there.
     pub(crate) fn take(&mut self, record: &impl Message) -> Result<(), SourceError> {
         let offset = record.offset();
         if offset < self.next {
@@ -164,7 +172,7 @@ impl Chain {
     fn accept(&mut self, record: &impl Message, heading: Heading) -> Result<Option<RecordedEvent>, SourceError> {
         let Heading { position, previous, witness } = heading;
         self.mark.agrees(position, witness)?;
-        let event = if position > self.mark.position { Some(record::decode(record)?) } else { None };
+        let event = if position > self.mark.position { Some(self.payloads.decode(record)?) } else { None };
         self.seen = Some(Link { offset: record.offset(), position, previous });
         Ok(event)
     }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     offsets::Offsets,
+    payloads::Payloads,
     progress::Progress,
     topics::{Topics, merged},
     weight::weight,
@@ -44,6 +45,7 @@ pub(crate) struct Horizon {
     checkpoint: Checkpoint,
     /// Whether the reader knows that it has everything.
     said_end: bool,
+    pub(crate) payloads: Payloads,
 }
 
 /// The cursor of the merged shard: the next offsets, in one filling of the topics.
@@ -88,6 +90,7 @@ impl Horizon {
             delivered: Mark::of(checkpoint),
             checkpoint: checkpoint.clone(),
             said_end: false,
+            payloads: Payloads::default(),
         })
     }
 
@@ -135,7 +138,7 @@ impl Horizon {
 
     /// Merges one more partition, which is read from `begin` on.
     pub(crate) fn add(&mut self, topic: &str, partition: i32, begin: Begin) {
-        let chain = Chain::new(topic, partition, begin, self.delivered);
+        let chain = Chain::new(topic, partition, begin, self.delivered).with_payloads(self.payloads.clone());
         self.chains.entry(topic.to_owned()).or_default().insert(partition, chain);
     }
 

@@ -18,7 +18,7 @@ use super::{
     group::Told,
     mark::{Mark, Written},
 };
-use crate::{offsets::Offsets, progress::Progress};
+use crate::{offsets::Offsets, payloads::Payloads, progress::Progress};
 
 /// What is known of the relay at this moment.
 #[derive(Clone, Copy)]
@@ -61,6 +61,10 @@ pub(crate) struct Member {
 impl Member {
     pub(crate) fn new(topic: &str, partition: i32, begin: Begin, mark: Mark) -> Self {
         Self { chain: Chain::new(topic, partition, begin, mark), told: mark, told_at: None, said_end: false }
+    }
+
+    pub(crate) fn with_payloads(self, payloads: Payloads) -> Self {
+        Self { chain: self.chain.with_payloads(payloads), ..self }
     }
 
     /// The partition as the checkpoint knows it, and the offset to read it from.

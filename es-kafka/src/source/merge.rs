@@ -23,25 +23,29 @@ use crate::{
     client::{Quiet, check, is_out_of_range, unavailable},
     config::KafkaSourceConfig,
     follower::Follower,
+    payloads::Payloads,
     progress::Progress,
     topics::{Topics, merged},
 };
 
 /// How long a poll waits: with it, how late a progress may be noticed.
 const POLL: Duration = Duration::from_millis(10);
+/// How long is read before what was read is handed on: payloads may come slowly.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// Reads until the reader is gone. Partitions are assigned by hand: the lease in the read model
 /// store excludes other readers of the one shard.
 pub(crate) fn run(
     config: &KafkaSourceConfig,
     subscription: &Subscription,
+    payloads: &Payloads,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
     let shard = merged();
     outbox.assigned(vec![shard.clone()]);
     let Some(mut checkpoints) = outbox.wait_for_starts(std::slice::from_ref(&shard)) else { return Ok(()) };
     while let Some(checkpoint) = checkpoints.pop() {
-        let mut merge = Merge::open(config, subscription, &checkpoint)?;
+        let mut merge = Merge::open(config, subscription, payloads, &checkpoint)?;
         loop {
             if outbox.stopped() {
                 merge.group_offsets.tell_last(&merge.consumer, outbox);
@@ -75,11 +79,13 @@ impl<'a> Merge<'a> {
     fn open(
         config: &'a KafkaSourceConfig,
         subscription: &Subscription,
+        payloads: &Payloads,
         checkpoint: &Checkpoint,
     ) -> Result<Self, SourceError> {
         let topics = Topics::new(&config.topic_prefix);
         let categories = subscription.categories.clone();
-        let horizon = Horizon::new(topics.clone(), categories.clone(), checkpoint)?;
+        let mut horizon = Horizon::new(topics.clone(), categories.clone(), checkpoint)?;
+        horizon.payloads = payloads.clone();
         let consumer = config.merging(subscription).create_with_context(Quiet).map_err(unavailable)?;
         let follower = Follower::new(config, &subscription.reader)?;
         let (observer, group_offsets) = (config.observer(&subscription.reader), GroupOffsets::new(horizon::offsets_of));
@@ -141,13 +147,13 @@ impl<'a> Merge<'a> {
     }
 
     fn gather(&mut self) -> Result<(), SourceError> {
-        let (mut patience, most_bytes) = (POLL, self.chain_bytes());
+        let (mut patience, most_bytes, began) = (POLL, self.chain_bytes(), Instant::now());
         for _ in 0..self.config.batch_events {
             match self.consumer.poll(patience) {
                 Some(Ok(message)) => {
                     if let Some(chain) = self.horizon.chain(message.topic(), message.partition()) {
                         chain.take(&message)?;
-                        if chain.holds(self.config.buffer_events, most_bytes) {
+                        if chain.holds(self.config.buffer_events, most_bytes) || began.elapsed() >= SLICE {
                             break;
                         }
                     }

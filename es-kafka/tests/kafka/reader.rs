@@ -33,6 +33,8 @@ pub(crate) struct Reader {
     pub(crate) checkpoints: BTreeMap<Shard, Checkpoint>,
     pub(crate) events: Vec<(Shard, RecordedEvent)>,
     pub(crate) batches: usize,
+    /// How many events the largest batch had.
+    pub(crate) largest_batch: usize,
     pub(crate) at_end: BTreeMap<Shard, bool>,
 }
 
@@ -43,8 +45,17 @@ impl Reader {
         order: EventOrder,
         checkpoints: BTreeMap<Shard, Checkpoint>,
     ) -> Self {
-        let feed = KafkaSource::new(config).open(&subscription(categories, order)).await.unwrap();
-        Self { feed, checkpoints, events: Vec::new(), batches: 0, at_end: BTreeMap::new() }
+        Self::of(KafkaSource::new(config), categories, order, checkpoints).await
+    }
+
+    pub(crate) async fn of(
+        source: impl EventSource,
+        categories: Categories,
+        order: EventOrder,
+        checkpoints: BTreeMap<Shard, Checkpoint>,
+    ) -> Self {
+        let feed = source.open(&subscription(categories, order)).await.unwrap();
+        Self { feed, checkpoints, events: Vec::new(), batches: 0, largest_batch: 0, at_end: BTreeMap::new() }
     }
 
     /// Why the source is not even opened.
@@ -73,6 +84,7 @@ impl Reader {
             Delivery::Batch(batch) => {
                 let known = self.checkpoints.get_mut(&batch.shard).expect("a started shard");
                 let mut last = known.position;
+                self.largest_batch = self.largest_batch.max(batch.events.iter().count());
                 for event in batch.events.iter().cloned() {
                     assert!(event.position > last, "{} follows {last} in {}", event.position, batch.shard);
                     last = event.position;

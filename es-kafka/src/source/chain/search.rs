@@ -36,7 +36,10 @@ impl Chain {
             self.doubt = None;
             match self.accept(record, heading) {
                 Ok(event) => self.keep(offset, event),
-                Err(error @ SourceError::Damaged { .. }) => self.doubt = Some((Some(heading.position), error)),
+                // A payload that cannot be had may be that of a foreign record.
+                Err(error @ (SourceError::Damaged { .. } | SourceError::Refused { .. })) => {
+                    self.doubt = Some((Some(heading.position), error));
+                }
                 Err(error) => return Err(error),
             }
         } else {

@@ -11,6 +11,7 @@ use rdkafka::{
 use super::{Group, Partitions};
 use crate::{
     config::KafkaSourceConfig,
+    payloads::Payloads,
     progress::Progress,
     source::{
         member::{Known, Member},
@@ -28,6 +29,7 @@ pub(super) struct Published {
     pub(super) observer: ClientConfig,
     /// The newest that is known, and that all partitions are measured by.
     pub(super) progress: Mutex<Option<Arc<Progress>>>,
+    pub(super) payloads: Payloads,
 }
 
 impl Published {
@@ -66,7 +68,9 @@ impl Partitions for Published {
         checkpoint: &Checkpoint,
     ) -> Result<(Member, i64), SourceError> {
         let progress = self.progress();
-        Member::start((consumer, &self.observer), place, checkpoint, self.known(progress.as_deref()))
+        let known = self.known(progress.as_deref());
+        let (member, begin) = Member::start((consumer, &self.observer), place, checkpoint, known)?;
+        Ok((member.with_payloads(self.payloads.clone()), begin))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use es_core::backend::{SourceError, Subscription};
@@ -14,9 +14,11 @@ use rdkafka::{
 
 use super::{Group, find, pressure::Pressure, published::Published};
 use crate::{
+    claim::payload_bytes,
     client::{is_out_of_range, unavailable},
     config::KafkaSourceConfig,
     follower::Follower,
+    payloads::Payloads,
     source::{
         group_offsets::GroupOffsets,
         member::{Member, offsets_of},
@@ -26,11 +28,14 @@ use crate::{
 };
 
 const POLL: Duration = Duration::from_millis(10);
+/// How long is read before the group is attended to again: payloads may come slowly.
+const SLICE: Duration = Duration::from_secs(1);
 
 /// Reads until the reader is gone, then leaves the group.
 pub(crate) fn run(
     config: &KafkaSourceConfig,
     subscription: &Subscription,
+    payloads: Payloads,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
     let topics = Topics::new(&config.topic_prefix);
@@ -41,6 +46,7 @@ pub(crate) fn run(
         subscription: subscription.clone(),
         observer: config.observer(&subscription.reader),
         progress: Mutex::default(),
+        payloads,
     };
     let group = Group::new(outbox.clone(), published);
     let consumer: BaseConsumer<Group<Published>> =
@@ -111,11 +117,11 @@ impl Reading<'_> {
     }
 
     fn gather(&mut self) -> Result<(), SourceError> {
-        let (mut patience, mut bytes) = (POLL, 0);
+        let (mut patience, mut bytes, began) = (POLL, 0, Instant::now());
         for _ in 0..self.config.batch_events {
             match self.consumer.poll(patience) {
                 Some(Ok(message)) => {
-                    bytes += message.payload_len();
+                    bytes += payload_bytes(&message);
                     let mut members = self.group().members();
                     if let Some(member) = find(&mut members, message.topic(), message.partition()) {
                         member.chain.take(&message)?;
@@ -125,7 +131,7 @@ impl Reading<'_> {
                 Some(Err(error)) => self.group().heed(error)?,
                 None => break,
             }
-            if bytes >= self.config.batch_bytes {
+            if bytes >= self.config.batch_bytes || began.elapsed() >= SLICE {
                 break;
             }
             patience = Duration::ZERO;

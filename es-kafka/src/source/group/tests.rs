@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::{published::Published, *};
 use crate::{
     config::KafkaSourceConfig,
+    payloads::Payloads,
     progress::Progress,
     record,
     source::{
@@ -58,6 +59,7 @@ fn group() -> (Group<Published>, KafkaSourceConfig, KafkaFeed) {
         },
         observer: ClientConfig::new(),
         progress: Mutex::default(),
+        payloads: Payloads::default(),
     };
     let group = Group::new(outbox.clone(), published);
     group.members().insert("order-events".to_owned(), members);
