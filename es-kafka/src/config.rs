@@ -8,6 +8,7 @@ use rdkafka::ClientConfig;
 use crate::{
     claim_check::ClaimCheck,
     client::{self, Settings},
+    routes::{Route, Routes},
     topic_settings::TopicSettings,
     topics::Topics,
 };
@@ -41,6 +42,9 @@ pub struct RelayConfig {
     pub create_topics: bool,
     /// How topics of events are created, and what those that exist are compared with.
     pub topics: TopicSettings,
+    /// Categories whose events go to another topic than `<prefix><category>-events`, or to none, and those whose topic has partitions
+    /// or settings of its own.
+    pub routes: Routes,
     /// How often a running relay looks whether its topics are still there, and as they were.
     pub check_topics_every: Duration,
     /// The most events of one transaction.
@@ -67,12 +71,34 @@ impl RelayConfig {
             replication: -1,
             create_topics: true,
             topics: TopicSettings::default(),
+            routes: Routes::default(),
             check_topics_every: Duration::from_mins(1),
             batch_events: 2_000,
             batch_bytes: 8 * 1024 * 1024,
             claim_check: None,
             settings: Settings::new(),
         }
+    }
+
+    /// The topics that it declares.
+    pub(crate) fn names(&self) -> Topics {
+        let names = Topics::new(&self.topic_prefix);
+        let targets = self.routes.targets(names.prefix());
+        names.with_targets(targets)
+    }
+
+    fn route(&self, topic: &str) -> Option<&Route> {
+        self.routes.of(self.names().category(topic)?)
+    }
+
+    /// What is declared of a topic of events.
+    pub(crate) fn settings_of(&self, topic: &str) -> &TopicSettings {
+        self.route(topic).and_then(|route| route.settings.as_ref()).unwrap_or(&self.topics)
+    }
+
+    /// How many partitions are declared for a topic of events.
+    pub(crate) fn partitions_of(&self, topic: &str) -> i32 {
+        self.route(topic).and_then(|route| route.partitions).unwrap_or(self.partitions)
     }
 
     /// No topic has a slash in its name: so that of two relays with prefixes and names that run into each

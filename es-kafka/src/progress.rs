@@ -71,6 +71,9 @@ pub struct Progress {
     /// How many partitions each topic had when its first event was published. A stream's partition
     /// follows from it.
     pub partitions: BTreeMap<String, i32>,
+    /// The topic of each category whose events do not go to the usual one; `None`: they are not published.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub targets: BTreeMap<String, Option<String>>,
 }
 
 impl Progress {
@@ -85,6 +88,7 @@ impl Progress {
             offsets: Offsets::default(),
             positions: PerPartition::default(),
             partitions: BTreeMap::new(),
+            targets: BTreeMap::new(),
         }
     }
 

@@ -135,10 +135,17 @@ impl Reconcile {
         let clients = Clients::new(&self.config, self.patience, stop);
         let topics = Topics::new(&self.config.topic_prefix);
 
-        let (asks, names) = (clients.clone(), topics.clone());
-        let (progress, found) = blocking(move || {
-            let (found, has_progress) = asks.topics(&names)?;
-            Ok((if has_progress { asks.progress()? } else { None }, found))
+        let asks = clients.clone();
+        let (progress, found, topics) = blocking(move || {
+            let (mut found, has_progress) = asks.topics(&topics)?;
+            let progress = if has_progress { asks.progress()? } else { None };
+            // Where the relay publishes to, whatever this program declares.
+            let targets = progress.as_ref().map(|progress| progress.targets.clone()).unwrap_or_default();
+            let topics = topics.with_targets(targets);
+            if !topics.targets().is_empty() {
+                (found, _) = asks.topics(&topics)?;
+            }
+            Ok((progress, found, topics))
         })
         .await?;
         let head = self.store.head().await?;

@@ -9,6 +9,7 @@ mod orphan;
 mod pace;
 mod producer;
 mod publisher;
+mod rerouted;
 mod session;
 mod size;
 mod standby;

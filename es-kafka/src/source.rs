@@ -172,8 +172,9 @@ impl Found {
             .create_with_context(Quiet)
             .map_err(unavailable)?;
         let mut topics: Vec<_> = self.topics.iter().map(|topic| TopicStatus::new(topic, None)).collect();
+        let declared = TopicSettings::default();
         // A reader that may not see them finds gaps by itself, and the relay looks too.
-        describe(&admin, &TopicSettings::default(), &mut topics).await.map_err(unavailable)?;
+        describe(&admin, |_| &declared, &mut topics).await.map_err(unavailable)?;
         match topics.iter().find_map(|topic| Some((topic, topic.compaction()?))) {
             Some((topic, policy)) => {
                 let reason =

@@ -76,7 +76,7 @@ impl RelayStatus {
             aside::done(move || ask(&asked)).await.map_err(StatusError::Unavailable)??;
         let admin: AdminClient<Quiet> =
             client::layered(&config.brokers, &[], &config.settings, &[]).create_with_context(Quiet)?;
-        let readable = describe(&admin, &config.topics, &mut topics).await?;
+        let readable = describe(&admin, |topic| config.settings_of(topic), &mut topics).await?;
         // The head is read last, so the position is not greater than it.
         let head = store.head().await?;
         let (progress, written_at) = progress.unzip();
@@ -134,20 +134,21 @@ fn ask(config: &RelayConfig) -> Result<Asked, StatusError> {
         Ok(metadata) => metadata,
         Err(error) => return Err(told(&consumer).unwrap_or(error).into()),
     };
+    let progress = if metadata.topics().iter().any(|topic| topic.name() == names.progress()) {
+        progress::read_last_record(&client, &names.progress(), &config.name, PATIENCE)?
+    } else {
+        client::exists(&consumer, &names.progress(), PATIENCE)?;
+        None
+    };
+    // Where the relay publishes to, whatever this program declares.
+    let targets = progress.as_ref().map(|(progress, _)| progress.targets.clone());
+    let names = names.with_targets(targets.unwrap_or_default());
     let mut topics = BTreeMap::new();
     for topic in metadata.topics() {
         if topic.name() == names.progress() || names.category(topic.name()).is_some() {
             topics.insert(topic.name().to_owned(), TopicStatus::new(topic.name(), Some(topic)));
         }
     }
-    if !topics.contains_key(&names.progress()) {
-        client::exists(&consumer, &names.progress(), PATIENCE)?;
-    }
-    let progress = if topics.contains_key(&names.progress()) {
-        progress::read_last_record(&client, &names.progress(), &config.name, PATIENCE)?
-    } else {
-        None
-    };
     let first = progress.as_ref().map(|(progress, _)| progress.partitions.clone()).unwrap_or_default();
     for (topic, first) in first {
         let status = topics.entry(topic).or_insert_with_key(|topic| TopicStatus::new(topic, None));

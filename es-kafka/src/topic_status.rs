@@ -110,9 +110,10 @@ impl TopicStatus {
             );
         }
         let is_changed = self.first_partitions.is_some_and(|first| first != self.partitions);
-        if config.create_topics && !is_changed && self.partitions != config.partitions {
+        let declared = config.partitions_of(topic);
+        if config.create_topics && !is_changed && self.partitions != declared {
             warn(
-                format!("{topic} has {}, and {} are declared", partitions(self.partitions), config.partitions),
+                format!("{topic} has {}, and {declared} are declared", partitions(self.partitions)),
                 format!("declare {}: a topic in use keeps its partitions", self.partitions),
             );
         }
@@ -154,7 +155,7 @@ impl TopicStatus {
             );
         } else {
             for (name, limit) in self.limits() {
-                let declared = config.topics.limit(name);
+                let declared = config.settings_of(topic).limit(name);
                 if declared.is_none_or(|declared| limit < declared) {
                     let instead = declared.map_or_else(|| "for ever".to_owned(), |declared| declared.to_string());
                     problem(
@@ -192,9 +193,9 @@ impl TopicStatus {
 }
 
 /// Adds the settings of `topics`. Returns whether the brokers show them.
-pub(crate) async fn describe<C: ClientContext>(
+pub(crate) async fn describe<'d, C: ClientContext>(
     admin: &AdminClient<C>,
-    declared: &TopicSettings,
+    declared: impl Fn(&str) -> &'d TopicSettings,
     topics: &mut [TopicStatus],
 ) -> KafkaResult<bool> {
     if topics.is_empty() {
@@ -208,7 +209,7 @@ pub(crate) async fn describe<C: ClientContext>(
         match described {
             // So the client tells that they may not be read; and of a topic that the broker has just learnt of.
             Ok(settings) if settings.entries.is_empty() => readable = false,
-            Ok(settings) => topic.set(&settings, declared),
+            Ok(settings) => topic.set(&settings, declared(&topic.topic)),
             Err(code) => return Err(KafkaError::AdminOp(code)),
         }
     }

@@ -1,15 +1,21 @@
 //! Which topic holds what, and what its partitions are called.
 
-use es_core::backend::{Categories, Shard};
+use std::collections::BTreeMap;
+
+use es_core::backend::{Categories, Shard, SourceError};
+
+use crate::routes::{EVENTS, PROGRESS};
 
 /// The names of the topics of one log: `<prefix><category>-events` for the events of each
-/// category, and `<prefix>relay-progress`.
+/// category, unless [`Routes`](crate::Routes) say otherwise, and `<prefix>relay-progress`.
 ///
 /// A prefix ends in `.` or `-`, which no category holds: so the topics of the prefix `shop.` are never
 /// taken for those of `shop`. Otherwise a dot is added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Topics {
     prefix: String,
+    /// The topics of categories that have not the usual one; `None`: these are not published.
+    targets: BTreeMap<String, Option<String>>,
 }
 
 impl Topics {
@@ -19,23 +25,67 @@ impl Topics {
         if !prefix.is_empty() && !prefix.ends_with(['.', '-']) {
             prefix.push('.');
         }
-        Self { prefix }
+        Self { prefix, targets: BTreeMap::new() }
     }
 
-    /// The topic with the events of `category`.
+    /// The same, but for the categories of `targets`: those of a relay's [`Routes`](crate::Routes), or of its progress.
+    pub(crate) fn with_targets(self, targets: BTreeMap<String, Option<String>>) -> Self {
+        Self { targets, ..self }
+    }
+
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    pub(crate) fn targets(&self) -> &BTreeMap<String, Option<String>> {
+        &self.targets
+    }
+
+    /// The topic with the events of `category`: the usual one too if they are not published.
     pub fn events(&self, category: &str) -> String {
-        format!("{}{category}-events", self.prefix)
+        let target = self.targets.get(category).cloned().flatten();
+        target.unwrap_or_else(|| format!("{}{category}{EVENTS}", self.prefix))
+    }
+
+    /// The topic with the events of `category`, unless they are not published.
+    pub(crate) fn target(&self, category: &str) -> Option<String> {
+        self.publishes(category).then(|| self.events(category))
+    }
+
+    /// Whether the events of `category` are published.
+    pub(crate) fn publishes(&self, category: &str) -> bool {
+        !matches!(self.targets.get(category), Some(None))
+    }
+
+    /// Refuses a reader that listens to what is not published, and would wait for it for ever.
+    pub(crate) fn check(&self, categories: &Categories) -> Result<(), SourceError> {
+        let unpublished = |category: &String| !self.publishes(category) && categories.contains(category);
+        match self.targets.keys().find(|category| unpublished(category)) {
+            Some(category) => Err(SourceError::Unfit {
+                place: self.progress(),
+                reason: format!(
+                    "the relay does not publish the events of the category {category:?}, to which this reader listens: let it follow the \
+                     log"
+                ),
+            }),
+            None => Ok(()),
+        }
     }
 
     /// The topic in which relays tell how far they have come.
     pub fn progress(&self) -> String {
-        format!("{}relay-progress", self.prefix)
+        format!("{}{PROGRESS}", self.prefix)
     }
 
     /// The category whose events are in `topic`, if it is a topic of events of this log.
-    pub fn category<'a>(&self, topic: &'a str) -> Option<&'a str> {
-        let category = topic.strip_prefix(&self.prefix)?.strip_suffix("-events")?;
-        es_core::backend::check_category(category).is_ok().then_some(category)
+    pub fn category<'a>(&'a self, topic: &'a str) -> Option<&'a str> {
+        let routed = self.targets.iter().find(|(_, target)| target.as_deref() == Some(topic));
+        if let Some((category, _)) = routed {
+            return Some(category);
+        }
+        let category = topic.strip_prefix(&self.prefix)?.strip_suffix(EVENTS)?;
+        let is_usual = !self.targets.contains_key(category) && es_core::backend::check_category(category).is_ok();
+        is_usual.then_some(category)
     }
 
     /// Whether `topic` holds events of `categories`.
@@ -47,7 +97,10 @@ impl Topics {
     pub(crate) fn subscription(&self, categories: &Categories) -> Vec<String> {
         match categories {
             Categories::Only(names) => names.iter().map(|category| self.events(category)).collect(),
-            Categories::All => vec![format!("^{}[a-z][a-z0-9_]*-events$", escaped(&self.prefix))],
+            // It also names the usual topics of categories that go elsewhere: these are not read.
+            Categories::All => std::iter::once(format!("^{}[a-z][a-z0-9_]*{EVENTS}$", escaped(&self.prefix)))
+                .chain(self.targets.values().flatten().cloned())
+                .collect(),
         }
     }
 }

@@ -67,3 +67,6 @@ mod storage;
 
 #[path = "kafka/claim_check.rs"]
 mod claim_check;
+
+#[path = "kafka/routes.rs"]
+mod routes;

@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// Errors about an input alone: the same input is refused again.
-const OF_INPUT: [&str; 18] = [
+const OF_INPUT: [&str; 19] = [
     "Conflict",
     "DecodeError",
     "EncodeError",
@@ -13,6 +13,7 @@ const OF_INPUT: [&str; 18] = [
     "InvalidFieldValue",
     "InvalidKey",
     "InvalidQuery",
+    "InvalidRoute",
     "InvalidSettings",
     "InvalidStream",
     "InvalidTag",

@@ -31,8 +31,9 @@ pub(super) async fn put(
 ) -> Result<Claims, Failure> {
     let mut claims = Claims::new();
     let Some(check) = &config.claim_check else { return Ok(claims) };
-    let topics = Topics::new(&config.topic_prefix);
-    let large: Vec<_> = (0..batch.len()).filter(|index| check.takes(&batch[*index])).collect();
+    let topics = config.names();
+    let goes = |event: &RecordedEvent| check.takes(event) && topics.publishes(event.stream.category());
+    let large: Vec<_> = (0..batch.len()).filter(|index| goes(&batch[*index])).collect();
     for some in large.chunks(AT_ONCE) {
         let mut puts = Vec::with_capacity(some.len());
         for index in some {

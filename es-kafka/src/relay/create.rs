@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct TopicMaker {
     admin: Arc<AdminClient<Quiet>>,
     config: Arc<RelayConfig>,
-    topics: Topics,
+    pub(super) topics: Topics,
     /// With the largest batch of records that each takes, if the brokers tell.
     known: HashMap<String, Option<u64>>,
 }
@@ -37,12 +37,7 @@ pub(crate) struct TopicMaker {
 impl TopicMaker {
     pub(crate) fn new(config: &Arc<RelayConfig>) -> KafkaResult<Self> {
         let admin = client::layered(&config.brokers, &[], &config.settings, &[]).create_with_context(Quiet)?;
-        Ok(Self {
-            admin: Arc::new(admin),
-            config: config.clone(),
-            topics: Topics::new(&config.topic_prefix),
-            known: HashMap::new(),
-        })
+        Ok(Self { admin: Arc::new(admin), config: config.clone(), topics: config.names(), known: HashMap::new() })
     }
 
     /// The topic of the relays' progress.
@@ -60,8 +55,8 @@ impl TopicMaker {
             return Ok(());
         }
         if self.config.create_topics {
-            let settings = self.config.topics.wanted();
-            self.ensure(&topic, self.config.partitions, &settings).await.map_err(Failure::kafka)?;
+            let settings = self.config.settings_of(&topic).wanted();
+            self.ensure(&topic, self.config.partitions_of(&topic), &settings).await.map_err(Failure::kafka)?;
         }
         self.check(vec![topic]).await
     }
@@ -82,7 +77,8 @@ impl TopicMaker {
     /// A user that may not see the settings is not refused: a reader finds the gaps by itself.
     pub(crate) async fn check(&mut self, topics: Vec<String>) -> Result<(), Failure> {
         let (brokers, mut found) = self.find(topics).await?;
-        let readable = describe(&self.admin, &self.config.topics, &mut found).await.map_err(Failure::kafka)?;
+        let readable =
+            describe(&self.admin, |topic| self.config.settings_of(topic), &mut found).await.map_err(Failure::kafka)?;
         if !readable {
             let topics: Vec<_> = found.iter().map(|topic| &topic.topic).collect();
             tracing::warn!(

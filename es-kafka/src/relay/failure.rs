@@ -15,7 +15,6 @@ use crate::{
     config::RelayConfig,
     record,
     refusal::{self, Refusal},
-    topics::Topics,
     undecided::Undecided,
 };
 
@@ -139,6 +138,30 @@ pub enum RelayError {
         known: i32,
         /// How many it has.
         found: i32,
+        /// The topic with the progress.
+        progress: String,
+    },
+    /// A category was declared to go elsewhere than its events went before: a part of them would be missing in its topic. Each start
+    /// refuses until an operator has acted.
+    ///
+    /// # What to do
+    /// Declare the former route again ([`RelayConfig::routes`](crate::RelayConfig::routes)). To use the new one, delete the topics of events
+    /// under the prefix and the one with the progress, and start the relay: it publishes the whole log again, and readers continue at their
+    /// positions.
+    #[error(
+        "the events of the category {category:?} {}, and are to {} now; declare the former route again, or, to publish the whole log again \
+         with the new one, delete the topics of events beside {progress}, and {progress}, and start the relay: readers continue at their \
+         positions",
+        .was.as_ref().map_or_else(|| "were not published".to_owned(), |topic| format!("were published to {topic}")),
+        .now.as_ref().map_or_else(|| "be published no more".to_owned(), |topic| format!("be published to {topic}"))
+    )]
+    Rerouted {
+        /// The category.
+        category: String,
+        /// The topic that has its events; `None`: they were not published.
+        was: Option<String>,
+        /// The topic that is declared; `None`: they are not to be published.
+        now: Option<String>,
         /// The topic with the progress.
         progress: String,
     },
@@ -279,7 +302,7 @@ impl Suspect {
             position: event.position,
             id: event.id,
             stream: event.stream.clone(),
-            topic: Topics::new(&config.topic_prefix).events(category),
+            topic: config.names().events(category),
             bytes: record::size(event, &config.source, config.claim_check.as_ref()),
             limits: (maker.limit(category), size::client_limit(config)),
         }

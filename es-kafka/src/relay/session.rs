@@ -53,7 +53,8 @@ impl Relay {
         let mut head = head.map_err(Failure::read)?;
         tracing::info!(relay = self.config.name, position = %last, %head, "relay publishes");
         // A read model that is built meanwhile must not take what is in Kafka for the whole log.
-        tell(&publisher, &mut progress, head).await?;
+        let names = self.config.names();
+        tell(&publisher, &mut progress, head, &names).await?;
         let mut pending = VecDeque::new();
         loop {
             let looked = look.look(&self.config, &mut maker, progress.as_ref());
@@ -65,7 +66,7 @@ impl Relay {
             }
             if pending.is_empty() {
                 // The log may have lost its end: what was told of does not come.
-                tell(&publisher, &mut progress, head).await?;
+                tell(&publisher, &mut progress, head, &names).await?;
                 let news = look.until_due(self.store.wait_past(last));
                 let Some(waited) = shutdown.run_until_cancelled(news).await else { break };
                 waited.transpose().map_err(Failure::read)?;
@@ -166,7 +167,9 @@ impl Relay {
 
     async fn ensure_topics(&self, maker: &mut TopicMaker, batch: &[RecordedEvent]) -> Result<(), Failure> {
         for event in batch {
-            maker.events(event.stream.category()).await?;
+            if maker.topics.publishes(event.stream.category()) {
+                maker.events(event.stream.category()).await?;
+            }
         }
         Ok(())
     }
@@ -218,9 +221,15 @@ struct Opened {
     last: Position,
 }
 
-/// Commits that the log ends at `head`, unless that is what was told last.
-async fn tell(publisher: &Publisher, progress: &mut Option<Progress>, head: Position) -> Result<(), Failure> {
-    if progress.as_ref().map(|progress| progress.head) != Some(head) {
+/// Commits that the log ends at `head`, and where events go, unless that is what was told last.
+async fn tell(
+    publisher: &Publisher,
+    progress: &mut Option<Progress>,
+    head: Position,
+    names: &Topics,
+) -> Result<(), Failure> {
+    let told = progress.as_ref().map(|progress| (progress.head, &progress.targets));
+    if told != Some((head, names.targets())) {
         *progress = Some(publisher.publish(Vec::new(), Claims::new(), head).await.map_err(Failure::publish)?);
     }
     Ok(())

@@ -19,7 +19,8 @@ const AROUND: usize = 4_096 + 2 * MAX_METADATA_BYTES;
 /// The largest record that a relay's client takes, before it is compressed.
 pub(super) fn client_limit(config: &RelayConfig) -> u64 {
     let told = config.settings.get("message.max.bytes").and_then(|bytes| bytes.parse().ok());
-    told.unwrap_or_else(|| config.topics.max_message_bytes.unwrap_or_default().max(CLIENT_LIMIT).into())
+    let declared = config.routes.settings().chain([&config.topics]).filter_map(|settings| settings.max_message_bytes);
+    told.unwrap_or_else(|| declared.fold(CLIENT_LIMIT, u32::max).into())
 }
 
 /// Leaves in `batch` what can be published together, and gives the rest back to `pending`.
@@ -36,9 +37,12 @@ pub(super) fn split(
     config: &RelayConfig,
 ) -> Result<(), RelayError> {
     let client = client_limit(config);
+    let topics = config.names();
     let is_large = |event: &RecordedEvent, limit: u64| {
         let rough = event.data.payload.len() + AROUND;
-        exceeds(rough, limit) && exceeds(record::size(event, &config.source, config.claim_check.as_ref()), limit)
+        exceeds(rough, limit)
+            && topics.publishes(event.stream.category())
+            && exceeds(record::size(event, &config.source, config.claim_check.as_ref()), limit)
     };
     let limit = |event: &RecordedEvent| maker.limit(event.stream.category()).map_or(client, |topic| topic.min(client));
     let Some(large) = batch.iter().position(|event| is_large(event, limit(event))) else { return Ok(()) };

@@ -16,7 +16,7 @@ use super::{
     failure::{PublishError, RelayError},
     orphan,
     producer::{self, PATIENCE, Patience, SHUTDOWN_GRACE, classify, init},
-    verify,
+    rerouted, verify,
 };
 use crate::{
     claim::Claim,
@@ -46,7 +46,7 @@ impl Transactions {
         hook: Option<StepHook>,
         shutdown: CancellationToken,
     ) -> Result<Self, PublishError> {
-        let topics = Topics::new(&config.topic_prefix);
+        let topics = config.names();
         let producer: BaseProducer<Deliveries> =
             producer::settings(&config).create_with_context(Deliveries::default()).map_err(PublishError::Kafka)?;
         init(&producer, &shutdown)?;
@@ -60,6 +60,9 @@ impl Transactions {
                 },
             )?;
         if let Some(progress) = progress.as_ref().filter(|progress| progress.position > Position::ZERO) {
+            if let Some(refusal) = rerouted::refusal(progress, &topics) {
+                return Err(stopped(refusal));
+            }
             let refusal = verify::refusal(&consumer, progress, &topics.progress(), PATIENCE);
             if let Some(refusal) = refusal? {
                 return Err(stopped(refusal));
@@ -76,7 +79,8 @@ impl Transactions {
 
     /// The progress that the next transaction makes: so far, what was published before it.
     fn begun(&self) -> Progress {
-        self.progress.clone().unwrap_or_else(|| Progress::nothing(Uuid::now_v7()))
+        let progress = self.progress.clone().unwrap_or_else(|| Progress::nothing(Uuid::now_v7()));
+        Progress { targets: self.topics.targets().clone(), ..progress }
     }
 
     /// One transaction: the events, their deliveries awaited, then the progress that they amount to.
@@ -106,13 +110,17 @@ impl Transactions {
         self.producer.begin_transaction().map_err(|error| self.classify(error))?;
         self.producer.context().reports().confirmed = 0;
         let mut progress = self.begun();
+        let mut sent = 0;
         for (index, event) in events.iter().enumerate() {
-            self.send(event, claims.get(&event.position), index, &mut progress)?;
+            if self.topics.publishes(event.stream.category()) {
+                self.send(event, claims.get(&event.position), index, &mut progress)?;
+                sent += 1;
+            }
         }
         // What the relay says when it starts has no steps at which a test could end it.
         let step = |step| if events.is_empty() { Ok(()) } else { self.step(step) };
         step(Step::Sent)?;
-        self.settle(events.len())?;
+        self.settle(sent)?;
 
         progress.offsets = self.producer.context().reports().next.clone();
         if let Some(last) = events.last() {
@@ -127,7 +135,7 @@ impl Transactions {
                 .key(self.config.name.as_str())
                 .payload(value.as_slice())
         })?;
-        self.settle(events.len() + 1)?;
+        self.settle(sent + 1)?;
 
         step(Step::BeforeCommit)?;
         self.commit()?;

@@ -26,6 +26,11 @@ pub(crate) trait Partitions: Send + Sync + 'static {
     /// A partition that is read.
     type Member: Told + Send + 'static;
 
+    /// Whether a topic that the group has subscribed to is one of its own.
+    fn reads(&self, _topic: &str) -> bool {
+        true
+    }
+
     /// All shards.
     fn list<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) -> Result<Vec<Shard>, SourceError>;
 

@@ -94,6 +94,21 @@ impl Horizon {
         })
     }
 
+    /// Learns from `progress` in which topics the events are.
+    ///
+    /// # Errors
+    /// When they are in others than those that are read; and when the reader listens to events that are not published.
+    pub(crate) fn learn(&mut self, progress: &Progress) -> Result<&Topics, SourceError> {
+        if self.topics.targets() != &progress.targets {
+            if self.progress.is_some() {
+                return Err(SourceError::Unavailable("the relay has other routes now".into()));
+            }
+            self.topics = self.topics.clone().with_targets(progress.targets.clone());
+        }
+        self.topics.check(&self.categories)?;
+        Ok(&self.topics)
+    }
+
     /// The filling of the topics that is read.
     pub(crate) fn incarnation(&self) -> Option<Uuid> {
         self.cursor.incarnation

@@ -99,6 +99,7 @@ impl<'a> Merge<'a> {
     fn turn(&mut self, outbox: &Outbox) -> Result<(), SourceError> {
         self.group_offsets.tell(&self.consumer, outbox);
         if let Some(progress) = self.follower.newest()? {
+            self.horizon.learn(&progress)?.clone_into(&mut self.topics);
             let missing = self.horizon.missing(&progress)?;
             self.assign(&missing, &progress)?;
             self.horizon.adopt(progress)?;

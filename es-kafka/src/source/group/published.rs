@@ -57,6 +57,10 @@ impl Published {
 impl Partitions for Published {
     type Member = Member;
 
+    fn reads(&self, topic: &str) -> bool {
+        self.topics.holds(topic, &self.subscription.categories)
+    }
+
     fn list<C: ConsumerContext>(&self, consumer: &BaseConsumer<C>) -> Result<Vec<Shard>, SourceError> {
         shards::list(consumer, &self.topics, &self.subscription.categories, self.progress().as_deref())
     }
@@ -86,6 +90,9 @@ impl Group<Published> {
     }
 
     pub(super) fn adopt(&self, progress: Progress) -> Result<(), SourceError> {
+        if progress.targets != *self.of.topics.targets() {
+            return Err(SourceError::Unavailable("the relay has other routes now".into()));
+        }
         if let Some(known) = self.of.progress() {
             if known.incarnation != progress.incarnation {
                 return Err(SourceError::Unavailable("the relay fills the topics again".into()));

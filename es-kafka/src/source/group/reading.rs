@@ -19,6 +19,7 @@ use crate::{
     config::KafkaSourceConfig,
     follower::Follower,
     payloads::Payloads,
+    progress::Progress,
     source::{
         group_offsets::GroupOffsets,
         member::{Member, offsets_of},
@@ -38,14 +39,22 @@ pub(crate) fn run(
     payloads: Payloads,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
-    let topics = Topics::new(&config.topic_prefix);
+    let mut follower = Follower::new(config, &subscription.reader)?;
+    // Where the events are is known from it.
+    let progress = first(&mut follower, outbox)?;
+    if outbox.stopped() {
+        return Ok(());
+    }
+    let targets = progress.as_ref().map(|progress| progress.targets.clone());
+    let topics = Topics::new(&config.topic_prefix).with_targets(targets.unwrap_or_default());
+    topics.check(&subscription.categories)?;
     let subscribed = topics.subscription(&subscription.categories);
     let published = Published {
         outbox: outbox.clone(),
         topics,
         subscription: subscription.clone(),
         observer: config.observer(&subscription.reader),
-        progress: Mutex::default(),
+        progress: Mutex::new(progress.map(Arc::new)),
         payloads,
     };
     let group = Group::new(outbox.clone(), published);
@@ -53,7 +62,6 @@ pub(crate) fn run(
         config.member(subscription).create_with_context(group).map_err(unavailable)?;
     let names: Vec<&str> = subscribed.iter().map(String::as_str).collect();
     consumer.subscribe(&names).map_err(unavailable)?;
-    let follower = Follower::new(config, &subscription.reader)?;
     let (pressure, group_offsets) = (Pressure::default(), GroupOffsets::new(offsets_of));
     let mut reading = Reading { config, consumer, follower, pressure, group_offsets };
     while !outbox.stopped() {
@@ -61,6 +69,19 @@ pub(crate) fn run(
     }
     reading.group_offsets.tell_last(&reading.consumer, outbox);
     Ok(())
+}
+
+/// How far the relay is, unless it has said nothing yet, or the reader is gone.
+fn first(follower: &mut Follower, outbox: &Outbox) -> Result<Option<Progress>, SourceError> {
+    let mut progress = None;
+    while !outbox.stopped() {
+        progress = follower.newest()?.or(progress);
+        if follower.knows_newest() {
+            break;
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(progress)
 }
 
 struct Reading<'a> {
@@ -83,11 +104,6 @@ impl Reading<'_> {
     fn turn(&mut self) -> Result<(), SourceError> {
         if let Some(progress) = self.follower.newest()? {
             self.group().adopt(progress)?;
-        }
-        if !self.follower.knows_newest() {
-            // Where a partition is read from depends on it.
-            std::thread::sleep(POLL);
-            return Ok(());
         }
         for (shard, checkpoint) in self.group().outbox.restarts() {
             self.group().restart(&self.consumer, &shard, &checkpoint)?;

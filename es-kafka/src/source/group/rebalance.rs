@@ -56,8 +56,12 @@ impl<P: Partitions> Group<P> {
         list: &TopicPartitionList,
     ) -> Result<(Placed<P::Member>, TopicPartitionList), SourceError> {
         self.outbox.set_shards(self.of.list(consumer)?);
-        let partitions: Vec<_> =
-            list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect();
+        let partitions: Vec<_> = list
+            .elements()
+            .iter()
+            .filter(|element| self.of.reads(element.topic()))
+            .map(|element| (element.topic().to_owned(), element.partition()))
+            .collect();
         let shards: Vec<_> = partitions.iter().map(|(topic, partition)| shard(topic, *partition)).collect();
         self.outbox.assigned(shards.clone());
         let checkpoints = self.outbox.wait_for_starts(&shards).unwrap_or_default();
@@ -74,7 +78,7 @@ impl<P: Partitions> Group<P> {
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) -> Result<(), SourceError> {
         let mut members = self.members();
         let (mut shards, mut held) = (Vec::new(), TopicPartitionList::new());
-        for element in list.elements() {
+        for element in list.elements().iter().filter(|element| self.of.reads(element.topic())) {
             let (topic, partition) = (element.topic(), element.partition());
             let removed = members.get_mut(topic).and_then(|partitions| partitions.remove(&partition));
             if removed.is_some() {

@@ -83,6 +83,7 @@ fn progress(position: u64) -> Progress {
         offsets: crate::Offsets::default(),
         positions: crate::PerPartition::default(),
         partitions: BTreeMap::new(),
+        targets: BTreeMap::new(),
     }
 }
 

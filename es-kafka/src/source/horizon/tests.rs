@@ -68,6 +68,7 @@ impl Log {
             incarnation: Uuid::nil(),
             positions: self.positions.clone(),
             partitions: BTreeMap::new(),
+            targets: BTreeMap::new(),
             position: Position::new(self.last),
             head: Position::new(self.last + 2),
             event_id,
