@@ -31,6 +31,8 @@ pub(crate) enum Entrant {
     Embedded,
     /// The framework with a reader that gets its events in log order from Kafka.
     Merged,
+    /// The framework with a relay that is set otherwise.
+    Relayed(Sending),
     /// The framework while a projector follows the log.
     Projected,
     /// The framework while appends fold a read model.
@@ -45,6 +47,15 @@ pub(crate) enum Entrant {
     Bare(Bare),
     /// Another framework.
     Peer(Peer),
+}
+
+/// How a relay sends, other than by itself: compressed with lz4, and 2,000 events in a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sending {
+    Uncompressed,
+    Zstd,
+    /// So many events in a transaction.
+    Batches(usize),
 }
 
 /// The kinds of bare work.
@@ -85,6 +96,7 @@ impl Entrant {
             Self::Ours | Self::Embedded => "es-core",
             Self::Five => "es-core, five",
             Self::Merged => "es-core, in log order",
+            Self::Relayed(_) => "es-core, set otherwise",
             Self::Projected => "es-core, projecting",
             Self::Inlined => "es-core, inline",
             Self::Watched => "es-core, with metrics",
@@ -113,6 +125,7 @@ impl Entrant {
             Self::Ours
             | Self::Five
             | Self::Merged
+            | Self::Relayed(_)
             | Self::Projected
             | Self::Inlined
             | Self::Watched
@@ -149,7 +162,7 @@ impl Entrant {
             Self::Bare(Bare::OneStream) => Box::new(OneStream::connect(task).await?),
             Self::Bare(Bare::Read) => Box::new(Read::new(task)),
             Self::Bare(Bare::Copy | Bare::Fold | Bare::Upsert) => Box::new(Copy::new(task)),
-            Self::Merged | Self::Bare(Bare::Kafka) => bail!("{} has no clients", self.name()),
+            Self::Merged | Self::Relayed(_) | Self::Bare(Bare::Kafka) => bail!("{} has no clients", self.name()),
             Self::Peer(peer) => peer.connect(task).await?,
         })
     }

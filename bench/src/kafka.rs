@@ -20,7 +20,7 @@ use crate::{
     bare,
     contender::Work,
     database::{Database, Server},
-    entrant::Entrant,
+    entrant::{Entrant, Sending},
     history::{EVENTS_PER_STREAM, History},
     measure::{self, Measurement},
     ours::{Balances, Merged},
@@ -88,6 +88,18 @@ impl Topics {
         RelayConfig { topic_prefix: self.prefix.clone(), ..RelayConfig::new(&self.brokers, "bench") }
     }
 
+    /// The settings of the relay of `entrant`.
+    fn relay_of(&self, entrant: Entrant) -> RelayConfig {
+        let mut config = self.relay();
+        match entrant {
+            Entrant::Relayed(Sending::Uncompressed) => config.settings.insert("compression.type", "none"),
+            Entrant::Relayed(Sending::Zstd) => config.settings.insert("compression.type", "zstd"),
+            Entrant::Relayed(Sending::Batches(events)) => config.batch_events = events,
+            _ => {}
+        }
+        config
+    }
+
     pub(crate) fn source(&self) -> KafkaSource {
         let config = KafkaSourceConfig::new(&self.brokers, "bench");
         let (topic_prefix, group_prefix) = (self.prefix.clone(), self.prefix.clone());
@@ -122,7 +134,7 @@ async fn published(url: &str, store: &PostgresStore, topics: &Topics, entrant: E
         let work = tokio::task::spawn_blocking(move || bare::kafka::publish(&topics, &events));
         measure::piece(&mut database, EVENTS, async { work.await? }).await?
     } else {
-        let work = tokio::spawn(publish(store.clone(), topics.clone(), head));
+        let work = tokio::spawn(publish(store.clone(), topics.relay_of(entrant), head));
         measure::piece(&mut database, EVENTS, async { work.await? }).await?
     };
     let topics = topics.clone();
@@ -137,11 +149,11 @@ async fn followed(url: &str, store: &PostgresStore, topics: &Topics, entrant: En
     // A read model that does not serve yet would be built in memory.
     let begun = import(store, 1).await?;
     if !is_bare {
-        publish(store.clone(), topics.clone(), begun).await?;
+        publish(store.clone(), topics.relay(), begun).await?;
         follow(entrant, store.clone(), topics, begun).await?;
     }
     let head = import(store, STREAMS).await?;
-    publish(store.clone(), topics.clone(), head).await?;
+    publish(store.clone(), topics.relay(), head).await?;
     database.analyze().await?;
     let measured = if is_bare {
         let mut connection = bare::connect(url).await?;
@@ -180,8 +192,8 @@ async fn log(store: &PostgresStore, head: Position) -> Result<Vec<RecordedEvent>
 }
 
 /// Runs the relay until it has published the log up to `head`.
-async fn publish(store: PostgresStore, topics: Topics, head: Position) -> Result<()> {
-    let relay = Arc::new(Relay::new(store, topics.relay()));
+async fn publish(store: PostgresStore, config: RelayConfig, head: Position) -> Result<()> {
+    let relay = Arc::new(Relay::new(store, config));
     let (mut published, stop) = (relay.published(), CancellationToken::new());
     let running = tokio::spawn({
         let (relay, stop) = (relay.clone(), stop.clone());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{
     contender::Work,
-    entrant::{Bare, Entrant},
+    entrant::{Bare, Entrant, Sending},
     peers::Peer,
 };
 
@@ -120,6 +120,12 @@ pub(crate) fn all() -> Vec<Workload> {
         ours: Entrant::Embedded,
         ..Workload::new(name, title, Work::Execute, clients, Bare::Embedded).with_peers().claims(0.75, None, None)
     };
+    // A relay that sends otherwise than by itself, and one as it is.
+    let sending = |name, title, sending| Workload {
+        ours: Entrant::Relayed(sending),
+        reference: Entrant::Ours,
+        ..Workload::new(name, title, Work::Publish, 1, Bare::Kafka)
+    };
     let tables = |name, title, ours, bare| Workload {
         ours,
         ..Workload::new(name, title, Work::Tables, 1, bare).claims(0.8, None, None)
@@ -232,6 +238,10 @@ pub(crate) fn all() -> Vec<Workload> {
         .claims(0.9, None, None),
         Workload::new("relay", "Publish 200,000 events to Kafka, exactly once", Work::Publish, 1, Bare::Kafka)
             .claims(0.7, None, None),
+        sending("relay-none", "Publish 200,000 events uncompressed, and with lz4", Sending::Uncompressed),
+        sending("relay-zstd", "Publish 200,000 events with zstd, and with lz4", Sending::Zstd),
+        sending("relay-500", "Publish 200,000 events, 500 in a transaction, and 2,000", Sending::Batches(500)),
+        sending("relay-8000", "Publish 200,000 events, 8,000 in a transaction, and 2,000", Sending::Batches(8_000)),
         Workload::new(
             "kafka",
             "Keep a read model from Kafka: 200,000 events, 3 partitions, 20,000 documents",
