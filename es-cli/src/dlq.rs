@@ -409,6 +409,9 @@ impl From<DeadLetterError> for CommandError {
                 return Self::usage(error.to_string(), advice);
             }
             DeadLetterError::NoHandler { .. } => ("replay it to the topic, or discard it", false),
+            DeadLetterError::HeaderName { .. } => {
+                ("replay it to its handler, which gets it without that header, or discard it", false)
+            }
             error => ("look whether the brokers are there, and what they grant to this client", error.is_transient()),
         };
         Self::Kafka { advice: advice.to_owned(), is_transient, cause: error.into() }

@@ -5,9 +5,11 @@ use std::fmt::Write as _;
 use es_core::{RecordedEvent, backend::MAX_PAYLOAD_BYTES};
 use rdkafka::{
     Message,
-    message::{Header, Headers, OwnedHeaders},
+    message::{Header, OwnedHeaders},
 };
 use sha2::{Digest, Sha256};
+
+use crate::headers::headers_of;
 
 /// Where the payload is: the extension `dataref` of `CloudEvents`.
 const REFERENCE: &str = "ce_dataref";
@@ -78,8 +80,9 @@ pub(crate) fn payload_bytes(record: &impl Message) -> usize {
     if value > 0 {
         return value;
     }
-    let length = record.headers().and_then(|headers| headers.iter().find(|header| header.key == LENGTH)?.value);
-    let length = length.and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
+    let length = headers_of(record).filter_map(Result::ok).find(|header| header.key == LENGTH);
+    let length =
+        length.and_then(|header| header.value).and_then(|length| std::str::from_utf8(length).ok()?.parse().ok());
     length.map_or(0, |length: usize| length.min(MAX_PAYLOAD_BYTES))
 }
 

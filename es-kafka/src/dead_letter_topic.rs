@@ -36,10 +36,11 @@ pub struct DeadLetterTopic {
 /// Where a dead record is produced to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReplayTo {
-    /// To its handler alone, through the first retry topic, without a delay.
+    /// To its handler alone, through the first retry topic, without a delay. A header whose name is not UTF-8 is left out, so that the
+    /// handler can read the record.
     Handler,
     /// To the original topic, as it was: all its consumers get it. Those that have handled it pass over it, if their inbox knows it by
-    /// its own id.
+    /// its own id. One with a header whose name is not UTF-8 is refused ([`DeadLetterError::HeaderName`]).
     Topic,
 }
 

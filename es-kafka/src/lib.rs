@@ -3,6 +3,7 @@
 // What stands in Kafka, and beside it.
 mod claim;
 mod claim_check;
+mod headers;
 mod offsets;
 mod partitioner;
 mod payloads;

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use crate::{
     claim::{self, Claim},
     claim_check::ClaimCheck,
+    headers::headers_of,
 };
 
 /// How many headers an event has at most.
@@ -132,9 +133,10 @@ impl Heading {
 
     /// The same, also where it cannot be right.
     pub(crate) fn claimed(record: &impl Message) -> Result<Self, String> {
-        let headers = record.headers().ok_or("there are no headers")?;
+        record.headers().ok_or("there are no headers")?;
         let find = |name: &str| {
-            let value = headers.iter().find(|header| header.key == name).and_then(|header| header.value);
+            let header = headers_of(record).filter_map(Result::ok).find(|header| header.key == name);
+            let value = header.and_then(|header| header.value);
             std::str::from_utf8(value.ok_or_else(|| format!("header {name} is missing"))?)
                 .map_err(|_| format!("header {name} is not UTF-8"))
         };
@@ -205,7 +207,8 @@ impl<'a> Fields<'a> {
     fn of(record: &'a impl Message) -> Result<Self, String> {
         let headers = record.headers().ok_or("there are no headers")?;
         let mut fields = Vec::with_capacity(headers.count());
-        for header in headers.iter() {
+        for header in headers_of(record) {
+            let header = header.map_err(|unreadable| unreadable.to_string())?;
             let Some(value) = header.value else { continue };
             let value = std::str::from_utf8(value).map_err(|_| format!("header {} is not UTF-8", header.key))?;
             fields.push((header.key, value));

@@ -5,6 +5,9 @@
 #[path = "kafka/setup.rs"]
 mod setup;
 
+#[path = "kafka/raw.rs"]
+mod raw;
+
 #[path = "kafka/relay.rs"]
 mod relay;
 

@@ -68,8 +68,8 @@ mod tests {
 
     fn record(offset: i64, failed_at: &str) -> DeadRecord {
         let headers = vec![("failed-at", Some(failed_at.as_bytes()))];
-        let record =
-            Record { topic: "payments.dlq", partition: 0, offset, millis: None, key: None, headers, value: None };
+        let (topic, partition, unreadable) = ("payments.dlq", 0, None);
+        let record = Record { topic, partition, offset, millis: None, key: None, headers, value: None, unreadable };
         DeadRecord::of(&record, false)
     }
 

@@ -24,6 +24,12 @@ pub enum DeadLetterError {
         /// Topic, partition and offset.
         place: String,
     },
+    /// It has a header whose name is not UTF-8, with which it cannot be produced as it was.
+    #[error("the record at {place} has a header whose name is not UTF-8, and cannot be produced with it")]
+    HeaderName {
+        /// Topic, partition and offset.
+        place: String,
+    },
     /// Kafka cannot be read or written.
     #[error(transparent)]
     Kafka(#[from] SourceError),

@@ -19,7 +19,7 @@ use crate::{
     client::{self, Quiet, unavailable},
     foreign::{
         forwarded::{Failure, Story, retry_topic},
-        forwarder::{producing, refused, together},
+        forwarder::{copied, producing, refused, together},
         topics::partitions_of,
     },
     record::place_of,
@@ -116,19 +116,22 @@ async fn read(
         let mut outgoing = Vec::with_capacity(places.len());
         for (partition, offset) in places {
             outgoing.push(scan::at(&consumer, &dead, partition, offset, |record| {
+                if record.unreadable.is_some() && to == ReplayTo::Topic {
+                    return Err(DeadLetterError::HeaderName { place: place_of(&dead, partition, offset) });
+                }
                 let (story, own) = Story::of(record).unwrap_or_else(|_| (Story::first(record), record.headers.clone()));
                 let partition = story.origin.partition % partitions;
                 let headers = match to {
                     // It begins anew.
                     ReplayTo::Handler => {
                         let failure = Failure { attempts: 0, ..story.failure };
-                        together(&own, &Story { failure, retries: 1, retry_after: Some(Utc::now()), ..story })
+                        together(copied(&own), &Story { failure, retries: 1, retry_after: Some(Utc::now()), ..story })
                     }
-                    ReplayTo::Topic => together(&own, None),
+                    ReplayTo::Topic => copied(&own),
                 };
                 let (key, value) = (record.key.map(<[u8]>::to_vec), record.value.map(<[u8]>::to_vec));
-                Outgoing { partition, key, value, headers }
-            })?);
+                Ok(Outgoing { partition, key, value, headers })
+            })??);
         }
         Ok(outgoing)
     })

@@ -164,10 +164,9 @@ impl Story {
     }
 
     /// `record`, whose own headers are these, as it was first.
-    pub(crate) fn original<'a>(&'a self, record: &Record<'a>, headers: Headers<'a>) -> Record<'a> {
+    pub(crate) fn original<'a>(&'a self, record: Record<'a>, headers: Headers<'a>) -> Record<'a> {
         let Origin { topic, partition, offset, millis } = &self.origin;
-        let (key, value) = (record.key, record.value);
-        Record { topic, partition: *partition, offset: *offset, millis: *millis, key, headers, value }
+        Record { topic, partition: *partition, offset: *offset, millis: *millis, headers, ..record }
     }
 
     /// The headers to add to those of the record.

@@ -17,7 +17,7 @@ use rdkafka::{
 
 use super::{
     KafkaTopic,
-    forwarded::{self, Failure, Story},
+    forwarded::{self, Failure, Story, names},
     record::Record,
     topics,
 };
@@ -175,11 +175,13 @@ fn outgoing(
 ) -> Result<Outgoing, SourceError> {
     let observer = of.config.observer(reader);
     fetch(&observer, place, |record| {
-        let (mut story, headers) = match Story::of(record) {
-            Ok(read) if stage > 0 => read,
+        let (mut story, own) = match Story::of(record) {
+            Ok((story, own)) if stage > 0 => (story, copied(&own)),
             // The record is not one that was forwarded.
-            _ => (Story::first(record), record.headers.clone()),
+            _ => (Story::first(record), copied(&record.headers)),
         };
+        // As it was, also what cannot be read of it.
+        let own = record.unreadable.as_ref().and_then(|unreadable| unreadable.headers.clone()).unwrap_or(own);
         let attempts = story.failure.attempts.saturating_add(failure.attempts);
         story.failure = Failure { attempts, ..failure };
         story.handler = Some(reader.to_owned());
@@ -190,17 +192,20 @@ fn outgoing(
             topic,
             key: record.key.map(<[u8]>::to_vec),
             value: record.value.map(<[u8]>::to_vec),
-            headers: together(&headers, &story),
+            headers: together(own, &story),
         }
     })
 }
 
+/// Headers as they are produced.
+pub(crate) fn copied(headers: &[(&str, Option<&[u8]>)]) -> OwnedHeaders {
+    let copy = OwnedHeaders::new_with_capacity(headers.len() + names::ALL.len());
+    headers.iter().fold(copy, |copy, (key, value)| copy.insert(Header { key, value: *value }))
+}
+
 /// The record's own headers, and behind them its story.
-pub(crate) fn together<'a>(own: &[(&str, Option<&[u8]>)], story: impl Into<Option<&'a Story>>) -> OwnedHeaders {
-    let told = story.into().map(Story::headers).unwrap_or_default();
-    let headers = OwnedHeaders::new_with_capacity(own.len() + told.len());
-    let headers = own.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: *value }));
-    told.iter().fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
+pub(crate) fn together(own: OwnedHeaders, story: &Story) -> OwnedHeaders {
+    story.headers().iter().fold(own, |headers, (key, value)| headers.insert(Header { key, value: Some(value) }))
 }
 
 /// Reads one record again: what a reader gets of it is not all that it is.

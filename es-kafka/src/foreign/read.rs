@@ -61,6 +61,9 @@ impl Declared {
     /// # Errors
     /// Why it cannot be read, without values of the record.
     pub(super) fn read(&self, record: &Record<'_>, category: &str) -> Result<Option<RecordedEvent>, String> {
+        if let Some(unreadable) = &record.unreadable {
+            return Err(unreadable.name.to_string());
+        }
         let structured = record.value.and_then(|value| structured::read(record.optional("content-type"), value));
         let attributes = if let Some(attributes) = structured {
             attributes?

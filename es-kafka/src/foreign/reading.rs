@@ -106,34 +106,41 @@ impl Foreign {
     /// The event that `record` is, with its data.
     fn event(&self, record: &Record<'_>) -> Result<Option<RecordedEvent>, SourceError> {
         let (declared, category) = (&self.topic.declared, &self.category);
+        if record.unreadable.is_some() {
+            return Ok(declared.event(record, category));
+        }
         Ok(match elsewhere::data(record, &self.payloads)? {
             None => declared.event(record, category),
             Some(Ok(data)) => {
-                declared.event(&Record { value: Some(&data), headers: record.headers.clone(), ..*record }, category)
+                let Record { topic, partition, offset, millis, key, .. } = *record;
+                let (value, headers, unreadable) = (Some(&*data), record.headers.clone(), None);
+                let record = Record { topic, partition, offset, millis, key, headers, value, unreadable };
+                declared.event(&record, category)
             }
             Some(Err(reason)) => Some(Declared::unreadable(record, category, reason)),
         })
     }
 
     /// What `record` is for the reader, and how long it is to wait for that.
-    fn read(&self, record: &Record<'_>) -> Result<(Option<RecordedEvent>, Duration), SourceError> {
+    fn read(&self, record: Record<'_>) -> Result<(Option<RecordedEvent>, Duration), SourceError> {
         if stage(&self.topic.topic, record.topic) == 0 {
-            return Ok((self.event(record)?, Duration::ZERO));
+            return Ok((self.event(&record)?, Duration::ZERO));
         }
-        let (story, headers) = match Story::of(record) {
+        let (story, headers) = match Story::of(&record) {
             Ok(read) => read,
             Err(reason) => {
-                return Ok((Some(Declared::unreadable(record, &self.category, reason)), Duration::ZERO));
+                return Ok((Some(Declared::unreadable(&record, &self.category, reason)), Duration::ZERO));
             }
         };
         if story.handler.as_ref().is_some_and(|handler| *handler != self.reader) {
             return Ok((None, Duration::ZERO));
         }
         // The same message as before, at another place.
+        let (position, stage) = (position(&record), stage(&self.topic.topic, record.topic));
         let event = self.event(&story.original(record, headers))?;
-        let event = event.map(|event| RecordedEvent { position: position(record), ..event });
+        let event = event.map(|event| RecordedEvent { position, ..event });
         // No record waits longer than its topic says, whatever a clock elsewhere has made of it.
-        let delay = stage(&self.topic.topic, record.topic).checked_sub(1).and_then(|nth| self.topic.delays.get(nth));
+        let delay = stage.checked_sub(1).and_then(|nth| self.topic.delays.get(nth));
         Ok((event, story.waits(Utc::now()).min(delay.copied().unwrap_or(LONGEST_DELAY))))
     }
 }
@@ -211,7 +218,7 @@ impl Reading {
                 Some(Ok(message)) => {
                     bytes += payload_bytes(&message);
                     let (topic, partition) = (message.topic(), message.partition());
-                    let (event, wait) = self.group().of.read(&Record::of(&message))?;
+                    let (event, wait) = self.group().of.read(Record::of(&message))?;
                     let mut members = self.group().members();
                     let Some(member) = find(&mut members, topic, partition) else { continue };
                     member.take(event, message.offset() + 1, wait);

@@ -1,8 +1,13 @@
 //! A record of another system: as it comes from Kafka, and as a dead letter keeps it.
 
 use es_core::codec;
-use rdkafka::{Message, message::Headers};
+use rdkafka::{
+    Message,
+    message::{BorrowedHeaders, BorrowedMessage, OwnedHeaders},
+};
 use serde::{Deserialize, Serialize};
+
+use crate::headers::{UnreadableName, headers_of};
 
 /// All of a record.
 pub(crate) struct Record<'a> {
@@ -12,21 +17,40 @@ pub(crate) struct Record<'a> {
     /// Its timestamp, in milliseconds since 1970.
     pub(crate) millis: Option<i64>,
     pub(crate) key: Option<&'a [u8]>,
+    /// Those whose names can be read.
     pub(crate) headers: Vec<(&'a str, Option<&'a [u8]>)>,
     pub(crate) value: Option<&'a [u8]>,
+    /// What else it has.
+    pub(crate) unreadable: Option<Unreadable>,
+}
+
+/// That a record has a header whose name cannot be read.
+#[derive(Debug)]
+pub(crate) struct Unreadable {
+    pub(crate) name: UnreadableName,
+    /// All of its headers, as they are; `None` for a record that a dead letter keeps.
+    pub(crate) headers: Option<OwnedHeaders>,
 }
 
 impl<'a> Record<'a> {
-    pub(crate) fn of(message: &'a impl Message) -> Self {
-        let headers = message.headers().into_iter().flat_map(Headers::iter);
+    pub(crate) fn of(message: &'a BorrowedMessage<'_>) -> Self {
+        let (mut headers, mut unreadable) = (Vec::new(), None);
+        for header in headers_of(message) {
+            match header {
+                Ok(header) => headers.push((header.key, header.value)),
+                Err(name) => unreadable = unreadable.or(Some(name)),
+            }
+        }
+        let all = |name| Unreadable { name, headers: message.headers().map(BorrowedHeaders::detach) };
         Self {
             topic: message.topic(),
             partition: message.partition(),
             offset: message.offset(),
             millis: message.timestamp().to_millis(),
             key: message.key(),
-            headers: headers.map(|header| (header.key, header.value)).collect(),
+            headers,
             value: message.payload(),
+            unreadable: unreadable.map(all),
         }
     }
 
@@ -58,7 +82,7 @@ impl<'a> Record<'a> {
 }
 
 /// A record that could not be read, as the payload of the event that stands for it. Texts stay texts, so that people can read and edit
-/// them.
+/// them. A header whose name is no text is left out, and its number kept: without the number the record is read, without that header.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Raw {
     reason: String,
@@ -68,6 +92,8 @@ pub(crate) struct Raw {
     timestamp: Option<i64>,
     key: Option<Bytes>,
     headers: Vec<(String, Option<Bytes>)>,
+    #[serde(rename = "unreadableHeader", default, skip_serializing_if = "Option::is_none")]
+    unreadable: Option<UnreadableName>,
     value: Option<Bytes>,
 }
 
@@ -104,6 +130,7 @@ impl Raw {
             timestamp: record.millis,
             key: record.key.map(Bytes::of),
             headers: headers.collect(),
+            unreadable: record.unreadable.as_ref().map(|unreadable| unreadable.name),
             value: record.value.map(Bytes::of),
         }
     }
@@ -118,6 +145,7 @@ impl Raw {
             key: self.key.as_ref().map(Bytes::get),
             headers: headers.collect(),
             value: self.value.as_ref().map(Bytes::get),
+            unreadable: self.unreadable.map(|name| Unreadable { name, headers: None }),
         }
     }
 

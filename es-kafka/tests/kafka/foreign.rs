@@ -4,6 +4,8 @@
 mod dead_letters;
 #[path = "foreign/forward.rs"]
 mod forward;
+#[path = "foreign/header_names.rs"]
+mod header_names;
 #[path = "foreign/picky.rs"]
 mod picky;
 #[path = "foreign/setup.rs"]

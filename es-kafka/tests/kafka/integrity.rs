@@ -10,11 +10,12 @@ use es_kafka::{KafkaSource, headers};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     admin::{AdminOptions, AlterConfig, NewPartitions, ResourceSpecifier},
-    message::OwnedHeaders,
+    message::{Headers, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
 use crate::{
+    raw::{NOT_UTF8, produce},
     reader::{Reader, subscription},
     setup::{House, PATIENCE, Running, admin, brokers, open_transaction},
 };
@@ -151,6 +152,25 @@ async fn r11_a_model_that_was_rebuilt_from_the_log_continues_after_damaged_recor
             reader.read_to(last).await;
             assert_eq!(reader.positions(), [last.get()]);
         }
+    }
+}
+
+/// Seen to fail: the client panicked at it, the thread of the reader ended without a word, and each new one came to the same record.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_record_with_a_header_name_that_is_not_utf8_is_damaged_and_named() {
+    let (house, _relay, topic, partition) = twelve().await;
+    let event = house.store.read_log(Position::new(11), 1).await.unwrap().remove(0);
+    let own = moved(&event, 13, 12);
+    let mut headers: Vec<_> =
+        own.iter().map(|header| (header.key.as_bytes(), header.value.unwrap_or_default())).collect();
+    headers.insert(3, (NOT_UTF8, b"hunter2"));
+    let offset = produce(&topic, partition, "order-a", &headers, "{}");
+    for order in ORDERS {
+        let mut reader = Reader::open(house.source_config(), orders(), order, BTreeMap::new()).await;
+        let refused = reader.refusal().await;
+        let SourceError::Damaged { place, reason } = &refused else { panic!("{order:?}: {refused:?}") };
+        assert_eq!(*place, format!("{topic}/{partition} offset {offset}"));
+        assert_eq!(reason, "the name of its header 4 is not UTF-8");
     }
 }
 

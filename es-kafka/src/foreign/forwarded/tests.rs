@@ -4,7 +4,16 @@ use super::*;
 
 fn record<'a>(headers: &[(&'a str, &'a str)]) -> Record<'a> {
     let headers = headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
-    Record { topic: "payments.retry.2", partition: 1, offset: 4, millis: Some(9), key: None, headers, value: None }
+    Record {
+        topic: "payments.retry.2",
+        partition: 1,
+        offset: 4,
+        millis: Some(9),
+        key: None,
+        headers,
+        value: None,
+        unreadable: None,
+    }
 }
 
 fn story() -> Story {
@@ -41,7 +50,7 @@ fn a_story_is_read_as_it_is_written_and_the_record_is_as_it_was() {
     let record = record(&headers);
     let (read, rest) = Story::of(&record).unwrap();
     assert_eq!(read, story());
-    let original = read.original(&record, rest);
+    let original = read.original(record, rest);
     assert_eq!((original.topic, original.partition, original.offset), ("payments", 3, 41));
     assert_eq!(original.millis, Some(1_700_000_000_000));
     let own: Vec<_> = own.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();

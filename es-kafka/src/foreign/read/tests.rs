@@ -8,7 +8,16 @@ const VALUE: &[u8] = br#"{"type":"captured","paymentId":7,"cents":100}"#;
 
 fn record<'a>(key: Option<&'a [u8]>, headers: &[(&'a str, &'a str)], value: Option<&'a [u8]>) -> Record<'a> {
     let headers = headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
-    Record { topic: "payments", partition: 3, offset: 41, millis: Some(1_700_000_000_000), key, headers, value }
+    Record {
+        topic: "payments",
+        partition: 3,
+        offset: 41,
+        millis: Some(1_700_000_000_000),
+        key,
+        headers,
+        value,
+        unreadable: None,
+    }
 }
 
 fn json() -> Declared {
