@@ -1,5 +1,7 @@
 //! `es dlq`.
 
+mod of_service;
+
 use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -8,6 +10,7 @@ use es_core::{Act, ServiceStore, backend::counted};
 use es_kafka::{DeadLetterError, DeadLetterTopic, DeadRecord, DeadRecordFilter, ReplayTo};
 use serde::Serialize;
 
+pub(crate) use self::of_service::OfService;
 use crate::{
     act::{Consent, Intent},
     end::{CommandError, Outcome},

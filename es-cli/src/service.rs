@@ -24,7 +24,7 @@ pub(crate) use self::{
     what_if::WhatIfCommand,
 };
 #[cfg(feature = "kafka")]
-use crate::relay::RelayCommand;
+use crate::{dlq::OfService, relay::RelayCommand};
 use crate::{
     act::MaybeWho,
     command::StoreCommand,
@@ -69,6 +69,9 @@ pub enum ServiceCommand {
     #[cfg(feature = "kafka")]
     #[command(subcommand)]
     Relay(RelayCommand),
+    /// Shows the dead letters of a topic that a consumer of the service reads, and replays or discards them
+    #[cfg(feature = "kafka")]
+    Dlq(OfService),
     /// A command on its store
     #[command(flatten)]
     Store(StoreCommand),
@@ -190,6 +193,8 @@ impl ServiceCommand {
                 Self::WhatIf(what_if) => what_if.run(service, output).await,
                 #[cfg(feature = "kafka")]
                 Self::Relay(relay) => relay.run_on(service, output).await,
+                #[cfg(feature = "kafka")]
+                Self::Dlq(dlq) => dlq.run_on(service, output).await,
                 Self::Store(StoreCommand::Doctor(doctor)) => {
                     doctor.run(&service.store(), &service.read_model_names(), output).await
                 }

@@ -211,6 +211,12 @@ impl Service {
         self.resources().relay()
     }
 
+    /// The topics that the registered consumers read, each with the name of its consumer. (A backend's own topic is found by its type:
+    /// `&**topic as &dyn Any`.) Those of [table consumers](ServiceBuilder::table_consumer), which forward nothing, are not among them.
+    pub fn consumed(&self) -> impl Iterator<Item = (&'static str, &Arc<dyn EventSource>)> {
+        self.resources().consumed().iter().map(|(consumer, topic)| (*consumer, topic))
+    }
+
     /// The log as a source, also if the readers follow another one.
     pub fn log(&self) -> LogSource {
         self.resources().log()

@@ -12,7 +12,7 @@ pub(crate) mod record;
 mod structured;
 pub(crate) mod topics;
 
-use std::{sync::Arc, time::Duration};
+use std::{any::Any, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -34,6 +34,7 @@ use crate::{
     aside,
     client::{self, Quiet, Settings, told, unavailable},
     config::KafkaSourceConfig,
+    dead_letter_topic::DeadLetterTopic,
     payloads::Payloads,
     source::{
         begin::PATIENCE,
@@ -127,6 +128,22 @@ impl KafkaTopic {
             replication: -1,
             forwarder: Forwarder::default(),
         }
+    }
+
+    /// The topic that `source` is, if it is one of Kafka.
+    pub fn of(source: &dyn EventSource) -> Option<&Self> {
+        let source: &dyn Any = source;
+        source.downcast_ref().or_else(|| source.downcast_ref().map(|shared: &Arc<Self>| &**shared))
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.topic
+    }
+
+    /// Its dead-letter topic, for a client with the same settings.
+    pub fn dead_letters(&self) -> DeadLetterTopic {
+        DeadLetterTopic::new(&self.config.brokers, &self.topic).settings(self.config.settings.clone())
     }
 
     /// The category of the messages, if it is neither the only one that the consumer listens to nor the name of the topic.

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "that is how a test fails")]
 
+mod dlq;
 mod operators;
 mod relays;
 mod texts;

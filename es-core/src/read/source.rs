@@ -13,7 +13,7 @@ pub(crate) use events::DecodedEvents;
 pub use forward::{FailedEvent, Forwarded};
 pub use log::LogSource;
 
-use std::{fmt, sync::Arc};
+use std::{any::Any, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use uuid::Uuid;
@@ -30,8 +30,11 @@ use crate::{
 };
 
 /// Where a projector's events come from.
+///
+/// It is [`Any`], so that the commands of operators find the topics of a backend that they know
+/// ([`Service::consumed`](crate::Service::consumed)).
 #[async_trait]
-pub trait EventSource: fmt::Debug + Send + Sync + 'static {
+pub trait EventSource: Any + fmt::Debug + Send + Sync + 'static {
     /// Opens the source for one reader.
     ///
     /// # Errors

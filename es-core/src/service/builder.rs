@@ -7,7 +7,7 @@ use super::{
     engine::{AnyProjector, Relay},
     health::Thresholds,
     part::{Body, Part, PartKind},
-    resources::{ByType, Resources},
+    resources::{ByType, Consumed, Resources},
     start_error::StartError,
     store::ServiceStore,
 };
@@ -44,6 +44,7 @@ pub struct ServiceBuilder {
     registered: Vec<Registered>,
     source: Option<Arc<dyn EventSource>>,
     relay: Option<Arc<dyn Relay>>,
+    consumed: Vec<Consumed>,
     parts: Parts,
     readers: Readers,
     backoff: Backoff,
@@ -123,6 +124,7 @@ impl ServiceBuilder {
             registered: Vec::new(),
             source: None,
             relay: None,
+            consumed: Vec::new(),
             parts: Parts::All,
             readers: Readers::default(),
             backoff: Backoff::new(Duration::from_millis(100), Duration::from_secs(10)),
@@ -305,11 +307,13 @@ impl ServiceBuilder {
 
     /// Adds a consumer, with settings of its runner.
     pub fn consumer_with<C: Consumer>(
-        self,
+        mut self,
         topic: impl EventSource,
         make: impl FnOnce(&Resources) -> C + Send + 'static,
         settings: impl FnOnce(ConsumerRunner<C>) -> ConsumerRunner<C> + Send + 'static,
     ) -> Self {
+        let topic: Arc<dyn EventSource> = Arc::new(topic);
+        self.consumed.push((C::NAME, topic.clone()));
         self.register(PartKind::Consumer, C::NAME, |resources, readers| {
             let runner = ConsumerRunner::new(make(resources), topic, resources.store());
             let runner = with_settings!(runner, readers);
@@ -400,7 +404,7 @@ impl ServiceBuilder {
         self.check()?;
         self.store.id().await?;
         let Self { name, store, categories, by_type, live, registered, source, relay, parts: chosen, .. } = self;
-        let resources = Resources::new(name, store, source, relay, by_type);
+        let resources = Resources::new(name, store, source, relay, by_type).consuming(self.consumed);
         let make = |Registered { kind, name, make }| {
             Ok(Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)?)))
         };

@@ -33,10 +33,15 @@ struct Shared {
     log: LogSource,
     source: Arc<dyn EventSource>,
     relay: Option<Arc<dyn Relay>>,
+    /// Is set once, when the service starts.
+    consumed: OnceLock<Vec<Consumed>>,
     by_type: ByType,
     /// Of the read models, by their names.
     touched: OnceLock<HashMap<String, Arc<TouchedKeys>>>,
 }
+
+/// The name of a consumer, and its topic.
+pub(super) type Consumed = (&'static str, Arc<dyn EventSource>);
 
 /// What the parts share, a value of each type: the repository of each kind of aggregate, so that all use its cache, and the tables of
 /// each table projection, and the live read model of each projection, so that all use its cache.
@@ -64,7 +69,14 @@ impl Resources {
         let log = LogSource::new(store.clone());
         let source = source.or_else(|| relay.as_ref().map(|relay| relay.source(&name, store.clone())));
         let source = source.unwrap_or_else(|| Arc::new(log.clone()));
-        Self(Arc::new(Shared { name, store, log, source, relay, by_type, touched: OnceLock::new() }))
+        let (consumed, touched) = (OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Shared { name, store, log, source, relay, consumed, by_type, touched }))
+    }
+
+    /// With the topics of the consumers.
+    pub(super) fn consuming(self, consumed: Vec<Consumed>) -> Self {
+        let _ = self.0.consumed.set(consumed);
+        self
     }
 
     /// The name of the service.
@@ -133,6 +145,11 @@ impl Resources {
     /// The relay that copies the log, if there is one.
     pub fn relay(&self) -> Option<Arc<dyn Relay>> {
         self.0.relay.clone()
+    }
+
+    /// The topics of the consumers, by the names of these.
+    pub(super) fn consumed(&self) -> &[Consumed] {
+        self.0.consumed.get().map(Vec::as_slice).unwrap_or_default()
     }
 
     /// The log as a source, also if the readers follow another one. Its readers share what they read.
