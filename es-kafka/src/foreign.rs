@@ -5,10 +5,12 @@ mod declared;
 mod elsewhere;
 pub(crate) mod forwarded;
 pub(crate) mod forwarder;
+mod look;
 mod member;
 mod read;
 mod reading;
 pub(crate) mod record;
+mod settings;
 mod structured;
 pub(crate) mod topics;
 
@@ -29,7 +31,7 @@ use rdkafka::{
 };
 
 pub use self::declared::{RecordField, TopicStart};
-use self::{declared::Declared, forwarder::Forwarder, record::Raw};
+use self::{declared::Declared, forwarder::Forwarder, look::Look, record::Raw, settings::Said};
 use crate::{
     aside,
     client::{self, Quiet, Settings, told, unavailable},
@@ -92,7 +94,8 @@ use crate::{
 /// headers that tell its story: to `<topic>.retry.1`, then `.2` and so on, where such are declared ([`retry_after`](Self::retry_after)),
 /// and at last to `<topic>.dlq`. The consumer reads the retry topics too, in the same group, and handles a record there when its time has
 /// come. One that no attempt can mend goes to the dead-letter topic at once. The topics are created when the consumer starts
-/// ([`create_topics`](Self::create_topics)). All consumers of a topic share them, and pass over what another one is to handle.
+/// ([`create_topics`](Self::create_topics)), and one whose settings delete what waits in it stops the consumer
+/// ([`check_topics_every`](Self::check_topics_every)). All consumers of a topic share them, and pass over what another one is to handle.
 ///
 /// A checkpoint whose offset the topic no longer holds stops the consumer with [`SourceError::Expired`], and one beyond the end of the
 /// topic, which was deleted and created again, with [`SourceError::Unfit`].
@@ -109,6 +112,9 @@ pub struct KafkaTopic {
     delays: Vec<Duration>,
     creates_topics: bool,
     replication: i32,
+    /// For how long dead letters are kept; `None`: for ever.
+    dead_letters_kept: Option<Duration>,
+    check_topics_every: Duration,
     forwarder: Forwarder,
 }
 
@@ -126,6 +132,8 @@ impl KafkaTopic {
             delays: Vec::new(),
             creates_topics: true,
             replication: -1,
+            dead_letters_kept: None,
+            check_topics_every: Duration::from_mins(1),
             forwarder: Forwarder::default(),
         }
     }
@@ -206,6 +214,19 @@ impl KafkaTopic {
         Self { replication: brokers, ..self }
     }
 
+    /// Lets dead letters go after this time, handled or not (they are kept for ever by default): for topics whose records must not be kept
+    /// longer. A dead-letter topic that is created gets it as `retention.ms`; one that keeps its records for a shorter time stops the
+    /// consumer.
+    pub fn keep_dead_letters(self, time: Duration) -> Self {
+        Self { dead_letters_kept: Some(time), ..self }
+    }
+
+    /// How often a running consumer looks whether a retry topic was created by another one, which it reads from then on, and whether the
+    /// topics to which it forwards still keep what waits in them (every minute by default). It looks at the settings also when it starts.
+    pub fn check_topics_every(self, pause: Duration) -> Self {
+        Self { check_topics_every: pause, ..self }
+    }
+
     /// Where the next records are no longer in the topic, because its retention has deleted them, the consumer goes on with the first
     /// one that is, and logs an error. It is meant for one start, after an operator has seen what is lost.
     pub fn pass_lost_records(mut self) -> Self {
@@ -267,20 +288,24 @@ impl EventSource for KafkaTopic {
         }
         let category = self.category_for(&subscription.categories)?;
         let (mut topics, mut shards) = self.look(subscription).await?;
+        let mut said = Said::default();
         if subscription.forwards {
             let partitions = shards.iter().filter(|shard| shard.source == self.topic).count();
             topics::ensure(self, i32::try_from(partitions).unwrap_or(i32::MAX)).await?;
+            settings::check(self, &mut said).await?;
             (topics, shards) = self.look(subscription).await?;
         }
         let config = Arc::new(self.config.clone());
         let measure = Measure::Topics(topics.clone());
         let watchdog = Watchdog::new(config, measure, subscription.reader.clone());
         let outbox = Outbox::new(shards.clone());
+        let look = Look::new(self, subscription, topics.clone(), said);
         let (topic, subscription) = (self.clone(), subscription.clone());
         let payloads = Payloads::new(self.config.claim_check.as_ref());
         let thread = format!("kafka-{}", subscription.reader);
         feed::spawn(thread, outbox.clone(), move |outbox| {
-            reading::run(&topic, category, (topics, shards), &subscription, payloads, outbox)
+            let aside = (look, payloads);
+            reading::run(&topic, category, (topics, shards), &subscription, aside, outbox)
         })?;
         Ok(Box::new(KafkaFeed::new(outbox, Takeover::Always, watchdog)))
     }

@@ -1,4 +1,4 @@
-//! How a topic of a relay is, and what of it loses events.
+//! How a topic is, and what of its settings loses records.
 
 use es_core::backend::{Finding, counted};
 use rdkafka::{
@@ -39,6 +39,17 @@ pub struct TopicStatus {
     /// What is declared and what is found instead, by name; without what has a field here.
     #[serde(skip)]
     differing: Vec<(String, String, String)>,
+}
+
+/// A setting of a topic by which records are lost, whatever they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Loss<'a> {
+    /// It is compacted: of each key only the last record is kept.
+    Compacted { policy: &'a str },
+    /// It deletes records sooner than is declared; `None`: they are to be kept for ever.
+    Deletes { name: &'static str, limit: i64, declared: Option<i64> },
+    /// A broker that lacks records may lead it.
+    Unclean,
 }
 
 /// What has a judgement of its own.
@@ -87,22 +98,11 @@ impl TopicStatus {
             return vec![Finding::problem("topic", found, "start the relay: its error says what to do")];
         }
         let mut findings = self.problems(is_progress, config);
-        let mut warn = |found: String, advice: String| findings.push(Finding::warning("topic", found, advice));
-        if self.replication == 1 && brokers > 1 {
-            warn(
-                format!("{topic} is on one broker of {brokers}: what that one loses is lost"),
-                "raise its replication to 3 where there are so many brokers".to_owned(),
-            );
-        }
-        if self.replication > 2 && self.min_insync_replicas == Some(1) {
-            warn(
-                format!("{topic} takes writes with one copy left: what that broker loses is lost"),
-                "set its min.insync.replicas to 2".to_owned(),
-            );
-        }
+        findings.extend(self.weaknesses(brokers));
         if is_progress {
             return findings;
         }
+        let mut warn = |found: String, advice: String| findings.push(Finding::warning("topic", found, advice));
         for (name, declared, found) in &self.differing {
             warn(
                 format!("{topic} has {name} {found}, and {declared} is declared"),
@@ -140,23 +140,21 @@ impl TopicStatus {
                 "start the relay: its error says what to do",
             );
         }
-        if is_progress {
-            if self.has_policy("delete") && self.limits().next().is_some() {
-                problem(
-                    format!("{topic} deletes the relay's progress after a while: the relay would not start again"),
-                    "set its cleanup.policy to \"compact\"",
-                );
-            }
-        } else if let Some(policy) = self.compaction() {
+        if is_progress && self.has_policy("delete") && self.limits().next().is_some() {
             problem(
-                format!("{topic} has the cleanup.policy {policy:?}, which deletes events"),
-                "set it to \"delete\", with retention.ms -1 and retention.bytes -1; if events are gone, delete the topics \
-                 of events and that of the progress, and start the relay",
+                format!("{topic} deletes the relay's progress after a while: the relay would not start again"),
+                "set its cleanup.policy to \"compact\"",
             );
-        } else {
-            for (name, limit) in self.limits() {
-                let declared = config.settings_of(topic).limit(name);
-                if declared.is_none_or(|declared| limit < declared) {
+        }
+        for loss in self.losses(config.settings_of(topic)) {
+            match loss {
+                Loss::Compacted { .. } | Loss::Deletes { .. } if is_progress => {}
+                Loss::Compacted { policy } => problem(
+                    format!("{topic} has the cleanup.policy {policy:?}, which deletes events"),
+                    "set it to \"delete\", with retention.ms -1 and retention.bytes -1; if events are gone, delete the topics \
+                     of events and that of the progress, and start the relay",
+                ),
+                Loss::Deletes { name, limit, declared } => {
                     let instead = declared.map_or_else(|| "for ever".to_owned(), |declared| declared.to_string());
                     problem(
                         format!(
@@ -166,15 +164,47 @@ impl TopicStatus {
                         "set it to -1; or, if read models are rebuilt from the log only, declare it in `topics` of the relay",
                     );
                 }
+                Loss::Unclean => problem(
+                    format!("{topic} may be led by a broker that lacks events"),
+                    "set its unclean.leader.election.enable to false",
+                ),
             }
         }
-        if self.unclean_leader_election == Some(true) {
-            problem(
-                format!("{topic} may be led by a broker that lacks events"),
-                "set its unclean.leader.election.enable to false",
+        findings
+    }
+
+    /// What of its settings loses records that are to be kept as `declared`.
+    pub(crate) fn losses(&self, declared: &TopicSettings) -> Vec<Loss<'_>> {
+        let mut losses = Vec::new();
+        if let Some(policy) = self.compaction() {
+            losses.push(Loss::Compacted { policy });
+        } else {
+            let limits = self.limits().map(|(name, limit)| (name, limit, declared.limit(name)));
+            let shorter = limits.filter(|(_, limit, declared)| declared.is_none_or(|declared| *limit < declared));
+            losses.extend(shorter.map(|(name, limit, declared)| Loss::Deletes { name, limit, declared }));
+        }
+        losses.extend((self.unclean_leader_election == Some(true)).then_some(Loss::Unclean));
+        losses
+    }
+
+    /// By what it loses records only if brokers lose their disks.
+    pub(crate) fn weaknesses(&self, brokers: usize) -> Vec<Finding> {
+        let topic = &self.topic;
+        let mut weaknesses = Vec::new();
+        let mut warn = |found: String, advice: &str| weaknesses.push(Finding::warning("topic", found, advice));
+        if self.replication == 1 && brokers > 1 {
+            warn(
+                format!("{topic} is on one broker of {brokers}: what that one loses is lost"),
+                "raise its replication to 3 where there are so many brokers",
             );
         }
-        findings
+        if self.replication > 2 && self.min_insync_replicas == Some(1) {
+            warn(
+                format!("{topic} takes writes with one copy left: what that broker loses is lost"),
+                "set its min.insync.replicas to 2",
+            );
+        }
+        weaknesses
     }
 
     /// The policy of a topic that is compacted.

@@ -29,6 +29,15 @@ pub(super) fn begin<C: ConsumerContext>(
             return Err(unfit("the checkpoint is that of another source: give the consumer another name".to_owned()));
         }
         let (low, high) = watermarks(consumer, topic, partition, 0)?;
+        if is_retry && low > 0 {
+            // As for a consumer that is new. Another one has its checkpoint from before it forwards anything.
+            tracing::warn!(
+                topic,
+                partition,
+                to = low,
+                "records were deleted before this consumer began to read the topic"
+            );
+        }
         return match declared.start {
             _ if is_retry => Ok(low),
             TopicStart::End if !is_added => Ok(high),

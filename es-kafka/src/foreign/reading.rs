@@ -19,6 +19,7 @@ use super::{
     declared::Declared,
     elsewhere,
     forwarded::{Story, stage},
+    look::Look,
     member::Member,
     partitions,
     read::position,
@@ -47,7 +48,7 @@ pub(super) fn run(
     category: String,
     (topics, first): (Vec<String>, Vec<Shard>),
     subscription: &Subscription,
-    payloads: Payloads,
+    (look, payloads): (Look, Payloads),
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
     let observer = topic.config.observer(&subscription.reader);
@@ -60,7 +61,7 @@ pub(super) fn run(
     let topics: Vec<_> = consumer.context().of.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).map_err(unavailable)?;
     let group_offsets = GroupOffsets::new(offsets_of);
-    let mut reading = Reading { consumer, pressure: Pressure::default(), group_offsets };
+    let mut reading = Reading { consumer, pressure: Pressure::default(), group_offsets, look };
     while !outbox.stopped() {
         reading.turn()?;
     }
@@ -156,6 +157,7 @@ struct Reading {
     consumer: BaseConsumer<Group<Foreign>>,
     pressure: Pressure,
     group_offsets: GroupOffsets,
+    look: Look,
 }
 
 impl Reading {
@@ -168,6 +170,7 @@ impl Reading {
             self.group().restart(&self.consumer, &shard, &checkpoint)?;
         }
         self.end_waits()?;
+        self.look.turn()?;
         let advance_every = self.group().of.topic.config.advance_every;
         let delivered = self.group().hand_on(
             |_, _, member| member.need(advance_every),

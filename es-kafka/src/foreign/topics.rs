@@ -22,13 +22,14 @@ use crate::{
     client::{self, Quiet, unavailable},
     refusal,
     source::begin::PATIENCE,
+    topic_settings::TopicSettings,
 };
 
 /// What a forwarded record may have more than the original one.
-const MORE_BYTES: i64 = 64 * 1024;
+const MORE_BYTES: u32 = 64 * 1024;
 
 /// The limit of a topic for its records, unless brokers are set otherwise.
-const DEFAULT_BYTES: i64 = 1_048_588;
+const DEFAULT_BYTES: u32 = 1_048_588;
 
 /// A retry topic keeps its records for longer than a consumer should be away.
 const RETRIES_KEPT: Duration = Duration::from_hours(30 * 24);
@@ -85,12 +86,12 @@ pub(super) async fn ensure(of: &KafkaTopic, partitions: i32) -> Result<(), Sourc
     }
     let config = client::layered(&of.config.brokers, &[], &of.config.settings, &[]);
     let admin: AdminClient<Quiet> = config.create_with_context(Quiet).map_err(unavailable)?;
-    let bytes = (largest(&admin, &of.topic).await + MORE_BYTES).to_string();
+    let bytes = largest(&admin, &of.topic).await.saturating_add(MORE_BYTES).min(i32::MAX.unsigned_abs());
     for (topic, partitions) in &missing {
         if !of.creates_topics {
             return Err(self::missing(topic, "it is not there, and `create_topics` is off".into()));
         }
-        create(&admin, of, topic, *partitions, &bytes).await?;
+        create(&admin, of, topic, *partitions, bytes).await?;
     }
     // Not every broker knows a new topic at once.
     let deadline = Instant::now() + PATIENCE;
@@ -120,7 +121,7 @@ async fn absent(of: &KafkaTopic, topics: Vec<(String, i32)>) -> Result<Vec<(Stri
 }
 
 /// How large records of `topic` may be, as far as that may be seen.
-async fn largest(admin: &AdminClient<Quiet>, topic: &str) -> i64 {
+async fn largest(admin: &AdminClient<Quiet>, topic: &str) -> u32 {
     let described = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &AdminOptions::new()).await;
     let settings = described.ok().and_then(|mut found| found.pop()).and_then(Result::ok);
     let value = settings.and_then(|found| found.get("max.message.bytes")?.value.clone());
@@ -132,16 +133,13 @@ async fn create(
     of: &KafkaTopic,
     topic: &str,
     partitions: i32,
-    bytes: &str,
+    bytes: u32,
 ) -> Result<(), SourceError> {
     // A dead letter waits for an operator, however long that takes.
-    let kept =
-        if topic == dead_letter_topic(&of.topic) { "-1".to_owned() } else { RETRIES_KEPT.as_millis().to_string() };
-    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(of.replication))
-        .set("cleanup.policy", "delete")
-        .set("retention.ms", &kept)
-        .set("retention.bytes", "-1")
-        .set("max.message.bytes", bytes);
+    let retention = if topic == dead_letter_topic(&of.topic) { of.dead_letters_kept } else { Some(RETRIES_KEPT) };
+    let settings = TopicSettings { retention, max_message_bytes: Some(bytes), ..TopicSettings::default() }.wanted();
+    let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(of.replication));
+    let new = settings.iter().fold(new, |new, (name, value)| new.set(name, value));
     let results = admin.create_topics([&new], &AdminOptions::new()).await.map_err(unavailable)?;
     for result in results {
         match result {

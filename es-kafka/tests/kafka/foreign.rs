@@ -1,5 +1,7 @@
 //! Consumers handle the messages of topics that other systems fill.
 
+#[path = "foreign/beside.rs"]
+mod beside;
 #[path = "foreign/dead_letters.rs"]
 mod dead_letters;
 #[path = "foreign/forward.rs"]

@@ -115,8 +115,9 @@ async fn without_a_delay_a_record_goes_to_the_dead_letter_topic_at_once() {
 async fn r9_a_record_that_a_crash_forwards_twice_is_handled_once_in_effect() {
     let foreign = Foreign::new(1).await;
     // Nothing identifies it but its first place.
-    let source =
-        || KafkaTopic::new(brokers(), &*foreign.topic).named_by(RecordField::json("/type")).retry_after([DELAY]);
+    let source = || KafkaTopic::new(brokers(), &*foreign.topic).named_by(RecordField::json("/type"));
+    // The second one is forwarded before the first one is due.
+    let source = || source().retry_after([Duration::from_secs(4)]);
     foreign.pay(0, "a", 1, 5);
     let refuses = |_, before| before < 2;
     let has_taken = Arc::new(Notify::new());
@@ -264,7 +265,8 @@ async fn r11_a_consumer_says_which_topics_are_missing_to_forward() {
 async fn r11_a_record_that_the_dead_letter_topic_does_not_take_stops_the_consumer() {
     let foreign = Foreign::new(1).await;
     let dead = format!("{}.dlq", foreign.topic);
-    let new = NewTopic::new(&dead, 1, TopicReplication::Fixed(1)).set("max.message.bytes", "300");
+    let new = NewTopic::new(&dead, 1, TopicReplication::Fixed(1));
+    let new = new.set("max.message.bytes", "300").set("retention.ms", "-1");
     admin().create_topics([&new], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
     foreign.pay(0, "a", 1, 1);
     foreign.send(0, Some("a"), &[("long", &"x".repeat(1_000))], Some("{}"));
