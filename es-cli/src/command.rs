@@ -68,7 +68,7 @@ impl StoreCommand {
             Self::Stream(stream) => stream.run(store, output).await,
             Self::Log(log) => log.run(store, output).await,
             Self::Readers(readers) => readers.run(store, output).await,
-            Self::Doctor(doctor) => doctor.run(store, &[], output).await,
+            Self::Doctor(doctor) => doctor.run(store, &[], Vec::new(), output).await,
             Self::Pause(reader) => reader.pause(store, output).await,
             Self::Resume(reader) => reader.resume(store, output).await,
             Self::Skip(skip) => skip.run(store, output).await,

@@ -6,15 +6,20 @@ use std::sync::Arc;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::{Args, Subcommand, ValueEnum};
-use es_core::{Act, ServiceStore, backend::counted};
+use es_core::{
+    Act, ServiceStore,
+    backend::{Finding, counted},
+    error::with_causes,
+};
 use es_kafka::{DeadLetterError, DeadLetterTopic, DeadRecord, DeadRecordFilter, ReplayTo};
 use serde::Serialize;
 
-pub(crate) use self::of_service::OfService;
+pub(crate) use self::of_service::{OfService, findings};
 use crate::{
     act::{Consent, Intent},
     end::{CommandError, Outcome},
     event::Data,
+    operate::program,
     output::{Format, Output},
     time,
 };
@@ -50,7 +55,7 @@ pub(crate) struct Listing {
     most: Option<usize>,
 
     /// How long ago a record may have failed, for example 90s, 15min, 2h or 1d
-    #[arg(long, value_name = "TIME", value_parser = age)]
+    #[arg(long, value_name = "TIME", value_parser = parsed_age)]
     max_age: Option<TimeDelta>,
 
     #[command(flatten)]
@@ -257,17 +262,15 @@ impl DlqCommand {
             Self::List(Listing { filter, limit, most, max_age, format }) => {
                 let found = topic.list(&filter.into()).await?;
                 print(&found[..found.len().min(limit)], format, output)?;
-                let oldest = found.iter().filter_map(|record| record.failed_at).min();
-                let age = oldest.map(|oldest| Utc::now() - oldest);
                 if !format.json {
-                    let since = age.map(|age| format!(", the oldest for {}", time::duration(age))).unwrap_or_default();
-                    let (count, are) =
-                        (counted(found.len(), "record"), if found.len() == 1 { "waits" } else { "wait" });
-                    output.line(format_args!("{count} {are} in {}{since}", topic.name()))?;
+                    output.line(count(&found, topic))?;
                 }
                 output.flush()?;
                 let is_over = most.is_some_and(|most| found.len() > most)
-                    || max_age.zip(age).is_some_and(|(most, age)| age > most);
+                    || max_age.zip(age(&found)).is_some_and(|(most, age)| age > most);
+                if is_over {
+                    eprintln!("what to do: {}", what_to_do(topic));
+                }
                 Ok(if is_over { Outcome::No } else { Outcome::Well })
             }
             Self::Show(Showing { at, partition, data, format }) => {
@@ -305,6 +308,40 @@ impl DlqCommand {
             }
         }
     }
+}
+
+/// What waits in `topic`, for `doctor`.
+pub(crate) async fn waits(topic: &DeadLetterTopic) -> Finding {
+    const CHECK: &str = "dead letters";
+    match topic.list(&DeadRecordFilter::default()).await {
+        Ok(found) if found.is_empty() => Finding::ok(CHECK, format!("no record waits in {}", topic.name())),
+        Ok(found) => Finding::warning(CHECK, count(&found, topic), what_to_do(topic)),
+        Err(error) => {
+            let found = format!("{} cannot be read: {}", topic.name(), with_causes(&error));
+            Finding::warning(CHECK, found, "look whether the brokers are there, and what they grant to this client")
+        }
+    }
+}
+
+/// How many records wait in `topic`, and for how long.
+fn count(found: &[DeadRecord], topic: &DeadLetterTopic) -> String {
+    let since = age(found).map(|age| format!(", the oldest for {}", time::duration(age))).unwrap_or_default();
+    let (count, are) = (counted(found.len(), "record"), if found.len() == 1 { "waits" } else { "wait" });
+    format!("{count} {are} in {}{since}", topic.name())
+}
+
+/// How long ago the first of them failed.
+fn age(found: &[DeadRecord]) -> Option<TimeDelta> {
+    let oldest = found.iter().filter_map(|record| record.failed_at).min();
+    oldest.map(|oldest| Utc::now() - oldest)
+}
+
+/// What an operator does about records that wait in `topic`.
+fn what_to_do(topic: &DeadLetterTopic) -> String {
+    let (program, topic) = (program(), topic.original());
+    format!(
+        "`{program} dlq show --topic {topic} --at N` tells why one has failed; mend the cause and `dlq replay` them, or `dlq discard` them"
+    )
 }
 
 /// Shows the records that an act concerns, and asks whether it is meant; `None`: it is not.
@@ -392,7 +429,7 @@ fn show(line: &Line<'_>, output: &mut Output) -> Result<(), CommandError> {
 }
 
 /// `90s`, `15min`, `2h`, `1d`.
-fn age(text: &str) -> Result<TimeDelta, String> {
+fn parsed_age(text: &str) -> Result<TimeDelta, String> {
     let units = [("min", 60), ("s", 1), ("h", 3_600), ("d", 86_400)];
     let parsed = units.iter().find_map(|(unit, seconds)| {
         let number = text.strip_suffix(unit)?.trim().parse::<i64>().ok()?;

@@ -9,7 +9,7 @@ use es_core::{
 
 use crate::{
     end::{CommandError, Outcome},
-    operate::{resume_command, skip_command},
+    operate::{program, resume_command, skip_command},
     output::{Format, Output},
     readers::{self, Paused, Place, Reader, Stopped},
 };
@@ -25,11 +25,12 @@ pub(crate) struct Doctor {
 }
 
 impl Doctor {
-    /// Examines `store`. `known` are the read models of the program, if it has any.
+    /// Examines `store`. `known` are the read models of the program, if it has any, and `more` is what was found elsewhere.
     pub(crate) async fn run(
         self,
         store: &dyn ServiceStore,
         known: &[String],
+        more: Vec<Finding>,
         output: &mut Output,
     ) -> Result<Outcome, CommandError> {
         let mut findings = vec![Finding::ok("connection", "the store answers")];
@@ -47,6 +48,7 @@ impl Doctor {
                 format!("of {count} none lags without a worker, is paused or has failed"),
             ));
         }
+        findings.extend(more);
         self.print(&findings, output)
     }
 
@@ -162,7 +164,7 @@ fn held_up(reader: &Reader) -> Vec<Finding> {
             counted(*dead_letters, "dead letter"),
             counted(*parked_keys, "parked key")
         );
-        findings.push(Finding::warning("readers", found, format!("`es dead-letters list {name}`")));
+        findings.push(Finding::warning("readers", found, format!("`{} dead-letters list {name}`", program())));
     }
     findings
 }

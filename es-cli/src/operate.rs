@@ -1,6 +1,9 @@
 //! `es pause | resume | skip | cancel-rebuild | actions`.
 
-use std::fmt::Write;
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use es_core::{ActError, Position, ServiceStore, StoppedAt, backend::Shard};
@@ -121,12 +124,20 @@ impl Skip {
 /// The command line that moves `reader` past an event: it can be run as it is, or with a better reason.
 pub(crate) fn skip_command(reader: &str, shard: Option<&Shard>, position: u64, event: Uuid) -> String {
     let shard = shard.map(|shard| format!(" --shard {shard}")).unwrap_or_default();
-    format!("es skip {reader}{shard} --position {position} --event {event} --reason \"it cannot be handled\"")
+    let program = program();
+    format!("{program} skip {reader}{shard} --position {position} --event {event} --reason \"it cannot be handled\"")
 }
 
 /// The command line that lets `reader` go on, likewise.
 pub(crate) fn resume_command(reader: &str) -> String {
-    format!("es resume {reader} --reason \"it may go on\"")
+    format!("{} resume {reader} --reason \"it may go on\"", program())
+}
+
+/// The name of the program that runs: `es`, or that of an application.
+pub(crate) fn program() -> String {
+    let called = std::env::args_os().next().map(PathBuf::from);
+    let name = called.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "es".to_owned())
 }
 
 /// The shards in a sentence.

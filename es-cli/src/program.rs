@@ -21,7 +21,10 @@ use crate::{
     texts::TextCommand,
 };
 #[cfg(feature = "kafka")]
-use crate::{dlq::DlqCommand, relay::RelayCommand};
+use crate::{
+    dlq::{self, DlqCommand},
+    relay::RelayCommand,
+};
 
 /// Shows operators what is in an event store, and what is wrong with it.
 ///
@@ -162,8 +165,25 @@ async fn on_store(command: StoreCommand, address: &Address, output: &mut Output)
         }
         (Err(error), _) => return Err(error),
     };
-    let ended = command.run(&*store, output).await;
+    let ended = match command {
+        StoreCommand::Doctor(doctor) => doctor.run(&*store, &[], elsewhere().await?, output).await,
+        command => command.run(&*store, output).await,
+    };
     // Nothing was written, so nothing is lost if it does not close in good order.
     let _ = store.close().await;
     ended
+}
+
+/// What waits in the dead-letter topic that the environment names, if it names one.
+#[cfg(feature = "kafka")]
+async fn elsewhere() -> Result<Vec<Finding>, CommandError> {
+    let topic = std::env::var("ES_KAFKA_TOPIC").ok().filter(|topic| !topic.is_empty());
+    let Some((brokers, topic)) = Brokers::of_environment().zip(topic) else { return Ok(Vec::new()) };
+    let (brokers, settings) = brokers.settings(std::env::vars_os())?;
+    Ok(vec![dlq::waits(&DeadLetterTopic::new(brokers, topic).settings(settings)).await])
+}
+
+#[cfg(not(feature = "kafka"))]
+fn elsewhere() -> std::future::Ready<Result<Vec<Finding>, CommandError>> {
+    std::future::ready(Ok(Vec::new()))
 }

@@ -23,8 +23,6 @@ pub(crate) use self::{
     audit::{AsOf, Verify},
     what_if::WhatIfCommand,
 };
-#[cfg(feature = "kafka")]
-use crate::{dlq::OfService, relay::RelayCommand};
 use crate::{
     act::MaybeWho,
     command::StoreCommand,
@@ -32,6 +30,11 @@ use crate::{
     output::{Format, Output},
     readers, time,
     version::{self, Versioned},
+};
+#[cfg(feature = "kafka")]
+use crate::{
+    dlq::{self, OfService},
+    relay::RelayCommand,
 };
 
 /// How long the parts and the store may take to end.
@@ -196,7 +199,11 @@ impl ServiceCommand {
                 #[cfg(feature = "kafka")]
                 Self::Dlq(dlq) => dlq.run_on(service, output).await,
                 Self::Store(StoreCommand::Doctor(doctor)) => {
-                    doctor.run(&service.store(), &service.read_model_names(), output).await
+                    #[cfg(feature = "kafka")]
+                    let more = dlq::findings(service).await;
+                    #[cfg(not(feature = "kafka"))]
+                    let more = Vec::new();
+                    doctor.run(&service.store(), &service.read_model_names(), more, output).await
                 }
                 Self::Store(command) => command.run(&service.store(), output).await,
             }

@@ -15,6 +15,8 @@ pub mod spans;
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use metrics::{
     Counter, Gauge, Histogram, Key, Label, Level, Metadata, SharedString, Unit, describe_counter, describe_gauge,
     describe_histogram, with_recorder,
@@ -155,6 +157,20 @@ pub const FORWARDED: Metric = Metric::new(
     &["consumer", "to", "class"],
     "Messages that a consumer could not handle and has forwarded, to a retry topic or to the dead-letter topic",
 );
+/// What waits in dead-letter topics.
+pub const DEAD_TOPIC_RECORDS: Metric = Metric::new(
+    "reader_dead_letter_topic_records",
+    (G, Unit::Count),
+    &["consumer"],
+    "Records of a consumer that wait for an operator in the dead-letter topic, whichever process has forwarded them",
+);
+/// How long that has waited.
+pub const DEAD_TOPIC_AGE: Metric = Metric::new(
+    "reader_dead_letter_topic_age_seconds",
+    (G, Unit::Seconds),
+    &["consumer"],
+    "How long ago the first of the records failed that wait in the dead-letter topic; 0 where none waits",
+);
 /// The dead letters that are there.
 pub const DEAD_LETTERS: Metric = Metric::new(
     "reader_dead_letters",
@@ -242,6 +258,8 @@ pub const ALL: &[Metric] = &[
     LEASES_LOST,
     LETTERS_ADDED,
     FORWARDED,
+    DEAD_TOPIC_RECORDS,
+    DEAD_TOPIC_AGE,
     DEAD_LETTERS,
     PARKED_KEYS,
     LOG_HEAD,
@@ -310,6 +328,13 @@ pub(crate) fn reader_failed(consumer: &str, is_transient: bool) {
 /// The reader `consumer` has forwarded an event.
 pub(crate) fn forwarded(consumer: &str, to: &'static str, class: &'static str) {
     FORWARDED.counter([consumer.to_owned().into(), to.into(), class.into()]).increment(1);
+}
+
+/// In the dead-letter topic of the reader `consumer` wait so many records, the first of them for `oldest`.
+pub fn dead_letter_topic(consumer: &str, records: usize, oldest: Option<Duration>) {
+    let label = || [SharedString::from(consumer.to_owned())];
+    DEAD_TOPIC_AGE.gauge(label()).set(oldest.unwrap_or_default().as_secs_f64());
+    DEAD_TOPIC_RECORDS.gauge(label()).set(as_float(records as u64));
 }
 
 /// The part `name` is started again.

@@ -1,6 +1,7 @@
 //! What operators see of a dead-letter topic, and do with it.
 
 mod acts;
+pub(crate) mod depth;
 mod error;
 mod letter;
 mod replay;

@@ -5,6 +5,7 @@ mod declared;
 mod elsewhere;
 pub(crate) mod forwarded;
 pub(crate) mod forwarder;
+mod letters;
 mod look;
 mod member;
 mod read;
@@ -31,7 +32,7 @@ use rdkafka::{
 };
 
 pub use self::declared::{RecordField, TopicStart};
-use self::{declared::Declared, forwarder::Forwarder, look::Look, record::Raw, settings::Said};
+use self::{declared::Declared, forwarder::Forwarder, letters::Letters, look::Look, record::Raw, settings::Said};
 use crate::{
     aside,
     client::{self, Quiet, Settings, told, unavailable},
@@ -116,6 +117,7 @@ pub struct KafkaTopic {
     dead_letters_kept: Option<Duration>,
     check_topics_every: Duration,
     forwarder: Forwarder,
+    letters: Letters,
 }
 
 /// The longest time after which a record is delivered again: its retry topic keeps it for twice as long.
@@ -135,6 +137,7 @@ impl KafkaTopic {
             dead_letters_kept: None,
             check_topics_every: Duration::from_mins(1),
             forwarder: Forwarder::default(),
+            letters: Letters::default(),
         }
     }
 
@@ -221,8 +224,9 @@ impl KafkaTopic {
         Self { dead_letters_kept: Some(time), ..self }
     }
 
-    /// How often a running consumer looks whether a retry topic was created by another one, which it reads from then on, and whether the
-    /// topics to which it forwards still keep what waits in them (every minute by default). It looks at the settings also when it starts.
+    /// How often a running consumer looks whether a retry topic was created by another one, which it reads from then on; and, if it
+    /// forwards, whether its topics still keep what waits in them, and how many of its records wait in the dead-letter topic, which its
+    /// metrics tell (every minute by default, and when it starts).
     pub fn check_topics_every(self, pause: Duration) -> Self {
         Self { check_topics_every: pause, ..self }
     }

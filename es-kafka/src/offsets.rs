@@ -44,6 +44,11 @@ impl<T: Copy> PerPartition<T> {
 }
 
 impl Offsets {
+    /// Forgets a topic.
+    pub(crate) fn forget(&mut self, topic: &str) {
+        self.0.remove(topic);
+    }
+
     /// That of one partition.
     pub(crate) fn one(topic: &str, partition: i32, next: i64) -> Self {
         let mut offsets = Self::default();

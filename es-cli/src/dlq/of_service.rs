@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
-use es_core::Service;
+use es_core::{Service, backend::Finding};
 use es_kafka::KafkaTopic;
 
-use super::DlqCommand;
+use super::{DlqCommand, waits};
 use crate::{
     end::{CommandError, Outcome},
     output::Output,
@@ -33,8 +33,17 @@ impl OfService {
     }
 }
 
+/// What waits in the dead-letter topics of `service`, for `doctor`.
+pub(crate) async fn findings(service: &Service) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for topic in topics(service).into_values() {
+        findings.push(waits(&topic.dead_letters()).await);
+    }
+    findings
+}
+
 /// The topics of Kafka that consumers of `service` read, by their names.
-pub(crate) fn topics(service: &Service) -> BTreeMap<&str, &KafkaTopic> {
+fn topics(service: &Service) -> BTreeMap<&str, &KafkaTopic> {
     let topics = service.consumed().filter_map(|(_, source)| KafkaTopic::of(&**source));
     topics.map(|topic| (topic.name(), topic)).collect()
 }
@@ -52,9 +61,10 @@ fn chosen(wanted: Option<String>, service: &Service) -> Result<&KafkaTopic, Comm
             "the service has no consumer of a topic of Kafka",
             "register one with `.consumer(…)`; if that depends on options of this program, pass them",
         ),
-        Some(wanted) => {
-            CommandError::usage(format!("no consumer of the service reads {wanted:?}"), format!("name one of {}", known()))
-        }
+        Some(wanted) => CommandError::usage(
+            format!("no consumer of the service reads {wanted:?}"),
+            format!("name one of {}", known()),
+        ),
         None => CommandError::usage(
             "the consumers of the service read several topics",
             format!("pass --topic with one of {}", known()),

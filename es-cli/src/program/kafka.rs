@@ -45,6 +45,14 @@ pub(super) struct KafkaPlace {
 }
 
 impl Brokers {
+    /// Those that the environment names, if it names any.
+    pub(super) fn of_environment() -> Option<Self> {
+        let named = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+        let brokers = named("ES_KAFKA_BROKERS").and_then(|brokers| brokers.into_string().ok());
+        let kafka_config = named("ES_KAFKA_CONFIG").map(PathBuf::from);
+        (brokers.is_some() || kafka_config.is_some()).then_some(Self { brokers, kafka_config })
+    }
+
     /// The brokers and the properties that the arguments, the file and `environment` name. What the environment says comes before the
     /// file.
     pub(super) fn settings(

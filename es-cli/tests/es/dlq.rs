@@ -84,6 +84,12 @@ fn dead_letters_are_listed_and_shown_and_a_monitor_can_ask() {
         let run = dlq(&place, &topic, arguments);
         assert_eq!(run.code, code, "{arguments:?}: {}", run.err);
     }
+    let over = dlq(&place, &topic, &["list", "--most", "1"]);
+    assert!(over.err.contains(&format!("`es dlq show --topic {topic} --at N`")), "{}", over.err);
+    let mut doctor = place.command();
+    let doctor = run(doctor.env("ES_KAFKA_BROKERS", brokers()).env("ES_KAFKA_TOPIC", &topic).arg("doctor"));
+    assert!(doctor.out.contains("dead letters: 2 records wait in "), "{}", doctor.out);
+    assert!(!place.es(&["doctor"]).out.contains("dead letters:"), "no topic is named");
     let show = dlq(&place, &topic, &["show", "--at", "1", "--data"]);
     assert!(show.out.contains("traceparent: x") && show.out.contains("geheim"), "{}", show.out);
     assert_eq!(dlq(&place, &topic, &["show", "--at", "7"]).code, 1);

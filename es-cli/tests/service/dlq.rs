@@ -116,6 +116,17 @@ async fn r22_dead_letters_are_seen_and_discarded_in_the_program_of_the_service()
     assert_eq!([&act["what"], &act["reader"], &act["actor"]], [&json!("discard"), &json!("mail"), &json!("ada")]);
 }
 
+/// Seen to fail: it said nothing of them. What it tells to do is a command of the program that runs.
+#[tokio::test]
+async fn doctor_tells_what_waits_in_the_dead_letter_topics() {
+    let (store, full, empty) = (MemoryStore::new(), topic(2).await, topic(0).await);
+    let (ended, text) = run_with(with(&store, &[&full, &empty]), &["doctor"]).await;
+    assert_eq!(ended.unwrap(), Outcome::Warnings, "{text}");
+    assert!(text.contains(&format!("dead letters: 2 records wait in {full}.dlq, the oldest for ")), "{text}");
+    assert!(text.contains(&format!("dlq show --topic {full} --at N`")) && !text.contains("`es "), "{text}");
+    assert!(text.contains(&format!("dead letters: no record waits in {empty}.dlq")), "{text}");
+}
+
 #[tokio::test]
 async fn a_topic_is_named_where_the_consumers_read_several_and_others_are_refused() {
     let (store, first, second) = (MemoryStore::new(), topic(1).await, topic(0).await);

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use es_core::Act;
 use serde::{Deserialize, Serialize};
 
-use super::letter::{DeadRecord, Identity};
+use super::letter::{DeadRecord, Failed, Identity};
 
 /// The name of the topic with the acts on `dead`.
 pub(super) fn acts_topic(dead: &str) -> String {
@@ -44,9 +44,9 @@ impl Done {
         }
     }
 
-    /// Whether `record`, of the same identity, was done with.
-    pub(super) fn concerns(&self, record: &DeadRecord) -> bool {
-        self.partition == record.partition && self.offset >= record.offset && self.failed_at >= record.failed_at
+    /// Whether the failure of a record of the same identity was done with.
+    pub(super) fn concerns(&self, failed: &Failed) -> bool {
+        self.partition == failed.partition && self.offset >= failed.offset && self.failed_at >= failed.at
     }
 }
 
@@ -78,10 +78,11 @@ mod tests {
     fn an_act_concerns_a_record_and_the_copies_before_it() {
         let act = Act::new("ada", "ticket 7").unwrap();
         let done = Done::new(&record(7, "2026-01-02T00:00:00Z"), "discard", None, &act);
-        assert!(done.concerns(&record(7, "2026-01-02T00:00:00Z")) && done.concerns(&record(3, "2026-01-01T00:00:00Z")));
-        assert!(!done.concerns(&record(8, "2026-01-03T00:00:00Z")), "it has failed again");
+        let concerns = |offset, failed_at| done.concerns(&record(offset, failed_at).failed());
+        assert!(concerns(7, "2026-01-02T00:00:00Z") && concerns(3, "2026-01-01T00:00:00Z"));
+        assert!(!concerns(8, "2026-01-03T00:00:00Z"), "it has failed again");
         // The topic was deleted and created again.
-        assert!(!done.concerns(&record(3, "2026-01-03T00:00:00Z")));
+        assert!(!concerns(3, "2026-01-03T00:00:00Z"));
         let identity = record(7, "2026-01-02T00:00:00Z").identity();
         assert_eq!(super::identity(key(&identity).as_bytes()), Some(identity));
         assert_eq!(super::identity(b"other"), None);

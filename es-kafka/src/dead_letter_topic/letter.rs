@@ -44,6 +44,14 @@ pub struct DeadRecord {
 /// By what a record is one, however often it was forwarded.
 pub(super) type Identity = (Option<String>, String, i32, i64);
 
+/// A failure of a record, at its place in the dead-letter topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Failed {
+    pub(super) partition: i32,
+    pub(super) offset: i64,
+    pub(super) at: Option<DateTime<Utc>>,
+}
+
 impl DeadRecord {
     pub(super) fn of(record: &Record<'_>, with_value: bool) -> Self {
         let (story, headers) = Story::of(record).unwrap_or_else(|reason| {
@@ -69,6 +77,10 @@ impl DeadRecord {
             headers: headers.into_iter().map(owned).collect(),
             value: record.value.filter(|_| with_value).map(<[u8]>::to_vec),
         }
+    }
+
+    pub(super) fn failed(&self) -> Failed {
+        Failed { partition: self.partition, offset: self.offset, at: self.failed_at }
     }
 
     pub(super) fn identity(&self) -> Identity {

@@ -39,7 +39,7 @@ pub(super) async fn open(of: &DeadLetterTopic) -> Result<Vec<DeadRecord>, DeadLe
             each(&consumer, &dead, |record| {
                 let letter = DeadRecord::of(record, false);
                 let identity = letter.identity();
-                let is_done = done.get(&identity).is_some_and(|done| done.concerns(&letter));
+                let is_done = done.get(&identity).is_some_and(|done| done.concerns(&letter.failed()));
                 if is_done {
                     open.remove(&identity);
                 } else {
@@ -118,7 +118,7 @@ fn each(consumer: &BaseConsumer<Quiet>, topic: &str, mut see: impl FnMut(&Record
 }
 
 /// Passes the records of a partition from `first` to before `end` to `see`.
-fn one(
+pub(super) fn one(
     consumer: &BaseConsumer<Quiet>,
     (topic, partition): (&str, i32),
     first: i64,

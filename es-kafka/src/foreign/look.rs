@@ -1,4 +1,4 @@
-//! Whether the topics beside a topic are still as they were when it was opened.
+//! Whether the topics beside a topic are still as they were when it was opened, and what waits in them.
 
 use std::{
     sync::Arc,
@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     KafkaTopic,
+    letters::Letters,
     settings::{self, Said},
 };
 
@@ -23,8 +24,10 @@ pub(super) struct Look {
     /// The topics that are read.
     topics: Vec<String>,
     said: Arc<Mutex<Said>>,
+    letters: Letters,
     runtime: Handle,
-    last: Instant,
+    /// When it looked last.
+    last: Option<Instant>,
     /// What is asked at the moment.
     asked: Option<oneshot::Receiver<SourceError>>,
 }
@@ -32,9 +35,9 @@ pub(super) struct Look {
 impl Look {
     /// For the `topics` of `of`, in the runtime that this is called in.
     pub(super) fn new(of: &KafkaTopic, subscription: &Subscription, topics: Vec<String>, said: Said) -> Self {
-        let (of, subscription) = (of.clone(), subscription.clone());
+        let (letters, of, subscription) = (of.letters.shared(), of.clone(), subscription.clone());
         let (said, runtime) = (Arc::new(Mutex::new(said)), Handle::current());
-        Self { of, subscription, topics, said, runtime, last: Instant::now(), asked: None }
+        Self { of, subscription, topics, said, letters, runtime, last: None, asked: None }
     }
 
     fn every(&self) -> Duration {
@@ -53,15 +56,19 @@ impl Look {
                 Err(oneshot::error::TryRecvError::Closed) => self.asked = None,
             }
         }
-        if self.last.elapsed() < self.every() {
+        if self.last.is_some_and(|last| last.elapsed() < self.every()) {
             return Ok(());
         }
-        self.last = Instant::now();
+        self.last = Some(Instant::now());
         let (answer, asked) = oneshot::channel();
         let (of, subscription, topics) = (self.of.clone(), self.subscription.clone(), self.topics.clone());
-        let said = self.said.clone();
+        let (said, letters) = (self.said.clone(), self.letters.shared());
         self.runtime.spawn(async move {
-            match look(&of, &subscription, &topics, &mut said.lock().await).await {
+            let mut said = said.lock().await;
+            if subscription.forwards {
+                count(&of, &letters, subscription.reader.clone(), &mut said).await;
+            }
+            match look(&of, &subscription, &topics, &mut said).await {
                 Ok(None) => {}
                 // The feed may be gone meanwhile.
                 Ok(Some(ends)) => drop(answer.send(ends)),
@@ -74,6 +81,21 @@ impl Look {
         });
         self.asked = Some(asked);
         Ok(())
+    }
+}
+
+/// Counts the dead letters. That this is not possible now ends nothing.
+async fn count(of: &KafkaTopic, letters: &Letters, reader: String, said: &mut Said) {
+    let Err(error) = letters.look(of.dead_letters(), reader).await else { return };
+    let (is_transient, error) = (error.is_transient(), &error as &dyn std::error::Error);
+    if !is_transient && said.insert("uncounted".to_owned()) {
+        tracing::warn!(
+            topic = of.topic,
+            error,
+            "its dead letters are not counted: are Describe and Read granted on them and their acts?"
+        );
+    } else {
+        tracing::debug!(topic = of.topic, error, "its dead letters cannot be counted now");
     }
 }
 

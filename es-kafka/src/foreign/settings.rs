@@ -38,7 +38,8 @@ pub(super) async fn check(of: &KafkaTopic, said: &mut Said) -> Result<(), Source
     let admin: AdminClient<Quiet> = client::layered(&of.config.brokers, &[], &of.config.settings, &[])
         .create_with_context(Quiet)
         .map_err(unavailable)?;
-    let is_readable = describe(&admin, &TopicSettings::default(), &mut found).await.map_err(unavailable)?;
+    let none = TopicSettings::default();
+    let is_readable = describe(&admin, |_| &none, &mut found).await.map_err(unavailable)?;
     if !is_readable && said.insert("unreadable".to_owned()) {
         tracing::warn!(
             topic = of.topic,

@@ -4,6 +4,8 @@
 mod beside;
 #[path = "foreign/dead_letters.rs"]
 mod dead_letters;
+#[path = "foreign/depth.rs"]
+mod depth;
 #[path = "foreign/forward.rs"]
 mod forward;
 #[path = "foreign/header_names.rs"]
