@@ -6,6 +6,8 @@ mod acls;
 mod broker;
 #[path = "security/certificates.rs"]
 mod certificates;
+#[path = "security/forwarding.rs"]
+mod forwarding;
 #[path = "security/refused.rs"]
 mod refused;
 #[path = "security/rights.rs"]

@@ -5,7 +5,7 @@ use es_core::{Act, backend::SourceError};
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
     consumer::{BaseConsumer, Consumer},
-    error::{KafkaError, RDKafkaErrorCode as Code},
+    error::RDKafkaErrorCode as Code,
     message::OwnedHeaders,
     producer::{FutureProducer, FutureRecord},
 };
@@ -19,8 +19,8 @@ use crate::{
     client::{self, Quiet, unavailable},
     foreign::{
         forwarded::{Failure, Story, retry_topic},
-        forwarder::{copied, producing, refused, together},
-        topics::partitions_of,
+        forwarder::{copied, not_taken, producing, together},
+        topics::{partitions_of, uncreated},
     },
     record::place_of,
 };
@@ -73,10 +73,10 @@ pub(super) async fn replay(
         for (record, sent) in part.iter().zip(sent) {
             let delivered = match sent {
                 Ok(delivery) => match delivery.await {
-                    Ok(delivered) => delivered.map_err(|(error, _)| refused(&topic, error)),
+                    Ok(delivered) => delivered.map_err(|(error, _)| not_taken(&producer, &topic, error)),
                     Err(error) => Err(SourceError::Unavailable(error.into())),
                 },
-                Err(error) => Err(refused(&topic, error)),
+                Err(error) => Err(not_taken(&producer, &topic, error)),
             };
             match delivered {
                 Ok(_) => arrived.push(record.clone()),
@@ -153,11 +153,11 @@ async fn note(
         let key = acts::key(&record.identity());
         let value = serde_json::to_vec(&Done::new(record, what, to, act)).expect("texts and numbers");
         let record = FutureRecord::to(&topic).key(&key).payload(&value);
-        sent.push(producer.send_result(record).map_err(|(error, _)| refused(&topic, error))?);
+        sent.push(producer.send_result(record).map_err(|(error, _)| not_taken(producer, &topic, error))?);
     }
     for delivery in sent {
         let delivered = delivery.await.map_err(|error| SourceError::Unavailable(error.into()))?;
-        delivered.map_err(|(error, _)| refused(&topic, error))?;
+        delivered.map_err(|(error, _)| not_taken(producer, &topic, error))?;
     }
     Ok(())
 }
@@ -182,7 +182,7 @@ async fn ensure_acts(of: &DeadLetterTopic) -> Result<(), DeadLetterError> {
     for created in admin.create_topics([&new], &AdminOptions::new()).await.map_err(unavailable)? {
         match created {
             Ok(_) | Err((_, Code::TopicAlreadyExists)) => {}
-            Err((_, code)) => return Err(refused(&topic, KafkaError::AdminOp(code)).into()),
+            Err((_, code)) => return Err(uncreated(&topic, code).into()),
         }
     }
     Ok(())

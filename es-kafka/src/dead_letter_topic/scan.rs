@@ -146,7 +146,7 @@ pub(super) fn one(
             Some(Err(error)) if client::is_out_of_range(&error) => {
                 return Err(SourceError::Expired { place: place_of(topic, partition, first) });
             }
-            Some(Err(error)) => client::check(error)?,
+            Some(Err(error)) => client::check_reading(error, "while reading dead letters").map_err(unavailable)?,
             None if heard.elapsed() > STALL => {
                 return Err(SourceError::Unavailable(format!("{topic}/{partition} cannot be read to its end").into()));
             }

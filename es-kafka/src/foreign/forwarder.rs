@@ -11,8 +11,9 @@ use es_core::backend::{FailedEvent, Forwarded, Shard, SourceError};
 use rdkafka::{
     ClientConfig, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
+    error::{KafkaError, RDKafkaErrorCode as Code},
     message::{Header, OwnedHeaders},
-    producer::{FutureProducer, FutureRecord},
+    producer::{FutureProducer, FutureRecord, Producer},
 };
 
 use super::{
@@ -98,7 +99,7 @@ impl Forwarder {
         let delivery = delivered.map_err(|error| {
             // The next attempt looks again for what is there, with a producer that has met no error.
             self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-            refused(&topic, error)
+            not_taken(&producer, &topic, error)
         })?;
         let place = place_of(&topic, delivery.partition, delivery.offset);
         Ok(if delay.is_some() { Forwarded::Retry(place) } else { Forwarded::DeadLetter(place) })
@@ -228,18 +229,24 @@ fn fetch<T>(observer: &ClientConfig, place: &Place, read: impl FnOnce(&Record<'_
             Some(Err(error)) if client::is_out_of_range(&error) => {
                 return Err(SourceError::Expired { place: place_of(topic, *partition, *offset) });
             }
-            Some(Err(error)) => client::check(error)?,
+            Some(Err(error)) => client::check_reading(error, "while reading a record again").map_err(unavailable)?,
             None => {}
         }
     }
     Err(SourceError::Unavailable(format!("{} cannot be read again", place_of(topic, *partition, *offset)).into()))
 }
 
+/// What it means that `producer` could not deliver a record. One that may write nowhere waits until its time is over, and says why only on
+/// the side.
+pub(crate) fn not_taken(producer: &FutureProducer<Quiet>, topic: &str, error: KafkaError) -> SourceError {
+    let fatal = producer.client().fatal_error().map(|(code, _)| KafkaError::MessageProduction(code));
+    refused(topic, fatal.unwrap_or(error))
+}
+
 /// What it means that a record is not accepted.
-pub(crate) fn refused(topic: &str, error: rdkafka::error::KafkaError) -> SourceError {
-    use rdkafka::error::RDKafkaErrorCode as Code;
+fn refused(topic: &str, error: KafkaError) -> SourceError {
     let remedy = match refusal::code(&error) {
-        Some(Code::TopicAuthorizationFailed) => {
+        Some(Code::TopicAuthorizationFailed | Code::ClusterAuthorizationFailed) => {
             format!("grant the client Describe, Read and Write on the topic {topic:?}")
         }
         Some(Code::MessageSizeTooLarge | Code::MessageBatchTooLarge | Code::InvalidMessageSize) => {

@@ -56,6 +56,14 @@ pub(crate) fn missing(topic: &str, source: BoxError) -> SourceError {
     SourceError::Refused { remedy, source }
 }
 
+/// A topic that was to be created is not.
+pub(crate) fn uncreated(topic: &str, code: Code) -> SourceError {
+    match refusal::Refusal::of(KafkaError::AdminOp(code)) {
+        Ok(refusal) => missing(topic, refusal.source.into()),
+        Err(error) => SourceError::Unavailable(error.into()),
+    }
+}
+
 /// The retry topics that are there, also those that are no longer declared: records may wait in them. A client that may not see one that
 /// it does not `need` has never written to it.
 pub(super) fn retry_topics(
@@ -145,12 +153,7 @@ async fn create(
         match result {
             Ok(_) => tracing::info!(topic, partitions, "topic created"),
             Err((_, Code::TopicAlreadyExists)) => {}
-            Err((_, code)) => {
-                return Err(match refusal::Refusal::of(KafkaError::AdminOp(code)) {
-                    Ok(refusal) => missing(topic, refusal.source.into()),
-                    Err(error) => SourceError::Unavailable(error.into()),
-                });
-            }
+            Err((_, code)) => return Err(uncreated(topic, code)),
         }
     }
     Ok(())

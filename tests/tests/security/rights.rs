@@ -41,11 +41,19 @@ pub(crate) enum Role {
     Relay,
     Reader,
     Consumer,
+    /// A consumer that forwards.
+    Forwarder,
     Operator,
+    /// An operator who takes care of dead letters.
+    Letters,
 }
 
 impl Role {
-    pub(crate) const ALL: [Self; 4] = [Self::Relay, Self::Reader, Self::Consumer, Self::Operator];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Relay, Self::Reader, Self::Consumer, Self::Forwarder, Self::Operator, Self::Letters];
+
+    /// Those that have to do with what is forwarded are in a test of their own.
+    const ON_THE_PATH: [Self; 4] = [Self::Relay, Self::Reader, Self::Consumer, Self::Operator];
 
     pub(crate) const fn account(self) -> &'static str {
         match self {
@@ -53,11 +61,18 @@ impl Role {
             Self::Reader => "reader",
             Self::Consumer => "consumer",
             Self::Operator => "operator",
+            Self::Forwarder => "forwarder",
+            Self::Letters => "letters",
         }
     }
 
     /// All that it needs.
     pub(crate) fn rights(self) -> Vec<Right> {
+        self.rights_on(PAYMENTS)
+    }
+
+    /// All that it needs where this is the topic of another system.
+    pub(crate) fn rights_on(self, payments: &str) -> Vec<Right> {
         let right = |resource: Resource, pattern: Pattern, name: &str, operation: Operation| Right {
             resource,
             name: name.to_owned(),
@@ -65,6 +80,7 @@ impl Role {
             operation,
         };
         let own = |resource, operation| right(resource, Prefixed, PREFIX, operation);
+        let beside = |operation| right(Topic, Prefixed, &format!("{payments}."), operation);
         match self {
             Self::Relay => vec![
                 own(Topic, Create),
@@ -74,7 +90,16 @@ impl Role {
                 own(TransactionalId, Write),
             ],
             Self::Reader => vec![own(Topic, Read), own(Group, Read)],
-            Self::Consumer => vec![right(Topic, Literal, PAYMENTS, Read), own(Group, Read)],
+            Self::Consumer => vec![right(Topic, Literal, payments, Read), own(Group, Read)],
+            Self::Forwarder => vec![
+                right(Topic, Literal, payments, Read),
+                own(Group, Read),
+                beside(Create),
+                beside(Write),
+                beside(Read),
+                beside(DescribeConfigs),
+            ],
+            Self::Letters => vec![beside(Read), beside(Write), beside(Create), right(Topic, Literal, payments, Write)],
             Self::Operator => vec![own(Topic, Read), own(Topic, DescribeConfigs)],
         }
     }
@@ -100,12 +125,14 @@ fn the_rights_are_those_of_the_document() {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_part_says_which_right_it_lacks() {
     let lacking = |role: Role, lacks: usize| format!("{}-without-{lacks}", role.account());
-    let cases: Vec<_> =
-        Role::ALL.into_iter().flat_map(|role| (0..role.rights().len()).map(move |lacks| (role, lacks))).collect();
+    let cases: Vec<_> = Role::ON_THE_PATH
+        .into_iter()
+        .flat_map(|role| (0..role.rights().len()).map(move |lacks| (role, lacks)))
+        .collect();
     let accounts: Vec<_> = cases.iter().map(|(role, lacks)| lacking(*role, *lacks)).collect();
-    let names: Vec<&str> = accounts.iter().map(String::as_str).chain(Role::ALL.map(Role::account)).collect();
+    let names: Vec<&str> = accounts.iter().map(String::as_str).chain(Role::ON_THE_PATH.map(Role::account)).collect();
     let Some(broker) = Broker::start(&names, &[]).await else { return };
-    let whole = Role::ALL.into_iter().flat_map(|role| {
+    let whole = Role::ON_THE_PATH.into_iter().flat_map(|role| {
         let account = move |right| (role.account().to_owned(), right);
         role.rights().into_iter().map(account)
     });
@@ -168,6 +195,7 @@ async fn told_by(broker: &Broker, log: MemoryStore, role: Role, account: &str, p
                 .source(|source| prefix.clone_into(&mut source.group_prefix));
             refused(&source, "provider", account).await
         }
+        Role::Forwarder | Role::Letters => unreachable!("they have a test of their own"),
         Role::Operator => {
             let config = RelayConfig {
                 create_topics: false,
