@@ -101,11 +101,18 @@ fn first_build(reader: &Reader) -> Option<Finding> {
             format!("{name} is being built for the first time, is at position {position} of {head}, and serves then");
         return Some(Finding::ok("readers", found));
     }
-    Some(Finding::warning(
-        "readers",
-        format!("{name} has not been built to the end yet, so it cannot be read, and no worker holds it"),
-        format!("start a process that runs it, as with `run`: it goes on from position {position}, and then serves"),
-    ))
+    let found = format!("{name} has not been built to the end yet, so it cannot be read, and no worker holds it");
+    let start =
+        format!("start a process that runs it, as with `run`: it goes on from position {position}, and then serves");
+    if reader.has_shards() {
+        return Some(Finding::warning("readers", found, start));
+    }
+    let waits =
+        "where it follows Kafka, it waits for the first event that it listens to, with which the topic is created";
+    if *lag_events == 0 {
+        return Some(Finding::ok("readers", format!("{name} has nothing to read yet: the log is empty")));
+    }
+    Some(Finding::warning("readers", found, format!("{waits}: then there is nothing to do. Else {start}")))
 }
 
 /// A reader that lags, or of which that is not known here, and that no process runs.

@@ -259,6 +259,11 @@ impl Reader {
         self.version.map_or_else(|| NOTHING.to_owned(), |version| version.to_string())
     }
 
+    /// Whether its source had anything to read when a worker opened it.
+    pub(crate) fn has_shards(&self) -> bool {
+        !self.shards.is_empty()
+    }
+
     /// How many of its shards a worker holds.
     pub(crate) fn held(&self) -> usize {
         self.shards.iter().filter(|shard| shard.lease.is_some()).count()
@@ -266,6 +271,7 @@ impl Reader {
 
     fn summary(&self) -> [String; 8] {
         let held_by = match (self.held(), &*self.shards) {
+            (0, []) => "no worker: no shard yet".to_owned(),
             (0, _) => "no worker".to_owned(),
             (_, [Shard { lease: Some(lease), .. }]) => format!("{} for {}", lease.owner, lease.held_for),
             (held, shards) => format!("workers: {held} of {}", counted(shards.len(), "shard")),

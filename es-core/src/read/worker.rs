@@ -132,6 +132,8 @@ impl<'a> Worker<'a> {
         let meter = ReaderMeter::of(&reader.name);
         let (held, wanted, waiting) = (HashMap::new(), HashMap::new(), VecDeque::new());
         let (owner, asks) = (Uuid::now_v7(), Instant::now());
+        // By this operators find the process of a worker that holds a lease.
+        tracing::info!(name = reader.name, worker = %owner, process = std::process::id(), "a worker has opened its source");
         Ok(Self { handler, store, reader, feed, owner, ttl, meter, held, wanted, asks, waiting })
     }
 
