@@ -116,7 +116,7 @@ async fn r22_dead_letters_are_seen_and_discarded_in_the_program_of_the_service()
     assert_eq!([&act["what"], &act["reader"], &act["actor"]], [&json!("discard"), &json!("mail"), &json!("ada")]);
 }
 
-/// Seen to fail: it said nothing of them. What it tells to do is a command of the program that runs.
+/// What it tells to do is a command of the program that runs.
 #[tokio::test]
 async fn doctor_tells_what_waits_in_the_dead_letter_topics() {
     let (store, full, empty) = (MemoryStore::new(), topic(2).await, topic(0).await);

@@ -155,7 +155,7 @@ async fn r11_a_model_that_was_rebuilt_from_the_log_continues_after_damaged_recor
     }
 }
 
-/// Seen to fail: the client panicked at it, the thread of the reader ended without a word, and each new one came to the same record.
+/// The client panics at it: where that is not caught, the thread of the reader ends, and each new one comes to the same record.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_record_with_a_header_name_that_is_not_utf8_is_damaged_and_named() {
     let (house, _relay, topic, partition) = twelve().await;

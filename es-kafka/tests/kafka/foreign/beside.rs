@@ -39,7 +39,7 @@ fn remedy(ended: EngineError) -> String {
     remedy
 }
 
-/// By another process, or by hand. Seen to fail: what waits there was not handled before the consumer was started again.
+/// By another process, or by hand.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_retry_topic_that_is_created_while_the_consumer_runs_is_read() {
     let foreign = Foreign::new(1).await;
@@ -57,7 +57,6 @@ async fn r11_a_retry_topic_that_is_created_while_the_consumer_runs_is_read() {
     running.stop().await;
 }
 
-/// Seen to fail: nothing looked at them.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_topic_that_deletes_what_waits_in_it_stops_the_consumer_while_it_runs_and_when_it_starts() {
     let forever = ("retention.ms", "-1");
