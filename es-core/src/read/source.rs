@@ -212,6 +212,10 @@ pub enum SourceError {
         position: Position,
     },
     /// The source no longer holds what comes after the checkpoint.
+    ///
+    /// # What to do
+    /// Rebuild the read model from the log: `rebuild <read model> --from log`, or [`Service::rebuild`](crate::Service::rebuild) from
+    /// [`Service::log`](crate::Service::log). Then it continues in the source. A consumer passes what is lost, if its source is told to.
     #[error("the source no longer holds what follows the checkpoint at {place}")]
     Expired {
         /// Where.
