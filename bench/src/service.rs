@@ -131,10 +131,14 @@ impl OrderService {
     async fn round(&self, url: &str, timing: Timing) -> Result<Round> {
         let ground = if self.place == Place::Kafka { Ground::with_kafka(url)? } else { Ground::of(url) };
         let program = Program::start(&ground).await?;
-        let begin = Instant::now();
-        let counts = begin + timing.warm_up..begin + timing.warm_up + timing.window;
         let run = Uuid::now_v7().simple().to_string();
         let (placed, mut clients) = (Arc::new(AtomicU64::new(0)), JoinSet::new());
+        // Topics are made with their first event, and readers find them some seconds later.
+        let mut first = Client::open(program.address, &run, CONNECTIONS, placed.clone()).await?;
+        let (customer, order) = first.place().await?;
+        Models::open(program.address).await?.show_order(&customer, &order).await?;
+        let begin = Instant::now();
+        let counts = begin + timing.warm_up..begin + timing.warm_up + timing.window;
         for number in 0..CONNECTIONS {
             let mut client = Client::open(program.address, &run, number, placed.clone()).await?;
             let models = if number < FOLLOWED { Models::open(program.address).await?.into() } else { None };
