@@ -357,7 +357,7 @@ impl<P: Policy> Handler for PolicyRunner<P> {
     async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
         let Events { list: events, course, shard, .. } = events;
         let (began, mut handled) = (Instant::now(), Handled::default());
-        let mut inbox = match Open::of(self.foreign, &*self.leases, reader, events).await {
+        let mut inbox = match Open::of(self.foreign, &*self.source, &*self.leases, reader, events).await {
             Ok(inbox) => inbox,
             Err(error) => return Handled { failure: Some(error.into()), ..handled },
         };

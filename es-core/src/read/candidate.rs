@@ -113,8 +113,7 @@ impl<'a> Candidate<'a> {
                     continue;
                 }
             };
-            let tried = subject.is_foreign.then(Mutex::default);
-            return Ok(Self { tried, ..Self::new(store, picked.generation, Promotion::Automatic, serves) });
+            return Ok(Self::new(store, picked.generation, Promotion::Automatic, serves, subject.is_foreign));
         }
     }
 
@@ -123,7 +122,8 @@ impl<'a> Candidate<'a> {
         loop {
             match subject.admitted(store).await?.building {
                 Some(building) if building.generation.version == subject.version => {
-                    return Ok(Self::new(store, building.generation, Promotion::OnPurpose, false));
+                    let promotion = Promotion::OnPurpose;
+                    return Ok(Self::new(store, building.generation, promotion, false, subject.is_foreign));
                 }
                 Some(other) => store.discard(&other.generation).await?,
                 None => subject.ensure(store).await?,
@@ -133,12 +133,19 @@ impl<'a> Candidate<'a> {
 
     /// The same for a source that is opened again, which reports the end of the log again.
     pub(crate) fn again(&self) -> Self {
-        Self::new(self.store, self.generation.clone(), self.promotion, self.serves.load(Ordering::Relaxed))
+        let serves = self.serves.load(Ordering::Relaxed);
+        Self::new(self.store, self.generation.clone(), self.promotion, serves, self.tried.is_some())
     }
 
-    fn new(store: &'a dyn ReadModelStore, generation: Generation, promotion: Promotion, serves: bool) -> Self {
+    fn new(
+        store: &'a dyn ReadModelStore,
+        generation: Generation,
+        promotion: Promotion,
+        serves: bool,
+        is_foreign: bool,
+    ) -> Self {
         let (serves, target) = (AtomicBool::new(serves), OnceLock::new());
-        Self { generation, store, promotion, serves, target, tried: None }
+        Self { generation, store, promotion, serves, target, tried: is_foreign.then(Mutex::default) }
     }
 
     pub(crate) fn serves(&self) -> bool {

@@ -130,6 +130,7 @@ macro_rules! engine_suite {
         $crate::__suite! { engines_consume, $make,
             r9_a_message_that_its_producer_repeats_is_handled_once
             r9_a_consumer_that_is_killed_repeats_nothing_in_effect
+            r9_a_message_that_could_not_be_read_is_handled_once_when_it_can
         }
         $crate::__suite! { engines_stop, $make,
             r9_a_policy_that_stops_repeats_no_reaction

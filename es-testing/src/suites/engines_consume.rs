@@ -1,14 +1,18 @@
 //! Consumers, on every store.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use es_core::{
-    Consumer, ConsumerRunner, PolicyError, Position, Recorded, RecordedEvent, Repository,
-    backend::{Batch, Checkpoint, Delivery, EventFeed, EventSource, Shard, SourceError, Subscription, Takeover},
+    Act, Consumer, ConsumerRunner, EventData, FailurePolicy, PolicyError, Position, Recorded, RecordedEvent,
+    Repository,
+    backend::{
+        Batch, Checkpoint, Delivery, EventFeed, EventSource, Shard, SourceError, Subscription, Takeover, UNREADABLE,
+    },
     react::policy::reaction,
     testing::{
         account::{Account, AccountCommand, AccountEvent},
@@ -23,7 +27,11 @@ use super::engines_project::{PATIENCE, Store};
 
 /// A topic of two partitions, in memory.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Topic(Arc<Mutex<[Vec<RecordedEvent>; 2]>>);
+pub(super) struct Topic {
+    partitions: Arc<Mutex<[Vec<RecordedEvent>; 2]>>,
+    /// What records that could not be read are today, by the id of their place.
+    readable: Arc<Mutex<HashMap<Uuid, RecordedEvent>>>,
+}
 
 impl Topic {
     /// A message with this id, from another system: its position is that of its partition.
@@ -34,9 +42,24 @@ impl Topic {
 
     /// The next record of the partition.
     pub(super) fn put(&self, partition: usize, mut event: RecordedEvent) {
-        let partition = &mut self.0.lock().expect("no panic")[partition];
+        let partition = &mut self.partitions.lock().expect("no panic")[partition];
         event.position = Position::new(partition.len() as u64 + 1);
         partition.push(event);
+    }
+
+    /// A record of this stream that cannot be read: the id is that of its place.
+    pub(super) fn send_unreadable(&self, partition: usize, place: u128, account: &'static str) {
+        let mut event = recorded([(account, AccountEvent::Deposited { amount: 0 })]).remove(0);
+        event.id = Uuid::from_u128(place);
+        event.data = EventData { name: UNREADABLE.into(), payload: r#"{"reason":"no JSON"}"#.into(), ..event.data };
+        self.put(partition, event);
+    }
+
+    /// From now on the record at this place can be read, as this message.
+    pub(super) fn can_read(&self, place: u128, id: u128, account: &'static str, amount: u64) {
+        let event = recorded([(account, AccountEvent::Deposited { amount })]).remove(0);
+        let read = RecordedEvent { id: Uuid::from_u128(id), ..event };
+        self.readable.lock().expect("no panic").insert(Uuid::from_u128(place), read);
     }
 
     fn shards() -> Vec<Shard> {
@@ -48,6 +71,11 @@ impl Topic {
 impl EventSource for Topic {
     async fn open(&self, _: &Subscription) -> Result<Box<dyn EventFeed>, SourceError> {
         Ok(Box::new(Feed { topic: self.clone(), is_assigned: false, next: [None; 2] }))
+    }
+
+    fn read_again(&self, event: &RecordedEvent) -> Result<RecordedEvent, String> {
+        let read = self.readable.lock().expect("no panic").get(&event.id).cloned();
+        read.map(|read| RecordedEvent { position: event.position, ..read }).ok_or_else(|| "no JSON".to_owned())
     }
 }
 
@@ -74,7 +102,7 @@ impl EventFeed for Feed {
         }
         for (shard, next) in Topic::shards().into_iter().zip(&mut self.next) {
             let partition = shard.partition.expect("it has one") as usize;
-            let all = self.topic.0.lock().expect("no panic")[partition].clone();
+            let all = self.topic.partitions.lock().expect("no panic")[partition].clone();
             let Some(from) = next.filter(|from| *from < all.len()) else { continue };
             *next = Some(all.len());
             let position = Position::new(all.len() as u64);
@@ -137,17 +165,7 @@ async fn balance(store: &impl Store, account: &str) -> u64 {
 
 /// Runs until each partition is handled up to there.
 async fn run_to(store: &impl Store, runner: ConsumerRunner<Deposits>, reached: u64) {
-    let shutdown = CancellationToken::new();
-    let wait = async {
-        while store.reached(Deposits::NAME).await.expect("asked") < Position::new(reached) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        shutdown.cancel();
-    };
-    let (ended, ()) = tokio::time::timeout(PATIENCE, async { tokio::join!(runner.run(shutdown.clone()), wait) })
-        .await
-        .expect("it is late");
-    ended.expect("in good order");
+    run_until(runner, async || store.reached(Deposits::NAME).await.expect("asked") >= Position::new(reached)).await;
 }
 
 /// In one batch, in another one and in another shard; what is older than the retention is a new message.
@@ -203,4 +221,37 @@ pub async fn r9_a_consumer_that_is_killed_repeats_nothing_in_effect(store: &impl
     };
     tokio::time::timeout(PATIENCE, both).await.expect("it is late").0.expect("in good order");
     assert_eq!([balance(store, "a").await, balance(store, "b").await], [60, 1]);
+}
+
+/// The id of a record that cannot be read is that of its place; when it can, its producer's id counts, also for repetitions. Seen to
+/// fail where the inbox looks up the id of the place.
+pub async fn r9_a_message_that_could_not_be_read_is_handled_once_when_it_can(store: &impl Store) {
+    let topic = Topic::default();
+    topic.send_unreadable(0, 101, "a");
+    topic.send_unreadable(0, 102, "a");
+    topic.send(1, 9, "b", 1);
+    let parks = || runner(store, &topic, deposits(store)).on_failure(FailurePolicy::park());
+    run_to(store, parks(), 1).await;
+    run_until(parks(), async || store.parked_keys(Deposits::NAME).await.expect("read").len() == 1).await;
+    for place in [101, 102] {
+        topic.can_read(place, 1, "a", 10);
+    }
+    let act = Act::new("ada", "it is declared now").expect("valid");
+    store.request_retry(Deposits::NAME, "topic/0/account-a", &act).await.expect("parked");
+    run_until(parks(), async || store.parked_keys(Deposits::NAME).await.expect("read").is_empty()).await;
+    topic.send(1, 1, "a", 10);
+    run_until(parks(), async || store.reached(Deposits::NAME).await.expect("asked") == Position::new(2)).await;
+    assert_eq!([balance(store, "a").await, balance(store, "b").await], [10, 1]);
+}
+
+async fn run_until(runner: ConsumerRunner<Deposits>, holds: impl AsyncFn() -> bool) {
+    let shutdown = CancellationToken::new();
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        shutdown.cancel();
+    };
+    let both = async { tokio::join!(runner.run(shutdown.clone()), wait) };
+    tokio::time::timeout(PATIENCE, both).await.expect("it is late").0.expect("in good order");
 }

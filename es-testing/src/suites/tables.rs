@@ -56,6 +56,7 @@ macro_rules! table_suite {
             r9_a_message_that_another_worker_has_handled_meanwhile_is_not_written
             r12_a_raised_version_of_a_topic_serves_when_it_has_what_the_one_has_that_serves
             r13_nothing_waits_for_tables_of_a_topic
+            r14_a_message_that_could_not_be_read_is_written_once_when_it_can
             r14_messages_of_unknown_types_are_passed_over_or_parked_as_declared
             r19_a_message_that_cannot_be_written_holds_up_its_key_in_its_partition
             a_service_keeps_and_rebuilds_tables

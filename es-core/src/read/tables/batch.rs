@@ -23,7 +23,7 @@ use crate::{
 #[async_trait]
 impl<S: TableStore, P: TableProjection<S>> Handler for TableProjector<P, S> {
     async fn handle(&self, reader: &Reader, events: Events<'_>, stop: &CancellationToken) -> Handled {
-        let inbox = match Open::of(self.foreign, &*self.store, reader, events.list).await {
+        let inbox = match Open::of(self.foreign, &*self.source, &*self.store, reader, events.list).await {
             Ok(inbox) => inbox,
             Err(error) => return Handled { failure: Some(error.into()), ..Handled::default() },
         };
@@ -53,7 +53,7 @@ struct Read<E> {
 }
 
 /// What becomes of the first of some events.
-struct Part<E> {
+struct Part<'a, E> {
     /// How many.
     done: usize,
     /// Those that are written.
@@ -61,14 +61,14 @@ struct Part<E> {
     /// Those that go to the dead letters.
     letters: Vec<NewLetter>,
     /// What is known of messages of another system, with those that are written.
-    inbox: Option<Open>,
+    inbox: Option<Open<'a>>,
     /// Why it ends before the next event.
     failure: Option<EngineError>,
 }
 
 impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     /// Writes the first of `events`: all of them, or, if that fails, half as many, until the event that cannot be written is alone.
-    async fn write(&self, events: &Events<'_>, inbox: Option<Open>, stop: &CancellationToken) -> Handled {
+    async fn write(&self, events: &Events<'_>, inbox: Option<Open<'_>>, stop: &CancellationToken) -> Handled {
         let mut most = events.list.len();
         loop {
             let part = self.part(events, inbox.clone(), most);
@@ -96,7 +96,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         &self,
         event: &RecordedEvent,
         events: &Events<'_>,
-        inbox: Option<Open>,
+        inbox: Option<Open<'_>>,
         stop: &CancellationToken,
     ) -> Handled {
         let part = self.part(events, inbox, 1);
@@ -125,13 +125,13 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     }
 
     /// What becomes of the first `most` of `events`, up to the first one that cannot be read or has no room among the letters.
-    fn part(&self, events: &Events<'_>, inbox: Option<Open>, most: usize) -> Part<P::Event> {
+    fn part<'a>(&self, events: &Events<'_>, inbox: Option<Open<'a>>, most: usize) -> Part<'a, P::Event> {
         let mut part = Part { done: 0, events: Vec::with_capacity(most), letters: Vec::new(), inbox, failure: None };
         for raw in &events.list[..most] {
             let mut is_last = false;
             match self.read(raw, events.shard) {
                 Ok(None) => {}
-                Ok(Some(Read { key, .. })) if events.course.only.is_some_and(|only| *only != key) => {
+                Ok(Some(Read { key, .. })) if self.is_of_other_key(&key, raw, events) => {
                     part.failure = Some(EngineError::OtherKeys {
                         key: events.course.only.unwrap_or_default().to_owned(),
                         event: Location::of(raw),
@@ -210,6 +210,14 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
         }
     }
 
+    /// Whether the letters of another key are handled again. One of them may have been parked before it could be read.
+    fn is_of_other_key(&self, key: &str, event: &RecordedEvent, events: &Events<'_>) -> bool {
+        let Some(only) = events.course.only else { return false };
+        let is_of_stream =
+            || self.foreign.is_some() && foreign::parked_as(self.foreign, events.shard, event.stream.as_str()) == only;
+        only != key && !is_of_stream()
+    }
+
     fn treats(&self, unknown: UnknownTypes) -> bool {
         foreign::treats(self.foreign, unknown)
     }
@@ -225,7 +233,7 @@ impl<S: TableStore, P: TableProjection<S>> TableProjector<P, S> {
     /// Why not; `None` where the worker ends, or has to look again which messages were handled: it calls again for the rest.
     async fn commit(
         &self,
-        part: Part<P::Event>,
+        part: Part<'_, P::Event>,
         events: &Events<'_>,
         stop: &CancellationToken,
     ) -> Result<(), Option<EngineError>> {

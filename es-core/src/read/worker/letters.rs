@@ -100,8 +100,11 @@ impl Worker<'_> {
                 (Some(failure), _) => return Err(failure),
             };
             if handled.done == 0 && failed.is_none() && !letters.is_empty() {
-                // The lease is lost, or the shutdown has come.
-                return Ok(());
+                if held.lease.is_lost() || shutdown.is_cancelled() {
+                    return Ok(());
+                }
+                // Another worker has handled one of them meanwhile, which is known now.
+                continue;
             }
             let is_whole = letters.is_empty();
             let is_over = is_whole || failed.is_some();

@@ -31,6 +31,8 @@ use crate::suites::{
 /// Enters the amount of each message, times the version, under the id of the message: one that is written twice is refused.
 struct Messages<F, const V: u32 = 1> {
     faults: Faults,
+    /// Whether keys are the ids of messages instead of streams.
+    by_id: bool,
     fixture: PhantomData<fn() -> F>,
 }
 
@@ -40,6 +42,10 @@ impl<F: TableFixture, const V: u32> TableProjection<F::Store> for Messages<F, V>
     const VERSION: u32 = V;
     const MIGRATIONS: &'static [&'static str] = F::MIGRATIONS;
     type Event = AccountEvent;
+
+    fn key(&self, event: &Recorded<AccountEvent>) -> String {
+        if self.by_id { event.id.to_string() } else { event.stream.as_str().to_owned() }
+    }
 
     async fn write(
         &self,
@@ -68,7 +74,10 @@ fn of_topic<F: TableFixture, const V: u32>(topic: &Topic, store: &F::Store) -> O
 }
 
 fn with_faults<F: TableFixture, const V: u32>(topic: &Topic, store: &F::Store, faults: Faults) -> Of<F, V> {
-    let projection = Messages { faults, fixture: PhantomData };
+    keeps(Messages { faults, by_id: false, fixture: PhantomData }, topic, store)
+}
+
+fn keeps<F: TableFixture, const V: u32>(projection: Messages<F, V>, topic: &Topic, store: &F::Store) -> Of<F, V> {
     TableProjector::of_topic(projection, topic.clone(), store.clone())
         .lease(Duration::from_millis(300))
         .standby(Duration::from_millis(20))
@@ -167,6 +176,31 @@ pub async fn r19_a_message_that_cannot_be_written_holds_up_its_key_in_its_partit
     faults.mend();
     store.request_retry("messages", &keys[0], &Act::new("ada", "mended").expect("valid")).await.expect("parked");
     assert_eq!(holds::<F, 1>(store, 4).await, [(1, 13), (2, 1), (3, 1), (4, 1)]);
+    stops(running, &shutdown).await;
+}
+
+/// R14: what is parked is the stream, since the key was not known. Seen to fail where the letters of that key have to have it.
+pub async fn r14_a_message_that_could_not_be_read_is_written_once_when_it_can<F: TableFixture>(store: &F::Store) {
+    let topic = Topic::default();
+    topic.send_unreadable(0, 101, "a");
+    topic.send_unreadable(0, 102, "a");
+    topic.send(0, 2, "b", 1);
+    let projection = Messages::<F> { faults: Faults::default(), by_id: true, fixture: PhantomData };
+    let (running, shutdown) = start(keeps(projection, &topic, store).on_failure(FailurePolicy::park()));
+    let key = eventually("the stream is parked", async || {
+        let keys = store.parked_keys("messages").await.expect("read");
+        keys.into_iter().find(|key| key.letters == 2).map(|key| key.key)
+    })
+    .await;
+    assert_eq!(key, "topic/0/account-a");
+    for place in [101, 102] {
+        topic.can_read(place, 1, "a", 10);
+    }
+    store.request_retry("messages", &key, &Act::new("ada", "declared").expect("valid")).await.expect("parked");
+    assert_eq!(holds::<F, 1>(store, 2).await, [(1, 10), (2, 1)]);
+    topic.send(0, 1, "a", 10);
+    topic.send(0, 3, "a", 3);
+    assert_eq!(holds::<F, 1>(store, 3).await, [(1, 10), (2, 1), (3, 3)]);
     stops(running, &shutdown).await;
 }
 
