@@ -16,7 +16,6 @@ async fn keeps_every_promise(size: &Size) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "it needs a minute or two of a quiet machine: run it with --ignored"]
 async fn r9_r10_r18_a_disturbed_broker_and_service_lose_repeat_and_reorder_nothing() {
     keeps_every_promise(&Size { faults: 25, ..Size::default() }).await;
 }
