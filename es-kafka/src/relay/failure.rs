@@ -215,6 +215,22 @@ pub enum RelayError {
         /// The topic with the progress.
         progress: String,
     },
+    /// A topic that is about to get its first event holds records already, which are no events of this log: another application writes
+    /// there, or they are what an earlier relay has left. Nothing of the transaction with the event is published (R10).
+    ///
+    /// # What to do
+    /// If another application writes there, declare another route ([`RelayConfig::routes`](crate::RelayConfig::routes)). Else delete the
+    /// topic. Then start the relay: it continues with that event.
+    #[error(
+        "partition {partition} of {topic} holds records already, and its first event is about to be published; declare another route if \
+         another application writes there, or else delete {topic}, and start the relay: it continues with that event"
+    )]
+    Occupied {
+        /// The topic.
+        topic: String,
+        /// A partition with records.
+        partition: i32,
+    },
     /// The progress record is not one of this framework.
     #[error("the relay's progress at offset {offset} cannot be read: {reason}")]
     Progress {

@@ -1,4 +1,4 @@
-//! Events in Kafka of which no progress speaks.
+//! Records in topics of events of which no progress speaks.
 
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,23 @@ pub(crate) fn find(consumer: &ClientConfig, topics: &Topics, patience: Duration)
             if holds_events(&consumer, topic.name(), partition.id(), patience)? {
                 return Ok(Some((topic.name().to_owned(), partition.id())));
             }
+        }
+    }
+    Ok(None)
+}
+
+/// A partition of `topic` that holds a committed record, if there is any among its first `count`.
+pub(super) fn find_in(
+    consumer: &ClientConfig,
+    topic: &str,
+    count: i32,
+    patience: Duration,
+) -> KafkaResult<Option<i32>> {
+    let mut config = consumer.clone();
+    let consumer: BaseConsumer<Quiet> = config.set("enable.partition.eof", "true").create_with_context(Quiet)?;
+    for partition in 0..count {
+        if holds_events(&consumer, topic, partition, patience)? {
+            return Ok(Some(partition));
         }
     }
     Ok(None)

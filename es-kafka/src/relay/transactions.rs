@@ -1,9 +1,15 @@
 //! The transactions of a relay: events and progress, together or not at all.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::ControlFlow,
+    sync::Arc,
+    time::Duration,
+};
 
 use es_core::{Position, RecordedEvent};
 use rdkafka::{
+    ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},
     producer::{BaseProducer, BaseRecord, Producer},
 };
@@ -24,7 +30,7 @@ use crate::{
     config::{RelayConfig, Step, StepHook},
     partitioner,
     progress::{self, Progress, ProgressError},
-    record,
+    record, refusal,
     topics::Topics,
 };
 
@@ -32,6 +38,8 @@ const COMMIT_SLICE: Duration = Duration::from_secs(2);
 
 pub(crate) struct Transactions {
     producer: BaseProducer<Deliveries>,
+    /// Makes consumers beside it.
+    consumer: ClientConfig,
     config: Arc<RelayConfig>,
     hook: Option<StepHook>,
     shutdown: CancellationToken,
@@ -74,7 +82,7 @@ impl Transactions {
             let (name, progress) = (config.name.clone(), topics.progress());
             return Err(stopped(RelayError::NoProgress { name, topic, partition, progress }));
         }
-        Ok(Self { producer, config, hook, shutdown, topics, progress })
+        Ok(Self { producer, consumer, config, hook, shutdown, topics, progress })
     }
 
     /// The progress that the next transaction makes: so far, what was published before it.
@@ -107,9 +115,11 @@ impl Transactions {
         claims: &Claims,
         head: Position,
     ) -> Result<Progress, PublishError> {
+        let first = self.first(events)?;
         self.producer.begin_transaction().map_err(|error| self.classify(error))?;
         self.producer.context().reports().confirmed = 0;
         let mut progress = self.begun();
+        progress.partitions.extend(first);
         let mut sent = 0;
         for (index, event) in events.iter().enumerate() {
             if self.topics.publishes(event.stream.category()) {
@@ -151,11 +161,7 @@ impl Transactions {
         progress: &mut Progress,
     ) -> Result<(), PublishError> {
         let topic = self.topics.events(event.stream.category());
-        let count = match progress.partitions.get(&topic) {
-            Some(count) => *count,
-            None => self.count(&topic)?,
-        };
-        let partition = partitioner::partition(event.stream.as_str().as_bytes(), count);
+        let partition = partitioner::partition(event.stream.as_str().as_bytes(), progress.partitions[&topic]);
         let previous = progress.positions.set(&topic, partition, event.position).unwrap_or_default();
         self.enqueue(|| {
             let (headers, value) = record::written(event, &self.config.source, previous, claim);
@@ -164,9 +170,40 @@ impl Transactions {
                 .key(event.stream.as_str())
                 .payload(value)
                 .headers(headers)
-        })?;
-        progress.partitions.entry(topic).or_insert(count);
-        Ok(())
+        })
+    }
+
+    /// The topics that are about to get their first event, and how many partitions each has.
+    ///
+    /// # Errors
+    /// If one of them holds records already, which are no events of this log: readers would take them for such.
+    fn first(&self, events: &[RecordedEvent]) -> Result<BTreeMap<String, i32>, PublishError> {
+        let known = self.progress.as_ref().map(|progress| &progress.partitions);
+        let is_first = |topic: &String| known.is_none_or(|known| !known.contains_key(topic));
+        let categories: BTreeSet<_> = events.iter().map(|event| event.stream.category()).collect();
+        let mut first = BTreeMap::new();
+        for topic in categories.into_iter().filter_map(|category| self.topics.target(category)).filter(is_first) {
+            let count = self.count(&topic)?;
+            if let Some(partition) = self.occupied(&topic, count)? {
+                return Err(stopped(RelayError::Occupied { topic, partition }));
+            }
+            first.insert(topic, count);
+        }
+        Ok(first)
+    }
+
+    /// A partition of a topic that holds records.
+    fn occupied(&self, topic: &str, count: i32) -> Result<Option<i32>, PublishError> {
+        let mut patience = Patience::new();
+        loop {
+            match orphan::find_in(&self.consumer, topic, count, PATIENCE) {
+                Ok(found) => return Ok(found),
+                Err(error) if is_new(&error) && !patience.is_over(&self.shutdown) => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(error) => return Err(PublishError::Kafka(error)),
+            }
+        }
     }
 
     /// How many partitions a topic has whose first event is about to be published.
@@ -255,6 +292,13 @@ impl Transactions {
     fn classify(&self, error: KafkaError) -> PublishError {
         classify(&self.producer, error)
     }
+}
+
+/// Not every broker knows a new topic at once, or that it leads one.
+fn is_new(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{LeaderNotAvailable, NotLeaderForPartition};
+    let code = error.rdkafka_error_code();
+    refusal::is_unknown_topic(error) || matches!(code, Some(LeaderNotAvailable | NotLeaderForPartition))
 }
 
 fn stopped(refusal: RelayError) -> PublishError {

@@ -1,6 +1,6 @@
 //! Categories whose events go to another topic than the usual one, or to none.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use es_core::{
     EventOrder, EventStore, Position, RecordedEvent,
@@ -82,6 +82,19 @@ async fn partitions(prefix: &str) -> BTreeMap<String, usize> {
     asked.await.unwrap()
 }
 
+/// Writes a record into each of some partitions, as another application does.
+async fn plant(topic: &str, partitions: Range<i32>) {
+    let topic = topic.to_owned();
+    let planted = tokio::task::spawn_blocking(move || {
+        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
+        for partition in partitions {
+            producer.send(BaseRecord::to(&topic).partition(partition).key("order-a").payload("{}")).unwrap();
+        }
+        producer.flush(PATIENCE).unwrap();
+    });
+    planted.await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_events_go_where_they_are_declared_to_go_and_readers_find_them() {
     let house = House::new();
@@ -152,14 +165,7 @@ async fn readers_of_all_categories_pass_over_the_usual_topic_of_one_that_goes_el
     let house = House::new();
     let usual = house.topics().events("order");
     house.create_topic(&usual, 3).await;
-    let planted = tokio::task::spawn_blocking(move || {
-        let producer: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers()).create().unwrap();
-        for partition in 0..3 {
-            producer.send(BaseRecord::to(&usual).partition(partition).key("order-a").payload("{}")).unwrap();
-        }
-        producer.flush(PATIENCE).unwrap();
-    });
-    planted.await.unwrap();
+    plant(&usual, 0..3).await;
     house.append("order", "a", 3).await;
     house.append("payment", "b", 3).await;
     let last = house.append("order", "c", 3).await.position;
@@ -230,4 +236,40 @@ async fn r10_a_route_that_changes_under_published_events_is_refused_until_the_to
     let all = read(house.source_config(), Categories::All, EventOrder::PerStream, late).await;
     assert_eq!(all, house.store.read_log(Position::ZERO, 1_000).await.unwrap());
     relay.stop().await.unwrap();
+}
+
+/// Seen to fail where only a relay without progress looks: it published, and its readers stopped at the records of the other application.
+#[tokio::test(flavor = "multi_thread")]
+async fn r10_a_topic_that_holds_records_of_another_writer_gets_no_first_event() {
+    let house = House::new();
+    let before = house.append("order", "a", 3).await.position;
+    house.run(house.config(), before).await;
+    let (parcels, usual) = (format!("{}parcels", house.prefix), house.topics().events("shipment"));
+    for (topic, partitions) in [(&parcels, 2..3), (&usual, 0..1)] {
+        house.create_topic(topic, 3).await;
+        plant(topic, partitions).await;
+    }
+    // One transaction would have both.
+    house.append("order", "a", 1).await;
+    let last = house.append("shipment", "a", 3).await.position;
+    let parcels_config = house.routed(Routes::new([("shipment", Route::to("parcels"))]).unwrap());
+    for (config, occupied, nth) in
+        [(&parcels_config, &parcels, 2), (&house.config(), &usual, 0), (&house.config(), &usual, 0)]
+    {
+        let refused = Running::start(Relay::new(house.store.clone(), config.clone())).ends().await.unwrap_err();
+        assert!(
+            matches!(&refused, RelayError::Occupied { topic, partition } if topic == occupied && *partition == nth),
+            "{refused:?}"
+        );
+        assert!(refused.to_string().contains("declare another route"), "{refused}");
+    }
+    assert_eq!(house.published(before).await.len() as u64, before.get());
+
+    // As the error says.
+    house.delete_topic(&usual).await;
+    house.run(house.config(), last).await;
+    for order in ORDERS {
+        let events = read(house.source_config(), Categories::All, order, last).await;
+        assert_eq!(events, house.of(&["order", "shipment"]).await, "{order:?}");
+    }
 }
