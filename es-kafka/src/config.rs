@@ -10,7 +10,7 @@ use crate::{
     client::{self, Settings},
     routes::{Route, Routes},
     topic_settings::TopicSettings,
-    topics::Topics,
+    topics::{Topics, separated},
 };
 
 /// Where a relay publishes to, and under which name.
@@ -141,7 +141,8 @@ pub struct KafkaSourceConfig {
     pub topic_prefix: String,
     /// The name of the relay that fills the topics; its progress tells what is complete.
     pub relay: String,
-    /// What the names of the consumer groups start with; the reader's name and the id of its store follow.
+    /// What the names of the consumer groups start with; it ends in `.` or `-`, or gets a dot, as that of the topics. The reader's name
+    /// and the id of its store follow.
     pub group_prefix: String,
     /// The most events of one batch.
     pub batch_events: usize,
@@ -200,7 +201,11 @@ impl KafkaSourceConfig {
     /// Its group is the store's own: a service of another one that has a reader of this name shares nothing with it.
     pub(crate) fn consumer(&self, subscription: &Subscription) -> ClientConfig {
         let Subscription { reader, store, .. } = subscription;
-        client::consumer(&self.brokers, &format!("{}{reader}-{store}", self.group_prefix), &self.settings)
+        self.client(&format!("{reader}-{store}"))
+    }
+
+    fn client(&self, name: &str) -> ClientConfig {
+        client::consumer(&self.brokers, &format!("{}{name}", separated(self.group_prefix.as_str())), &self.settings)
     }
 
     /// The same as a member of the group, by the protocol that `settings` choose.
@@ -234,7 +239,7 @@ impl KafkaSourceConfig {
 
     /// A consumer that joins no group.
     pub(crate) fn observer(&self, name: &str) -> ClientConfig {
-        let mut client = client::consumer(&self.brokers, &format!("{}{name}", self.group_prefix), &self.settings);
+        let mut client = self.client(name);
         // It reads short records one after the other, or asks a question.
         client.set("queued.max.messages.kbytes", OBSERVED_KILOBYTES);
         client

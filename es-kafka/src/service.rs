@@ -41,7 +41,7 @@ impl KafkaRelay {
         Self { relay: RelayConfig::new(&brokers, ""), source: KafkaSourceConfig::new(brokers, "") }
     }
 
-    /// What the names of topics and consumer groups start with (nothing, unless set otherwise).
+    /// What the names of topics and consumer groups start with (nothing, unless set otherwise). It ends in `.` or `-`, or gets a dot.
     pub fn topic_prefix(mut self, prefix: impl Into<String>) -> Self {
         let prefix = prefix.into();
         (self.relay.topic_prefix, self.source.topic_prefix) = (prefix.clone(), prefix.clone());
@@ -103,5 +103,35 @@ impl Engine for Relay {
 
     fn position(&self) -> Option<Position> {
         Some(*self.published().borrow()).filter(|published| *published > Position::ZERO)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use es_core::{
+        EventOrder,
+        backend::{Categories, Split, Subscription},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// A right on the names that start with `shop.` covers both. Seen to fail where only topics get the dot.
+    #[test]
+    fn a_consumer_group_has_the_prefix_of_the_topics() {
+        let subscription = Subscription {
+            reader: "ledger".to_owned(),
+            store: Uuid::nil(),
+            categories: Categories::All,
+            order: EventOrder::PerStream,
+            split: Split::NONE,
+            forwards: false,
+        };
+        for (prefix, wanted) in [("shop", "shop."), ("shop.", "shop."), ("shop-", "shop-"), ("", "")] {
+            let KafkaRelay { relay, source } = KafkaRelay::new("127.0.0.1:9092").topic_prefix(prefix);
+            assert_eq!(relay.names().prefix(), wanted);
+            let group = source.consumer(&subscription);
+            assert_eq!(group.get("group.id"), Some(&*format!("{wanted}ledger-{}", Uuid::nil())));
+        }
     }
 }

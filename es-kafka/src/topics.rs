@@ -21,11 +21,7 @@ pub struct Topics {
 impl Topics {
     /// The topics whose names start with `prefix`, which may be empty.
     pub fn new(prefix: impl Into<String>) -> Self {
-        let mut prefix = prefix.into();
-        if !prefix.is_empty() && !prefix.ends_with(['.', '-']) {
-            prefix.push('.');
-        }
-        Self { prefix, targets: BTreeMap::new() }
+        Self { prefix: separated(prefix), targets: BTreeMap::new() }
     }
 
     /// The same, but for the categories of `targets`: those of a relay's [`Routes`](crate::Routes), or of its progress.
@@ -103,6 +99,15 @@ impl Topics {
                 .collect(),
         }
     }
+}
+
+/// A prefix of topics or groups that is none of a longer one: it is empty, ends in `.` or `-`, or gets a dot.
+pub(crate) fn separated(prefix: impl Into<String>) -> String {
+    let mut prefix = prefix.into();
+    if !prefix.is_empty() && !prefix.ends_with(['.', '-']) {
+        prefix.push('.');
+    }
+    prefix
 }
 
 /// Topic names are `[a-zA-Z0-9._-]`; only the dot has a meaning in a pattern.
