@@ -71,7 +71,11 @@ impl Reading {
                 match self.compare.expect(event) {
                     Seen::Same => break,
                     Seen::Elsewhere { claim, at } => {
-                        if let Some(violation) = self.objects.look(&claim, event.position, at)? {
+                        self.clients.go_on()?;
+                        let violation = self.objects.look(&claim, event.position, at)?;
+                        // The brokers were not asked meanwhile.
+                        self.heard = Instant::now();
+                        if let Some(violation) = violation {
                             return Ok(Some(Mismatch::Plain(violation)));
                         }
                         self.compare.pass(event);
