@@ -238,7 +238,7 @@ async fn r10_a_route_that_changes_under_published_events_is_refused_until_the_to
     relay.stop().await.unwrap();
 }
 
-/// Seen to fail where only a relay without progress looks: it published, and its readers stopped at the records of the other application.
+/// Seen to fail where only a relay without progress looks: it published.
 #[tokio::test(flavor = "multi_thread")]
 async fn r10_a_topic_that_holds_records_of_another_writer_gets_no_first_event() {
     let house = House::new();
