@@ -50,7 +50,6 @@ pub async fn play(parts: &Parts, orders: &[String]) -> Result<(), ProviderError>
 /// # Errors
 /// [`ProviderError::WithoutKafka`].
 #[cfg(not(feature = "kafka"))]
-#[expect(clippy::unused_async, reason = "with the feature `kafka` it waits")]
 pub async fn play(_: &Parts, _: &[String]) -> Result<(), ProviderError> {
     Err(ProviderError::WithoutKafka)
 }
