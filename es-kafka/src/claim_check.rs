@@ -65,7 +65,8 @@ impl ClaimCheck {
     }
 
     /// What the references in records start with, for readers that are not Evenfold's: such as `s3://payloads/`, if that is the bucket.
-    /// Without it they are names in the store. It may be changed later.
+    /// Without it they are names in the store. Readers find a payload only if its reference starts so, or is a name: declare the same for
+    /// all, for as long as there are records with it.
     pub fn known_as(self, uri: impl Into<String>) -> Self {
         Self { uri: uri.into(), ..self }
     }

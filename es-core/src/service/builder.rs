@@ -404,7 +404,7 @@ impl ServiceBuilder {
         self.check()?;
         self.store.id().await?;
         let Self { name, store, categories, by_type, live, registered, source, relay, parts: chosen, .. } = self;
-        let resources = Resources::new(name, store, source, relay, by_type).consuming(self.consumed);
+        let resources = Resources::new(name, store, source, relay, self.consumed, by_type);
         let make = |Registered { kind, name, make }| {
             Ok(Arc::new(Part::new(kind, name.to_owned(), make(&resources, self.readers)?)))
         };

@@ -33,8 +33,7 @@ struct Shared {
     log: LogSource,
     source: Arc<dyn EventSource>,
     relay: Option<Arc<dyn Relay>>,
-    /// Is set once, when the service starts.
-    consumed: OnceLock<Vec<Consumed>>,
+    consumed: Vec<Consumed>,
     by_type: ByType,
     /// Of the read models, by their names.
     touched: OnceLock<HashMap<String, Arc<TouchedKeys>>>,
@@ -64,19 +63,13 @@ impl Resources {
         store: Arc<dyn ServiceStore>,
         source: Option<Arc<dyn EventSource>>,
         relay: Option<Arc<dyn Relay>>,
+        consumed: Vec<Consumed>,
         by_type: ByType,
     ) -> Self {
         let log = LogSource::new(store.clone());
         let source = source.or_else(|| relay.as_ref().map(|relay| relay.source(&name, store.clone())));
         let source = source.unwrap_or_else(|| Arc::new(log.clone()));
-        let (consumed, touched) = (OnceLock::new(), OnceLock::new());
-        Self(Arc::new(Shared { name, store, log, source, relay, consumed, by_type, touched }))
-    }
-
-    /// With the topics of the consumers.
-    pub(super) fn consuming(self, consumed: Vec<Consumed>) -> Self {
-        let _ = self.0.consumed.set(consumed);
-        self
+        Self(Arc::new(Shared { name, store, log, source, relay, consumed, by_type, touched: OnceLock::new() }))
     }
 
     /// The name of the service.
@@ -149,7 +142,7 @@ impl Resources {
 
     /// The topics of the consumers, by the names of these.
     pub(super) fn consumed(&self) -> &[Consumed] {
-        self.0.consumed.get().map(Vec::as_slice).unwrap_or_default()
+        &self.0.consumed
     }
 
     /// The log as a source, also if the readers follow another one. Its readers share what they read.

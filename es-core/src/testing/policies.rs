@@ -90,7 +90,7 @@ impl Reacting {
             let appended = store.append(Append::new(stream, Expected::Any, vec![new])).await;
             appended.unwrap_or_else(|error| panic!("{}: {}", described(event), with_causes(&error)));
         }
-        let shared = Resources::new("test".to_owned(), Arc::new(store.clone()), None, None, repositories);
+        let shared = Resources::new("test".to_owned(), Arc::new(store.clone()), None, None, Vec::new(), repositories);
         let mut reacted = Reacted {
             policy: policy(&shared),
             store,

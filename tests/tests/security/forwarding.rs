@@ -8,8 +8,7 @@ use std::{
 
 use es_core::{
     Act, EventOrder,
-    backend::{Categories, Checkpoint, Delivery, EventSource, FailedEvent, SourceError, Split, Subscription},
-    error::with_causes,
+    backend::{Categories, EventSource, FailedEvent, Split, Subscription},
 };
 use es_kafka::{DeadLetterTopic, DeadRecordFilter, KafkaTopic, RecordField, ReplayTo, Settings};
 use rdkafka::{
@@ -23,7 +22,7 @@ use uuid::Uuid;
 use crate::{
     acls::Resource,
     broker::{Broker, Listener, Mechanism},
-    rights::{PREFIX, Role},
+    rights::{PREFIX, Role, until},
 };
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -125,46 +124,19 @@ async fn forwards(broker: &Broker, account: &str, settings: Settings) -> Option<
     let said = Said::default();
     let writes = said.clone();
     let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writes.clone()).finish();
-    let reading = async {
-        let began = Instant::now();
-        loop {
-            // As a worker does: what is transient is tried again.
-            match forward(&source, &subscription, began + PATIENCE).await {
-                Ok(()) => return None,
-                Err(error) if error.is_transient() && began.elapsed() < PATIENCE => {}
-                Err(error) if error.is_transient() => return Some(format!("late: {}", with_causes(&error))),
-                Err(error) => return Some(error.to_string()),
-            }
+    let reading = until(&source, &subscription, async |batch| {
+        let Some(event) = batch.events.first() else { return Ok(false) };
+        if batch.shard.source.ends_with(".retry.1") {
+            return Ok(true);
         }
-    };
+        let (shard, class) = (&batch.shard, "refused");
+        let (reader, cause, attempts, is_lasting) = (account, "no", 1, false);
+        source.forward(FailedEvent { reader, shard, event, cause, class, attempts, is_lasting }).await?;
+        Ok(false)
+    });
     let told = reading.with_subscriber(log).await;
     let said = String::from_utf8_lossy(&said.0.lock().expect("no test panics with it")).into_owned();
     told.or_else(|| said.lines().find(|line| line.contains("granted?")).map(str::to_owned))
-}
-
-async fn forward(source: &KafkaTopic, subscription: &Subscription, until: Instant) -> Result<(), SourceError> {
-    let mut feed = source.open(subscription).await?;
-    loop {
-        match tokio::time::timeout_at(until.into(), feed.next()).await {
-            Err(_) => return Err(SourceError::Unavailable("it is silent".into())),
-            Ok(Err(error)) => return Err(error),
-            Ok(Ok(Delivery::Assigned(shards))) => {
-                for shard in shards {
-                    feed.start(&shard, &Checkpoint::default()).await?;
-                }
-            }
-            Ok(Ok(Delivery::Batch(batch))) => {
-                let Some(event) = batch.events.first() else { continue };
-                if batch.shard.source.ends_with(".retry.1") {
-                    return Ok(());
-                }
-                let (shard, class) = (&batch.shard, "refused");
-                let (reader, cause, attempts, is_lasting) = (&*subscription.reader, "no", 1, false);
-                source.forward(FailedEvent { reader, shard, event, cause, class, attempts, is_lasting }).await?;
-            }
-            Ok(Ok(_)) => {}
-        }
-    }
 }
 
 /// What an operator is told who replays a letter to its handler, and to the topic.

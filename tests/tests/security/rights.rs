@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use es_core::{
     Append, EventData, EventOrder, EventStore, Expected, MemoryStore, NewEvent, Position, StreamId,
-    backend::{Categories, Delivery, EventSource, SourceError, Split, Subscription},
+    backend::{Batch, Categories, Checkpoint, Delivery, EventSource, SourceError, Split, Subscription},
     error::with_causes,
 };
 use es_kafka::{
@@ -271,10 +271,19 @@ pub(crate) async fn refused(source: &dyn EventSource, category: &'static str, re
         split: Split::NONE,
         forwards: false,
     };
+    until(source, &subscription, async |batch| Ok(!batch.events.is_empty())).await
+}
+
+/// What `source` says that does not come to a batch with which `is_enough` is content. `None` where it does.
+pub(crate) async fn until(
+    source: &dyn EventSource,
+    subscription: &Subscription,
+    is_enough: impl AsyncFn(&Batch) -> Result<bool, SourceError>,
+) -> Option<String> {
     let began = Instant::now();
     loop {
         // As a worker does: what is transient is tried again.
-        match read(source, &subscription, began + PATIENCE).await {
+        match read(source, subscription, &is_enough, began + PATIENCE).await {
             Ok(()) => return None,
             Err(error) if error.is_transient() && began.elapsed() < PATIENCE => {}
             Err(error) => {
@@ -288,7 +297,12 @@ pub(crate) async fn refused(source: &dyn EventSource, category: &'static str, re
     }
 }
 
-async fn read(source: &dyn EventSource, subscription: &Subscription, until: Instant) -> Result<(), SourceError> {
+async fn read(
+    source: &dyn EventSource,
+    subscription: &Subscription,
+    is_enough: &impl AsyncFn(&Batch) -> Result<bool, SourceError>,
+    until: Instant,
+) -> Result<(), SourceError> {
     let mut feed = source.open(subscription).await?;
     loop {
         match tokio::time::timeout_at(until.into(), feed.next()).await {
@@ -296,10 +310,14 @@ async fn read(source: &dyn EventSource, subscription: &Subscription, until: Inst
             Ok(Err(error)) => return Err(error),
             Ok(Ok(Delivery::Assigned(shards))) => {
                 for shard in shards {
-                    feed.start(&shard, &es_core::backend::Checkpoint::default()).await?;
+                    feed.start(&shard, &Checkpoint::default()).await?;
                 }
             }
-            Ok(Ok(Delivery::Batch(batch))) if !batch.events.is_empty() => return Ok(()),
+            Ok(Ok(Delivery::Batch(batch))) => {
+                if is_enough(&batch).await? {
+                    return Ok(());
+                }
+            }
             Ok(Ok(_)) => {}
         }
     }
