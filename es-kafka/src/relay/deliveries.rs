@@ -1,6 +1,9 @@
 //! What the brokers report of the records of a transaction.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use rdkafka::{
     ClientContext, Message,
@@ -18,6 +21,8 @@ pub(crate) const PROGRESS: usize = usize::MAX;
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     pub(crate) confirmed: usize,
+    /// When it has said something first.
+    pub(crate) answered: Option<Instant>,
     pub(crate) next: Offsets,
     pub(crate) failed: Option<(usize, KafkaError)>,
     /// The brokers' refusal of this client, which they tell on the side.
@@ -44,6 +49,7 @@ impl Reports {
             return self.fail(index, KafkaError::MessageProduction(RDKafkaErrorCode::Fail));
         }
         self.confirmed += 1;
+        self.answered.get_or_insert_with(Instant::now);
         if index == PROGRESS {
             return;
         }
@@ -67,6 +73,13 @@ impl Reports {
 pub(crate) struct Deliveries(Mutex<Reports>);
 
 impl Deliveries {
+    /// A transaction begins. Returns the offsets that were told before.
+    pub(crate) fn begin(&self) -> Offsets {
+        let mut reports = self.reports();
+        (reports.confirmed, reports.answered) = (0, None);
+        reports.next.clone()
+    }
+
     pub(crate) fn reports(&self) -> MutexGuard<'_, Reports> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

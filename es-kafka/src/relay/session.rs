@@ -55,14 +55,14 @@ impl Relay {
         // A read model that is built meanwhile must not take what is in Kafka for the whole log.
         let names = self.config.names();
         tell(&publisher, &mut progress, head, &names).await?;
-        let mut pending = VecDeque::new();
+        let (mut pending, mut is_behind) = (VecDeque::new(), true);
         loop {
             let looked = look.look(&self.config, &mut maker, progress.as_ref());
             let Some(looked) = shutdown.run_until_cancelled(looked).await else { break };
             looked?;
             if pending.is_empty() {
                 let Some(read) = shutdown.run_until_cancelled(self.read(last, pace)).await else { break };
-                (pending, head) = read?;
+                (pending, head, is_behind) = read?;
             }
             if pending.is_empty() {
                 // The log may have lost its end: what was told of does not come.
@@ -84,8 +84,10 @@ impl Relay {
             // Only of one event is it known that it is the one that is too large.
             let suspect = (count == 1).then(|| Suspect::of(&batch[0], &maker, &self.config));
             let (began, span) = (Instant::now(), spans::publish(&self.config.name, &batch));
-            // While Kafka works on this transaction, the store reads the next one.
-            let read_ahead = async { if pending.is_empty() { self.read(end, pace).await.map(Some) } else { Ok(None) } };
+            // While Kafka works on this transaction, the store reads the next one. At the end of the log it does not: what is
+            // written meanwhile would miss the next transaction.
+            let reads = is_behind && pending.is_empty();
+            let read_ahead = async { if reads { self.read(end, pace).await.map(Some) } else { Ok(None) } };
             let publish = async {
                 let outcome = publisher.publish(batch, claims, head).instrument(span).await;
                 match &outcome {
@@ -114,7 +116,7 @@ impl Relay {
             pace.passed(last);
             self.published.send_replace(last);
             match ahead {
-                Ok(Some(read)) => (pending, head) = read,
+                Ok(Some(read)) => (pending, head, is_behind) = read,
                 Ok(None) => {}
                 Err(error) => return Err(error),
             }
@@ -188,14 +190,14 @@ impl Relay {
         }
     }
 
-    /// The next events, and where the log ends.
-    async fn read(&self, after: Position, pace: &Pace) -> Result<(VecDeque<RecordedEvent>, Position), Failure> {
+    /// The next events, where the log ends, and whether that is behind them.
+    async fn read(&self, after: Position, pace: &Pace) -> Result<(VecDeque<RecordedEvent>, Position, bool), Failure> {
         let events = self.store.read_log(after, pace.limit).await.map_err(Failure::read)?;
         let last = check_contiguous(after, &events).map_err(Failure::read)?;
         // Only a relay that lags has to ask.
         let is_behind = !is_last_page(&events, pace.limit);
         let head = if is_behind { self.store.head().await.map_err(Failure::read)? } else { last };
-        Ok((events.into(), head))
+        Ok((events.into(), head, is_behind))
     }
 
     /// The events of one transaction from the front of `pending`.

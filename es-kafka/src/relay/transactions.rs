@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ops::ControlFlow,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use es_core::{Position, RecordedEvent};
@@ -20,8 +20,10 @@ use super::{
     claims::Claims,
     deliveries::{Deliveries, PROGRESS, Rewound},
     failure::{PublishError, RelayError},
+    forecast::Forecast,
     orphan,
     producer::{self, PATIENCE, Patience, SHUTDOWN_GRACE, classify, init},
+    recess::Recess,
     rerouted, verify,
 };
 use crate::{
@@ -44,6 +46,8 @@ pub(crate) struct Transactions {
     hook: Option<StepHook>,
     shutdown: CancellationToken,
     topics: Topics,
+    recess: Recess,
+    forecast: Forecast,
     /// What the last transaction has committed.
     pub(crate) progress: Option<Progress>,
 }
@@ -82,7 +86,8 @@ impl Transactions {
             let (name, progress) = (config.name.clone(), topics.progress());
             return Err(stopped(RelayError::NoProgress { name, topic, partition, progress }));
         }
-        Ok(Self { producer, consumer, config, hook, shutdown, topics, progress })
+        let (recess, forecast) = (Recess::new(), Forecast::default());
+        Ok(Self { producer, consumer, config, hook, shutdown, topics, recess, forecast, progress })
     }
 
     /// The progress that the next transaction makes: so far, what was published before it.
@@ -91,14 +96,27 @@ impl Transactions {
         Progress { targets: self.topics.targets().clone(), ..progress }
     }
 
-    /// One transaction: the events, their deliveries awaited, then the progress that they amount to.
+    /// One transaction: the events, and the progress that they amount to.
     pub(crate) fn publish(
         &mut self,
         events: &[RecordedEvent],
         claims: &Claims,
         head: Position,
     ) -> Result<Progress, PublishError> {
-        let outcome = self.transaction(events, claims, head);
+        let outcome = loop {
+            match self.transaction(events, claims, head) {
+                Ok(Some(progress)) => break Ok(progress),
+                Ok(None) => {
+                    tracing::warn!(relay = self.config.name, "another producer writes to a topic of this relay");
+                    self.forecast.was_wrong();
+                    if let Err(error) = self.producer.abort_transaction(PATIENCE) {
+                        break Err(self.classify(error));
+                    }
+                    self.recess.begin();
+                }
+                Err(error) => break Err(error),
+            }
+        };
         match &outcome {
             Ok(progress) => self.progress = Some(progress.clone()),
             // A crash leaves the transaction open, as a real one would.
@@ -109,35 +127,40 @@ impl Transactions {
         outcome
     }
 
+    /// `None` if the forecast was wrong: the transaction is to be aborted, and made again without.
     fn transaction(
         &mut self,
         events: &[RecordedEvent],
         claims: &Claims,
         head: Position,
-    ) -> Result<Progress, PublishError> {
+    ) -> Result<Option<Progress>, PublishError> {
         let first = self.first(events)?;
+        self.recess.end();
         self.producer.begin_transaction().map_err(|error| self.classify(error))?;
-        self.producer.context().reports().confirmed = 0;
+        let told = self.producer.context().begin();
         let mut progress = self.begun();
         progress.partitions.extend(first);
-        let mut sent = 0;
-        for (index, event) in events.iter().enumerate() {
-            if self.topics.publishes(event.stream.category()) {
-                self.send(event, claims.get(&event.position), index, &mut progress)?;
-                sent += 1;
-            }
-        }
-        // What the relay says when it starts has no steps at which a test could end it.
-        let step = |step| if events.is_empty() { Ok(()) } else { self.step(step) };
-        step(Step::Sent)?;
-        self.settle(sent)?;
-
-        progress.offsets = self.producer.context().reports().next.clone();
         if let Some(last) = events.last() {
             (progress.position, progress.event_id, progress.recorded_at) = (last.position, last.id, last.recorded_at);
         }
         progress.head = head.max(progress.position);
-        step(Step::BeforeProgress)?;
+
+        let (mut next, mut sent) = (self.forecast.begin(&told), 0);
+        for (index, event) in events.iter().enumerate() {
+            if self.topics.publishes(event.stream.category()) {
+                let (topic, partition) = self.send(event, claims.get(&event.position), index, &mut progress)?;
+                next = next.and_then(|next| next.counting(&topic, partition));
+                sent += 1;
+            }
+        }
+        self.step(Step::Sent, events)?;
+        let all_sent = Instant::now();
+        let foretold = next.map(|next| next.offsets);
+        if foretold.is_none() {
+            self.settle(sent)?;
+        }
+        progress.offsets = foretold.unwrap_or_else(|| self.producer.context().reports().next.clone());
+        self.step(Step::BeforeProgress, events)?;
         let (topic, value) = (self.topics.progress(), progress.encode());
         self.enqueue(|| {
             BaseRecord::with_opaque_to(&topic, PROGRESS)
@@ -146,20 +169,32 @@ impl Transactions {
                 .payload(value.as_slice())
         })?;
         self.settle(sent + 1)?;
+        {
+            let reports = self.producer.context().reports();
+            if let Some(answered) = reports.answered {
+                self.recess.learn(answered.saturating_duration_since(all_sent));
+            }
+            if reports.next != progress.offsets {
+                return Ok(None);
+            }
+        }
 
-        step(Step::BeforeCommit)?;
+        self.step(Step::BeforeCommit, events)?;
         self.commit()?;
-        step(Step::Committed)?;
-        Ok(progress)
+        self.recess.begin();
+        self.step(Step::Committed, events)?;
+        self.forecast.committed(&told, &progress.offsets);
+        Ok(Some(progress))
     }
 
+    /// Returns where it goes.
     fn send(
         &self,
         event: &RecordedEvent,
         claim: Option<&Claim>,
         index: usize,
         progress: &mut Progress,
-    ) -> Result<(), PublishError> {
+    ) -> Result<(String, i32), PublishError> {
         let topic = self.topics.events(event.stream.category());
         let partition = partitioner::partition(event.stream.as_str().as_bytes(), progress.partitions[&topic]);
         let previous = progress.positions.set(&topic, partition, event.position).unwrap_or_default();
@@ -170,7 +205,8 @@ impl Transactions {
                 .key(event.stream.as_str())
                 .payload(value)
                 .headers(headers)
-        })
+        })?;
+        Ok((topic, partition))
     }
 
     /// The topics that are about to get their first event, and how many partitions each has.
@@ -282,8 +318,9 @@ impl Transactions {
         }
     }
 
-    fn step(&self, step: Step) -> Result<(), PublishError> {
-        match self.hook.as_ref().map(|StepHook(hook)| hook(step)) {
+    /// What the relay says when it starts has no steps at which a test could end it.
+    fn step(&self, step: Step, events: &[RecordedEvent]) -> Result<(), PublishError> {
+        match self.hook.as_ref().filter(|_| !events.is_empty()).map(|StepHook(hook)| hook(step)) {
             Some(ControlFlow::Break(())) => Err(PublishError::Gone),
             _ => Ok(()),
         }
