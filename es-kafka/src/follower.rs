@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use es_core::backend::SourceError;
 use rdkafka::{
-    ClientConfig, Offset,
+    ClientConfig, Message, Offset,
     consumer::{BaseConsumer, Consumer},
     error::KafkaError,
     types::RDKafkaRespErr,
@@ -23,6 +23,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How long a topic that exists may be unknown to a broker that has just started. Each question may go to another one.
 const NEW: Duration = Duration::from_secs(5);
+/// How long brokers may take to answer a question about the topic.
+const ASKED: Duration = Duration::from_secs(5);
 /// How long the progress may take to be looked up.
 const LOOK_UP: Duration = Duration::from_secs(30);
 /// Progress records read at once; compaction keeps the topic short, but it may lag.
@@ -33,7 +35,8 @@ pub(crate) struct Follower {
     consumer: BaseConsumer<Quiet>,
     topic: String,
     relay: String,
-    following: bool,
+    /// Where the topic ended when it was first read. Under a relay that never rests the client does not tell of an end.
+    following: Option<i64>,
     looked: Option<Instant>,
     /// Since when all brokers that were asked have not known the topic.
     unknown_since: Option<Instant>,
@@ -55,7 +58,7 @@ impl Follower {
             consumer,
             topic,
             relay,
-            following: false,
+            following: None,
             looked: None,
             unknown_since: None,
             newest: false,
@@ -72,13 +75,15 @@ impl Follower {
 
     /// The newest progress since the last call, without waiting; none before the topic was read to its end.
     pub(crate) fn newest(&mut self) -> Result<Option<Progress>, SourceError> {
-        if !self.following && !self.follow()? {
-            return Ok(None);
+        if self.following.is_none() {
+            self.follow()?;
         }
+        let Some(end) = self.following else { return Ok(None) };
         let mut newest = self.held.take();
         for _ in 0..AT_ONCE {
             match self.consumer.poll(Duration::ZERO) {
                 Some(Ok(record)) => {
+                    self.newest |= record.offset() + 1 >= end;
                     let progress = Progress::of(&record, &self.relay)
                         .map_err(|reason| SourceError::Damaged { place: record::place(&record), reason })?;
                     newest = progress.or(newest);
@@ -126,14 +131,14 @@ impl Follower {
     }
 
     /// Starts at the beginning, once the topic exists: before its first relay runs it does not.
-    fn follow(&mut self) -> Result<bool, SourceError> {
+    fn follow(&mut self) -> Result<(), SourceError> {
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
-            return Ok(false);
+            return Ok(());
         }
         self.looked = Some(Instant::now());
         let metadata = self
             .consumer
-            .fetch_metadata(Some(&self.topic), Duration::from_secs(5))
+            .fetch_metadata(Some(&self.topic), ASKED)
             .map_err(|error| unavailable(told(&self.consumer).unwrap_or(error)))?;
         let found = metadata.topics().iter().find(|topic| topic.name() == self.topic);
         found.map_or(Ok(()), client::check_visible).map_err(unavailable)?;
@@ -145,11 +150,12 @@ impl Follower {
             (self.unknown_since, self.newest) = (None, false);
         }
         if exists {
+            let (_, end) = self.consumer.fetch_watermarks(&self.topic, 0, ASKED).map_err(unavailable)?;
             let list = progress::partition(&self.topic, 0, Offset::Beginning).map_err(unavailable)?;
             self.consumer.assign(&list).map_err(unavailable)?;
-            self.following = true;
+            self.following = Some(end);
         }
-        Ok(exists)
+        Ok(())
     }
 }
 

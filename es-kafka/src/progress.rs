@@ -187,16 +187,16 @@ pub(crate) fn read_last_record(
     let consumer: BaseConsumer<Quiet> = config.set("enable.partition.eof", "true").create_with_context(Quiet)?;
     // Another relay's open transaction in this topic hides what was committed after it began: the
     // last record that shows would be an old one. Wait until everything that was there is decided.
-    loop {
+    let end = loop {
         let (_, decided) = consumer.fetch_watermarks(topic, 0, patience)?;
         if decided >= end {
-            break;
+            break decided;
         }
         if Instant::now() >= deadline {
             return Err(ProgressError::Undecided(Undecided { place: place_of(topic, 0, decided) }));
         }
         std::thread::sleep(Duration::from_millis(20));
-    }
+    };
 
     consumer.assign(&partition(topic, 0, Offset::Beginning)?)?;
     let mut last = None;
@@ -208,7 +208,11 @@ pub(crate) fn read_last_record(
                     Progress::of(&record, relay).map_err(|reason| ProgressError::Damaged { offset, reason })?;
                 let written_at = record.timestamp().to_millis().and_then(DateTime::from_timestamp_millis);
                 last = progress.map(|progress| (progress, written_at)).or(last);
+                if offset + 1 >= end {
+                    return Ok(last);
+                }
             }
+            // What is left are markers. While records go on coming, the client does not tell of an end.
             Some(Err(KafkaError::PartitionEOF(_))) => return Ok(last),
             // The deadline bounds the patience.
             Some(Err(error)) => client::check_reading(error, "while reading the relay's progress")?,

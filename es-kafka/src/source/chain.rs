@@ -13,6 +13,7 @@ use std::{collections::VecDeque, time::Instant};
 use es_core::{Position, RecordedEvent, backend::SourceError};
 use rdkafka::Message;
 
+pub(crate) use self::waiting::patience;
 use super::{begin::Begin, mark::Mark};
 use crate::{
     payloads::Payloads,

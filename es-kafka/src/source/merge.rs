@@ -13,6 +13,7 @@ use rdkafka::{
 
 use super::{
     begin::{self, begin},
+    chain::patience,
     group_offsets::GroupOffsets,
     horizon::{self, Horizon, Missing},
     mark::Written,
@@ -28,8 +29,6 @@ use crate::{
     topics::{Topics, merged},
 };
 
-/// How long a poll waits: with it, how late a progress may be noticed.
-const POLL: Duration = Duration::from_millis(10);
 /// How long is read before what was read is handed on: payloads may come slowly.
 const SLICE: Duration = Duration::from_secs(1);
 
@@ -148,9 +147,10 @@ impl<'a> Merge<'a> {
     }
 
     fn gather(&mut self) -> Result<(), SourceError> {
-        let (mut patience, most_bytes, began) = (POLL, self.chain_bytes(), Instant::now());
+        let mut wait = patience(self.horizon.chains().map(|(_, _, chain)| &*chain));
+        let (most_bytes, began) = (self.chain_bytes(), Instant::now());
         for _ in 0..self.config.batch_events {
-            match self.consumer.poll(patience) {
+            match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     if let Some(chain) = self.horizon.chain(message.topic(), message.partition()) {
                         chain.take(&message)?;
@@ -163,7 +163,7 @@ impl<'a> Merge<'a> {
                 Some(Err(error)) => check(error)?,
                 None => break,
             }
-            patience = Duration::ZERO;
+            wait = Duration::ZERO;
         }
         Ok(())
     }

@@ -11,7 +11,7 @@ use es_core::{
     ReadModel, ReadToken, Recorded,
     backend::{Categories, Checkpoint, Shard, SourceError, Witness},
 };
-use es_kafka::{KafkaSource, KafkaSourceConfig};
+use es_kafka::{KafkaSource, KafkaSourceConfig, RelayStatus};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +44,31 @@ async fn r13_partitions_without_news_advance_with_the_relays_progress() {
     for checkpoint in reader.checkpoints.values() {
         assert_eq!(checkpoint.witness, log.last().map(Witness::of));
     }
+}
+
+/// Seen to fail where a reader waited for the client's word that the relay's topic ends there, which never comes while records do.
+#[tokio::test(flavor = "multi_thread")]
+async fn r18_a_reader_that_opens_beside_a_busy_relay_begins_to_read() {
+    let house = House::new();
+    let first = house.append("order", "a", 12).await.position;
+    let mut relay = Running::start(house.relay());
+    relay.reaches(first).await;
+    let is_over = CancellationToken::new();
+    let writes = is_over.run_until_cancelled(async {
+        loop {
+            relay.reaches(house.append("order", "b", 1).await.position).await;
+        }
+    });
+    let reads = async {
+        for order in [EventOrder::PerStream, EventOrder::PerKey] {
+            let mut reader = Reader::open(house.source_config(), orders(), order, BTreeMap::new()).await;
+            reader.read_to(first).await;
+        }
+        let status = RelayStatus::of(&house.store, &house.config()).await.unwrap();
+        assert!(status.position >= first);
+        is_over.cancel();
+    };
+    tokio::join!(writes, reads);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,9 +1,21 @@
 //! What waits to be handed on.
 
+use std::time::Duration;
+
 use es_core::RecordedEvent;
 
 use super::Chain;
 use crate::weight::weight;
+
+/// How long a poll waits for a record: with it, how late a progress may be noticed, which another consumer reads.
+const POLL: Duration = Duration::from_millis(10);
+/// The same while events wait for a progress that speaks of them.
+const SOON: Duration = Duration::from_millis(1);
+
+/// How long the next record of any of these is to be waited for.
+pub(crate) fn patience<'a>(mut chains: impl Iterator<Item = &'a Chain>) -> Duration {
+    if chains.any(|chain| !chain.is_empty()) { SOON } else { POLL }
+}
 
 impl Chain {
     /// Whether as much as `events` or `bytes` of memory waits, the last event apart: that one waits for the next.

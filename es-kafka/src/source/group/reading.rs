@@ -21,6 +21,7 @@ use crate::{
     payloads::Payloads,
     progress::Progress,
     source::{
+        chain::patience,
         group_offsets::GroupOffsets,
         member::{Member, offsets_of},
         outbox::Outbox,
@@ -28,7 +29,8 @@ use crate::{
     topics::{Topics, shard},
 };
 
-const POLL: Duration = Duration::from_millis(10);
+/// How often the progress is looked at before it is known.
+const LOOK: Duration = Duration::from_millis(10);
 /// How long is read before the group is attended to again: payloads may come slowly.
 const SLICE: Duration = Duration::from_secs(1);
 
@@ -79,7 +81,7 @@ fn first(follower: &mut Follower, outbox: &Outbox) -> Result<Option<Progress>, S
         if follower.knows_newest() {
             break;
         }
-        std::thread::sleep(POLL);
+        std::thread::sleep(LOOK);
     }
     Ok(progress)
 }
@@ -133,9 +135,12 @@ impl Reading<'_> {
     }
 
     fn gather(&mut self) -> Result<(), SourceError> {
-        let (mut patience, mut bytes, began) = (POLL, 0, Instant::now());
+        let members = self.group().members();
+        let mut wait = patience(members.values().flat_map(BTreeMap::values).map(|member| &member.chain));
+        drop(members);
+        let (mut bytes, began) = (0, Instant::now());
         for _ in 0..self.config.batch_events {
-            match self.consumer.poll(patience) {
+            match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     bytes += payload_bytes(&message);
                     let mut members = self.group().members();
@@ -150,7 +155,7 @@ impl Reading<'_> {
             if bytes >= self.config.batch_bytes || began.elapsed() >= SLICE {
                 break;
             }
-            patience = Duration::ZERO;
+            wait = Duration::ZERO;
         }
         for (topic, partitions) in self.group().members().iter_mut() {
             for (partition, member) in partitions {
