@@ -38,6 +38,12 @@ const CONNECTIONS: usize = 256;
 /// How many of them follow each of their orders until it is visible, before they place the next one.
 const FOLLOWED: usize = 4;
 
+/// The same where a rate is given: each connection places few orders then.
+const FOLLOWED_AT_A_RATE: usize = 16;
+
+/// Where Kafka carries the events: readers join their groups again once the first topic is there, and their read models serve.
+const UNTIL_READERS_ARE_THERE: Duration = Duration::from_secs(5);
+
 /// The orders of a customer.
 const ORDERS_PER_CUSTOMER: u64 = 10;
 
@@ -138,10 +144,12 @@ impl OrderService {
         let (customer, order) = first.place().await?;
         Models::open(program.address).await?.show_order(&customer, &order).await?;
         let begin = Instant::now();
-        let counts = begin + timing.warm_up..begin + timing.warm_up + timing.window;
+        let warm_up = if self.place == Place::Kafka { UNTIL_READERS_ARE_THERE } else { timing.warm_up };
+        let counts = begin + warm_up..begin + warm_up + timing.window;
+        let followed = if self.rate.is_some() { FOLLOWED_AT_A_RATE } else { FOLLOWED };
         for number in 0..CONNECTIONS {
             let mut client = Client::open(program.address, &run, number, placed.clone()).await?;
-            let models = if number < FOLLOWED { Models::open(program.address).await?.into() } else { None };
+            let models = if number < followed { Models::open(program.address).await?.into() } else { None };
             let every = self.rate.map(|rate| Duration::from_secs(1) * u32::try_from(CONNECTIONS).unwrap_or(1) / rate);
             let counts = counts.clone();
             clients.spawn(async move { client.repeat(models, every, number, begin, counts).await });
