@@ -79,7 +79,7 @@ pub(crate) const ALL: [OrderService; 7] = [
     OrderService { name: "sqlite-service", title: SQLITE, place: Place::Sqlite, rate: None },
     OrderService { name: "sqlite-service-2000", title: SQLITE, place: Place::Sqlite, rate: Some(2_000) },
     OrderService { name: "kafka-service", title: KAFKA, place: Place::Kafka, rate: None },
-    OrderService { name: "kafka-service-1000", title: KAFKA, place: Place::Kafka, rate: Some(1_000) },
+    OrderService { name: "kafka-service-200", title: KAFKA, place: Place::Kafka, rate: Some(200) },
     OrderService { name: "kafka-service-500", title: KAFKA, place: Place::Kafka, rate: Some(500) },
 ];
 

@@ -192,7 +192,7 @@ impl KafkaSourceConfig {
             buffer_events: 5_000,
             buffer_bytes: 32 * 1024 * 1024,
             claim_check: None,
-            advance_every: Duration::from_millis(100),
+            advance_every: Duration::from_millis(20),
             reopen_after: Duration::from_secs(30),
             settings: Settings::new(),
         }
