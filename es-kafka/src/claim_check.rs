@@ -65,8 +65,7 @@ impl ClaimCheck {
     }
 
     /// What the references in records start with, for readers that are not Evenfold's: such as `s3://payloads/`, if that is the bucket.
-    /// Without it they are names in the store. Readers find a payload only if its reference starts so, or is a name: declare the same for
-    /// all, for as long as there are records with it.
+    /// Without it they are names in the store. It may be changed later: readers go by the name, which is the end of each reference.
     pub fn known_as(self, uri: impl Into<String>) -> Self {
         Self { uri: uri.into(), ..self }
     }
@@ -99,7 +98,7 @@ impl ClaimCheck {
 
     /// Gets the payload of the record at `place`.
     pub(crate) async fn get(&self, claim: &Claim, place: &str) -> Result<Bytes, ClaimError> {
-        let name = claim.reference.strip_prefix(&self.uri).unwrap_or(&claim.reference);
+        let name = self.name(&claim.reference);
         let (place, object) = (place.to_owned(), claim.reference.clone());
         let got = timeout(PATIENCE, self.bytes(name, claim)).await.unwrap_or_else(|_| Err(Self::late()));
         match got {
@@ -108,6 +107,13 @@ impl ClaimCheck {
             Err(object_store::Error::NotFound { source, .. }) => Err(ClaimError::Missing { place, object, source }),
             Err(error) => Err(ClaimError::of(error, place, object)),
         }
+    }
+
+    /// The name of an object, `<topic>/<id>.json`, whatever its reference starts with: the hash proves that the object is the payload.
+    fn name<'a>(&self, reference: &'a str) -> &'a str {
+        // What is known as `s3://payloads` has no segment of its own.
+        let known = reference.strip_prefix(&self.uri).filter(|name| name.matches('/').count() == 1);
+        known.unwrap_or_else(|| reference.rmatch_indices('/').nth(1).map_or(reference, |(at, _)| &reference[at + 1..]))
     }
 
     /// The object, unless it is not the one that is claimed: then in what it differs. One of another length is not read.
@@ -123,5 +129,24 @@ impl ClaimCheck {
     fn late() -> object_store::Error {
         let source: BoxError = format!("it has not answered for {} s", PATIENCE.as_secs()).into();
         object_store::Error::Generic { store: "object storage", source }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use object_store::memory::InMemory;
+
+    use super::*;
+
+    #[test]
+    fn an_object_is_found_by_its_name_whatever_the_storage_is_known_as() {
+        let known = |uri: &str| ClaimCheck::new(InMemory::new()).known_as(uri);
+        for reference in ["a/1.json", "s3://payloads/a/1.json", "s3://payloads/of/a/1.json"] {
+            for uri in ["", "s3://", "s3://payloads/", "s3://payloads/of/", "gs://others/"] {
+                assert_eq!(known(uri).name(reference), "a/1.json", "{reference} known as {uri:?}");
+            }
+        }
+        assert_eq!(known("s3://payloads").name("s3://payloadsa/1.json"), "a/1.json");
+        assert_eq!(known("").name("1.json"), "1.json");
     }
 }

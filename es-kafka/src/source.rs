@@ -2,6 +2,7 @@
 
 pub(crate) mod begin;
 mod chain;
+pub(crate) mod compacted;
 pub(crate) mod feed;
 pub(crate) mod group;
 pub(crate) mod group_offsets;
@@ -10,6 +11,7 @@ mod mark;
 pub(crate) mod member;
 mod merge;
 pub(crate) mod outbox;
+pub(crate) mod postponed;
 mod shards;
 pub(crate) mod watchdog;
 
@@ -20,7 +22,8 @@ use es_core::{
     EventOrder, EventStore, Position,
     backend::{EventFeed, EventSource, Shard, SourceError, Subscription, Takeover},
 };
-use rdkafka::{admin::AdminClient, consumer::BaseConsumer};
+use rdkafka::consumer::BaseConsumer;
+use tokio::runtime::Handle;
 
 use self::{
     feed::KafkaFeed,
@@ -29,15 +32,13 @@ use self::{
 };
 use crate::{
     aside,
-    client::{self, Quiet, told, unavailable},
+    client::{Quiet, told, unavailable},
     config::KafkaSourceConfig,
     payloads::Payloads,
     progress::{self, ProgressError},
     record::place_of,
     refusal,
     relay::RelayError,
-    topic_settings::TopicSettings,
-    topic_status::{TopicStatus, describe},
     topics::{Topics, merged},
 };
 
@@ -122,21 +123,23 @@ impl EventSource for KafkaSource {
         let watchdog = Watchdog::new(config.clone(), Measure::Relay, subscription.reader.clone());
         let thread = format!("kafka-{}", subscription.reader);
         let found = Found::by(&config, &subscription).await?;
-        found.check(&config).await?;
+        let runtime = Handle::current();
+        compacted::check(&config, &found.topics).await?;
         self.check_log().await?;
         let payloads = Payloads::new(config.claim_check.as_ref());
         let (outbox, takeover) = match subscription.order {
             EventOrder::PerKey => {
                 let outbox = Outbox::new(vec![merged()]);
                 feed::spawn(thread, outbox.clone(), move |outbox| {
-                    merge::run(&config, &subscription, &payloads, outbox)
+                    merge::run(&config, &subscription, &payloads, &runtime, outbox)
                 })?;
                 (outbox, Takeover::WhenFree)
             }
             EventOrder::PerStream => {
                 let outbox = Outbox::new(found.shards);
-                let run = move |outbox: &Arc<Outbox>| group::reading::run(&config, &subscription, payloads, outbox);
-                feed::spawn(thread, outbox.clone(), run)?;
+                feed::spawn(thread, outbox.clone(), move |outbox| {
+                    group::reading::run(&config, &subscription, payloads, &runtime, outbox)
+                })?;
                 (outbox, Takeover::Always)
             }
         };
@@ -164,24 +167,5 @@ impl Found {
         let mut topics: Vec<_> = shards.iter().map(|shard| shard.source.clone()).collect();
         topics.dedup();
         Ok(Self { shards, topics })
-    }
-
-    /// Refuses topics whose settings would lose events.
-    async fn check(&self, config: &KafkaSourceConfig) -> Result<(), SourceError> {
-        let admin: AdminClient<Quiet> = client::layered(&config.brokers, &[], &config.settings, &[])
-            .create_with_context(Quiet)
-            .map_err(unavailable)?;
-        let mut topics: Vec<_> = self.topics.iter().map(|topic| TopicStatus::new(topic, None)).collect();
-        let declared = TopicSettings::default();
-        // A reader that may not see them finds gaps by itself, and the relay looks too.
-        describe(&admin, |_| &declared, &mut topics).await.map_err(unavailable)?;
-        match topics.iter().find_map(|topic| Some((topic, topic.compaction()?))) {
-            Some((topic, policy)) => {
-                let reason =
-                    format!("its cleanup.policy {policy:?} deletes events: set it to \"delete\", with retention.ms -1");
-                Err(SourceError::Unfit { place: topic.topic.clone(), reason })
-            }
-            None => Ok(()),
-        }
     }
 }

@@ -71,5 +71,8 @@ mod storage;
 #[path = "kafka/claim_check.rs"]
 mod claim_check;
 
+#[path = "kafka/claimed.rs"]
+mod claimed;
+
 #[path = "kafka/routes.rs"]
 mod routes;

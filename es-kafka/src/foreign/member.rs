@@ -83,12 +83,17 @@ impl Member {
         !self.waiting.is_empty()
     }
 
+    /// Whether events wait to be handed on.
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// What the reader does not know yet: events, where the partition begins, or that it goes on without events.
     pub(super) fn need(&self, advance_every: Duration) -> Option<Need> {
         let is_due = self.told_at.is_none_or(|told_at| told_at.elapsed() >= advance_every);
         if !self.said_begin {
             Some(Need::Advance)
-        } else if !self.events.is_empty() {
+        } else if self.has_events() {
             Some(Need::Events)
         } else {
             (is_due && self.next > self.told).then_some(Need::Advance)

@@ -1,6 +1,10 @@
 //! The thread that reads a topic of another system.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use chrono::Utc;
 use es_core::{
@@ -36,11 +40,16 @@ use crate::{
         group::{Group, Partitions, find, pressure::Pressure},
         group_offsets::GroupOffsets,
         outbox::Outbox,
+        postponed::Postponed,
     },
     topics::shard,
 };
 
 const POLL: Duration = Duration::from_millis(10);
+/// How long is read before what was read is handed on: payloads may come slowly.
+const SLICE: Duration = Duration::from_secs(1);
+/// How long is waited at once for a reader that is to take what comes before an error.
+const ROOM: Duration = Duration::from_millis(200);
 
 /// Reads until the reader is gone, then leaves the group.
 pub(super) fn run(
@@ -61,7 +70,8 @@ pub(super) fn run(
     let topics: Vec<_> = consumer.context().of.topics.iter().map(String::as_str).collect();
     consumer.subscribe(&topics).map_err(unavailable)?;
     let group_offsets = GroupOffsets::new(offsets_of);
-    let mut reading = Reading { consumer, pressure: Pressure::default(), group_offsets, look };
+    let (pressure, postponed) = (Pressure::default(), Postponed::default());
+    let mut reading = Reading { consumer, pressure, group_offsets, look, postponed };
     while !outbox.stopped() {
         reading.turn()?;
     }
@@ -158,6 +168,7 @@ struct Reading {
     pressure: Pressure,
     group_offsets: GroupOffsets,
     look: Look,
+    postponed: Postponed,
 }
 
 impl Reading {
@@ -177,6 +188,13 @@ impl Reading {
             |topic, partition, member| member.batch(shard(topic, partition)),
         );
         self.group_offsets.tell(&self.consumer, &self.consumer.context().outbox);
+        if self.postponed.is_kept() {
+            // The first batch of a partition only says where it begins.
+            let handed_on = !self.group().members().values().flat_map(BTreeMap::values).any(Member::has_events);
+            self.postponed.due(handed_on)?;
+            self.group().outbox.wait_for_room(ROOM);
+            return self.group().is_sound();
+        }
         if self.pressure.push_back(&self.consumer, !delivered)? {
             self.gather()?;
         }
@@ -213,15 +231,21 @@ impl Reading {
         self.consumer.pause(&list).map_err(unavailable)
     }
 
-    fn gather(&self) -> Result<(), SourceError> {
-        let topic = &self.group().of.topic;
-        let (mut patience, mut bytes) = (POLL, 0);
-        for _ in 0..topic.config.batch_events {
+    fn gather(&mut self) -> Result<(), SourceError> {
+        let config = &self.consumer.context().of.topic.config;
+        let (mut patience, mut bytes, began) = (POLL, 0, Instant::now());
+        for _ in 0..config.batch_events {
             match self.consumer.poll(patience) {
                 Some(Ok(message)) => {
                     bytes += payload_bytes(&message);
                     let (topic, partition) = (message.topic(), message.partition());
-                    let (event, wait) = self.group().of.read(Record::of(&message))?;
+                    let (event, wait) = match self.group().of.read(Record::of(&message)) {
+                        Ok(read) => read,
+                        Err(error) => {
+                            self.postponed.keep(error);
+                            break;
+                        }
+                    };
                     let mut members = self.group().members();
                     let Some(member) = find(&mut members, topic, partition) else { continue };
                     member.take(event, message.offset() + 1, wait);
@@ -236,7 +260,7 @@ impl Reading {
                 Some(Err(error)) => self.group().heed(error)?,
                 None => break,
             }
-            if bytes >= topic.config.batch_bytes {
+            if bytes >= config.batch_bytes || began.elapsed() >= SLICE {
                 break;
             }
             patience = Duration::ZERO;

@@ -7,6 +7,7 @@
 mod search;
 mod vouch;
 mod waiting;
+mod withheld;
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -52,6 +53,8 @@ pub(crate) struct Chain {
     passed: i64,
     pub(crate) paused: bool,
     payloads: Payloads,
+    /// Whether the payload of the next event cannot be had: nothing more is taken in.
+    withheld: bool,
 }
 
 impl Chain {
@@ -71,6 +74,7 @@ impl Chain {
             passed: begin.offset,
             paused: false,
             payloads: Payloads::default(),
+            withheld: false,
         }
     }
 
@@ -92,9 +96,12 @@ impl Chain {
     }
 
     /// Takes in a record. It waits for the object storage where the payload of a new event is there.
+    ///
+    /// # Errors
+    /// What is wrong. Where only the payload cannot be had, what comes before it may still be [handed on](Self::is_withheld).
     pub(crate) fn take(&mut self, record: &impl Message) -> Result<(), SourceError> {
         let offset = record.offset();
-        if offset < self.next {
+        if offset < self.next || self.withheld {
             return Ok(());
         }
         self.next = offset + 1;
@@ -116,7 +123,7 @@ impl Chain {
         let heading = heading.map_err(|reason| SourceError::Damaged { place: self.place(offset), reason })?;
         self.follows(offset, heading)?;
         self.doubt = None;
-        let event = self.accept(record, heading)?;
+        let event = self.accept(record, heading).map_err(|error| self.withhold(offset, error))?;
         self.keep(offset, event);
         Ok(())
     }

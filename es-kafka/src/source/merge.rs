@@ -10,14 +10,17 @@ use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
 };
+use tokio::runtime::Handle;
 
 use super::{
     begin::{self, begin},
     chain::patience,
+    compacted::check_routed,
     group_offsets::GroupOffsets,
     horizon::{self, Horizon, Missing},
     mark::Written,
     outbox::Outbox,
+    postponed::Postponed,
     shards,
 };
 use crate::{
@@ -38,6 +41,7 @@ pub(crate) fn run(
     config: &KafkaSourceConfig,
     subscription: &Subscription,
     payloads: &Payloads,
+    runtime: &Handle,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
     let shard = merged();
@@ -54,7 +58,7 @@ pub(crate) fn run(
                 checkpoints.push(again);
                 break;
             }
-            merge.turn(outbox).map_err(|error| merge.explained(error))?;
+            merge.turn(runtime, outbox).map_err(|error| merge.explained(error))?;
         }
     }
     Ok(())
@@ -72,6 +76,7 @@ struct Merge<'a> {
     /// When the reader last got a checkpoint without events.
     advanced: Option<Instant>,
     group_offsets: GroupOffsets,
+    postponed: Postponed,
 }
 
 impl<'a> Merge<'a> {
@@ -88,17 +93,32 @@ impl<'a> Merge<'a> {
         let consumer = config.merging(subscription).create_with_context(Quiet).map_err(unavailable)?;
         let follower = Follower::new(config, &subscription.reader)?;
         let (observer, group_offsets) = (config.observer(&subscription.reader), GroupOffsets::new(horizon::offsets_of));
-        Ok(Self { config, consumer, observer, follower, horizon, topics, categories, advanced: None, group_offsets })
+        Ok(Self {
+            config,
+            consumer,
+            observer,
+            follower,
+            horizon,
+            topics,
+            categories,
+            advanced: None,
+            group_offsets,
+            postponed: Postponed::default(),
+        })
     }
 
     fn explained(&self, error: SourceError) -> SourceError {
         self.follower.explained(error, self.horizon.incarnation())
     }
 
-    fn turn(&mut self, outbox: &Outbox) -> Result<(), SourceError> {
+    fn turn(&mut self, runtime: &Handle, outbox: &Outbox) -> Result<(), SourceError> {
         self.group_offsets.tell(&self.consumer, outbox);
         if let Some(progress) = self.follower.newest()? {
-            self.horizon.learn(&progress)?.clone_into(&mut self.topics);
+            let topics = self.horizon.learn(&progress)?;
+            if *topics != self.topics {
+                check_routed(self.config, topics, &progress, &self.categories, runtime)?;
+                topics.clone_into(&mut self.topics);
+            }
             let missing = self.horizon.missing(&progress)?;
             self.assign(&missing, &progress)?;
             self.horizon.adopt(progress)?;
@@ -113,6 +133,9 @@ impl<'a> Merge<'a> {
             outbox.wait_for_room(Duration::from_millis(200));
         }
         while outbox.has_room(true) && outbox.has_room(false) && self.deliver(outbox)? {}
+        // The other partitions are read on until one whose next event cannot be had keeps the horizon where it is.
+        let handed_on = self.horizon.chains().any(|(_, _, chain)| chain.is_withheld() && chain.is_empty());
+        self.postponed.due(handed_on)?;
         self.pause_and_resume()
     }
 
@@ -153,7 +176,13 @@ impl<'a> Merge<'a> {
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     if let Some(chain) = self.horizon.chain(message.topic(), message.partition()) {
-                        chain.take(&message)?;
+                        if let Err(error) = chain.take(&message) {
+                            if !chain.is_withheld() {
+                                return Err(error);
+                            }
+                            self.postponed.keep(error);
+                            break;
+                        }
                         if chain.holds(self.config.buffer_events, most_bytes) || began.elapsed() >= SLICE {
                             break;
                         }

@@ -9,12 +9,12 @@ use std::{
 
 use es_core::{
     EventOrder, EventStore, Position, RecordedEvent,
-    backend::{Categories, SourceError, UNREADABLE},
+    backend::{Categories, SourceError},
     service::Engine,
 };
 use es_kafka::{
-    ClaimCheck, ClaimError, KafkaSourceConfig, KafkaTopic, Reconcile, ReconcileError, Relay, RelayConfig, RelayError,
-    Step, Violation,
+    ClaimCheck, ClaimError, KafkaSourceConfig, Reconcile, ReconcileError, Relay, RelayConfig, RelayError, Step,
+    Violation,
 };
 use object_store::{ObjectStore, local::LocalFileSystem};
 use rdkafka::{
@@ -25,32 +25,32 @@ use rdkafka::{
 
 use crate::{
     reader::Reader,
-    setup::{House, PATIENCE, Running, admin, brokers},
+    setup::{House, PATIENCE, Running, admin},
     storage::{Answers, Storage, raw},
 };
 
 /// Payloads of more bytes go to object storage.
 const THRESHOLD: usize = 2_000;
 
-fn check(store: impl ObjectStore) -> ClaimCheck {
+pub(crate) fn check(store: impl ObjectStore) -> ClaimCheck {
     ClaimCheck::new(store).over(THRESHOLD)
 }
 
 impl House {
-    fn claiming(&self, check: &ClaimCheck) -> RelayConfig {
+    pub(crate) fn claiming(&self, check: &ClaimCheck) -> RelayConfig {
         RelayConfig { claim_check: Some(check.clone()), batch_events: 4, ..self.config() }
     }
 
-    fn resolving(&self, check: &ClaimCheck) -> KafkaSourceConfig {
+    pub(crate) fn resolving(&self, check: &ClaimCheck) -> KafkaSourceConfig {
         KafkaSourceConfig { claim_check: Some(check.clone()), ..self.source_config() }
     }
 
-    async fn log(&self) -> Vec<RecordedEvent> {
+    pub(crate) async fn log(&self) -> Vec<RecordedEvent> {
         self.store.read_log(Position::ZERO, 1_000).await.unwrap()
     }
 
     /// Small events and five large ones.
-    async fn fill(&self) -> Position {
+    pub(crate) async fn fill(&self) -> Position {
         for id in ["a", "b", "c"] {
             self.append("order", id, 2).await;
             self.append_sized("order", id, 1, 5_000).await;
@@ -60,7 +60,7 @@ impl House {
         self.append("order", "d", 1).await.position
     }
 
-    async fn publish_as(&self, config: RelayConfig) -> Position {
+    pub(crate) async fn publish_as(&self, config: RelayConfig) -> Position {
         let last = self.store.head().await.unwrap();
         let mut relay = Running::start(Relay::new(self.store.clone(), config));
         relay.reaches(last).await;
@@ -69,7 +69,7 @@ impl House {
     }
 
     /// The name of the object of an event.
-    fn object(&self, event: &RecordedEvent) -> String {
+    pub(crate) fn object(&self, event: &RecordedEvent) -> String {
         format!("{}/{}.json", self.topics().events(event.stream.category()), event.id)
     }
 
@@ -78,7 +78,7 @@ impl House {
     }
 }
 
-fn large(log: &[RecordedEvent]) -> Vec<&RecordedEvent> {
+pub(crate) fn large(log: &[RecordedEvent]) -> Vec<&RecordedEvent> {
     log.iter().filter(|event| event.data.payload.len() > THRESHOLD).collect()
 }
 
@@ -158,10 +158,12 @@ async fn a_record_says_where_its_payload_is_and_has_an_empty_value() {
     }
     assert_eq!(found, 3);
     assert_eq!(read(house.resolving(&check), EventOrder::PerKey, last).await, log);
-    // A reader that knows the storage by another name, or none, finds the objects of before where their names are alike.
-    let other = house.resolving(&check.known_as("s3://elsewhere/"));
-    let refused = Reader::open(other, Categories::All, EventOrder::PerKey, BTreeMap::new()).await.refusal().await;
-    assert!(!refused.is_transient(), "{refused:?}");
+    // A reader that knows the storage by another name, or none, finds the objects of before. Seen to fail where only the prefix of
+    // today is left out.
+    for uri in ["s3://elsewhere/", "mem://payloads/of/", "mem://", ""] {
+        let other = house.resolving(&check.clone().known_as(uri));
+        assert_eq!(read(other, EventOrder::PerKey, last).await, log, "{uri:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,7 +224,8 @@ async fn r10_a_crash_between_the_object_and_the_commit_writes_the_same_object_ag
     assert_eq!(found.violation, None);
 }
 
-/// For a damage of the second large event: what both readers say, and that they have handed on nothing of it.
+/// For a damage of the second large event: what both readers say, and that they have handed on what comes before it, and nothing of it.
+/// Seen to fail where the error comes at once: nothing was handed on.
 async fn refuses(damage: impl AsyncFn(&Storage, &str, &RecordedEvent)) -> [SourceError; 2] {
     let (house, storage) = (House::new(), Storage::default());
     let check = check(storage.clone());
@@ -242,7 +245,12 @@ async fn refuses(damage: impl AsyncFn(&Storage, &str, &RecordedEvent)) -> [Sourc
         );
         let handed_on = reader.positions();
         if order == EventOrder::PerKey {
-            assert!(handed_on.iter().all(|position| *position < damaged.position.get()), "{handed_on:?}");
+            assert_eq!(handed_on, (1..damaged.position.get()).collect::<Vec<_>>());
+        }
+        let before = log.iter().filter(|event| event.stream == damaged.stream && event.position < damaged.position);
+        assert!(before.clone().count() > 0);
+        for event in before {
+            assert!(handed_on.contains(&event.position.get()), "{order:?}: {} of {handed_on:?}", event.position);
         }
         assert!(!handed_on.contains(&damaged.position.get()), "{handed_on:?}");
         refusals.push(refused);
@@ -410,49 +418,4 @@ async fn r10_reconcile_compares_objects_and_says_where_it_does_not() {
     storage.replace(&object, payload).await;
     let mended = declared.run(Some(changed.cursor), |_| ()).await.unwrap();
     assert_eq!((mended.violation, mended.cursor.position), (None, last));
-}
-
-/// The topic of a relay, as a consumer of another service reads it.
-#[tokio::test(flavor = "multi_thread")]
-async fn r9_a_consumer_of_the_topic_gets_payloads_from_object_storage_or_learns_why_not() {
-    let (house, storage) = (House::new(), Storage::default());
-    let check = check(storage.clone());
-    house.fill().await;
-    let last = house.publish_as(house.claiming(&check)).await;
-    let (topic, log) = (house.topics().events("order"), house.log().await);
-    let (orders, records) = (Categories::Only(vec!["order"]), house.records(&topic, last).await.len());
-    let read = async |check: Option<ClaimCheck>| {
-        let source = KafkaTopic::new(brokers(), &topic).source(|source| {
-            source.group_prefix.clone_from(&house.prefix);
-            source.claim_check = check;
-        });
-        let mut reader = Reader::of(source, orders.clone(), EventOrder::PerStream, BTreeMap::new()).await;
-        let deadline = Instant::now() + PATIENCE;
-        while reader.events.len() < records {
-            assert!(Instant::now() < deadline, "{:?}", reader.events);
-            reader.step().await?;
-        }
-        Ok::<_, SourceError>(reader.events.drain(..).map(|(_, event)| event.data).collect::<Vec<_>>())
-    };
-    let sorted = |mut payloads: Vec<_>| {
-        payloads.sort_unstable();
-        payloads
-    };
-    let payloads = read(Some(check.clone())).await.unwrap().into_iter().map(|data| data.payload).collect();
-    let wanted = log.iter().filter(|event| event.stream.category() == "order").map(|event| event.data.payload.clone());
-    assert_eq!(sorted(payloads), sorted(wanted.collect()));
-
-    let unreadable = async |check: Option<ClaimCheck>| {
-        let found = read(check).await.unwrap();
-        let texts = found.iter().filter(|data| &*data.name == UNREADABLE);
-        texts.map(|data| String::from_utf8(data.payload.to_vec()).unwrap()).collect::<Vec<_>>()
-    };
-    let undeclared = unreadable(None).await;
-    assert!(undeclared.len() == 3 && undeclared[0].contains("and none is declared"), "{undeclared:?}");
-    storage.delete(&house.object(large(&log)[0])).await;
-    let missing = unreadable(Some(check.clone())).await;
-    assert!(missing.len() == 1 && missing[0].contains("the object is not there"), "{missing:?}");
-    storage.answers(Answers::Not);
-    let away = read(Some(check)).await.unwrap_err();
-    assert!(away.is_transient(), "{away:?}");
 }

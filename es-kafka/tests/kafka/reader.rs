@@ -124,6 +124,16 @@ impl Reader {
         }
     }
 
+    /// Reads until there are `count` events.
+    pub(crate) async fn read_events(&mut self, count: usize) -> Result<(), SourceError> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.events.len() < count {
+            assert!(Instant::now() < deadline, "{:?}", self.events);
+            self.step().await?;
+        }
+        Ok(())
+    }
+
     /// Reads until the source refuses.
     pub(crate) async fn refusal(&mut self) -> SourceError {
         let deadline = Instant::now() + PATIENCE;

@@ -11,13 +11,14 @@ use es_kafka::{
 };
 use rdkafka::{
     ClientConfig,
+    admin::{AdminOptions, AlterConfig, ResourceSpecifier},
     consumer::Consumer,
     producer::{BaseProducer, BaseRecord, Producer},
 };
 
 use crate::{
     reader::Reader,
-    setup::{House, PATIENCE, Running, brokers, consumer},
+    setup::{House, PATIENCE, Running, admin, brokers, consumer},
 };
 
 const ORDERS: [EventOrder; 2] = [EventOrder::PerKey, EventOrder::PerStream];
@@ -156,6 +157,23 @@ async fn r11_a_reader_of_what_is_not_published_is_refused_and_does_not_wait() {
     }
     for refused in refusals {
         assert!(matches!(&refused, SourceError::Unfit { reason, .. } if reason.contains("\"session\"")), "{refused:?}");
+    }
+}
+
+/// Seen to fail where only the usual topics are looked at: readers waited.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_compacted_topic_of_a_route_is_refused_by_readers() {
+    let house = House::new();
+    let last = house.mixed().await;
+    house.run(house.routed(routes()), last).await;
+    let sales = format!("{}sales", house.prefix);
+    let compact = AlterConfig::new(ResourceSpecifier::Topic(&sales)).set("cleanup.policy", "compact");
+    admin().alter_configs([&compact], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    for order in ORDERS {
+        let orders = Categories::Only(vec!["order"]);
+        let mut reader = Reader::open(house.source_config(), orders, order, BTreeMap::new()).await;
+        let refused = reader.refusal().await;
+        assert!(matches!(&refused, SourceError::Unfit { place, .. } if *place == sales), "{refused:?}");
     }
 }
 

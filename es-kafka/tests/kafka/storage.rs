@@ -32,7 +32,11 @@ pub(crate) enum Answers {
     Well,
     Not,
     Denied,
+    /// Well, and a get takes a third of a second.
+    Slowly,
 }
+
+const SLOWLY: u8 = Answers::Slowly as u8;
 
 /// Objects in memory.
 #[derive(Debug, Clone, Default)]
@@ -71,7 +75,7 @@ impl Storage {
 
     fn check(&self, path: &Path) -> Result<()> {
         match self.answers.load(Ordering::SeqCst) {
-            0 => Ok(()),
+            0 | SLOWLY => Ok(()),
             1 => Err(Error::Generic { store: "test", source: "it is away".into() }),
             _ => Err(Error::PermissionDenied { path: path.to_string(), source: "it is denied".into() }),
         }
@@ -98,6 +102,9 @@ impl ObjectStore for Storage {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         self.check(path)?;
+        if self.answers.load(Ordering::SeqCst) == SLOWLY {
+            tokio::time::sleep(Duration::from_millis(330)).await;
+        }
         self.objects.get_opts(path, options).await
     }
 

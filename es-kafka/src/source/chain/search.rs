@@ -29,7 +29,7 @@ impl Chain {
         };
         if self.tip.is_some_and(|tip| tip.position == heading.previous) {
             self.begin.search_until = 0;
-            let event = self.accept(record, heading)?;
+            let event = self.accept(record, heading).map_err(|error| self.withhold(offset, error))?;
             self.keep(offset, event);
         } else if heading.position <= self.mark.position || heading.previous <= self.mark.position {
             self.reject_tip();

@@ -11,6 +11,7 @@ use rdkafka::{
     Message,
     consumer::{BaseConsumer, Consumer},
 };
+use tokio::runtime::Handle;
 
 use super::{Group, find, pressure::Pressure, published::Published};
 use crate::{
@@ -22,9 +23,11 @@ use crate::{
     progress::Progress,
     source::{
         chain::patience,
+        compacted::check_routed,
         group_offsets::GroupOffsets,
         member::{Member, offsets_of},
         outbox::Outbox,
+        postponed::Postponed,
     },
     topics::{Topics, shard},
 };
@@ -33,23 +36,32 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(10);
 /// How long is read before the group is attended to again: payloads may come slowly.
 const SLICE: Duration = Duration::from_secs(1);
+/// How long is waited at once for a reader that is to take what comes before an error.
+const ROOM: Duration = Duration::from_millis(200);
+
+/// How long at least a reader may take to learn how far the relay is.
+const FIRST: Duration = Duration::from_secs(10);
 
 /// Reads until the reader is gone, then leaves the group.
 pub(crate) fn run(
     config: &KafkaSourceConfig,
     subscription: &Subscription,
     payloads: Payloads,
+    runtime: &Handle,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
     let mut follower = Follower::new(config, &subscription.reader)?;
     // Where the events are is known from it.
-    let progress = first(&mut follower, outbox)?;
+    let progress = first(&mut follower, outbox, config.reopen_after.max(FIRST))?;
     if outbox.stopped() {
         return Ok(());
     }
     let targets = progress.as_ref().map(|progress| progress.targets.clone());
     let topics = Topics::new(&config.topic_prefix).with_targets(targets.unwrap_or_default());
     topics.check(&subscription.categories)?;
+    if let Some(progress) = &progress {
+        check_routed(config, &topics, progress, &subscription.categories, runtime)?;
+    }
     let subscribed = topics.subscription(&subscription.categories);
     let published = Published {
         outbox: outbox.clone(),
@@ -65,7 +77,8 @@ pub(crate) fn run(
     let names: Vec<&str> = subscribed.iter().map(String::as_str).collect();
     consumer.subscribe(&names).map_err(unavailable)?;
     let (pressure, group_offsets) = (Pressure::default(), GroupOffsets::new(offsets_of));
-    let mut reading = Reading { config, consumer, follower, pressure, group_offsets };
+    let postponed = Postponed::default();
+    let mut reading = Reading { config, consumer, follower, pressure, group_offsets, postponed };
     while !outbox.stopped() {
         reading.turn().map_err(|error| reading.explained(error))?;
     }
@@ -73,13 +86,18 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// How far the relay is, unless it has said nothing yet, or the reader is gone.
-fn first(follower: &mut Follower, outbox: &Outbox) -> Result<Option<Progress>, SourceError> {
-    let mut progress = None;
+/// How far the relay is, unless it has said nothing yet, or the reader is gone. The watchdog sees nothing of this reader yet, so it does
+/// not wait for longer than `patience`: a client that gets nothing any more is replaced.
+fn first(follower: &mut Follower, outbox: &Outbox, patience: Duration) -> Result<Option<Progress>, SourceError> {
+    let (mut progress, began) = (None, Instant::now());
     while !outbox.stopped() {
         progress = follower.newest()?.or(progress);
         if follower.knows_newest() {
             break;
+        }
+        if began.elapsed() >= patience {
+            let reason = format!("the progress of the relay was not read to its end within {} s", patience.as_secs());
+            return Err(SourceError::Unavailable(reason.into()));
         }
         std::thread::sleep(LOOK);
     }
@@ -92,6 +110,7 @@ struct Reading<'a> {
     follower: Follower,
     pressure: Pressure,
     group_offsets: GroupOffsets,
+    postponed: Postponed,
 }
 
 impl Reading<'_> {
@@ -114,6 +133,11 @@ impl Reading<'_> {
         self.cover()?;
         self.group_offsets.tell(&self.consumer, &self.consumer.context().outbox);
         let delivered = self.group().deliver(self.config);
+        self.postponed.due(delivered)?;
+        if self.postponed.is_kept() {
+            self.group().outbox.wait_for_room(ROOM);
+            return self.group().is_sound();
+        }
         if self.pressure.push_back(&self.consumer, !delivered)? {
             self.gather()?;
         }
@@ -144,8 +168,15 @@ impl Reading<'_> {
                 Some(Ok(message)) => {
                     bytes += payload_bytes(&message);
                     let mut members = self.group().members();
-                    if let Some(member) = find(&mut members, message.topic(), message.partition()) {
-                        member.chain.take(&message)?;
+                    if let Some(member) = find(&mut members, message.topic(), message.partition())
+                        && let Err(error) = member.chain.take(&message)
+                    {
+                        if !member.chain.is_withheld() {
+                            return Err(error);
+                        }
+                        drop(members);
+                        self.postponed.keep(error);
+                        break;
                     }
                 }
                 Some(Err(error)) if is_out_of_range(&error) => return Err(self.group().out_of_range(&self.consumer)),
@@ -165,5 +196,25 @@ impl Reading<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use rdkafka::{mocking::MockCluster, types::RDKafkaRespErr};
+
+    use super::*;
+
+    /// A broker may know a topic, and not where it is, for as long as it likes. Seen to fail without a limit: the reader waited on, and
+    /// the watchdog saw nothing of it.
+    #[test]
+    fn a_reader_that_does_not_learn_how_far_the_relay_is_is_opened_again() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.topic_error("relay-progress", RDKafkaRespErr::RD_KAFKA_RESP_ERR_LEADER_NOT_AVAILABLE).unwrap();
+        let config = KafkaSourceConfig::new(cluster.bootstrap_servers(), "relay");
+        let mut follower = Follower::new(&config, "reader").unwrap();
+        let late = first(&mut follower, &Outbox::new(Vec::new()), Duration::from_secs(2)).unwrap_err();
+        assert!(late.is_transient(), "{late:?}");
     }
 }
