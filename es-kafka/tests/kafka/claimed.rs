@@ -93,8 +93,7 @@ async fn r9_a_consumer_is_given_what_comes_before_a_payload_that_cannot_be_had_n
     assert_eq!(again.events[0].1.data.payload.len(), house.log().await[3].data.payload.len());
 }
 
-/// Seen to fail for a consumer where a whole batch waits for its payloads: all came in one, and the watchdog may open the reader again
-/// before.
+/// Seen to fail for a consumer where a whole batch waits for its payloads: all came in one.
 #[tokio::test(flavor = "multi_thread")]
 async fn r17_what_was_read_is_handed_on_while_payloads_come_slowly() {
     let (house, storage) = (House::new(), Storage::default());

@@ -206,8 +206,8 @@ mod tests {
 
     use super::*;
 
-    /// A broker may know a topic, and not where it is, for as long as it likes. Seen to fail without a limit: the reader waited on, and
-    /// the watchdog saw nothing of it.
+    /// A broker may know a topic, and not where it is, for as long as it likes. With twenty times the limit it
+    /// waited for that long.
     #[test]
     fn a_reader_that_does_not_learn_how_far_the_relay_is_is_opened_again() {
         let cluster = MockCluster::new(1).unwrap();
