@@ -73,7 +73,7 @@ pub(super) fn run(
     let (pressure, postponed) = (Pressure::default(), Postponed::default());
     let mut reading = Reading { consumer, pressure, group_offsets, look, postponed };
     while !outbox.stopped() {
-        reading.turn()?;
+        reading.turn().inspect_err(|_| outbox.fails())?;
     }
     reading.group_offsets.tell_last(&reading.consumer, outbox);
     Ok(())

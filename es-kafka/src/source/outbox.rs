@@ -38,6 +38,8 @@ struct State {
     starts: HashMap<Shard, Checkpoint>,
     shards: Vec<Shard>,
     stopped: bool,
+    /// The thread ends by an error of its own: assignments no longer matter.
+    fails: bool,
     ended: bool,
     failure: Option<SourceError>,
     /// Checkpoints that the reader has committed, or starts from, and the thread has not taken notice of.
@@ -116,8 +118,17 @@ impl Outbox {
         }
     }
 
+    /// The thread is about to end by an error, and its consumer leaves the group. The reader is not told that its shards are revoked:
+    /// it takes what waits, commits it, and then gets the error. A shard that goes to another reader in the meantime is fenced.
+    pub(crate) fn fails(&self) {
+        self.state().fails = true;
+    }
+
     pub(crate) fn assigned(&self, shards: Vec<Shard>) {
         let mut state = self.state();
+        if state.fails {
+            return;
+        }
         state.without_brokers = None;
         state.turns.push_back(Delivery::Assigned(shards));
         self.news.notify_one();
@@ -126,6 +137,9 @@ impl Outbox {
     /// The shards are another reader's: what waits of them is dropped.
     pub(crate) fn revoked(&self, shards: Vec<Shard>) {
         let mut state = self.state();
+        if state.fails {
+            return;
+        }
         state.forget(&shards);
         state.standing.retain(|shard, _| !shards.contains(shard));
         state.turns.push_back(Delivery::Revoked(shards));
@@ -140,10 +154,11 @@ impl Outbox {
         self.state().shards = shards;
     }
 
-    /// Waits until the reader has started all of `shards`; `None` when it is gone.
+    /// Waits until the reader has started all of `shards`; `None` when it is gone, or the thread is about to end.
     pub(crate) fn wait_for_starts(&self, shards: &[Shard]) -> Option<Vec<Checkpoint>> {
-        let waiting =
-            |state: &mut State| !state.stopped && shards.iter().any(|shard| !state.starts.contains_key(shard));
+        let waiting = |state: &mut State| {
+            !state.stopped && !state.fails && shards.iter().any(|shard| !state.starts.contains_key(shard))
+        };
         let mut state = self.changed.wait_while(self.state(), waiting).unwrap_or_else(PoisonError::into_inner);
         shards.iter().map(|shard| state.starts.remove(shard)).collect()
     }

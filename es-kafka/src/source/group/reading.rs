@@ -80,7 +80,7 @@ pub(crate) fn run(
     let postponed = Postponed::default();
     let mut reading = Reading { config, consumer, follower, pressure, group_offsets, postponed };
     while !outbox.stopped() {
-        reading.turn().map_err(|error| reading.explained(error))?;
+        reading.turn().inspect_err(|_| outbox.fails()).map_err(|error| reading.explained(error))?;
     }
     reading.group_offsets.tell_last(&reading.consumer, outbox);
     Ok(())
@@ -133,8 +133,8 @@ impl Reading<'_> {
         self.cover()?;
         self.group_offsets.tell(&self.consumer, &self.consumer.context().outbox);
         let delivered = self.group().deliver(self.config);
-        self.postponed.due(delivered)?;
         if self.postponed.is_kept() {
+            self.postponed.due(delivered)?;
             self.group().outbox.wait_for_room(ROOM);
             return self.group().is_sound();
         }

@@ -180,3 +180,19 @@ async fn r12_a_group_begins_anew_when_the_log_has_lost_the_end_that_it_was_told_
     let lost = group.adopt(Progress { head: Position::new(8), ..progress(5) });
     assert!(matches!(&lost, Err(error) if error.is_transient()), "{lost:?}");
 }
+
+/// Seen to fail where a failing thread revokes its shards as it leaves the group: what waited for the reader was dropped.
+#[tokio::test]
+async fn r9_what_waits_for_the_reader_comes_before_the_error_that_ends_the_thread() {
+    let (group, config, mut feed) = group();
+    group.adopt(progress(1)).unwrap();
+    assert!(group.deliver(&config));
+    group.outbox.fails();
+    // The consumer leaves.
+    group.outbox.revoked(feed.shards());
+    group.outbox.end(Some(SourceError::Unavailable("a payload".into())));
+    for _ in 0..4 {
+        taken(&mut feed).await;
+    }
+    assert!(matches!(feed.next().await, Err(SourceError::Unavailable(_))));
+}
