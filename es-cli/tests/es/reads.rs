@@ -139,6 +139,21 @@ fn the_end_of_the_log_is_shown_and_followed() {
     }
 }
 
+/// Seen to fail where it says "no worker" alone, as of a reader that no process runs.
+#[test]
+fn a_reader_that_waits_for_its_first_event_is_told_from_one_that_no_process_runs() {
+    for place in Place::filled() {
+        place.runtime.block_on(async {
+            place.store().await.ensure_reader("waiting", "policy").await.unwrap();
+        });
+        let list = place.es(&["readers"]).out;
+        let ends = |name: &str, end: &str| list.lines().any(|line| line.starts_with(name) && line.ends_with(end));
+        assert!(ends("waiting ", " no worker: no shard yet") && ends("mail ", " no worker"), "{list}");
+        let shards = place.es(&["readers", "--shards"]).out;
+        assert!(shards.contains("mail") && !shards.contains("waiting"), "{shards}");
+    }
+}
+
 #[test]
 fn readers_are_listed_with_lag_and_holder() {
     for place in Place::filled() {
