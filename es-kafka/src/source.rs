@@ -26,6 +26,7 @@ use rdkafka::consumer::BaseConsumer;
 use tokio::runtime::Handle;
 
 use self::{
+    compacted::Compacted,
     feed::KafkaFeed,
     outbox::Outbox,
     watchdog::{Measure, Watchdog},
@@ -123,22 +124,22 @@ impl EventSource for KafkaSource {
         let watchdog = Watchdog::new(config.clone(), Measure::Relay, subscription.reader.clone());
         let thread = format!("kafka-{}", subscription.reader);
         let found = Found::by(&config, &subscription).await?;
-        let runtime = Handle::current();
         compacted::check(&config, &found.topics).await?;
+        let mut compacted = Compacted::new(Handle::current(), found.topics);
         self.check_log().await?;
         let payloads = Payloads::new(config.claim_check.as_ref());
         let (outbox, takeover) = match subscription.order {
             EventOrder::PerKey => {
                 let outbox = Outbox::new(vec![merged()]);
                 feed::spawn(thread, outbox.clone(), move |outbox| {
-                    merge::run(&config, &subscription, &payloads, &runtime, outbox)
+                    merge::run(&config, &subscription, &payloads, &mut compacted, outbox)
                 })?;
                 (outbox, Takeover::WhenFree)
             }
             EventOrder::PerStream => {
                 let outbox = Outbox::new(found.shards);
                 feed::spawn(thread, outbox.clone(), move |outbox| {
-                    group::reading::run(&config, &subscription, payloads, &runtime, outbox)
+                    group::reading::run(&config, &subscription, payloads, compacted, outbox)
                 })?;
                 (outbox, Takeover::Always)
             }

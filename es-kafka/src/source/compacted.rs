@@ -1,5 +1,7 @@
 //! Topics whose settings would lose events are refused before they are read.
 
+use std::collections::HashSet;
+
 use es_core::backend::{Categories, SourceError};
 use rdkafka::admin::AdminClient;
 use tokio::runtime::Handle;
@@ -31,15 +33,36 @@ pub(super) async fn check(config: &KafkaSourceConfig, topics: &[String]) -> Resu
     }
 }
 
-/// The same for topics to which the relay routes categories: these are not known before its progress is. Not to be called by a task.
-pub(crate) fn check_routed(
-    config: &KafkaSourceConfig,
-    topics: &Topics,
-    progress: &Progress,
-    categories: &Categories,
-    runtime: &Handle,
-) -> Result<(), SourceError> {
-    let is_read = |topic: &&String| progress.partitions.contains_key(*topic) && topics.holds(topic, categories);
-    let routed: Vec<_> = topics.targets().values().flatten().filter(is_read).cloned().collect();
-    if routed.is_empty() { Ok(()) } else { runtime.block_on(check(config, &routed)) }
+/// The topics of a reader, each of which is looked at once: those that come later, and those to which the relay routes categories, are not
+/// known before its progress tells of them.
+pub(crate) struct Compacted {
+    runtime: Handle,
+    checked: HashSet<String>,
+}
+
+impl Compacted {
+    /// `checked` were looked at already.
+    pub(super) fn new(runtime: Handle, checked: Vec<String>) -> Self {
+        Self { runtime, checked: checked.into_iter().collect() }
+    }
+
+    /// Looks at those that `progress` tells of for the first time. Not to be called by a task.
+    ///
+    /// # Errors
+    /// When one would lose events.
+    pub(crate) fn check(
+        &mut self,
+        config: &KafkaSourceConfig,
+        topics: &Topics,
+        progress: &Progress,
+        categories: &Categories,
+    ) -> Result<(), SourceError> {
+        let is_new = |topic: &&String| !self.checked.contains(*topic) && topics.holds(topic, categories);
+        let new: Vec<_> = progress.partitions.keys().filter(is_new).cloned().collect();
+        if !new.is_empty() {
+            self.runtime.block_on(check(config, &new))?;
+            self.checked.extend(new);
+        }
+        Ok(())
+    }
 }

@@ -10,12 +10,11 @@ use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer},
 };
-use tokio::runtime::Handle;
 
 use super::{
     begin::{self, begin},
     chain::patience,
-    compacted::check_routed,
+    compacted::Compacted,
     group_offsets::GroupOffsets,
     horizon::{self, Horizon, Missing},
     mark::Written,
@@ -41,7 +40,7 @@ pub(crate) fn run(
     config: &KafkaSourceConfig,
     subscription: &Subscription,
     payloads: &Payloads,
-    runtime: &Handle,
+    compacted: &mut Compacted,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
     let shard = merged();
@@ -58,7 +57,7 @@ pub(crate) fn run(
                 checkpoints.push(again);
                 break;
             }
-            merge.turn(runtime, outbox).map_err(|error| merge.explained(error))?;
+            merge.turn(compacted, outbox).map_err(|error| merge.explained(error))?;
         }
     }
     Ok(())
@@ -111,14 +110,14 @@ impl<'a> Merge<'a> {
         self.follower.explained(error, self.horizon.incarnation())
     }
 
-    fn turn(&mut self, runtime: &Handle, outbox: &Outbox) -> Result<(), SourceError> {
+    fn turn(&mut self, compacted: &mut Compacted, outbox: &Outbox) -> Result<(), SourceError> {
         self.group_offsets.tell(&self.consumer, outbox);
         if let Some(progress) = self.follower.newest()? {
             let topics = self.horizon.learn(&progress)?;
             if *topics != self.topics {
-                check_routed(self.config, topics, &progress, &self.categories, runtime)?;
                 topics.clone_into(&mut self.topics);
             }
+            compacted.check(self.config, &self.topics, &progress, &self.categories)?;
             let missing = self.horizon.missing(&progress)?;
             self.assign(&missing, &progress)?;
             self.horizon.adopt(progress)?;

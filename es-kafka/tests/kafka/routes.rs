@@ -1,13 +1,18 @@
 //! Categories whose events go to another topic than the usual one, or to none.
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::{ControlFlow, Range},
+    sync::Mutex,
+    time::Duration,
+};
 
 use es_core::{
     EventOrder, EventStore, Position, RecordedEvent,
     backend::{Categories, SourceError},
 };
 use es_kafka::{
-    KafkaSourceConfig, Reconcile, Relay, RelayConfig, RelayError, RelayStatus, Route, Routes, TopicSettings,
+    KafkaSourceConfig, Reconcile, Relay, RelayConfig, RelayError, RelayStatus, Route, Routes, Step, TopicSettings,
 };
 use rdkafka::{
     ClientConfig,
@@ -160,6 +165,11 @@ async fn r11_a_reader_of_what_is_not_published_is_refused_and_does_not_wait() {
     }
 }
 
+async fn compact(topic: &str) {
+    let compact = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("cleanup.policy", "compact");
+    admin().alter_configs([&compact], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+}
+
 /// Seen to fail where only the usual topics are looked at: readers waited.
 #[tokio::test(flavor = "multi_thread")]
 async fn r11_a_compacted_topic_of_a_route_is_refused_by_readers() {
@@ -167,11 +177,47 @@ async fn r11_a_compacted_topic_of_a_route_is_refused_by_readers() {
     let last = house.mixed().await;
     house.run(house.routed(routes()), last).await;
     let sales = format!("{}sales", house.prefix);
-    let compact = AlterConfig::new(ResourceSpecifier::Topic(&sales)).set("cleanup.policy", "compact");
-    admin().alter_configs([&compact], &AdminOptions::new()).await.unwrap().remove(0).unwrap();
+    compact(&sales).await;
     for order in ORDERS {
         let orders = Categories::Only(vec!["order"]);
         let mut reader = Reader::open(house.source_config(), orders, order, BTreeMap::new()).await;
+        let refused = reader.refusal().await;
+        assert!(matches!(&refused, SourceError::Unfit { place, .. } if *place == sales), "{refused:?}");
+    }
+}
+
+/// The progress tells of the route before there is its topic. Seen to fail where the topics are looked at only when a route is learnt: it
+/// was read.
+#[tokio::test(flavor = "multi_thread")]
+async fn r11_a_compacted_topic_that_comes_while_it_is_waited_for_is_refused_by_readers() {
+    let house = House::new();
+    let first = house.append("payment", "a", 1).await.position;
+    house.run(house.routed(routes()), first).await;
+    let mut readers = Vec::new();
+    for order in ORDERS {
+        let both = Categories::Only(vec!["order", "payment"]);
+        let mut reader = Reader::open(house.source_config(), both, order, BTreeMap::new()).await;
+        reader.read_to(first).await;
+        readers.push(reader);
+    }
+    house.append("order", "a", 1).await;
+    // The topic is compacted after the relay has looked at it, and before a progress tells of it.
+    let (told, mut tells) = tokio::sync::mpsc::unbounded_channel();
+    let (go, goes) = std::sync::mpsc::channel::<()>();
+    let goes = Mutex::new(goes);
+    let relay = Relay::new(house.store.clone(), house.routed(routes())).at_each_step(move |step| {
+        if step == Step::BeforeCommit {
+            let _ = told.send(());
+            let _ = goes.lock().unwrap().recv();
+        }
+        ControlFlow::Continue(())
+    });
+    let _relay = Running::start(relay);
+    tells.recv().await.unwrap();
+    let sales = format!("{}sales", house.prefix);
+    compact(&sales).await;
+    drop(go);
+    for mut reader in readers {
         let refused = reader.refusal().await;
         assert!(matches!(&refused, SourceError::Unfit { place, .. } if *place == sales), "{refused:?}");
     }

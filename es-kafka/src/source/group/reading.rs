@@ -11,7 +11,6 @@ use rdkafka::{
     Message,
     consumer::{BaseConsumer, Consumer},
 };
-use tokio::runtime::Handle;
 
 use super::{Group, find, pressure::Pressure, published::Published};
 use crate::{
@@ -23,7 +22,7 @@ use crate::{
     progress::Progress,
     source::{
         chain::patience,
-        compacted::check_routed,
+        compacted::Compacted,
         group_offsets::GroupOffsets,
         member::{Member, offsets_of},
         outbox::Outbox,
@@ -47,7 +46,7 @@ pub(crate) fn run(
     config: &KafkaSourceConfig,
     subscription: &Subscription,
     payloads: Payloads,
-    runtime: &Handle,
+    mut compacted: Compacted,
     outbox: &Arc<Outbox>,
 ) -> Result<(), SourceError> {
     let mut follower = Follower::new(config, &subscription.reader)?;
@@ -60,7 +59,7 @@ pub(crate) fn run(
     let topics = Topics::new(&config.topic_prefix).with_targets(targets.unwrap_or_default());
     topics.check(&subscription.categories)?;
     if let Some(progress) = &progress {
-        check_routed(config, &topics, progress, &subscription.categories, runtime)?;
+        compacted.check(config, &topics, progress, &subscription.categories)?;
     }
     let subscribed = topics.subscription(&subscription.categories);
     let published = Published {
@@ -78,7 +77,7 @@ pub(crate) fn run(
     consumer.subscribe(&names).map_err(unavailable)?;
     let (pressure, group_offsets) = (Pressure::default(), GroupOffsets::new(offsets_of));
     let postponed = Postponed::default();
-    let mut reading = Reading { config, consumer, follower, pressure, group_offsets, postponed };
+    let mut reading = Reading { config, consumer, follower, pressure, group_offsets, postponed, compacted };
     while !outbox.stopped() {
         reading.turn().inspect_err(|_| outbox.fails()).map_err(|error| reading.explained(error))?;
     }
@@ -111,6 +110,7 @@ struct Reading<'a> {
     pressure: Pressure,
     group_offsets: GroupOffsets,
     postponed: Postponed,
+    compacted: Compacted,
 }
 
 impl Reading<'_> {
@@ -124,6 +124,8 @@ impl Reading<'_> {
 
     fn turn(&mut self) -> Result<(), SourceError> {
         if let Some(progress) = self.follower.newest()? {
+            let Published { topics, subscription, .. } = &self.consumer.context().of;
+            self.compacted.check(self.config, topics, &progress, &subscription.categories)?;
             self.group().adopt(progress)?;
         }
         for (shard, checkpoint) in self.group().outbox.restarts() {
