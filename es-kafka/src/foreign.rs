@@ -99,7 +99,8 @@ use crate::{
 /// ([`check_topics_every`](Self::check_topics_every)). All consumers of a topic share them, and pass over what another one is to handle.
 ///
 /// A checkpoint whose offset the topic no longer holds stops the consumer with [`SourceError::Expired`], and one beyond the end of the
-/// topic, which was deleted and created again, with [`SourceError::Unfit`].
+/// topic, which was deleted and created again, with [`SourceError::Unfit`]. A topic that was created again and holds as many records by now
+/// is not told from the old one: its consumer continues in the middle. Give the consumer another name when its topic is replaced.
 ///
 /// # Panics
 /// Its futures panic outside of a tokio runtime with time enabled.
