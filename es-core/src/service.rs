@@ -51,6 +51,7 @@ pub use self::{
 };
 use crate::{
     backoff::Backoff,
+    react::saga::{Saga, Sagas},
     read::{
         inline::InlineRegistration,
         live::{AnyLive, Live, LiveProjection},
@@ -194,6 +195,14 @@ impl Service {
     /// here it cannot be watched ([`WatchError::Unregistered`](crate::WatchError::Unregistered)).
     pub fn read_model<P: Projection>(&self) -> ReadModel<P> {
         self.resources().read_model()
+    }
+
+    /// The instances of the saga `S`.
+    ///
+    /// # Panics
+    /// When the saga was not registered with [`ServiceBuilder::saga`].
+    pub fn sagas<S: Saga>(&self) -> Sagas<S> {
+        Sagas::new(self.repository(), self.read_model())
     }
 
     /// The store.

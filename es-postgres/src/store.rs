@@ -7,6 +7,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     ServiceStore, StreamId, Version,
@@ -262,6 +263,10 @@ impl EventStore for PostgresStore {
 
     async fn probe(&self) -> Result<Duration, ReadError> {
         self.inner.probe.take().await.map_err(error::read)
+    }
+
+    async fn now(&self) -> Result<DateTime<Utc>, ReadError> {
+        log::now(&self.inner.connections).await
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     StreamId, Version,
@@ -13,7 +14,7 @@ use es_core::{
 };
 
 use crate::{
-    SqliteStore,
+    SqliteStore, batch,
     connections::Connections,
     error::Failure,
     packed::{self, json},
@@ -92,6 +93,10 @@ impl EventStore for SqliteStore {
         let write = sqlx::query(include_str!("sql/probe.sql"));
         self.connections().write(|connection| Box::pin(async { write.execute(connection).await.map(drop) })).await?;
         Ok(began.elapsed())
+    }
+
+    async fn now(&self) -> Result<DateTime<Utc>, ReadError> {
+        Ok(batch::now())
     }
 }
 

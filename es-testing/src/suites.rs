@@ -36,6 +36,7 @@ pub mod refold;
 pub mod refold_fields;
 pub mod refold_shards;
 mod replaced;
+pub mod sagas;
 pub mod service;
 pub mod snapshot_store;
 mod standby;

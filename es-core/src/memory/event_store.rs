@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::{MemoryStore, State, log::index};
@@ -109,5 +110,9 @@ impl EventStore for MemoryStore {
         let began = Instant::now();
         drop(self.lock());
         Ok(began.elapsed())
+    }
+
+    async fn now(&self) -> Result<DateTime<Utc>, ReadError> {
+        Ok(self.lock().log.clock.now())
     }
 }

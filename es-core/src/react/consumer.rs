@@ -127,7 +127,7 @@ impl<C: Consumer> ConsumerRunner<C> {
     pub fn new(consumer: C, source: impl EventSource, leases: impl Leases) -> Self {
         const { assert!(definition::is_name(C::NAME), "Consumer::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let mut runner = PolicyRunner::new(Consuming(consumer), source, leases);
-        runner.foreign = Some(Foreign::default());
+        (runner.kind, runner.foreign) = ("consumer", Some(Foreign::default()));
         Self { runner }
     }
 

@@ -166,6 +166,8 @@ pub struct PolicyRunner<P> {
     shards: u32,
     standby: Standby,
     failures: FailureSettings,
+    /// What operators are told that it is.
+    pub(super) kind: &'static str,
     /// Its events are messages of another system.
     pub(super) foreign: Option<Foreign>,
     pub(crate) report: StateReport,
@@ -177,7 +179,8 @@ impl<P: Policy> PolicyRunner<P> {
         const { assert!(definition::is_name(P::NAME), "Policy::NAME must be 1 to 64 bytes of a-z, 0-9 and '-'") }
         let (standby, report) = (Standby::default(), StateReport::default());
         let (source, leases, failures) = (Arc::new(source), Arc::new(leases), FailureSettings::default());
-        Self { policy, source, leases, lease: DEFAULT_LEASE, shards: 1, standby, failures, foreign: None, report }
+        let (kind, foreign) = ("policy", None);
+        Self { policy, source, leases, lease: DEFAULT_LEASE, shards: 1, standby, failures, kind, foreign, report }
     }
 
     /// How long the lease of a runner lasts after its process was killed or stalls, as
@@ -307,8 +310,7 @@ impl<P: Policy> PolicyRunner<P> {
 
     /// `policy Fulfilment`. The events that it reacts to may change: it continues from its checkpoint.
     fn definition(&self) -> String {
-        let kind = if self.foreign.is_some() { "consumer" } else { "policy" };
-        format!("{kind} {}", P::identity())
+        format!("{} {}", self.kind, P::identity())
     }
 
     /// Refuses to continue with the checkpoint of another definition of the same name.

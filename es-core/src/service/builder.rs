@@ -17,6 +17,7 @@ use crate::{
     react::{
         consumer::{Consumer, ConsumerRunner},
         policy::{Policy, PolicyRunner},
+        saga::{Instance, Instances, Saga, SagaRunner},
     },
     read::{
         definition,
@@ -290,6 +291,35 @@ impl ServiceBuilder {
     ) -> Self {
         self.register(PartKind::Policy, P::NAME, |resources, readers| {
             let runner = PolicyRunner::new(make(resources), resources.source(), resources.store());
+            let runner = with_settings!(runner, readers);
+            Body::Other(Box::new(settings(runner)))
+        })
+    }
+
+    /// Adds the saga that `make` returns. `make` gets the repositories and the store that the parts share. The read model of its
+    /// instances ([`Instances`]) is a part of its own, `saga-<name>`: a process that runs the saga runs it too, unless another one does.
+    pub fn saga<S: Saga>(self, make: impl FnOnce(&Resources) -> S + Send + 'static) -> Self {
+        self.saga_with(make, |runner| runner)
+    }
+
+    /// Adds a saga, with settings of its runner.
+    pub fn saga_with<S: Saga>(
+        self,
+        make: impl FnOnce(&Resources) -> S + Send + 'static,
+        settings: impl FnOnce(SagaRunner<S>) -> SagaRunner<S> + Send + 'static,
+    ) -> Self {
+        let known = self.aggregate::<Instance<S>>().register(
+            PartKind::Projection,
+            Instances::<S>::NAME,
+            |resources, readers| {
+                let projector = Projector::new(Instances::<S>::default(), resources.log(), resources.store());
+                Body::Projector(Box::new(with_settings!(projector, readers)))
+            },
+        );
+        known.register(PartKind::Saga, S::NAME, |resources, readers| {
+            let (store, instances) = (resources.store(), resources.repository::<Instance<S>>());
+            let (source, overview) = (resources.source(), resources.read_model::<Instances<S>>());
+            let runner = SagaRunner::new(make(resources), instances, overview, source, store.clone(), store);
             let runner = with_settings!(runner, readers);
             Body::Other(Box::new(settings(runner)))
         })

@@ -12,6 +12,7 @@ use crate::{
     react::{
         consumer::{Consumer, ConsumerRunner},
         policy::{Policy, PolicyRunner},
+        saga::{Saga, SagaRunner},
     },
     read::{
         engine_error::EngineError,
@@ -299,6 +300,21 @@ impl<P: Policy> Engine for PolicyRunner<P> {
 
     fn report(&self) -> &StateReport {
         &self.report
+    }
+}
+
+#[async_trait]
+impl<S: Saga> Engine for SagaRunner<S> {
+    async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError> {
+        Ok(self.run(shutdown).await?)
+    }
+
+    fn admits(&self, stored: &str) -> Result<(), EngineError> {
+        self.reactor.admit(stored)
+    }
+
+    fn report(&self) -> &StateReport {
+        &self.reactor.report
     }
 }
 

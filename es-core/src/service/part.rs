@@ -43,6 +43,8 @@ pub enum PartKind {
     Projection,
     /// Reacts to events with commands.
     Policy,
+    /// Runs the instances of a process.
+    Saga,
     /// Handles messages of another system.
     Consumer,
     /// Copies the log to where readers follow it.
@@ -58,7 +60,7 @@ impl PartKind {
     /// Whether it is a reader of the log, also where that comes through a relay: its position is one of the log, and it can lag
     /// behind.
     pub fn follows_log(self) -> bool {
-        matches!(self, Self::Projection | Self::Policy)
+        matches!(self, Self::Projection | Self::Policy | Self::Saga)
     }
 }
 
@@ -67,6 +69,7 @@ impl fmt::Display for PartKind {
         f.write_str(match self {
             Self::Projection => "projection",
             Self::Policy => "policy",
+            Self::Saga => "saga",
             Self::Consumer => "consumer",
             Self::Relay => "relay",
         })

@@ -11,6 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::{
@@ -160,6 +161,10 @@ impl EventStore for Scripted {
 
     async fn probe(&self) -> Result<Duration, ReadError> {
         self.reader()?.probe().await
+    }
+
+    async fn now(&self) -> Result<DateTime<Utc>, ReadError> {
+        self.reader()?.now().await
     }
 }
 

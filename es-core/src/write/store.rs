@@ -6,6 +6,7 @@ mod tests;
 use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 
 use crate::{
     error::{BoxError, StoreMoved},
@@ -107,6 +108,12 @@ pub trait EventStore: fmt::Debug + Send + Sync + 'static {
     /// # Cancel safety
     /// Dropping the future changes nothing.
     async fn probe(&self) -> Result<Duration, ReadError>;
+
+    /// The time of the clock with which it records events.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    async fn now(&self) -> Result<DateTime<Utc>, ReadError>;
 }
 
 #[async_trait]
@@ -155,6 +162,10 @@ impl<T: EventStore + ?Sized> EventStore for Arc<T> {
 
     async fn probe(&self) -> Result<Duration, ReadError> {
         (**self).probe().await
+    }
+
+    async fn now(&self) -> Result<DateTime<Utc>, ReadError> {
+        (**self).now().await
     }
 }
 

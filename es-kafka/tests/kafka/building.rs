@@ -11,6 +11,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, MemoryStore, Position, QueryError,
     ReadError, ReadModel, ReadToken, RecordedEvent, StreamId, Version,
@@ -171,6 +172,10 @@ impl EventStore for Shortened {
 
     async fn probe(&self) -> Result<Duration, ReadError> {
         self.log.probe().await
+    }
+
+    async fn now(&self) -> Result<DateTime<Utc>, ReadError> {
+        self.log.now().await
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use bytes::Bytes;
+use chrono::{DateTime, Utc};
 use es_core::{
     Appended, EventData, IdempotencyKey, Metadata, Position, ReadError, Recorded, RecordedEvent, StreamId, Version,
     backend::{CommandRecord, Fingerprint, PAGE_BYTES, check_contiguous, command_id, is_last_page},
@@ -79,6 +80,11 @@ pub(crate) async fn find_command(
     let rows = connections.read(|| sqlx::query(include_str!("../sql/find_command.sql")).bind(id)).await;
     let rows = rows.map_err(error::read)?;
     rows.first().map(command).transpose().map_err(error::read)
+}
+
+pub(crate) async fn now(connections: &Connections) -> Result<DateTime<Utc>, ReadError> {
+    let rows = connections.read(|| sqlx::query("SELECT clock_timestamp()")).await.map_err(error::read)?;
+    rows[0].try_get(0).map_err(error::read)
 }
 
 pub(super) fn rows(limit: usize) -> i64 {

@@ -10,6 +10,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use es_core::{
     Append, AppendError, Appended, EventQuery, EventStore, IdempotencyKey, Position, ReadError, RecordedEvent,
     StreamId, Version,
@@ -125,6 +126,10 @@ impl EventStore for Replaced {
 
     async fn probe(&self) -> Result<Duration, ReadError> {
         self.server().probe().await
+    }
+
+    async fn now(&self) -> Result<DateTime<Utc>, ReadError> {
+        self.server().now().await
     }
 }
 

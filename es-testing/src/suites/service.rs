@@ -30,6 +30,16 @@ macro_rules! service_suite {
             r22_a_reader_that_has_stopped_continues_when_the_event_is_skipped
             r22_a_watch_passes_an_event_that_an_operator_has_skipped
         }
+        $crate::__suite! { sagas, $make,
+            r20_a_saga_performs_its_actions_one_after_the_other_and_completes
+            r20_a_refusal_is_an_answer_and_what_was_done_is_taken_back
+            r20_an_action_that_fails_for_now_is_attempted_again_and_done_once
+            r20_r22_after_its_last_attempt_a_saga_has_failed_and_goes_on_when_an_operator_says_so
+            r20_a_timer_wakes_its_saga_and_those_of_a_saga_that_has_ended_are_gone
+            r20_what_a_process_has_left_behind_is_done_by_the_next_one
+            r20_what_was_done_before_a_process_was_killed_takes_effect_once
+            r20_services_that_come_and_go_leave_no_saga_unfinished
+        }
         $crate::__suite! { inline, $make,
             r13_a_read_after_the_receipt_sees_the_write_without_waiting
             r9_inline_documents_are_the_fold_of_the_log

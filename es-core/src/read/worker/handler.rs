@@ -36,6 +36,9 @@ pub(crate) trait Handler: Send + Sync {
     /// Reports a failure that does not end it.
     fn failed(&self, _failure: &EngineError) {}
 
+    /// This worker has the shard now.
+    fn takes(&self, _shard: &Shard) {}
+
     /// Another worker has the shard now: what was kept of it is of no use.
     fn forget(&self, _shard: &Shard) {}
 }

@@ -98,7 +98,9 @@ impl Worker<'_> {
         };
         self.held.insert(shard.clone(), held);
         self.learn(&shard, shutdown).await?;
-        Ok(self.feed.start(&shard, &checkpoint).await?)
+        self.feed.start(&shard, &checkpoint).await?;
+        self.handler.takes(&shard);
+        Ok(())
     }
 
     /// Gives back the shards that other workers ask for, with all that was handled of them committed.

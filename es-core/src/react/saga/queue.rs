@@ -1,0 +1,98 @@
+//! The instances that have something to do.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use tokio::sync::Notify;
+
+/// What of an instance is due, beside the actions that were never attempted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Timers, each with the number of its setting.
+    pub(super) timers: Vec<(String, u64)>,
+    /// Actions, each with how many attempts at it have failed.
+    pub(super) actions: BTreeMap<u64, u32>,
+}
+
+/// The instances at which a performer is to look, in the order in which it was told of them, each once.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    order: VecDeque<String>,
+    due: HashMap<String, Due>,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds what is `due` of the instance `id`.
+    pub(super) fn push(&self, id: &str, due: Due) {
+        let mut state = self.state();
+        if let Some(known) = state.due.get_mut(id) {
+            known.timers.extend(due.timers);
+            known.actions.extend(due.actions);
+            return;
+        }
+        state.order.push_back(id.to_owned());
+        state.due.insert(id.to_owned(), due);
+        self.news.notify_one();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.state().order.len()
+    }
+
+    /// Forgets all of them.
+    pub(super) fn clear(&self) {
+        *self.state() = State::default();
+    }
+
+    fn pop(&self) -> Option<(String, Due)> {
+        let mut state = self.state();
+        let id = state.order.pop_front()?;
+        let due = state.due.remove(&id).unwrap_or_default();
+        Some((id, due))
+    }
+
+    /// The next one.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses nothing.
+    pub(super) async fn next(&self) -> (String, Due) {
+        loop {
+            if let Some(next) = self.pop() {
+                return next;
+            }
+            self.news.notified().await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_instance_waits_once_with_all_that_is_due() {
+        let queue = Queue::default();
+        let timer = |name: &str| Due { timers: vec![(name.to_owned(), 1)], ..Due::default() };
+        queue.push("a", timer("one"));
+        queue.push("b", Due::default());
+        queue.push("a", Due { actions: BTreeMap::from([(7, 2)]), ..timer("two") });
+        assert_eq!(queue.len(), 2);
+        let (id, due) = queue.next().await;
+        let timers = ["one", "two"].map(|name| (name.to_owned(), 1)).to_vec();
+        assert_eq!((id.as_str(), due), ("a", Due { timers, actions: BTreeMap::from([(7, 2)]) }));
+        assert_eq!(queue.next().await.0, "b");
+        assert!(queue.pop().is_none());
+    }
+}
