@@ -72,6 +72,14 @@ pub(crate) fn consumer(brokers: &str, group: &str, settings: &Settings) -> Clien
     layered(brokers, &tuning, settings, &invariants)
 }
 
+/// The same client, but it reads from the leaders of partitions, whatever its rack. A replica near by may end before what is committed: who
+/// asks what there is must not take that for all.
+pub(crate) fn of_leaders(client: &ClientConfig) -> ClientConfig {
+    let mut client = client.clone();
+    client.set("client.rack", "");
+    client
+}
+
 /// Client context of which only the log lines matter.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Quiet;

@@ -49,7 +49,7 @@ pub(crate) struct Follower {
 
 impl Follower {
     pub(crate) fn new(config: &KafkaSourceConfig, reader: &str) -> Result<Self, SourceError> {
-        let lookup = config.observer(reader);
+        let lookup = client::of_leaders(&config.observer(reader));
         let mut consumer = lookup.clone();
         consumer.set("enable.partition.eof", "true");
         let consumer = consumer.create_with_context(Quiet).map_err(unavailable)?;

@@ -174,7 +174,7 @@ pub(crate) fn read_last_record(
 ) -> Result<Option<Written>, ProgressError> {
     let deadline = Instant::now() + patience;
 
-    let mut config = consumer.clone();
+    let mut config = client::of_leaders(consumer);
     let uncommitted: BaseConsumer<Quiet> =
         config.set("isolation.level", "read_uncommitted").create_with_context(Quiet)?;
     let (_, end) = uncommitted.fetch_watermarks(topic, 0, patience)?;
@@ -183,7 +183,7 @@ pub(crate) fn read_last_record(
         return Ok(None);
     }
 
-    let mut config = consumer.clone();
+    let mut config = client::of_leaders(consumer);
     let consumer: BaseConsumer<Quiet> = config.set("enable.partition.eof", "true").create_with_context(Quiet)?;
     // Another relay's open transaction in this topic hides what was committed after it began: the
     // last record that shows would be an old one. Wait until everything that was there is decided.

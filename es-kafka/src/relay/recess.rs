@@ -9,9 +9,9 @@ const LATE: Duration = Duration::from_millis(15);
 
 /// How long after a commit the next transaction begins.
 ///
-/// Brokers confirm a commit before they write the markers of its transaction. A client that sends during that time is refused
-/// (`CONCURRENT_TRANSACTIONS`), and librdkafka tries again after 20 ms, in which the pause of a few would have been long over. How
-/// long markers take is learnt from the answers.
+/// Brokers confirm a commit before they write the markers of its transaction, which takes them a few milliseconds. A client that sends
+/// during that time is refused (`CONCURRENT_TRANSACTIONS`), and librdkafka tries again only after 20 ms. So the relay waits for the markers.
+/// How long they take is learnt from the answers.
 #[derive(Debug)]
 pub(crate) struct Recess {
     pause: Duration,

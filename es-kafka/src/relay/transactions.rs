@@ -63,6 +63,7 @@ impl Transactions {
             producer::settings(&config).create_with_context(Deliveries::default()).map_err(PublishError::Kafka)?;
         init(&producer, &shutdown)?;
         let consumer = client::consumer(&config.brokers, &config.transactional_id(), &config.settings);
+        let consumer = client::of_leaders(&consumer);
         let progress =
             progress::read_last(&consumer, &topics.progress(), &config.name, PATIENCE).map_err(
                 |error| match error {
@@ -107,7 +108,10 @@ impl Transactions {
             match self.transaction(events, claims, head) {
                 Ok(Some(progress)) => break Ok(progress),
                 Ok(None) => {
-                    tracing::warn!(relay = self.config.name, "another producer writes to a topic of this relay");
+                    tracing::warn!(
+                        relay = self.config.name,
+                        "offsets are not as they were foretold: does another producer write to a topic of this relay?"
+                    );
                     self.forecast.was_wrong();
                     if let Err(error) = self.producer.abort_transaction(PATIENCE) {
                         break Err(self.classify(error));
