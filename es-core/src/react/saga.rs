@@ -1,6 +1,7 @@
 //! Processes over several aggregates: durable, each in a stream of its own.
 
 mod action;
+mod engines;
 mod event;
 mod heard;
 mod instance;
@@ -8,7 +9,6 @@ mod names;
 mod overview;
 mod performer;
 mod queue;
-mod runner;
 mod sagas;
 #[cfg(test)]
 mod tests;
@@ -20,16 +20,17 @@ use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
     action::{ActionContext, ActionError, Retry},
+    engines::{Reactor, SagaPerformer},
     event::{Advanced, Attempted, Cause, Decided, Failed, Retried, SagaEvent, Trigger},
     heard::Heard,
     instance::{Instance, SagaCommand, SagaError, Waiting},
     overview::{Instances, Overview, Status},
-    runner::SagaRunner,
     sagas::{SagaQueryError, Sagas},
 };
 use crate::{
     error::BoxError,
     event::{EventSet, Recorded},
+    read::definition,
 };
 
 /// A process over several aggregates or services. It reacts to events, has things done, waits for times, and ends.
@@ -131,6 +132,12 @@ pub trait Saga: Sized + Send + Sync + 'static {
     /// What an action returns; `()` if that it was done is all there is to know.
     type Answer: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
+    /// A name by which another saga under the same [`NAME`](Self::NAME) is recognised and refused: the type's name. After the type was
+    /// renamed, return the former name here.
+    fn identity() -> &'static str {
+        definition::type_name::<Self>()
+    }
+
     /// Which instance an event concerns.
     fn correlate(event: &Recorded<Self::Event>) -> Correlation;
 
@@ -213,10 +220,11 @@ pub enum Effect<A> {
     },
     /// From now on the instance takes back what was done ([`Status::Compensating`]).
     Compensate,
-    /// The instance ends: [`Status::Compensated`] if it was compensating, otherwise [`Status::Completed`]. Its timers are gone, and answers
-    /// to its actions are not waited for.
+    /// The instance ends: [`Status::Compensated`] if it was compensating, otherwise [`Status::Completed`]. Its timers are gone, and the
+    /// actions that have no answer yet are given up. It cannot be decided together with an action.
     End,
-    /// The instance needs an operator ([`Status::Failed`]). Its timers are gone.
+    /// The instance needs an operator ([`Status::Failed`]). Beside it nothing else counts, unless it is the first decision. When the
+    /// instance goes on, it reacts to the same again: the action is performed anew, the timer wakes it, the event is heard.
     Fail {
         /// Why, for people.
         cause: String,

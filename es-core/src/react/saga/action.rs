@@ -37,17 +37,30 @@ impl ActionContext {
     /// What all attempts at this action have in common, and no other action has: a key by which another system recognises that it was
     /// asked before.
     pub fn key(&self) -> String {
-        format!("{}/{}/{}", self.saga, self.instance, self.action)
+        format!("{}/{}/{}", self.saga, self.action, self.instance)
     }
 
-    /// The context of a command: caused by what the saga reacted to, and idempotent under the [key](Self::key). For more than one command
-    /// of an action, append a word to the key for each.
+    /// The context of the action's command: caused by what the saga reacted to, and idempotent under the [key](Self::key).
     ///
     /// # Errors
     /// [`InvalidKey`] if the id of the instance is too long for a key.
     pub fn command(&self) -> Result<CommandContext, InvalidKey> {
-        let key = IdempotencyKey::new(self.key())?;
-        Ok(CommandContext::from(self.metadata.clone()).idempotent(key, b""))
+        self.under(self.key())
+    }
+
+    /// The context of one of several commands of the action, which `step` tells from the others.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] if `step` holds a `/`, or the key would be too long.
+    pub fn command_of(&self, step: &str) -> Result<CommandContext, InvalidKey> {
+        if step.contains('/') {
+            return Err(InvalidKey);
+        }
+        self.under(format!("{}/{}:{step}/{}", self.saga, self.action, self.instance))
+    }
+
+    fn under(&self, key: String) -> Result<CommandContext, InvalidKey> {
+        Ok(CommandContext::from(self.metadata.clone()).idempotent(IdempotencyKey::new(key)?, b""))
     }
 
     /// What events and messages of this action should carry.

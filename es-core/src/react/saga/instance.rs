@@ -12,7 +12,10 @@ use super::{
 use crate::{
     error::{BoxError, with_causes},
     event::Metadata,
-    read::read_model::Act,
+    read::{
+        panics::{Panicked, caught},
+        read_model::Act,
+    },
     write::aggregate::Aggregate,
 };
 
@@ -153,7 +156,7 @@ impl<S: Saga> Instance<S> {
                     instance.react_or_fail(Cause::Event(Box::new(trigger.clone())), Input::Event(&event))
                 }
                 Ok(None) => Vec::new(),
-                Err(error) => vec![SagaEvent::Failed(Failed { cause: with_causes(&error) })],
+                Err(error) => Self::failed(with_causes(&error), Cause::Event(Box::new(trigger.clone()))),
             };
             for event in &next {
                 instance.apply(event);
@@ -164,11 +167,10 @@ impl<S: Saga> Instance<S> {
     }
 
     fn react(&self, cause: Cause<S::Answer>, input: Input<'_, S>) -> Result<Vec<SagaEvent<S>>, BoxError> {
-        let is_event = matches!(cause, Cause::Event(_));
         let mut state = self.0.state.clone();
-        let effects = S::react(&mut state, input)?;
-        if is_event && effects.is_empty() && state == self.0.state {
-            // Nothing follows from it: it need not be told, and nothing begins with it.
+        let effects = caught(|| S::react(&mut state, input)).map_err(|Panicked| "the saga panicked")??;
+        if self.0.status.is_none() && effects.is_empty() && state == self.0.state {
+            // Nothing begins with it.
             return Ok(Vec::new());
         }
         let (mut decided, mut last, mut numbers) = (Vec::new(), None, self.0.numbers);
@@ -176,21 +178,26 @@ impl<S: Saga> Instance<S> {
             numbers += 1;
             numbers
         };
-        let mut compensates = self.0.status == Some(Status::Compensating);
+        let (mut compensates, mut performs) = (self.0.status == Some(Status::Compensating), false);
         for effect in effects {
             if last.is_some() {
                 return Err("a saga decides nothing after Effect::End or Effect::Fail".into());
             }
             match effect {
-                Effect::Perform(action) => decided.push(Decided::Perform { number: next(), action }),
+                Effect::Perform(action) => {
+                    performs = true;
+                    decided.push(Decided::Perform { number: next(), action });
+                }
                 Effect::SetTimer { name, after } => decided.push(Decided::SetTimer { number: next(), name, after }),
                 Effect::CancelTimer { name } => decided.push(Decided::CancelTimer { name }),
                 Effect::Compensate => {
                     compensates = true;
                     decided.push(Decided::Compensate);
                 }
+                Effect::End if performs => return Err("a saga that ends has nothing performed".into()),
                 Effect::End if compensates => last = Some(SagaEvent::Compensated(state.clone())),
                 Effect::End => last = Some(SagaEvent::Completed(state.clone())),
+                Effect::Fail { cause: why } if self.0.status.is_some() => return Ok(Self::failed(why, cause)),
                 Effect::Fail { cause } => last = Some(SagaEvent::Failed(Failed { cause })),
             }
         }
@@ -198,12 +205,17 @@ impl<S: Saga> Instance<S> {
         Ok([advanced].into_iter().chain(last).collect())
     }
 
+    /// It has not reacted to `cause`, and does so again when it goes on: an action without an answer is performed again, a timer wakes
+    /// it again, and an event waits.
+    fn failed(why: String, cause: Cause<S::Answer>) -> Vec<SagaEvent<S>> {
+        let waits = if let Cause::Event(trigger) = cause { Some(SagaEvent::Deferred(trigger)) } else { None };
+        [SagaEvent::Failed(Failed { cause: why })].into_iter().chain(waits).collect()
+    }
+
     /// What follows from an answer or a timer, for which no reader can stop.
     fn react_or_fail(&self, cause: Cause<S::Answer>, input: Input<'_, S>) -> Vec<SagaEvent<S>> {
-        self.react(cause, input).unwrap_or_else(|error| {
-            let cause = with_causes(&*error);
-            vec![SagaEvent::Failed(Failed { cause })]
-        })
+        let heard = cause.clone();
+        self.react(cause, input).unwrap_or_else(|error| Self::failed(with_causes(&*error), heard))
     }
 
     fn answer(&self, number: u64, answer: &Result<S::Answer, String>) -> Vec<SagaEvent<S>> {

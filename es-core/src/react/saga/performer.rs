@@ -8,7 +8,11 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
-use tokio::{sync::watch, task::JoinSet, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::Instant,
+};
 
 use super::{
     ActionContext, ActionError, Instance, Saga, SagaCommand,
@@ -20,18 +24,24 @@ use super::{
 use crate::{
     backoff::Backoff,
     error::with_causes,
+    event::Metadata,
     read::{
-        panics::{Panicked, caught_async},
+        find::FieldCursor,
+        panics::{Panicked, caught, caught_async},
         query::{QueryError, ReadModel},
     },
     write::{
-        execute::{ExecuteError, Repository},
+        execute::{CommandContext, ExecuteError, Repository},
         store::{EventStore, ReadError},
     },
 };
 
 /// How many instances the read model is asked for at once.
 const PAGE: usize = 500;
+/// How many actions are performed at the same time, unless set otherwise.
+const ACTIONS: usize = 64;
+/// At how many instances it looks at the same time. Those whose actions wait for their turn are among them.
+const TASKS: usize = 1_024;
 /// The shortest pause between two looks at the read model.
 const SHORTEST: Duration = Duration::from_millis(20);
 /// The longest: a timer that another process has set is noticed within this time, and what a process has left behind that was killed.
@@ -54,12 +64,16 @@ pub(super) struct Performer<S: Saga> {
     pub(super) holds: watch::Sender<bool>,
     /// The last time before the next look at which something is due that was heard of.
     due_soon: watch::Sender<Instant>,
-    /// At how many instances it works at the same time.
-    pub(super) most: usize,
+    /// How many actions it performs at the same time.
+    pub(super) performs: Semaphore,
     /// The actions that are being performed here, or were a moment ago.
     performed: Mutex<HashMap<(String, u64), Performed>>,
     /// The timers that were woken here and that the read model may still show.
     woken: Mutex<HashSet<(String, u64)>>,
+    /// The instances that cannot be read, and since when.
+    unreadable: Mutex<HashMap<String, Instant>>,
+    /// Where the next page of what is due begins.
+    page: Mutex<Option<FieldCursor>>,
 }
 
 /// What became of an action here.
@@ -80,8 +94,9 @@ impl<S: Saga> Performer<S> {
     ) -> Self {
         let (queue, holds, due_soon) =
             (Queue::default(), watch::Sender::new(false), watch::Sender::new(Instant::now()));
-        let (performed, woken) = (Mutex::default(), Mutex::default());
-        Self { saga, instances, overview, log, queue, holds, due_soon, most: 64, performed, woken }
+        let (performed, woken, unreadable, page) = Default::default();
+        let performs = Semaphore::new(ACTIONS);
+        Self { saga, instances, overview, log, queue, holds, due_soon, performs, performed, woken, unreadable, page }
     }
 
     /// Looks at an instance to which `event` has happened, or for what is due because of it.
@@ -142,7 +157,7 @@ impl<S: Saga> Performer<S> {
                         tracing::error!(saga = S::NAME, %error, "a task of the performer has ended");
                     }
                 }
-                (id, due) = self.queue.next(), if tasks.len() < self.most => {
+                (id, due) = self.queue.next(), if tasks.len() < TASKS => {
                     let performer = self.clone();
                     tasks.spawn(async move { performer.look_at(&id, due).await });
                 }
@@ -177,12 +192,18 @@ impl<S: Saga> Performer<S> {
 
     async fn due(&self) -> Result<Duration, LookError> {
         let now = self.log.now().await?;
-        let page = self.overview.find(Overview::DUE.range(..=now), PAGE).await?;
+        // What cannot be done now must not hide what is due after it.
+        let begin = lock(&self.page).take();
+        let is_first = begin.is_none();
+        let range = Overview::DUE.range(..=now);
+        let page =
+            self.overview.find(begin.map_or_else(|| range.clone(), |begin| range.clone().resume(begin)), PAGE).await?;
+        lock(&self.unreadable).retain(|_, since| since.elapsed() < OUT_OF_DATE);
         let mut shown = HashSet::new();
         for (id, overview) in &page.documents {
             let mut timers: Vec<_> = overview.timers.iter().filter(|(_, timer)| timer.due <= now).collect();
             timers.sort_by_key(|(_, timer)| timer.due);
-            let woken = self.woken.lock().unwrap_or_else(PoisonError::into_inner);
+            let woken = lock(&self.woken);
             let is_new = |number: u64| !woken.contains(&(id.clone(), number));
             let timers: Vec<_> = timers.into_iter().map(|(name, timer)| (name.clone(), timer.number)).collect();
             shown.extend(timers.iter().map(|(_, number)| (id.clone(), *number)));
@@ -190,19 +211,28 @@ impl<S: Saga> Performer<S> {
             drop(woken);
             let actions = overview.actions.iter().filter(|(_, action)| action.due <= now);
             let performed = self.performed();
-            let actions = actions.filter(|(number, _)| !performed.contains_key(&(id.clone(), **number)));
+            let is_free = |number: u64, attempts: u32| match performed.get(&(id.clone(), number)) {
+                None => true,
+                Some(Performed::Now) => false,
+                Some(Performed::Told { attempts: told, .. }) => attempts >= *told,
+            };
+            let actions = actions.filter(|(number, action)| is_free(**number, action.attempts));
             let actions: BTreeMap<_, _> = actions.map(|(number, action)| (*number, action.attempts)).collect();
             drop(performed);
-            if !timers.is_empty() || !actions.is_empty() {
+            let is_readable = !lock(&self.unreadable).contains_key(id);
+            if is_readable && (!timers.is_empty() || !actions.is_empty()) {
                 self.queue.push(id, Due { timers, actions });
             }
         }
-        self.woken.lock().unwrap_or_else(PoisonError::into_inner).retain(|timer| shown.contains(timer));
+        if is_first && page.next.is_none() {
+            lock(&self.woken).retain(|timer| shown.contains(timer));
+        }
         self.performed().retain(|_, performed| match performed {
             Performed::Now => true,
             Performed::Told { at, .. } => at.elapsed() < OUT_OF_DATE,
         });
         if page.next.is_some() {
+            *lock(&self.page) = page.next;
             return Ok(SHORTEST);
         }
         let next = self.overview.find(Overview::DUE.range(now..), 1).await?;
@@ -213,58 +243,47 @@ impl<S: Saga> Performer<S> {
     /// Wakes the timers of the instance `id` that are due, and performs its actions that are.
     async fn look_at(&self, id: &str, Due { timers, mut actions }: Due) {
         for (timer, number) in timers {
-            self.tell(id, || SagaCommand::Fire { timer: timer.clone(), number }).await;
-            self.woken.lock().unwrap_or_else(PoisonError::into_inner).insert((id.to_owned(), number));
+            let nothing = Metadata::default();
+            self.tell(id, &nothing, || SagaCommand::Fire { timer: timer.clone(), number }).await;
+            lock(&self.woken).insert((id.to_owned(), number));
         }
-        let instance = self.load(id).await;
-        if !instance.is_under_way() {
-            return;
-        }
-        let mut is_ready = |number: u64, waiting: &Waiting<S::Action>| {
-            let is_due = waiting.attempts == 0 || actions.remove(&number) == Some(waiting.attempts);
-            is_due && self.begins(id, number, waiting.attempts)
-        };
-        let ready = instance.actions().iter().filter(|(number, waiting)| is_ready(**number, waiting));
+        let Some(instance) = self.load(id).await.filter(Instance::is_under_way) else { return };
+        let ready = instance.actions().iter().filter_map(|(number, waiting)| {
+            let is_due = waiting.attempts == 0 || actions.remove(number) == Some(waiting.attempts);
+            let begun = is_due.then(|| self.begin(id, *number, waiting.attempts)).flatten()?;
+            Some(self.perform(begun, waiting))
+        });
+        // Each has begun, and is marked as such, before one of them waits.
         let ready: Vec<_> = ready.collect();
-        join_all(ready.into_iter().map(|(number, waiting)| self.perform(id, *number, waiting))).await;
+        join_all(ready).await;
     }
 
     fn performed(&self) -> MutexGuard<'_, HashMap<(String, u64), Performed>> {
-        self.performed.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.performed)
     }
 
-    /// Whether an action of which so many attempts have failed is not being performed here, so that it can be.
-    fn begins(&self, id: &str, number: u64, attempts: u32) -> bool {
+    /// Begins an attempt at an action, of which so many have failed, unless it is under way or was made already.
+    fn begin(&self, id: &str, number: u64, attempts: u32) -> Option<Begun<'_, S>> {
         let (mut performed, action) = (self.performed(), (id.to_owned(), number));
-        let is_free = match performed.get(&action) {
-            None => true,
-            Some(Performed::Now) => false,
-            Some(Performed::Told { attempts: told, .. }) => attempts >= *told,
-        };
-        if is_free {
-            performed.insert(action, Performed::Now);
+        match performed.get(&action) {
+            Some(Performed::Now) => return None,
+            Some(Performed::Told { attempts: told, .. }) if attempts < *told => return None,
+            _ => {}
         }
-        is_free
+        performed.insert(action.clone(), Performed::Now);
+        Some(Begun { performer: self, action })
     }
 
     /// One attempt at an action, and what the instance is told of it.
-    async fn perform(&self, id: &str, number: u64, waiting: &Waiting<S::Action>) {
-        /// Where the future is dropped, the action is not performed here any more.
-        struct Dropped<'a, S: Saga>(&'a Performer<S>, (String, u64));
-        impl<S: Saga> Drop for Dropped<'_, S> {
-            fn drop(&mut self) {
-                let mut performed = self.0.performed();
-                if let Some(Performed::Now) = performed.get(&self.1) {
-                    performed.remove(&self.1);
-                }
-            }
-        }
-        let dropped = Dropped(self, (id.to_owned(), number));
+    async fn perform(&self, begun: Begun<'_, S>, waiting: &Waiting<S::Action>) {
+        // It is never closed.
+        let _turn = self.performs.acquire().await;
+        let (id, number) = (begun.action.0.as_str(), begun.action.1);
         let Waiting { action, attempts, metadata } = waiting;
         let attempt = attempts + 1;
-        let (instance, metadata) = (id.to_owned(), metadata.clone());
-        let context = ActionContext { saga: S::NAME, instance, action: number, attempt, metadata };
-        let retry = S::retry(action);
+        let instance = id.to_owned();
+        let context = ActionContext { saga: S::NAME, instance, action: number, attempt, metadata: metadata.clone() };
+        let retry = caught(|| S::retry(action)).unwrap_or_default();
         let done = tokio::time::timeout(retry.time_limit, caught_async(self.saga.perform(action, context))).await;
         let failed = |may_succeed: bool, cause: String| {
             let again = may_succeed && attempt < retry.attempts;
@@ -287,20 +306,21 @@ impl<S: Saga> Performer<S> {
             Ok(Err(Panicked)) => failed(true, "the action panicked".to_owned()),
             Err(_) => failed(true, format!("it took longer than {:?}", retry.time_limit)),
         };
-        self.tell(id, || match &told {
+        self.tell(id, metadata, || match &told {
             Ok(answer) => SagaCommand::Answer { action: number, answer: answer.clone() },
             Err(attempted) => SagaCommand::Attempted(attempted.clone()),
         })
         .await;
         let attempts = told.as_ref().map_or(attempt, |_| u32::MAX);
-        self.performed().insert(dropped.1.clone(), Performed::Told { attempts, at: Instant::now() });
+        self.performed().insert(begun.action.clone(), Performed::Told { attempts, at: Instant::now() });
     }
 
     /// Tells the instance until the store has it.
-    async fn tell(&self, id: &str, command: impl Fn() -> SagaCommand<S>) {
+    async fn tell(&self, id: &str, metadata: &Metadata, command: impl Fn() -> SagaCommand<S>) {
         let mut failures = 0;
         loop {
-            let error = match self.instances.execute(id, command()).await {
+            let context = CommandContext::from(metadata.clone());
+            let error = match self.instances.execute_with(id, command(), context).await {
                 Ok(_) => return,
                 Err(error) if error.is_transient() => error,
                 Err(error) => return self.fail(id, &error).await,
@@ -326,22 +346,42 @@ impl<S: Saga> Performer<S> {
         }
     }
 
-    async fn load(&self, id: &str) -> Instance<S> {
+    async fn load(&self, id: &str) -> Option<Instance<S>> {
         let mut failures = 0;
         loop {
             match self.instances.load(id).await {
-                Ok(loaded) => return loaded.state,
+                Ok(loaded) => return Some(loaded.state),
                 Err(error) if error.is_transient() => {
                     failures += 1;
                     tokio::time::sleep(STORE_FAILED.pause(failures)).await;
                 }
                 Err(error) => {
                     tracing::error!(saga = S::NAME, instance = id, error = %with_causes(&error), "it cannot be read");
-                    return Instance::default();
+                    lock(&self.unreadable).insert(id.to_owned(), Instant::now());
+                    return None;
                 }
             }
         }
     }
+}
+
+/// An attempt at an action that has begun. When it is dropped before its end, the action is not performed here any more.
+struct Begun<'a, S: Saga> {
+    performer: &'a Performer<S>,
+    action: (String, u64),
+}
+
+impl<S: Saga> Drop for Begun<'_, S> {
+    fn drop(&mut self) {
+        let mut performed = self.performer.performed();
+        if let Some(Performed::Now) = performed.get(&self.action) {
+            performed.remove(&self.action);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How long until something of an instance is due.

@@ -38,7 +38,8 @@ impl Queue {
     pub(super) fn push(&self, id: &str, due: Due) {
         let mut state = self.state();
         if let Some(known) = state.due.get_mut(id) {
-            known.timers.extend(due.timers);
+            let new: Vec<_> = due.timers.into_iter().filter(|timer| !known.timers.contains(timer)).collect();
+            known.timers.extend(new);
             known.actions.extend(due.actions);
             return;
         }
@@ -87,6 +88,7 @@ mod tests {
         let timer = |name: &str| Due { timers: vec![(name.to_owned(), 1)], ..Due::default() };
         queue.push("a", timer("one"));
         queue.push("b", Due::default());
+        queue.push("a", timer("one"));
         queue.push("a", Due { actions: BTreeMap::from([(7, 2)]), ..timer("two") });
         assert_eq!(queue.len(), 2);
         let (id, due) = queue.next().await;

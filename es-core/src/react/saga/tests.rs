@@ -38,6 +38,8 @@ impl Saga for Sending {
             Input::Event(_) => vec![Effect::Compensate, Effect::Perform("fetch back".into())],
             Input::Timer { name: "ask" } => vec![Effect::Perform("ask".into()), set("give-up", 200)],
             Input::Timer { .. } => vec![Effect::Fail { cause: "nobody answers".into() }],
+            Input::Answered { answer: 7, .. } => vec![Effect::Perform("thank".into()), Effect::End],
+            Input::Answered { answer: 13, .. } => panic!("no parcel has the number 13"),
             Input::Answered { answer: 0, .. } => return Err("no parcel has the number 0".into()),
             Input::Answered { .. } => vec![Effect::CancelTimer { name: "ask".into() }, Effect::End],
             Input::Refused { .. } => vec![Effect::End, Effect::Compensate],
@@ -133,6 +135,44 @@ fn r20_what_has_happened_to_a_failed_instance_is_heard_when_it_goes_on() {
         ["advanced", "advanced", "attempted", "failed", "deferred", "retried", "advanced", "advanced", "completed"];
     assert_eq!(names, told.map(|name| format!("saga.{name}")));
     assert_eq!(history()[0].stream.category(), "saga_sending_parcels");
+}
+
+/// Seen to fail where only the failure was told: the first of the events was lost.
+#[test]
+fn r20_an_event_to_which_an_instance_cannot_react_when_it_goes_on_waits_again_with_all_later_ones() {
+    let mut instance = Instance::<Sending>::default();
+    let mut names = |command| {
+        let told = instance.handle(&command).expect("told");
+        for event in &told {
+            instance.apply(event);
+        }
+        told.iter().map(|event| event.schema().name).collect::<Vec<_>>()
+    };
+    let paid = |amount| Heard::from_recorded(&recorded([("ada", paid(amount))])[0]).expect("read").expect("heard");
+    let retry = || SagaCommand::Retry(Act::new("ada", "ticket 7").expect("valid"));
+    names(SagaCommand::Event(paid(7)));
+    names(SagaCommand::Fail { cause: "no".into() });
+    for amount in [0, 1] {
+        assert_eq!(names(SagaCommand::Event(paid(amount))), ["saga.deferred"]);
+    }
+    for _ in 0..2 {
+        let again = ["saga.retried", "saga.failed", "saga.deferred", "saga.deferred"];
+        assert_eq!(names(retry()), again);
+    }
+}
+
+#[test]
+fn r20_a_saga_does_not_end_with_an_action() {
+    let given = given_saga::<Sending>().event("ada", paid(7)).event("ada", AccountEvent::Withdrawn { amount: 1 });
+    let ended = given.answered(7).is(Status::Failed);
+    assert_eq!(ended.instance().cause(), Some("a saga that ends has nothing performed"));
+    assert_eq!(ended.instance().actions().len(), 2, "both can be performed again");
+}
+
+#[test]
+fn r20_a_saga_that_panics_at_an_answer_has_failed() {
+    let failed = given_saga::<Sending>().event("ada", paid(7)).answered(13).is(Status::Failed);
+    assert_eq!(failed.instance().cause(), Some("the saga panicked"));
 }
 
 #[test]

@@ -1,9 +1,12 @@
-//! Runs a saga: reacts to events, and performs what instances decide.
+//! The engines of a saga: one reacts to events, the other performs what instances decide.
 
 use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -13,121 +16,103 @@ use crate::{
     event::{Categories, Event, Recorded},
     react::policy::{Policy, PolicyError, PolicyRunner, reaction},
     read::{
-        definition,
         engine_error::EngineError,
-        failure::{FailurePolicy, FailureSettings},
+        failure::FailureSettings,
         projection::EventOrder,
         query::ReadModel,
         read_model::{Leases, Reader, Shard},
         source::{EventSource, LogSource, Split, Subscription},
         standby::Standby,
-        worker::{DEFAULT_LEASE, Events, Handled, Handler, Worker},
+        worker::{DEFAULT_LEASE, Events, Handled, Handler, Pending, Worker},
         worker_state::{StateReport, WorkerState},
     },
     write::{execute::Repository, store::EventStore},
 };
 
-/// Runs a saga and keeps its checkpoints.
-///
-/// It has two readers. `<name>` follows the events that the saga reacts to. `perform-<name>` follows the streams of the instances; the
-/// process that holds its lease performs the actions and wakes the timers.
+/// Performs what the instances of a saga decide, and wakes their timers, while it holds the lease of its reader, `perform-<name>`.
 ///
 /// # Panics
 /// Its futures panic outside of a tokio runtime with time enabled.
-pub struct SagaRunner<S: Saga> {
-    pub(crate) reactor: PolicyRunner<Reactor<S>>,
+pub struct SagaPerformer<S: Saga> {
     performer: Arc<Performer<S>>,
     leases: Arc<dyn Leases>,
     lease: Duration,
     standby: Standby,
     failures: FailureSettings,
-    report: StateReport,
+    pub(crate) report: StateReport,
 }
 
-impl<S: Saga> SagaRunner<S> {
-    /// Runs `saga` on the events of `source`. Its instances are in `log`, its checkpoints in `leases`; `overview` is kept by a projector.
+impl<S: Saga> SagaPerformer<S> {
+    /// The name of its reader.
+    pub(crate) const NAME: &'static str = Names::<S>::PERFORMER;
+
+    /// Performs for the instances in `log`. Its checkpoint is in `leases`, and `overview` is kept by a projector.
     pub fn new(
         saga: S,
         instances: Repository<Instance<S>>,
         overview: ReadModel<Instances<S>>,
-        source: impl EventSource,
         log: impl EventStore,
         leases: impl Leases,
     ) -> Self {
-        let (leases, log): (Arc<dyn Leases>, Arc<dyn EventStore>) = (Arc::new(leases), Arc::new(log));
-        let mut reactor = PolicyRunner::new(Reactor { instances: instances.clone() }, source, leases.clone());
-        reactor.kind = "saga";
-        let performer = Arc::new(Performer::new(saga, instances, overview, log));
+        let performer = Arc::new(Performer::new(saga, instances, overview, Arc::new(log)));
         let (standby, failures, report) = (Standby::default(), FailureSettings::default(), StateReport::default());
-        Self { reactor, performer, leases, lease: DEFAULT_LEASE, standby, failures, report }
+        Self { performer, leases: Arc::new(leases), lease: DEFAULT_LEASE, standby, failures, report }
     }
 
-    /// How long its leases last after its process was killed or stalls, as [`PolicyRunner::lease`].
-    pub fn lease(mut self, ttl: Duration) -> Self {
-        (self.lease, self.reactor) = (ttl, self.reactor.lease(ttl));
-        self
+    /// How long its lease lasts after its process was killed or stalls, as [`PolicyRunner::lease`].
+    pub fn lease(self, ttl: Duration) -> Self {
+        Self { lease: ttl, ..self }
     }
 
     /// How long it waits for newer code at one event, as [`PolicyRunner::standby_limit`].
     pub fn standby_limit(mut self, limit: Duration) -> Self {
         self.standby.limit = limit;
-        self.reactor = self.reactor.standby_limit(limit);
         self
     }
 
-    /// What it does about an event to which the saga cannot react ([stops](FailurePolicy::stop) by default).
-    pub fn on_failure(mut self, policy: FailurePolicy) -> Self {
-        self.reactor = self.reactor.on_failure(policy);
-        self
-    }
-
-    /// At how many instances it works at the same time, in one process (64 by default).
+    /// How many actions it performs at the same time (64 by default).
     ///
     /// # Panics
     /// When it is running.
-    pub fn concurrency(mut self, instances: usize) -> Self {
-        Arc::get_mut(&mut self.performer).expect("it is not running").most = instances.max(1);
+    pub fn concurrency(mut self, actions: usize) -> Self {
+        let performer = Arc::get_mut(&mut self.performer).expect("it is not running");
+        performer.performs = Semaphore::new(actions.clamp(1, Semaphore::MAX_PERMITS));
         self
-    }
-
-    /// What [`run`](Self::run) is doing; the receiver sees each change.
-    pub fn state(&self) -> watch::Receiver<WorkerState> {
-        self.reactor.state()
     }
 
     /// Runs until `shutdown`.
     ///
     /// # Errors
-    /// As [`PolicyRunner::run`]: a permanent error stops it at the event that it concerns (R11).
+    /// A permanent error of the store, or of an event in the streams of instances that cannot be read.
     ///
     /// # Cancel safety
-    /// Dropping the future loses nothing, and may repeat actions that are being performed.
+    /// Dropping the future loses nothing. Actions that are being performed are performed again later.
     pub async fn run(&self, shutdown: CancellationToken) -> Result<(), EngineError> {
-        let reacts = self.reactor.run(shutdown.clone());
-        tokio::try_join!(reacts, self.perform(&shutdown))?;
-        Ok(())
-    }
-
-    /// Performs until `shutdown`.
-    async fn perform(&self, shutdown: &CancellationToken) -> Result<(), EngineError> {
-        let name = Names::<S>::PERFORMER;
-        let follows =
-            self.standby.run(name, &self.report, &self.failures, shutdown, || Box::pin(self.follow(shutdown)));
+        let attempt = || -> Pending<'_, Option<()>> { Box::pin(self.follow(&shutdown)) };
+        let follows = self.standby.run(Self::NAME, &self.report, &self.failures, &shutdown, attempt);
         tokio::select! {
             ended = follows => ended,
             () = self.performer.clone().run() => Ok(()),
         }
     }
 
+    /// Refuses to continue with the checkpoint of another definition of the same name.
+    pub(crate) fn admit(stored: &str) -> Result<(), EngineError> {
+        let (name, ours) = (Self::NAME, Self::definition());
+        if stored == ours {
+            Ok(())
+        } else {
+            Err(EngineError::OtherDefinition { name, stored: stored.to_owned(), ours })
+        }
+    }
+
     async fn follow(&self, shutdown: &CancellationToken) -> Result<Option<()>, EngineError> {
-        let (name, leases) = (Names::<S>::PERFORMER, self.leases.clone());
+        let (name, leases) = (Self::NAME, self.leases.clone());
         if let Some(pause) = leases.paused(name).await? {
             return Err(EngineError::Paused(pause));
         }
-        let (ours, (reader, stored)) = (Self::definition(), leases.ensure_reader(name, &Self::definition()).await?);
-        if stored != ours {
-            return Err(EngineError::OtherDefinition { name, stored, ours });
-        }
+        let (reader, stored) = leases.ensure_reader(name, &Self::definition()).await?;
+        Self::admit(&stored)?;
         let subscription = Subscription {
             reader: name.to_owned(),
             store: leases.id().await?,
@@ -153,7 +138,7 @@ impl<S: Saga> SagaRunner<S> {
     }
 
     fn definition() -> String {
-        format!("performer {}", definition::type_name::<S>())
+        format!("performer {}", S::identity())
     }
 }
 
@@ -168,7 +153,7 @@ impl Drop for Holds<'_> {
 
 /// It only notices at which instances there is something to do: these find out by themselves what that is.
 #[async_trait]
-impl<S: Saga> Handler for SagaRunner<S> {
+impl<S: Saga> Handler for SagaPerformer<S> {
     async fn handle(&self, _: &Reader, events: Events<'_>, _: &CancellationToken) -> Handled {
         let mut handled = Handled::default();
         for event in events.list {
@@ -198,15 +183,28 @@ impl<S: Saga> Handler for SagaRunner<S> {
     }
 }
 
-impl<S: Saga> fmt::Debug for SagaRunner<S> {
+impl<S: Saga> fmt::Debug for SagaPerformer<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SagaRunner").field("saga", &S::NAME).field("lease", &self.lease).finish_non_exhaustive()
+        f.debug_struct("SagaPerformer").field("saga", &S::NAME).field("lease", &self.lease).finish_non_exhaustive()
     }
 }
 
-/// Tells instances of the events that concern them.
-pub(crate) struct Reactor<S: Saga> {
+/// The policy that tells instances of the events that concern them. It is run by a [`PolicyRunner`].
+pub struct Reactor<S: Saga> {
     instances: Repository<Instance<S>>,
+}
+
+impl<S: Saga> Reactor<S> {
+    /// Runs it on the events of `source` and keeps its checkpoint in `leases`.
+    pub fn runner(
+        instances: Repository<Instance<S>>,
+        source: impl EventSource,
+        leases: impl Leases,
+    ) -> PolicyRunner<Self> {
+        let mut runner = PolicyRunner::new(Self { instances }, source, leases);
+        runner.kind = "saga";
+        runner
+    }
 }
 
 impl<S: Saga> fmt::Debug for Reactor<S> {
@@ -221,7 +219,7 @@ impl<S: Saga> Policy for Reactor<S> {
     type Event = Heard<S::Event>;
 
     fn identity() -> &'static str {
-        definition::type_name::<S>()
+        S::identity()
     }
 
     async fn react(&self, event: &Recorded<Heard<S::Event>>) -> Result<(), PolicyError> {
