@@ -17,7 +17,6 @@ use crate::{
     react::{
         consumer::{Consumer, ConsumerRunner},
         policy::{Policy, PolicyRunner},
-        saga::{Instance, Instances, Reactor, Saga, SagaPerformer},
     },
     read::{
         definition,
@@ -71,6 +70,8 @@ macro_rules! with_settings {
         reader
     }};
 }
+
+mod saga;
 
 type Make = Box<dyn FnOnce(&Resources, Readers) -> Result<Body, StartError> + Send>;
 
@@ -293,45 +294,6 @@ impl ServiceBuilder {
             let runner = PolicyRunner::new(make(resources), resources.source(), resources.store());
             let runner = with_settings!(runner, readers);
             Body::Other(Box::new(settings(runner)))
-        })
-    }
-
-    /// Adds the saga that `make` returns. `make` gets the repositories and the store that the parts share.
-    ///
-    /// It has three parts: `<name>` reacts to events, `perform-<name>` performs what instances decide and wakes their timers, and
-    /// `saga-<name>` is the read model of the instances ([`Instances`]), in which the second finds what is due.
-    pub fn saga<S: Saga>(self, make: impl FnOnce(&Resources) -> S + Send + 'static) -> Self {
-        self.saga_with(make, |runner| runner, |performer| performer)
-    }
-
-    /// Adds a saga, with settings of what reacts to events, and of what performs.
-    pub fn saga_with<S: Saga>(
-        self,
-        make: impl FnOnce(&Resources) -> S + Send + 'static,
-        reacts: impl FnOnce(PolicyRunner<Reactor<S>>) -> PolicyRunner<Reactor<S>> + Send + 'static,
-        performs: impl FnOnce(SagaPerformer<S>) -> SagaPerformer<S> + Send + 'static,
-    ) -> Self {
-        let known = self.aggregate::<Instance<S>>();
-        let known = known.register(PartKind::Projection, Instances::<S>::NAME, |resources, readers| {
-            let projector = Projector::new(Instances::<S>::default(), resources.log(), resources.store());
-            Body::Projector(Box::new(with_settings!(projector, readers)))
-        });
-        let known = known.register(PartKind::Saga, S::NAME, |resources, readers| {
-            let runner = Reactor::<S>::runner(resources.repository(), resources.source(), resources.store());
-            let runner = with_settings!(runner, readers);
-            Body::Other(Box::new(reacts(runner)))
-        });
-        known.register(PartKind::Saga, SagaPerformer::<S>::NAME, |resources, readers| {
-            let (store, instances) = (resources.store(), resources.repository());
-            let mut performer =
-                SagaPerformer::new(make(resources), instances, resources.read_model(), store.clone(), store);
-            if let Some(ttl) = readers.lease {
-                performer = performer.lease(ttl);
-            }
-            if let Some(limit) = readers.standby_limit {
-                performer = performer.standby_limit(limit);
-            }
-            Body::Other(Box::new(performs(performer)))
         })
     }
 

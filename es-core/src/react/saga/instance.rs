@@ -99,6 +99,13 @@ pub enum SagaError {
     },
 }
 
+impl SagaError {
+    /// Whether trying again may help: it does not.
+    pub fn is_transient(&self) -> bool {
+        false
+    }
+}
+
 impl<S: Saga> Instance<S> {
     /// How it is; `None` if it has not begun.
     pub fn status(&self) -> Option<Status> {

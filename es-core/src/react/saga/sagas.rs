@@ -98,3 +98,13 @@ pub enum SagaQueryError {
     #[error(transparent)]
     Watch(#[from] WatchError),
 }
+
+impl SagaQueryError {
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::UnderWay { .. } => true,
+            Self::Watch(error) => error.is_transient(),
+        }
+    }
+}
