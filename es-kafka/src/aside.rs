@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 pub(crate) fn begin<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> oneshot::Receiver<T> {
     let (result, done) = oneshot::channel();
     let thread = std::thread::Builder::new().name("kafka-aside".to_owned());
-    // Whoever asked may be gone by then.
+    // The caller may be gone by then.
     if let Err(error) = thread.spawn(move || drop(result.send(work()))) {
         tracing::warn!(error = &error as &dyn std::error::Error, "a thread that asks brokers cannot be started");
     }

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{sync::watch, time::Instant};
@@ -334,16 +334,7 @@ impl<P: Policy> PolicyRunner<P> {
         let forwards = self.failures.policy.forwards();
         let subscription = Subscription { reader: name, store, categories, order, split, forwards };
         let worker = Worker::open(self, &*self.source, &subscription, leases, reader, self.lease).await?;
-        let opened = Instant::now();
-        let steps = worker.run(shutdown, |step| {
-            Box::pin(async move {
-                if self.standby.is_over(step, opened.elapsed()) {
-                    self.report.set(P::NAME, WorkerState::Working);
-                }
-                Ok(ControlFlow::Continue(()))
-            })
-        });
-        steps.await
+        self.standby.work(worker, P::NAME, &self.report, shutdown).await
     }
 
     /// What its checkpoint belongs to.

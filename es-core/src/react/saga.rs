@@ -43,14 +43,12 @@ use crate::{
 /// command to an aggregate, or calls another system. What it returns is kept in the stream too, and [`react`](Self::react) gets it.
 ///
 /// ```
-/// use std::time::Duration;
-///
 /// use async_trait::async_trait;
 /// use es_core::{ActionContext, ActionError, Correlation, Effect, Input, Recorded, Repository, Saga, error::BoxError};
 /// # use es_core::testing::account::{Account, AccountCommand, AccountEvent};
 /// use serde::{Deserialize, Serialize};
 ///
-/// /// What is paid into an account is doubled, unless nobody thanks for it within a day.
+/// /// Doubles each gift: as much is paid into a savings account.
 /// struct Doubling {
 ///     accounts: Repository<Account>,
 /// }
@@ -116,8 +114,8 @@ use crate::{
 /// other systems.
 #[async_trait]
 pub trait Saga: Sized + Send + Sync + 'static {
-    /// Its stable name, by the rule of [`Projection::NAME`](crate::Projection::NAME), whose name space it shares; at most 50 bytes. Its
-    /// read model is `saga-<name>`, the category of its streams `saga_<name>` with `_` for each `-`.
+    /// Its stable name, by the rule of [`Projection::NAME`](crate::Projection::NAME), whose name space it shares; at most 50 bytes.
+    /// `saga-<name>` and `perform-<name>` are names of its parts, and `saga_<name>`, with `_` for each `-`, is the category of its streams.
     const NAME: &'static str;
 
     /// The events that start or continue an instance.

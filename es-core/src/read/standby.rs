@@ -1,6 +1,6 @@
 //! Engines stand by for newer code, and continue when that code is gone.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, ops::ControlFlow, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use crate::read::{
     engine_error::EngineError,
     failure::FailureSettings,
     read_model::Pause,
-    worker::{self, Pending, Step},
+    worker::{self, Pending, Step, Worker},
     worker_state::{STANDBY_LIMIT, STANDBY_RETRY, StateReport, WorkerState},
 };
 
@@ -37,6 +37,26 @@ impl Standby {
     /// next event may be one that only newer code knows.
     pub(crate) fn is_over(&self, step: Step, since: Duration) -> bool {
         matches!(step, Step::AtEnd(_)) || since > self.retry
+    }
+
+    /// Lets `worker` make its steps until the shutdown, and reports when it stands by no more.
+    pub(crate) async fn work(
+        self,
+        worker: Worker<'_>,
+        name: &'static str,
+        report: &StateReport,
+        shutdown: &CancellationToken,
+    ) -> Result<Option<()>, EngineError> {
+        let opened = Instant::now();
+        let steps = worker.run(shutdown, |step| {
+            Box::pin(async move {
+                if self.is_over(step, opened.elapsed()) {
+                    report.set(name, WorkerState::Working);
+                }
+                Ok(ControlFlow::Continue(()))
+            })
+        });
+        steps.await
     }
 
     /// Makes attempts until the shutdown or a permanent error. When only newer code can do the work, it stands by and tries

@@ -43,7 +43,7 @@ pub enum PartKind {
     Projection,
     /// Reacts to events with commands.
     Policy,
-    /// Runs the instances of a process.
+    /// Reacts to events for the instances of a saga, or performs what they decide.
     Saga,
     /// Handles messages of another system.
     Consumer,

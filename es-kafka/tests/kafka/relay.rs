@@ -168,7 +168,7 @@ async fn r10_the_progress_tells_offsets_as_they_are_although_another_producer_wr
     let topic = house.topics().events("order");
     for round in 0..4 {
         if round > 1 {
-            // Nobody who reads what is committed sees it.
+            // Readers of what is committed do not see it.
             let other = open_transaction(&topic, 0).await;
             tokio::task::spawn_blocking(move || other.abort_transaction(PATIENCE).unwrap()).await.unwrap();
         }

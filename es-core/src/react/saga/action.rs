@@ -119,7 +119,7 @@ impl From<InvalidKey> for ActionError {
 
 /// How often an action is attempted, and how long an attempt may take.
 ///
-/// By default five times, at pauses of up to 1 s, 2 s, 4 s and 8 s (full jitter), of 30 s each at most.
+/// By default there are five attempts, of at most 30 s each, with pauses of up to 1 s, 2 s, 4 s and 8 s between them (full jitter).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {
     /// The most attempts; at least one is made. After the last one the instance fails.

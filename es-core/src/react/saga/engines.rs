@@ -1,12 +1,9 @@
 //! The engines of a saga: one reacts to events, the other performs what instances decide.
 
-use std::{fmt, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use tokio::{
-    sync::{Semaphore, watch},
-    time::Instant,
-};
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -24,7 +21,7 @@ use crate::{
         source::{EventSource, LogSource, Split, Subscription},
         standby::Standby,
         worker::{DEFAULT_LEASE, Events, Handled, Handler, Pending, Worker},
-        worker_state::{StateReport, WorkerState},
+        worker_state::StateReport,
     },
     write::{execute::Repository, store::EventStore},
 };
@@ -125,16 +122,7 @@ impl<S: Saga> SagaPerformer<S> {
         let worker = Worker::open(self, &source, &subscription, leases, reader, self.lease).await?;
         // Without a worker it holds nothing.
         let _holds = Holds(&self.performer.holds);
-        let opened = Instant::now();
-        let steps = worker.run(shutdown, |step| {
-            Box::pin(async move {
-                if self.standby.is_over(step, opened.elapsed()) {
-                    self.report.set(name, WorkerState::Working);
-                }
-                Ok(ControlFlow::Continue(()))
-            })
-        });
-        steps.await
+        self.standby.work(worker, name, &self.report, shutdown).await
     }
 
     fn definition() -> String {

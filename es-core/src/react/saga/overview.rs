@@ -105,7 +105,8 @@ impl Overview {
     /// Finds instances by the time at which something is to be done next. It holds none that has ended or failed.
     pub const DUE: Field<Self, DateTime<Utc>> = Field::new("due", Self::due);
 
-    fn due(&self) -> Option<DateTime<Utc>> {
+    /// When something is to be done next.
+    pub(super) fn due(&self) -> Option<DateTime<Utc>> {
         if self.status.has_ended() || self.status == Status::Failed {
             return None;
         }

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
 use futures_util::future::join_all;
 use tokio::{
     sync::{Semaphore, watch},
@@ -31,7 +30,7 @@ use crate::{
         query::{QueryError, ReadModel},
     },
     write::{
-        execute::{CommandContext, ExecuteError, Repository},
+        execute::{CommandContext, ExecuteError, LoadError, Repository},
         store::{EventStore, ReadError},
     },
 };
@@ -83,6 +82,13 @@ enum Performed {
     Now,
     /// The instance was told that. One that was read before is out of date: it knows of fewer attempts.
     Told { attempts: u32, at: Instant },
+}
+
+impl Performed {
+    /// Whether an attempt is left to make at an action of which so many are known to have failed.
+    fn leaves(self, attempts: u32) -> bool {
+        matches!(self, Self::Told { attempts: told, .. } if attempts >= told)
+    }
 }
 
 impl<S: Saga> Performer<S> {
@@ -211,10 +217,8 @@ impl<S: Saga> Performer<S> {
             drop(woken);
             let actions = overview.actions.iter().filter(|(_, action)| action.due <= now);
             let performed = self.performed();
-            let is_free = |number: u64, attempts: u32| match performed.get(&(id.clone(), number)) {
-                None => true,
-                Some(Performed::Now) => false,
-                Some(Performed::Told { attempts: told, .. }) => attempts >= *told,
+            let is_free = |number: u64, attempts| {
+                performed.get(&(id.clone(), number)).is_none_or(|performed| performed.leaves(attempts))
             };
             let actions = actions.filter(|(number, action)| is_free(**number, action.attempts));
             let actions: BTreeMap<_, _> = actions.map(|(number, action)| (*number, action.attempts)).collect();
@@ -236,8 +240,9 @@ impl<S: Saga> Performer<S> {
             return Ok(SHORTEST);
         }
         let next = self.overview.find(Overview::DUE.range(now..), 1).await?;
-        let next = next.documents.first().map(|(_, overview)| until(overview, now));
-        Ok(next.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST))
+        let next = next.documents.first().and_then(|(_, overview)| overview.due());
+        let pause = next.map(|due| (due - now).to_std().unwrap_or_default());
+        Ok(pause.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST))
     }
 
     /// Wakes the timers of the instance `id` that are due, and performs its actions that are.
@@ -265,10 +270,8 @@ impl<S: Saga> Performer<S> {
     /// Begins an attempt at an action, of which so many have failed, unless it is under way or was made already.
     fn begin(&self, id: &str, number: u64, attempts: u32) -> Option<Begun<'_, S>> {
         let (mut performed, action) = (self.performed(), (id.to_owned(), number));
-        match performed.get(&action) {
-            Some(Performed::Now) => return None,
-            Some(Performed::Told { attempts: told, .. }) if attempts < *told => return None,
-            _ => {}
+        if performed.get(&action).is_some_and(|performed| !performed.leaves(attempts)) {
+            return None;
         }
         performed.insert(action.clone(), Performed::Now);
         Some(Begun { performer: self, action })
@@ -315,53 +318,47 @@ impl<S: Saga> Performer<S> {
         self.performed().insert(begun.action.clone(), Performed::Told { attempts, at: Instant::now() });
     }
 
-    /// Tells the instance until the store has it.
+    /// Tells the instance, which has failed if it cannot be told.
     async fn tell(&self, id: &str, metadata: &Metadata, command: impl Fn() -> SagaCommand<S>) {
-        let mut failures = 0;
-        loop {
-            let context = CommandContext::from(metadata.clone());
-            let error = match self.instances.execute_with(id, command(), context).await {
-                Ok(_) => return,
-                Err(error) if error.is_transient() => error,
-                Err(error) => return self.fail(id, &error).await,
-            };
-            failures += 1;
-            tracing::warn!(saga = S::NAME, instance = id, error = %with_causes(&error), "the store has failed");
-            tokio::time::sleep(STORE_FAILED.pause(failures)).await;
-        }
-    }
-
-    /// The instance cannot be told what has become of it: it needs an operator.
-    async fn fail(&self, id: &str, error: &ExecuteError<super::SagaError>) {
-        let cause = with_causes(error);
+        let told = again(id, ExecuteError::is_transient, || {
+            self.instances.execute_with(id, command(), CommandContext::from(metadata.clone()))
+        });
+        let Err(error) = told.await else { return };
+        let cause = with_causes(&error);
         tracing::error!(saga = S::NAME, instance = id, cause, "an instance cannot go on");
-        let mut failures = 0;
-        while let Err(error) = self.instances.execute(id, SagaCommand::Fail { cause: cause.clone() }).await {
-            if !error.is_transient() {
-                tracing::error!(saga = S::NAME, instance = id, error = %with_causes(&error), "it is not marked as failed");
-                return;
-            }
-            failures += 1;
-            tokio::time::sleep(STORE_FAILED.pause(failures)).await;
+        let fail = || self.instances.execute(id, SagaCommand::Fail { cause: cause.clone() });
+        if let Err(error) = again(id, ExecuteError::is_transient, fail).await {
+            tracing::error!(saga = S::NAME, instance = id, error = %with_causes(&error), "it is not marked as failed");
         }
     }
 
     async fn load(&self, id: &str) -> Option<Instance<S>> {
-        let mut failures = 0;
-        loop {
-            match self.instances.load(id).await {
-                Ok(loaded) => return Some(loaded.state),
-                Err(error) if error.is_transient() => {
-                    failures += 1;
-                    tokio::time::sleep(STORE_FAILED.pause(failures)).await;
-                }
-                Err(error) => {
-                    tracing::error!(saga = S::NAME, instance = id, error = %with_causes(&error), "it cannot be read");
-                    lock(&self.unreadable).insert(id.to_owned(), Instant::now());
-                    return None;
-                }
+        match again(id, LoadError::is_transient, || self.instances.load(id)).await {
+            Ok(loaded) => Some(loaded.state),
+            Err(error) => {
+                tracing::error!(saga = S::NAME, instance = id, error = %with_causes(&error), "it cannot be read");
+                lock(&self.unreadable).insert(id.to_owned(), Instant::now());
+                None
             }
         }
+    }
+}
+
+/// The outcome of `attempt`, which is made again for as long as that may help.
+async fn again<T, E, F>(id: &str, may_help: fn(&E) -> bool, attempt: impl Fn() -> F) -> Result<T, E>
+where
+    E: std::error::Error,
+    F: Future<Output = Result<T, E>>,
+{
+    let mut failures = 0;
+    loop {
+        let error = match attempt().await {
+            Err(error) if may_help(&error) => error,
+            outcome => return outcome,
+        };
+        failures += 1;
+        tracing::warn!(instance = id, error = %with_causes(&error), "the store has failed");
+        tokio::time::sleep(STORE_FAILED.pause(failures)).await;
     }
 }
 
@@ -382,13 +379,6 @@ impl<S: Saga> Drop for Begun<'_, S> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How long until something of an instance is due.
-fn until(overview: &Overview, now: DateTime<Utc>) -> Duration {
-    let timers = overview.timers.values().map(|timer| timer.due);
-    let due = overview.actions.values().map(|action| action.due).chain(timers).min();
-    due.and_then(|due| (due - now).to_std().ok()).unwrap_or_default()
 }
 
 /// Why it is not known what is due.

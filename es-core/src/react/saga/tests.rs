@@ -37,7 +37,7 @@ impl Saga for Sending {
             }
             Input::Event(_) => vec![Effect::Compensate, Effect::Perform("fetch back".into())],
             Input::Timer { name: "ask" } => vec![Effect::Perform("ask".into()), set("give-up", 200)],
-            Input::Timer { .. } => vec![Effect::Fail { cause: "nobody answers".into() }],
+            Input::Timer { .. } => vec![Effect::Fail { cause: "no answer came".into() }],
             Input::Answered { answer: 7, .. } => vec![Effect::Perform("thank".into()), Effect::End],
             Input::Answered { answer: 13, .. } => panic!("no parcel has the number 13"),
             Input::Answered { answer: 0, .. } => return Err("no parcel has the number 0".into()),
@@ -69,7 +69,7 @@ fn r20_timers_come_in_the_order_of_their_times_and_one_that_is_set_anew_comes_la
     let asked = given.after(Duration::from_secs(100)).then([Effect::Perform("ask".into()), set("give-up", 200)]);
     let waited = asked.after(Duration::from_secs(100)).then([]);
     // It was set anew after 60 s.
-    waited.after(Duration::from_mins(1)).then([Effect::Fail { cause: "nobody answers".into() }]).is(Status::Failed);
+    waited.after(Duration::from_mins(1)).then([Effect::Fail { cause: "no answer came".into() }]).is(Status::Failed);
 }
 
 #[test]
