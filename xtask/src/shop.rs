@@ -17,7 +17,7 @@ use crate::servers::{Needs, Servers};
 use crate::{Failure, Result, say, tools};
 
 /// What runs, under which name, and with which arguments of the order service.
-const PROCESSES: [(&str, &[&str]); 7] = [
+const PROCESSES: [(&str, &[&str]); 8] = [
     ("api", &["serve", "--only-http"]),
     ("relay", &["publish"]),
     ("fulfilment", &["policy"]),
@@ -25,6 +25,7 @@ const PROCESSES: [(&str, &[&str]); 7] = [
     ("orders", &["project", "order-details", "orders-by-customer", "order-search"]),
     ("revenue", &["project", "daily-revenue"]),
     ("audit", &["project", "audit-trail"]),
+    ("stock", &["project", "stock"]),
 ];
 
 /// What may run several times.

@@ -21,7 +21,7 @@ const BESIDE: [&[&str]; 6] = [
     &["policy"],
     &["project", "order-details", "orders-by-customer", "order-search"],
     &["project", "daily-revenue"],
-    &["project", "audit-trail"],
+    &["project", "audit-trail", "stock"],
     &["project", "order-funnel"],
 ];
 

@@ -5,12 +5,14 @@ use std::time::Duration;
 use evenfold::{CancellationToken, Live, Projection, ReadModel, Repository, Service};
 
 use crate::{
+    inventory::InventoryItem,
     order::Order,
     placing::Placing,
     read_models::{
         AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderFunnel, OrderTables, OrderTimeline,
-        OrdersByCustomer,
+        OrdersByCustomer, Stock,
     },
+    rules::{Rules, StockRules},
 };
 
 /// How long a query waits until a read model serves. A new read model on an empty or short log needs less.
@@ -22,6 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub struct App {
     pub placing: Placing,
     pub orders: Repository<Order>,
+    pub inventory: Repository<InventoryItem>,
     pub order_details: ReadModel<OrderDetails>,
     pub past_order_details: Live<OrderDetails>,
     pub order_timeline: Live<OrderTimeline>,
@@ -30,9 +33,12 @@ pub struct App {
     /// In the first release, the daily revenue as it was.
     pub first_daily_revenue: Option<ReadModel<FirstDailyRevenue>>,
     pub audit_trail: ReadModel<AuditTrail>,
+    pub stock: ReadModel<Stock>,
     /// With Kafka.
     pub order_funnel: Option<ReadModel<OrderFunnel>>,
     pub order_search: OrderTables,
+    /// With how many pieces a product begins.
+    pub opening: StockRules,
     pub service: Service,
     /// Ends the answers that have no end.
     pub stops: CancellationToken,
@@ -40,11 +46,12 @@ pub struct App {
 
 impl App {
     /// What `service` offers to requests.
-    pub fn new(service: &Service) -> Self {
+    pub fn new(service: &Service, rules: &Rules) -> Self {
         let has_funnel = service.read_model_names().iter().any(|name| name == OrderFunnel::NAME);
         Self {
             placing: Placing::new(service.store()),
             orders: service.repository(),
+            inventory: service.repository(),
             order_details: service.read_model().patience(PATIENCE),
             past_order_details: service.live(),
             order_timeline: service.live(),
@@ -52,8 +59,10 @@ impl App {
             daily_revenue: service.read_model().patience(PATIENCE),
             first_daily_revenue: None,
             audit_trail: service.read_model().patience(PATIENCE),
+            stock: service.read_model().patience(PATIENCE),
             order_funnel: has_funnel.then(|| service.read_model().patience(PATIENCE)),
             order_search: OrderTables::of(service, PATIENCE),
+            opening: rules.stock.clone(),
             service: service.clone(),
             stops: CancellationToken::new(),
         }

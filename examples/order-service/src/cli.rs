@@ -69,6 +69,10 @@ pub struct Parts {
     #[arg(long, global = true, value_name = "TOPIC", env = "ORDER_SERVICE_PAYMENTS_TOPIC", hide_env_values = true)]
     pub payments_topic: Option<String>,
 
+    /// A file with the rules of the shop, in TOML: stock, and what is declined or fails [default: nothing fails]
+    #[arg(long, global = true, value_name = "FILE", env = "ORDER_SERVICE_RULES", hide_env_values = true)]
+    pub rules: Option<PathBuf>,
+
     /// Counts the daily revenue as the first release did
     #[arg(long, global = true, env = "ORDER_SERVICE_FIRST_RELEASE", hide_env_values = true)]
     pub first_release: bool,

@@ -7,7 +7,7 @@ use std::{
 
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use evenfold::{
-    CommandContext, ExecuteError, IdempotencyKey, InvalidKey, KeyRange, Metadata, Position, QueryError, Service,
+    CommandContext, ExecuteError, IdempotencyKey, InvalidKey, KeyRange, Metadata, Position, QueryError,
     service::Unsettled,
 };
 
@@ -45,8 +45,7 @@ const STORIES: [Story<'static>; 4] = {
 ///
 /// # Errors
 /// [`DemoError`].
-pub async fn run(service: &Service, out: &mut impl Write) -> Result<(), DemoError> {
-    let app = &App::new(service);
+pub async fn run(app: &App, out: &mut impl Write) -> Result<(), DemoError> {
     let mut orders = Vec::new();
     for (number, story) in STORIES.into_iter().enumerate() {
         orders.push(live(app, &format!("demo-{number}"), story).await?);

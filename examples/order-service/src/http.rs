@@ -9,6 +9,7 @@ mod parameters;
 mod problem;
 mod queries;
 mod search;
+mod stock;
 
 use std::sync::Arc;
 
@@ -42,6 +43,8 @@ pub fn router(app: App) -> Router {
         .route("/api/orders/{id}/ship", post(|order: Addressed| order.execute(OrderCommand::Ship)))
         .route("/api/orders/{id}/complete", post(|order: Addressed| order.execute(OrderCommand::Complete)))
         .route("/api/orders/{id}/cancel", post(|order: Addressed| order.execute(OrderCommand::Cancel)))
+        .route("/api/stock", get(stock::all))
+        .route("/api/stock/{id}", get(stock::one).post(stock::receive))
         .route("/api/customers/{id}/orders", get(queries::orders_of_customer))
         .route("/api/revenue", get(queries::revenue))
         .route("/api/audit", get(queries::audit))

@@ -1,11 +1,11 @@
-//! Orders, payments, inventory and shipping, end to end. The modules come in reading order.
+//! Orders, payments, inventory, shipping and messages to customers, end to end. The modules come in reading order.
 
 // The words of the business.
 pub mod ids;
 pub mod line;
 pub mod money;
 
-// The aggregates: the order, and three that follow it.
+// The aggregates: the order, and those that follow it.
 pub mod order;
 
 // A rule that spans several orders.
@@ -14,6 +14,12 @@ pub mod placing;
 pub mod inventory;
 pub mod payment;
 pub mod shipment;
+pub mod notification;
+
+// What answers outside, by rules until there is something real.
+pub mod rules;
+pub mod gateway;
+pub mod carrier;
 
 // What follows from their events: commands, and read models.
 pub mod policy;

@@ -1,4 +1,4 @@
-//! The payment of an order: captured when the order is paid, refunded when it is cancelled later.
+//! The payment of an order: captured or declined, and refunded when the order is cancelled later.
 
 use evenfold::{Aggregate, Event};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::money::Money;
 #[expect(missing_docs, reason = "the names say it")]
 pub enum PaymentCommand {
     Capture { amount: Money },
+    Decline { reason: String },
     Refund,
 }
 
@@ -20,6 +21,8 @@ pub enum PaymentCommand {
 pub enum PaymentEvent {
     #[event(name = "payment.captured")]
     Captured { amount: Money },
+    #[event(name = "payment.declined")]
+    Declined { reason: String },
     #[event(name = "payment.refunded")]
     Refunded { amount: Money },
 }
@@ -33,6 +36,9 @@ pub enum Payment {
     Captured {
         amount: Money,
     },
+    Declined {
+        reason: String,
+    },
     Refunded,
 }
 
@@ -44,7 +50,16 @@ impl Aggregate for Payment {
     fn handle(&self, command: &PaymentCommand) -> Result<Vec<PaymentEvent>, PaymentRefusal> {
         match (command, self) {
             (PaymentCommand::Capture { amount }, Self::Open) => Ok(vec![PaymentEvent::Captured { amount: *amount }]),
-            (PaymentCommand::Capture { .. }, _) => Err(PaymentRefusal::AlreadyCaptured),
+            (
+                PaymentCommand::Capture { .. } | PaymentCommand::Decline { .. },
+                Self::Captured { .. } | Self::Refunded,
+            ) => Err(PaymentRefusal::AlreadyCaptured),
+            (PaymentCommand::Decline { reason }, Self::Open) => {
+                Ok(vec![PaymentEvent::Declined { reason: reason.clone() }])
+            }
+            (PaymentCommand::Capture { .. } | PaymentCommand::Decline { .. }, Self::Declined { reason }) => {
+                Err(PaymentRefusal::Declined { reason: reason.clone() })
+            }
             (PaymentCommand::Refund, Self::Captured { amount }) => Ok(vec![PaymentEvent::Refunded { amount: *amount }]),
             (PaymentCommand::Refund, _) => Err(PaymentRefusal::NothingToRefund),
         }
@@ -53,6 +68,7 @@ impl Aggregate for Payment {
     fn apply(&mut self, event: &PaymentEvent) {
         *self = match event {
             PaymentEvent::Captured { amount } => Self::Captured { amount: *amount },
+            PaymentEvent::Declined { reason } => Self::Declined { reason: reason.clone() },
             PaymentEvent::Refunded { .. } => Self::Refunded,
         };
     }
@@ -64,6 +80,8 @@ impl Aggregate for Payment {
 pub enum PaymentRefusal {
     #[error("the payment was already captured")]
     AlreadyCaptured,
+    #[error("the payment was declined: {reason}")]
+    Declined { reason: String },
     #[error("there is nothing to refund")]
     NothingToRefund,
 }
@@ -80,6 +98,21 @@ mod tests {
         let (capture, captured) = (PaymentCommand::Capture { amount }, PaymentEvent::Captured { amount });
         let payment = given::<Payment>([]).when(&capture).then([captured]);
         payment.when(&capture).then_refused(&PaymentRefusal::AlreadyCaptured);
+    }
+
+    #[test]
+    fn a_payment_that_was_declined_is_neither_captured_nor_refunded() {
+        let (amount, reason) = (Money::of_cents(9_998), "the card has expired".to_owned());
+        let decline = PaymentCommand::Decline { reason: reason.clone() };
+        let declined = PaymentEvent::Declined { reason: reason.clone() };
+        let payment = given::<Payment>([]).when(&decline).then([declined.clone()]);
+        for command in [PaymentCommand::Capture { amount }, decline.clone()] {
+            let payment = given::<Payment>([declined.clone()]).when(&command);
+            payment.then_refused(&PaymentRefusal::Declined { reason: reason.clone() });
+        }
+        payment.when(&PaymentCommand::Refund).then_refused(&PaymentRefusal::NothingToRefund);
+        let captured = given::<Payment>([PaymentEvent::Captured { amount }]);
+        captured.when(&decline).then_refused(&PaymentRefusal::AlreadyCaptured);
     }
 
     #[test]

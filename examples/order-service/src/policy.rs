@@ -10,6 +10,7 @@ use crate::{
     line::Line,
     order::{OrderEvent, Status},
     payment::{Payment, PaymentCommand},
+    rules::StockRules,
     shipment::{Shipment, ShipmentCommand},
 };
 
@@ -20,12 +21,14 @@ pub struct Fulfilment {
     pub payments: Repository<Payment>,
     pub inventory: Repository<InventoryItem>,
     pub shipments: Repository<Shipment>,
+    pub opening: StockRules,
 }
 
 impl Fulfilment {
     /// Commands go to the aggregates of the same service.
-    pub fn new(service: &Resources) -> Self {
-        Self { payments: service.repository(), inventory: service.repository(), shipments: service.repository() }
+    pub fn new(service: &Resources, opening: StockRules) -> Self {
+        let (payments, inventory, shipments) = (service.repository(), service.repository(), service.repository());
+        Self { payments, inventory, shipments, opening }
     }
 }
 
@@ -41,13 +44,18 @@ impl Policy for Fulfilment {
                 self.payment(event, PaymentCommand::Capture { amount: *amount }).await?;
             }
             OrderEvent::Reserved { lines, .. } => {
-                self.inventory(event, lines, |order, pieces| InventoryCommand::Reserve { order, pieces }).await?;
+                self.inventory(event, lines, |order, pieces, opening| InventoryCommand::Reserve {
+                    order,
+                    pieces,
+                    opening,
+                })
+                .await?;
             }
             OrderEvent::Scheduled { customer } => {
                 self.shipment(event, ShipmentCommand::Schedule { customer: customer.clone() }).await?;
             }
             OrderEvent::Completed { lines, .. } => {
-                self.inventory(event, lines, |order, _| InventoryCommand::Dispatch { order }).await?;
+                self.inventory(event, lines, |order, _, _| InventoryCommand::Dispatch { order }).await?;
                 self.shipment(event, ShipmentCommand::Deliver).await?;
             }
             OrderEvent::Cancelled { lines, was, .. } => {
@@ -55,7 +63,7 @@ impl Policy for Fulfilment {
                     self.shipment(event, ShipmentCommand::Cancel).await?;
                 }
                 if *was >= Status::Reserved {
-                    self.inventory(event, lines, |order, _| InventoryCommand::Release { order }).await?;
+                    self.inventory(event, lines, |order, _, _| InventoryCommand::Release { order }).await?;
                 }
                 if *was >= Status::PaymentOk {
                     self.payment(event, PaymentCommand::Refund).await?;
@@ -84,12 +92,13 @@ impl Fulfilment {
         &self,
         event: &Recorded<OrderEvent>,
         lines: &[Line],
-        command: fn(OrderId, u64) -> InventoryCommand,
+        command: fn(OrderId, u64, u64) -> InventoryCommand,
     ) -> Result<(), PolicyError> {
         let order = OrderId::of_stream(&event.stream).map_err(|error| PolicyError::Permanent(error.into()))?;
         for (product, pieces) in Line::pieces(lines) {
             let context = reaction(event, Self::NAME, "inventory")?;
-            self.inventory.execute_with(product, command(order.clone(), pieces), context).await?;
+            let command = command(order.clone(), pieces, self.opening.opening_of(&product));
+            self.inventory.execute_with(product, command, context).await?;
         }
         Ok(())
     }

@@ -7,6 +7,7 @@ mod order_funnel;
 mod order_search;
 mod order_timeline;
 mod orders_by_customer;
+mod stock;
 
 pub use audit_trail::{AuditEntry, AuditTrail};
 pub use daily_revenue::{DailyRevenue, Day, DayInCents, FirstDailyRevenue, SalesEvent};
@@ -15,15 +16,17 @@ pub use order_funnel::{OrderFunnel, OrderProgress};
 pub use order_search::{Found, OrderSearch, OrderTables, SearchError, Sort, Wanted};
 pub use order_timeline::{OrderStep, OrderTimeline, Step};
 pub use orders_by_customer::{OrderSummary, OrdersByCustomer};
+pub use stock::{Stock, StockItem};
 
 use evenfold::Projection;
 
 /// The names of the read models that are stored; the last one only with Kafka.
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 7] = [
     OrderDetails::NAME,
     OrdersByCustomer::NAME,
     DailyRevenue::NAME,
     AuditTrail::NAME,
     OrderSearch::NAME,
+    Stock::NAME,
     OrderFunnel::NAME,
 ];

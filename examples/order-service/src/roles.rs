@@ -10,17 +10,11 @@ use tokio::net::TcpListener;
 
 use crate::{app::App, cli::Http, http, run::RunError};
 
-/// Serves the API until `shutdown`.
+/// Serves the API of `app` until `shutdown`.
 ///
 /// # Errors
 /// [`RunError::Address`] when it cannot listen.
-pub async fn serve(
-    service: &Service,
-    options: Http,
-    first_release: bool,
-    metrics: Metrics,
-    shutdown: CancellationToken,
-) -> Result<(), RunError> {
+pub async fn serve(app: App, options: Http, metrics: Metrics, shutdown: CancellationToken) -> Result<(), RunError> {
     let listener = listen(options.listen).await?;
     greet(listener.local_addr()?)?;
     let stops = shutdown.clone();
@@ -30,9 +24,7 @@ pub async fn serve(
         writeln!(io::stdout(), "draining").ok();
     };
     // The parts continue meanwhile: requests may wait for them.
-    let app = App::new(service).until(stops);
-    let app = if first_release { app.first_release() } else { app };
-    let router = http::router(app).merge(metrics.routes());
+    let router = http::router(app.until(stops)).merge(metrics.routes());
     Ok(serve_until(listener, router, stop).await?)
 }
 

@@ -15,10 +15,12 @@ use tracing_subscriber::{EnvFilter, Layer, layer::SubscriberExt, util::Subscribe
 #[cfg(feature = "otel")]
 use crate::otlp;
 use crate::{
+    app::App,
     cli::{Cli, Role},
     demo::{self, DemoError},
     provider::{self, ProviderError},
     roles,
+    rules::{Rules, RulesError},
     service::{self, ServiceError},
 };
 
@@ -90,7 +92,8 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
     if needs_kafka && !service::has_kafka(&parts)? {
         return Err(RunError::NoKafka);
     }
-    let builder = match service::builder(&parts).await {
+    let rules = Rules::load(parts.rules.as_deref())?;
+    let builder = match service::builder(&parts, &rules).await {
         Ok(builder) => builder.parts(role.parts(http)),
         // With the exit codes that all commands of services have.
         Err(ServiceError::Postgres(error)) if matches!(role, Role::Service(_)) => {
@@ -102,10 +105,12 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
         Err(error) => return Err(error.into()),
     };
     let service = builder.start().await.map_err(ServiceError::from)?;
+    let app = App::new(&service, &rules);
+    let app = if parts.first_release { app.first_release() } else { app };
     let ended = match role {
-        Role::Serve => roles::serve(&service, http, parts.first_release, metrics, shutdown).await.map(well),
+        Role::Serve => roles::serve(app, http, metrics, shutdown).await.map(well),
         Role::Demo => {
-            let done = shutdown.run_until_cancelled(demo::run(&service, &mut io::stdout())).await;
+            let done = shutdown.run_until_cancelled(demo::run(&app, &mut io::stdout())).await;
             done.unwrap_or(Ok(())).map(well).map_err(RunError::from)
         }
         Role::Publish | Role::Policy | Role::Consume | Role::Project { .. } | Role::Service(ServiceCommand::Run(_)) => {
@@ -157,6 +162,9 @@ pub enum RunError {
     /// Metrics are not collected.
     #[error(transparent)]
     Metrics(#[from] InstallError),
+    /// The rules of the shop.
+    #[error(transparent)]
+    Rules(#[from] RulesError),
     /// Kafka was not named.
     #[error(
         "there is no Kafka to carry events to, or to read messages from: name it with --kafka or in --kafka-settings"

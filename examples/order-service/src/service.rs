@@ -14,12 +14,14 @@ use evenfold::{
 use crate::{
     cli::Parts,
     inventory::InventoryItem,
+    notification::Notification,
     order::Order,
     payment::Payment,
     policy::Fulfilment,
     read_models::{
-        AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderSearch, OrderTimeline, OrdersByCustomer,
+        AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderSearch, OrderTimeline, OrdersByCustomer, Stock,
     },
+    rules::Rules,
     shipment::Shipment,
 };
 #[cfg(feature = "kafka")]
@@ -40,19 +42,22 @@ const RETRY_PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration:
 ///
 /// # Errors
 /// [`ServiceError`] when the store cannot be opened, or this program was built without Kafka.
-pub async fn builder(parts: &Parts) -> Result<ServiceBuilder, ServiceError> {
+pub async fn builder(parts: &Parts, rules: &Rules) -> Result<ServiceBuilder, ServiceError> {
+    let opening = rules.stock.clone();
     let service = on_store(parts)
         .await?
         .aggregate::<Order>()
         .aggregate::<Payment>()
         .aggregate::<InventoryItem>()
         .aggregate::<Shipment>()
+        .aggregate::<Notification>()
         .projection(OrderDetails)
         .projection(OrdersByCustomer)
         .projection(AuditTrail)
+        .projection(Stock)
         .live(OrderTimeline)
         .live(OrderDetails)
-        .policy(Fulfilment::new)
+        .policy(|shared| Fulfilment::new(shared, opening))
         .on_failure(FailurePolicy::retry(RETRY_PAUSES, RETRIES).then_park())
         .standby_limit(parts.standby_limit.map_or(STANDBY_LIMIT, Duration::from_secs));
     let service =

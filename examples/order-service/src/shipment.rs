@@ -1,4 +1,4 @@
-//! The shipment of an order: scheduled, then delivered or cancelled.
+//! The shipment of an order: scheduled, then delivered or cancelled; or it fails, since no carrier takes it.
 
 use evenfold::{Aggregate, Event};
 use serde::{Deserialize, Serialize};
@@ -10,6 +10,7 @@ use crate::ids::CustomerId;
 #[expect(missing_docs, reason = "the names say it")]
 pub enum ShipmentCommand {
     Schedule { customer: CustomerId },
+    Fail { reason: String },
     Deliver,
     Cancel,
 }
@@ -21,6 +22,8 @@ pub enum ShipmentCommand {
 pub enum ShipmentEvent {
     #[event(name = "shipment.scheduled")]
     Scheduled { customer: CustomerId },
+    #[event(name = "shipment.failed")]
+    Failed { reason: String },
     #[event(name = "shipment.delivered")]
     Delivered,
     #[event(name = "shipment.cancelled")]
@@ -34,6 +37,7 @@ pub enum Shipment {
     #[default]
     Unscheduled,
     Scheduled,
+    Failed,
     Delivered,
     Cancelled,
 }
@@ -48,6 +52,7 @@ impl Aggregate for Shipment {
             (ShipmentCommand::Schedule { customer }, Self::Unscheduled) => {
                 ShipmentEvent::Scheduled { customer: customer.clone() }
             }
+            (ShipmentCommand::Fail { reason }, Self::Unscheduled) => ShipmentEvent::Failed { reason: reason.clone() },
             (ShipmentCommand::Deliver, Self::Scheduled) => ShipmentEvent::Delivered,
             (ShipmentCommand::Cancel, Self::Scheduled) => ShipmentEvent::Cancelled,
             (_, now) => return Err(ShipmentRefusal { now: *now }),
@@ -58,6 +63,7 @@ impl Aggregate for Shipment {
     fn apply(&mut self, event: &ShipmentEvent) {
         *self = match event {
             ShipmentEvent::Scheduled { .. } => Self::Scheduled,
+            ShipmentEvent::Failed { .. } => Self::Failed,
             ShipmentEvent::Delivered => Self::Delivered,
             ShipmentEvent::Cancelled => Self::Cancelled,
         };
@@ -89,6 +95,16 @@ mod tests {
         let shipment = given::<Shipment>([]).when(&schedule).then([scheduled()]);
         let delivered = shipment.when(&ShipmentCommand::Deliver).then([ShipmentEvent::Delivered]);
         delivered.when(&ShipmentCommand::Cancel).then_refused(&ShipmentRefusal { now: Shipment::Delivered });
+    }
+
+    #[test]
+    fn a_shipment_that_has_failed_is_not_scheduled() {
+        let reason = "no carrier goes there".to_owned();
+        let (fail, failed) = (ShipmentCommand::Fail { reason: reason.clone() }, ShipmentEvent::Failed { reason });
+        let shipment = given::<Shipment>([]).when(&fail).then([failed]);
+        let schedule = ShipmentCommand::Schedule { customer: "USR-123".parse().unwrap() };
+        shipment.when(&schedule).then_refused(&ShipmentRefusal { now: Shipment::Failed });
+        given::<Shipment>([scheduled()]).when(&fail).then_refused(&ShipmentRefusal { now: Shipment::Scheduled });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use es_core::{
 };
 use es_kafka::Topics;
 use order_service::read_models::{
-    AuditTrail, DailyRevenue, OrderDetails, OrderFunnel, OrderTables, OrdersByCustomer, Wanted,
+    AuditTrail, DailyRevenue, OrderDetails, OrderFunnel, OrderTables, OrdersByCustomer, Stock, Wanted,
 };
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -58,6 +58,7 @@ pub(crate) async fn read_models_equal_the_fold(service: &Service) {
     read_model_equals_the_fold(DailyRevenue, service, &log).await;
     read_model_equals_the_fold(AuditTrail, service, &log).await;
     read_model_equals_the_fold(OrderFunnel, service, &log).await;
+    read_model_equals_the_fold(Stock, service, &log).await;
     tables_equal_the_fold(service, &log).await;
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use es_core::{Service, service};
-use order_service::{app::App, cli::Parts, http::router, service::builder};
+use order_service::{app::App, cli::Parts, http::router, rules::Rules, service::builder};
 use tokio::{net::TcpListener, task::JoinHandle};
 use uuid::Uuid;
 
@@ -41,7 +41,7 @@ impl Ground {
     pub(crate) async fn serve(&self) -> (String, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let app = App::new(&self.service);
+        let app = App::new(&self.service, &Rules::default());
         let serving = tokio::spawn(async move { axum::serve(listener, router(app)).await.expect("it serves") });
         (url, serving)
     }
@@ -70,7 +70,7 @@ impl Ground {
 }
 
 async fn start(parts: &Parts, here: service::Parts) -> Service {
-    let builder = builder(parts).await.expect("the servers are up");
+    let builder = builder(parts, &Rules::default()).await.expect("the servers are up");
     builder.parts(here).start().await.expect("the parts are known")
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use es_core::Projection;
 use es_kafka::Topics;
-use order_service::read_models::{AuditTrail, DailyRevenue, OrderDetails, OrderFunnel, OrderSearch, OrdersByCustomer};
+use order_service::read_models::{
+    AuditTrail, DailyRevenue, OrderDetails, OrderFunnel, OrderSearch, OrdersByCustomer, Stock,
+};
 use rdkafka::{
     ClientConfig,
     producer::{BaseProducer, BaseRecord, Producer},
@@ -18,7 +20,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const POISONED: [&str; 2] = [DailyRevenue::NAME, AuditTrail::NAME];
 
 /// A process that keeps the others.
-const OTHERS: [&str; 5] = ["project", OrderDetails::NAME, OrdersByCustomer::NAME, OrderSearch::NAME, OrderFunnel::NAME];
+const OTHERS: [&str; 6] =
+    ["project", OrderDetails::NAME, OrdersByCustomer::NAME, OrderSearch::NAME, Stock::NAME, OrderFunnel::NAME];
 
 /// Writes a record that is no event to each partition of the payments.
 async fn poison_payments(ground: &Ground) {

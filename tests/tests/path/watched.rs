@@ -122,10 +122,10 @@ async fn prometheus_sees_what_was_processed_and_by_how_much_readers_lag() {
         "sum(relay_published_events_total) == 9",
         "max(log_head_position) == 9",
         r#"histogram_quantile(0.5, sum by (le) (event_processing_duration_seconds_bucket{consumer="order-details"})) > 0"#,
-        // Six read models, the policy and the relay have everything, and each runs.
-        "count(max by (consumer) (reader_lag_events) == 0) == 8",
-        "count(max by (consumer) (reader_lag_seconds) == 0) == 8",
-        "count(max by (part) (part_running) == 1) == 8",
+        // Seven read models, the policy and the relay have everything, and each runs.
+        "count(max by (consumer) (reader_lag_events) == 0) == 9",
+        "count(max by (consumer) (reader_lag_seconds) == 0) == 9",
+        "count(max by (part) (part_running) == 1) == 9",
     ] {
         prometheus.holds(expression).await;
     }

@@ -69,7 +69,7 @@ impl Projection for DailyRevenue {
                 day.placed += 1;
                 return Ok(());
             }
-            SalesEvent::Order(_) => return Ok(()),
+            SalesEvent::Order(_) | SalesEvent::Payment(PaymentEvent::Declined { .. }) => return Ok(()),
             SalesEvent::Payment(PaymentEvent::Captured { amount }) => day.capture(*amount),
             SalesEvent::Payment(PaymentEvent::Refunded { amount }) => day.refund(*amount),
         };

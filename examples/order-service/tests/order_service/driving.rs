@@ -34,6 +34,7 @@ async fn an_order_is_driven_to_its_end_and_everything_follows() {
         "order.paid",
         "payment.captured",
         "order.reserved",
+        "inventory.received",
         "inventory.reserved",
         "order.scheduled",
         "shipment.scheduled",

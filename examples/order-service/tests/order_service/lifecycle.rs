@@ -35,7 +35,7 @@ async fn what_a_killed_process_has_left_undone_is_done_by_the_next_one() {
     service.settle().await;
     let revenue = service.json("/api/revenue").await;
     assert_eq!(revenue["days"][0]["captured"], json!(99.98));
-    assert_eq!(service.readyz().await["head"], 5);
+    assert_eq!(service.readyz().await["head"], 6);
 }
 
 #[tokio::test]

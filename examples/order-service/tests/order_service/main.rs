@@ -15,3 +15,4 @@ mod processes;
 mod queries;
 mod readme;
 mod service;
+mod stock;

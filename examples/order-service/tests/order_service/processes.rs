@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use evenfold::{EventStore, KeyRange, Position, Projection, backend::Documents, service, testing::project};
 use order_service::{
     cli::Parts,
-    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer},
+    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrdersByCustomer, Stock},
+    rules::Rules,
     service::builder,
 };
 use reqwest::StatusCode;
@@ -20,9 +21,10 @@ async fn each_role_runs_in_a_process_of_its_own() {
     let path = service.directory.path().to_owned();
     let _policy = program(&path, &["policy"]).spawn().unwrap();
     let _revenue = program(&path, &["project", "daily-revenue"]).spawn().unwrap();
-    let _others = program(&path, &["project", "order-details", "orders-by-customer", "audit-trail", "order-search"])
-        .spawn()
-        .unwrap();
+    let _others =
+        program(&path, &["project", "order-details", "orders-by-customer", "audit-trail", "order-search", "stock"])
+            .spawn()
+            .unwrap();
     let placed = service.place("USR-123").await;
     service.drive(placed["orderId"].as_str().unwrap(), &["pay"]).await;
     service.settle().await;
@@ -58,11 +60,11 @@ async fn a_rebuild_while_orders_are_placed_equals_the_fold_of_the_log() {
         let placed = service.place("USR-1").await;
         service.drive(placed["orderId"].as_str().unwrap(), &["pay"]).await;
     }
-    for name in ["order-details", "orders-by-customer", "daily-revenue", "audit-trail"] {
+    for name in ["order-details", "orders-by-customer", "daily-revenue", "audit-trail", "stock"] {
         let mut rebuild = program(service.directory.path(), &["rebuild", name]).spawn().unwrap();
         let ended = loop {
             let placed = service.place("USR-2").await;
-            service.drive(placed["orderId"].as_str().unwrap(), &["pay", "cancel"]).await;
+            service.drive(placed["orderId"].as_str().unwrap(), &["pay", "reserve", "cancel"]).await;
             if let Some(status) = rebuild.try_wait().unwrap() {
                 break status;
             }
@@ -75,11 +77,12 @@ async fn a_rebuild_while_orders_are_placed_equals_the_fold_of_the_log() {
     equals_the_fold(OrdersByCustomer, &directory).await;
     equals_the_fold(DailyRevenue, &directory).await;
     equals_the_fold(AuditTrail, &directory).await;
+    equals_the_fold(Stock, &directory).await;
 }
 
 async fn equals_the_fold<P: Projection>(projection: P, directory: &TempDir) {
     let parts = Parts { db: Some(directory.path().join("orders.db")), ..Parts::default() };
-    let builder = builder(&parts).await.unwrap().parts(service::Parts::None);
+    let builder = builder(&parts, &Rules::default()).await.unwrap().parts(service::Parts::None);
     let service = builder.start().await.unwrap();
     let log = service.store().read_log(Position::ZERO, 100_000).await.unwrap();
     let stored = service.store().scan(P::NAME, KeyRange::default(), 100_000).await.unwrap().unwrap();
@@ -124,7 +127,7 @@ async fn every_command_of_a_service_is_there() {
     let (code, first) = run(&["as-of", "order-details", id, "--version", "1"]).await;
     assert_eq!((code, &serde_json::from_str::<Value>(&first).unwrap()["status"]), (Some(0), &"PENDING".into()));
     let (code, readers) = run(&["readers", "--json"]).await;
-    assert_eq!((code, readers.lines().count()), (Some(0), 6), "five read models and a policy");
+    assert_eq!((code, readers.lines().count()), (Some(0), 7), "six read models and a policy");
     assert_eq!(run(&["stream", "show", "order-unknown"]).await.0, Some(1));
     assert_eq!(run(&["verify", "weekly-revenue"]).await.0, Some(2));
     service.interrupt().await;

@@ -37,7 +37,7 @@ impl Projection for FirstDailyRevenue {
                 day.placed += 1;
                 return Ok(());
             }
-            SalesEvent::Order(_) => return Ok(()),
+            SalesEvent::Order(_) | SalesEvent::Payment(PaymentEvent::Declined { .. }) => return Ok(()),
             SalesEvent::Payment(PaymentEvent::Captured { amount }) => (&mut day.captured_cents, amount),
             SalesEvent::Payment(PaymentEvent::Refunded { amount }) => (&mut day.refunded_cents, amount),
         };
