@@ -115,7 +115,10 @@ pub use event::{Event, EventData, EventSet, Metadata, NewEvent, NewEventError, R
 pub use memory::MemoryStore;
 pub use react::consumer::{Consumer, ConsumerRunner};
 pub use react::policy::{Policy, PolicyError, PolicyRunner, reaction};
-pub use react::saga::{ActionContext, ActionError, Correlation, Effect, Input, Retry, Saga, SagaPerformer};
+pub use react::saga::{
+    ActionContext, ActionError, AfterLast, Ask, Correlation, Effect, Input, Retry, Saga, SagaPerformer, Step, StepSaga,
+    Steps,
+};
 pub use read::cursor::{Cursor, InvalidCursor};
 pub use read::engine_error::EngineError;
 pub use read::failure::{FailurePolicy, Retries};

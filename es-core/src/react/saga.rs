@@ -5,13 +5,16 @@ mod engines;
 mod event;
 mod heard;
 mod instance;
+mod named;
 mod names;
 mod overview;
 mod performer;
 mod queue;
 mod sagas;
+mod steps;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::time::Duration;
 
@@ -19,13 +22,15 @@ use async_trait::async_trait;
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
-    action::{ActionContext, ActionError, Retry},
+    action::{ActionContext, ActionError, AfterLast, Retry},
     engines::{Reactor, SagaPerformer},
-    event::{Advanced, Attempted, Cause, Decided, Failed, Retried, SagaEvent, Trigger},
+    event::{Advanced, Ask, Asked, Attempted, Cause, Decided, Declined, Failed, SagaEvent, Trigger},
     heard::Heard,
     instance::{Instance, SagaCommand, SagaError, Waiting},
+    named::{NamedSaga, NamedSagaError},
     overview::{Instances, Overview, Status},
     sagas::{SagaQueryError, Sagas},
+    steps::{Step, StepAction, StepSaga, Stepping, Steps},
 };
 use crate::{
     error::BoxError,
@@ -130,6 +135,13 @@ pub trait Saga: Sized + Send + Sync + 'static {
     /// What an action returns; `()` if that it was done is all there is to know.
     type Answer: Clone + PartialEq + Serialize + DeserializeOwned + Send + Sync + 'static;
 
+    /// The versions of the definition that this code runs, in ascending order. New instances begin under the last one. Each goes on under
+    /// the one under which it began, and [`react_under`](Self::react_under) knows what that means.
+    ///
+    /// A process whose code does not run the version of an instance that is under way refuses to perform, and names the instance
+    /// ([`EngineError::SagaVersion`](crate::EngineError::SagaVersion)), unless the instance is [migrated](Self::migrate).
+    const VERSIONS: &'static [u32] = &[1];
+
     /// A name by which another saga under the same [`NAME`](Self::NAME) is recognised and refused: the type's name. After the type was
     /// renamed, return the former name here.
     fn identity() -> &'static str {
@@ -146,6 +158,24 @@ pub trait Saga: Sized + Send + Sync + 'static {
     /// [`Policy`](crate::Policy). At an answer or a timer, the instance fails with it as the cause ([`Status::Failed`]).
     fn react(state: &mut Self::State, input: Input<'_, Self>) -> Result<Vec<Effect<Self::Action>>, BoxError>;
 
+    /// Decides as [`react`](Self::react) does, for an instance under this one of the [`VERSIONS`](Self::VERSIONS).
+    ///
+    /// # Errors
+    /// As [`react`](Self::react).
+    fn react_under(
+        _version: u32,
+        state: &mut Self::State,
+        input: Input<'_, Self>,
+    ) -> Result<Vec<Effect<Self::Action>>, BoxError> {
+        Self::react(state, input)
+    }
+
+    /// The state under the last version of an instance whose `version` is none of the [`VERSIONS`](Self::VERSIONS) any more. It goes on
+    /// with that when something happens to it next. `None`: it cannot go on.
+    fn migrate(_version: u32, _state: &Self::State) -> Option<Self::State> {
+        None
+    }
+
     /// Does `action`. It may be called again for the same action, after an attempt that failed or whose process was killed.
     ///
     /// # Errors
@@ -159,6 +189,24 @@ pub trait Saga: Sized + Send + Sync + 'static {
     /// How often `action` is attempted, and how long an attempt may take.
     fn retry(_action: &Self::Action) -> Retry {
         Retry::default()
+    }
+
+    /// What tells `action` from the other actions of the instance in its [key](ActionContext::key): its `number`, unless the instance
+    /// may decide to do again what it has done, under the same key. It holds no `/`.
+    fn key(_action: &Self::Action, number: u64) -> String {
+        number.to_string()
+    }
+
+    /// Whether `other` is what [`Effect::GiveUp`] of `one` gives up.
+    #[doc(hidden)]
+    fn is_same(one: &Self::Action, other: &Self::Action) -> bool {
+        one == other
+    }
+
+    /// What is wrong with the definition, for people.
+    #[doc(hidden)]
+    fn flaw() -> Option<String> {
+        None
     }
 }
 
@@ -197,6 +245,9 @@ pub enum Input<'a, S: Saga> {
         /// Which.
         name: &'a str,
     },
+    /// An operator asks for something: [`Ask::Compensate`], [`Ask::Skip`] or [`Ask::RestartFrom`]. An error is an answer to that: it
+    /// changes nothing. So is it if nothing is decided.
+    Asked(&'a Asked),
 }
 
 /// What a saga decides.
@@ -216,8 +267,12 @@ pub enum Effect<A> {
         /// Its name.
         name: String,
     },
+    /// The action is given up: it has no answer any more. An attempt that is under way may still do it.
+    GiveUp(A),
     /// From now on the instance takes back what was done ([`Status::Compensating`]).
     Compensate,
+    /// From now on it goes forward again.
+    Proceed,
     /// The instance ends: [`Status::Compensated`] if it was compensating, otherwise [`Status::Completed`]. Its timers are gone, and the
     /// actions that have no answer yet are given up. It cannot be decided together with an action.
     End,

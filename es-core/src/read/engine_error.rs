@@ -110,6 +110,20 @@ pub enum EngineError {
         /// The definition in this program.
         ours: String,
     },
+    /// Instances of a saga are under way under versions that this program neither runs nor migrates. Deploy code whose
+    /// [`Saga::VERSIONS`](crate::Saga::VERSIONS) has them, or with a [`Saga::migrate`](crate::Saga::migrate) for them.
+    #[error(
+        "instances of the saga {saga} are under way under other versions than this program runs ({known:?}): {}",
+        instances.join(", ")
+    )]
+    SagaVersions {
+        /// The saga.
+        saga: &'static str,
+        /// The versions that this program runs.
+        known: &'static [u32],
+        /// The first of the instances, with their versions.
+        instances: Vec<String>,
+    },
     /// The projection declares [`EventOrder::PerStream`](crate::EventOrder::PerStream) and listens to more than one category.
     #[error("a projection in per-stream order listens to exactly one category")]
     NotPerStream,

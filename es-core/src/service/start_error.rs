@@ -63,6 +63,14 @@ pub enum StartError {
         #[source]
         cause: Box<EngineError>,
     },
+    /// A saga cannot run as it is defined.
+    #[error("the saga {name} cannot run as it is defined: {flaw}")]
+    Saga {
+        /// Its name.
+        name: &'static str,
+        /// What is wrong with it.
+        flaw: String,
+    },
     /// The store cannot be read.
     #[error("the service cannot read its store")]
     Store(#[from] ReadModelError),

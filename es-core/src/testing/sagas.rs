@@ -8,7 +8,8 @@ use crate::{
     error::with_causes,
     event::{Event, EventSet, NewEvent, RecordedEvent},
     react::saga::{
-        Advanced, Cause, Correlation, Decided, Effect, Heard, Instance, Saga, SagaCommand, SagaEvent, Status,
+        Advanced, Ask, Asked, Cause, Correlation, Decided, Effect, Heard, Instance, Saga, SagaCommand, SagaEvent,
+        Status,
     },
     read::read_model::Act,
     stream::{Position, StreamId, Version},
@@ -143,6 +144,16 @@ impl<S: Saga> GivenSaga<S> {
         self
     }
 
+    /// An operator asks for this.
+    ///
+    /// # Panics
+    /// When it does not do it.
+    #[track_caller]
+    pub fn asked(self, ask: Ask) -> Self {
+        let act = Act::new("operator", "a test").unwrap_or_else(|error| panic!("{error}"));
+        self.tell(&SagaCommand::Ask(Asked::new(ask, &act)))
+    }
+
     /// That is what it has decided on what has happened last.
     ///
     /// # Panics
@@ -191,7 +202,7 @@ impl<S: Saga> GivenSaga<S> {
         let events = self.instance.handle(command).unwrap_or_else(|error| panic!("{}", with_causes(&error)));
         self.decided.clear();
         for event in &events {
-            self.decided.extend(effects(event));
+            self.decided.extend(effects(event, &self.instance));
             if let SagaEvent::Advanced(Advanced { decided, .. }) = event {
                 for decided in decided {
                     match decided {
@@ -217,23 +228,27 @@ impl<S: Saga> fmt::Debug for GivenSaga<S> {
     }
 }
 
-/// What `event` tells that was decided.
-fn effects<S: Saga>(event: &SagaEvent<S>) -> Vec<Effect<S::Action>> {
+/// What `event` tells that was decided by `instance`, as it was before.
+fn effects<S: Saga>(event: &SagaEvent<S>, instance: &Instance<S>) -> Vec<Effect<S::Action>> {
     match event {
-        SagaEvent::Advanced(Advanced { decided, .. }) => decided.iter().cloned().map(effect).collect(),
+        SagaEvent::Advanced(Advanced { decided, .. }) => {
+            decided.iter().filter_map(|decided| effect(decided.clone(), instance)).collect()
+        }
         SagaEvent::Failed(failed) => vec![Effect::Fail { cause: failed.cause.clone() }],
         SagaEvent::Completed(_) | SagaEvent::Compensated(_) => vec![Effect::End],
-        SagaEvent::Attempted(_) | SagaEvent::Deferred(_) | SagaEvent::Retried(_) => Vec::new(),
+        _ => Vec::new(),
     }
 }
 
-fn effect<A>(decided: Decided<A>) -> Effect<A> {
-    match decided {
+fn effect<S: Saga>(decided: Decided<S::Action>, instance: &Instance<S>) -> Option<Effect<S::Action>> {
+    Some(match decided {
         Decided::Perform { action, .. } => Effect::Perform(action),
         Decided::SetTimer { name, after, .. } => Effect::SetTimer { name, after },
         Decided::CancelTimer { name } => Effect::CancelTimer { name },
+        Decided::GiveUp { number } => Effect::GiveUp(instance.actions().get(&number)?.action.clone()),
         Decided::Compensate => Effect::Compensate,
-    }
+        Decided::Proceed => Effect::Proceed,
+    })
 }
 
 /// Lets this code decide again what the recorded stream of an instance of `S` tells, and returns the first event that it would not have
@@ -280,8 +295,9 @@ fn cause_of<S: Saga>(instance: &Instance<S>, event: &SagaEvent<S>) -> Option<Sag
                 let number = instance.timer(name)?;
                 Some(SagaCommand::Fire { timer: name.clone(), number })
             }
+            Cause::Asked(_) => Some(SagaCommand::Obey),
         },
-        SagaEvent::Retried(retried) => Act::new(&retried.actor, &retried.reason).ok().map(SagaCommand::Retry),
+        SagaEvent::Resumed | SagaEvent::Declined(_) => Some(SagaCommand::Obey),
         _ => None,
     }
 }

@@ -10,10 +10,11 @@ use std::{
 
 use async_trait::async_trait;
 use es_core::{
-    Act, ActionContext, ActionError, Backoff, Correlation, Effect, EventSet, Input, Position, Recorded, Repository,
-    Retry, Saga, Service, ServiceStore, Version,
+    Act, ActionContext, ActionError, Ask, Backoff, Correlation, Effect, EventSet, Input, Position, Recorded,
+    Repository, Retry, Saga, Service, ServiceStore, Version,
     error::BoxError,
-    react::saga::{Heard, Instance, Overview, SagaCommand, Status},
+    react::saga::{Heard, Instance, NamedSaga, Overview, SagaCommand, Status},
+    service::PartState,
     testing::account::{Account, AccountCommand, AccountEvent},
 };
 use serde::{Deserialize, Serialize};
@@ -70,7 +71,7 @@ impl Saga for Moving {
                 let timer = is_late.then_some(Effect::SetTimer { name, after });
                 timer.into_iter().chain([Effect::Perform(take)]).collect()
             }
-            Input::Event(_) => vec![],
+            Input::Event(_) | Input::Asked(_) => vec![],
             Input::Answered { action: Todo::TakeOut { from, amount }, .. } => {
                 let to = from.replace("from-", "to-");
                 vec![Effect::Perform(Todo::PayIn { to, amount: *amount })]
@@ -213,7 +214,7 @@ pub async fn r20_r22_after_its_last_attempt_a_saga_has_failed_and_goes_on_when_a
     bank.pay_in("from-ada", 1).await;
     let act = Act::new("ada", "ticket 7").expect("valid");
     let sagas = bank.service.sagas::<Moving>();
-    sagas.retry("ada", &act).await.expect("it goes on");
+    sagas.ask("ada", Ask::Retry, &act).await.expect("it goes on");
     let ended = loop {
         let overview = bank.ended("ada").await;
         if overview.status != Status::Failed {
@@ -222,8 +223,8 @@ pub async fn r20_r22_after_its_last_attempt_a_saga_has_failed_and_goes_on_when_a
         tokio::task::yield_now().await;
     };
     assert_eq!((ended.status, bank.balance("to-ada").await), (Status::Completed, 7));
-    assert!(sagas.retry("ada", &act).await.is_err(), "it has not failed");
-    assert!(bank.history("ada").await.contains(&"saga.retried".to_owned()));
+    assert!(sagas.ask("ada", Ask::Retry, &act).await.is_err(), "it has not failed");
+    assert!(bank.history("ada").await.contains(&"saga.resumed".to_owned()));
     bank.close().await;
 }
 
@@ -285,4 +286,136 @@ pub async fn r20_services_that_come_and_go_leave_no_saga_unfinished(store: &(imp
         assert_eq!(bank.balance(&format!("to-{number}")).await, 1, "{number}");
     }
     bank.close().await;
+}
+
+/// R20, R22: a program without the code of the saga asks, as `es` does.
+pub async fn r20_r22_an_instance_does_what_its_stream_tells_that_an_operator_has_asked_for(
+    store: &(impl ServiceStore + Clone),
+) {
+    let bank = Bank::open(store.clone()).await;
+    bank.fails.store(3, Ordering::SeqCst);
+    bank.pay_in("from-ada", 7).await;
+    assert_eq!(bank.ended("ada").await.status, Status::Failed);
+    let act = Act::new("ada", "ticket 7").expect("valid");
+    let sagas = NamedSaga::all(store).await.expect("read");
+    let saga = sagas.iter().find(|saga| saga.name() == Moving::NAME).expect("it has run here");
+    let failed = saga.list(Some(Status::Failed), 10).await.expect("read");
+    assert_eq!(failed.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), ["ada"]);
+    assert_eq!(
+        (saga.count(Status::Failed).await.expect("read"), saga.list(None, 10).await.expect("read").len()),
+        (1, 1)
+    );
+    assert!(saga.ask("bob", Ask::Retry, &act).await.is_err(), "it has not begun");
+    // A saga that is no list of steps skips nothing. That it is told changes nothing.
+    let skip = Ask::Skip { step: "pay".to_owned() };
+    saga.ask("ada", skip, &act).await.expect("asked");
+    saga.ask("ada", Ask::Retry, &act).await.expect("asked");
+    let ended = loop {
+        let overview = bank.ended("ada").await;
+        if overview.status != Status::Failed {
+            break overview;
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!((ended.status, ended.asked_at, bank.balance("to-ada").await), (Status::Completed, None, 7));
+    let history = bank.history("ada").await;
+    let count = |name: &str| history.iter().filter(|told| *told == name).count();
+    assert_eq!(["saga.asked", "saga.declined", "saga.resumed"].map(count), [2, 1, 1], "{history:?}");
+    bank.close().await;
+}
+
+/// Thanks for what is paid in, as version `V` has it; other code under the same name.
+struct Thanking<const V: u32, const MIGRATES: bool>;
+
+#[async_trait]
+impl<const V: u32, const MIGRATES: bool> Saga for Thanking<V, MIGRATES> {
+    const NAME: &'static str = "thanking";
+    const VERSIONS: &'static [u32] = &[V];
+    type Event = AccountEvent;
+    type State = u64;
+    type Action = u64;
+    type Answer = ();
+
+    fn correlate(event: &Recorded<AccountEvent>) -> Correlation {
+        match event.data {
+            AccountEvent::Deposited { .. } => Correlation::Starts(event.stream.id().to_owned()),
+            AccountEvent::Withdrawn { .. } => Correlation::Continues(event.stream.id().to_owned()),
+        }
+    }
+
+    fn react(state: &mut u64, input: Input<'_, Self>) -> Result<Vec<Effect<u64>>, BoxError> {
+        Ok(match input {
+            Input::Event(Recorded { data: AccountEvent::Deposited { amount }, .. }) => {
+                *state = *amount;
+                vec![]
+            }
+            Input::Event(_) => vec![Effect::Perform(*state)],
+            _ => vec![Effect::End],
+        })
+    }
+
+    fn migrate(version: u32, state: &u64) -> Option<u64> {
+        (MIGRATES && version == 1).then(|| state * 100)
+    }
+
+    async fn perform(&self, _: &u64, _: ActionContext) -> Result<(), ActionError> {
+        Ok(())
+    }
+}
+
+async fn thanking<const V: u32, const MIGRATES: bool>(store: &(impl ServiceStore + Clone)) -> Service {
+    let service = Service::builder("bank", store.clone()).aggregate::<Account>();
+    service.saga(|_| Thanking::<V, MIGRATES>).start().await.expect("started")
+}
+
+/// R20
+pub async fn r20_code_that_lacks_the_version_of_an_instance_refuses_and_code_that_migrates_it_goes_on(
+    store: &(impl ServiceStore + Clone),
+) {
+    let first = thanking::<1, false>(store).await;
+    let accounts = first.repository::<Account>();
+    accounts.execute("ada", AccountCommand::Deposit(7)).await.expect("paid in");
+    first.settled(PATIENCE).await.expect("settled");
+    first.shutdown(PATIENCE).await.expect("in good order");
+
+    let lacks = thanking::<2, false>(store).await;
+    let reason = state_of(&lacks, "perform-thanking", |state| match state {
+        PartState::Stopped { reason } => Some(reason.clone()),
+        _ => None,
+    });
+    let reason = reason.await;
+    assert!(reason.contains("([2]): ada (version 1)"), "{reason}");
+    // It does not react either.
+    lacks.repository::<Account>().execute("ada", AccountCommand::Withdraw(7)).await.expect("withdrawn");
+    state_of(&lacks, "thanking", |state| matches!(state, PartState::Stopped { .. }).then_some(())).await;
+    drop(lacks);
+
+    let migrates = thanking::<2, true>(store).await;
+    let sagas = migrates.sagas::<Thanking<2, true>>();
+    let ended = sagas.ended("ada", PATIENCE).await.expect("it ends");
+    assert_eq!((ended.status, ended.version), (Status::Completed, 2));
+    let instance = sagas.get("ada").await.expect("read").expect("begun");
+    assert_eq!(*instance.state(), 700);
+    migrates.shutdown(PATIENCE).await.expect("in good order");
+
+    // Code of the version before stands by: newer code has taken over.
+    let older = thanking::<1, false>(store).await;
+    let event = store.read_log(Position::ZERO, 1).await.expect("read").remove(0);
+    let event = Heard::<AccountEvent>::from_recorded(&event).expect("read").expect("heard");
+    let newer = Repository::<Instance<Thanking<2, true>>>::new(store.clone());
+    newer.execute("bob", SagaCommand::Event(event)).await.expect("begun");
+    state_of(&older, "saga-thanking", |state| matches!(state, PartState::StandingBy { .. }).then_some(())).await;
+}
+
+/// Waits until the state of a part is one of which something is told.
+async fn state_of<T>(service: &Service, part: &str, tells: impl Fn(&PartState) -> Option<T>) -> T {
+    let waits = async {
+        loop {
+            if let Some(told) = service.status().await.part(part).and_then(|part| tells(&part.state)) {
+                return told;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.unwrap_or_else(|_| panic!("{part} is in another state"))
 }

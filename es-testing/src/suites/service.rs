@@ -36,6 +36,8 @@ macro_rules! service_suite {
             r20_an_action_that_fails_for_now_is_attempted_again_and_done_once
             r20_r22_after_its_last_attempt_a_saga_has_failed_and_goes_on_when_an_operator_says_so
             r20_a_timer_wakes_its_saga_and_those_of_a_saga_that_has_ended_are_gone
+            r20_r22_an_instance_does_what_its_stream_tells_that_an_operator_has_asked_for
+            r20_code_that_lacks_the_version_of_an_instance_refuses_and_code_that_migrates_it_goes_on
             r20_what_a_process_has_left_behind_is_done_by_the_next_one
             r20_what_was_done_before_a_process_was_killed_takes_effect_once
             r20_services_that_come_and_go_leave_no_saga_unfinished

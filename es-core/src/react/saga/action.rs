@@ -18,7 +18,8 @@ use crate::{
 pub struct ActionContext {
     pub(super) saga: &'static str,
     pub(super) instance: String,
-    pub(super) action: u64,
+    /// What tells the action from others of the instance.
+    pub(super) action: String,
     pub(super) attempt: u32,
     pub(super) metadata: Metadata,
 }
@@ -128,11 +129,23 @@ pub struct Retry {
     pub backoff: Backoff,
     /// How long an attempt may take. One that takes longer is dropped, and counts as failed for now.
     pub time_limit: Duration,
+    /// What follows when the last attempt has failed.
+    pub after_last: AfterLast,
+}
+
+/// What follows when the last attempt at an action has failed, or an attempt for [good](ActionError::Permanent).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum AfterLast {
+    /// The instance fails, and an operator decides.
+    #[default]
+    Fail,
+    /// The saga decides, as if the action was [refused](super::Input::Refused). It is not known whether the action was done.
+    Refuse,
 }
 
 impl Default for Retry {
     fn default() -> Self {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
-        Self { attempts: 5, backoff, time_limit: Duration::from_secs(30) }
+        Self { attempts: 5, backoff, time_limit: Duration::from_secs(30), after_last: AfterLast::Fail }
     }
 }

@@ -26,6 +26,9 @@ use crate::{
     write::{execute::Repository, store::EventStore},
 };
 
+/// What operators are told that a performer is.
+pub(super) const PERFORMER: &str = "performer";
+
 /// Performs what the instances of a saga decide, and wakes their timers, while it holds the lease of its reader, `perform-<name>`.
 ///
 /// # Panics
@@ -110,6 +113,7 @@ impl<S: Saga> SagaPerformer<S> {
         }
         let (reader, stored) = leases.ensure_reader(name, &Self::definition()).await?;
         Self::admit(&stored)?;
+        self.performer.admit_versions().await?;
         let subscription = Subscription {
             reader: name.to_owned(),
             store: leases.id().await?,
@@ -126,7 +130,7 @@ impl<S: Saga> SagaPerformer<S> {
     }
 
     fn definition() -> String {
-        format!("performer {}", S::identity())
+        format!("{PERFORMER} {}", S::identity())
     }
 }
 

@@ -7,16 +7,17 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::{Saga, names::Names};
+use super::{Saga, names::Names, version::current_version};
 use crate::{
     __private::decode,
     event::{Event, EventData, EventSchema, Metadata, RecordedEvent},
+    read::read_model::Act,
     schema::Undecodable,
     stream::{Position, StreamId, Version},
 };
 
 /// An event of an instance of the saga `S`. Its wire names are `saga.advanced`, `saga.attempted`, `saga.failed`, `saga.deferred`,
-/// `saga.retried`, `saga.completed` and `saga.compensated`.
+/// `saga.asked`, `saga.declined`, `saga.resumed`, `saga.cancelled`, `saga.completed` and `saga.compensated`.
 pub enum SagaEvent<S: Saga> {
     /// It has reacted to something.
     Advanced(Advanced<S::State, S::Action, S::Answer>),
@@ -26,8 +27,14 @@ pub enum SagaEvent<S: Saga> {
     Failed(Failed),
     /// An event has come since it has failed, and waits for the operator too.
     Deferred(Box<Trigger>),
-    /// An operator lets it go on where it has failed.
-    Retried(Retried),
+    /// An operator asks for something.
+    Asked(Asked),
+    /// It does not do what an operator has asked for.
+    Declined(Declined),
+    /// It goes on where it has failed, since an operator has asked for that.
+    Resumed,
+    /// It has ended, since an operator has asked for that, with this state. Nothing was taken back.
+    Cancelled(S::State),
     /// It has ended, with this state.
     Completed(S::State),
     /// It has ended, with this state, and has taken back what was done.
@@ -37,6 +44,8 @@ pub enum SagaEvent<S: Saga> {
 /// A step of an instance: to what it has reacted, what it has decided, and what it knows since.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Advanced<T, A, R> {
+    /// Under which version of the definition.
+    pub version: u32,
     /// What it has reacted to.
     pub cause: Cause<R>,
     /// What it has decided.
@@ -70,6 +79,8 @@ pub enum Cause<R> {
         /// Its name.
         name: String,
     },
+    /// What an operator has asked for.
+    Asked(Asked),
 }
 
 /// An event that an instance has reacted to, whole: it may be in another log.
@@ -166,8 +177,15 @@ pub enum Decided<A> {
         /// Its name.
         name: String,
     },
+    /// The action is given up: an answer to it counts for nothing.
+    GiveUp {
+        /// Its number.
+        number: u64,
+    },
     /// The instance begins to compensate.
     Compensate,
+    /// The instance compensates no more.
+    Proceed,
 }
 
 /// An attempt at an action that has failed.
@@ -190,20 +208,74 @@ pub struct Failed {
     pub cause: String,
 }
 
-/// That an operator lets an instance go on.
+/// What operators may ask of an instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Retried {
+#[serde(rename_all = "kebab-case")]
+pub enum Ask {
+    /// It goes on where it has failed: its actions are attempted again, and it reacts to the events that have come meanwhile.
+    Retry,
+    /// It takes back what was done.
+    Compensate,
+    /// It goes on as if this step was done, or, if it takes the step back, as if that was done. Only a saga of
+    /// [steps](crate::StepSaga) has any.
+    Skip {
+        /// The name of the step.
+        step: String,
+    },
+    /// It goes on with this step, and does it and those after it again.
+    RestartFrom {
+        /// The name of the step.
+        step: String,
+    },
+    /// It ends, and nothing is taken back.
+    Cancel,
+}
+
+impl Asked {
+    /// Somebody asks for `ask`, as `act` tells.
+    pub fn new(ask: Ask, act: &Act) -> Self {
+        Self { ask, actor: act.actor().to_owned(), reason: act.reason().to_owned() }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Retry => f.write_str("retry"),
+            Self::Compensate => f.write_str("compensate"),
+            Self::Skip { step } => write!(f, "skip {step}"),
+            Self::RestartFrom { step } => write!(f, "restart from {step}"),
+            Self::Cancel => f.write_str("cancel"),
+        }
+    }
+}
+
+/// That an operator asks for something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked {
+    /// For what.
+    pub ask: Ask,
     /// Who.
     pub actor: String,
     /// Why.
     pub reason: String,
 }
 
+/// That an instance does not do what an operator has asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declined {
+    /// Why, for people.
+    pub cause: String,
+}
+
 const ADVANCED: EventSchema = EventSchema { name: "saga.advanced", version: 1 };
 const ATTEMPTED: EventSchema = EventSchema { name: "saga.attempted", version: 1 };
 const FAILED: EventSchema = EventSchema { name: "saga.failed", version: 1 };
 const DEFERRED: EventSchema = EventSchema { name: "saga.deferred", version: 1 };
-const RETRIED: EventSchema = EventSchema { name: "saga.retried", version: 1 };
+pub(super) const ASKED: EventSchema = EventSchema { name: "saga.asked", version: 1 };
+const DECLINED: EventSchema = EventSchema { name: "saga.declined", version: 1 };
+const RESUMED: EventSchema = EventSchema { name: "saga.resumed", version: 1 };
+const CANCELLED: EventSchema = EventSchema { name: "saga.cancelled", version: 1 };
 const COMPLETED: EventSchema = EventSchema { name: "saga.completed", version: 1 };
 const COMPENSATED: EventSchema = EventSchema { name: "saga.compensated", version: 1 };
 
@@ -213,9 +285,20 @@ struct Ended<T> {
     state: T,
 }
 
+/// Under which version of the definition an instance has advanced.
+#[derive(Deserialize)]
+struct Versioned {
+    version: u32,
+}
+
+/// Nothing more is to be said.
+#[derive(Serialize, Deserialize)]
+struct Nothing {}
+
 impl<S: Saga> Event for SagaEvent<S> {
     const CATEGORY: &'static str = Names::<S>::CATEGORY;
-    const SCHEMAS: &'static [EventSchema] = &[ADVANCED, ATTEMPTED, FAILED, DEFERRED, RETRIED, COMPLETED, COMPENSATED];
+    const SCHEMAS: &'static [EventSchema] =
+        &[ADVANCED, ATTEMPTED, FAILED, DEFERRED, ASKED, DECLINED, RESUMED, CANCELLED, COMPLETED, COMPENSATED];
 
     fn schema(&self) -> EventSchema {
         match self {
@@ -223,7 +306,10 @@ impl<S: Saga> Event for SagaEvent<S> {
             Self::Attempted(_) => ATTEMPTED,
             Self::Failed(_) => FAILED,
             Self::Deferred(_) => DEFERRED,
-            Self::Retried(_) => RETRIED,
+            Self::Asked(_) => ASKED,
+            Self::Declined(_) => DECLINED,
+            Self::Resumed => RESUMED,
+            Self::Cancelled(_) => CANCELLED,
             Self::Completed(_) => COMPLETED,
             Self::Compensated(_) => COMPENSATED,
         }
@@ -235,8 +321,12 @@ impl<S: Saga> Event for SagaEvent<S> {
             Self::Attempted(attempted) => attempted.serialize(serializer),
             Self::Failed(failed) => failed.serialize(serializer),
             Self::Deferred(trigger) => trigger.serialize(serializer),
-            Self::Retried(retried) => retried.serialize(serializer),
-            Self::Completed(state) | Self::Compensated(state) => Ended { state }.serialize(serializer),
+            Self::Asked(asked) => asked.serialize(serializer),
+            Self::Declined(declined) => declined.serialize(serializer),
+            Self::Resumed => Nothing {}.serialize(serializer),
+            Self::Cancelled(state) | Self::Completed(state) | Self::Compensated(state) => {
+                Ended { state }.serialize(serializer)
+            }
         }
     }
 
@@ -247,11 +337,23 @@ impl<S: Saga> Event for SagaEvent<S> {
             return Err(Undecodable::UnknownVersion { found: version, current: known.version });
         }
         match *known {
-            ADVANCED => decode(payload).map(Self::Advanced),
+            ADVANCED => {
+                let advanced = decode(payload).map(Self::Advanced);
+                // What newer code has written may have another shape.
+                let found = match &advanced {
+                    Ok(Self::Advanced(advanced)) => advanced.version,
+                    _ => decode(payload).map(|Versioned { version }| version).unwrap_or_default(),
+                };
+                let current = current_version::<S>();
+                if found > current { Err(Undecodable::UnknownVersion { found, current }) } else { advanced }
+            }
             ATTEMPTED => decode(payload).map(Self::Attempted),
             FAILED => decode(payload).map(Self::Failed),
             DEFERRED => decode(payload).map(Self::Deferred),
-            RETRIED => decode(payload).map(Self::Retried),
+            ASKED => decode(payload).map(Self::Asked),
+            DECLINED => decode(payload).map(Self::Declined),
+            RESUMED => decode(payload).map(|Nothing {}| Self::Resumed),
+            CANCELLED => decode(payload).map(|Ended { state }| Self::Cancelled(state)),
             COMPLETED => decode(payload).map(|Ended { state }| Self::Completed(state)),
             _ => decode(payload).map(|Ended { state }| Self::Compensated(state)),
         }
@@ -265,7 +367,10 @@ impl<S: Saga> Clone for SagaEvent<S> {
             Self::Attempted(attempted) => Self::Attempted(attempted.clone()),
             Self::Failed(failed) => Self::Failed(failed.clone()),
             Self::Deferred(trigger) => Self::Deferred(trigger.clone()),
-            Self::Retried(retried) => Self::Retried(retried.clone()),
+            Self::Asked(asked) => Self::Asked(asked.clone()),
+            Self::Declined(declined) => Self::Declined(declined.clone()),
+            Self::Resumed => Self::Resumed,
+            Self::Cancelled(state) => Self::Cancelled(state.clone()),
             Self::Completed(state) => Self::Completed(state.clone()),
             Self::Compensated(state) => Self::Compensated(state.clone()),
         }
@@ -279,10 +384,12 @@ impl<S: Saga> PartialEq for SagaEvent<S> {
             (Self::Attempted(one), Self::Attempted(other)) => one == other,
             (Self::Failed(one), Self::Failed(other)) => one == other,
             (Self::Deferred(one), Self::Deferred(other)) => one == other,
-            (Self::Retried(one), Self::Retried(other)) => one == other,
-            (Self::Completed(one), Self::Completed(other)) | (Self::Compensated(one), Self::Compensated(other)) => {
-                one == other
-            }
+            (Self::Asked(one), Self::Asked(other)) => one == other,
+            (Self::Declined(one), Self::Declined(other)) => one == other,
+            (Self::Resumed, Self::Resumed) => true,
+            (Self::Cancelled(one), Self::Cancelled(other))
+            | (Self::Completed(one), Self::Completed(other))
+            | (Self::Compensated(one), Self::Compensated(other)) => one == other,
             _ => false,
         }
     }

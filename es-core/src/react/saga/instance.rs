@@ -1,59 +1,29 @@
 //! An instance of a saga as the decider over its own stream.
 
+mod course;
+
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use self::course::Course;
+pub use self::course::Waiting;
+
 use super::{
     Correlation, Effect, Input, Saga, Status,
-    event::{Advanced, Attempted, Cause, Decided, Failed, Retried, SagaEvent, Trigger},
+    event::{Advanced, Ask, Asked, Attempted, Cause, Decided, Declined, Failed, SagaEvent, Trigger},
     heard::Heard,
+    version::{current_version, runs},
 };
 use crate::{
     error::{BoxError, with_causes},
     event::Metadata,
-    read::{
-        panics::{Panicked, caught},
-        read_model::Act,
-    },
+    read::panics::{Panicked, caught},
     write::aggregate::Aggregate,
 };
 
 /// An instance of the saga `S`, as its stream tells it.
 pub struct Instance<S: Saga>(Course<S::State, S::Action>);
-
-/// How an instance goes.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-struct Course<T, A> {
-    /// `None`: it has not begun.
-    status: Option<Status>,
-    state: T,
-    /// Why it has failed.
-    cause: Option<String>,
-    /// In what it has failed, to go on there.
-    before: Option<Status>,
-    /// The actions that have no answer yet, by their numbers.
-    actions: BTreeMap<u64, Waiting<A>>,
-    /// The timers that are set, each with the number of that.
-    timers: BTreeMap<String, u64>,
-    /// The events that have come since it has failed.
-    deferred: Vec<Trigger>,
-    /// How many actions and timers there were.
-    numbers: u64,
-    /// What its events and actions carry.
-    metadata: Metadata,
-}
-
-/// An action that has no answer yet.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Waiting<A> {
-    /// The action.
-    pub action: A,
-    /// How many attempts at it have failed.
-    pub attempts: u32,
-    /// What it carries.
-    pub metadata: Metadata,
-}
 
 /// What an instance is told.
 pub enum SagaCommand<S: Saga> {
@@ -80,8 +50,10 @@ pub enum SagaCommand<S: Saga> {
         /// Why.
         cause: String,
     },
-    /// An operator lets it go on where it has failed.
-    Retry(Act),
+    /// An operator asks for something.
+    Ask(Asked),
+    /// It does what operators have asked for, as its stream tells.
+    Obey,
 }
 
 /// Why an instance does not do what it is told.
@@ -91,11 +63,21 @@ pub enum SagaError {
     /// It cannot react to the event.
     #[error("the saga cannot react to the event")]
     Reaction(#[source] BoxError),
-    /// Only an instance that has failed goes on when an operator tells it to.
-    #[error("the instance has not failed: {status}")]
-    NotFailed {
-        /// What it is.
-        status: String,
+    /// It does not do what an operator asks for.
+    #[error("{ask}: {cause}")]
+    Declined {
+        /// For what.
+        ask: Ask,
+        /// Why not.
+        cause: String,
+    },
+    /// This code neither runs nor migrates the version of the definition under which it is.
+    #[error("the instance is under version {version} of the saga, and this program runs {known:?}")]
+    UnknownVersion {
+        /// The version.
+        version: u32,
+        /// [`Saga::VERSIONS`].
+        known: &'static [u32],
     },
 }
 
@@ -117,6 +99,11 @@ impl<S: Saga> Instance<S> {
         &self.0.state
     }
 
+    /// Under which of the [versions](Saga::VERSIONS) it is; 0 before it has begun.
+    pub fn version(&self) -> u32 {
+        self.0.version
+    }
+
     /// Why it has failed, if it has.
     pub fn cause(&self) -> Option<&str> {
         self.0.cause.as_deref()
@@ -132,6 +119,11 @@ impl<S: Saga> Instance<S> {
         self.0.timers.keys().map(String::as_str)
     }
 
+    /// What operators have asked for, and it has not done yet.
+    pub fn asked(&self) -> &[Asked] {
+        &self.0.asked
+    }
+
     /// The number under which the timer `name` is set.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn timer(&self, name: &str) -> Option<u64> {
@@ -143,10 +135,21 @@ impl<S: Saga> Instance<S> {
         self.0.status.is_some_and(|status| !status.has_ended() && status != Status::Failed)
     }
 
-    /// What follows from the events that have come since it has failed.
-    fn resumed(&self, act: &Act) -> Vec<SagaEvent<S>> {
-        let (actor, reason) = (act.actor().to_owned(), act.reason().to_owned());
-        let mut events = vec![SagaEvent::Retried(Retried { actor, reason })];
+    /// The version under which it decides next, and its state under that.
+    pub(super) fn definition(&self) -> Result<(u32, S::State), SagaError> {
+        let Course { status, version, state, .. } = &self.0;
+        match (status, version) {
+            (None, _) => Ok((current_version::<S>(), state.clone())),
+            (_, version) if runs::<S>(*version) => Ok((*version, state.clone())),
+            (_, version) => match S::migrate(*version, state) {
+                Some(state) => Ok((current_version::<S>(), state)),
+                None => Err(SagaError::UnknownVersion { version: *version, known: S::VERSIONS }),
+            },
+        }
+    }
+
+    /// What follows from `first`, and from the events that have come since it has failed.
+    fn going_on(&self, mut events: Vec<SagaEvent<S>>) -> Vec<SagaEvent<S>> {
         let mut instance = self.clone();
         for event in &events {
             instance.apply(event);
@@ -173,9 +176,64 @@ impl<S: Saga> Instance<S> {
         events
     }
 
+    /// What follows from what an operator has asked for, or why nothing does.
+    fn obey(&self, asked: &Asked) -> Result<Vec<SagaEvent<S>>, String> {
+        match (self.0.status, &asked.ask) {
+            (None, _) => Err("the instance has not begun".to_owned()),
+            (Some(status), _) if status.has_ended() => Err(format!("the instance has ended: {status}")),
+            (Some(Status::Failed), Ask::Retry) => Ok(self.going_on(vec![SagaEvent::Resumed])),
+            (Some(status), Ask::Retry) => Err(format!("the instance has not failed: {status}")),
+            (Some(_), Ask::Cancel) => Ok(vec![SagaEvent::Cancelled(self.0.state.clone())]),
+            (Some(_), Ask::Compensate | Ask::Skip { .. } | Ask::RestartFrom { .. }) => {
+                let mut awake = self.clone();
+                if self.0.status == Some(Status::Failed) {
+                    awake.0.status = self.0.before;
+                }
+                let first = awake.react(Cause::Asked(asked.clone()), Input::Asked(asked));
+                let first = first.map_err(|error| with_causes(&*error))?;
+                match first.first() {
+                    Some(SagaEvent::Advanced(Advanced { decided, state, .. }))
+                        if !decided.is_empty() || *state != self.0.state || first.len() > 1 =>
+                    {
+                        Ok(self.going_on(first))
+                    }
+                    Some(SagaEvent::Failed(Failed { cause })) => Err(cause.clone()),
+                    _ => Err("the saga decides nothing on that".to_owned()),
+                }
+            }
+        }
+    }
+
+    /// What follows from all that operators have asked for.
+    fn obey_all(&self) -> Vec<SagaEvent<S>> {
+        let (mut instance, mut events) = (self.clone(), Vec::new());
+        for asked in &self.0.asked {
+            let follows = instance.obey(asked);
+            let follows = follows.unwrap_or_else(|cause| vec![SagaEvent::Declined(Declined { cause })]);
+            for event in &follows {
+                instance.apply(event);
+            }
+            events.extend(follows);
+        }
+        events
+    }
+
+    /// Writes what an operator asks for, and what follows.
+    fn ask(&self, asked: &Asked) -> Result<Vec<SagaEvent<S>>, SagaError> {
+        let mut instance = self.clone();
+        let asks = SagaEvent::Asked(asked.clone());
+        instance.apply(&asks);
+        let follows = instance.obey_all();
+        if let Some(SagaEvent::Declined(Declined { cause })) = follows.last() {
+            return Err(SagaError::Declined { ask: asked.ask.clone(), cause: cause.clone() });
+        }
+        Ok([asks].into_iter().chain(follows).collect())
+    }
+
     fn react(&self, cause: Cause<S::Answer>, input: Input<'_, S>) -> Result<Vec<SagaEvent<S>>, BoxError> {
-        let mut state = self.0.state.clone();
-        let effects = caught(|| S::react(&mut state, input)).map_err(|Panicked| "the saga panicked")??;
+        let (version, mut state) = self.definition()?;
+        let effects =
+            caught(|| S::react_under(version, &mut state, input)).map_err(|Panicked| "the saga panicked")??;
         if self.0.status.is_none() && effects.is_empty() && state == self.0.state {
             // Nothing begins with it.
             return Ok(Vec::new());
@@ -197,9 +255,17 @@ impl<S: Saga> Instance<S> {
                 }
                 Effect::SetTimer { name, after } => decided.push(Decided::SetTimer { number: next(), name, after }),
                 Effect::CancelTimer { name } => decided.push(Decided::CancelTimer { name }),
+                Effect::GiveUp(action) => {
+                    let given_up = self.0.actions.iter().filter(|(_, waiting)| S::is_same(&action, &waiting.action));
+                    decided.extend(given_up.map(|(number, _)| Decided::GiveUp { number: *number }));
+                }
                 Effect::Compensate => {
                     compensates = true;
                     decided.push(Decided::Compensate);
+                }
+                Effect::Proceed => {
+                    compensates = false;
+                    decided.push(Decided::Proceed);
                 }
                 Effect::End if performs => return Err("a saga that ends has nothing performed".into()),
                 Effect::End if compensates => last = Some(SagaEvent::Compensated(state.clone())),
@@ -208,7 +274,7 @@ impl<S: Saga> Instance<S> {
                 Effect::Fail { cause } => last = Some(SagaEvent::Failed(Failed { cause })),
             }
         }
-        let advanced = SagaEvent::Advanced(Advanced { cause, decided, state });
+        let advanced = SagaEvent::Advanced(Advanced { version, cause, decided, state });
         Ok([advanced].into_iter().chain(last).collect())
     }
 
@@ -284,21 +350,17 @@ impl<S: Saga> Aggregate for Instance<S> {
                 .then(|| SagaEvent::Failed(Failed { cause: cause.clone() }))
                 .into_iter()
                 .collect()),
-            SagaCommand::Retry(act) => match self.0.status {
-                Some(Status::Failed) => Ok(self.resumed(act)),
-                status => {
-                    let status = status.map_or("it has not begun".to_owned(), |status| status.to_string());
-                    Err(SagaError::NotFailed { status })
-                }
-            },
+            SagaCommand::Ask(asked) => self.ask(asked),
+            SagaCommand::Obey => Ok(self.obey_all()),
         }
     }
 
     fn apply(&mut self, event: &SagaEvent<S>) {
         let Self(course) = self;
         match event {
-            SagaEvent::Advanced(Advanced { cause, decided, state }) => {
+            SagaEvent::Advanced(Advanced { version, cause, decided, state }) => {
                 course.state.clone_from(state);
+                course.version = *version;
                 let metadata = course.heard(cause);
                 for decided in decided {
                     course.decided(decided, &metadata);
@@ -314,62 +376,16 @@ impl<S: Saga> Aggregate for Instance<S> {
                 course.cause = Some(cause.clone());
             }
             SagaEvent::Deferred(trigger) => course.deferred.push((**trigger).clone()),
-            SagaEvent::Retried(_) => {
-                (course.status, course.cause) = (course.before.take(), None);
-                course.deferred.clear();
-                for waiting in course.actions.values_mut() {
-                    waiting.attempts = 0;
-                }
+            SagaEvent::Asked(asked) => course.asked.push(asked.clone()),
+            SagaEvent::Declined(_) => course.obeyed(),
+            SagaEvent::Resumed => {
+                course.obeyed();
+                course.wake();
             }
+            SagaEvent::Cancelled(_) => course.end(Status::Cancelled),
             SagaEvent::Completed(_) => course.end(Status::Completed),
             SagaEvent::Compensated(_) => course.end(Status::Compensated),
         }
-    }
-}
-
-impl<T, A: Clone> Course<T, A> {
-    /// What is done because of this cause carries the metadata that it returns.
-    fn heard<R>(&mut self, cause: &Cause<R>) -> Metadata {
-        match cause {
-            Cause::Event(trigger) => {
-                let metadata = Metadata::caused_by(&trigger.recorded());
-                if self.status.is_none() {
-                    self.status = Some(Status::Started);
-                    self.metadata = Metadata { causation_id: None, ..metadata.clone() };
-                }
-                return metadata;
-            }
-            Cause::Answered { action, .. } | Cause::Refused { action, .. } => {
-                self.actions.remove(action);
-                if self.status == Some(Status::Started) {
-                    self.status = Some(Status::Executing);
-                }
-            }
-            Cause::Timer { name } => _ = self.timers.remove(name),
-        }
-        self.metadata.clone()
-    }
-
-    fn decided(&mut self, decided: &Decided<A>, metadata: &Metadata) {
-        match decided {
-            Decided::Perform { number, action } => {
-                self.numbers = *number;
-                let waiting = Waiting { action: action.clone(), attempts: 0, metadata: metadata.clone() };
-                self.actions.insert(*number, waiting);
-            }
-            Decided::SetTimer { number, name, .. } => {
-                self.numbers = *number;
-                self.timers.insert(name.clone(), *number);
-            }
-            Decided::CancelTimer { name } => _ = self.timers.remove(name),
-            Decided::Compensate => self.status = Some(Status::Compensating),
-        }
-    }
-
-    fn end(&mut self, status: Status) {
-        self.status = Some(status);
-        self.actions.clear();
-        self.timers.clear();
     }
 }
 
@@ -383,7 +399,8 @@ impl<S: Saga> fmt::Debug for SagaCommand<S> {
             Self::Attempted(attempted) => attempted.fmt(f),
             Self::Fire { timer, number } => write!(f, "Fire({timer:?}, {number})"),
             Self::Fail { cause } => write!(f, "Fail({cause:?})"),
-            Self::Retry(act) => write!(f, "Retry({act:?})"),
+            Self::Ask(asked) => write!(f, "Ask({asked:?})"),
+            Self::Obey => f.write_str("Obey"),
         }
     }
 }
@@ -412,7 +429,9 @@ impl<S: Saga> Default for Instance<S> {
             actions,
             timers,
             deferred: Vec::new(),
+            asked: Vec::new(),
             numbers: 0,
+            version: 0,
             metadata: Metadata::default(),
         })
     }

@@ -8,6 +8,13 @@ use crate::read::definition;
 /// The longest name of a saga: with a prefix it is the name of a reader, or of a category.
 const MOST: usize = 50;
 
+/// What the names of categories of instances begin with.
+pub(super) const CATEGORY: &str = "saga_";
+/// What the names of read models of instances begin with.
+pub(super) const OVERVIEW: &str = "saga-";
+/// What the names of performers begin with.
+pub(super) const PERFORMER: &str = "perform-";
+
 /// The names of what belongs to the saga `S`.
 pub(super) struct Names<S>(PhantomData<S>);
 
@@ -50,9 +57,9 @@ impl<S: Saga> Names<S> {
         );
         S::NAME
     };
-    const CATEGORY_TEXT: &'static Text = &Text::of("saga_", Self::CHECKED, b'_');
-    const OVERVIEW_TEXT: &'static Text = &Text::of("saga-", Self::CHECKED, b'-');
-    const PERFORMER_TEXT: &'static Text = &Text::of("perform-", Self::CHECKED, b'-');
+    const CATEGORY_TEXT: &'static Text = &Text::of(CATEGORY, Self::CHECKED, b'_');
+    const OVERVIEW_TEXT: &'static Text = &Text::of(OVERVIEW, Self::CHECKED, b'-');
+    const PERFORMER_TEXT: &'static Text = &Text::of(PERFORMER, Self::CHECKED, b'-');
 
     /// The category of its streams.
     pub(super) const CATEGORY: &'static str = Self::CATEGORY_TEXT.as_str();

@@ -32,11 +32,24 @@ pub enum Status {
     Completed,
     /// It has ended, and has taken back what was done.
     Compensated,
+    /// It has ended, since an operator has asked for that, and has taken back nothing.
+    Cancelled,
     /// It needs an operator. What happens meanwhile waits.
     Failed,
 }
 
 impl Status {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Started,
+        Self::Executing,
+        Self::Compensating,
+        Self::Failed,
+        Self::Completed,
+        Self::Compensated,
+        Self::Cancelled,
+    ];
+
     /// Its name, as `sagas list` and the field [`STATUS`](Overview::STATUS) have it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -45,13 +58,14 @@ impl Status {
             Self::Compensating => "compensating",
             Self::Completed => "completed",
             Self::Compensated => "compensated",
+            Self::Cancelled => "cancelled",
             Self::Failed => "failed",
         }
     }
 
     /// Whether nothing happens to it any more.
     pub fn has_ended(self) -> bool {
-        matches!(self, Self::Completed | Self::Compensated)
+        matches!(self, Self::Completed | Self::Compensated | Self::Cancelled)
     }
 }
 
@@ -66,6 +80,8 @@ impl fmt::Display for Status {
 pub struct Overview {
     /// How it is.
     pub status: Status,
+    /// Under which of the [versions](Saga::VERSIONS) it is.
+    pub version: u32,
     /// When it began.
     pub began_at: DateTime<Utc>,
     /// When something happened to it last.
@@ -78,6 +94,8 @@ pub struct Overview {
     pub actions: BTreeMap<u64, DueAction>,
     /// The timers that are set, by their names.
     pub timers: BTreeMap<String, DueTimer>,
+    /// Since when something waits for which an operator has asked.
+    pub asked_at: Option<DateTime<Utc>>,
 }
 
 /// An action that has no answer yet.
@@ -85,8 +103,10 @@ pub struct Overview {
 pub struct DueAction {
     /// When it is attempted.
     pub due: DateTime<Utc>,
-    /// How many attempts have failed.
+    /// How many attempts have failed, since operators have let it be attempted anew last.
     pub attempts: u32,
+    /// How often operators have done that.
+    pub rounds: u32,
 }
 
 /// A timer that is set.
@@ -102,31 +122,52 @@ impl Overview {
     /// Finds instances by their [status](Status::as_str).
     pub const STATUS: Field<Self, String> = Field::new("status", |overview| Some(overview.status.as_str().to_owned()));
 
-    /// Finds instances by the time at which something is to be done next. It holds none that has ended or failed.
+    /// Finds the instances that have not ended by their version.
+    pub const VERSION: Field<Self, i64> =
+        Field::new("version", |overview| (!overview.status.has_ended()).then_some(i64::from(overview.version)));
+
+    /// Finds instances by the time at which something is to be done next. It holds none that has ended, and one that has failed only
+    /// while something waits for which an operator has asked.
     pub const DUE: Field<Self, DateTime<Utc>> = Field::new("due", Self::due);
 
     /// When something is to be done next.
     pub(super) fn due(&self) -> Option<DateTime<Utc>> {
         if self.status.has_ended() || self.status == Status::Failed {
-            return None;
+            return self.asked_at;
         }
         let timers = self.timers.values().map(|timer| timer.due);
-        self.actions.values().map(|action| action.due).chain(timers).min()
+        self.actions.values().map(|action| action.due).chain(timers).chain(self.asked_at).min()
     }
 
     fn begun(at: DateTime<Utc>) -> Self {
         Self {
             status: Status::Started,
+            version: 0,
             began_at: at,
             changed_at: at,
             cause: None,
             before: None,
             actions: BTreeMap::new(),
             timers: BTreeMap::new(),
+            asked_at: None,
+        }
+    }
+
+    /// If it has failed, it goes on.
+    fn wake(&mut self, at: DateTime<Utc>) {
+        self.asked_at = None;
+        if self.status != Status::Failed {
+            return;
+        }
+        self.status = self.before.take().unwrap_or(Status::Executing);
+        self.cause = None;
+        for action in self.actions.values_mut() {
+            *action = DueAction { due: at, attempts: 0, rounds: action.rounds + 1 };
         }
     }
 
     fn advance<T, A, R>(&mut self, advanced: &Advanced<T, A, R>, at: DateTime<Utc>) {
+        self.version = advanced.version;
         match &advanced.cause {
             Cause::Event(_) => {}
             Cause::Answered { action, .. } | Cause::Refused { action, .. } => {
@@ -136,24 +177,29 @@ impl Overview {
                 }
             }
             Cause::Timer { name } => _ = self.timers.remove(name),
+            Cause::Asked(_) => self.wake(at),
         }
         for decided in &advanced.decided {
             match decided {
                 Decided::Perform { number, .. } => {
-                    self.actions.insert(*number, DueAction { due: at, attempts: 0 });
+                    self.actions.insert(*number, DueAction { due: at, attempts: 0, rounds: 0 });
                 }
                 Decided::SetTimer { number, name, after } => {
                     let timer = DueTimer { due: later(at, *after), number: *number };
                     self.timers.insert(name.clone(), timer);
                 }
                 Decided::CancelTimer { name } => _ = self.timers.remove(name),
+                Decided::GiveUp { number } => _ = self.actions.remove(number),
                 Decided::Compensate => self.status = Status::Compensating,
+                Decided::Proceed => self.status = Status::Executing,
             }
         }
     }
 
     fn end(&mut self, status: Status) {
         self.status = status;
+        self.cause = None;
+        self.asked_at = None;
         self.actions.clear();
         self.timers.clear();
     }
@@ -183,7 +229,7 @@ impl<S> Default for Instances<S> {
 impl<S: Saga> Projection for Instances<S> {
     const NAME: &'static str = Names::<S>::OVERVIEW;
     const ORDER: EventOrder = EventOrder::PerStream;
-    const FIELDS: Fields<Overview> = &[&Overview::STATUS, &Overview::DUE];
+    const FIELDS: Fields<Overview> = &[&Overview::STATUS, &Overview::DUE, &Overview::VERSION];
     type Event = SagaEvent<S>;
     type Document = Overview;
 
@@ -200,7 +246,7 @@ impl<S: Saga> Projection for Instances<S> {
             SagaEvent::Attempted(Attempted { action, attempts, again_after, .. }) => {
                 if let Some(action) = overview.actions.get_mut(action) {
                     let due = again_after.map_or(action.due, |after| later(at, after));
-                    *action = DueAction { due, attempts: *attempts };
+                    *action = DueAction { due, attempts: *attempts, ..*action };
                 }
             }
             SagaEvent::Failed(Failed { cause }) => {
@@ -208,13 +254,10 @@ impl<S: Saga> Projection for Instances<S> {
                 overview.cause = Some(cause.clone());
             }
             SagaEvent::Deferred(_) => {}
-            SagaEvent::Retried(_) => {
-                overview.status = overview.before.take().unwrap_or(Status::Executing);
-                overview.cause = None;
-                for action in overview.actions.values_mut() {
-                    *action = DueAction { due: at, attempts: 0 };
-                }
-            }
+            SagaEvent::Asked(_) => overview.asked_at = Some(at),
+            SagaEvent::Declined(_) => overview.asked_at = None,
+            SagaEvent::Resumed => overview.wake(at),
+            SagaEvent::Cancelled(_) => overview.end(Status::Cancelled),
             SagaEvent::Completed(_) => overview.end(Status::Completed),
             SagaEvent::Compensated(_) => overview.end(Status::Compensated),
         }

@@ -14,17 +14,19 @@ use tokio::{
 };
 
 use super::{
-    ActionContext, ActionError, Instance, Saga, SagaCommand,
+    ActionContext, ActionError, AfterLast, Instance, Saga, SagaCommand, SagaError,
     event::{Advanced, Attempted, Decided, SagaEvent},
     instance::Waiting,
     overview::{Instances, Overview},
-    queue::{Due, Queue},
+    queue::{Attempts, Due, Queue},
+    version::gaps,
 };
 use crate::{
     backoff::Backoff,
     error::with_causes,
     event::Metadata,
     read::{
+        engine_error::EngineError,
         find::FieldCursor,
         panics::{Panicked, caught, caught_async},
         query::{QueryError, ReadModel},
@@ -37,6 +39,8 @@ use crate::{
 
 /// How many instances the read model is asked for at once.
 const PAGE: usize = 500;
+/// How many instances are named that are under a version that this code does not run.
+const NAMED: usize = 20;
 /// How many actions are performed at the same time, unless set otherwise.
 const ACTIONS: usize = 64;
 /// At how many instances it looks at the same time. Those whose actions wait for their turn are among them.
@@ -81,12 +85,12 @@ enum Performed {
     /// It is being performed.
     Now,
     /// The instance was told that. One that was read before is out of date: it knows of fewer attempts.
-    Told { attempts: u32, at: Instant },
+    Told { attempts: Attempts, at: Instant },
 }
 
 impl Performed {
-    /// Whether an attempt is left to make at an action of which so many are known to have failed.
-    fn leaves(self, attempts: u32) -> bool {
+    /// Whether an attempt is left to make at an action of which this is known.
+    fn leaves(self, attempts: Attempts) -> bool {
         matches!(self, Self::Told { attempts: told, .. } if attempts >= told)
     }
 }
@@ -105,6 +109,30 @@ impl<S: Saga> Performer<S> {
         Self { saga, instances, overview, log, queue, holds, due_soon, performs, performed, woken, unreadable, page }
     }
 
+    /// Refuses to perform while instances are under way that this code cannot go on with.
+    pub(super) async fn admit_versions(&self) -> Result<(), EngineError> {
+        for gap in gaps::<S>() {
+            let range = Overview::VERSION.range(i64::from(gap.start)..i64::from(gap.end));
+            let found = match self.overview.find(range, NAMED).await {
+                Ok(page) => page.documents,
+                Err(QueryError::Store(error)) => return Err(error.into()),
+                // It is being built. An instance that is found later is left as it is.
+                Err(_) => return Ok(()),
+            };
+            let mut instances = Vec::new();
+            for (id, _) in found {
+                let Ok(loaded) = self.instances.load(&id).await else { continue };
+                if let Err(SagaError::UnknownVersion { version, .. }) = loaded.state.definition() {
+                    instances.push(format!("{id} (version {version})"));
+                }
+            }
+            if !instances.is_empty() {
+                return Err(EngineError::SagaVersions { saga: S::NAME, known: S::VERSIONS, instances });
+            }
+        }
+        Ok(())
+    }
+
     /// Looks at an instance to which `event` has happened, or for what is due because of it.
     pub(super) fn hears(&self, id: &str, event: &SagaEvent<S>) {
         match event {
@@ -117,11 +145,7 @@ impl<S: Saga> Performer<S> {
                 }
             }
             SagaEvent::Attempted(Attempted { again_after: Some(after), .. }) => self.is_due(*after),
-            SagaEvent::Retried(_) => {
-                // Its attempts count from the beginning again.
-                self.performed().retain(|(of, _), performed| of != id || matches!(performed, Performed::Now));
-                self.queue.push(id, Due::default());
-            }
+            SagaEvent::Asked(_) | SagaEvent::Resumed => self.queue.push(id, Due::default()),
             _ => {}
         }
     }
@@ -220,11 +244,13 @@ impl<S: Saga> Performer<S> {
             let is_free = |number: u64, attempts| {
                 performed.get(&(id.clone(), number)).is_none_or(|performed| performed.leaves(attempts))
             };
-            let actions = actions.filter(|(number, action)| is_free(**number, action.attempts));
-            let actions: BTreeMap<_, _> = actions.map(|(number, action)| (*number, action.attempts)).collect();
+            let attempts =
+                actions.map(|(number, action)| (*number, Attempts { rounds: action.rounds, failed: action.attempts }));
+            let actions: BTreeMap<_, _> = attempts.filter(|(number, attempts)| is_free(*number, *attempts)).collect();
             drop(performed);
             let is_readable = !lock(&self.unreadable).contains_key(id);
-            if is_readable && (!timers.is_empty() || !actions.is_empty()) {
+            let is_asked = overview.asked_at.is_some();
+            if is_readable && (!timers.is_empty() || !actions.is_empty() || is_asked) {
                 self.queue.push(id, Due { timers, actions });
             }
         }
@@ -252,10 +278,19 @@ impl<S: Saga> Performer<S> {
             self.tell(id, &nothing, || SagaCommand::Fire { timer: timer.clone(), number }).await;
             lock(&self.woken).insert((id.to_owned(), number));
         }
-        let Some(instance) = self.load(id).await.filter(Instance::is_under_way) else { return };
+        let Some(mut instance) = self.load(id).await else { return };
+        if !instance.asked().is_empty() {
+            self.tell(id, &Metadata::default(), || SagaCommand::Obey).await;
+            let Some(obeyed) = self.load(id).await else { return };
+            instance = obeyed;
+        }
+        if !instance.is_under_way() {
+            return;
+        }
         let ready = instance.actions().iter().filter_map(|(number, waiting)| {
-            let is_due = waiting.attempts == 0 || actions.remove(number) == Some(waiting.attempts);
-            let begun = is_due.then(|| self.begin(id, *number, waiting.attempts)).flatten()?;
+            let attempts = waiting.attempted();
+            let is_due = attempts.failed == 0 || actions.remove(number) == Some(attempts);
+            let begun = is_due.then(|| self.begin(id, *number, attempts)).flatten()?;
             Some(self.perform(begun, waiting))
         });
         // Each has begun, and is marked as such, before one of them waits.
@@ -267,8 +302,8 @@ impl<S: Saga> Performer<S> {
         lock(&self.performed)
     }
 
-    /// Begins an attempt at an action, of which so many have failed, unless it is under way or was made already.
-    fn begin(&self, id: &str, number: u64, attempts: u32) -> Option<Begun<'_, S>> {
+    /// Begins an attempt at an action after `attempts`, unless it is under way or was made already.
+    fn begin(&self, id: &str, number: u64, attempts: Attempts) -> Option<Begun<'_, S>> {
         let (mut performed, action) = (self.performed(), (id.to_owned(), number));
         if performed.get(&action).is_some_and(|performed| !performed.leaves(attempts)) {
             return None;
@@ -282,14 +317,18 @@ impl<S: Saga> Performer<S> {
         // It is never closed.
         let _turn = self.performs.acquire().await;
         let (id, number) = (begun.action.0.as_str(), begun.action.1);
-        let Waiting { action, attempts, metadata } = waiting;
+        let Waiting { action, attempts, metadata, rounds } = waiting;
         let attempt = attempts + 1;
         let instance = id.to_owned();
-        let context = ActionContext { saga: S::NAME, instance, action: number, attempt, metadata: metadata.clone() };
+        let key = caught(|| S::key(action, number)).unwrap_or_else(|Panicked| number.to_string());
+        let context = ActionContext { saga: S::NAME, instance, action: key, attempt, metadata: metadata.clone() };
         let retry = caught(|| S::retry(action)).unwrap_or_default();
         let done = tokio::time::timeout(retry.time_limit, caught_async(self.saga.perform(action, context))).await;
         let failed = |may_succeed: bool, cause: String| {
             let again = may_succeed && attempt < retry.attempts;
+            if !again && retry.after_last == AfterLast::Refuse {
+                return Ok(Err(cause));
+            }
             tracing::warn!(
                 saga = S::NAME,
                 instance = id,
@@ -314,8 +353,13 @@ impl<S: Saga> Performer<S> {
             Err(attempted) => SagaCommand::Attempted(attempted.clone()),
         })
         .await;
-        let attempts = told.as_ref().map_or(attempt, |_| u32::MAX);
+        let is_answered = told.is_ok();
+        let attempts = Attempts { rounds: if is_answered { u32::MAX } else { *rounds }, failed: attempt };
         self.performed().insert(begun.action.clone(), Performed::Told { attempts, at: Instant::now() });
+        if told.is_err_and(|attempted| attempted.again_after.is_none()) {
+            // An operator may have let it be attempted anew before that was known here.
+            self.queue.push(id, Due::default());
+        }
     }
 
     /// Tells the instance, which has failed if it cannot be told.
@@ -333,14 +377,18 @@ impl<S: Saga> Performer<S> {
     }
 
     async fn load(&self, id: &str) -> Option<Instance<S>> {
-        match again(id, LoadError::is_transient, || self.instances.load(id)).await {
-            Ok(loaded) => Some(loaded.state),
-            Err(error) => {
-                tracing::error!(saga = S::NAME, instance = id, error = %with_causes(&error), "it cannot be read");
+        let loaded = again(id, LoadError::is_transient, || self.instances.load(id)).await;
+        let readable = loaded.map_err(|error| with_causes(&error)).and_then(|loaded| {
+            // An instance of another version is left as it is, for the code that runs it.
+            loaded.state.definition().map_err(|error| error.to_string())?;
+            Ok(loaded.state)
+        });
+        readable
+            .inspect_err(|error| {
+                tracing::error!(saga = S::NAME, instance = id, error, "it cannot be read");
                 lock(&self.unreadable).insert(id.to_owned(), Instant::now());
-                None
-            }
-        }
+            })
+            .ok()
     }
 }
 

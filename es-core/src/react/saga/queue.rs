@@ -7,13 +7,22 @@ use std::{
 
 use tokio::sync::Notify;
 
+/// What was attempted at an action, in this order of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Attempts {
+    /// How often it was attempted anew.
+    pub(super) rounds: u32,
+    /// How many attempts have failed since.
+    pub(super) failed: u32,
+}
+
 /// What of an instance is due, beside the actions that were never attempted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
     /// Timers, each with the number of its setting.
     pub(super) timers: Vec<(String, u64)>,
-    /// Actions, each with how many attempts at it have failed.
-    pub(super) actions: BTreeMap<u64, u32>,
+    /// Actions, each with what was attempted.
+    pub(super) actions: BTreeMap<u64, Attempts>,
 }
 
 /// The instances at which a performer is to look, in the order in which it was told of them, each once.
@@ -89,11 +98,14 @@ mod tests {
         queue.push("a", timer("one"));
         queue.push("b", Due::default());
         queue.push("a", timer("one"));
-        queue.push("a", Due { actions: BTreeMap::from([(7, 2)]), ..timer("two") });
+        queue.push("a", Due { actions: BTreeMap::from([(7, Attempts { rounds: 0, failed: 2 })]), ..timer("two") });
         assert_eq!(queue.len(), 2);
         let (id, due) = queue.next().await;
         let timers = ["one", "two"].map(|name| (name.to_owned(), 1)).to_vec();
-        assert_eq!((id.as_str(), due), ("a", Due { timers, actions: BTreeMap::from([(7, 2)]) }));
+        assert_eq!(
+            (id.as_str(), due),
+            ("a", Due { timers, actions: BTreeMap::from([(7, Attempts { rounds: 0, failed: 2 })]) })
+        );
         assert_eq!(queue.next().await.0, "b");
         assert!(queue.pop().is_none());
     }

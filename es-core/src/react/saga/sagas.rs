@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{Instance, Instances, Overview, Saga, SagaCommand, SagaError, Status};
+use super::{Ask, Asked, Instance, Instances, Overview, Saga, SagaCommand, SagaError, Status};
 use crate::{
     read::{
         query::ReadModel,
@@ -70,13 +70,13 @@ impl<S: Saga> Sagas<S> {
         }
     }
 
-    /// Lets the instance `id` go on where it has failed: its actions are attempted again, and it reacts to the events that have come
-    /// meanwhile. That is told by its stream, with `act`.
+    /// Asks the instance `id` for something, in the name of the operator of whom `act` tells. Its stream tells that too, and what follows.
     ///
     /// # Errors
-    /// [`SagaError::NotFailed`] as [`ExecuteError::Rejected`].
-    pub async fn retry(&self, id: &str, act: &Act) -> Result<Receipt, ExecuteError<SagaError>> {
-        self.instances.execute(id, SagaCommand::Retry(act.clone())).await
+    /// [`SagaError::Declined`] as [`ExecuteError::Rejected`]: it has not failed, it has ended, or the saga does nothing on that. Nothing was
+    /// written then.
+    pub async fn ask(&self, id: &str, ask: Ask, act: &Act) -> Result<Receipt, ExecuteError<SagaError>> {
+        self.instances.execute(id, SagaCommand::Ask(Asked::new(ask, act))).await
     }
 }
 

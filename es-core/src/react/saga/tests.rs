@@ -43,6 +43,7 @@ impl Saga for Sending {
             Input::Answered { answer: 0, .. } => return Err("no parcel has the number 0".into()),
             Input::Answered { .. } => vec![Effect::CancelTimer { name: "ask".into() }, Effect::End],
             Input::Refused { .. } => vec![Effect::End, Effect::Compensate],
+            Input::Asked(_) => vec![],
         })
     }
 
@@ -57,6 +58,10 @@ fn set(name: &str, seconds: u64) -> Effect<String> {
 
 fn paid(amount: u64) -> AccountEvent {
     AccountEvent::Deposited { amount }
+}
+
+fn asked(ask: Ask) -> Asked {
+    Asked::new(ask, &Act::new("ada", "ticket 7").expect("valid"))
 }
 
 fn send() -> [Effect<String>; 3] {
@@ -110,7 +115,7 @@ fn history() -> Vec<RecordedEvent> {
     tell(SagaCommand::Fire { timer: "ask".into(), number: 1 });
     tell(SagaCommand::Attempted(Attempted { action: 3, attempts: 1, cause: "no".into(), again_after: None }));
     tell(SagaCommand::Event(paid(1)));
-    tell(SagaCommand::Retry(Act::new("ada", "ticket 7").expect("valid")));
+    tell(SagaCommand::Ask(asked(Ask::Retry)));
     tell(SagaCommand::Answer { action: 3, answer: Ok(1) });
     let stream = |event: SagaEvent<Sending>| {
         let data = EventData::of(&event).expect("written");
@@ -131,8 +136,18 @@ fn history() -> Vec<RecordedEvent> {
 #[test]
 fn r20_what_has_happened_to_a_failed_instance_is_heard_when_it_goes_on() {
     let names: Vec<_> = history().iter().map(|event| event.data.name.to_string()).collect();
-    let told =
-        ["advanced", "advanced", "attempted", "failed", "deferred", "retried", "advanced", "advanced", "completed"];
+    let told = [
+        "advanced",
+        "advanced",
+        "attempted",
+        "failed",
+        "deferred",
+        "asked",
+        "resumed",
+        "advanced",
+        "advanced",
+        "completed",
+    ];
     assert_eq!(names, told.map(|name| format!("saga.{name}")));
     assert_eq!(history()[0].stream.category(), "saga_sending_parcels");
 }
@@ -149,14 +164,14 @@ fn r20_an_event_to_which_an_instance_cannot_react_when_it_goes_on_waits_again_wi
         told.iter().map(|event| event.schema().name).collect::<Vec<_>>()
     };
     let paid = |amount| Heard::from_recorded(&recorded([("ada", paid(amount))])[0]).expect("read").expect("heard");
-    let retry = || SagaCommand::Retry(Act::new("ada", "ticket 7").expect("valid"));
+    let retry = || SagaCommand::Ask(asked(Ask::Retry));
     names(SagaCommand::Event(paid(7)));
     names(SagaCommand::Fail { cause: "no".into() });
     for amount in [0, 1] {
         assert_eq!(names(SagaCommand::Event(paid(amount))), ["saga.deferred"]);
     }
     for _ in 0..2 {
-        let again = ["saga.retried", "saga.failed", "saga.deferred", "saga.deferred"];
+        let again = ["saga.asked", "saga.resumed", "saga.failed", "saga.deferred", "saga.deferred"];
         assert_eq!(names(retry()), again);
     }
 }

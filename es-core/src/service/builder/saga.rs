@@ -7,7 +7,7 @@ use crate::{
         saga::{Instance, Instances, Reactor, Saga, SagaPerformer},
     },
     read::{projection::Projection, projector::Projector},
-    service::resources::Resources,
+    service::{resources::Resources, start_error::StartError},
 };
 
 impl ServiceBuilder {
@@ -31,10 +31,13 @@ impl ServiceBuilder {
             let projector = Projector::new(Instances::<S>::default(), resources.log(), resources.store());
             Body::Projector(Box::new(with_settings!(projector, readers)))
         });
-        let known = known.register(PartKind::Saga, S::NAME, |resources, readers| {
+        let known = known.register_with(PartKind::Saga, S::NAME, |resources, readers| {
+            if let Some(flaw) = S::flaw() {
+                return Err(StartError::Saga { name: S::NAME, flaw });
+            }
             let runner = Reactor::<S>::runner(resources.repository(), resources.source(), resources.store());
             let runner = with_settings!(runner, readers);
-            Body::Other(Box::new(reacts(runner)))
+            Ok(Body::Other(Box::new(reacts(runner))))
         });
         known.register(PartKind::Saga, SagaPerformer::<S>::NAME, |resources, readers| {
             let (store, instances) = (resources.store(), resources.repository());
