@@ -71,10 +71,10 @@ use crate::{
 ///     }
 ///
 ///     fn steps(_version: u32) -> Steps<Self> {
-///         let withdraw = Step::new("withdraw", |data: &Move| Todo::Withdraw { account: format!("from-{}", data.id), amount: data.amount })
-///             .compensated_by(|data| Todo::Deposit { account: format!("from-{}", data.id), amount: data.amount })
+///         let withdraw = Step::<Self>::new("withdraw", |it| Todo::Withdraw { account: format!("from-{}", it.id), amount: it.amount })
+///             .compensated_by(|it| Todo::Deposit { account: format!("from-{}", it.id), amount: it.amount })
 ///             .time_limit(Duration::from_secs(60));
-///         let deposit = Step::new("deposit", |data: &Move| Todo::Deposit { account: format!("to-{}", data.id), amount: data.amount });
+///         let deposit = Step::<Self>::new("deposit", |it| Todo::Deposit { account: format!("to-{}", it.id), amount: it.amount });
 ///         Steps::new().step(withdraw).step(deposit)
 ///     }
 ///
