@@ -15,6 +15,7 @@ pub use crate::{
     },
     limits::*,
     of_engine::{is_of_engine, likewise, of_engine},
+    react::commands::{CommandAnswer, CommandMessage, CommandTopic},
     read::{
         engine_error::Location,
         inline::{

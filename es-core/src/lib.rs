@@ -113,6 +113,7 @@ pub use codec::EncodeError;
 pub use es_macros::{Event, EventSet};
 pub use event::{Event, EventData, EventSet, Metadata, NewEvent, NewEventError, Recorded, RecordedEvent};
 pub use memory::MemoryStore;
+pub use react::commands::{CommandOwner, Commands, SendError};
 pub use react::consumer::{Consumer, ConsumerRunner};
 pub use react::policy::{Policy, PolicyError, PolicyRunner, reaction};
 pub use react::saga::{

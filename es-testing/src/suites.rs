@@ -1,5 +1,6 @@
 //! One module for each suite; each public function is a claim, and the macros turn them into tests.
 
+pub mod commands;
 pub mod dead_letters;
 mod engines;
 pub mod engines_codec;

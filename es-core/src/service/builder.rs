@@ -71,6 +71,7 @@ macro_rules! with_settings {
     }};
 }
 
+mod commands;
 mod saga;
 
 type Make = Box<dyn FnOnce(&Resources, Readers) -> Result<Body, StartError> + Send>;

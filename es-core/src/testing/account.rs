@@ -30,7 +30,7 @@ pub enum AccountEvent {
 }
 
 /// What an account can be asked to do.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum AccountCommand {
     /// Take money.
     Deposit(u64),

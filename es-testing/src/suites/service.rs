@@ -42,6 +42,14 @@ macro_rules! service_suite {
             r20_what_was_done_before_a_process_was_killed_takes_effect_once
             r20_services_that_come_and_go_leave_no_saga_unfinished
         }
+        $crate::__suite! { commands, $make,
+            r6_a_command_that_is_delivered_again_is_executed_once_and_answered_the_same
+            r6_a_refusal_that_was_answered_stays_a_refusal
+            r6_a_command_that_had_nothing_to_do_does_nothing_later
+            r20_a_command_whose_deadline_has_passed_is_not_executed
+            r11_r14_what_is_no_command_of_this_service_is_a_permanent_failure
+            commands_to_aggregates_of_the_same_store_are_executed_there
+        }
         $crate::__suite! { inline, $make,
             r13_a_read_after_the_receipt_sees_the_write_without_waiting
             r9_inline_documents_are_the_fold_of_the_log
