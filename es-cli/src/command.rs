@@ -11,6 +11,7 @@ use crate::{
     operate::{Actions, CancelRebuild, Skip, Switch},
     output::Output,
     readers::Readers,
+    sagas::Sagas,
     stream::Stream,
     streams::Streams,
     version::{self, Versioned},
@@ -50,6 +51,9 @@ pub enum StoreCommand {
     /// Shows the events that a reader could not handle, and retries, discards or edits them
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Shows the instances of sagas, and asks them for something
+    #[command(subcommand)]
+    Sagas(Sagas),
     /// Lists what operators did: who, when and why
     Actions(Actions),
 }
@@ -74,6 +78,7 @@ impl StoreCommand {
             Self::Skip(skip) => skip.run(store, output).await,
             Self::CancelRebuild(cancel) => cancel.run(store, output).await,
             Self::DeadLetters(letters) => letters.run(store, output).await,
+            Self::Sagas(sagas) => sagas.run(store, output).await,
             Self::Actions(actions) => actions.run(store, output).await,
         }
     }

@@ -68,6 +68,10 @@ impl Shown {
         self.format.json
     }
 
+    pub(crate) fn has_data(self) -> bool {
+        self.data
+    }
+
     /// Prints `events`, each on a line of its own.
     pub(crate) fn print(self, events: &[RecordedEvent], output: &mut Output) -> io::Result<()> {
         for event in events {

@@ -18,6 +18,7 @@ mod doctor;
 mod act;
 mod operate;
 mod dead_letters;
+mod sagas;
 pub mod command;
 
 // The commands on a relay to Kafka, and on its topics.

@@ -11,6 +11,7 @@ mod commands;
 mod loads;
 mod readers;
 mod relays;
+pub(crate) mod sagas;
 pub mod spans;
 #[cfg(test)]
 mod tests;
@@ -240,6 +241,27 @@ pub const RELAY_ERRORS: Metric = Metric::new(
     &["relay", "kind"],
     "Errors of the relay: transient ones are waited out, at permanent ones it stops",
 );
+/// How the instances of a saga are.
+pub const SAGA_INSTANCES: Metric = Metric::new(
+    "saga_instances",
+    (G, Unit::Count),
+    &["saga", "state"],
+    "Instances of a saga that have not ended, in whichever process they are performed",
+);
+/// How long actions took.
+pub const SAGA_ACTION_DURATION: Metric = Metric::new(
+    "saga_action_duration_seconds",
+    (H, Unit::Seconds),
+    &["saga", "outcome"],
+    "How long attempts at actions of a saga took",
+);
+/// How late timers are.
+pub const SAGA_TIMER_DELAY: Metric = Metric::new(
+    "saga_timer_delay_seconds",
+    (H, Unit::Seconds),
+    &["saga"],
+    "How much later than its time a timer of a saga was found, by the clock of the store",
+);
 
 /// All of them.
 pub const ALL: &[Metric] = &[
@@ -271,6 +293,9 @@ pub const ALL: &[Metric] = &[
     RELAY_EVENTS,
     RELAY_DURATION,
     RELAY_ERRORS,
+    SAGA_INSTANCES,
+    SAGA_ACTION_DURATION,
+    SAGA_TIMER_DELAY,
 ];
 
 /// Tells the recorder what the metrics are and in which units they count. Call it once, after the recorder was installed.

@@ -12,4 +12,5 @@ mod examines;
 mod operates;
 mod reads;
 mod relays;
+mod sagas;
 mod writes_text;

@@ -5,8 +5,12 @@ use std::{sync::Weak, time::Duration};
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::{Inner, Service, status::PartStatus};
-use crate::{stream::Position, telemetry};
+use super::{Inner, Service, part::PartKind, status::PartStatus};
+use crate::{
+    react::saga::{NamedSaga, Status as SagaStatus},
+    stream::Position,
+    telemetry,
+};
 
 /// How often it is told. A scrape is as a rule less frequent.
 const EVERY: Duration = Duration::from_secs(5);
@@ -45,6 +49,20 @@ impl Service {
                 && let Some(seconds) = self.seconds_behind(*position, *lag).await
             {
                 telemetry::lag(name, position.get(), *lag, seconds);
+            }
+            if part.kind == PartKind::Saga {
+                self.report_instances(&part.name).await;
+            }
+        }
+    }
+
+    /// Reports how many instances the saga has that have not ended, if `part` performs for them.
+    async fn report_instances(&self, part: &str) {
+        let store = self.store();
+        let Some(saga) = NamedSaga::of(&*store, part) else { return };
+        for status in SagaStatus::ALL.into_iter().filter(|status| !status.has_ended()) {
+            if let Ok(count) = saga.count(status).await {
+                telemetry::sagas::instances(saga.name(), status.as_str(), count);
             }
         }
     }

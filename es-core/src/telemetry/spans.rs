@@ -151,6 +151,13 @@ pub(crate) fn react(policy: &'static str, event: &RecordedEvent) -> Span {
     span
 }
 
+/// An attempt at an action of a saga.
+pub(crate) fn perform(saga: &'static str, instance: &str, action: u64, attempt: u32, metadata: &Metadata) -> Span {
+    let span = debug_span!("perform", saga, instance, action, attempt, traceparent = Empty, traces = Empty);
+    about_all(&span, std::iter::once(metadata));
+    span
+}
+
 /// Events that a relay publishes together.
 pub fn publish(relay: &str, events: &[RecordedEvent]) -> Span {
     let span = debug_span!(parent: None, "publish", relay, events = events.len(), traceparent = Empty, traces = Empty);

@@ -41,6 +41,11 @@ impl<'a> NamedSaga<'a> {
         Ok(names.map(|name| Self { store, name }).collect())
     }
 
+    /// The one whose performer is the reader `performer`; `None` if that is none.
+    pub(crate) fn of(store: &'a dyn ServiceStore, performer: &str) -> Option<Self> {
+        performer.strip_prefix(names::PERFORMER).map(|name| Self { store, name: name.to_owned() })
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name

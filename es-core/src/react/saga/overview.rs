@@ -131,7 +131,7 @@ impl Overview {
     pub const DUE: Field<Self, DateTime<Utc>> = Field::new("due", Self::due);
 
     /// When something is to be done next.
-    pub(super) fn due(&self) -> Option<DateTime<Utc>> {
+    pub fn due(&self) -> Option<DateTime<Utc>> {
         if self.status.has_ended() || self.status == Status::Failed {
             return self.asked_at;
         }

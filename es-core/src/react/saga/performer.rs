@@ -12,6 +12,7 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
+use tracing::Instrument;
 
 use super::{
     ActionContext, ActionError, AfterLast, Instance, Saga, SagaCommand, SagaError,
@@ -31,6 +32,7 @@ use crate::{
         panics::{Panicked, caught, caught_async},
         query::{QueryError, ReadModel},
     },
+    telemetry::{self, spans},
     write::{
         execute::{CommandContext, ExecuteError, LoadError, Repository},
         store::{EventStore, ReadError},
@@ -234,10 +236,12 @@ impl<S: Saga> Performer<S> {
             let mut timers: Vec<_> = overview.timers.iter().filter(|(_, timer)| timer.due <= now).collect();
             timers.sort_by_key(|(_, timer)| timer.due);
             let woken = lock(&self.woken);
-            let is_new = |number: u64| !woken.contains(&(id.clone(), number));
+            shown.extend(timers.iter().map(|(_, timer)| (id.clone(), timer.number)));
+            timers.retain(|(_, timer)| !woken.contains(&(id.clone(), timer.number)));
+            for (_, timer) in &timers {
+                telemetry::sagas::timer_found(S::NAME, (now - timer.due).to_std().unwrap_or_default());
+            }
             let timers: Vec<_> = timers.into_iter().map(|(name, timer)| (name.clone(), timer.number)).collect();
-            shown.extend(timers.iter().map(|(_, number)| (id.clone(), *number)));
-            let timers: Vec<_> = timers.into_iter().filter(|(_, number)| is_new(*number)).collect();
             drop(woken);
             let actions = overview.actions.iter().filter(|(_, action)| action.due <= now);
             let performed = self.performed();
@@ -323,7 +327,15 @@ impl<S: Saga> Performer<S> {
         let key = caught(|| S::key(action, number)).unwrap_or_else(|Panicked| number.to_string());
         let context = ActionContext { saga: S::NAME, instance, action: key, attempt, metadata: metadata.clone() };
         let retry = caught(|| S::retry(action)).unwrap_or_default();
-        let done = tokio::time::timeout(retry.time_limit, caught_async(self.saga.perform(action, context))).await;
+        let (span, since) = (spans::perform(S::NAME, id, number, attempt, metadata), Instant::now());
+        let performed = caught_async(self.saga.perform(action, context)).instrument(span);
+        let done = tokio::time::timeout(retry.time_limit, performed).await;
+        let outcome = match &done {
+            Ok(Ok(Ok(_))) => "done",
+            Ok(Ok(Err(ActionError::Refused(_)))) => "refused",
+            _ => "failed",
+        };
+        telemetry::sagas::attempted(S::NAME, outcome, since.elapsed());
         let failed = |may_succeed: bool, cause: String| {
             let again = may_succeed && attempt < retry.attempts;
             if !again && retry.after_last == AfterLast::Refuse {
