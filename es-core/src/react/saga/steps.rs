@@ -122,6 +122,9 @@ pub trait StepSaga: Sized + Send + Sync + 'static {
     /// What the instance knows from `event`: from the one that starts it, and from later ones. Pure.
     fn learn(data: &mut Self::Data, event: &Recorded<Self::Event>);
 
+    /// What the instance knows since this step has failed, or since an operator (`None`) has it taken back, for what takes it back. Pure.
+    fn failed(_data: &mut Self::Data, _step: Option<&str>, _reason: &str) {}
+
     /// The steps, as this one of the [`VERSIONS`](Self::VERSIONS) has them. Pure: always the same.
     fn steps(version: u32) -> Steps<Self>;
 

@@ -67,6 +67,7 @@ impl<S: StepSaga> fmt::Debug for Steps<S> {
 
 type MakesAction<S> = fn(&<S as StepSaga>::Data) -> <S as StepSaga>::Action;
 type Learns<S> = fn(&mut <S as StepSaga>::Data, &<S as StepSaga>::Answer);
+type LimitOf<S> = fn(&<S as StepSaga>::Data) -> Option<Duration>;
 type Completes<S> = fn(&Recorded<<S as StepSaga>::Event>) -> bool;
 type Fails<S> = fn(&Recorded<<S as StepSaga>::Event>) -> Option<String>;
 
@@ -80,7 +81,8 @@ pub struct Step<S: StepSaga> {
     pub(super) answered: Option<Learns<S>>,
     pub(super) completed_by: Option<Completes<S>>,
     pub(super) failed_by: Option<Fails<S>>,
-    pub(super) time_limit: Option<Duration>,
+    time_limit: Option<Duration>,
+    time_limit_of: Option<LimitOf<S>>,
     pub(super) only_if: Option<fn(&S::Data) -> bool>,
     pub(super) compensation: Option<MakesAction<S>>,
     pub(super) importance: i32,
@@ -103,6 +105,7 @@ impl<S: StepSaga> Step<S> {
             completed_by: None,
             failed_by: None,
             time_limit: None,
+            time_limit_of: None,
             only_if: None,
             compensation: None,
             importance: 0,
@@ -134,6 +137,17 @@ impl<S: StepSaga> Step<S> {
     #[must_use]
     pub fn time_limit(self, limit: Duration) -> Self {
         Self { time_limit: Some(limit), ..self }
+    }
+
+    /// As [`time_limit`](Self::time_limit), where the instance knows how long the step may take; `None` is any time.
+    #[must_use]
+    pub fn time_limit_of(self, limit: LimitOf<S>) -> Self {
+        Self { time_limit_of: Some(limit), ..self }
+    }
+
+    /// How long the step may take.
+    pub(super) fn limit(&self, data: &S::Data) -> Option<Duration> {
+        self.time_limit_of.map_or(self.time_limit, |limit| limit(data))
     }
 
     /// The step is left out if this is not so when it would begin.

@@ -180,7 +180,7 @@ impl<'a, S: StepSaga> Course<'a, S> {
     /// The time limit of a step is over.
     fn late(&mut self, step: &str) {
         let Some(index) = self.state.place(step) else { return };
-        let limit = self.steps.find(step).and_then(|(_, step)| step.time_limit).unwrap_or_default();
+        let limit = self.steps.find(step).and_then(|(_, step)| step.limit(&self.state.data)).unwrap_or_default();
         self.state.taken[index].how = match self.state.taken[index].how {
             How::Begun if self.action(index, false).is_some() => How::Late,
             How::Begun => How::Failed,
@@ -194,6 +194,7 @@ impl<'a, S: StepSaga> Course<'a, S> {
         match ask {
             Ask::Compensate if self.state.failure.is_some() => Err("it does so already".into()),
             Ask::Compensate => {
+                S::failed(&mut self.state.data, None, reason);
                 self.state.failure = Some(format!("{actor}: {reason}"));
                 self.effects.push(Effect::Compensate);
                 for index in 0..self.state.taken.len() {
@@ -271,7 +272,8 @@ impl<'a, S: StepSaga> Course<'a, S> {
                 }
                 let index = self.state.taken.len() - 1;
                 self.effects.extend(self.action(index, false).map(Effect::Perform));
-                let limit = step.time_limit.map(|after| Effect::SetTimer { name: step.name.to_owned(), after });
+                let limit =
+                    step.limit(&self.state.data).map(|after| Effect::SetTimer { name: step.name.to_owned(), after });
                 self.effects.extend(limit);
             }
             let is_over = |step: &Step<S>| {
@@ -320,7 +322,9 @@ impl<'a, S: StepSaga> Course<'a, S> {
         if self.state.failure.is_some() {
             return;
         }
-        self.state.failure = Some(format!("{}: {reason}", self.state.taken[index].step));
+        let step = &self.state.taken[index].step;
+        S::failed(&mut self.state.data, Some(step), reason);
+        self.state.failure = Some(format!("{step}: {reason}"));
         self.effects.push(Effect::Compensate);
         // The steps beside it are taken back when their actions have an answer.
         for other in 0..self.state.taken.len() {
@@ -358,7 +362,7 @@ impl<'a, S: StepSaga> Course<'a, S> {
 
     fn no_limit(&mut self, index: usize) {
         let name = &self.state.taken[index].step;
-        if self.steps.find(name).is_some_and(|(_, step)| step.time_limit.is_some()) {
+        if self.steps.find(name).is_some_and(|(_, step)| step.limit(&self.state.data).is_some()) {
             self.effects.push(Effect::CancelTimer { name: name.clone() });
         }
     }

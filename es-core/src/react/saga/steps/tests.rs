@@ -228,3 +228,72 @@ fn steps_with_the_same_name_or_without_an_end_are_flaws() {
     assert!(Steps::<Journey>::new().step(Step::new("A", |_| String::new())).flaw().is_some());
     assert_eq!(Journey::steps(2).flaw(), None);
 }
+
+/// An errand that says itself how long it may take, and what is taken back of it tells why.
+struct Errand;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Asked {
+    days: u32,
+    failure: Option<String>,
+}
+
+#[async_trait]
+impl StepSaga for Errand {
+    const NAME: &'static str = "errand";
+    type Event = AccountEvent;
+    type Data = Asked;
+    type Action = String;
+    type Answer = ();
+
+    fn correlate(event: &Recorded<AccountEvent>) -> Correlation {
+        Correlation::Starts(event.stream.id().to_owned())
+    }
+
+    fn learn(data: &mut Asked, event: &Recorded<AccountEvent>) {
+        if let AccountEvent::Deposited { amount } = event.data {
+            data.days = u32::try_from(amount).unwrap_or(u32::MAX);
+        }
+    }
+
+    fn failed(data: &mut Asked, step: Option<&str>, reason: &str) {
+        data.failure = Some(format!("{}: {reason}", step.unwrap_or("an operator")));
+    }
+
+    fn steps(_: u32) -> Steps<Self> {
+        let go = Step::<Self>::new("go", |_| "go".to_owned())
+            .compensated_by(|data| format!("return, since {}", data.failure.as_deref().unwrap_or("?")));
+        let wait = Step::<Self>::new("wait", |_| "wait".to_owned())
+            .time_limit_of(|data| (data.days > 0).then(|| DAY * data.days))
+            .completed_by(|event| matches!(event.data, AccountEvent::Withdrawn { .. }));
+        Steps::new().step(go).step(wait)
+    }
+
+    async fn perform(&self, _: &String, _: ActionContext) -> Result<(), ActionError> {
+        Ok(())
+    }
+}
+
+fn waiting(days: u64) -> GivenSaga<Errand> {
+    given_saga::<Errand>().event("ada", AccountEvent::Deposited { amount: days }).answered(())
+}
+
+#[test]
+fn r20_a_step_takes_as_long_as_the_instance_says() {
+    let limit = |days: u32| Effect::SetTimer { name: "wait".to_owned(), after: DAY * days };
+    waiting(3).then([of("wait", "wait"), limit(3)]);
+    waiting(0).then([of("wait", "wait")]);
+    let done = waiting(3).answered(()).event("ada", AccountEvent::Withdrawn { amount: 1 });
+    done.then([no_limit("wait"), Effect::End]);
+}
+
+#[test]
+fn r20_what_takes_a_step_back_knows_why() {
+    let late = waiting(3).answered(()).after(DAY * 3);
+    late.then([Effect::Compensate, back("go", "return, since wait: not done within 259200s")]);
+    let refused = waiting(0).refused("it rains");
+    refused.then([Effect::Compensate, back("go", "return, since wait: it rains")]);
+    let asked = given_saga::<Errand>().event("ada", AccountEvent::Deposited { amount: 1 }).answered(());
+    let asked = asked.answered(()).asked(Ask::Compensate);
+    asked.then([Effect::Compensate, no_limit("wait"), back("go", "return, since an operator: a test")]);
+}
