@@ -265,7 +265,7 @@ impl Client {
         self.orders += 1;
         let items = r#"[{"productId":"PROD-456","quantity":2,"price":49.99}]"#;
         let body = format!(r#"{{"userId":"{customer}","items":{items},"totalAmount":99.98}}"#);
-        let answer = self.connection.post("/api/orders", &body).await?;
+        let answer = self.connection.post("/api/orders?drive=manual", &body).await?;
         ensure!(answer.status == 201, "{}: {}", answer.status, String::from_utf8_lossy(&answer.body));
         self.placed.fetch_add(1, Ordering::Relaxed);
         Ok((customer, serde_json::from_slice(&answer.body)?))

@@ -20,7 +20,7 @@ use crate::{Failure, Result, say, tools};
 const PROCESSES: [(&str, &[&str]); 8] = [
     ("api", &["serve", "--only-http"]),
     ("relay", &["publish"]),
-    ("fulfilment", &["policy"]),
+    ("fulfilment", &["saga"]),
     ("payments", &["consume"]),
     ("orders", &["project", "order-details", "orders-by-customer", "order-search"]),
     ("revenue", &["project", "daily-revenue"]),
@@ -115,9 +115,11 @@ fn places(servers: &Servers) -> Vec<Place> {
             places.push(Place { name, value: value.to_owned(), written });
         }
     }
-    let name = "ORDER_SERVICE_PAYMENTS_TOPIC";
-    let value = env::var(name).unwrap_or_else(|_| PAYMENTS.to_owned());
-    places.push(Place { name, written: format!("'{value}'"), value });
+    let messages = tools::workspace().join("target/messages.jsonl").display().to_string();
+    for (name, value) in [("ORDER_SERVICE_PAYMENTS_TOPIC", PAYMENTS.to_owned()), ("ORDER_SERVICE_MESSAGES", messages)] {
+        let value = env::var(name).unwrap_or(value);
+        places.push(Place { name, written: format!("'{value}'"), value });
+    }
     places
 }
 

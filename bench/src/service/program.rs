@@ -18,7 +18,7 @@ const PROGRAM: &str = "../target/release/order-service";
 /// What runs beside the API where Kafka carries the events.
 const BESIDE: [&[&str]; 6] = [
     &["publish"],
-    &["policy"],
+    &["saga"],
     &["project", "order-details", "orders-by-customer", "order-search"],
     &["project", "daily-revenue"],
     &["project", "audit-trail", "stock"],

@@ -12,7 +12,7 @@ use crate::{
         AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderFunnel, OrderTables, OrderTimeline,
         OrdersByCustomer, Stock,
     },
-    rules::{Rules, StockRules},
+    rules::Rules,
 };
 
 /// How long a query waits until a read model serves. A new read model on an empty or short log needs less.
@@ -37,8 +37,7 @@ pub struct App {
     /// With Kafka.
     pub order_funnel: Option<ReadModel<OrderFunnel>>,
     pub order_search: OrderTables,
-    /// With how many pieces a product begins.
-    pub opening: StockRules,
+    pub rules: Rules,
     pub service: Service,
     /// Ends the answers that have no end.
     pub stops: CancellationToken,
@@ -62,7 +61,7 @@ impl App {
             stock: service.read_model().patience(PATIENCE),
             order_funnel: has_funnel.then(|| service.read_model().patience(PATIENCE)),
             order_search: OrderTables::of(service, PATIENCE),
-            opening: rules.stock.clone(),
+            rules: rules.clone(),
             service: service.clone(),
             stops: CancellationToken::new(),
         }

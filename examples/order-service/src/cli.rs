@@ -4,12 +4,11 @@ use std::{fmt, net::SocketAddr, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, builder::PossibleValuesParser};
 use evenfold::{
-    Policy,
     cli::{ServiceCommand, TextCommand},
     service,
 };
 
-use crate::{policy::Fulfilment, read_models::NAMES};
+use crate::{fulfilment, read_models::NAMES};
 
 /// Orders, payments, inventory and shipping on an event-sourced store.
 #[derive(Debug, Clone, Parser)]
@@ -73,6 +72,14 @@ pub struct Parts {
     #[arg(long, global = true, value_name = "FILE", env = "ORDER_SERVICE_RULES", hide_env_values = true)]
     pub rules: Option<PathBuf>,
 
+    /// Where messages to customers are written that are not sent otherwise [default: messages.jsonl beside the embedded file]
+    #[arg(long, global = true, value_name = "FILE", env = "ORDER_SERVICE_MESSAGES", hide_env_values = true)]
+    pub messages: Option<PathBuf>,
+
+    /// A server that sends mails: smtps://user:password@host or smtp://host:port [default: none]
+    #[arg(long, global = true, value_name = "URL", env = "ORDER_SERVICE_MAIL", hide_env_values = true)]
+    pub mail: Option<String>,
+
     /// Counts the daily revenue as the first release did
     #[arg(long, global = true, env = "ORDER_SERVICE_FIRST_RELEASE", hide_env_values = true)]
     pub first_release: bool,
@@ -107,7 +114,7 @@ pub struct Http {
     #[arg(long, global = true, value_name = "ADDR", env = "ORDER_SERVICE_METRICS", hide_env_values = true)]
     pub metrics: Option<SocketAddr>,
 
-    /// Leaves policy, projectors and relay to other processes
+    /// Leaves saga, projectors and relay to other processes
     #[arg(long, global = true)]
     pub only_http: bool,
 }
@@ -115,9 +122,9 @@ pub struct Http {
 /// What this process does.
 #[derive(Debug, Clone, Subcommand)]
 pub enum Role {
-    /// HTTP with policy, projectors and, with --kafka, the relay (this is the default)
+    /// HTTP with saga, projectors and, with --kafka, the relay (this is the default)
     Serve,
-    /// Places orders, drives them, prints the read models, and ends
+    /// Has orders fulfilled, one well and each of the others with another failure, prints what happens to them, and ends
     Demo,
     /// Only copies the log to Kafka, as `relay status` tells
     Publish,
@@ -127,8 +134,8 @@ pub enum Role {
         #[arg(value_parser = PossibleValuesParser::new(NAMES))]
         projections: Vec<String>,
     },
-    /// Only sends commands to payments, inventory and shipments when orders change
-    Policy,
+    /// Only has orders fulfilled: payment, stock, shipment, and messages to customers
+    Saga,
     /// Only handles what the payment provider tells
     Consume,
     /// Plays the payment provider: creates its topic if it is missing, and tells there that orders were paid; needs --payments-topic
@@ -154,7 +161,7 @@ impl Role {
             Self::Service(command) => command.parts(),
             Self::Text(_) | Self::Provider { .. } => service::Parts::None,
             Self::Publish => service::Parts::named([service::RELAY]),
-            Self::Policy => service::Parts::named([Fulfilment::NAME]),
+            Self::Saga => service::Parts::named(fulfilment::PARTS),
             Self::Consume => service::Parts::Kind(service::PartKind::Consumer),
             Self::Project { projections } if projections.is_empty() => {
                 service::Parts::Kind(service::PartKind::Projection)

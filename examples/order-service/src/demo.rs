@@ -1,4 +1,6 @@
-//! A few orders from beginning to end, and the read models that follow from them.
+//! An order of each kind from its beginning to its end, as timelines: one goes well, and each of the others fails in another way.
+
+mod timeline;
 
 use std::{
     io::{self, Write},
@@ -7,78 +9,80 @@ use std::{
 
 use comfy_table::{Table, presets::ASCII_MARKDOWN};
 use evenfold::{
-    CommandContext, ExecuteError, IdempotencyKey, InvalidKey, KeyRange, Metadata, Position, QueryError,
+    CommandContext, IdempotencyKey, InvalidKey, KeyRange, Metadata, QueryError, react::saga::SagaQueryError,
     service::Unsettled,
 };
 
+pub use self::timeline::TimelineError;
 use crate::{
     app::App,
+    fulfilment::Fulfilment,
     ids::{CustomerId, InvalidId, OrderId},
     line::{InvalidQuantity, Line},
     money::Money,
-    order::{OrderCommand, OrderRefusal},
+    order::{Drive, OrderCommand},
     placing::PlaceError,
-    read_models::AuditTrail,
+    rules::Rules,
 };
 
-/// How long policy and read models may take to follow a step.
+/// How long an order, and the read models, may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The largest number of rows in a table.
 const ROWS: usize = 1_000;
 
-/// A customer, the items (product, quantity, price in cents), and the steps of the order.
-type Story<'a> = (&'a str, &'a [(&'a str, u32, i64)], &'a [OrderCommand]);
+/// What is to be seen, a customer, and the items (product, quantity, price in cents).
+type Story<'a> = (&'a str, &'a str, &'a [(&'a str, u32, i64)]);
 
-const STORIES: [Story<'static>; 4] = {
-    use OrderCommand::{Cancel, Complete, Pay, Reserve, Ship};
-    [
-        ("USR-ADA", &[("PROD-LAMP", 2, 4_999)], &[Pay, Reserve, Ship, Complete]),
-        ("USR-BEN", &[("PROD-LAMP", 1, 4_999), ("PROD-BULB", 3, 10)], &[Pay, Reserve, Cancel]),
-        ("USR-ADA", &[("PROD-DESK", 1, 25_000)], &[Pay, Reserve, Ship]),
-        ("USR-BEN", &[("PROD-BULB", 10, 10)], &[]),
-    ]
-};
+const STORIES: [Story<'static>; 5] = [
+    ("All goes well", "USR-ADA", &[("PROD-LAMP", 2, 4_999)]),
+    ("The payment is declined", "USR-EVE", &[("PROD-LAMP", 1, 4_999)]),
+    ("There is too little in stock", "USR-BEN", &[("PROD-CHAIR", 4, 8_000), ("PROD-DESK", 2, 25_000)]),
+    ("The shipment fails", "USR-FAY", &[("PROD-LAMP", 1, 4_999), ("PROD-BULB", 3, 10)]),
+    ("It is not paid in time", "USR-LEO", &[("PROD-BULB", 10, 10)]),
+];
 
-/// Plays the stories and prints the read models to `out`. A second run on the same store changes nothing, because every step
-/// carries an idempotency key.
+/// The rules under which the stories go so.
+pub fn rules() -> Rules {
+    toml::from_str(include_str!("demo/rules.toml")).expect("a test reads them")
+}
+
+/// Plays the stories and prints timelines and read models to `out`. A second run on the same store changes nothing, because every
+/// order has an idempotency key.
 ///
 /// # Errors
 /// [`DemoError`].
 pub async fn run(app: &App, out: &mut impl Write) -> Result<(), DemoError> {
     let mut orders = Vec::new();
-    for (number, story) in STORIES.into_iter().enumerate() {
-        orders.push(live(app, &format!("demo-{number}"), story).await?);
+    for (number, story) in STORIES.iter().enumerate() {
+        let order = live(app, &format!("demo-{number}"), story).await?;
+        writeln!(out, "{}\n", story.0)?;
+        timeline::print(&app.service, &order, out).await?;
+        writeln!(out)?;
+        orders.push(order);
     }
+    app.service.settled(PATIENCE).await?;
     writeln!(out, "order details\n{}\n", order_details(app, &orders).await?)?;
-    writeln!(out, "orders by customer\n{}\n", orders_by_customer(app).await?)?;
-    writeln!(out, "daily revenue\n{}\n", daily_revenue(app).await?)?;
-    writeln!(out, "audit trail\n{}", audit_trail(app).await?)?;
+    writeln!(out, "stock\n{}\n", stock(app).await?)?;
+    writeln!(out, "daily revenue\n{}", daily_revenue(app).await?)?;
     Ok(())
 }
 
-/// Each step waits until policy and read models have followed the step before, so that the log has the same order in each
-/// run.
-async fn live(app: &App, name: &str, (customer, items, steps): Story<'_>) -> Result<OrderId, DemoError> {
+/// Places an order, and returns when nothing happens to it any more.
+async fn live(app: &App, name: &str, (_, customer, items): &Story<'_>) -> Result<OrderId, DemoError> {
     let customer: CustomerId = customer.parse()?;
-    let id = OrderId::of_request(&IdempotencyKey::new(name)?);
+    let key = IdempotencyKey::new(name)?;
+    let id = OrderId::of_request(&key);
     let lines = items.iter().map(|(product, quantity, cents)| {
         Ok(Line { product: product.parse()?, quantity: (*quantity).try_into()?, price: Money::of_cents(*cents) })
     });
     let lines = lines.collect::<Result<Vec<_>, DemoError>>()?;
     let total = Line::total(&lines).unwrap_or_default();
-    let place = OrderCommand::Place { customer: customer.clone(), lines, total };
-    for (step, command) in std::iter::once(&place).chain(steps).enumerate() {
-        let metadata = Metadata { actor: Some(customer.to_string()), ..Metadata::default() };
-        let key = IdempotencyKey::new(format!("{name}-{step}"))?;
-        let context = CommandContext::from(metadata).idempotent(key, b"demo");
-        if step == 0 {
-            app.placing.place(&id, &customer, command, context).await?;
-        } else {
-            app.orders.execute_with(&id, command.clone(), context).await?;
-        }
-        app.service.settled(PATIENCE).await?;
-    }
+    let drive = Drive::Saga { pay_within_ms: app.rules.payments.within_ms };
+    let place = OrderCommand::Place { customer: customer.clone(), lines, total, drive };
+    let metadata = Metadata { actor: Some(customer.to_string()), ..Metadata::default() };
+    app.placing.place(&id, &customer, &place, CommandContext::from(metadata).idempotent(key, b"demo")).await?;
+    app.service.sagas::<Fulfilment>().ended(id.as_ref(), PATIENCE).await?;
     Ok(id)
 }
 
@@ -100,11 +104,11 @@ async fn order_details(app: &App, orders: &[OrderId]) -> Result<Table, DemoError
     Ok(table)
 }
 
-async fn orders_by_customer(app: &App) -> Result<Table, DemoError> {
-    let mut table = table(["customer", "order", "status", "total"]);
-    for (key, order) in app.orders_by_customer.scan(KeyRange::default(), ROWS).await?.documents {
-        let customer = key.split('/').next().unwrap_or_default();
-        table.add_row([customer, order.order_id.as_ref(), &order.status.to_string(), &order.total_amount.to_string()]);
+async fn stock(app: &App) -> Result<Table, DemoError> {
+    let mut table = table(["product", "free", "reserved", "dispatched"]);
+    for (product, item) in app.stock.scan(KeyRange::default(), ROWS).await?.documents {
+        let [free, reserved, dispatched] = [item.free.unwrap_or_default(), item.reserved, item.dispatched];
+        table.add_row([product, free.to_string(), reserved.to_string(), dispatched.to_string()]);
     }
     Ok(table)
 }
@@ -114,22 +118,6 @@ async fn daily_revenue(app: &App) -> Result<Table, DemoError> {
     for (date, day) in app.daily_revenue.scan(KeyRange::default(), ROWS).await?.documents {
         let [captured, refunded, net] = [day.captured, day.refunded, day.net].map(|amount| amount.to_string());
         table.add_row([date, day.placed.to_string(), captured, refunded, net]);
-    }
-    Ok(table)
-}
-
-async fn audit_trail(app: &App) -> Result<Table, DemoError> {
-    let mut table = table(["position", "event", "stream", "who", "because of"]);
-    let entries = app.audit_trail.scan(AuditTrail::range(Position::ZERO), ROWS).await?.documents;
-    for (_, entry) in &entries {
-        let cause = entries.iter().find(|(_, cause)| Some(cause.event_id) == entry.causation_id);
-        table.add_row([
-            entry.position.to_string(),
-            entry.event.clone(),
-            entry.stream.to_string(),
-            entry.actor.clone().unwrap_or_default(),
-            cause.map(|(_, cause)| cause.position.to_string()).unwrap_or_default(),
-        ]);
     }
     Ok(table)
 }
@@ -144,14 +132,16 @@ fn table<const N: usize>(header: [&str; N]) -> Table {
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "the messages say it")]
 pub enum DemoError {
-    #[error("a step failed")]
-    Step(#[from] ExecuteError<OrderRefusal>),
     /// An order was not placed.
     #[error(transparent)]
     Place(#[from] PlaceError),
     #[error("a query failed")]
     Query(#[from] QueryError),
-    #[error("policy or read models did not follow in time")]
+    #[error("the order did not come to its end")]
+    Unended(#[from] SagaQueryError),
+    #[error(transparent)]
+    Timeline(#[from] TimelineError),
+    #[error("the read models did not follow in time")]
     Unsettled(#[from] Unsettled),
     #[error("the tables cannot be printed")]
     Print(#[from] io::Error),
@@ -161,4 +151,14 @@ pub enum DemoError {
     Key(#[from] InvalidKey),
     #[error("a story of the demo is invalid")]
     Quantity(#[from] InvalidQuantity),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rules_can_be_read() {
+        assert_eq!(rules().payments.declined.len(), 1);
+    }
 }

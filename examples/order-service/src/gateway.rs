@@ -2,6 +2,8 @@
 
 use evenfold::{async_trait, backend::BoxError};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     ids::{CustomerId, OrderId},
     money::Money,
@@ -9,7 +11,7 @@ use crate::{
 };
 
 /// What a customer has to pay.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Charge {
     pub order: OrderId,

@@ -22,7 +22,7 @@ use axum::{
 };
 use evenfold::http::trace_request;
 
-use crate::{app::App, order::OrderCommand};
+use crate::{app::App, order::Status};
 use orders::Addressed;
 use problem::Kind;
 
@@ -38,11 +38,11 @@ pub fn router(app: App) -> Router {
         .route("/api/orders/{id}/events", get(order_queries::events))
         .route("/api/orders/{id}/timeline", get(order_queries::timeline))
         .route("/api/orders/{id}/changes", get(changes::changes))
-        .route("/api/orders/{id}/pay", post(|order: Addressed| order.execute(OrderCommand::Pay)))
-        .route("/api/orders/{id}/reserve", post(|order: Addressed| order.execute(OrderCommand::Reserve)))
-        .route("/api/orders/{id}/ship", post(|order: Addressed| order.execute(OrderCommand::Ship)))
-        .route("/api/orders/{id}/complete", post(|order: Addressed| order.execute(OrderCommand::Complete)))
-        .route("/api/orders/{id}/cancel", post(|order: Addressed| order.execute(OrderCommand::Cancel)))
+        .route("/api/orders/{id}/pay", post(|order: Addressed| order.execute(Status::PaymentOk)))
+        .route("/api/orders/{id}/reserve", post(|order: Addressed| order.execute(Status::Reserved)))
+        .route("/api/orders/{id}/ship", post(|order: Addressed| order.execute(Status::Scheduled)))
+        .route("/api/orders/{id}/complete", post(|order: Addressed| order.execute(Status::Completed)))
+        .route("/api/orders/{id}/cancel", post(|order: Addressed| order.execute(Status::Cancelled)))
         .route("/api/stock", get(stock::all))
         .route("/api/stock/{id}", get(stock::one).post(stock::receive))
         .route("/api/customers/{id}/orders", get(queries::orders_of_customer))

@@ -120,7 +120,7 @@ pub enum InventoryRefusal {
     /// There is nothing to release or to dispatch.
     #[error("nothing is reserved for order {0}")]
     NotReserved(OrderId),
-    #[error("{pieces} pieces are ordered, and {free} are free")]
+    #[error("{pieces} pieces are ordered, and {free} are in stock")]
     TooFew { free: u64, pieces: u64 },
     #[error("with {pieces} pieces more, {free} would be more than {MOST_PIECES}")]
     TooMany { free: u64, pieces: u64 },

@@ -21,8 +21,8 @@ pub mod rules;
 pub mod gateway;
 pub mod carrier;
 
-// What follows from their events: commands, and read models.
-pub mod policy;
+// What follows from their events: the process of an order, and read models.
+pub mod fulfilment;
 pub mod provider;
 pub mod read_models;
 

@@ -64,13 +64,15 @@ fn greet(address: SocketAddr) -> io::Result<()> {
 
 place an order
   curl -i {url}/api/orders --json '{{"userId":"USR-123","items":[{{"productId":"PROD-456","quantity":2,"price":49.99}}],"totalAmount":99.98}}'
-drive it (pay, reserve, ship, complete, cancel)
+it goes on by itself; place it at {url}/api/orders?drive=manual to take its steps (pay, reserve, ship, complete, cancel)
   curl -i -X POST {url}/api/orders/ORD-…/pay
 look at it; ?after=<token> waits for a write
   curl {url}/api/orders/ORD-…
+  curl {url}/api/orders/ORD-…/timeline
   curl {url}/api/orders/ORD-…/events
   curl -N {url}/api/orders/ORD-…/changes
   curl {url}/api/customers/USR-123/orders
+  curl {url}/api/stock
   curl {url}/api/revenue
   curl {url}/api/audit
 watch it

@@ -92,7 +92,10 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
     if needs_kafka && !service::has_kafka(&parts)? {
         return Err(RunError::NoKafka);
     }
-    let rules = Rules::load(parts.rules.as_deref())?;
+    let rules = match (&role, &parts.rules) {
+        (Role::Demo, None) => demo::rules(),
+        (_, file) => Rules::load(file.as_deref())?,
+    };
     let builder = match service::builder(&parts, &rules).await {
         Ok(builder) => builder.parts(role.parts(http)),
         // With the exit codes that all commands of services have.
@@ -113,7 +116,7 @@ pub async fn run(cli: Cli) -> Result<Outcome, RunError> {
             let done = shutdown.run_until_cancelled(demo::run(&app, &mut io::stdout())).await;
             done.unwrap_or(Ok(())).map(well).map_err(RunError::from)
         }
-        Role::Publish | Role::Policy | Role::Consume | Role::Project { .. } | Role::Service(ServiceCommand::Run(_)) => {
+        Role::Publish | Role::Saga | Role::Consume | Role::Project { .. } | Role::Service(ServiceCommand::Run(_)) => {
             roles::work(&service, http, metrics, shutdown).await.map(well)
         }
         Role::Service(command) => Ok(command.run_on(&service, shutdown, &mut Output::stdout()).await?),

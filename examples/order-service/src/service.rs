@@ -1,6 +1,6 @@
 //! The parts of the service, its store (an embedded file or Postgres) and its source (the log or Kafka).
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use evenfold::postgres::{ConnectError, PostgresStore};
 use evenfold::sqlite::{OpenError, SqliteStore};
@@ -13,11 +13,11 @@ use evenfold::{
 
 use crate::{
     cli::Parts,
+    fulfilment::{Fulfilment, Ports},
     inventory::InventoryItem,
-    notification::Notification,
+    notification::{Channels, FileNotifier, MailError, MailNotifier, Notification, Notifier},
     order::Order,
     payment::Payment,
-    policy::Fulfilment,
     read_models::{
         AuditTrail, DailyRevenue, FirstDailyRevenue, OrderDetails, OrderSearch, OrderTimeline, OrdersByCustomer, Stock,
     },
@@ -43,7 +43,7 @@ const RETRY_PAUSES: Backoff = Backoff::new(Duration::from_millis(100), Duration:
 /// # Errors
 /// [`ServiceError`] when the store cannot be opened, or this program was built without Kafka.
 pub async fn builder(parts: &Parts, rules: &Rules) -> Result<ServiceBuilder, ServiceError> {
-    let opening = rules.stock.clone();
+    let (opening, outside) = (rules.stock.clone(), ports(parts, rules)?);
     let service = on_store(parts)
         .await?
         .aggregate::<Order>()
@@ -57,12 +57,30 @@ pub async fn builder(parts: &Parts, rules: &Rules) -> Result<ServiceBuilder, Ser
         .projection(Stock)
         .live(OrderTimeline)
         .live(OrderDetails)
-        .policy(|shared| Fulfilment::new(shared, opening))
+        .saga(|shared| Fulfilment::new(shared, opening, outside))
         .on_failure(FailurePolicy::retry(RETRY_PAUSES, RETRIES).then_park())
         .standby_limit(parts.standby_limit.map_or(STANDBY_LIMIT, Duration::from_secs));
     let service =
         if parts.first_release { service.projection(FirstDailyRevenue) } else { service.projection(DailyRevenue) };
     with_kafka(service, parts)
+}
+
+/// What is outside: by the rules, until there is something real.
+fn ports(parts: &Parts, rules: &Rules) -> Result<Ports, ServiceError> {
+    let file: Arc<dyn Notifier> = Arc::new(FileNotifier::new(messages(parts)));
+    let mail: Arc<dyn Notifier> = match &parts.mail {
+        Some(url) => Arc::new(MailNotifier::new(url, &rules.mail)?),
+        None => file.clone(),
+    };
+    let channels = Channels { mail, sms: file };
+    Ok(Ports { gateway: Arc::new(rules.payments.clone()), carrier: Arc::new(rules.shipments.clone()), channels })
+}
+
+/// The file of messages: the one that was named, or one beside the embedded file.
+pub fn messages(parts: &Parts) -> PathBuf {
+    const NAME: &str = "messages.jsonl";
+    let named = parts.messages.clone();
+    named.unwrap_or_else(|| parts.db.as_deref().map_or_else(|| NAME.into(), |file| file.with_file_name(NAME)))
 }
 
 /// The service on its store, with the read model whose SQL depends on it.
@@ -118,6 +136,9 @@ pub enum ServiceError {
     #[cfg(feature = "kafka")]
     #[error(transparent)]
     KafkaSettings(#[from] UnusableSettings),
+    /// Mails cannot be sent so.
+    #[error(transparent)]
+    Mail(#[from] MailError),
     /// What is registered does not fit together, or the store cannot be read.
     #[error(transparent)]
     Start(#[from] StartError),

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use es_core::{Policy, Projection};
-use order_service::{policy::Fulfilment, read_models::DailyRevenue};
+use es_core::Projection;
+use order_service::{fulfilment, read_models::DailyRevenue};
 
 use crate::{clients::Clients, compare, ground::Ground};
 
@@ -17,7 +17,7 @@ async fn r9_r10_killed_relays_and_projectors_leave_the_fold_of_the_log() {
     const ORDERS: u64 = 10_000;
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
-    let policy = ground.start([Fulfilment::NAME]).await;
+    let saga = ground.start(fulfilment::PARTS).await;
     let mut clients = Clients::start(&url, 64, ORDERS);
 
     // A projector with a backlog in Kafka is stopped while it holds batches.
@@ -52,5 +52,5 @@ async fn r9_r10_killed_relays_and_projectors_leave_the_fold_of_the_log() {
     compare::read_models_equal_the_fold(&ground.service).await;
     compare::kafka_holds_the_log_once(&ground).await;
     drop((relay, projector, zombie));
-    policy.shutdown(Duration::from_secs(10)).await.expect("it ends in time");
+    saga.shutdown(Duration::from_secs(10)).await.expect("it ends in time");
 }

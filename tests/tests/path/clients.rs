@@ -67,7 +67,7 @@ async fn order(http: &Client, url: &str, number: u64) {
         number % 13
     );
     let place = async || {
-        let request = http.post(format!("{url}/api/orders")).header("content-type", "application/json");
+        let request = http.post(format!("{url}/api/orders?drive=manual")).header("content-type", "application/json");
         let request = request.header("idempotency-key", format!("order-{number}"));
         answer(request.body(body.clone()).send().await, StatusCode::CREATED).await
     };

@@ -2,13 +2,15 @@
 
 use std::{collections::BTreeMap, fmt::Debug, time::Duration};
 
+use chrono::{DateTime, Utc};
 use es_core::{
     EventStore, KeyRange, Position, Projection, RecordedEvent, Service, StreamId, Version, backend::Documents,
-    testing::project,
+    react::saga::Overview, testing::project,
 };
 use es_kafka::Topics;
-use order_service::read_models::{
-    AuditTrail, DailyRevenue, OrderDetails, OrderFunnel, OrderTables, OrdersByCustomer, Stock, Wanted,
+use order_service::{
+    fulfilment::Fulfilment,
+    read_models::{AuditTrail, DailyRevenue, OrderDetails, OrderFunnel, OrderTables, OrdersByCustomer, Stock, Wanted},
 };
 use rdkafka::{
     ClientConfig, Message, Offset, TopicPartitionList,
@@ -34,9 +36,20 @@ pub(crate) async fn log(service: &Service) -> Vec<RecordedEvent> {
     }
 }
 
-/// Returns when the policy and all read models have reached the head of the log, reactions included.
+/// Returns when the saga and all read models have reached the head of the log, and nothing is to be done for the saga.
 pub(crate) async fn caught_up(service: &Service) {
-    service.settled(PATIENCE).await.expect("they catch up");
+    let sagas = service.sagas::<Fulfilment>();
+    let at_rest = async {
+        loop {
+            service.settled(PATIENCE).await.expect("they catch up");
+            // Clients take the steps of the orders, so no timer is set.
+            let due = Overview::DUE.range(DateTime::UNIX_EPOCH..DateTime::<Utc>::MAX_UTC);
+            if sagas.overview().find(due, 1).await.expect("it serves").documents.is_empty() {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, at_rest).await.expect("it comes to rest");
 }
 
 /// Returns when a read model has folded some events, whether it serves already or not.

@@ -8,6 +8,7 @@ use std::{
 
 use es_core::{Service, service};
 use order_service::{app::App, cli::Parts, http::router, rules::Rules, service::builder};
+use tempfile::TempDir;
 use tokio::{net::TcpListener, task::JoinHandle};
 use uuid::Uuid;
 
@@ -18,6 +19,8 @@ pub(crate) fn server(variable: &str) -> String {
 /// The schema, the topics and the service of one test.
 pub(crate) struct Ground {
     pub(crate) parts: Parts,
+    /// Has the messages to customers.
+    _directory: TempDir,
     /// Runs no parts.
     pub(crate) service: Service,
 }
@@ -27,14 +30,16 @@ impl Ground {
         let name = format!("t{}", &Uuid::now_v7().simple().to_string()[20..]);
         let url = server("DATABASE_URL");
         let separator = if url.contains('?') { '&' } else { '?' };
+        let directory = tempfile::tempdir().expect("a directory");
         let parts = Parts {
+            messages: Some(directory.path().join("messages.jsonl")),
             store: Some(format!("{url}{separator}schema={name}")),
             kafka: Some(server("KAFKA_BROKERS")),
             topic_prefix: format!("{name}-"),
             ..Parts::default()
         };
         let service = start(&parts, service::Parts::None).await;
-        Self { parts, service }
+        Self { parts, _directory: directory, service }
     }
 
     /// Starts the service's HTTP side in this process; returns its base URL.
@@ -58,12 +63,14 @@ impl Ground {
 
     /// The order service with this role, as a command.
     pub(crate) fn command(&self, role: &[&str]) -> Command {
-        let Parts { store, kafka, topic_prefix, .. } = &self.parts;
+        let Parts { store, kafka, topic_prefix, messages, .. } = &self.parts;
         let mut command = Command::new(env!("CARGO_BIN_EXE_worker"));
         command
             .args(role)
             .args(["--store", store.as_deref().expect("it is set"), "--kafka", kafka.as_deref().expect("it is set")])
             .args(["--topic-prefix", topic_prefix])
+            .arg("--messages")
+            .arg(messages.as_deref().expect("it is set"))
             .stdin(Stdio::null());
         command
     }

@@ -16,7 +16,7 @@ use crate::{clients::Clients, compare, ground::Ground};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The read models that read payments. The policy and the other read models do not.
+/// The read models that read payments. The saga and the other read models do not.
 const POISONED: [&str; 2] = [DailyRevenue::NAME, AuditTrail::NAME];
 
 /// A process that keeps the others.
@@ -46,7 +46,7 @@ async fn poison_payments(ground: &Ground) {
 async fn r11_read_models_rebuilt_from_the_log_continue_in_kafka_after_a_record_that_cannot_be_read() {
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
-    let _others = [vec!["publish"], vec!["policy"], OTHERS.to_vec()].map(|role| ground.spawn(&role));
+    let _others = [vec!["publish"], vec!["saga"], OTHERS.to_vec()].map(|role| ground.spawn(&role));
 
     let stopping = ground.start(POISONED).await;
     Clients::start(&url, 4, 40).done().await;

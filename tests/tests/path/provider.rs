@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use es_core::{Consumer, Policy, Service};
+use es_core::{Consumer, Service};
 use order_service::{
+    fulfilment,
     order::{Order, Status},
-    policy::Fulfilment,
     provider::PaymentProvider,
 };
 use rdkafka::{
@@ -24,7 +24,7 @@ async fn place(client: &reqwest::Client, url: &str) -> String {
     let order = serde_json::json!({
         "userId": "USR-1", "totalAmount": 10.00, "items": [{"productId": "PROD-1", "quantity": 1, "price": 10.00}],
     });
-    let placed = client.post(format!("{url}/api/orders")).json(&order).send().await.expect("it serves");
+    let placed = client.post(format!("{url}/api/orders?drive=manual")).json(&order).send().await.expect("it serves");
     let text = placed.text().await.expect("an answer");
     let placed: serde_json::Value = serde_json::from_str(&text).expect("JSON");
     placed["orderId"].as_str().unwrap_or_else(|| panic!("{text}")).to_owned()
@@ -69,7 +69,8 @@ async fn r9_an_order_is_paid_once_when_the_provider_says_so() {
     producer.send(unknown).map_err(|(error, _)| error).expect("there is room");
     captured(1, "E-3", &second);
 
-    let consuming = ground.start([PaymentProvider::NAME, Fulfilment::NAME, es_core::service::RELAY]).await;
+    let consuming =
+        ground.start(fulfilment::PARTS.into_iter().chain([PaymentProvider::NAME, es_core::service::RELAY])).await;
     let paid = async {
         for order in [&first, &second] {
             while status(&ground.service, order).await != Some(Status::PaymentOk) {

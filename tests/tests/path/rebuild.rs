@@ -12,7 +12,7 @@ async fn r12_every_read_model_is_rebuilt_from_log_and_kafka_under_load() {
     const ORDERS: u64 = 4_000;
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
-    let _workers = ["publish", "policy", "project"].map(|role| ground.spawn(&[role]));
+    let _workers = ["publish", "saga", "project"].map(|role| ground.spawn(&[role]));
     let mut clients = Clients::start(&url, 16, ORDERS);
     for (number, name) in (0..).zip(NAMES) {
         clients.placed(ORDERS * (number + 1) / 8).await;

@@ -2,8 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use es_core::Policy;
-use order_service::policy::Fulfilment;
+use order_service::fulfilment;
 
 use crate::{clients::Clients, compare, ground::Ground};
 
@@ -17,7 +16,7 @@ async fn r18_killed_relay_and_projectors_are_taken_over_within_ten_seconds() {
     const WITHIN: Duration = Duration::from_secs(10);
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
-    let policy = ground.start([Fulfilment::NAME]).await;
+    let saga = ground.start(fulfilment::PARTS).await;
     let standby = ground.spawn(&["publish"]);
     let doomed_projectors = ground.spawn(&["project"]);
     Clients::start(&url, 4, 40).done().await;
@@ -42,5 +41,5 @@ async fn r18_killed_relay_and_projectors_are_taken_over_within_ten_seconds() {
     compare::read_models_equal_the_fold(&ground.service).await;
     compare::kafka_holds_the_log_once(&ground).await;
     drop((standby, projectors));
-    policy.shutdown(Duration::from_secs(10)).await.expect("it ends in time");
+    saga.shutdown(Duration::from_secs(10)).await.expect("it ends in time");
 }

@@ -7,8 +7,11 @@ use std::{
     time::Duration,
 };
 
-use es_core::{service::RELAY, testing::subscribe};
-use order_service::read_models::NAMES;
+use es_core::{Projection, service::RELAY, testing::subscribe};
+use order_service::{
+    fulfilment,
+    read_models::{NAMES, Stock},
+};
 use reqwest::Client;
 use serde_json::{Value, json};
 use tracing::{
@@ -23,7 +26,7 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::ground::Ground;
+use crate::{compare, ground::Ground};
 
 /// The fields of each span, and its name under `span`.
 #[derive(Clone, Default)]
@@ -80,31 +83,44 @@ async fn a_trace_goes_from_http_through_kafka_to_the_fold_and_on_into_what_follo
     let _subscribed = subscribe(subscriber);
     let ground = Ground::new().await;
     let (url, _serving) = ground.serve().await;
-    let parts = ground.start(NAMES.into_iter().chain([RELAY, "fulfilment"])).await;
+    let parts = ground.start(NAMES.into_iter().chain(fulfilment::PARTS).chain([RELAY])).await;
     let client = Client::new();
     let post = async |path: &str, body: &Value, traceparent: &str| {
         let request = client.post(format!("{url}{path}")).json(body).header("traceparent", traceparent);
         let answer = request.send().await.expect("an answer");
         assert!(answer.status().is_success(), "{answer:?}");
         let answer = answer.json::<Value>().await.expect("JSON");
-        parts.settled(Duration::from_mins(1)).await.expect("in time");
+        compare::caught_up(&parts).await;
         answer
     };
     let [placing, paying] = ["4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"];
     let [placing, paying] = [placing, paying].map(|trace| format!("00-{trace}-00f067aa0ba902b7-01"));
     let item = json!({ "productId": "PROD-456", "quantity": 2, "price": 49.99 });
     let order = json!({ "userId": "USR-123", "items": [item], "totalAmount": 99.98 });
-    let placed = post("/api/orders", &order, &placing).await;
+    // A read model from Kafka serves once its topic is there.
+    let received = client.post(format!("{url}/api/stock/PROD-456")).json(&json!({ "pieces": 1 })).send().await;
+    assert!(received.expect("an answer").status().is_success());
+    let placed = post("/api/orders?drive=manual", &order, &placing).await;
     let pay = format!("/api/orders/{}/pay", placed["orderId"].as_str().expect("an id"));
     post(&pay, &json!({}), &paying).await;
 
-    let folds = NAMES.map(|name| format!("fold {name}"));
+    // Nothing happens to the stock.
+    let folds = NAMES.into_iter().filter(|name| *name != Stock::NAME).map(|name| format!("fold {name}"));
+    let folds: Vec<_> = folds.collect();
     let expected = |more: &[&str]| -> BTreeSet<String> {
         let common = ["append", "write", "publish order-service", "fold fulfilment", "react fulfilment"];
         common.iter().chain(more).map(|span| (*span).to_owned()).chain(folds.clone()).collect()
     };
     assert_eq!(seen.of(&placing), expected(&["request /api/orders", "decide place-order"]));
-    let steps = ["request /api/orders/{id}/pay", "execute order", "execute payment"];
+    let steps = [
+        "request /api/orders/{id}/pay",
+        "execute order",
+        "execute saga_fulfilment",
+        "fold perform-fulfilment",
+        "fold saga-fulfilment",
+        "execute notification",
+        "execute payment",
+    ];
     assert_eq!(seen.of(&paying), expected(&steps));
     parts.shutdown(Duration::from_secs(10)).await.expect("in good order");
 }

@@ -91,10 +91,10 @@ async fn prometheus_sees_what_was_processed_and_by_how_much_readers_lag() {
     let (_http, url) = told(&mut ground.command(&["serve", "--only-http", "--listen", "127.0.0.1:0"]), "listening on ");
     let worker = |role| told(&mut ground.command(&[role, "--metrics", "127.0.0.1:0"]), "metrics on ");
     let (_relay, relay) = worker("publish");
-    let (_policy, policy) = worker("policy");
+    let (_saga, saga) = worker("saga");
     let (project, projectors) = worker("project");
     let directory = tempfile::tempdir().expect("a directory");
-    let targets = [&url, &relay, &policy, &projectors].map(|url| target(url));
+    let targets = [&url, &relay, &saga, &projectors].map(|url| target(url));
     let prometheus = Prometheus::start(directory.path(), &targets);
     prometheus.holds("sum(up) == 4").await;
 
@@ -102,30 +102,34 @@ async fn prometheus_sees_what_was_processed_and_by_how_much_readers_lag() {
     let place = || async {
         let item = json!({ "productId": "PROD-456", "quantity": 2, "price": 49.99 });
         let order = json!({ "userId": "USR-123", "items": [item], "totalAmount": 99.98 });
-        let placed = client.post(format!("{url}/api/orders")).json(&order).send().await.expect("an answer");
+        let placed =
+            client.post(format!("{url}/api/orders?drive=manual")).json(&order).send().await.expect("an answer");
         assert_eq!(placed.status(), 201);
         placed.json::<Value>().await.expect("JSON")["orderId"].as_str().expect("an id").to_owned()
     };
+    // A read model from Kafka serves once its topic is there.
+    let received = client.post(format!("{url}/api/stock/PROD-456")).json(&json!({ "pieces": 1 })).send().await;
+    assert_eq!(received.expect("an answer").status(), 200);
     for _ in 0..3 {
         let order = place().await;
         let paid = client.post(format!("{url}/api/orders/{order}/pay")).send().await.expect("an answer");
         assert_eq!(paid.status(), 200);
     }
-    // Three orders, three times paid, and three payments of the policy.
+    // Two events of the stock; three orders, three times paid, and of each the payment, a message and three steps of the saga.
     for expression in [
         r#"sum(events_processed_total{consumer="order-details",event_type="order.placed",status="ok"}) == 3"#,
-        r#"sum(events_processed_total{consumer="audit-trail",status="ok"}) == 9"#,
+        r#"sum(events_processed_total{consumer="audit-trail",status="ok"}) == 23"#,
         r#"sum(execute_duration_seconds_count{aggregate="order",outcome="written"}) == 3"#,
         r#"sum(execute_duration_seconds_count{aggregate="payment",outcome="written"}) == 3"#,
-        r#"sum(append_duration_seconds_count{outcome="written"}) == 9"#,
-        "sum(append_batch_events_sum) == 9",
-        "sum(relay_published_events_total) == 9",
-        "max(log_head_position) == 9",
+        r#"sum(append_duration_seconds_count{outcome="written"}) == 22"#,
+        "sum(append_batch_events_sum) == 23",
+        "sum(relay_published_events_total) == 23",
+        "max(log_head_position) == 23",
         r#"histogram_quantile(0.5, sum by (le) (event_processing_duration_seconds_bucket{consumer="order-details"})) > 0"#,
-        // Seven read models, the policy and the relay have everything, and each runs.
-        "count(max by (consumer) (reader_lag_events) == 0) == 9",
-        "count(max by (consumer) (reader_lag_seconds) == 0) == 9",
-        "count(max by (part) (part_running) == 1) == 9",
+        // Seven read models, the three parts of the saga and the relay have everything, and each runs.
+        "count(max by (consumer) (reader_lag_events) == 0) == 11",
+        "count(max by (consumer) (reader_lag_seconds) == 0) == 11",
+        "count(max by (part) (part_running) == 1) == 11",
     ] {
         prometheus.holds(expression).await;
     }

@@ -95,7 +95,7 @@ async fn the_whole_path_works_with_the_rights_that_are_listed() {
 
     let _relay = ground.spawn(&["publish"], Role::Relay, Mechanism::Scram512);
     let _projectors = ground.spawn(&["project"], Role::Reader, Mechanism::Scram256);
-    let _policy = ground.spawn(&["policy"], Role::Reader, Mechanism::Scram256);
+    let _saga = ground.spawn(&["saga"], Role::Reader, Mechanism::Scram256);
     let _consumer = ground.spawn(&["consume"], Role::Consumer, Mechanism::Plain);
 
     let client = reqwest::Client::new();

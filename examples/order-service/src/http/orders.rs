@@ -1,6 +1,6 @@
-//! Commands: placing an order and driving it.
+//! Commands: placing an order, and taking the steps of a manual one.
 
-use std::sync::Arc;
+use std::{str::FromStr, sync::Arc};
 
 use axum::{
     Json,
@@ -15,7 +15,7 @@ use evenfold::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    parameters::Id,
+    parameters::{Id, Parameters},
     problem::{Kind, Problem},
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     ids::{CustomerId, OrderId},
     line::{Item, Line},
     money::{self, Money},
-    order::{OrderCommand, Status},
+    order::{Drive, OrderCommand, Status},
 };
 
 /// The body of `POST /api/orders`.
@@ -36,6 +36,25 @@ pub(super) struct PlaceOrder {
     total_amount: Money,
 }
 
+/// Who takes the steps of the order: `?drive=`.
+#[derive(Debug, Clone, Copy, Serialize)]
+enum Driver {
+    Saga,
+    Manual,
+}
+
+impl FromStr for Driver {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "saga" => Ok(Self::Saga),
+            "manual" => Ok(Self::Manual),
+            _ => Err("expected saga or manual"),
+        }
+    }
+}
+
 /// The answer to every command.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -46,14 +65,17 @@ struct Answer {
     token: ReadToken,
 }
 
-/// `POST /api/orders`.
+/// `POST /api/orders`, also `?drive=manual`.
 pub(super) async fn place(
     State(app): State<Arc<App>>,
     headers: CommandHeaders,
+    mut parameters: Parameters,
     JsonBody { value: request, .. }: JsonBody<PlaceOrder>,
 ) -> Result<impl IntoResponse, Problem> {
+    let driver = parameters.take("drive")?.unwrap_or(Driver::Saga);
+    parameters.finish()?;
     // A repeated request may have its fields in another order, or other blanks between them.
-    let canonical = serde_json::to_vec(&request).map_err(|error| Problem::failed(&error))?;
+    let canonical = serde_json::to_vec(&(&request, driver)).map_err(|error| Problem::failed(&error))?;
     let PlaceOrder { user_id: customer, items, total_amount: total } = request;
     let order_id = match &headers.key {
         Some(key) => OrderId::of_request(key),
@@ -65,7 +87,11 @@ pub(super) async fn place(
     }
     let context = CommandContext { if_version: None, ..headers.context(Some(customer.as_ref()), &canonical) };
     let lines = items.into_iter().map(Line::from).collect();
-    let place = OrderCommand::Place { customer: customer.clone(), lines, total };
+    let drive = match driver {
+        Driver::Saga => Drive::Saga { pay_within_ms: app.rules.payments.within_ms },
+        Driver::Manual => Drive::Manual,
+    };
+    let place = OrderCommand::Place { customer: customer.clone(), lines, total, drive };
     let status = place.leads_to();
     let receipt = app.placing.place(&order_id, &customer, &place, context).await?;
     let location = format!("/api/orders/{order_id}");
@@ -92,12 +118,11 @@ impl FromRequest<Arc<App>> for Addressed {
 }
 
 impl Addressed {
-    /// Sends the command to the order.
-    pub(super) async fn execute(self, command: OrderCommand) -> Result<impl IntoResponse, Problem> {
+    /// Takes the step to `status`.
+    pub(super) async fn execute(self, status: Status) -> Result<impl IntoResponse, Problem> {
         let Self { app, order_id, headers } = self;
-        let status = command.leads_to();
         let context = headers.context(Some("staff"), status.to_string().as_bytes());
-        let receipt = app.orders.execute_with(&order_id, command, context).await?;
+        let receipt = app.orders.execute_with(&order_id, OrderCommand::Manual(status), context).await?;
         Ok(answer(order_id, status, receipt))
     }
 }

@@ -28,6 +28,7 @@ kinds! {
     NotFound = NOT_FOUND "not-found" "Not found",
     MethodNotAllowed = METHOD_NOT_ALLOWED "method-not-allowed" "The path does not have this method",
     Illegal = CONFLICT "illegal-transition" "The order does not allow this step",
+    Driven = CONFLICT "driven" "The order takes its steps by itself",
     TooManyOpen = CONFLICT "too-many-open-orders" "The customer has too many open orders",
     Stale = PRECONDITION_FAILED "stale" "The order has changed in the meantime",
     Invalid = UNPROCESSABLE_ENTITY "invalid" "The request breaks a rule",
@@ -56,6 +57,7 @@ impl From<OrderRefusal> for Problem {
         match refusal {
             OrderRefusal::Unknown => unknown_order(),
             OrderRefusal::AlreadyPlaced | OrderRefusal::Illegal { .. } => Kind::Illegal.because(detail),
+            OrderRefusal::Driven => Kind::Driven.because(detail),
             OrderRefusal::TooManyOpen => Kind::TooManyOpen.because(detail),
             OrderRefusal::Empty => Kind::Invalid.in_field("items", detail),
             OrderRefusal::Total { .. } | OrderRefusal::TooExpensive => Kind::Invalid.in_field("totalAmount", detail),

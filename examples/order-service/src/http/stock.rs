@@ -55,7 +55,7 @@ pub(super) async fn one(
     let after = parameters.take("after")?;
     parameters.finish()?;
     catch_up(&app.stock, after).await?;
-    let opening = Some(app.opening.opening_of(&product_id));
+    let opening = Some(app.rules.stock.opening_of(&product_id));
     let unseen = || StockItem { product_id: product_id.clone(), free: opening, reserved: 0, dispatched: 0 };
     Ok(Json(app.stock.get(product_id.as_ref()).await?.unwrap_or_else(unseen)))
 }
@@ -83,7 +83,7 @@ pub(super) async fn receive(
     }
 
     let canonical = serde_json::to_vec(&request).map_err(|error| Problem::failed(&error))?;
-    let opening = app.opening.opening_of(&product_id);
+    let opening = app.rules.stock.opening_of(&product_id);
     let command = InventoryCommand::Receive { pieces: request.pieces.get().into(), opening };
     let context = headers.context(Some("staff"), &canonical);
     let receipt = app.inventory.execute_with(&product_id, command, context).await?;

@@ -26,6 +26,9 @@ pub struct OrderView {
     pub items: Vec<Item>,
     #[serde(with = "money::number")]
     pub total_amount: Money,
+    /// Why the order was cancelled, if the saga has cancelled it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     pub version: Version,
     pub placed_at: DateTime<Utc>,
     pub updated_at: DateTime<Utc>,
@@ -46,13 +49,14 @@ impl Projection for OrderDetails {
     }
 
     fn fold(&self, document: &mut Option<OrderView>, event: &Recorded<OrderEvent>) -> FoldResult {
-        if let OrderEvent::Placed { customer, lines, total } = &event.data {
+        if let OrderEvent::Placed { customer, lines, total, .. } = &event.data {
             *document = Some(OrderView {
                 order_id: OrderId::of_stream(&event.stream)?,
                 user_id: customer.clone(),
                 status: Status::Pending,
                 items: lines.iter().map(Item::from).collect(),
                 total_amount: *total,
+                reason: None,
                 version: event.version,
                 placed_at: event.recorded_at,
                 updated_at: event.recorded_at,
@@ -61,6 +65,9 @@ impl Projection for OrderDetails {
         }
         let order = document.as_mut().ok_or("the order was never placed")?;
         order.status = event.data.status();
+        if let OrderEvent::Cancelled { reason, .. } = &event.data {
+            order.reason.clone_from(reason);
+        }
         order.version = event.version;
         order.updated_at = event.recorded_at;
         Ok(())

@@ -252,11 +252,13 @@ mod tests {
     use evenfold::testing::recorded;
 
     use super::*;
+    use crate::order::Drive;
 
     #[test]
     fn a_batch_has_the_last_status_of_each_order_once() {
         let customer: CustomerId = "USR-1".parse().unwrap();
-        let placed = OrderEvent::Placed { customer: customer.clone(), lines: Vec::new(), total: Money::of_cents(100) };
+        let (lines, total, drive) = (Vec::new(), Money::of_cents(100), Drive::Manual);
+        let placed = OrderEvent::Placed { customer: customer.clone(), lines, total, drive };
         let scheduled = OrderEvent::Scheduled { customer };
         let events = [("A", scheduled.clone()), ("B", placed.clone()), ("B", scheduled), ("C", placed)];
         let events: Vec<_> = recorded(events).iter().map(|event| event.decode().unwrap().unwrap()).collect();

@@ -32,10 +32,8 @@ async fn what_a_killed_process_has_left_undone_is_done_by_the_next_one() {
     let (_, directory) = service.ended().await;
 
     let service = Service::start_in(directory, &[]).await;
-    service.settle().await;
-    let revenue = service.json("/api/revenue").await;
-    assert_eq!(revenue["days"][0]["captured"], json!(99.98));
-    assert_eq!(service.readyz().await["head"], 6);
+    service.until("/api/revenue", |revenue| revenue["days"][0]["captured"] == json!(99.98)).await;
+    service.until("/api/stock/PROD-456", |stock| stock["reserved"] == 2).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@
 mod changes;
 mod demo;
 mod driving;
+mod fulfilment;
 mod lifecycle;
 mod metrics;
 #[cfg(feature = "otel")]

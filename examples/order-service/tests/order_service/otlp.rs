@@ -50,7 +50,7 @@ const OTHER: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "00f067aa0ba902b7";
 
 async fn place(service: &Service, trace: &str) {
-    let placed = service.post("/api/orders").json(&order("USR-123", 2));
+    let placed = service.post("/api/orders?drive=manual").json(&order("USR-123", 2));
     let placed = placed.header("traceparent", format!("00-{trace}-{CALLER}-01")).send().await.unwrap();
     assert_eq!(placed.status(), 201);
 }

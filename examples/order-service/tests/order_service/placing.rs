@@ -8,7 +8,7 @@ use crate::service::{Service, answer, order, problem};
 #[tokio::test]
 async fn an_order_is_placed_and_found() {
     let service = Service::start().await;
-    let placed = service.post("/api/orders").json(&order("USR-123", 2)).send().await.unwrap();
+    let placed = service.post("/api/orders?drive=manual").json(&order("USR-123", 2)).send().await.unwrap();
     let (location, etag) = (placed.headers()["location"].clone(), placed.headers()["etag"].clone());
     let placed = answer(placed, StatusCode::CREATED).await;
     let id = placed["orderId"].as_str().unwrap();
@@ -39,7 +39,8 @@ async fn amounts_are_exact_to_the_last_digit() {
     ] {
         let items = format!(r#"[{{"productId":"P","quantity":{quantity},"price":{price}}}]"#);
         let body = format!(r#"{{"userId":"U","items":{items},"totalAmount":{total}}}"#);
-        let placed = service.post("/api/orders").header("content-type", "application/json").body(body).send().await;
+        let placed =
+            service.post("/api/orders?drive=manual").header("content-type", "application/json").body(body).send().await;
         let placed = answer(placed.unwrap(), StatusCode::CREATED).await;
         let (id, token) = (placed["orderId"].as_str().unwrap(), placed["token"].as_str().unwrap());
         let found = service.get(&format!("/api/orders/{id}?after={token}")).send().await.unwrap().text().await.unwrap();
@@ -50,20 +51,22 @@ async fn amounts_are_exact_to_the_last_digit() {
 #[tokio::test]
 async fn the_same_key_and_body_get_the_first_answer() {
     let service = Service::start().await;
-    let place = || service.post("/api/orders").header("Idempotency-Key", "K-1").json(&order("USR-123", 2));
+    let place = || service.post("/api/orders?drive=manual").header("Idempotency-Key", "K-1").json(&order("USR-123", 2));
     let first = answer(place().send().await.unwrap(), StatusCode::CREATED).await;
     service.drive(first["orderId"].as_str().unwrap(), &["pay"]).await;
 
     assert_eq!(answer(place().send().await.unwrap(), StatusCode::CREATED).await, first);
     let spaced = serde_json::to_string_pretty(&order("USR-123", 2)).unwrap();
-    let spaced = service.post("/api/orders").header("Idempotency-Key", "K-1").json(&Value::Null).body(spaced);
+    let spaced =
+        service.post("/api/orders?drive=manual").header("Idempotency-Key", "K-1").json(&Value::Null).body(spaced);
     assert_eq!(answer(spaced.send().await.unwrap(), StatusCode::CREATED).await, first);
 
     for other in [order("USR-123", 3), order("USR-124", 2)] {
-        let other = service.post("/api/orders").header("Idempotency-Key", "K-1").json(&other);
+        let other = service.post("/api/orders?drive=manual").header("Idempotency-Key", "K-1").json(&other);
         problem(other, 422, Some("Idempotency-Key")).await;
     }
-    let too_long = service.post("/api/orders").header("Idempotency-Key", "K".repeat(256)).json(&order("USR-123", 2));
+    let too_long =
+        service.post("/api/orders?drive=manual").header("Idempotency-Key", "K".repeat(256)).json(&order("USR-123", 2));
     problem(too_long, 400, Some("Idempotency-Key")).await;
 }
 
@@ -73,7 +76,7 @@ async fn r2_a_customer_has_at_most_100_open_orders_however_many_ask_at_once() {
     let service = Service::start().await;
     let place = |number: usize| {
         let key = format!("K-{number}");
-        service.post("/api/orders").header("Idempotency-Key", key).json(&order("USR-123", 1)).send()
+        service.post("/api/orders?drive=manual").header("Idempotency-Key", key).json(&order("USR-123", 1)).send()
     };
     let (mut placed, mut refused) = (Vec::new(), Vec::new());
     for numbers in [0..40, 40..80, 80..110] {
@@ -104,7 +107,8 @@ async fn r2_a_customer_has_at_most_100_open_orders_however_many_ask_at_once() {
 #[tokio::test]
 async fn one_key_places_one_order_however_many_ask_at_once() {
     let service = Service::start().await;
-    let place = |_| service.post("/api/orders").header("Idempotency-Key", "K-1").json(&order("USR-123", 2)).send();
+    let place =
+        |_| service.post("/api/orders?drive=manual").header("Idempotency-Key", "K-1").json(&order("USR-123", 2)).send();
     let mut answers = Vec::new();
     for request in (0..20).map(place).map(tokio::spawn).collect::<Vec<_>>() {
         answers.push(answer(request.await.unwrap().unwrap(), StatusCode::CREATED).await);

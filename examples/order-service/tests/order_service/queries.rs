@@ -50,7 +50,7 @@ async fn a_timeline_shows_each_step_at_once() {
     assert_eq!(events(&service.json(&path).await), ["order.placed"]);
     service.drive(id, &["pay"]).await;
     assert_eq!(events(&service.json(&path).await)[..2], ["order.placed", "order.paid"]);
-    service.settle().await;
+    service.happened(id, "payment.captured").await;
     assert_eq!(events(&service.json(&path).await), ["order.placed", "order.paid", "payment.captured"]);
     problem(service.get("/api/orders/ORD-unknown/timeline"), 404, None).await;
 }
@@ -94,8 +94,8 @@ async fn revenue_is_counted_by_day() {
     let placed = service.place("USR-123").await;
     service.place("USR-123").await;
     service.drive(placed["orderId"].as_str().unwrap(), &["pay"]).await;
-    service.settle().await;
-    let revenue = service.json("/api/revenue").await;
+    let is_captured = |revenue: &Value| revenue["days"][0]["captured"] == json!(99.98);
+    let revenue = service.until("/api/revenue", is_captured).await;
     let (today, day) = (revenue["to"].as_str().unwrap(), &revenue["days"][0]);
     assert_eq!(*day, json!({ "date": today, "placed": 2, "captured": 99.98, "refunded": 0.0, "net": 99.98 }));
     let same = service.json(&format!("/api/revenue?from={today}&to={today}")).await;
@@ -123,7 +123,9 @@ async fn the_audit_trail_comes_in_pages() {
 async fn orders_are_searched_sorted_and_paged() {
     let service = Service::start().await;
     for quantity in [3, 1, 2, 2, 5] {
-        let placed = service.post("/api/orders").json(&order(if quantity == 2 { "USR-2" } else { "USR-1" }, quantity));
+        let placed = service
+            .post("/api/orders?drive=manual")
+            .json(&order(if quantity == 2 { "USR-2" } else { "USR-1" }, quantity));
         let placed = answer(placed.send().await.unwrap(), StatusCode::CREATED).await;
         if quantity == 5 {
             service.drive(placed["orderId"].as_str().unwrap(), &["pay", "cancel"]).await;

@@ -63,9 +63,9 @@ impl Service {
         self.client.delete(format!("{}{path}", self.url))
     }
 
-    /// Places an order and returns the answer.
+    /// Places an order whose steps a test takes, and returns the answer.
     pub(crate) async fn place(&self, customer: &str) -> Value {
-        let placed = self.post("/api/orders").json(&order(customer, 2)).send().await.unwrap();
+        let placed = self.post("/api/orders?drive=manual").json(&order(customer, 2)).send().await.unwrap();
         answer(placed, StatusCode::CREATED).await
     }
 
@@ -77,6 +77,24 @@ impl Service {
             last = answer(taken, StatusCode::OK).await;
         }
         last
+    }
+
+    /// Returns when `path` shows what `is_so`.
+    pub(crate) async fn until(&self, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let found = self.json(path).await;
+            if is_so(&found) {
+                return found;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "not so: {found}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Returns when `event` has happened to the order `id`, its payment or its shipment.
+    pub(crate) async fn happened(&self, id: &str, event: &str) {
+        self.until(&format!("/api/orders/{id}/timeline"), |timeline| timeline.to_string().contains(event)).await;
     }
 
     pub(crate) async fn json(&self, path: &str) -> Value {
@@ -96,7 +114,7 @@ impl Service {
         loop {
             let ready = self.readyz().await;
             let reached: Vec<_> = ready["reached"].as_object().unwrap().values().collect();
-            // Twice, since the policy may just have written what it has not yet checkpointed.
+            // Twice, since the saga may just have written what it has not yet checkpointed.
             if reached.iter().all(|reached| **reached == ready["head"]) && before == ready {
                 return;
             }
