@@ -66,7 +66,7 @@ impl Seen {
         let all = self.0.lock().expect("no panic");
         let mine = all.iter().filter(|span| span.get("traceparent").is_some_and(|found| found == traceparent));
         let named = |span: &BTreeMap<&str, String>| {
-            let whose = ["route", "decision", "aggregate", "relay", "consumer", "policy"];
+            let whose = ["route", "decision", "aggregate", "relay", "consumer", "policy", "saga"];
             let whose = whose.iter().find_map(|field| span.get(field)).map_or("", String::as_str);
             format!("{} {whose}", span["span"]).trim_end().to_owned()
         };
@@ -115,6 +115,7 @@ async fn a_trace_goes_from_http_through_kafka_to_the_fold_and_on_into_what_follo
     let steps = [
         "request /api/orders/{id}/pay",
         "execute order",
+        "perform fulfilment",
         "execute saga_fulfilment",
         "fold perform-fulfilment",
         "fold saga-fulfilment",
