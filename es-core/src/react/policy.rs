@@ -1,11 +1,13 @@
 //! Reactions: events in, commands out (choreography).
 
+mod lanes;
 #[cfg(test)]
 mod tests;
 
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures_util::StreamExt;
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
@@ -99,6 +101,12 @@ pub trait Policy: Sized + Send + Sync + 'static {
         definition::type_name::<Self>()
     }
 
+    /// In which lane `event` is, of a policy that reacts to several events [at the same time](PolicyRunner::concurrency): those of one
+    /// lane it reacts to one after the other. By default a lane is a stream.
+    fn lane(event: &Recorded<Self::Event>) -> String {
+        event.stream.as_str().to_owned()
+    }
+
     /// Does what follows from `event`.
     ///
     /// # Errors
@@ -153,6 +161,10 @@ impl From<InvalidKey> for PolicyError {
     }
 }
 
+fn panicked(event: &RecordedEvent) -> EngineError {
+    EngineError::Panicked { event: Location::of(event) }
+}
+
 /// Runs a policy and keeps its checkpoint.
 ///
 /// # Panics
@@ -164,6 +176,7 @@ pub struct PolicyRunner<P> {
     leases: Arc<dyn Leases>,
     lease: Duration,
     shards: u32,
+    concurrency: usize,
     standby: Standby,
     failures: FailureSettings,
     /// What operators are told that it is.
@@ -180,7 +193,19 @@ impl<P: Policy> PolicyRunner<P> {
         let (standby, report) = (Standby::default(), StateReport::default());
         let (source, leases, failures) = (Arc::new(source), Arc::new(leases), FailureSettings::default());
         let (kind, foreign) = ("policy", None);
-        Self { policy, source, leases, lease: DEFAULT_LEASE, shards: 1, standby, failures, kind, foreign, report }
+        Self {
+            policy,
+            source,
+            leases,
+            lease: DEFAULT_LEASE,
+            shards: 1,
+            concurrency: 1,
+            standby,
+            failures,
+            kind,
+            foreign,
+            report,
+        }
     }
 
     /// How long the lease of a runner lasts after its process was killed or stalls, as
@@ -194,6 +219,13 @@ impl<P: Policy> PolicyRunner<P> {
     /// the events of each stream in their order; those of streams in different shards may overtake each other.
     pub fn shards(self, shards: u32) -> Self {
         Self { shards: shards.max(1), ..self }
+    }
+
+    /// To how many events it reacts at the same time (one by default), those of one [lane](Policy::lane) one after the other. Where it
+    /// cannot react to an event, it may have reacted to later events of other lanes, and does so again when it continues: that changes
+    /// nothing if its commands carry idempotency keys.
+    pub fn concurrency(self, events: usize) -> Self {
+        Self { concurrency: events.max(1), ..self }
     }
 
     /// How often it tries again while it [stands by](WorkerState::StandingBy) (every 5 s by default).
@@ -247,24 +279,32 @@ impl<P: Policy> PolicyRunner<P> {
         self.standby.run(P::NAME, &self.report, &self.failures, &shutdown, || Box::pin(self.follow(&shutdown))).await
     }
 
-    /// Reacts to `event`. `None` if there was no reaction because of the shutdown.
-    async fn react(&self, event: &RecordedEvent, stop: &CancellationToken) -> Result<Option<()>, EngineError> {
-        let panicked = |Panicked| EngineError::Panicked { event: Location::of(event) };
+    /// Reads `event`; `None` if it is none of those that the policy reacts to.
+    fn read(&self, event: &RecordedEvent) -> Result<Option<Recorded<P::Event>>, EngineError> {
         let event = foreign::read(self.foreign, &*self.source, event)?;
-        let decoded = match caught(|| event.decode::<P::Event>()).map_err(panicked)? {
-            Err(error) if self.treats_unknown(UnknownTypes::Ignore) && error.reason.is_of_newer_code() => None,
-            decoded => decoded?,
-        };
-        let Some(event) = decoded else { return Ok(Some(())) };
+        match caught(|| event.decode::<P::Event>()).map_err(|Panicked| panicked(&event))? {
+            Err(error) if self.treats_unknown(UnknownTypes::Ignore) && error.reason.is_of_newer_code() => Ok(None),
+            decoded => Ok(decoded?),
+        }
+    }
+
+    /// Reacts to `event`, as it was `read`. `None` if there was no reaction because of the shutdown.
+    async fn react(
+        &self,
+        event: &RecordedEvent,
+        read: Result<Option<Recorded<P::Event>>, EngineError>,
+        stop: &CancellationToken,
+    ) -> Result<Option<()>, EngineError> {
+        let Some(decoded) = read? else { return Ok(Some(())) };
         if stop.is_cancelled() {
             return Ok(None);
         }
         let limit = self.failures.time_limit;
-        let reacted = tokio::time::timeout(limit, caught_async(self.policy.react(&event))).await;
-        let too_slow = |_| EngineError::TooSlow { event: Location::of(&event), took: limit, limit };
-        let reacted = reacted.map_err(too_slow)?.map_err(panicked)?;
+        let reacted = tokio::time::timeout(limit, caught_async(self.policy.react(&decoded))).await;
+        let too_slow = |_| EngineError::TooSlow { event: Location::of(event), took: limit, limit };
+        let reacted = reacted.map_err(too_slow)?.map_err(|Panicked| panicked(event))?;
         reacted.map(Some).map_err(|reason| {
-            let (event, transient) = (Location::of(&event), reason.is_transient());
+            let (event, transient) = (Location::of(event), reason.is_transient());
             EngineError::Reaction { event, transient, reason: reason.into() }
         })
     }
@@ -354,6 +394,7 @@ impl<P: Policy> Handler for PolicyRunner<P> {
             Ok(inbox) => inbox,
             Err(error) => return Handled { failure: Some(error.into()), ..handled },
         };
+        let mut lanes = self.lanes(events, &course, shard, began, stop);
         for event in events {
             let key = foreign::parked_as(self.foreign, shard, event.stream.as_str());
             let is_parked_now = course.gives_up == Some(event.position);
@@ -366,7 +407,11 @@ impl<P: Policy> Handler for PolicyRunner<P> {
                 None
             } else {
                 self.report.handles(Some(event.position));
-                match self.react(event, stop).instrument(spans::react(P::NAME, event)).await {
+                let reacted = match &mut lanes {
+                    Some(lanes) => lanes.next().await.unwrap_or(Ok(None)),
+                    None => self.react(event, self.read(event), stop).instrument(spans::react(P::NAME, event)).await,
+                };
+                match reacted {
                     Ok(Some(())) => {
                         if let Some(inbox) = &mut inbox {
                             inbox.add(event);
@@ -410,7 +455,8 @@ impl<P: Policy> Handler for PolicyRunner<P> {
                 handled.letters.push(NewLetter { key: key.into_owned(), event: event.clone(), cause, attempts });
             }
             handled.done += 1;
-            if is_last || began.elapsed() >= HANDLE_FOR {
+            // In lanes, what has begun is waited for.
+            if is_last || (lanes.is_none() && began.elapsed() >= HANDLE_FOR) {
                 break;
             }
         }

@@ -26,6 +26,8 @@ use crate::{
     write::{execute::Repository, store::EventStore},
 };
 
+/// How many instances are told of events at the same time, unless set otherwise.
+const INSTANCES: usize = 64;
 /// What operators are told that a performer is.
 pub(super) const PERFORMER: &str = "performer";
 
@@ -193,7 +195,7 @@ impl<S: Saga> Reactor<S> {
         source: impl EventSource,
         leases: impl Leases,
     ) -> PolicyRunner<Self> {
-        let mut runner = PolicyRunner::new(Self { instances }, source, leases);
+        let mut runner = PolicyRunner::new(Self { instances }, source, leases).concurrency(INSTANCES);
         runner.kind = "saga";
         runner
     }
@@ -212,6 +214,14 @@ impl<S: Saga> Policy for Reactor<S> {
 
     fn identity() -> &'static str {
         S::identity()
+    }
+
+    /// Instances decide at the same time.
+    fn lane(event: &Recorded<Heard<S::Event>>) -> String {
+        match S::correlate(event.data.decoded()) {
+            Correlation::Starts(id) | Correlation::Continues(id) => id,
+            Correlation::None => String::new(),
+        }
     }
 
     async fn react(&self, event: &Recorded<Heard<S::Event>>) -> Result<(), PolicyError> {
