@@ -61,7 +61,7 @@ pub(crate) enum Sagas {
         #[command(flatten)]
         consent: Consent,
     },
-    /// Has instances go on as if a step was done or, where it is being taken back, as if that was done
+    /// Has instances go on without a step or, where it is being taken back, without that
     SkipStep {
         /// The name of the step
         #[arg(long, value_name = "STEP")]
@@ -76,7 +76,7 @@ pub(crate) enum Sagas {
         #[command(flatten)]
         consent: Consent,
     },
-    /// Has instances do a step and those after it again
+    /// Has instances do a step and those after it again; what was done before stays
     RestartFrom {
         /// The name of the step
         #[arg(long, value_name = "STEP")]

@@ -78,7 +78,7 @@ fn told(event: &RecordedEvent, actions: &mut Actions) -> Vec<String> {
     let payload = &event.data.payload;
     let told = match &*event.data.name {
         "saga.advanced" => from_slice(payload).map(|advanced| self::advanced(&advanced, event.recorded_at, actions)),
-        "saga.attempted" => from_slice(payload).map(|Attempted { action, attempts, cause, again_after }| {
+        "saga.attempted" => from_slice(payload).map(|Attempted { action, attempts, cause, again_after, .. }| {
             let again =
                 again_after.map_or_else(|| "it was the last".to_owned(), |after| format!("again after {after:?}"));
             vec![format!("attempt {attempts} at {} has failed ({again}): {cause}", actions.name(action))]
@@ -104,7 +104,8 @@ fn advanced(
     let mut lines = vec![match cause {
         Cause::Event(event) => trigger(event),
         Cause::Answered { action, .. } => format!("{} was done", actions.name(*action)),
-        Cause::Refused { action, reason } => format!("{} was refused: {reason}", actions.name(*action)),
+        Cause::Refused { action, may_be_done: true, .. } => format!("{} may have been done", actions.name(*action)),
+        Cause::Refused { action, reason, .. } => format!("{} was refused: {reason}", actions.name(*action)),
         Cause::Timer { name } => format!("the time of {name} has come"),
         Cause::Asked(asked) => format!("does what {} has asked for: {}", asked.actor, asked.ask),
     }];

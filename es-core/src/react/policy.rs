@@ -128,7 +128,7 @@ pub fn reaction<D>(event: &Recorded<D>, policy: &str, step: &str) -> Result<Comm
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PolicyError {
-    /// Trying again may help.
+    /// Trying again may help: here, or in a process of newer code, which has written what it would have to read.
     #[error("a reaction failed for now")]
     Transient(#[source] BoxError),
     /// Trying again does not help.
@@ -145,13 +145,15 @@ impl PolicyError {
 
 impl<E: std::error::Error + Send + Sync + 'static> From<ExecuteError<E>> for PolicyError {
     fn from(error: ExecuteError<E>) -> Self {
-        if error.is_transient() { Self::Transient(error.into()) } else { Self::Permanent(error.into()) }
+        let may_help = error.is_transient() || error.is_of_newer_code();
+        if may_help { Self::Transient(error.into()) } else { Self::Permanent(error.into()) }
     }
 }
 
 impl<R: std::error::Error + Send + Sync + 'static> From<DecideError<R>> for PolicyError {
     fn from(error: DecideError<R>) -> Self {
-        if error.is_transient() { Self::Transient(error.into()) } else { Self::Permanent(error.into()) }
+        let may_help = error.is_transient() || error.is_of_newer_code();
+        if may_help { Self::Transient(error.into()) } else { Self::Permanent(error.into()) }
     }
 }
 

@@ -203,6 +203,12 @@ pub trait Saga: Sized + Send + Sync + 'static {
         one == other
     }
 
+    /// Whether the saga decides when the last attempt at `action` has failed, whatever [`Retry::after_last`] says.
+    #[doc(hidden)]
+    fn decides_after_last(_state: &Self::State, _action: &Self::Action) -> bool {
+        false
+    }
+
     /// What is wrong with the definition, for people.
     #[doc(hidden)]
     fn flaw() -> Option<String> {
@@ -239,6 +245,9 @@ pub enum Input<'a, S: Saga> {
         action: &'a S::Action,
         /// Why, for people.
         reason: &'a str,
+        /// Whether it may have been done all the same: its last attempt has failed, and [`Retry::after_last`] leaves the rest to the
+        /// saga.
+        may_be_done: bool,
     },
     /// The time of a timer has come.
     Timer {
@@ -276,7 +285,7 @@ pub enum Effect<A> {
     /// The instance ends: [`Status::Compensated`] if it was compensating, otherwise [`Status::Completed`]. Its timers are gone, and the
     /// actions that have no answer yet are given up. It cannot be decided together with an action.
     End,
-    /// The instance needs an operator ([`Status::Failed`]). Beside it nothing else counts, unless it is the first decision. When the
+    /// The instance needs an operator ([`Status::Failed`]). Beside it nothing else counts, nor what has become of the state. When the
     /// instance goes on, it reacts to the same again: the action is performed anew, the timer wakes it, the event is heard.
     Fail {
         /// Why, for people.

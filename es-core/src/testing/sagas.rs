@@ -8,8 +8,8 @@ use crate::{
     error::with_causes,
     event::{Event, EventSet, NewEvent, RecordedEvent},
     react::saga::{
-        Advanced, Ask, Asked, Cause, Correlation, Decided, Effect, Heard, Instance, Saga, SagaCommand, SagaEvent,
-        Status,
+        Advanced, Ask, Asked, Attempted, Cause, Correlation, Decided, Effect, Heard, Instance, Saga, SagaCommand,
+        SagaEvent, Status,
     },
     read::read_model::Act,
     stream::{Position, StreamId, Version},
@@ -68,6 +68,7 @@ pub fn given_saga<S: Saga>() -> GivenSaga<S> {
         position: Position::ZERO,
         versions: BTreeMap::new(),
         due: BTreeMap::new(),
+        failed_at: None,
         decided: Vec::new(),
     }
 }
@@ -81,6 +82,8 @@ pub struct GivenSaga<S: Saga> {
     versions: BTreeMap<String, Version>,
     /// When each timer is due, with the number of its setting.
     due: BTreeMap<String, (DateTime<Utc>, u64)>,
+    /// Since when it has failed, if it has.
+    failed_at: Option<DateTime<Utc>>,
     /// What it has decided last.
     decided: Vec<Effect<S::Action>>,
 }
@@ -125,6 +128,18 @@ impl<S: Saga> GivenSaga<S> {
         self.tell(&SagaCommand::Answer { action, answer: Err(reason.to_owned()) })
     }
 
+    /// The last attempt at the action that has waited longest has failed.
+    ///
+    /// # Panics
+    /// When none waits.
+    #[track_caller]
+    pub fn attempted_last(self, cause: &str) -> Self {
+        let action = self.first_action();
+        let waiting = &self.instance.actions()[&action];
+        let (rounds, attempts, cause) = (waiting.rounds, waiting.attempts + 1, cause.to_owned());
+        self.tell(&SagaCommand::Attempted(Attempted { action, rounds, attempts, cause, again_after: None }))
+    }
+
     /// Time passes. Timers whose time comes wake the saga, in the order of their times.
     #[track_caller]
     pub fn after(mut self, time: Duration) -> Self {
@@ -135,8 +150,10 @@ impl<S: Saga> GivenSaga<S> {
             && *due <= end
         {
             let (timer, number) = (name.clone(), *number);
+            if self.instance.status() == Some(Status::Failed) {
+                break;
+            }
             self.now = *due;
-            self.due.remove(&timer);
             self = self.tell(&SagaCommand::Fire { timer, number });
             decided.append(&mut self.decided);
         }
@@ -151,7 +168,20 @@ impl<S: Saga> GivenSaga<S> {
     #[track_caller]
     pub fn asked(self, ask: Ask) -> Self {
         let act = Act::new("operator", "a test").unwrap_or_else(|error| panic!("{error}"));
-        self.tell(&SagaCommand::Ask(Asked::new(ask, &act)))
+        let failed_at = self.failed_at;
+        let mut asked = self.tell(&SagaCommand::Ask(Asked::new(ask, &act)));
+        if let (Some(since), None) = (failed_at, asked.failed_at) {
+            // Timers have stood still.
+            let stood = asked.now - since;
+            asked.due.values_mut().for_each(|(due, _)| *due += stood);
+        }
+        let mut decided = std::mem::take(&mut asked.decided);
+        while asked.instance.deferred().next().is_some() && asked.instance.status() != Some(Status::Failed) {
+            asked = asked.tell(&SagaCommand::Hear);
+            decided.append(&mut asked.decided);
+        }
+        asked.decided = decided;
+        asked
     }
 
     /// That is what it has decided on what has happened last.
@@ -205,19 +235,18 @@ impl<S: Saga> GivenSaga<S> {
             self.decided.extend(effects(event, &self.instance));
             if let SagaEvent::Advanced(Advanced { decided, .. }) = event {
                 for decided in decided {
-                    match decided {
-                        Decided::SetTimer { number, name, after } => {
-                            let due =
-                                TimeDelta::from_std(*after).ok().and_then(|after| self.now.checked_add_signed(after));
-                            self.due.insert(name.clone(), (due.unwrap_or(DateTime::<Utc>::MAX_UTC), *number));
-                        }
-                        Decided::CancelTimer { name } => _ = self.due.remove(name),
-                        _ => {}
+                    if let Decided::SetTimer { number, name, after } = decided {
+                        let due = TimeDelta::from_std(*after).ok().and_then(|after| self.now.checked_add_signed(after));
+                        self.due.insert(name.clone(), (due.unwrap_or(DateTime::<Utc>::MAX_UTC), *number));
                     }
                 }
             }
             self.instance.apply(event);
         }
+        let instance = &self.instance;
+        self.due.retain(|name, (_, number)| instance.timer(name) == Some(*number));
+        let is_failed = instance.status() == Some(Status::Failed);
+        self.failed_at = is_failed.then(|| self.failed_at.unwrap_or(self.now));
         self
     }
 }
@@ -262,7 +291,12 @@ pub fn replayed<S: Saga>(stream: &[RecordedEvent]) -> Option<SagaDifference<S>> 
         decoded.unwrap_or_else(|| panic!("{} is no stream of the saga {}", event.stream, S::NAME)).data
     };
     let events: Vec<_> = stream.iter().map(read).collect();
-    let (mut instance, mut at) = (Instance::<S>::default(), 0);
+    // Each begins under the version with which it has begun.
+    let version = events.iter().find_map(|event| match event {
+        SagaEvent::Advanced(Advanced { version, .. }) => Some(*version),
+        _ => None,
+    });
+    let (mut instance, mut at) = (Instance::<S>::under(version.unwrap_or_default()), 0);
     while at < events.len() {
         let command = cause_of(&instance, &events[at]);
         let ours =
@@ -284,11 +318,16 @@ pub fn replayed<S: Saga>(stream: &[RecordedEvent]) -> Option<SagaDifference<S>> 
 fn cause_of<S: Saga>(instance: &Instance<S>, event: &SagaEvent<S>) -> Option<SagaCommand<S>> {
     match event {
         SagaEvent::Advanced(Advanced { cause, .. }) => match cause {
+            Cause::Event(trigger) if instance.deferred().next().is_some_and(|first| first.id == trigger.id) => {
+                Some(SagaCommand::Hear)
+            }
             Cause::Event(trigger) => Heard::from_recorded(&trigger.recorded()).ok().flatten().map(SagaCommand::Event),
             Cause::Answered { action, answer } => {
                 Some(SagaCommand::Answer { action: *action, answer: Ok(answer.clone()) })
             }
-            Cause::Refused { action, reason } => {
+            // That follows from the last attempt, which is told before it.
+            Cause::Refused { may_be_done: true, .. } => None,
+            Cause::Refused { action, reason, .. } => {
                 Some(SagaCommand::Answer { action: *action, answer: Err(reason.clone()) })
             }
             Cause::Timer { name } => {
@@ -297,6 +336,7 @@ fn cause_of<S: Saga>(instance: &Instance<S>, event: &SagaEvent<S>) -> Option<Sag
             }
             Cause::Asked(_) => Some(SagaCommand::Obey),
         },
+        SagaEvent::Attempted(attempted) => Some(SagaCommand::Attempted(attempted.clone())),
         SagaEvent::Resumed | SagaEvent::Declined(_) => Some(SagaCommand::Obey),
         _ => None,
     }

@@ -437,4 +437,9 @@ impl<R: std::error::Error + 'static> DecideError<R> {
             _ => false,
         }
     }
+
+    /// Whether newer code has written an event that would have to be read: trying again may help in a process of that code.
+    pub(crate) fn is_of_newer_code(&self) -> bool {
+        matches!(self, Self::Decode(error) if error.reason.is_of_newer_code())
+    }
 }

@@ -83,12 +83,16 @@ pub enum ActionError {
     /// No other attempt helps. The instance fails.
     #[error("an action failed")]
     Permanent(#[source] BoxError),
+    /// Newer code has written what this code would have to read. The action is attempted again later, or in a process of newer code,
+    /// and this does not count as an attempt.
+    #[error("an action needs newer code")]
+    NewerCode(#[source] BoxError),
 }
 
 impl ActionError {
     /// Whether another attempt may help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Transient(_))
+        matches!(self, Self::Transient(_) | Self::NewerCode(_))
     }
 }
 
@@ -96,6 +100,7 @@ impl<E: std::error::Error + Send + Sync + 'static> From<ExecuteError<E>> for Act
     fn from(error: ExecuteError<E>) -> Self {
         match error {
             ExecuteError::Rejected(refusal) => Self::Refused(refusal.to_string()),
+            error if error.is_of_newer_code() => Self::NewerCode(error.into()),
             error if error.is_transient() => Self::Transient(error.into()),
             error => Self::Permanent(error.into()),
         }
@@ -106,6 +111,7 @@ impl<R: std::error::Error + Send + Sync + 'static> From<DecideError<R>> for Acti
     fn from(error: DecideError<R>) -> Self {
         match error {
             DecideError::Rejected(refusal) => Self::Refused(refusal.to_string()),
+            error if error.is_of_newer_code() => Self::NewerCode(error.into()),
             error if error.is_transient() => Self::Transient(error.into()),
             error => Self::Permanent(error.into()),
         }
@@ -139,7 +145,7 @@ pub enum AfterLast {
     /// The instance fails, and an operator decides.
     #[default]
     Fail,
-    /// The saga decides, as if the action was [refused](super::Input::Refused). It is not known whether the action was done.
+    /// The saga decides: it gets [`Input::Refused`](super::Input::Refused), with `may_be_done`.
     Refuse,
 }
 

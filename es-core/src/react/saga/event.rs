@@ -25,7 +25,7 @@ pub enum SagaEvent<S: Saga> {
     Attempted(Attempted),
     /// It needs an operator.
     Failed(Failed),
-    /// An event has come since it has failed, and waits for the operator too.
+    /// An event has come since it has failed, and waits until those before it are heard.
     Deferred(Box<Trigger>),
     /// An operator asks for something.
     Asked(Asked),
@@ -73,6 +73,8 @@ pub enum Cause<R> {
         action: u64,
         /// Why.
         reason: String,
+        /// Whether it may have been done all the same: its last attempt has failed.
+        may_be_done: bool,
     },
     /// The time of a timer has come.
     Timer {
@@ -193,11 +195,13 @@ pub enum Decided<A> {
 pub struct Attempted {
     /// The number of the action.
     pub action: u64,
-    /// How many attempts have failed, this one included.
+    /// How often operators had let it be attempted anew before.
+    pub rounds: u32,
+    /// How many attempts have failed since, this one included.
     pub attempts: u32,
     /// Why, for people.
     pub cause: String,
-    /// When it is attempted again, counted from this event. `None`: the instance has failed.
+    /// When it is attempted again, counted from this event. `None`: it was the last.
     pub again_after: Option<Duration>,
 }
 
@@ -216,13 +220,12 @@ pub enum Ask {
     Retry,
     /// It takes back what was done.
     Compensate,
-    /// It goes on as if this step was done, or, if it takes the step back, as if that was done. Only a saga of
-    /// [steps](crate::StepSaga) has any.
+    /// It goes on without this step, which is not taken back, or without taking it back. Only a saga of [steps](crate::StepSaga) has any.
     Skip {
         /// The name of the step.
         step: String,
     },
-    /// It goes on with this step, and does it and those after it again.
+    /// It does this step and those after it again. What they have done before stays, and is taken back too if it comes to that.
     RestartFrom {
         /// The name of the step.
         step: String,

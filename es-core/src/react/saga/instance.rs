@@ -1,8 +1,12 @@
 //! An instance of a saga as the decider over its own stream.
 
 mod course;
+mod operators;
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -10,8 +14,8 @@ use self::course::Course;
 pub use self::course::Waiting;
 
 use super::{
-    Correlation, Effect, Input, Saga, Status,
-    event::{Advanced, Ask, Asked, Attempted, Cause, Decided, Declined, Failed, SagaEvent, Trigger},
+    AfterLast, Correlation, Effect, Input, Saga, Status,
+    event::{Advanced, Ask, Asked, Attempted, Cause, Decided, Failed, SagaEvent, Trigger},
     heard::Heard,
     version::{current_version, runs},
 };
@@ -36,6 +40,8 @@ pub enum SagaCommand<S: Saga> {
         /// What it has returned, or why it was refused.
         answer: Result<S::Answer, String>,
     },
+    /// It reacts to the first of the events that wait since it had failed.
+    Hear,
     /// An attempt at an action has failed.
     Attempted(Attempted),
     /// The time of a timer has come.
@@ -130,6 +136,19 @@ impl<S: Saga> Instance<S> {
         self.0.timers.get(name).copied()
     }
 
+    /// The events that have come since it has failed, and were not heard yet.
+    pub fn deferred(&self) -> impl Iterator<Item = &Trigger> {
+        self.0.deferred.iter()
+    }
+
+    /// One that begins under this version.
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) fn under(version: u32) -> Self {
+        let mut instance = Self::default();
+        instance.0.version = version;
+        instance
+    }
+
     /// Whether something may happen to it.
     pub(super) fn is_under_way(&self) -> bool {
         self.0.status.is_some_and(|status| !status.has_ended() && status != Status::Failed)
@@ -139,95 +158,23 @@ impl<S: Saga> Instance<S> {
     pub(super) fn definition(&self) -> Result<(u32, S::State), SagaError> {
         let Course { status, version, state, .. } = &self.0;
         match (status, version) {
-            (None, _) => Ok((current_version::<S>(), state.clone())),
+            (None, 0) => Ok((current_version::<S>(), state.clone())),
             (_, version) if runs::<S>(*version) => Ok((*version, state.clone())),
-            (_, version) => match S::migrate(*version, state) {
-                Some(state) => Ok((current_version::<S>(), state)),
-                None => Err(SagaError::UnknownVersion { version: *version, known: S::VERSIONS }),
-            },
-        }
-    }
-
-    /// What follows from `first`, and from the events that have come since it has failed.
-    fn going_on(&self, mut events: Vec<SagaEvent<S>>) -> Vec<SagaEvent<S>> {
-        let mut instance = self.clone();
-        for event in &events {
-            instance.apply(event);
-        }
-        for trigger in &self.0.deferred {
-            if !instance.is_under_way() {
-                // What comes later waits again, or comes too late.
-                let waits = instance.0.status == Some(Status::Failed);
-                events.extend(waits.then(|| SagaEvent::Deferred(Box::new(trigger.clone()))));
-                continue;
-            }
-            let next = match trigger.recorded().decode::<S::Event>() {
-                Ok(Some(event)) => {
-                    instance.react_or_fail(Cause::Event(Box::new(trigger.clone())), Input::Event(&event))
-                }
-                Ok(None) => Vec::new(),
-                Err(error) => Self::failed(with_causes(&error), Cause::Event(Box::new(trigger.clone()))),
-            };
-            for event in &next {
-                instance.apply(event);
-            }
-            events.extend(next);
-        }
-        events
-    }
-
-    /// What follows from what an operator has asked for, or why nothing does.
-    fn obey(&self, asked: &Asked) -> Result<Vec<SagaEvent<S>>, String> {
-        match (self.0.status, &asked.ask) {
-            (None, _) => Err("the instance has not begun".to_owned()),
-            (Some(status), _) if status.has_ended() => Err(format!("the instance has ended: {status}")),
-            (Some(Status::Failed), Ask::Retry) => Ok(self.going_on(vec![SagaEvent::Resumed])),
-            (Some(status), Ask::Retry) => Err(format!("the instance has not failed: {status}")),
-            (Some(_), Ask::Cancel) => Ok(vec![SagaEvent::Cancelled(self.0.state.clone())]),
-            (Some(_), Ask::Compensate | Ask::Skip { .. } | Ask::RestartFrom { .. }) => {
-                let mut awake = self.clone();
-                if self.0.status == Some(Status::Failed) {
-                    awake.0.status = self.0.before;
-                }
-                let first = awake.react(Cause::Asked(asked.clone()), Input::Asked(asked));
-                let first = first.map_err(|error| with_causes(&*error))?;
-                match first.first() {
-                    Some(SagaEvent::Advanced(Advanced { decided, state, .. }))
-                        if !decided.is_empty() || *state != self.0.state || first.len() > 1 =>
-                    {
-                        Ok(self.going_on(first))
-                    }
-                    Some(SagaEvent::Failed(Failed { cause })) => Err(cause.clone()),
-                    _ => Err("the saga decides nothing on that".to_owned()),
+            (_, version) => {
+                // Newer code knows what is under a newer version.
+                let is_older = *version < current_version::<S>();
+                match is_older.then(|| S::migrate(*version, state)).flatten() {
+                    Some(state) => Ok((current_version::<S>(), state)),
+                    None => Err(SagaError::UnknownVersion { version: *version, known: S::VERSIONS }),
                 }
             }
         }
     }
 
-    /// What follows from all that operators have asked for.
-    fn obey_all(&self) -> Vec<SagaEvent<S>> {
-        let (mut instance, mut events) = (self.clone(), Vec::new());
-        for asked in &self.0.asked {
-            let follows = instance.obey(asked);
-            let follows = follows.unwrap_or_else(|cause| vec![SagaEvent::Declined(Declined { cause })]);
-            for event in &follows {
-                instance.apply(event);
-            }
-            events.extend(follows);
-        }
-        events
-    }
-
-    /// Writes what an operator asks for, and what follows.
-    fn ask(&self, asked: &Asked) -> Result<Vec<SagaEvent<S>>, SagaError> {
-        let mut instance = self.clone();
-        let asks = SagaEvent::Asked(asked.clone());
-        instance.apply(&asks);
-        let follows = instance.obey_all();
-        if let Some(SagaEvent::Declined(Declined { cause })) = follows.last() {
-            return Err(SagaError::Declined { ask: asked.ask.clone(), cause: cause.clone() });
-        }
-        Ok([asks].into_iter().chain(follows).collect())
+    /// A reaction of which nothing follows.
+    fn advanced(&self, cause: Cause<S::Answer>) -> Result<Vec<SagaEvent<S>>, BoxError> {
+        let (version, state) = self.definition()?;
+        Ok(vec![SagaEvent::Advanced(Advanced { version, cause, decided: Vec::new(), state })])
     }
 
     fn react(&self, cause: Cause<S::Answer>, input: Input<'_, S>) -> Result<Vec<SagaEvent<S>>, BoxError> {
@@ -271,7 +218,12 @@ impl<S: Saga> Instance<S> {
                 Effect::End if compensates => last = Some(SagaEvent::Compensated(state.clone())),
                 Effect::End => last = Some(SagaEvent::Completed(state.clone())),
                 Effect::Fail { cause: why } if self.0.status.is_some() => return Ok(Self::failed(why, cause)),
-                Effect::Fail { cause } => last = Some(SagaEvent::Failed(Failed { cause })),
+                // It begins, and knows nothing yet.
+                Effect::Fail { cause: why } => {
+                    let mut begins = self.advanced(cause.clone())?;
+                    begins.extend(Self::failed(why, cause));
+                    return Ok(begins);
+                }
             }
         }
         let advanced = SagaEvent::Advanced(Advanced { version, cause, decided, state });
@@ -301,10 +253,33 @@ impl<S: Saga> Instance<S> {
                 self.react_or_fail(cause, Input::Answered { action, answer })
             }
             Err(reason) => {
-                let cause = Cause::Refused { action: number, reason: reason.clone() };
-                self.react_or_fail(cause, Input::Refused { action, reason })
+                let cause = Cause::Refused { action: number, reason: reason.clone(), may_be_done: false };
+                self.react_or_fail(cause, Input::Refused { action, reason, may_be_done: false })
             }
         }
+    }
+
+    /// An attempt at an action has failed.
+    fn attempted(&self, attempted: &Attempted) -> Vec<SagaEvent<S>> {
+        let Attempted { action: number, rounds, attempts, cause: reason, again_after } = attempted;
+        let waiting = self.0.actions.get(number).filter(|_| self.is_under_way());
+        // Not one that began before an operator had the action attempted anew.
+        let waiting = waiting.filter(|waiting| waiting.rounds == *rounds && waiting.attempts < *attempts);
+        let Some(Waiting { action, .. }) = waiting else { return Vec::new() };
+        let mut events = vec![SagaEvent::Attempted(attempted.clone())];
+        if again_after.is_some() {
+            return events;
+        }
+        let retry = caught(|| S::retry(action)).unwrap_or_default();
+        let decides = caught(|| S::decides_after_last(&self.0.state, action)).unwrap_or_default();
+        let saga_decides = decides || retry.after_last == AfterLast::Refuse;
+        if saga_decides {
+            let cause = Cause::Refused { action: *number, reason: reason.clone(), may_be_done: true };
+            events.extend(self.react_or_fail(cause, Input::Refused { action, reason, may_be_done: true }));
+        } else {
+            events.push(SagaEvent::Failed(Failed { cause: reason.clone() }));
+        }
+        events
     }
 }
 
@@ -314,6 +289,10 @@ impl<S: Saga> Aggregate for Instance<S> {
     type Error = SagaError;
 
     fn handle(&self, command: &SagaCommand<S>) -> Result<Vec<SagaEvent<S>>, SagaError> {
+        if self.is_under_way() {
+            // Code that does not run its version decides nothing for it.
+            self.definition()?;
+        }
         match command {
             SagaCommand::Event(heard) => {
                 let (event, decoded) = (heard.recorded(), heard.decoded());
@@ -323,21 +302,14 @@ impl<S: Saga> Aggregate for Instance<S> {
                 }
                 let trigger = Trigger::of(event).map(Box::new);
                 let trigger = trigger.ok_or_else(|| SagaError::Reaction("the payload is no JSON".into()))?;
-                if self.0.status == Some(Status::Failed) {
+                if self.0.status == Some(Status::Failed) || !self.0.deferred.is_empty() {
                     return Ok(vec![SagaEvent::Deferred(trigger)]);
                 }
                 self.react(Cause::Event(trigger), Input::Event(decoded)).map_err(SagaError::Reaction)
             }
             SagaCommand::Answer { action, answer } => Ok(self.answer(*action, answer)),
-            SagaCommand::Attempted(attempted) => {
-                let waiting = self.0.actions.get(&attempted.action).filter(|_| self.is_under_way());
-                if waiting.is_none_or(|waiting| waiting.attempts >= attempted.attempts) {
-                    return Ok(Vec::new());
-                }
-                let failed = attempted.again_after.is_none().then(|| Failed { cause: attempted.cause.clone() });
-                let attempted = SagaEvent::Attempted(attempted.clone());
-                Ok([attempted].into_iter().chain(failed.map(SagaEvent::Failed)).collect())
-            }
+            SagaCommand::Attempted(attempted) => Ok(self.attempted(attempted)),
+            SagaCommand::Hear => Ok(self.hear()),
             SagaCommand::Fire { timer, number } => {
                 if self.0.timers.get(timer) != Some(number) || !self.is_under_way() {
                     return Ok(Vec::new());
@@ -375,14 +347,17 @@ impl<S: Saga> Aggregate for Instance<S> {
                 course.before = course.status.replace(Status::Failed);
                 course.cause = Some(cause.clone());
             }
-            SagaEvent::Deferred(trigger) => course.deferred.push((**trigger).clone()),
+            SagaEvent::Deferred(trigger) => course.deferred.push_back((**trigger).clone()),
             SagaEvent::Asked(asked) => course.asked.push(asked.clone()),
             SagaEvent::Declined(_) => course.obeyed(),
             SagaEvent::Resumed => {
                 course.obeyed();
                 course.wake();
             }
-            SagaEvent::Cancelled(_) => course.end(Status::Cancelled),
+            SagaEvent::Cancelled(_) => {
+                course.obeyed();
+                course.end(Status::Cancelled);
+            }
             SagaEvent::Completed(_) => course.end(Status::Completed),
             SagaEvent::Compensated(_) => course.end(Status::Compensated),
         }
@@ -401,6 +376,7 @@ impl<S: Saga> fmt::Debug for SagaCommand<S> {
             Self::Fail { cause } => write!(f, "Fail({cause:?})"),
             Self::Ask(asked) => write!(f, "Ask({asked:?})"),
             Self::Obey => f.write_str("Obey"),
+            Self::Hear => f.write_str("Hear"),
         }
     }
 }
@@ -428,7 +404,7 @@ impl<S: Saga> Default for Instance<S> {
             before: None,
             actions,
             timers,
-            deferred: Vec::new(),
+            deferred: VecDeque::new(),
             asked: Vec::new(),
             numbers: 0,
             version: 0,

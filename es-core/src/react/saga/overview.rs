@@ -96,6 +96,10 @@ pub struct Overview {
     pub timers: BTreeMap<String, DueTimer>,
     /// Since when something waits for which an operator has asked.
     pub asked_at: Option<DateTime<Utc>>,
+    /// Since when it has failed, if it has.
+    pub failed_at: Option<DateTime<Utc>>,
+    /// How many events have come since it has failed, and were not heard yet.
+    pub deferred: u64,
 }
 
 /// An action that has no answer yet.
@@ -136,7 +140,8 @@ impl Overview {
             return self.asked_at;
         }
         let timers = self.timers.values().map(|timer| timer.due);
-        self.actions.values().map(|action| action.due).chain(timers).chain(self.asked_at).min()
+        let hears = (self.deferred > 0).then_some(self.changed_at);
+        self.actions.values().map(|action| action.due).chain(timers).chain(self.asked_at).chain(hears).min()
     }
 
     fn begun(at: DateTime<Utc>) -> Self {
@@ -150,6 +155,8 @@ impl Overview {
             actions: BTreeMap::new(),
             timers: BTreeMap::new(),
             asked_at: None,
+            failed_at: None,
+            deferred: 0,
         }
     }
 
@@ -161,6 +168,11 @@ impl Overview {
         }
         self.status = self.before.take().unwrap_or(Status::Executing);
         self.cause = None;
+        // Timers have stood still.
+        let stood = self.failed_at.take().and_then(|since| (at - since).to_std().ok()).unwrap_or_default();
+        for timer in self.timers.values_mut() {
+            timer.due = later(timer.due, stood);
+        }
         for action in self.actions.values_mut() {
             *action = DueAction { due: at, attempts: 0, rounds: action.rounds + 1 };
         }
@@ -169,7 +181,8 @@ impl Overview {
     fn advance<T, A, R>(&mut self, advanced: &Advanced<T, A, R>, at: DateTime<Utc>) {
         self.version = advanced.version;
         match &advanced.cause {
-            Cause::Event(_) => {}
+            // It was the first of those that waited, if there were any.
+            Cause::Event(_) => self.deferred = self.deferred.saturating_sub(1),
             Cause::Answered { action, .. } | Cause::Refused { action, .. } => {
                 self.actions.remove(action);
                 if self.status == Status::Started {
@@ -199,7 +212,8 @@ impl Overview {
     fn end(&mut self, status: Status) {
         self.status = status;
         self.cause = None;
-        self.asked_at = None;
+        self.failed_at = None;
+        self.deferred = 0;
         self.actions.clear();
         self.timers.clear();
     }
@@ -252,12 +266,16 @@ impl<S: Saga> Projection for Instances<S> {
             SagaEvent::Failed(Failed { cause }) => {
                 overview.before = Some(std::mem::replace(&mut overview.status, Status::Failed));
                 overview.cause = Some(cause.clone());
+                overview.failed_at = Some(at);
             }
-            SagaEvent::Deferred(_) => {}
+            SagaEvent::Deferred(_) => overview.deferred += 1,
             SagaEvent::Asked(_) => overview.asked_at = Some(at),
             SagaEvent::Declined(_) => overview.asked_at = None,
             SagaEvent::Resumed => overview.wake(at),
-            SagaEvent::Cancelled(_) => overview.end(Status::Cancelled),
+            SagaEvent::Cancelled(_) => {
+                overview.asked_at = None;
+                overview.end(Status::Cancelled);
+            }
             SagaEvent::Completed(_) => overview.end(Status::Completed),
             SagaEvent::Compensated(_) => overview.end(Status::Compensated),
         }

@@ -1,58 +1,57 @@
 //! Performs the actions of a saga, and wakes its timers.
 
+mod due;
+
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use futures_util::future::join_all;
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     task::JoinSet,
     time::Instant,
 };
 use tracing::Instrument;
 
 use super::{
-    ActionContext, ActionError, AfterLast, Instance, Saga, SagaCommand, SagaError,
+    ActionContext, ActionError, Instance, Saga, SagaCommand, SagaError,
     event::{Advanced, Attempted, Decided, SagaEvent},
     instance::Waiting,
-    overview::{Instances, Overview},
+    overview::Instances,
     queue::{Attempts, Due, Queue},
-    version::gaps,
 };
 use crate::{
     backoff::Backoff,
     error::with_causes,
     event::Metadata,
     read::{
-        engine_error::EngineError,
         find::FieldCursor,
         panics::{Panicked, caught, caught_async},
-        query::{QueryError, ReadModel},
+        query::ReadModel,
     },
     telemetry::{self, spans},
     write::{
         execute::{CommandContext, ExecuteError, LoadError, Repository},
-        store::{EventStore, ReadError},
+        store::EventStore,
     },
 };
 
-/// How many instances the read model is asked for at once.
-const PAGE: usize = 500;
-/// How many instances are named that are under a version that this code does not run.
-const NAMED: usize = 20;
 /// How many actions are performed at the same time, unless set otherwise.
 const ACTIONS: usize = 64;
-/// At how many instances it looks at the same time. Those whose actions wait for their turn are among them.
-const TASKS: usize = 1_024;
+/// How many actions wait for their turn at most. Others are found in the read model later.
+const WAITING: usize = 1_024;
+/// At how many instances it looks at the same time.
+const LOOKS: usize = 256;
 /// The shortest pause between two looks at the read model.
 const SHORTEST: Duration = Duration::from_millis(20);
 /// The longest: a timer that another process has set is noticed within this time, and what a process has left behind that was killed.
 const LONGEST: Duration = Duration::from_millis(500);
 /// How long the read model may be behind what was heard of, as a rule.
 const LATE: Duration = Duration::from_millis(200);
+/// For how long a timer that was woken is not woken again: the read model shows by then what has followed.
+const WOKEN: Duration = Duration::from_secs(1);
 /// How old an instance may be that was read, at most.
 const OUT_OF_DATE: Duration = Duration::from_mins(1);
 /// The pauses after a failure of the store.
@@ -71,10 +70,12 @@ pub(super) struct Performer<S: Saga> {
     due_soon: watch::Sender<Instant>,
     /// How many actions it performs at the same time.
     pub(super) performs: Semaphore,
+    /// How many may wait for that.
+    waiting: Arc<Semaphore>,
     /// The actions that are being performed here, or were a moment ago.
     performed: Mutex<HashMap<(String, u64), Performed>>,
-    /// The timers that were woken here and that the read model may still show.
-    woken: Mutex<HashSet<(String, u64)>>,
+    /// The timers that were woken here a moment ago, and that the read model may still show.
+    woken: Mutex<HashMap<(String, u64), Instant>>,
     /// The instances that cannot be read, and since when.
     unreadable: Mutex<HashMap<String, Instant>>,
     /// Where the next page of what is due begins.
@@ -107,32 +108,22 @@ impl<S: Saga> Performer<S> {
         let (queue, holds, due_soon) =
             (Queue::default(), watch::Sender::new(false), watch::Sender::new(Instant::now()));
         let (performed, woken, unreadable, page) = Default::default();
-        let performs = Semaphore::new(ACTIONS);
-        Self { saga, instances, overview, log, queue, holds, due_soon, performs, performed, woken, unreadable, page }
-    }
-
-    /// Refuses to perform while instances are under way that this code cannot go on with.
-    pub(super) async fn admit_versions(&self) -> Result<(), EngineError> {
-        for gap in gaps::<S>() {
-            let range = Overview::VERSION.range(i64::from(gap.start)..i64::from(gap.end));
-            let found = match self.overview.find(range, NAMED).await {
-                Ok(page) => page.documents,
-                Err(QueryError::Store(error)) => return Err(error.into()),
-                // It is being built. An instance that is found later is left as it is.
-                Err(_) => return Ok(()),
-            };
-            let mut instances = Vec::new();
-            for (id, _) in found {
-                let Ok(loaded) = self.instances.load(&id).await else { continue };
-                if let Err(SagaError::UnknownVersion { version, .. }) = loaded.state.definition() {
-                    instances.push(format!("{id} (version {version})"));
-                }
-            }
-            if !instances.is_empty() {
-                return Err(EngineError::SagaVersions { saga: S::NAME, known: S::VERSIONS, instances });
-            }
+        let (performs, waiting) = (Semaphore::new(ACTIONS), Arc::new(Semaphore::new(WAITING)));
+        Self {
+            saga,
+            instances,
+            overview,
+            log,
+            queue,
+            holds,
+            due_soon,
+            performs,
+            waiting,
+            performed,
+            woken,
+            unreadable,
+            page,
         }
-        Ok(())
     }
 
     /// Looks at an instance to which `event` has happened, or for what is due because of it.
@@ -175,11 +166,12 @@ impl<S: Saga> Performer<S> {
                 () = self.clone().work() => {}
             }
             self.queue.clear();
+            lock(&self.woken).clear();
         }
     }
 
     async fn work(self: Arc<Self>) {
-        let mut tasks = JoinSet::new();
+        let (mut looks, mut tasks) = (JoinSet::new(), JoinSet::new());
         let (mut look, mut soon) = (Instant::now(), self.due_soon.subscribe());
         loop {
             tokio::select! {
@@ -189,10 +181,16 @@ impl<S: Saga> Performer<S> {
                         tracing::error!(saga = S::NAME, %error, "a task of the performer has ended");
                     }
                 }
-                (id, due) = self.queue.next(), if tasks.len() < TASKS => {
+                (id, due) = self.queue.next(), if looks.len() < LOOKS => {
                     let performer = self.clone();
-                    tasks.spawn(async move { performer.look_at(&id, due).await });
+                    looks.spawn(async move { performer.look_at(&id, due).await });
                 }
+                Some(looked) = looks.join_next(), if !looks.is_empty() => match looked {
+                    Ok(ready) => for (begun, waiting) in ready {
+                        tasks.spawn(perform(begun, waiting));
+                    },
+                    Err(error) => tracing::error!(saga = S::NAME, %error, "a look at an instance has ended"),
+                },
                 // The sender lives as long as `self`.
                 _ = soon.changed() => look = look.min(Instant::now() + SHORTEST),
                 () = tokio::time::sleep_until(look) => {
@@ -206,100 +204,42 @@ impl<S: Saga> Performer<S> {
         }
     }
 
-    /// Takes what is due from the read model, and returns how long to wait before the next time.
-    async fn look(&self) -> Duration {
-        if self.queue.len() >= PAGE {
-            return SHORTEST;
-        }
-        match self.due().await {
-            Ok(pause) => pause,
-            // It is not built yet: what happens meanwhile is heard of.
-            Err(LookError::Query(QueryError::Building { .. })) => LONGEST,
-            Err(error) => {
-                tracing::warn!(saga = S::NAME, error = %with_causes(&error), "cannot look for what is due");
-                2 * LONGEST
-            }
-        }
-    }
-
-    async fn due(&self) -> Result<Duration, LookError> {
-        let now = self.log.now().await?;
-        // What cannot be done now must not hide what is due after it.
-        let begin = lock(&self.page).take();
-        let is_first = begin.is_none();
-        let range = Overview::DUE.range(..=now);
-        let page =
-            self.overview.find(begin.map_or_else(|| range.clone(), |begin| range.clone().resume(begin)), PAGE).await?;
-        lock(&self.unreadable).retain(|_, since| since.elapsed() < OUT_OF_DATE);
-        let mut shown = HashSet::new();
-        for (id, overview) in &page.documents {
-            let mut timers: Vec<_> = overview.timers.iter().filter(|(_, timer)| timer.due <= now).collect();
-            timers.sort_by_key(|(_, timer)| timer.due);
-            let woken = lock(&self.woken);
-            shown.extend(timers.iter().map(|(_, timer)| (id.clone(), timer.number)));
-            timers.retain(|(_, timer)| !woken.contains(&(id.clone(), timer.number)));
-            for (_, timer) in &timers {
-                telemetry::sagas::timer_found(S::NAME, (now - timer.due).to_std().unwrap_or_default());
-            }
-            let timers: Vec<_> = timers.into_iter().map(|(name, timer)| (name.clone(), timer.number)).collect();
-            drop(woken);
-            let actions = overview.actions.iter().filter(|(_, action)| action.due <= now);
-            let performed = self.performed();
-            let is_free = |number: u64, attempts| {
-                performed.get(&(id.clone(), number)).is_none_or(|performed| performed.leaves(attempts))
-            };
-            let attempts =
-                actions.map(|(number, action)| (*number, Attempts { rounds: action.rounds, failed: action.attempts }));
-            let actions: BTreeMap<_, _> = attempts.filter(|(number, attempts)| is_free(*number, *attempts)).collect();
-            drop(performed);
-            let is_readable = !lock(&self.unreadable).contains_key(id);
-            let is_asked = overview.asked_at.is_some();
-            if is_readable && (!timers.is_empty() || !actions.is_empty() || is_asked) {
-                self.queue.push(id, Due { timers, actions });
-            }
-        }
-        if is_first && page.next.is_none() {
-            lock(&self.woken).retain(|timer| shown.contains(timer));
-        }
-        self.performed().retain(|_, performed| match performed {
-            Performed::Now => true,
-            Performed::Told { at, .. } => at.elapsed() < OUT_OF_DATE,
-        });
-        if page.next.is_some() {
-            *lock(&self.page) = page.next;
-            return Ok(SHORTEST);
-        }
-        let next = self.overview.find(Overview::DUE.range(now..), 1).await?;
-        let next = next.documents.first().and_then(|(_, overview)| overview.due());
-        let pause = next.map(|due| (due - now).to_std().unwrap_or_default());
-        Ok(pause.unwrap_or(LONGEST).clamp(SHORTEST, LONGEST))
-    }
-
-    /// Wakes the timers of the instance `id` that are due, and performs its actions that are.
-    async fn look_at(&self, id: &str, Due { timers, mut actions }: Due) {
-        for (timer, number) in timers {
-            let nothing = Metadata::default();
-            self.tell(id, &nothing, || SagaCommand::Fire { timer: timer.clone(), number }).await;
-            lock(&self.woken).insert((id.to_owned(), number));
-        }
-        let Some(mut instance) = self.load(id).await else { return };
+    /// Has the instance `id` do what operators have asked for, and hear what has waited, wakes its timers that are due, and returns its
+    /// actions that are.
+    async fn look_at(self: Arc<Self>, id: &str, Due { timers, mut actions }: Due) -> Vec<Ready<S>> {
+        let nothing = Metadata::default();
+        let Some(mut instance) = self.load(id).await else { return Vec::new() };
         if !instance.asked().is_empty() {
-            self.tell(id, &Metadata::default(), || SagaCommand::Obey).await;
-            let Some(obeyed) = self.load(id).await else { return };
+            self.tell(id, &nothing, || SagaCommand::Obey).await;
+            let Some(obeyed) = self.load(id).await else { return Vec::new() };
             instance = obeyed;
         }
+        let mut is_told = false;
+        for (timer, number) in timers {
+            is_told |= instance.is_under_way();
+            self.tell(id, &nothing, || SagaCommand::Fire { timer: timer.clone(), number }).await;
+            lock(&self.woken).insert((id.to_owned(), number), Instant::now());
+        }
+        if instance.is_under_way() && instance.deferred().next().is_some() {
+            self.tell(id, &nothing, || SagaCommand::Hear).await;
+            is_told = true;
+            // There may be more than it hears at once.
+            self.queue.push(id, Due::default());
+        }
+        if is_told {
+            let Some(told) = self.load(id).await else { return Vec::new() };
+            instance = told;
+        }
         if !instance.is_under_way() {
-            return;
+            return Vec::new();
         }
         let ready = instance.actions().iter().filter_map(|(number, waiting)| {
             let attempts = waiting.attempted();
             let is_due = attempts.failed == 0 || actions.remove(number) == Some(attempts);
             let begun = is_due.then(|| self.begin(id, *number, attempts)).flatten()?;
-            Some(self.perform(begun, waiting))
+            Some((begun, waiting.clone()))
         });
-        // Each has begun, and is marked as such, before one of them waits.
-        let ready: Vec<_> = ready.collect();
-        join_all(ready).await;
+        ready.collect()
     }
 
     fn performed(&self) -> MutexGuard<'_, HashMap<(String, u64), Performed>> {
@@ -307,19 +247,34 @@ impl<S: Saga> Performer<S> {
     }
 
     /// Begins an attempt at an action after `attempts`, unless it is under way or was made already.
-    fn begin(&self, id: &str, number: u64, attempts: Attempts) -> Option<Begun<'_, S>> {
+    fn begin(self: &Arc<Self>, id: &str, number: u64, attempts: Attempts) -> Option<Begun<S>> {
         let (mut performed, action) = (self.performed(), (id.to_owned(), number));
+        let waiting = self.waiting.clone().try_acquire_owned().ok()?;
         if performed.get(&action).is_some_and(|performed| !performed.leaves(attempts)) {
             return None;
         }
         performed.insert(action.clone(), Performed::Now);
-        Some(Begun { performer: self, action })
+        drop(performed);
+        Some(Begun { performer: self.clone(), action, _waiting: waiting })
+    }
+
+    /// Whether the action still waits for this attempt.
+    async fn still_waits(&self, (id, number): &(String, u64), attempts: Attempts) -> bool {
+        let instance = self.load(id).await.filter(Instance::is_under_way);
+        instance.is_some_and(|instance| instance.actions().get(number).is_some_and(|now| now.attempted() == attempts))
     }
 
     /// One attempt at an action, and what the instance is told of it.
-    async fn perform(&self, begun: Begun<'_, S>, waiting: &Waiting<S::Action>) {
+    async fn perform(&self, begun: &Begun<S>, waiting: &Waiting<S::Action>) {
+        let at_once = self.performs.try_acquire().ok();
+        let waits = at_once.is_none();
+        let turn = if let Some(turn) = at_once { Ok(turn) } else { self.performs.acquire().await };
         // It is never closed.
-        let _turn = self.performs.acquire().await;
+        let Ok(_turn) = turn else { return };
+        // While it waited for its turn, it may have been given up.
+        if waits && !self.still_waits(&begun.action, waiting.attempted()).await {
+            return;
+        }
         let (id, number) = (begun.action.0.as_str(), begun.action.1);
         let Waiting { action, attempts, metadata, rounds } = waiting;
         let attempt = attempts + 1;
@@ -338,9 +293,6 @@ impl<S: Saga> Performer<S> {
         telemetry::sagas::attempted(S::NAME, outcome, since.elapsed());
         let failed = |may_succeed: bool, cause: String| {
             let again = may_succeed && attempt < retry.attempts;
-            if !again && retry.after_last == AfterLast::Refuse {
-                return Ok(Err(cause));
-            }
             tracing::warn!(
                 saga = S::NAME,
                 instance = id,
@@ -351,11 +303,17 @@ impl<S: Saga> Performer<S> {
                 "an action has failed"
             );
             let again_after = again.then(|| retry.backoff.pause(attempt));
-            Err(Attempted { action: number, attempts: attempt, cause, again_after })
+            Err(Attempted { action: number, rounds: *rounds, attempts: attempt, cause, again_after })
         };
         let told = match done {
             Ok(Ok(Ok(answer))) => Ok(Ok(answer)),
             Ok(Ok(Err(ActionError::Refused(reason)))) => Ok(Err(reason)),
+            Ok(Ok(Err(error @ ActionError::NewerCode(_)))) => {
+                // Nothing is told: it is attempted by newer code, or here later.
+                tracing::warn!(saga = S::NAME, instance = id, error = %with_causes(&error), "an action waits");
+                lock(&self.unreadable).insert(id.to_owned(), Instant::now());
+                return;
+            }
             Ok(Ok(Err(error))) => failed(error.is_transient(), with_causes(&error)),
             Ok(Err(Panicked)) => failed(true, "the action panicked".to_owned()),
             Err(_) => failed(true, format!("it took longer than {:?}", retry.time_limit)),
@@ -365,8 +323,11 @@ impl<S: Saga> Performer<S> {
             Err(attempted) => SagaCommand::Attempted(attempted.clone()),
         })
         .await;
-        let is_answered = told.is_ok();
-        let attempts = Attempts { rounds: if is_answered { u32::MAX } else { *rounds }, failed: attempt };
+        // Once it has an answer, it is not attempted again, unless an operator has it attempted anew since the saga could not react.
+        let attempts = match told {
+            Ok(_) => Attempts { rounds: rounds + 1, failed: 0 },
+            Err(_) => Attempts { rounds: *rounds, failed: attempt },
+        };
         self.performed().insert(begun.action.clone(), Performed::Told { attempts, at: Instant::now() });
         if told.is_err_and(|attempted| attempted.again_after.is_none()) {
             // An operator may have let it be attempted anew before that was known here.
@@ -379,7 +340,14 @@ impl<S: Saga> Performer<S> {
         let told = again(id, ExecuteError::is_transient, || {
             self.instances.execute_with(id, command(), CommandContext::from(metadata.clone()))
         });
-        let Err(error) = told.await else { return };
+        let error = match told.await {
+            Ok(_) => return,
+            Err(error @ ExecuteError::Rejected(SagaError::UnknownVersion { .. })) => {
+                tracing::error!(saga = S::NAME, instance = id, error = %with_causes(&error), "it is left as it is");
+                return;
+            }
+            Err(error) => error,
+        };
         let cause = with_causes(&error);
         tracing::error!(saga = S::NAME, instance = id, cause, "an instance cannot go on");
         let fail = || self.instances.execute(id, SagaCommand::Fail { cause: cause.clone() });
@@ -392,7 +360,9 @@ impl<S: Saga> Performer<S> {
         let loaded = again(id, LoadError::is_transient, || self.instances.load(id)).await;
         let readable = loaded.map_err(|error| with_causes(&error)).and_then(|loaded| {
             // An instance of another version is left as it is, for the code that runs it.
-            loaded.state.definition().map_err(|error| error.to_string())?;
+            if loaded.state.status().is_none_or(|status| !status.has_ended()) {
+                loaded.state.definition().map_err(|error| error.to_string())?;
+            }
             Ok(loaded.state)
         });
         readable
@@ -423,12 +393,20 @@ where
 }
 
 /// An attempt at an action that has begun. When it is dropped before its end, the action is not performed here any more.
-struct Begun<'a, S: Saga> {
-    performer: &'a Performer<S>,
+struct Begun<S: Saga> {
+    performer: Arc<Performer<S>>,
     action: (String, u64),
+    _waiting: OwnedSemaphorePermit,
 }
 
-impl<S: Saga> Drop for Begun<'_, S> {
+/// An attempt that has begun, and what is to be done.
+type Ready<S> = (Begun<S>, Waiting<<S as Saga>::Action>);
+
+async fn perform<S: Saga>(begun: Begun<S>, waiting: Waiting<S::Action>) {
+    begun.performer.perform(&begun, &waiting).await;
+}
+
+impl<S: Saga> Drop for Begun<S> {
     fn drop(&mut self) {
         let mut performed = self.performer.performed();
         if let Some(Performed::Now) = performed.get(&self.action) {
@@ -439,13 +417,4 @@ impl<S: Saga> Drop for Begun<'_, S> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Why it is not known what is due.
-#[derive(Debug, thiserror::Error)]
-enum LookError {
-    #[error(transparent)]
-    Query(#[from] QueryError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
 }

@@ -228,6 +228,10 @@ impl<P: StepSaga> Saga for P {
         (&one.step, one.begun, one.takes_back) == (&other.step, other.begun, other.takes_back)
     }
 
+    fn decides_after_last(state: &Self::State, action: &Self::Action) -> bool {
+        state.decides_after_last(action)
+    }
+
     fn flaw() -> Option<String> {
         P::VERSIONS.iter().find_map(|version| P::steps(*version).flaw())
     }

@@ -50,6 +50,11 @@ impl<E: std::error::Error + 'static> ExecuteError<E> {
             _ => false,
         }
     }
+
+    /// Whether newer code has written an event that would have to be read: trying again may help in a process of that code.
+    pub(crate) fn is_of_newer_code(&self) -> bool {
+        matches!(self, Self::Load(LoadError::Decode(error)) if error.reason.is_of_newer_code())
+    }
 }
 
 impl<E: std::error::Error + 'static> From<InvalidStream> for ExecuteError<E> {

@@ -1,6 +1,6 @@
 //! How an instance goes: what its events have made of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ pub(super) struct Course<T, A> {
     /// The timers that are set, each with the number of that.
     pub(super) timers: BTreeMap<String, u64>,
     /// The events that have come since it has failed.
-    pub(super) deferred: Vec<Trigger>,
+    pub(super) deferred: VecDeque<Trigger>,
     /// What operators have asked for, and it has not done yet.
     pub(super) asked: Vec<Asked>,
     /// How many actions and timers there were.
@@ -64,6 +64,9 @@ impl<T, A: Clone> Course<T, A> {
         match cause {
             Cause::Event(trigger) => {
                 let metadata = Metadata::caused_by(&trigger.recorded());
+                if self.deferred.front().is_some_and(|first| first.id == trigger.id) {
+                    self.deferred.pop_front();
+                }
                 if self.status.is_none() {
                     self.status = Some(Status::Started);
                     self.metadata = Metadata { causation_id: None, ..metadata.clone() };
@@ -98,7 +101,6 @@ impl<T, A: Clone> Course<T, A> {
             return;
         }
         (self.status, self.cause) = (self.before.take(), None);
-        self.deferred.clear();
         for waiting in self.actions.values_mut() {
             (waiting.rounds, waiting.attempts) = (waiting.rounds + 1, 0);
         }
@@ -128,6 +130,5 @@ impl<T, A: Clone> Course<T, A> {
         self.actions.clear();
         self.timers.clear();
         self.deferred.clear();
-        self.asked.clear();
     }
 }

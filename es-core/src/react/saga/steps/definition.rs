@@ -73,8 +73,8 @@ type Fails<S> = fn(&Recorded<<S as StepSaga>::Event>) -> Option<String>;
 
 /// A step of the saga `S`.
 ///
-/// It is done when its action has an answer, or, with [`completed_by`](Self::completed_by), when the event has come. It fails when its
-/// action is refused, with an event of [`failed_by`](Self::failed_by), or when its [time limit](Self::time_limit) is over.
+/// It is done when its action has an answer and, with [`completed_by`](Self::completed_by), the event has come. It fails when its action is
+/// refused, with an event of [`failed_by`](Self::failed_by), or when its [time limit](Self::time_limit) is over.
 pub struct Step<S: StepSaga> {
     pub(super) name: &'static str,
     pub(super) action: Option<MakesAction<S>>,
@@ -118,14 +118,14 @@ impl<S: StepSaga> Step<S> {
         Self { answered: Some(learn), ..self }
     }
 
-    /// The step is done when such an event comes, and not before, whatever answer its action has.
+    /// The step is done when such an event has come and its action has an answer, whichever is first.
     #[must_use]
     pub fn completed_by(self, is_it: Completes<S>) -> Self {
         Self { completed_by: Some(is_it), ..self }
     }
 
-    /// The step fails when an event comes for which this returns the reason. What it has done counts as not done: its compensation is
-    /// not performed.
+    /// The step fails when an event comes for which this returns the reason. It counts as not done: its compensation is not performed, and
+    /// its action is given up if it has no answer yet.
     #[must_use]
     pub fn failed_by(self, reason: Fails<S>) -> Self {
         Self { failed_by: Some(reason), ..self }

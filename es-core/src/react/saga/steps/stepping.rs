@@ -14,19 +14,22 @@ use crate::{
 pub struct Stepping<D> {
     /// What it knows.
     pub data: D,
-    /// The steps that have begun or were left out, in that order.
-    taken: Vec<Taken>,
+    /// The steps that have begun or were left out, in that order. One may be there several times: an operator has restarted from it.
+    taken: Vec<Taken<D>>,
     /// Why it takes back what was done, if it does.
     failure: Option<String>,
 }
 
 /// A step that has begun or was left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Taken {
+struct Taken<D> {
     step: String,
-    /// How often it was begun.
+    /// Which time it was begun.
     begun: u32,
     how: How,
+    /// What the instance knew when an operator restarted from it, or from a step before it. Since then only what it has done counts, and
+    /// that is taken back with this.
+    former: Option<D>,
 }
 
 /// How a step is.
@@ -37,6 +40,8 @@ enum How {
     Begun,
     /// It waits for its event.
     Waits,
+    /// Its event has come, and its action has no answer yet.
+    Heard,
     /// It is done.
     Done,
     /// It was left out, or an operator has skipped it.
@@ -53,8 +58,6 @@ enum How {
     Kept,
     /// It was taken back, or there was nothing to do for that.
     TakenBack,
-    /// An operator has restarted from it or a step before it, and it has not begun again yet.
-    Again,
 }
 
 impl How {
@@ -78,18 +81,26 @@ impl<D> Stepping<D> {
 
     /// The steps that are done, in the order in which they began.
     pub fn done(&self) -> impl Iterator<Item = &str> {
-        self.taken.iter().filter(|taken| taken.how == How::Done).map(|taken| taken.step.as_str())
+        let done = self.taken.iter().filter(|taken| taken.how == How::Done && taken.former.is_none());
+        done.map(|taken| taken.step.as_str())
     }
 
     /// The steps that are under way: they go forward or are being taken back.
     pub fn under_way(&self) -> impl Iterator<Item = &str> {
-        let is_under_way = |how| matches!(how, How::Begun | How::Waits | How::Late | How::TakingBack);
+        let is_under_way = |how| matches!(how, How::Begun | How::Waits | How::Heard | How::Late | How::TakingBack);
         self.taken.iter().filter(move |taken| is_under_way(taken.how)).map(|taken| taken.step.as_str())
     }
 
     /// Where a step is, if it has begun or was left out.
     fn place(&self, step: &str) -> Option<usize> {
-        self.taken.iter().position(|taken| taken.step == step)
+        self.taken.iter().position(|taken| taken.step == step && taken.former.is_none())
+    }
+
+    /// Whether the saga itself decides what follows when the last attempt at `action` has failed: the step waits for nothing else.
+    pub(super) fn decides_after_last<A>(&self, action: &StepAction<A>) -> bool {
+        let is_its = |taken: &&Taken<D>| taken.step == action.step && taken.begun == action.begun;
+        let taken = self.taken.iter().find(is_its);
+        !action.takes_back && taken.is_some_and(|taken| matches!(taken.how, How::Late | How::Heard))
     }
 }
 
@@ -106,7 +117,7 @@ pub(super) fn react<S: StepSaga>(
             course.hears(event);
         }
         Input::Answered { action, answer } => course.answered(action, answer)?,
-        Input::Refused { action, reason } => course.refused(action, reason)?,
+        Input::Refused { action, reason, may_be_done } => course.refused(action, reason, *may_be_done)?,
         Input::Timer { name } => course.late(name),
         Input::Asked(asked) => course.asked(asked)?,
     }
@@ -129,7 +140,8 @@ impl<'a, S: StepSaga> Course<'a, S> {
                 self.leave(index, How::Failed);
                 self.fails(index, &reason);
             } else if definition.completed_by.is_some_and(|completes| completes(event)) {
-                self.leave(index, How::Done);
+                let awaits_answer = self.state.taken[index].how == How::Begun && definition.action.is_some();
+                self.over(index, if awaits_answer { How::Heard } else { How::Done });
             }
         }
     }
@@ -143,13 +155,14 @@ impl<'a, S: StepSaga> Course<'a, S> {
             How::TakingBack if action.takes_back => self.state.taken[index].how = How::TakenBack,
             How::Begun if definition.completed_by.is_some() => self.state.taken[index].how = How::Waits,
             How::Begun => self.over(index, How::Done),
+            How::Heard => self.state.taken[index].how = How::Done,
             How::Late => self.state.taken[index].how = How::Unsure,
             _ => {}
         }
         Ok(())
     }
 
-    fn refused(&mut self, action: &StepAction<S::Action>, reason: &str) -> Result<(), BoxError> {
+    fn refused(&mut self, action: &StepAction<S::Action>, reason: &str, may_be_done: bool) -> Result<(), BoxError> {
         let Some((index, _)) = self.step_of(action)? else { return Ok(()) };
         match self.state.taken[index].how {
             How::TakingBack if action.takes_back => {
@@ -161,10 +174,11 @@ impl<'a, S: StepSaga> Course<'a, S> {
                 }
             }
             How::Begun => {
-                self.over(index, How::Failed);
+                self.over(index, if may_be_done { How::Unsure } else { How::Failed });
                 self.fails(index, reason);
             }
-            How::Late => self.state.taken[index].how = How::Failed,
+            How::Heard => self.state.taken[index].how = How::Done,
+            How::Late => self.state.taken[index].how = if may_be_done { How::Unsure } else { How::Failed },
             _ => {}
         }
         Ok(())
@@ -192,16 +206,18 @@ impl<'a, S: StepSaga> Course<'a, S> {
 
     fn asked(&mut self, Asked { ask, actor, reason }: &Asked) -> Result<(), BoxError> {
         match ask {
-            Ask::Compensate if self.state.failure.is_some() => Err("it does so already".into()),
             Ask::Compensate => {
-                S::failed(&mut self.state.data, None, reason);
-                self.state.failure = Some(format!("{actor}: {reason}"));
-                self.effects.push(Effect::Compensate);
+                if self.state.failure.is_none() {
+                    S::failed(&mut self.state.data, None, reason);
+                    self.state.failure = Some(format!("{actor}: {reason}"));
+                    self.effects.push(Effect::Compensate);
+                } else if !self.state.taken.iter().any(|taken| taken.how == How::Late) {
+                    return Err("it does so already".into());
+                }
                 for index in 0..self.state.taken.len() {
                     match self.state.taken[index].how {
-                        How::Begun if self.action(index, false).is_some() => self.leave(index, How::Unsure),
-                        How::Begun => self.leave(index, How::Failed),
-                        How::Waits => self.leave(index, How::Unsure),
+                        How::Begun if self.action(index, false).is_none() => self.leave(index, How::Failed),
+                        How::Begun | How::Waits | How::Heard | How::Late => self.leave(index, How::Unsure),
                         _ => {}
                     }
                 }
@@ -210,7 +226,7 @@ impl<'a, S: StepSaga> Course<'a, S> {
             Ask::Skip { step } => {
                 let index = self.state.place(step).ok_or_else(|| format!("the step {step:?} has not begun"))?;
                 match self.state.taken[index].how {
-                    How::Begun | How::Waits => self.leave(index, How::LeftOut),
+                    How::Begun | How::Waits | How::Heard => self.leave(index, How::LeftOut),
                     How::TakingBack | How::Kept | How::Late | How::Unsure => self.leave(index, How::TakenBack),
                     _ => return Err(format!("the step {step:?} is not under way").into()),
                 }
@@ -223,20 +239,25 @@ impl<'a, S: StepSaga> Course<'a, S> {
 
     fn restart_from(&mut self, step: &str) -> Result<(), BoxError> {
         let (from, _) = self.steps.find(step).ok_or_else(|| format!("the saga has no step {step:?}"))?;
-        let before = |taken: &Taken| self.steps.find(&taken.step).is_some_and(|(group, _)| group < from);
-        let is_kept = |taken: &&Taken| before(taken) && !matches!(taken.how, How::Done | How::LeftOut);
-        if let Some(taken) = self.state.taken.iter().find(is_kept) {
-            return Err(format!("the step {:?} before it is not done: restart from that", taken.step).into());
-        }
-        let begun = self.steps.groups[..from].iter().flatten();
-        if let Some(missing) = begun.map(|step| step.name).find(|name| self.state.place(name).is_none()) {
-            return Err(format!("the step {missing:?} before it has not begun").into());
+        for before in self.steps.groups[..from].iter().flatten() {
+            let how = self.state.place(before.name).map(|index| self.state.taken[index].how);
+            if !matches!(how, Some(How::Done | How::LeftOut)) {
+                return Err(format!("the step {:?} before it is not done: restart from that", before.name).into());
+            }
         }
         for index in 0..self.state.taken.len() {
             let taken = &self.state.taken[index];
-            if self.steps.find(&taken.step).is_none_or(|(group, _)| group >= from) {
-                self.leave(index, How::Again);
+            let is_before = self.steps.find(&taken.step).is_some_and(|(group, _)| group < from);
+            if is_before || taken.former.is_some() {
+                continue;
             }
+            match taken.how {
+                How::Begun | How::Waits | How::Heard | How::Late | How::TakingBack => self.leave(index, How::Unsure),
+                How::Kept => self.state.taken[index].how = How::Unsure,
+                _ => {}
+            }
+            // What it may have done is taken back with the rest, if it comes to that.
+            self.state.taken[index].former = Some(self.state.data.clone());
         }
         if self.state.failure.take().is_some() {
             self.effects.push(Effect::Proceed);
@@ -259,14 +280,14 @@ impl<'a, S: StepSaga> Course<'a, S> {
     fn go_forward(&mut self) {
         for group in &self.steps.groups {
             for step in group {
-                let known = self.state.place(step.name);
-                if known.is_some_and(|index| self.state.taken[index].how != How::Again) {
+                if self.state.place(step.name).is_some() {
                     continue;
                 }
-                let begun = known.map_or(0, |index| self.state.taken.remove(index).begun);
+                let before = self.state.taken.iter().filter(|taken| taken.step == step.name).count();
+                let begun = u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1);
                 let is_left_out = step.only_if.is_some_and(|is_so| !is_so(&self.state.data));
-                let (how, begun) = if is_left_out { (How::LeftOut, begun) } else { (How::Begun, begun + 1) };
-                self.state.taken.push(Taken { step: step.name.to_owned(), begun, how });
+                let how = if is_left_out { How::LeftOut } else { How::Begun };
+                self.state.taken.push(Taken { step: step.name.to_owned(), begun, how, former: None });
                 if is_left_out {
                     continue;
                 }
@@ -329,10 +350,8 @@ impl<'a, S: StepSaga> Course<'a, S> {
         // The steps beside it are taken back when their actions have an answer.
         for other in 0..self.state.taken.len() {
             match self.state.taken[other].how {
-                How::Begun if self.action(other, false).is_some() => {
-                    self.state.taken[other].how = How::Late;
-                    self.no_limit(other);
-                }
+                How::Begun if self.action(other, false).is_some() => self.over(other, How::Late),
+                How::Heard => self.state.taken[other].how = How::Late,
                 How::Begun => self.leave(other, How::Failed),
                 How::Waits => self.leave(other, How::Unsure),
                 _ => {}
@@ -340,7 +359,7 @@ impl<'a, S: StepSaga> Course<'a, S> {
         }
     }
 
-    /// The action of the step at `index` has its answer, and so the step is.
+    /// The time limit of the step at `index` does not count any more, and so the step is.
     fn over(&mut self, index: usize, how: How) {
         self.state.taken[index].how = how;
         self.no_limit(index);
@@ -353,7 +372,7 @@ impl<'a, S: StepSaga> Course<'a, S> {
             self.no_limit(index);
         }
         let given_up = match was {
-            How::Begun | How::Late => self.action(index, false),
+            How::Begun | How::Heard | How::Late => self.action(index, false),
             How::TakingBack => self.action(index, true),
             _ => None,
         };
@@ -369,17 +388,19 @@ impl<'a, S: StepSaga> Course<'a, S> {
 
     /// What the step at `index` does, or what takes it back.
     fn action(&self, index: usize, takes_back: bool) -> Option<StepAction<S::Action>> {
-        let Taken { step, begun, .. } = &self.state.taken[index];
+        let Taken { step, begun, former, .. } = &self.state.taken[index];
         let (_, definition) = self.steps.find(step)?;
         let action = if takes_back { definition.compensation } else { definition.action }?;
-        let action = action(&self.state.data);
+        let action = action(former.as_ref().unwrap_or(&self.state.data));
         Some(StepAction { step: step.clone(), begun: *begun, takes_back, action })
     }
 
-    /// Where the step of `action` is, if it is what the step has begun last.
+    /// Where the step of `action` is, if it waits for an answer.
     fn step_of(&self, action: &StepAction<S::Action>) -> Result<Option<(usize, &'a Step<S>)>, BoxError> {
-        let is_its = |taken: &Taken| taken.step == action.step && taken.begun == action.begun;
-        let Some(index) = self.state.taken.iter().position(is_its) else { return Ok(None) };
+        let is_its = |taken: &Taken<S::Data>| taken.step == action.step && taken.begun == action.begun;
+        let awaits = |how| matches!(how, How::Begun | How::Heard | How::Late | How::TakingBack);
+        let index = self.state.taken.iter().position(is_its).filter(|index| awaits(self.state.taken[*index].how));
+        let Some(index) = index else { return Ok(None) };
         let definition = self.steps.find(&action.step).map(|(_, definition)| definition);
         let definition = definition.ok_or_else(|| format!("the saga has no step {:?}", action.step))?;
         Ok(Some((index, definition)))

@@ -62,6 +62,11 @@ fn back(step: &str, action: &str) -> Effect<StepAction<String>> {
     Effect::Perform(StepAction::back(step, action.to_owned()))
 }
 
+/// What a step does when it begins for the second time.
+fn of_second(step: &str, action: &str) -> StepAction<String> {
+    StepAction { begun: 2, ..StepAction::of(step, action.to_owned()) }
+}
+
 fn limit(step: &str) -> Effect<StepAction<String>> {
     Effect::SetTimer { name: step.to_owned(), after: DAY }
 }
@@ -180,11 +185,10 @@ fn r20_an_operator_restarts_from_a_step_and_its_action_has_a_key_of_its_own() {
     let failed = declined(insured()).refused("it has left").answered(0).refused("no").is(Status::Failed);
     let step = |step: &str| Ask::RestartFrom { step: step.to_owned() };
     let again = failed.asked(step("flight")).is(Status::Executing);
-    let second = |step: &str, action: &str| StepAction { begun: 2, ..StepAction::of(step, action.to_owned()) };
-    let hotel = second("hotel", "book a hotel");
+    let hotel = of_second("hotel", "book a hotel");
     assert_eq!(<Journey as Saga>::key(&hotel, 9), "hotel.2");
     let given_up = Effect::GiveUp(StepAction::back("hotel", "cancel the hotel".to_owned()));
-    let flight = second("flight", "book a flight for 7");
+    let flight = of_second("flight", "book a flight for 7");
     again.then([given_up, Effect::Proceed, Effect::Perform(flight), Effect::Perform(hotel)]);
 }
 
@@ -218,6 +222,77 @@ fn r20_an_instance_goes_on_under_the_version_with_which_it_began() {
     let event = recorded[0].decode::<AccountEvent>().expect("read").expect("heard");
     let effects = <Journey as Saga>::react_under(1, &mut state, Input::Event(&event)).expect("ends");
     assert_eq!(effects, [no_limit("confirmation"), Effect::End]);
+}
+
+#[test]
+fn r20_a_step_whose_last_attempt_fails_when_its_time_is_over_is_taken_back() {
+    let late = begun().answered(0).answered(7).after(DAY);
+    let unsure = late.attempted_last("no network").then([back("flight", "cancel the flight")]);
+    unsure.answered(0).then([back("insurance", "end the insurance")]);
+    // An operator need not wait for it.
+    let late = begun().answered(0).answered(7).after(DAY).asked(Ask::Compensate);
+    late.then([Effect::GiveUp(StepAction::of("insurance", "insure".into())), back("flight", "cancel the flight")]);
+    // In time it fails the instance.
+    begun().attempted_last("no network").is(Status::Failed);
+}
+
+#[test]
+fn r20_an_event_that_overtakes_the_answer_completes_its_step_when_the_answer_is_there() {
+    /// Its only step is done with an event.
+    struct Overtaken;
+
+    #[async_trait]
+    impl StepSaga for Overtaken {
+        const NAME: &'static str = "overtaken";
+        type Event = AccountEvent;
+        type Data = u64;
+        type Action = String;
+        type Answer = u64;
+
+        fn correlate(event: &Recorded<AccountEvent>) -> Correlation {
+            Correlation::Starts(event.stream.id().to_owned())
+        }
+
+        fn learn(_: &mut u64, _: &Recorded<AccountEvent>) {}
+
+        fn steps(_: u32) -> Steps<Self> {
+            let done = |event: &Recorded<AccountEvent>| matches!(event.data, AccountEvent::Withdrawn { .. });
+            let step = Step::new("pay", |_| "pay".into()).completed_by(done).answered(|data, id| *data = *id);
+            Steps::new().step(step)
+        }
+
+        async fn perform(&self, _: &String, _: ActionContext) -> Result<u64, ActionError> {
+            Ok(7)
+        }
+    }
+
+    let begun = given_saga::<Overtaken>().event("ada", AccountEvent::Deposited { amount: 1 });
+    let heard = begun.event("ada", AccountEvent::Withdrawn { amount: 1 }).then([]);
+    let ended = heard.answered(7).then([Effect::End]);
+    assert_eq!(ended.instance().state().data, 7);
+    let begun = given_saga::<Overtaken>().event("ada", AccountEvent::Deposited { amount: 1 });
+    begun.answered(7).then([]).event("ada", AccountEvent::Withdrawn { amount: 1 }).then([Effect::End]);
+}
+
+#[test]
+fn r20_what_was_done_before_a_restart_is_taken_back_too() {
+    let again = insured().asked(Ask::RestartFrom { step: "flight".into() });
+    let (second, third) = (of_second("flight", "book a flight for 7"), of_second("hotel", "book a hotel"));
+    let again = again.then([no_limit("confirmation"), Effect::Perform(second), Effect::Perform(third)]);
+    let refused = again.answered(0).refused("no room").then([Effect::Compensate, {
+        let back = StepAction::back("flight", "cancel the flight".to_owned());
+        Effect::Perform(StepAction { begun: 2, ..back })
+    }]);
+    let first = refused.answered(0).then([back("flight", "cancel the flight")]);
+    let insurance = first.answered(0).then([back("insurance", "end the insurance")]);
+    insurance.answered(0).then([back("hotel", "cancel the hotel")]).answered(0).is(Status::Compensated);
+}
+
+#[test]
+fn r20_timers_stand_still_while_an_instance_has_failed() {
+    let failed = begun().answered(0).answered(7).after(DAY / 2).attempted_last("no").is(Status::Failed);
+    let resumed = failed.after(DAY * 7).asked(Ask::Retry).after(DAY / 4).then([]).is(Status::Executing);
+    resumed.after(DAY / 4).is(Status::Compensating);
 }
 
 #[test]
