@@ -5,6 +5,8 @@
 
 mod news;
 mod perform;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
@@ -132,6 +134,15 @@ pub enum Todo {
     },
 }
 
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// It will be done, and an event of the order tells when.
+    Later,
+}
+
 type Data = Option<Purchase>;
 
 /// What steps know: an instance begins with an event, from which it learns all of it.
@@ -167,7 +178,7 @@ fn cancelled(event: &Recorded<OrderEvent>) -> Option<String> {
 /// A client takes the order to `status`.
 macro_rules! taken_by_hand {
     ($name:literal, $status:ident, $event:pat) => {
-        Step::waiting($name)
+        Step::<Fulfilment>::waiting($name)
             .only_if(|data| waits_for(data, Status::$status))
             .completed_by(|event| matches!(event.data, $event))
             .failed_by(cancelled)
@@ -181,7 +192,7 @@ impl StepSaga for Fulfilment {
     type Event = OrderEvent;
     type Data = Data;
     type Action = Todo;
-    type Answer = ();
+    type Answer = Outcome;
 
     /// A manual order that is never paid leaves nothing behind.
     fn correlate(event: &Recorded<OrderEvent>) -> Correlation {
@@ -212,7 +223,7 @@ impl StepSaga for Fulfilment {
             OrderEvent::Reserved { lines, .. } => purchase.lines.clone_from(lines),
             OrderEvent::Scheduled { .. } | OrderEvent::Completed { .. } | OrderEvent::Cancelled { .. } => {}
         }
-        purchase.status = event.data.status();
+        purchase.status = purchase.status.max(event.data.status());
     }
 
     fn failed(data: &mut Data, step: Option<&str>, reason: &str) {
@@ -223,30 +234,37 @@ impl StepSaga for Fulfilment {
     }
 
     fn steps(_version: u32) -> Steps<Self> {
-        let confirm = Step::new("confirm", |data| Todo::Tell(known(data).customer.clone(), News::Received))
+        let confirm = Step::<Self>::new("confirm", |data| Todo::Tell(known(data).customer.clone(), News::Received))
             .compensated_by(|data| {
                 let Purchase { customer, lines, failure, .. } = known(data).clone();
                 Todo::Cancel { customer, lines, reason: failure.unwrap_or_else(|| CANCELLED.to_owned()) }
             });
-        let charge = Step::new("charge", |data| Todo::Charge(known(data).charge()))
+        let charge = Step::<Self>::new("charge", |data| Todo::Charge(known(data).charge()))
             .only_if(|data| !is_manual(data))
+            .answered(|data, outcome| {
+                if let (Some(purchase), Outcome::Done) = (data, outcome) {
+                    // The event that tells so may come later than the time limit of the next step.
+                    purchase.status = purchase.status.max(Status::PaymentOk);
+                }
+            })
             .compensated_by(|data| Todo::Void(known(data).charge()));
-        let paid = Step::waiting("paid")
+        let paid = Step::<Self>::waiting("paid")
             .only_if(|data| known(data).status < Status::PaymentOk)
             .completed_by(|event| matches!(event.data, OrderEvent::Paid { .. }))
             .failed_by(cancelled)
             .time_limit_of(|data| known(data).pay_within());
-        let capture = Step::new("capture", |data| unless_cancelled(data, |of| Todo::Capture { amount: of.total }))
-            .compensated_by(|_| Todo::Refund);
-        let reserve = Step::new("reserve", |data| {
+        let capture =
+            Step::<Self>::new("capture", |data| unless_cancelled(data, |of| Todo::Capture { amount: of.total }))
+                .compensated_by(|_| Todo::Refund);
+        let reserve = Step::<Self>::new("reserve", |data| {
             unless_cancelled(data, |of| Todo::Reserve { lines: of.lines, marks: !of.drive.is_manual() })
         })
         .compensated_by(|data| Todo::Release { lines: known(data).lines.clone() });
-        let schedule = Step::new("schedule", |data| {
+        let schedule = Step::<Self>::new("schedule", |data| {
             unless_cancelled(data, |of| Todo::Schedule { customer: of.customer, marks: !of.drive.is_manual() })
         })
         .compensated_by(|_| Todo::CancelShipment);
-        let deliver = Step::new("deliver", |data| {
+        let deliver = Step::<Self>::new("deliver", |data| {
             unless_cancelled(data, |of| Todo::Deliver { lines: of.lines, marks: !of.drive.is_manual() })
         });
         Steps::new()
@@ -258,13 +276,13 @@ impl StepSaga for Fulfilment {
             .step(reserve)
             .step(taken_by_hand!("scheduled", Scheduled, OrderEvent::Scheduled { .. }))
             .step(schedule)
-            .step(Step::new("tell", |data| Todo::Tell(known(data).customer.clone(), News::OnItsWay)))
+            .step(Step::<Self>::new("tell", |data| Todo::Tell(known(data).customer.clone(), News::OnItsWay)))
             .step(taken_by_hand!("completed", Completed, OrderEvent::Completed { .. }))
             .step(deliver)
-            .step(Step::new("thank", |data| Todo::Tell(known(data).customer.clone(), News::Delivered)))
+            .step(Step::<Self>::new("thank", |data| Todo::Tell(known(data).customer.clone(), News::Delivered)))
     }
 
-    async fn perform(&self, action: &Todo, context: ActionContext) -> Result<(), ActionError> {
+    async fn perform(&self, action: &Todo, context: ActionContext) -> Result<Outcome, ActionError> {
         self.do_it(action, &context).await
     }
 }

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 use evenfold::{ActionContext, ActionError, CommandContext, ExecuteError, Retry, error::with_causes};
 
-use super::{Fulfilment, News, Todo};
+use super::{Fulfilment, News, Outcome, Todo};
 use crate::{
     carrier::{Carrier, CarrierError},
     gateway::{Charge, Charged, GatewayError, PaymentGateway},
@@ -33,10 +33,10 @@ impl fmt::Debug for Ports {
 }
 
 impl Fulfilment {
-    pub(super) async fn do_it(&self, action: &Todo, context: &ActionContext) -> Result<(), ActionError> {
+    pub(super) async fn do_it(&self, action: &Todo, context: &ActionContext) -> Result<Outcome, ActionError> {
         let order = context.instance().parse::<OrderId>().map_err(|error| ActionError::Permanent(error.into()))?;
-        match action {
-            Todo::Charge(charge) => self.charge(charge, context).await,
+        let done = match action {
+            Todo::Charge(charge) => return self.charge(charge, context).await,
             Todo::Void(charge) => match self.ports.gateway.refund(&context.key(), charge).await {
                 Ok(()) => Ok(()),
                 Err(GatewayError::Declined(reason)) => Err(ActionError::Refused(reason)),
@@ -68,13 +68,17 @@ impl Fulfilment {
                 self.tell(&order, customer, &News::Cancelled(reason.clone()), context).await
             }
             Todo::Stop { reason } => Err(ActionError::Refused(reason.clone())),
-        }
+        };
+        done.map(|()| Outcome::Done)
     }
 
-    async fn charge(&self, charge: &Charge, context: &ActionContext) -> Result<(), ActionError> {
+    async fn charge(&self, charge: &Charge, context: &ActionContext) -> Result<Outcome, ActionError> {
         match self.ports.gateway.capture(&context.key(), charge).await {
-            Ok(Charged::Now) => self.mark(&charge.order, OrderCommand::Pay, context).await,
-            Ok(Charged::Later) => Ok(()),
+            Ok(Charged::Now) => {
+                self.mark(&charge.order, OrderCommand::Pay, context).await?;
+                Ok(Outcome::Done)
+            }
+            Ok(Charged::Later) => Ok(Outcome::Later),
             Err(GatewayError::Declined(reason)) => {
                 let decline = PaymentCommand::Decline { reason: reason.clone() };
                 self.payments.execute_with(&charge.order, decline, context.command()?).await?;

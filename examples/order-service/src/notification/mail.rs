@@ -65,6 +65,7 @@ pub enum MailError {
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "that is how a test fails")]
 mod tests {
+    use evenfold::error::with_causes;
     use tokio::{
         io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
         net::TcpListener,
@@ -126,6 +127,16 @@ mod tests {
         has("Message-ID: <ORD-1-cancelled@example.org>");
         has("Subject: Your order ORD-1 is cancelled");
         has("The card has expired.");
+    }
+
+    #[tokio::test]
+    async fn r14_a_notifier_shows_no_password_in_a_debugger_nor_does_an_error_of_its_url() {
+        let notifier = MailNotifier::new("smtps://shop:geheim@mail.example.org", &MailRules::default()).unwrap();
+        assert!(!format!("{notifier:?}").contains("geheim"), "{notifier:?}");
+        for url in ["ftp://shop:geheim@host", "smtps://shop:geheim@host:port", "smtps:shop:geheim"] {
+            let Err(error) = MailNotifier::new(url, &MailRules::default()) else { continue };
+            assert!(!format!("{} {error:?}", with_causes(&error)).contains("geheim"), "{error:?}");
+        }
     }
 
     #[tokio::test]
