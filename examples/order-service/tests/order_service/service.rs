@@ -83,8 +83,11 @@ impl Service {
     pub(crate) async fn until(&self, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
         let begun = Instant::now();
         loop {
-            let found = self.json(path).await;
-            if is_so(&found) {
+            // A read model may not know yet what it is asked for.
+            let response = self.get(path).send().await.unwrap();
+            let is_found = response.status() == StatusCode::OK;
+            let found: Value = serde_json::from_str(&response.text().await.unwrap()).unwrap();
+            if is_found && is_so(&found) {
                 return found;
             }
             assert!(begun.elapsed() < Duration::from_secs(20), "not so: {found}");
