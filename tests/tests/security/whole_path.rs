@@ -101,7 +101,7 @@ async fn the_whole_path_works_with_the_rights_that_are_listed() {
     let client = reqwest::Client::new();
     let item = json!({ "productId": "PROD-1", "quantity": 1, "price": 5 });
     let order = json!({ "userId": "USR-1", "items": [item], "totalAmount": 5 });
-    let placed = client.post(format!("{url}/api/orders")).header("content-type", "application/json");
+    let placed = client.post(format!("{url}/api/orders?drive=manual")).header("content-type", "application/json");
     let placed = placed.body(order.to_string()).send().await.expect("it answers").text().await.expect("text");
     let placed: Value = serde_json::from_str(&placed).expect("JSON");
     let id = placed["orderId"].as_str().expect("it is placed").to_owned();
