@@ -36,7 +36,8 @@ impl Ground {
     /// The order service in this role, with the account of the other.
     fn command(&self, role: &[&str], account: Role, mechanism: Mechanism) -> Command {
         let directory = self.directory.path();
-        let file = directory.join(format!("{}.properties", account.account()));
+        // Each process has a file of its own: one that starts may read while the next one's is written.
+        let file = self.log(role).with_extension("properties");
         let lines = [
             format!("bootstrap.servers={}", self.broker.address(Listener::Good)),
             "security.protocol=SASL_SSL".to_owned(),

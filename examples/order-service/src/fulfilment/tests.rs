@@ -69,9 +69,9 @@ fn what_the_provider_has_captured_needs_no_event_to_go_on() {
 
 #[test]
 fn r20_what_is_to_be_paid_later_is_waited_for_as_long_as_the_order_says() {
-    let limit = Effect::SetTimer { name: "paid".to_owned(), after: Duration::from_secs(60) };
+    let limit = Effect::SetTimer { name: "paid".to_owned(), after: Duration::from_mins(1) };
     let waits = driven().answered(Outcome::Later).then([limit]);
-    let late = waits.after(Duration::from_secs(60));
+    let late = waits.after(Duration::from_mins(1));
     let late = late.then([Effect::Compensate, back("charge", Todo::Void(charge()))]);
     let cancel = cancel("it was not paid in time", lines());
     late.answered(Outcome::Done).then([back("confirm", cancel)]).answered(Outcome::Done).is(Ended::Compensated);
