@@ -8,7 +8,7 @@ pub(crate) mod forwarder;
 mod letters;
 mod look;
 mod member;
-mod read;
+pub(crate) mod read;
 mod reading;
 pub(crate) mod record;
 mod settings;
@@ -36,6 +36,7 @@ use self::{declared::Declared, forwarder::Forwarder, letters::Letters, look::Loo
 use crate::{
     aside,
     client::{self, Quiet, Settings, told, unavailable},
+    commands::KafkaCommandTopic,
     config::KafkaSourceConfig,
     dead_letter_topic::DeadLetterTopic,
     payloads::Payloads,
@@ -145,7 +146,8 @@ impl KafkaTopic {
     /// The topic that `source` is, if it is one of Kafka.
     pub fn of(source: &dyn EventSource) -> Option<&Self> {
         let source: &dyn Any = source;
-        source.downcast_ref().or_else(|| source.downcast_ref().map(|shared: &Arc<Self>| &**shared))
+        let commands = || source.downcast_ref().map(KafkaCommandTopic::topic);
+        source.downcast_ref().or_else(|| source.downcast_ref().map(|shared: &Arc<Self>| &**shared)).or_else(commands)
     }
 
     /// Its name.
@@ -248,6 +250,12 @@ impl KafkaTopic {
     /// Changes the sizes of batches, the prefix of the consumer group and the like. Prefix of topics and relay have no meaning here.
     pub fn source(mut self, change: impl FnOnce(&mut KafkaSourceConfig)) -> Self {
         change(&mut self.config);
+        self
+    }
+
+    /// Keeps what `CloudEvents` in binary mode have beside what an event has, in its `extra`.
+    pub(crate) fn keep_extensions(mut self) -> Self {
+        self.declared.keeps_extensions = true;
         self
     }
 

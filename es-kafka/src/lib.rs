@@ -29,6 +29,9 @@ mod source;
 // From topics that others fill.
 mod foreign;
 
+// To aggregates of other services, and from other services to those of this one.
+mod commands;
+
 // Both, for a service.
 mod service;
 
@@ -40,6 +43,7 @@ mod topic_status;
 
 pub use claim_check::{ClaimCheck, ClaimError};
 pub use client::{InvalidSettings, Settings, UnusableSettings};
+pub use commands::{KafkaCommandError, KafkaCommandTopic, KafkaCommands, RemoteCommands};
 #[doc(hidden)]
 pub use config::Step;
 pub use config::{KafkaSourceConfig, RelayConfig};

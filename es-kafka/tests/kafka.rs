@@ -59,6 +59,9 @@ mod group_offsets;
 #[path = "kafka/foreign.rs"]
 mod foreign;
 
+#[path = "kafka/commands.rs"]
+mod commands;
+
 #[path = "kafka/topics.rs"]
 mod topics;
 

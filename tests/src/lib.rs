@@ -35,6 +35,9 @@ mod documents {
     #[doc = include_str!("../../docs/consumers.md")]
     struct Consumers;
 
+    #[doc = include_str!("../../docs/commands.md")]
+    struct Commands;
+
     #[doc = include_str!("../../docs/sagas.md")]
     struct Sagas;
 

@@ -52,6 +52,8 @@ pub(crate) struct Declared {
     pub(crate) tombstone: Option<String>,
     pub(crate) start: TopicStart,
     pub(crate) passes_lost: bool,
+    /// Whether the extensions of `CloudEvents` in binary mode that have no place in an event are kept in `extra`, by their names.
+    pub(crate) keeps_extensions: bool,
 }
 
 /// A category that looks like the name of the topic.

@@ -36,6 +36,8 @@ pub(super) struct Attributes {
     pub(super) traceparent: Option<String>,
     pub(super) tracestate: Option<String>,
     pub(super) schema_version: Option<u32>,
+    /// Other attributes that are kept.
+    pub(super) extensions: Vec<(String, String)>,
     /// `None`: there are no data.
     pub(super) payload: Option<Vec<u8>>,
 }
@@ -68,7 +70,8 @@ impl Declared {
         let attributes = if let Some(attributes) = structured {
             attributes?
         } else if record.has("ce_specversion") {
-            binary(record)?
+            let extensions = if self.keeps_extensions { extensions(record) } else { Vec::new() };
+            Attributes { extensions, ..binary(record)? }
         } else if let Some(value) = record.value {
             return self.plain(record, value, category).map(Some);
         } else {
@@ -125,7 +128,32 @@ fn binary(record: &Record<'_>) -> Result<Attributes, String> {
         tracestate: of_headers.tracestate.or_else(|| owned("ce_tracestate")),
         schema_version: record.optional("ce_schemaversion").and_then(|version| version.parse().ok()),
         payload: record.value.map(<[u8]>::to_vec),
+        extensions: Vec::new(),
     })
+}
+
+/// The attributes of a `CloudEvent` in binary mode that have a place of their own in an event.
+const PLACED: [&str; 10] = [
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "time",
+    "subject",
+    "correlationid",
+    "schemaversion",
+    "traceparent",
+    "tracestate",
+];
+
+/// All other attributes of a `CloudEvent` in binary mode, by their names, which are in lower case.
+pub(crate) fn extensions(record: &Record<'_>) -> Vec<(String, String)> {
+    let attribute = |(header, value): &(&str, Option<&[u8]>)| {
+        let name = header.get(3..).filter(|_| header[..3].eq_ignore_ascii_case("ce_"))?.to_ascii_lowercase();
+        let value = std::str::from_utf8((*value)?).ok()?;
+        (!PLACED.contains(&&*name)).then(|| (name, value.to_owned()))
+    };
+    record.headers.iter().filter_map(attribute).collect()
 }
 
 /// What may be in the headers of any record.
@@ -153,6 +181,7 @@ fn recorded(record: &Record<'_>, category: &str, id: Uuid, attributes: Attribute
     let place = position(record).get();
     let mut metadata =
         Metadata { traceparent: attributes.traceparent, tracestate: attributes.tracestate, ..Metadata::default() };
+    metadata.extra.extend(attributes.extensions);
     let mut keep = |name: &str, value: Option<String>| {
         metadata.extra.extend(value.map(|value| (name.to_owned(), value)));
     };

@@ -60,5 +60,6 @@ fn event(value: &[u8]) -> Result<Attributes, String> {
         tracestate: envelope.tracestate,
         schema_version,
         payload: envelope.data.map(|data| data.get().as_bytes().to_vec()),
+        extensions: Vec::new(),
     })
 }

@@ -11,9 +11,9 @@ mod forward;
 #[path = "foreign/header_names.rs"]
 mod header_names;
 #[path = "foreign/picky.rs"]
-mod picky;
+pub(crate) mod picky;
 #[path = "foreign/setup.rs"]
-mod setup;
+pub(crate) mod setup;
 
 use std::{
     collections::BTreeMap,

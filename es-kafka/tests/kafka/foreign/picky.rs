@@ -23,27 +23,27 @@ use crate::setup::{PATIENCE, consumer};
 
 /// A record as it is in a topic.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Kept {
-    pub(super) key: Option<String>,
-    pub(super) value: Option<String>,
-    pub(super) headers: Vec<(String, String)>,
-    pub(super) partition: i32,
+pub(crate) struct Kept {
+    pub(crate) key: Option<String>,
+    pub(crate) value: Option<String>,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) partition: i32,
 }
 
 impl Kept {
     /// The last header of this name.
-    pub(super) fn header(&self, name: &str) -> &str {
+    pub(crate) fn header(&self, name: &str) -> &str {
         let found = self.headers.iter().rfind(|(key, _)| key == name);
         found.map_or_else(|| panic!("{name} in {self:?}"), |(_, value)| value.as_str())
     }
 
-    pub(super) fn time(&self, name: &str) -> DateTime<Utc> {
+    pub(crate) fn time(&self, name: &str) -> DateTime<Utc> {
         self.header(name).parse().unwrap()
     }
 }
 
 /// Waits until a topic has so many records, and returns them.
-pub(super) async fn records(topic: String, count: usize) -> Vec<Kept> {
+pub(crate) async fn records(topic: String, count: usize) -> Vec<Kept> {
     let read = tokio::task::spawn_blocking(move || {
         let consumer = consumer();
         let deadline = Instant::now() + PATIENCE;
