@@ -236,3 +236,72 @@ impl CommandTopic for KafkaCommandTopic {
         }
     }
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "that is how a test fails")]
+mod tests {
+    use es_core::{
+        EventData, Metadata, Position, StreamId, Version,
+        backend::{Fingerprint, UNREADABLE},
+    };
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn message(name: &str, payload: &str, extra: &[(&str, &str)]) -> RecordedEvent {
+        let extra = extra.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        RecordedEvent {
+            position: Position::new(1),
+            stream: StreamId::new("commands", "account-ada").unwrap(),
+            version: Version::new(1),
+            id: Uuid::from_u128(7),
+            recorded_at: chrono::Utc::now(),
+            metadata: Metadata { extra, ..Metadata::default() },
+            data: EventData { name: name.into(), schema_version: 1, payload: payload.to_owned().into() },
+        }
+    }
+
+    /// So that `dlq` of the owner's program finds what waits there, also where the service has wrapped it.
+    #[test]
+    fn the_dead_letters_of_commands_are_found_as_those_of_any_topic() {
+        let topic = KafkaCommandTopic::new("127.0.0.1:9092", "bank").topic_prefix("shop");
+        assert_eq!(KafkaTopic::of(&topic).unwrap().name(), "shop.bank-commands");
+        let shared: Arc<dyn EventSource> = Arc::new(topic);
+        assert_eq!(KafkaTopic::of(&*shared).unwrap().name(), "shop.bank-commands");
+    }
+
+    #[test]
+    fn a_command_of_which_only_the_aggregate_is_named_is_one_of_its_own() {
+        let command = envelope::read(&message("deposit", "7", &[("subject", "account-ada")])).unwrap();
+        assert_eq!((command.stream.as_str(), command.deadline, command.if_version), ("account-ada", None, None));
+        assert_eq!(command.key.key.as_str(), Uuid::from_u128(7).to_string());
+        assert_eq!(command.key.fingerprint, Fingerprint::of(b"7"));
+    }
+
+    /// A deadline that cannot be read is none that may be passed over.
+    #[test]
+    fn r14_a_header_that_does_not_fit_is_named_and_not_repeated() {
+        let names = ["commandid", "commandcontent", "deadline", "ifversion", "causationid", "metadata"];
+        for name in names {
+            let value = if name == "commandid" { "hunter2\n" } else { "hunter2" };
+            let error = envelope::read(&message("deposit", "7", &[("subject", "account-ada"), (name, value)]));
+            let error = error.unwrap_err();
+            assert!(error.contains(name) && !error.contains("hunter2"), "{error}");
+        }
+        for subject in [&[][..], &[("subject", "hunter2")]] {
+            let error = envelope::read(&message("deposit", "7", subject)).unwrap_err();
+            assert!(error.contains("ce_subject") && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_answer_goes_only_to_a_topic_for_answers() {
+        let to = |topic: &str| Address::of(&message("deposit", "7", &[("id", "1"), ("replyto", topic)]));
+        assert_eq!(to("shop-orders-replies").unwrap().cause, "1");
+        for other in ["order-events", "-replies.dlq", "a b-replies", "ü-replies", &format!("{:250}-replies", "a")] {
+            assert_eq!(to(other), None, "{other}");
+        }
+        assert_eq!(Address::of(&message("deposit", "7", &[("id", "1")])), None);
+        assert_eq!(Address::of(&message(UNREADABLE, "{}", &[])), None);
+    }
+}
