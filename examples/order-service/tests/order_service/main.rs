@@ -11,6 +11,7 @@ mod metrics;
 #[cfg(feature = "otel")]
 mod otlp;
 mod placing;
+mod ports;
 mod problems;
 mod processes;
 mod queries;
