@@ -112,7 +112,7 @@ impl OrderCommand {
     }
 }
 
-/// What has happened to an order. Each event names the customer and holds what policies and projections need, so that they
+/// What has happened to an order. Each event names the customer and holds what sagas and projections need, so that they
 /// look nothing up. The events that open or close an order also have the customer as a tag, by which
 /// [`OpenOrders`](crate::placing::OpenOrders) finds them.
 #[derive(Debug, Clone, PartialEq, Eq, Event)]
