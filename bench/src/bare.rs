@@ -12,6 +12,7 @@ pub(crate) mod insert;
 pub(crate) mod kafka;
 pub(crate) mod one_stream;
 pub(crate) mod read;
+pub(crate) mod sagas;
 pub(crate) mod tables;
 
 use anyhow::{Context, Result};

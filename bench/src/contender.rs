@@ -29,6 +29,10 @@ pub(crate) enum Work {
     CatchUp,
     /// Writing the whole log into an SQL table.
     Tables,
+    /// Running sagas of three steps.
+    Sagas,
+    /// Setting timers of sagas, and waking them.
+    Timers,
     /// Publishing the whole log to Kafka.
     Publish,
     /// Folding what is in Kafka into the read model that serves.
@@ -47,7 +51,17 @@ impl Work {
 
     /// Whether it is one piece of work and no closed loop of clients.
     pub(crate) fn is_one_piece(self) -> bool {
-        matches!(self, Self::Import | Self::Rebuild | Self::CatchUp | Self::Tables | Self::Publish | Self::Follow)
+        !matches!(
+            self,
+            Self::Execute
+                | Self::ExecuteUncached
+                | Self::OneStream
+                | Self::Load
+                | Self::LoadSnapshot
+                | Self::Boundary
+                | Self::Head
+                | Self::Page
+        )
     }
 
     /// Whether it is about the log as a whole.

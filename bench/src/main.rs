@@ -16,6 +16,7 @@ mod measure;
 mod processes;
 mod rebuild;
 mod tables;
+mod sagas;
 mod kafka;
 mod rounds;
 mod history;

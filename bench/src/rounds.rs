@@ -14,7 +14,7 @@ use crate::{
     entrant::Entrant,
     import, kafka,
     measure::{self, Driver, Loop, Measurement, Timing},
-    processes, rebuild, tables,
+    processes, rebuild, sagas, tables,
     workload::Workload,
 };
 
@@ -47,6 +47,7 @@ pub(crate) async fn run(server: &Server, workload: &Workload, rounds: usize, tim
         let measure = async |entrant: &Entrant| match workload.work {
             Work::Rebuild | Work::CatchUp => rebuild::measure(server, *entrant, workload.work).await,
             Work::Tables => tables::measure(server, workload, *entrant).await,
+            Work::Sagas | Work::Timers => sagas::measure(server, workload.work, *entrant).await,
             Work::Publish | Work::Follow => kafka::measure(server, *entrant, workload.work).await,
             _ => import::measure(server, *entrant).await,
         };
@@ -131,7 +132,14 @@ impl Prepared {
             Work::Load => accounts(&*entrant.connect(&task).await?, 0).await?,
             Work::LoadSnapshot => accounts(&*entrant.connect(&task).await?, TAIL).await?,
             Work::Head | Work::Page => Loop::Read,
-            Work::Import | Work::Rebuild | Work::CatchUp | Work::Tables | Work::Publish | Work::Follow => {
+            Work::Import
+            | Work::Rebuild
+            | Work::CatchUp
+            | Work::Tables
+            | Work::Sagas
+            | Work::Timers
+            | Work::Publish
+            | Work::Follow => {
                 bail!("it is no closed loop")
             }
         };

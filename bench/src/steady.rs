@@ -43,7 +43,8 @@ pub(crate) struct Steady;
 
 impl Steady {
     pub(crate) const NAME: &str = NAME;
-    pub(crate) const TITLE: &str = "From a commit, through Kafka, until it is visible: 64 writers at half of what the way carries";
+    pub(crate) const TITLE: &str =
+        "From a commit, through Kafka, until it is visible: 64 writers at half of what the way carries";
 
     /// Measures in a database and topics of its own in each round.
     pub(crate) async fn run(self, server: &Server, rounds: usize, timing: Timing) -> Result<Sheet> {

@@ -269,6 +269,10 @@ pub(crate) fn all() -> Vec<Workload> {
             Entrant::Embedded,
             Bare::Embedded,
         ),
+        Workload::new("saga", "Run 5,000 sagas of three steps, 64 at a time", Work::Sagas, 64, Bare::Batch)
+            .claims(0.6, None, None),
+        Workload::new("timers", "Set 20,000 timers of a second, and wake them", Work::Timers, 64, Bare::Batch)
+            .claims(0.7, None, None),
         embedded_model(
             "sqlite-rebuild",
             "Rebuild a read model on SQLite: 500,000 events, 50,000 documents",

@@ -72,7 +72,8 @@ struct Orders {
 
 impl Orders {
     async fn open(program: &Program) -> Result<Self> {
-        let client = Client::open(program.address, &uuid::Uuid::now_v7().simple().to_string(), 0, <_>::default()).await?;
+        let client =
+            Client::open(program.address, &uuid::Uuid::now_v7().simple().to_string(), 0, <_>::default()).await?;
         Ok(Self { client, model: Connection::open(program.address).await? })
     }
 

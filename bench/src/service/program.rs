@@ -44,8 +44,7 @@ pub(super) struct Ground {
 impl Ground {
     /// The database of `url`.
     pub(super) fn of(url: &str) -> Self {
-        let (option, value) =
-            if embedded::is_file(url) { ("--db", embedded::path(url)) } else { ("--store", url) };
+        let (option, value) = if embedded::is_file(url) { ("--db", embedded::path(url)) } else { ("--store", url) };
         Self { arguments: vec![option.to_owned(), value.to_owned()], has_kafka: false }
     }
 
