@@ -338,6 +338,16 @@ impl<A: Aggregate> Repository<A> {
         Ok(Arc::unwrap_or_clone(state))
     }
 
+    /// As [`load`](Self::load), but without reading it where a state is known here that is of `version` at least. It may have changed since.
+    pub(crate) async fn load_since(&self, id: &str, version: Version) -> Result<Loaded<A>, LoadError> {
+        let line = self.line(&self.stream(id)?);
+        let known = line.lock().await.written();
+        match known.filter(|known| known.version >= version) {
+            Some(known) => Ok(Arc::unwrap_or_clone(known)),
+            None => self.load(id).await,
+        }
+    }
+
     /// The aggregate `id` as it was at `version`, `None` when it has not come so far.
     ///
     /// # Errors

@@ -152,7 +152,7 @@ impl<S: Saga> Handler for SagaPerformer<S> {
         let mut handled = Handled::default();
         for event in events.list {
             match event.decode::<SagaEvent<S>>() {
-                Ok(Some(heard)) => self.performer.hears(event.stream.id(), &heard.data),
+                Ok(Some(heard)) => self.performer.hears(event.stream.id(), event.version, &heard.data),
                 Ok(None) => {}
                 Err(error) => {
                     handled.failure = Some(error.into());

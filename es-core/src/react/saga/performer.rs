@@ -31,6 +31,7 @@ use crate::{
         panics::{Panicked, caught, caught_async},
         query::ReadModel,
     },
+    stream::Version,
     telemetry::{self, spans},
     write::{
         execute::{CommandContext, ExecuteError, LoadError, Repository},
@@ -127,10 +128,11 @@ impl<S: Saga> Performer<S> {
     }
 
     /// Looks at an instance to which `event` has happened, or for what is due because of it.
-    pub(super) fn hears(&self, id: &str, event: &SagaEvent<S>) {
+    pub(super) fn hears(&self, id: &str, version: Version, event: &SagaEvent<S>) {
+        let since = Due { since: Some(version), ..Due::default() };
         match event {
             SagaEvent::Advanced(Advanced { decided, .. }) => {
-                self.queue.push(id, Due::default());
+                self.queue.push(id, since);
                 for decided in decided {
                     if let Decided::SetTimer { after, .. } = decided {
                         self.is_due(*after);
@@ -138,7 +140,7 @@ impl<S: Saga> Performer<S> {
                 }
             }
             SagaEvent::Attempted(Attempted { again_after: Some(after), .. }) => self.is_due(*after),
-            SagaEvent::Asked(_) | SagaEvent::Resumed => self.queue.push(id, Due::default()),
+            SagaEvent::Asked(_) | SagaEvent::Resumed => self.queue.push(id, since),
             _ => {}
         }
     }
@@ -206,13 +208,13 @@ impl<S: Saga> Performer<S> {
 
     /// Has the instance `id` do what operators have asked for, and hear what has waited, wakes its timers that are due, and returns its
     /// actions that are.
-    async fn look_at(self: Arc<Self>, id: &str, Due { timers, mut actions }: Due) -> Vec<Ready<S>> {
+    async fn look_at(self: Arc<Self>, id: &str, Due { since, timers, mut actions }: Due) -> Vec<Ready<S>> {
         let nothing = Metadata::default();
-        let Some(mut instance) = self.load(id).await else { return Vec::new() };
+        let Some((mut instance, mut version)) = self.load(id, since).await else { return Vec::new() };
         if !instance.asked().is_empty() {
             self.tell(id, &nothing, || SagaCommand::Obey).await;
-            let Some(obeyed) = self.load(id).await else { return Vec::new() };
-            instance = obeyed;
+            let Some(obeyed) = self.load(id, None).await else { return Vec::new() };
+            (instance, version) = obeyed;
         }
         let mut is_told = false;
         for (timer, number) in timers {
@@ -227,8 +229,8 @@ impl<S: Saga> Performer<S> {
             self.queue.push(id, Due::default());
         }
         if is_told {
-            let Some(told) = self.load(id).await else { return Vec::new() };
-            instance = told;
+            let Some(told) = self.load(id, None).await else { return Vec::new() };
+            (instance, version) = told;
         }
         if !instance.is_under_way() {
             return Vec::new();
@@ -236,7 +238,7 @@ impl<S: Saga> Performer<S> {
         let ready = instance.actions().iter().filter_map(|(number, waiting)| {
             let attempts = waiting.attempted();
             let is_due = attempts.failed == 0 || actions.remove(number) == Some(attempts);
-            let begun = is_due.then(|| self.begin(id, *number, attempts)).flatten()?;
+            let begun = is_due.then(|| self.begin(id, version, *number, attempts)).flatten()?;
             Some((begun, waiting.clone()))
         });
         ready.collect()
@@ -247,7 +249,7 @@ impl<S: Saga> Performer<S> {
     }
 
     /// Begins an attempt at an action after `attempts`, unless it is under way or was made already.
-    fn begin(self: &Arc<Self>, id: &str, number: u64, attempts: Attempts) -> Option<Begun<S>> {
+    fn begin(self: &Arc<Self>, id: &str, version: Version, number: u64, attempts: Attempts) -> Option<Begun<S>> {
         let (mut performed, action) = (self.performed(), (id.to_owned(), number));
         let waiting = self.waiting.clone().try_acquire_owned().ok()?;
         if performed.get(&action).is_some_and(|performed| !performed.leaves(attempts)) {
@@ -255,12 +257,15 @@ impl<S: Saga> Performer<S> {
         }
         performed.insert(action.clone(), Performed::Now);
         drop(performed);
-        Some(Begun { performer: self.clone(), action, _waiting: waiting })
+        Some(Begun { performer: self.clone(), action, version, _waiting: waiting })
     }
 
     /// Whether the action still waits for this attempt.
-    async fn still_waits(&self, (id, number): &(String, u64), attempts: Attempts) -> bool {
-        let instance = self.load(id).await.filter(Instance::is_under_way);
+    async fn still_waits(&self, begun: &Begun<S>, attempts: Attempts) -> bool {
+        let (id, number) = &begun.action;
+        // It is told here what happens to it, as a rule.
+        let loaded = self.load(id, Some(begun.version)).await;
+        let instance = loaded.map(|(instance, _)| instance).filter(Instance::is_under_way);
         instance.is_some_and(|instance| instance.actions().get(number).is_some_and(|now| now.attempted() == attempts))
     }
 
@@ -272,7 +277,7 @@ impl<S: Saga> Performer<S> {
         // It is never closed.
         let Ok(_turn) = turn else { return };
         // While it waited for its turn, it may have been given up.
-        if waits && !self.still_waits(&begun.action, waiting.attempted()).await {
+        if waits && !self.still_waits(begun, waiting.attempted()).await {
             return;
         }
         let (id, number) = (begun.action.0.as_str(), begun.action.1);
@@ -356,14 +361,16 @@ impl<S: Saga> Performer<S> {
         }
     }
 
-    async fn load(&self, id: &str) -> Option<Instance<S>> {
-        let loaded = again(id, LoadError::is_transient, || self.instances.load(id)).await;
+    /// The instance of `since` at least, or as it is now, with its version.
+    async fn load(&self, id: &str, since: Option<Version>) -> Option<(Instance<S>, Version)> {
+        let since = since.unwrap_or(Version::new(u64::MAX));
+        let loaded = again(id, LoadError::is_transient, || self.instances.load_since(id, since)).await;
         let readable = loaded.map_err(|error| with_causes(&error)).and_then(|loaded| {
             // An instance of another version is left as it is, for the code that runs it.
             if loaded.state.status().is_none_or(|status| !status.has_ended()) {
                 loaded.state.definition().map_err(|error| error.to_string())?;
             }
-            Ok(loaded.state)
+            Ok((loaded.state, loaded.version))
         });
         readable
             .inspect_err(|error| {
@@ -396,6 +403,8 @@ where
 struct Begun<S: Saga> {
     performer: Arc<Performer<S>>,
     action: (String, u64),
+    /// That of the instance.
+    version: Version,
     _waiting: OwnedSemaphorePermit,
 }
 

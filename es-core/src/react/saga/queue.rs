@@ -7,6 +7,8 @@ use std::{
 
 use tokio::sync::Notify;
 
+use crate::stream::Version;
+
 /// What was attempted at an action, in this order of time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Attempts {
@@ -19,6 +21,8 @@ pub(super) struct Attempts {
 /// What of an instance is due, beside the actions that were never attempted.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Due {
+    /// The least version at which to look at it; `None`: as it is now.
+    pub(super) since: Option<Version>,
     /// Timers, each with the number of its setting.
     pub(super) timers: Vec<(String, u64)>,
     /// Actions, each with what was attempted.
@@ -49,6 +53,8 @@ impl Queue {
         if let Some(known) = state.due.get_mut(id) {
             let new: Vec<_> = due.timers.into_iter().filter(|timer| !known.timers.contains(timer)).collect();
             known.timers.extend(new);
+            // What is to be looked at as it is now stays so.
+            known.since = known.since.zip(due.since).map(|(one, other)| one.max(other));
             known.actions.extend(due.actions);
             return;
         }
@@ -104,7 +110,7 @@ mod tests {
         let timers = ["one", "two"].map(|name| (name.to_owned(), 1)).to_vec();
         assert_eq!(
             (id.as_str(), due),
-            ("a", Due { timers, actions: BTreeMap::from([(7, Attempts { rounds: 0, failed: 2 })]) })
+            ("a", Due { timers, since: None, actions: BTreeMap::from([(7, Attempts { rounds: 0, failed: 2 })]) })
         );
         assert_eq!(queue.next().await.0, "b");
         assert!(queue.pop().is_none());
