@@ -120,6 +120,7 @@ pub use react::saga::{
     ActionContext, ActionError, AfterLast, Ask, Correlation, Effect, Input, Retry, Saga, SagaPerformer, Step, StepSaga,
     Steps,
 };
+pub use react::schedule::{Every, Missed, Schedule, ScheduleError, Schedules, When};
 pub use read::cursor::{Cursor, InvalidCursor};
 pub use read::engine_error::EngineError;
 pub use read::failure::{FailurePolicy, Retries};

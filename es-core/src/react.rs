@@ -4,3 +4,4 @@ pub mod commands;
 pub mod consumer;
 pub mod policy;
 pub mod saga;
+pub mod schedule;

@@ -51,7 +51,10 @@ pub use self::{
 };
 use crate::{
     backoff::Backoff,
-    react::saga::{Saga, Sagas},
+    react::{
+        saga::{Saga, Sagas},
+        schedule::{Schedule, Schedules},
+    },
     read::{
         inline::InlineRegistration,
         live::{AnyLive, Live, LiveProjection},
@@ -195,6 +198,14 @@ impl Service {
     /// here it cannot be watched ([`WatchError::Unregistered`](crate::WatchError::Unregistered)).
     pub fn read_model<P: Projection>(&self) -> ReadModel<P> {
         self.resources().read_model()
+    }
+
+    /// The plans of the schedule `S`.
+    ///
+    /// # Panics
+    /// When the schedule was not registered with [`ServiceBuilder::schedule`].
+    pub fn schedules<S: Schedule>(&self) -> Schedules<S> {
+        self.resources().schedules()
     }
 
     /// The instances of the saga `S`.

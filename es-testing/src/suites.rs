@@ -38,6 +38,7 @@ pub mod refold_fields;
 pub mod refold_shards;
 mod replaced;
 pub mod sagas;
+pub mod schedules;
 pub mod service;
 pub mod snapshot_store;
 mod standby;

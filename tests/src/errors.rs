@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 /// Errors about an input alone: the same input is refused again.
-const OF_INPUT: [&str; 19] = [
+const OF_INPUT: [&str; 20] = [
     "Conflict",
     "DecodeError",
     "EncodeError",
@@ -12,6 +12,7 @@ const OF_INPUT: [&str; 19] = [
     "InvalidCursor",
     "InvalidFieldValue",
     "InvalidKey",
+    "InvalidPattern",
     "InvalidQuery",
     "InvalidRoute",
     "InvalidSettings",

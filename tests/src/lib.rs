@@ -41,6 +41,9 @@ mod documents {
     #[doc = include_str!("../../docs/sagas.md")]
     struct Sagas;
 
+    #[doc = include_str!("../../docs/schedules.md")]
+    struct Schedules;
+
     #[doc = include_str!("../../docs/kafka-topics.md")]
     struct KafkaTopics;
 

@@ -106,7 +106,7 @@ fn advanced(
         Cause::Answered { action, .. } => format!("{} was done", actions.name(*action)),
         Cause::Refused { action, may_be_done: true, .. } => format!("{} may have been done", actions.name(*action)),
         Cause::Refused { action, reason, .. } => format!("{} was refused: {reason}", actions.name(*action)),
-        Cause::Timer { name } => format!("the time of {name} has come"),
+        Cause::Timer { name, .. } => format!("the time of {name} has come"),
         Cause::Asked(asked) => format!("does what {} has asked for: {}", asked.actor, asked.ask),
     }];
     for decided in decided {

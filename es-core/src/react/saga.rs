@@ -19,6 +19,7 @@ mod version;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use chrono::{DateTime, Utc};
 use serde::{Serialize, de::DeserializeOwned};
 
 pub use self::{
@@ -253,6 +254,8 @@ pub enum Input<'a, S: Saga> {
     Timer {
         /// Which.
         name: &'a str,
+        /// When it was woken, by the clock of the store: not before its time, and as a rule within a second of it.
+        at: DateTime<Utc>,
     },
     /// An operator asks for something: [`Ask::Compensate`], [`Ask::Skip`] or [`Ask::RestartFrom`]. An error is an answer to that: it
     /// changes nothing. So is it if nothing is decided.

@@ -9,6 +9,7 @@ use std::{
 
 use super::{engine::Relay, part::Part, store::ServiceStore};
 use crate::{
+    react::schedule::{Schedule, Schedules},
     read::{
         live::{Live, LiveProjection},
         projection::Projection,
@@ -80,6 +81,14 @@ impl Resources {
     /// The store.
     pub fn store(&self) -> Arc<dyn ServiceStore> {
         self.0.store.clone()
+    }
+
+    /// The plans of the schedule `S`.
+    ///
+    /// # Panics
+    /// When the schedule was not registered with [`ServiceBuilder::schedule`](super::ServiceBuilder::schedule).
+    pub fn schedules<S: Schedule>(&self) -> Schedules<S> {
+        Schedules::new(self.repository(), Arc::new(self.store()))
     }
 
     /// The repository of the aggregates of one kind. All callers share its cache.

@@ -154,7 +154,8 @@ impl<S: Saga> GivenSaga<S> {
                 break;
             }
             self.now = *due;
-            self = self.tell(&SagaCommand::Fire { timer, number });
+            let at = self.now;
+            self = self.tell(&SagaCommand::Fire { timer, number, at });
             decided.append(&mut self.decided);
         }
         (self.now, self.decided) = (end, decided);
@@ -330,9 +331,9 @@ fn cause_of<S: Saga>(instance: &Instance<S>, event: &SagaEvent<S>) -> Option<Sag
             Cause::Refused { action, reason, .. } => {
                 Some(SagaCommand::Answer { action: *action, answer: Err(reason.clone()) })
             }
-            Cause::Timer { name } => {
+            Cause::Timer { name, at } => {
                 let number = instance.timer(name)?;
-                Some(SagaCommand::Fire { timer: name.clone(), number })
+                Some(SagaCommand::Fire { timer: name.clone(), number, at: *at })
             }
             Cause::Asked(_) => Some(SagaCommand::Obey),
         },

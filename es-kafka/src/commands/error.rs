@@ -28,3 +28,13 @@ pub enum KafkaCommandError {
         reason: String,
     },
 }
+
+impl KafkaCommandError {
+    /// Whether sending the command again may help.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Expired | Self::NoAnswer { .. } | Self::NoTopic { .. } => true,
+            Self::Failed { .. } => false,
+        }
+    }
+}

@@ -50,6 +50,10 @@ macro_rules! service_suite {
             r11_r14_what_is_no_command_of_this_service_is_a_permanent_failure
             commands_to_aggregates_of_the_same_store_are_executed_there
         }
+        $crate::__suite! { schedules, $make,
+            r20_what_an_application_or_a_policy_has_planned_is_done_at_its_time_and_once
+            r20_a_plan_outlives_its_process_and_is_cancelled
+        }
         $crate::__suite! { inline, $make,
             r13_a_read_after_the_receipt_sees_the_write_without_waiting
             r9_inline_documents_are_the_fold_of_the_log

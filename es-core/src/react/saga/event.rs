@@ -80,6 +80,8 @@ pub enum Cause<R> {
     Timer {
         /// Its name.
         name: String,
+        /// When it was woken.
+        at: DateTime<Utc>,
     },
     /// What an operator has asked for.
     Asked(Asked),

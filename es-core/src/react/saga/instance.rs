@@ -8,6 +8,7 @@ use std::{
     fmt,
 };
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use self::course::Course;
@@ -50,6 +51,8 @@ pub enum SagaCommand<S: Saga> {
         timer: String,
         /// Which setting of it.
         number: u64,
+        /// When that was noticed, by the clock of the store.
+        at: DateTime<Utc>,
     },
     /// It cannot go on.
     Fail {
@@ -310,12 +313,12 @@ impl<S: Saga> Aggregate for Instance<S> {
             SagaCommand::Answer { action, answer } => Ok(self.answer(*action, answer)),
             SagaCommand::Attempted(attempted) => Ok(self.attempted(attempted)),
             SagaCommand::Hear => Ok(self.hear()),
-            SagaCommand::Fire { timer, number } => {
+            SagaCommand::Fire { timer, number, at } => {
                 if self.0.timers.get(timer) != Some(number) || !self.is_under_way() {
                     return Ok(Vec::new());
                 }
-                let cause = Cause::Timer { name: timer.clone() };
-                Ok(self.react_or_fail(cause, Input::Timer { name: timer }))
+                let cause = Cause::Timer { name: timer.clone(), at: *at };
+                Ok(self.react_or_fail(cause, Input::Timer { name: timer, at: *at }))
             }
             SagaCommand::Fail { cause } => Ok(self
                 .is_under_way()
@@ -372,7 +375,7 @@ impl<S: Saga> fmt::Debug for SagaCommand<S> {
                 write!(f, "Answer({action}, {})", answer.as_ref().map_or("Err", |_| "Ok"))
             }
             Self::Attempted(attempted) => attempted.fmt(f),
-            Self::Fire { timer, number } => write!(f, "Fire({timer:?}, {number})"),
+            Self::Fire { timer, number, .. } => write!(f, "Fire({timer:?}, {number})"),
             Self::Fail { cause } => write!(f, "Fail({cause:?})"),
             Self::Ask(asked) => write!(f, "Ask({asked:?})"),
             Self::Obey => f.write_str("Obey"),

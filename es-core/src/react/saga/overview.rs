@@ -189,7 +189,7 @@ impl Overview {
                     self.status = Status::Executing;
                 }
             }
-            Cause::Timer { name } => _ = self.timers.remove(name),
+            Cause::Timer { name, .. } => _ = self.timers.remove(name),
             Cause::Asked(_) => self.wake(at),
         }
         for decided in &advanced.decided {

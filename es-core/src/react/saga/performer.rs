@@ -208,7 +208,7 @@ impl<S: Saga> Performer<S> {
 
     /// Has the instance `id` do what operators have asked for, and hear what has waited, wakes its timers that are due, and returns its
     /// actions that are.
-    async fn look_at(self: Arc<Self>, id: &str, Due { since, timers, mut actions }: Due) -> Vec<Ready<S>> {
+    async fn look_at(self: Arc<Self>, id: &str, Due { since, timers, at, mut actions }: Due) -> Vec<Ready<S>> {
         let nothing = Metadata::default();
         let Some((mut instance, mut version)) = self.load(id, since).await else { return Vec::new() };
         if !instance.asked().is_empty() {
@@ -219,7 +219,7 @@ impl<S: Saga> Performer<S> {
         let mut is_told = false;
         for (timer, number) in timers {
             is_told |= instance.is_under_way();
-            self.tell(id, &nothing, || SagaCommand::Fire { timer: timer.clone(), number }).await;
+            self.tell(id, &nothing, || SagaCommand::Fire { timer: timer.clone(), number, at }).await;
             lock(&self.woken).insert((id.to_owned(), number), Instant::now());
         }
         if instance.is_under_way() && instance.deferred().next().is_some() {

@@ -5,6 +5,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
+use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
 use crate::stream::Version;
@@ -25,6 +26,8 @@ pub(super) struct Due {
     pub(super) since: Option<Version>,
     /// Timers, each with the number of its setting.
     pub(super) timers: Vec<(String, u64)>,
+    /// When these were noticed, by the clock of the store.
+    pub(super) at: DateTime<Utc>,
     /// Actions, each with what was attempted.
     pub(super) actions: BTreeMap<u64, Attempts>,
 }
@@ -53,6 +56,7 @@ impl Queue {
         if let Some(known) = state.due.get_mut(id) {
             let new: Vec<_> = due.timers.into_iter().filter(|timer| !known.timers.contains(timer)).collect();
             known.timers.extend(new);
+            known.at = known.at.max(due.at);
             // What is to be looked at as it is now stays so.
             known.since = known.since.zip(due.since).map(|(one, other)| one.max(other));
             known.actions.extend(due.actions);
@@ -110,7 +114,7 @@ mod tests {
         let timers = ["one", "two"].map(|name| (name.to_owned(), 1)).to_vec();
         assert_eq!(
             (id.as_str(), due),
-            ("a", Due { timers, since: None, actions: BTreeMap::from([(7, Attempts { rounds: 0, failed: 2 })]) })
+            ("a", Due { timers, actions: BTreeMap::from([(7, Attempts { rounds: 0, failed: 2 })]), ..Due::default() })
         );
         assert_eq!(queue.next().await.0, "b");
         assert!(queue.pop().is_none());

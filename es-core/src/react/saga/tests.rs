@@ -36,7 +36,7 @@ impl Saga for Sending {
                 vec![set("ask", 60), set("give-up", 90), Effect::Perform("send".into())]
             }
             Input::Event(_) => vec![Effect::Compensate, Effect::Perform("fetch back".into())],
-            Input::Timer { name: "ask" } => vec![Effect::Perform("ask".into()), set("give-up", 200)],
+            Input::Timer { name: "ask", .. } => vec![Effect::Perform("ask".into()), set("give-up", 200)],
             Input::Timer { .. } => vec![Effect::Fail { cause: "no answer came".into() }],
             Input::Answered { answer: 7, .. } => vec![Effect::Perform("thank".into()), Effect::End],
             Input::Answered { answer: 13, .. } => panic!("no parcel has the number 13"),
@@ -112,7 +112,7 @@ fn history() -> Vec<RecordedEvent> {
     };
     let paid = |amount| Heard::from_recorded(&recorded([("ada", paid(amount))])[0]).expect("read").expect("heard");
     tell(SagaCommand::Event(paid(7)));
-    tell(SagaCommand::Fire { timer: "ask".into(), number: 1 });
+    tell(SagaCommand::Fire { timer: "ask".into(), number: 1, at: DateTime::UNIX_EPOCH });
     let (action, cause) = (3, "no".to_owned());
     tell(SagaCommand::Attempted(Attempted { action, rounds: 0, attempts: 1, cause, again_after: None }));
     tell(SagaCommand::Event(paid(1)));

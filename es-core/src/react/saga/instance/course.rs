@@ -79,7 +79,7 @@ impl<T, A: Clone> Course<T, A> {
                     self.status = Some(Status::Executing);
                 }
             }
-            Cause::Timer { name } => _ = self.timers.remove(name),
+            Cause::Timer { name, .. } => _ = self.timers.remove(name),
             Cause::Asked(_) => {
                 self.obeyed();
                 self.wake();

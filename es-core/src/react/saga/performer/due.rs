@@ -99,7 +99,7 @@ impl<S: Saga> Performer<S> {
             let is_readable = !lock(&self.unreadable).contains_key(id);
             let is_awaited = overview.asked_at.is_some() || overview.deferred > 0;
             if is_readable && (!timers.is_empty() || !actions.is_empty() || is_awaited) {
-                self.queue.push(id, Due { since: None, timers, actions });
+                self.queue.push(id, Due { since: None, timers, at: now, actions });
             }
         }
         self.performed().retain(|_, performed| match performed {

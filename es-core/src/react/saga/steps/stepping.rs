@@ -118,7 +118,7 @@ pub(super) fn react<S: StepSaga>(
         }
         Input::Answered { action, answer } => course.answered(action, answer)?,
         Input::Refused { action, reason, may_be_done } => course.refused(action, reason, *may_be_done)?,
-        Input::Timer { name } => course.late(name),
+        Input::Timer { name, .. } => course.late(name),
         Input::Asked(asked) => course.asked(asked)?,
     }
     course.go_on()?;
