@@ -376,7 +376,7 @@ pub async fn r20_code_that_lacks_the_version_of_an_instance_refuses_and_code_tha
     let accounts = first.repository::<Account>();
     accounts.execute("ada", AccountCommand::Deposit(7)).await.expect("paid in");
     first.settled(PATIENCE).await.expect("settled");
-    first.shutdown(PATIENCE).await.expect("in good order");
+    drop(first);
 
     let lacks = thanking::<2, false>(store).await;
     let reason = state_of(&lacks, "perform-thanking", |state| match state {
@@ -396,7 +396,7 @@ pub async fn r20_code_that_lacks_the_version_of_an_instance_refuses_and_code_tha
     assert_eq!((ended.status, ended.version), (Status::Completed, 2));
     let instance = sagas.get("ada").await.expect("read").expect("begun");
     assert_eq!(*instance.state(), 700);
-    migrates.shutdown(PATIENCE).await.expect("in good order");
+    drop(migrates);
 
     // Code of the version before stands by: newer code has taken over.
     let older = thanking::<1, false>(store).await;

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::service::{Service, answer, order, problem};
+use crate::service::{Service, answer, order, problem, program};
 
 const RULES: &str = r#"
     [stock]
@@ -206,4 +206,97 @@ async fn r20_orders_that_a_killed_process_has_left_are_fulfilled_once_by_the_nex
     keys.sort_unstable();
     keys.dedup();
     assert_eq!((keys.len(), messages(&service).len()), (3 * ORDERS, 3 * ORDERS));
+}
+
+/// Places `orders`, of which every other fails somewhere, while each process (HTTP, saga, read models) is killed again and again; then all
+/// have ended, and money, stock and messages are right.
+async fn all_end(orders: usize) {
+    const KILLS: usize = 12;
+    let directory = tempfile::tempdir().unwrap();
+    let rules = directory.path().join("rules.toml");
+    std::fs::write(&rules, RULES.replace("opening = 3", "opening = 100000")).unwrap();
+    let (rules, path) = (rules.to_str().unwrap().to_owned(), directory.path().to_owned());
+    let http = ["--only-http", "--rules", &rules];
+    let start = |role: &str| program(&path, &[role, "--rules", &rules]).spawn().unwrap();
+    let mut service = Service::start_in(directory, &http).await;
+    let roles = ["saga", "project", "saga"];
+    let mut others = roles.map(start);
+
+    let (mut ids, mut kills) = (Vec::new(), 0);
+    for number in 0..orders {
+        let (customer, quantity) = match number % 8 {
+            0 => ("USR-DECLINED", 1),
+            1 => ("USR-FAR", 1),
+            2 => ("USR-1", 200_000),
+            3 if number % 5 == 0 => ("USR-LATER", 1),
+            _ => ("USR-2", 1),
+        };
+        let placed = loop {
+            // An order may have been placed by a process that was killed before it answered.
+            let place = service.post("/api/orders").header("Idempotency-Key", format!("K-{number}"));
+            // A customer has at most so many open orders.
+            let customer =
+                format!("{customer}{}", if customer == "USR-2" { format!("-{number}") } else { String::new() });
+            if let Ok(response) = place.json(&order(&customer, quantity)).send().await
+                && response.status() == StatusCode::CREATED
+            {
+                break serde_json::from_str::<Value>(&response.text().await.unwrap()).unwrap();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        ids.push(placed["orderId"].as_str().unwrap().to_owned());
+        if number * KILLS / orders > kills {
+            kills = number * KILLS / orders;
+            let victim = kills % 4;
+            if victim == 3 {
+                service.signal("-KILL").await;
+                let (_, directory) = service.ended().await;
+                service = Service::start_in(directory, &http).await;
+            } else {
+                others[victim].kill().await.unwrap();
+                others[victim] = start(roles[victim]);
+            }
+        }
+    }
+    let ended = |order: &Value| order["status"] == "COMPLETED" || order["status"] == "CANCELLED";
+    let (mut completed, mut keys) = (0, Vec::new());
+    for id in &ids {
+        let order = service.until(&format!("/api/orders/{id}"), ended).await;
+        let is_completed = order["status"] == "COMPLETED";
+        told(
+            &service,
+            id,
+            if is_completed { "COMPLETED" } else { "CANCELLED" },
+            if is_completed { "delivered" } else { "cancelled" },
+        )
+        .await;
+        let steps = timeline(&service, id).await;
+        let count = |event: &str| steps.iter().filter(|step| *step == event).count();
+        let (captured, refunded) = (count("payment.captured"), count("payment.refunded"));
+        assert!(captured <= 1 && refunded == captured - usize::from(is_completed), "{id}: {steps:?}");
+        completed += usize::from(is_completed);
+        keys.extend([
+            format!("{id}-received"),
+            format!("{id}-{}", if is_completed { "delivered" } else { "cancelled" }),
+        ]);
+    }
+    assert!(completed > orders / 4 && completed < orders, "{completed} of {orders}");
+    let stock = service.until("/api/stock/PROD-456", |stock| stock["dispatched"] == completed).await;
+    assert_eq!((&stock["free"], &stock["reserved"]), (&json!(100_000 - completed), &json!(0)));
+    let sent: Vec<_> = messages(&service).iter().map(|message| message["key"].as_str().unwrap().to_owned()).collect();
+    let once: std::collections::BTreeSet<_> = sent.iter().collect();
+    assert_eq!(once.len(), sent.len(), "a message was sent twice");
+    assert!(keys.iter().all(|key| once.contains(key)), "a message is missing");
+}
+
+#[tokio::test]
+async fn r20_orders_end_well_or_are_taken_back_while_all_processes_are_killed() {
+    all_end(64).await;
+}
+
+/// The same at length.
+#[tokio::test]
+#[ignore = "it takes minutes"]
+async fn r20_two_thousand_orders_end_well_or_are_taken_back_while_all_processes_are_killed() {
+    all_end(2_000).await;
 }
