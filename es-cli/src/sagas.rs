@@ -51,16 +51,7 @@ pub(crate) enum Sagas {
         intent: Intent,
     },
     /// Has instances take back what was done
-    Compensate {
-        #[command(flatten)]
-        which: Which,
-
-        #[command(flatten)]
-        intent: Intent,
-
-        #[command(flatten)]
-        consent: Consent,
-    },
+    Compensate(Asking),
     /// Has instances go on without a step or, where it is being taken back, without that
     SkipStep {
         /// The name of the step
@@ -68,13 +59,7 @@ pub(crate) enum Sagas {
         step: String,
 
         #[command(flatten)]
-        which: Which,
-
-        #[command(flatten)]
-        intent: Intent,
-
-        #[command(flatten)]
-        consent: Consent,
+        asking: Asking,
     },
     /// Has instances do a step and those after it again; what was done before stays
     RestartFrom {
@@ -83,25 +68,23 @@ pub(crate) enum Sagas {
         step: String,
 
         #[command(flatten)]
-        which: Which,
-
-        #[command(flatten)]
-        intent: Intent,
-
-        #[command(flatten)]
-        consent: Consent,
+        asking: Asking,
     },
     /// Ends instances at once; nothing is taken back
-    Cancel {
-        #[command(flatten)]
-        which: Which,
+    Cancel(Asking),
+}
 
-        #[command(flatten)]
-        intent: Intent,
+/// Of which instances something is asked, by whom, and whether that is meant.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Asking {
+    #[command(flatten)]
+    which: Which,
 
-        #[command(flatten)]
-        consent: Consent,
-    },
+    #[command(flatten)]
+    intent: Intent,
+
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// A state of instances.
@@ -177,6 +160,12 @@ impl<'a> Line<'a> {
 
 type Instances = Vec<(String, Overview)>;
 
+impl Asking {
+    fn parts(self, ask: Ask) -> (Which, Ask, Intent, Option<Consent>) {
+        (self.which, ask, self.intent, Some(self.consent))
+    }
+}
+
 impl Sagas {
     pub(crate) async fn run(self, store: &dyn ServiceStore, output: &mut Output) -> Result<Outcome, CommandError> {
         let (which, ask, intent, consent) = match self {
@@ -195,12 +184,10 @@ impl Sagas {
             }
             Self::Show(timeline) => return timeline.run(store, output).await,
             Self::Retry { which, intent } => (which, Ask::Retry, intent, None),
-            Self::Compensate { which, intent, consent } => (which, Ask::Compensate, intent, Some(consent)),
-            Self::SkipStep { step, which, intent, consent } => (which, Ask::Skip { step }, intent, Some(consent)),
-            Self::RestartFrom { step, which, intent, consent } => {
-                (which, Ask::RestartFrom { step }, intent, Some(consent))
-            }
-            Self::Cancel { which, intent, consent } => (which, Ask::Cancel, intent, Some(consent)),
+            Self::Compensate(asking) => asking.parts(Ask::Compensate),
+            Self::SkipStep { step, asking } => asking.parts(Ask::Skip { step }),
+            Self::RestartFrom { step, asking } => asking.parts(Ask::RestartFrom { step }),
+            Self::Cancel(asking) => asking.parts(Ask::Cancel),
         };
         let act = intent.act()?;
         let saga = named(store, &which.saga).await?;
