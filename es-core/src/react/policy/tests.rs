@@ -51,6 +51,26 @@ async fn r9_earlier_reactions_are_committed_before_one_is_retried() {
     assert_eq!((handled.done, handled.failure.is_none()), (0, true));
 }
 
+/// R11: what other lanes have done beyond the event is done again later, under its keys.
+#[tokio::test]
+async fn r11_a_policy_with_lanes_stops_before_the_first_event_that_it_cannot_react_to() {
+    let store = MemoryStore::new();
+    let (reader, _) = store.ensure_reader("patient", "policy").await.expect("made");
+    let runner = PolicyRunner::new(Patient, LogSource::new(store.clone()), store).concurrency(4);
+    let streams = [("a", 1), ("b", 1), ("c", 2), ("a", 1), ("b", 2), ("c", 1)];
+    let events = recorded(streams.map(|(stream, amount)| (stream, AccountEvent::Deposited { amount })));
+    let stop = CancellationToken::new();
+    let handled = runner.handle(&reader, Events::of_log(&events), &stop).await;
+    assert_eq!(handled.done, 2);
+    let failure = handled.failure.expect("it cannot react");
+    assert!(failure.to_string().contains("at position 3"), "{failure}");
+    let handled = runner.handle(&reader, Events::of_log(&events[3..4]), &stop).await;
+    assert_eq!((handled.done, handled.failure.is_none()), (1, true));
+    stop.cancel();
+    let handled = runner.handle(&reader, Events::of_log(&events), &stop).await;
+    assert_eq!((handled.done, handled.failure.is_none()), (0, true));
+}
+
 /// It is no failure that counts for the policy of failures.
 #[tokio::test]
 async fn a_reaction_that_fails_for_now_is_tried_again_until_it_succeeds() {
