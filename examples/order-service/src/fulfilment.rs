@@ -11,7 +11,8 @@ mod tests;
 use std::time::Duration;
 
 use evenfold::{
-    ActionContext, ActionError, Correlation, Recorded, Repository, Resources, Step, StepSaga, Steps, async_trait,
+    ActionContext, ActionError, AfterLast, Backoff, Correlation, Recorded, Repository, Resources, Retry, Step,
+    StepSaga, Steps, async_trait,
 };
 use serde::{Deserialize, Serialize};
 
@@ -228,7 +229,12 @@ impl StepSaga for Fulfilment {
 
     fn failed(data: &mut Data, step: Option<&str>, reason: &str) {
         if let Some(purchase) = data {
-            let reason = if step == Some("paid") { "it was not paid in time" } else { reason };
+            let reason = match step {
+                Some("paid") => "it was not paid in time",
+                // What an operator says is not for the customer.
+                None => "the shop has cancelled it",
+                Some(_) => reason,
+            };
             purchase.failure = Some(reason.to_owned());
         }
     }
@@ -247,7 +253,9 @@ impl StepSaga for Fulfilment {
                     purchase.status = purchase.status.max(Status::PaymentOk);
                 }
             })
-            .compensated_by(|data| Todo::Void(known(data).charge()));
+            .compensated_by(|data| Todo::Void(known(data).charge()))
+            // Nothing is said to be given back before the provider has done so.
+            .importance(1);
         let paid = Step::<Self>::waiting("paid")
             .only_if(|data| known(data).status < Status::PaymentOk)
             .completed_by(|event| matches!(event.data, OrderEvent::Paid { .. }))
@@ -276,10 +284,24 @@ impl StepSaga for Fulfilment {
             .step(reserve)
             .step(taken_by_hand!("scheduled", Scheduled, OrderEvent::Scheduled { .. }))
             .step(schedule)
-            .step(Step::<Self>::new("tell", |data| Todo::Tell(known(data).customer.clone(), News::OnItsWay)))
+            .step(
+                Step::<Self>::new("tell", |data| Todo::Tell(known(data).customer.clone(), News::OnItsWay))
+                    .only_if(|data| known(data).status != Status::Cancelled),
+            )
             .step(taken_by_hand!("completed", Completed, OrderEvent::Completed { .. }))
             .step(deliver)
             .step(Step::<Self>::new("thank", |data| Todo::Tell(known(data).customer.clone(), News::Delivered)))
+    }
+
+    /// Providers and carriers may be away for some minutes. Then what they may have done is taken back.
+    fn retry(action: &Todo) -> Retry {
+        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_mins(1));
+        let patient = Retry { attempts: 20, backoff, ..Retry::default() };
+        match action {
+            Todo::Charge(_) | Todo::Schedule { .. } => Retry { after_last: AfterLast::Refuse, ..patient },
+            Todo::Void(_) | Todo::CancelShipment => patient,
+            _ => Retry::default(),
+        }
     }
 
     async fn perform(&self, action: &Todo, context: ActionContext) -> Result<Outcome, ActionError> {

@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use serde::Deserialize;
@@ -65,9 +64,13 @@ impl Default for PaymentRules {
 }
 
 impl PaymentRules {
-    /// How long an order waits to be paid.
-    pub fn within(&self) -> Duration {
-        Duration::from_millis(self.within_ms)
+    /// What is wrong with them, for people.
+    fn flaw(&self) -> Option<String> {
+        if self.within_ms == 0 {
+            return Some("payments.within_ms: an order has some time to be paid".to_owned());
+        }
+        let both = self.later.iter().find(|customer| self.declined.contains_key(*customer));
+        both.map(|customer| format!("payments: {customer} is both declined and later"))
     }
 }
 
@@ -103,7 +106,12 @@ impl Rules {
     pub fn load(file: Option<&Path>) -> Result<Self, RulesError> {
         let Some(file) = file else { return Ok(Self::default()) };
         let text = fs::read_to_string(file).map_err(|cause| RulesError::Unreadable { file: file.to_owned(), cause })?;
-        toml::from_str(&text).map_err(|cause| RulesError::Invalid { file: file.to_owned(), cause: Box::new(cause) })
+        let rules: Self = toml::from_str(&text)
+            .map_err(|cause| RulesError::Invalid { file: file.to_owned(), cause: Box::new(cause) })?;
+        match rules.payments.flaw() {
+            Some(flaw) => Err(RulesError::Wrong { file: file.to_owned(), flaw }),
+            None => Ok(rules),
+        }
     }
 }
 
@@ -123,6 +131,8 @@ pub enum RulesError {
         #[source]
         cause: Box<toml::de::Error>,
     },
+    #[error("the rules in {} do not fit together: {flaw}", file.display())]
+    Wrong { file: PathBuf, flaw: String },
 }
 
 #[cfg(test)]
@@ -152,7 +162,7 @@ mod tests {
         let rules = read(text).unwrap();
         let opening = ["PROD-DESK", "PROD-LAMP"].map(|product| rules.stock.opening_of(&product.parse().unwrap()));
         assert_eq!(opening, [1, 10_000]);
-        assert_eq!(rules.payments.within(), Duration::from_millis(500));
+        assert_eq!(rules.payments.within_ms, 500);
         assert_eq!(rules.payments.declined[&"USR-EVE".parse().unwrap()], "the card has expired");
         assert_eq!(rules.shipments, ShipmentRules::default());
     }
@@ -162,6 +172,13 @@ mod tests {
         for text in ["[stock]\nopenning = 1", "[stock]\nopening = -1", "[payments]\nlater = [\"a b\"]"] {
             let told = with_causes(&read(text).unwrap_err());
             assert!(told.contains("rules.toml") && told.contains("line 2"), "{told}");
+        }
+        for (text, flaw) in [
+            ("[payments]\nwithin_ms = 0", "some time to be paid"),
+            ("[payments]\nlater = [\"A\"]\ndeclined = { A = \"no\" }", "A is both declined and later"),
+        ] {
+            let told = with_causes(&read(text).unwrap_err());
+            assert!(told.contains(flaw), "{told}");
         }
         assert!(matches!(Rules::load(Some("missing.toml".as_ref())), Err(RulesError::Unreadable { .. })));
     }

@@ -1,6 +1,6 @@
 //! What is done for an order: commands to aggregates, and calls of what is outside.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use evenfold::{ActionContext, ActionError, CommandContext, ExecuteError, Retry, error::with_causes};
 
@@ -16,6 +16,9 @@ use crate::{
     payment::{PaymentCommand, PaymentRefusal},
     shipment::{Shipment, ShipmentCommand},
 };
+
+/// How long it may take to tell a customer something: less than an attempt.
+const TOLD_WITHIN: Duration = Duration::from_secs(10);
 
 /// What is outside of the service.
 #[derive(Clone)]
@@ -179,11 +182,15 @@ impl Fulfilment {
         if marks { self.mark(order, OrderCommand::Complete, context).await } else { Ok(()) }
     }
 
-    /// Cancels the order, unless a client has done so, or has completed it by hand.
+    /// Cancels the order, unless a client has done so.
     async fn cancel(&self, order: &OrderId, reason: &str, context: CommandContext) -> Result<(), ActionError> {
         let cancel = OrderCommand::Cancel { reason: Some(reason.to_owned()) };
         match self.orders.execute_with(order, cancel, context).await {
-            Err(ExecuteError::Rejected(OrderRefusal::Illegal { .. })) => Ok(()),
+            Err(ExecuteError::Rejected(OrderRefusal::Illegal { from: Status::Cancelled, .. })) => Ok(()),
+            // A client has completed it by hand, and what it says is not so: that is for an operator.
+            Err(error @ ExecuteError::Rejected(OrderRefusal::Illegal { .. })) => {
+                Err(ActionError::Permanent(error.into()))
+            }
             done => Ok(done.map(drop)?),
         }
     }
@@ -196,11 +203,15 @@ impl Fulfilment {
         news: &News,
         context: &ActionContext,
     ) -> Result<(), ActionError> {
-        let told = self.notifications.tell(&news.message(order, customer), context.command_of("notification")?).await;
+        let (message, command) = (news.message(order, customer), context.command_of("notification")?);
+        let told = tokio::time::timeout(TOLD_WITHIN, self.notifications.tell(&message, command)).await;
+        let is_last = context.attempt() >= Retry::default().attempts;
+        let Ok(told) = told else {
+            tracing::warn!(%order, %customer, "the customer was not told in time");
+            return if is_last { Ok(()) } else { Err(ActionError::Transient("no answer".into())) };
+        };
         match told {
-            Err(error) if error.is_transient() && context.attempt() < Retry::default().attempts => {
-                Err(ActionError::Transient(error.into()))
-            }
+            Err(error) if error.is_transient() && !is_last => Err(ActionError::Transient(error.into())),
             Err(error) => {
                 tracing::warn!(%order, %customer, reason = with_causes(&error), "the customer was not told");
                 Ok(())

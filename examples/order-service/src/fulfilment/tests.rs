@@ -82,12 +82,13 @@ fn r20_what_is_to_be_paid_later_is_waited_for_as_long_as_the_order_says() {
 }
 
 #[test]
-fn r20_what_was_done_before_a_refusal_is_taken_back_the_last_first() {
+fn r20_what_was_done_before_a_refusal_is_taken_back_and_first_at_the_provider() {
     let reserves = driven().answered(Outcome::Done).answered(Outcome::Done);
     let reserves = reserves.then([of("reserve", Todo::Reserve { lines: lines(), marks: true })]);
-    let refused = reserves.refused("there is too little").then([Effect::Compensate, back("capture", Todo::Refund)]);
-    let void = refused.answered(Outcome::Done).then([back("charge", Todo::Void(charge()))]);
-    void.answered(Outcome::Done).then([back("confirm", cancel("there is too little", lines()))]);
+    let void = reserves.refused("there is too little");
+    let void = void.then([Effect::Compensate, back("charge", Todo::Void(charge()))]);
+    let refunded = void.answered(Outcome::Done).then([back("capture", Todo::Refund)]);
+    refunded.answered(Outcome::Done).then([back("confirm", cancel("there is too little", lines()))]);
 }
 
 #[test]

@@ -57,9 +57,12 @@ impl Written {
         let mut lines = BufReader::new(Read::by_ref(file));
         let mut line = Vec::new();
         while lines.read_until(b'\n', &mut line)? > 0 && line.ends_with(b"\n") {
-            let message: Message = serde_json::from_slice(&line)?;
             self.read += u64::try_from(line.len()).unwrap_or_default();
-            self.keys.insert(message.key);
+            match serde_json::from_slice::<Message>(&line) {
+                Ok(message) => _ = self.keys.insert(message.key),
+                // It keeps no later message from its customer.
+                Err(error) => tracing::warn!(%error, "the file of messages has a line that is no message"),
+            }
             line.clear();
         }
         if !line.is_empty() {
@@ -89,8 +92,8 @@ pub enum FileError {
     /// The file cannot be used.
     #[error("the file of messages cannot be read or written")]
     Io(#[from] io::Error),
-    /// The file has a line that is no message.
-    #[error("the file of messages has a line that is no message")]
+    /// The message cannot be written as JSON.
+    #[error("the message is no JSON")]
     Line(#[from] serde_json::Error),
 }
 

@@ -1,5 +1,7 @@
 //! Messages as mails, over SMTP.
 
+use std::time::Duration;
+
 use evenfold::async_trait;
 use lettre::{
     AsyncSmtpTransport, AsyncTransport, Message as Mail, Tokio1Executor, address::AddressError, message::Mailbox,
@@ -8,6 +10,9 @@ use lettre::{
 
 use super::{Message, Notifier, NotifyError};
 use crate::rules::MailRules;
+
+/// How long the server may take for each of its answers.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
 
 /// Sends mails through a server. A mail carries an id that is made of the message's key, by which servers and mailboxes recognise one
 /// that comes again.
@@ -24,7 +29,7 @@ impl MailNotifier {
     /// # Errors
     /// [`MailError`].
     pub fn new(url: &str, rules: &MailRules) -> Result<Self, MailError> {
-        let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)?.build();
+        let server = AsyncSmtpTransport::<Tokio1Executor>::from_url(url)?.timeout(Some(ANSWERS_WITHIN)).build();
         Ok(Self { server, from: rules.from.parse()?, customers_at: rules.customers_at.clone() })
     }
 

@@ -219,8 +219,8 @@ async fn all_end(orders: usize) {
     let http = ["--only-http", "--rules", &rules];
     let start = |role: &str| program(&path, &[role, "--rules", &rules]).spawn().unwrap();
     let mut service = Service::start_in(directory, &http).await;
-    let roles = ["saga", "project", "saga"];
-    let mut others = roles.map(start);
+    let parts = ["saga", "project", "saga"];
+    let mut others = parts.map(start);
 
     let (mut ids, mut kills) = (Vec::new(), 0);
     for number in 0..orders {
@@ -254,7 +254,7 @@ async fn all_end(orders: usize) {
                 service = Service::start_in(directory, &http).await;
             } else {
                 others[victim].kill().await.unwrap();
-                others[victim] = start(roles[victim]);
+                others[victim] = start(parts[victim]);
             }
         }
     }
