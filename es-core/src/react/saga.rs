@@ -140,7 +140,7 @@ pub trait Saga: Sized + Send + Sync + 'static {
     /// the one under which it began, and [`react_under`](Self::react_under) knows what that means.
     ///
     /// A process whose code does not run the version of an instance that is under way refuses to perform, and names the instance
-    /// ([`EngineError::SagaVersion`](crate::EngineError::SagaVersion)), unless the instance is [migrated](Self::migrate).
+    /// ([`EngineError::SagaVersions`](crate::EngineError::SagaVersions)), unless the instance is [migrated](Self::migrate).
     const VERSIONS: &'static [u32] = &[1];
 
     /// A name by which another saga under the same [`NAME`](Self::NAME) is recognised and refused: the type's name. After the type was
