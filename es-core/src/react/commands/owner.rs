@@ -79,7 +79,9 @@ impl<A: Aggregate<Command: DeserializeOwned>> Kind for Of<A> {
             Ok(receipt) => Ok(Executed::Accepted(receipt)),
             Err(ExecuteError::Rejected(refusal)) => Ok(Executed::Rejected(refusal.to_string())),
             Err(error @ ExecuteError::Stale(_)) => Ok(Executed::Stale(error.to_string())),
-            Err(error) if error.is_transient() => Err(ExecutionError::Transient(error.into())),
+            Err(error) if error.is_transient() || error.is_of_newer_code() => {
+                Err(ExecutionError::Transient(error.into()))
+            }
             Err(error) => Err(ExecutionError::Permanent(error.into())),
         }
     }

@@ -30,7 +30,8 @@ impl News {
             }
             Self::Delivered => ("delivered", Channel::Mail, "was delivered", "Thank you for your order.".to_owned()),
             Self::Cancelled(reason) => {
-                let text = format!("We have cancelled your order: {reason}. If you have paid, you get your money back.");
+                let text =
+                    format!("We have cancelled your order: {reason}. If you have paid, you get your money back.");
                 ("cancelled", Channel::Mail, "is cancelled", text)
             }
         };
