@@ -109,9 +109,10 @@ impl KafkaCommands {
     }
 
     /// Until when a command may be executed, from the moment at which it is sent (20 s by default). For the answer, the caller waits 5 s
-    /// longer. Both together should take less than [`Retry::time_limit`](es_core::Retry::time_limit), or the saga gives up first.
+    /// longer. Both together should take less than [`Retry::time_limit`](es_core::Retry::time_limit), or the saga gives up first. It is a day
+    /// at most.
     pub fn time_limit(self, limit: Duration) -> Self {
-        self.changed(|it| it.time_limit = limit)
+        self.changed(|it| it.time_limit = limit.min(Duration::from_hours(24)))
     }
 
     /// Whether the topic of the answers is created if it is missing (it is by default), with one partition.

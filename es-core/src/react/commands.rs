@@ -111,7 +111,8 @@ impl<E: std::error::Error + Send + Sync + 'static> From<ExecuteError<E>> for Sen
     fn from(error: ExecuteError<E>) -> Self {
         match error {
             ExecuteError::Rejected(refusal) => Self::Rejected(refusal.to_string()),
-            error if error.is_transient() => Self::Transient(error.into()),
+            // Newer code can execute it.
+            error if error.is_transient() || error.is_of_newer_code() => Self::Transient(error.into()),
             error => Self::Permanent(error.into()),
         }
     }

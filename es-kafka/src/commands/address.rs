@@ -62,7 +62,7 @@ impl Address {
         if is_for_replies(&self.topic) {
             return Some(self);
         }
-        tracing::warn!(topic = self.topic, "a command names a topic for its answer that is none for answers");
+        tracing::warn!("a command names a topic for its answer that is none for answers");
         None
     }
 }

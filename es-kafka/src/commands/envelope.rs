@@ -11,6 +11,7 @@ use es_core::{
     codec,
 };
 use rdkafka::message::{Header, OwnedHeaders};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use crate::foreign::record::hex;
@@ -28,6 +29,12 @@ pub(super) struct Sending<'a> {
 
 fn written(time: DateTime<Utc>) -> String {
     time.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// The name of the request `key` of `service`: at the owner the keys of all services are in one space. One that is too long is hashed.
+fn of_service(service: &str, key: &str) -> String {
+    let name = format!("{service}/{key}");
+    if name.len() <= IdempotencyKey::MAX_BYTES { name } else { hex::text(&Sha256::digest(name.as_bytes())) }
 }
 
 impl Sending<'_> {
@@ -50,7 +57,7 @@ impl Sending<'_> {
         put("ce_replyto", reply_to);
         match idempotency {
             Some(CommandKey { key, fingerprint, .. }) => {
-                put("ce_commandid", key.as_str());
+                put("ce_commandid", &of_service(service, key.as_str()));
                 put("ce_commandcontent", &hex::text(fingerprint.as_bytes()));
             }
             // Each delivery of this sending is the same command.
@@ -130,4 +137,17 @@ fn fingerprint(text: &str) -> Option<Fingerprint> {
         *byte = u8::from_str_radix(&text[2 * place..2 * place + 2], 16).ok()?;
     }
     Some(Fingerprint::from(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r6_the_same_key_of_two_services_names_two_requests() {
+        assert_eq!(of_service("orders", "payment/1/4711"), "orders/payment/1/4711");
+        assert_ne!(of_service("orders", "payment/1/4711"), of_service("billing", "payment/1/4711"));
+        let long = ["orders", "billing"].map(|service| of_service(service, &"k".repeat(IdempotencyKey::MAX_BYTES)));
+        assert!(long[0] != long[1] && long.iter().all(|name| IdempotencyKey::new(name.as_str()).is_ok()));
+    }
 }

@@ -8,13 +8,17 @@ use es_core::{
     Aggregate, CommandContext, Commands, Event, Receipt, SendError, StreamId,
     backend::{CommandAnswer, SourceError},
 };
-use rdkafka::producer::{FutureRecord, Producer};
+use rdkafka::{
+    error::KafkaError,
+    producer::{FutureRecord, Producer},
+    types::RDKafkaErrorCode,
+};
 use serde::Serialize;
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::{KafkaCommandError, KafkaCommands, Open, envelope::Sending};
-use crate::foreign::forwarder::not_taken;
+use crate::{foreign::forwarder::not_taken, refusal};
 
 /// How much longer than to the deadline is waited for an answer.
 const MARGIN: Duration = Duration::from_secs(5);
@@ -86,6 +90,9 @@ impl<A: Aggregate> RemoteCommands<A> {
         };
         if let Err(error) = sent {
             let is_fatal = open.producer.client().fatal_error().is_some();
+            if is_too_large(&error) {
+                return Err(SendError::Permanent(error.into()));
+            }
             let error = not_sent(not_taken(&open.producer, &self.topic, error));
             if is_fatal || error.is_transient() {
                 // The next command looks again for what is there, with a producer that has met no error.
@@ -110,6 +117,12 @@ impl<A: Aggregate> RemoteCommands<A> {
     }
 }
 
+/// Only what is wrong with this command is permanent: rights and settings are put right while it waits.
 fn not_sent(error: SourceError) -> SendError {
-    if error.is_transient() { SendError::Transient(error.into()) } else { SendError::Permanent(error.into()) }
+    SendError::Transient(error.into())
+}
+
+/// The record is too large for the topic.
+fn is_too_large(error: &KafkaError) -> bool {
+    matches!(refusal::code(error), Some(RDKafkaErrorCode::MessageSizeTooLarge | RDKafkaErrorCode::InvalidMessageSize))
 }

@@ -32,7 +32,7 @@ use crate::{
 
 const POLL: Duration = Duration::from_millis(100);
 /// How often is looked whether the topic has got more partitions.
-const LOOK: Duration = Duration::from_secs(30);
+const LOOK: Duration = Duration::from_secs(2);
 /// The pauses before a client is replaced that has failed.
 const FAILED: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 
@@ -122,7 +122,10 @@ impl Replies {
 
 /// The offsets after the last records of the partitions.
 fn ends(consumer: &BaseConsumer<Quiet>, topic: &str) -> Result<HashMap<i32, i64>, SourceError> {
-    let partitions = partitions_of(consumer.client(), topic)?.unwrap_or_default();
+    // Another broker may not know yet that it was created.
+    let unknown = || SourceError::Unavailable(format!("the topic {topic:?} is not there yet").into());
+    let partitions =
+        partitions_of(consumer.client(), topic)?.filter(|partitions| *partitions > 0).ok_or_else(unknown)?;
     (0..partitions).map(|partition| Ok((partition, watermarks(consumer, topic, partition, 0)?.1))).collect()
 }
 

@@ -218,8 +218,16 @@ impl EventSource for KafkaCommandTopic {
     }
 
     async fn forward(&self, failed: FailedEvent<'_>) -> Result<Forwarded, SourceError> {
-        self.answer(failed.event, &CommandAnswer::Failed { reason: failed.cause.to_owned() }).await?;
-        self.topic.forward(failed).await
+        let (event, reason) = (failed.event, failed.cause.to_owned());
+        let forwarded = self.topic.forward(failed).await?;
+        // It is kept. That its sender cannot be told holds up no other command: without an answer it sends the command again.
+        if let Err(error) = self.answer(event, &CommandAnswer::Failed { reason }).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the sender of a command was not told that it failed"
+            );
+        }
+        Ok(forwarded)
     }
 }
 

@@ -169,7 +169,6 @@ impl Consumer for CommandOwner {
     async fn handle(&self, message: &RecordedEvent) -> Result<(), PolicyError> {
         let command = self.topic.command(message).map_err(|reason| permanent(Unexecutable::Message(reason)))?;
         let answer = self.execute(&command).await?;
-        tracing::debug!(stream = %command.stream, key = command.key.key.as_str(), ?answer, "a command was answered");
         // What concerns the way back concerns all answers: it is waited for.
         self.topic.answer(message, &answer).await.map_err(|error| PolicyError::Transient(error.into()))
     }
