@@ -95,7 +95,7 @@ fn r22_instances_are_listed_and_shown_and_do_what_operators_ask() {
         assert!(limited.err.contains("there are more than 2") && limited.out.lines().count() == 3, "{}", limited.out);
         assert_eq!(place.es(&["sagas", "list", "unknown"]).code, 1);
 
-        // Nothing is asked without a reason, of nobody, or in a dry run.
+        // Nothing is asked without a reason, without an instance, or in a dry run.
         assert_eq!(place.es(&["sagas", "retry", "sending-cards", "a"]).code, 2);
         assert_eq!(place.es(&[&["sagas", "retry", "sending-cards"][..], &WHY].concat()).code, 2);
         assert_eq!(place.es(&[&["sagas", "retry", "sending-cards", "z"][..], &WHY].concat()).code, 1);

@@ -341,7 +341,7 @@ mod tests {
     fn an_order_is_cancelled_until_it_is_completed() {
         for steps in 1..=4 {
             let was = lived(steps)[steps - 1].status();
-            let reason = Some("nobody wants it".to_owned());
+            let reason = Some("the customer does not want it".to_owned());
             let cancelled = OrderEvent::Cancelled { customer: customer(), lines: lines(), was, reason: reason.clone() };
             let cancel = OrderCommand::Cancel { reason };
             let refused = OrderRefusal::Illegal { from: Status::Cancelled, to: Status::Cancelled };

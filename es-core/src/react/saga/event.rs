@@ -237,7 +237,7 @@ pub enum Ask {
 }
 
 impl Asked {
-    /// Somebody asks for `ask`, as `act` tells.
+    /// That the operator of whom `act` tells asks for `ask`.
     pub fn new(ask: Ask, act: &Act) -> Self {
         Self { ask, actor: act.actor().to_owned(), reason: act.reason().to_owned() }
     }

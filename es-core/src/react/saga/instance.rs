@@ -157,8 +157,17 @@ impl<S: Saga> Instance<S> {
         self.0.status.is_some_and(|status| !status.has_ended() && status != Status::Failed)
     }
 
+    /// Whether this code can go on with it, if anything may happen to it any more.
+    pub(super) fn admit(&self) -> Result<(), SagaError> {
+        let Course { status, version, .. } = &self.0;
+        if status.is_none_or(Status::has_ended) || runs::<S>(*version) {
+            return Ok(());
+        }
+        self.definition().map(drop)
+    }
+
     /// The version under which it decides next, and its state under that.
-    pub(super) fn definition(&self) -> Result<(u32, S::State), SagaError> {
+    fn definition(&self) -> Result<(u32, S::State), SagaError> {
         let Course { status, version, state, .. } = &self.0;
         match (status, version) {
             (None, 0) => Ok((current_version::<S>(), state.clone())),
@@ -294,7 +303,7 @@ impl<S: Saga> Aggregate for Instance<S> {
     fn handle(&self, command: &SagaCommand<S>) -> Result<Vec<SagaEvent<S>>, SagaError> {
         if self.is_under_way() {
             // Code that does not run its version decides nothing for it.
-            self.definition()?;
+            self.admit()?;
         }
         match command {
             SagaCommand::Event(heard) => {

@@ -367,9 +367,7 @@ impl<S: Saga> Performer<S> {
         let loaded = again(id, LoadError::is_transient, || self.instances.load_since(id, since)).await;
         let readable = loaded.map_err(|error| with_causes(&error)).and_then(|loaded| {
             // An instance of another version is left as it is, for the code that runs it.
-            if loaded.state.status().is_none_or(|status| !status.has_ended()) {
-                loaded.state.definition().map_err(|error| error.to_string())?;
-            }
+            loaded.state.admit().map_err(|error| error.to_string())?;
             Ok((loaded.state, loaded.version))
         });
         readable

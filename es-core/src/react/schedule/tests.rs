@@ -102,7 +102,7 @@ fn r20_missed_runs_are_made_up_for_as_declared() {
         runs
     };
     assert_eq!([missed(Missed::Once), missed(Missed::All), missed(Missed::None)], [1, 4, 0]);
-    // Whoever is a little late has missed nothing.
+    // A run that is a little late was not missed.
     let mut state = State::default();
     plan(&mut state, mornings(Missed::None), "01T06:00:00");
     assert_eq!(wake(&mut state, "03T08:00:20").len(), 2);

@@ -35,7 +35,7 @@ impl<S: Saga> Performer<S> {
                 };
                 for (id, _) in &page.documents {
                     let Ok(loaded) = self.instances.load(id).await else { continue };
-                    if let Err(SagaError::UnknownVersion { version, .. }) = loaded.state.definition() {
+                    if let Err(SagaError::UnknownVersion { version, .. }) = loaded.state.admit() {
                         instances.push(format!("{id} (version {version})"));
                     }
                 }
